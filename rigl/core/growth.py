@@ -1,0 +1,87 @@
+"""Initial values of newly grown connections (`grow_init`)."""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, Optional
+
+from rigl.compat import tf
+from rigl.core import schedules
+
+_WEIGHT_INITS = ('zeros', 'initial_dist', 'random_normal', 'random_uniform')
+_GRADIENT_INITS = ('grad_scale', 'grad_sign')
+GROW_INITS = _WEIGHT_INITS + _GRADIENT_INITS
+
+
+def check_grow_init(grow_init: str, has_dense_gradient: bool) -> str:
+  """Returns the name of `grow_init` without its divisor.
+
+  Args:
+    grow_init: a name, optionally followed by `_<number>`, the divisor.
+    has_dense_gradient: whether the method knows the dense gradient (RigL).
+
+  Raises:
+    ValueError: not a string, an unknown name, a divisor of 0, or a gradient
+      initialisation for a method without dense gradient.
+  """
+  options = GROW_INITS if has_dense_gradient else _WEIGHT_INITS
+  match = isinstance(grow_init, str) and re.fullmatch(
+      r'([a-z_]+?)(_(?:\d+\.?\d*|\.\d+))?', grow_init)
+  if not match or match.group(1) not in options:
+    raise ValueError(
+        f'grow_init {grow_init!r} is not one of {", ".join(options)}, '
+        'optionally followed by _<number> to divide by it, as in '
+        'random_normal_10.')
+  if schedules.extract_number(grow_init) == 0.:
+    raise ValueError(f'grow_init {grow_init!r} would divide by zero.')
+  return match.group(1)
+
+
+def grow_values(grow_init: str,
+                weights: tf.Tensor,
+                seed: tf.Tensor,
+                initial_value: Optional[Callable[[], tf.Tensor]] = None,
+                dense_gradient: Optional[tf.Tensor] = None) -> tf.Tensor:
+  """Values for every position; the caller uses those of new connections.
+
+  * zeros
+  * initial_dist_d: the initial values of the variable, shuffled, / d.
+  * random_normal_d: N(0, standard deviation of all `weights` / d).
+  * random_uniform_d: U(-a, a) with a = mean |weights| / d.
+  * grad_scale_d, grad_sign_d: the dense gradient or its sign, / d.
+
+  Args:
+    grow_init: one of the above; d defaults to 1.
+    weights: the current weights [...].
+    seed: int32 [2], for the stateless draws.
+    initial_value: returns the initial values [...]; needed by initial_dist.
+    dense_gradient: [...], needed by grad_scale and grad_sign.
+
+  Returns:
+    tensor of the shape and type of `weights`.
+
+  Raises:
+    ValueError: see check_grow_init; or initial_dist without initial_value.
+  """
+  name = check_grow_init(grow_init, dense_gradient is not None)
+  divisor = schedules.extract_number(grow_init)
+  shape = tf.shape(weights)
+  if name == 'zeros':
+    values = tf.zeros(shape)
+  elif name == 'initial_dist':
+    if initial_value is None:
+      raise ValueError('grow_init initial_dist needs the initial values.')
+    flat = tf.reshape(initial_value(), [-1])
+    order = tf.argsort(tf.random.stateless_uniform(tf.shape(flat), seed))
+    values = tf.reshape(tf.gather(flat, order), shape)
+  elif name == 'random_normal':
+    values = tf.random.stateless_normal(shape, seed) * tf.math.reduce_std(
+        tf.cast(weights, tf.float32))
+  elif name == 'random_uniform':
+    bound = tf.reduce_mean(tf.abs(tf.cast(weights, tf.float32)))
+    values = tf.random.stateless_uniform(shape, seed, -1., 1.) * bound
+  elif name == 'grad_scale':
+    values = dense_gradient
+  else:
+    values = tf.sign(dense_gradient)
+  return tf.cast(tf.cast(values, tf.float32) / divisor, weights.dtype)

@@ -1,0 +1,185 @@
+"""Exact selection of the best scores, and drop-and-grow built on it.
+
+Everything here is a pure function of tensors: no variable, no collection, no
+seed. The functions give the same masks eagerly, in a graph session, inside
+`tf.function` and under XLA.
+
+Selection does not sort. The bits of a float32, read as an integer and
+corrected for the sign, have the order of the floats, so the n-th largest
+score is found by bisecting the integers between the smallest and the largest
+key and counting how many keys lie above the middle. That takes at most 32
+counting passes over the data, each of static shape, and ends as soon as a
+threshold separates exactly n scores, which is the rule. Only when scores tie
+across the threshold does a second bisection, over positions, decide in favour
+of the lower flat index. `tf.math.top_k` gives the same set, but it sorts, and
+needs a scatter to turn indices into a mask: about ten times slower on the
+layers of a ResNet-50 (`benchmarks/mask_update.py`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+from rigl.compat import tf
+
+_INT32_MAX = 2**31 - 1
+# The key of no float: below -inf. Marks positions that must not be selected.
+_NOT_ELIGIBLE = -(2**31)
+
+
+class MaskUpdate(NamedTuple):
+  """What one drop-and-grow did to a mask; all of the mask's shape.
+
+  Attributes:
+    mask: the new mask, 0 or 1, of the old mask's type.
+    kept: bool, connections that survived the drop.
+    grown: bool, connections chosen by the grow score; disjoint from `kept`.
+    new_connections: bool, grown and not active before. A connection that was
+      dropped and grown back at once is in `grown` but not in here.
+  """
+
+  mask: tf.Tensor
+  kept: tf.Tensor
+  grown: tf.Tensor
+  new_connections: tf.Tensor
+
+
+def _ordered_keys(scores: tf.Tensor) -> tf.Tensor:
+  """int32 keys with the order of the float32 `scores`; NaN ranks as -inf."""
+  scores = tf.cast(scores, tf.float32)
+  scores = tf.where(tf.math.is_nan(scores), tf.fill(
+      tf.shape(scores), tf.constant(float('-inf'))), scores)
+  # -0.0 and 0.0 are equal scores and must share one key.
+  scores = tf.where(tf.equal(scores, 0.), tf.zeros_like(scores), scores)
+  bits = tf.bitcast(scores, tf.int32)
+  # Negative floats have their magnitude bits in the wrong order: flip them.
+  return tf.where(bits < 0, tf.bitwise.bitwise_xor(bits, _INT32_MAX), bits)
+
+
+def _count_at_least(keys: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
+  return tf.reduce_sum(tf.cast(keys >= threshold, tf.int32))
+
+
+def _nth_largest(keys: tf.Tensor, n: tf.Tensor):
+  """Bisects for a threshold that `n` of the eligible keys reach.
+
+  Args:
+    keys: int32 tensor [...]; positions holding _NOT_ELIGIBLE do not count.
+    n: int32 scalar.
+
+  Returns:
+    (threshold, count): int32 scalars. `count` keys are >= `threshold`. Either
+    count == n, or `threshold` is the n-th largest key and is held by several
+    positions (count > n), or fewer than n positions are eligible (count < n)
+    and all of them reach the threshold.
+  """
+  eligible = keys > _NOT_ELIGIBLE
+  low = tf.reduce_min(
+      tf.where(eligible, keys, tf.fill(tf.shape(keys), _INT32_MAX)))
+  # Nothing reaches `high`. The largest key is that of +inf, so + 1 is safe.
+  high = tf.reduce_max(keys) + 1
+
+  def middle(low, high):
+    # Floor of the mean without the overflow of low + high.
+    return (tf.bitwise.bitwise_and(low, high) + tf.bitwise.right_shift(
+        tf.bitwise.bitwise_xor(low, high), 1))
+
+  def unfinished(low, high, count):
+    return tf.logical_and(tf.not_equal(count, n), middle(low, high) > low)
+
+  def halve(low, high, count):
+    candidate = middle(low, high)
+    reached = _count_at_least(keys, candidate)
+    enough = reached >= n
+    return (tf.where(enough, candidate, low), tf.where(enough, high, candidate),
+            tf.where(enough, reached, count))
+
+  threshold, _, count = tf.while_loop(
+      unfinished, halve, (low, high, _count_at_least(keys, low)),
+      parallel_iterations=1)
+  return threshold, count
+
+
+def _break_ties(keys: tf.Tensor, threshold: tf.Tensor,
+                n: tf.Tensor) -> tf.Tensor:
+  """Selects n keys when more than n reach `threshold`: lower index first."""
+  above = keys > threshold
+  n_wanted = n - tf.reduce_sum(tf.cast(above, tf.int32))
+  size = tf.size(keys)
+  from_the_end = tf.reshape(size - 1 - tf.range(size), tf.shape(keys))
+  position_keys = tf.where(
+      tf.equal(keys, threshold), from_the_end,
+      tf.fill(tf.shape(keys), _NOT_ELIGIBLE))
+  last_position, _ = _nth_largest(position_keys, n_wanted)
+  # n_wanted is 0 only for n == 0, where no position is "the 0-th".
+  return tf.logical_or(
+      above, tf.logical_and(position_keys >= last_position, n_wanted > 0))
+
+
+def top_n_mask(scores: tf.Tensor,
+               n: tf.Tensor,
+               eligible: Optional[tf.Tensor] = None) -> tf.Tensor:
+  """Marks the `n` highest scores; ties go to the lower flat (C-order) index.
+
+  Scores are compared as float32 whatever their type. NaN ranks with -inf, so
+  it is selected last.
+
+  Args:
+    scores: real tensor [...].
+    n: int32 scalar, how many to select. More than there are eligible
+      positions selects all of them; 0 or less selects none.
+    eligible: optional bool tensor of the same shape, the positions that may
+      be selected. All, when None.
+
+  Returns:
+    bool tensor of the shape of `scores` with exactly min(n, eligible) True.
+  """
+  keys = _ordered_keys(scores)
+  if eligible is not None:
+    keys = tf.where(eligible, keys, tf.fill(tf.shape(keys), _NOT_ELIGIBLE))
+  n = tf.convert_to_tensor(n, tf.int32)
+  threshold, count = _nth_largest(keys, n)
+  return tf.cond(count > n, lambda: _break_ties(keys, threshold, n),
+                 lambda: tf.logical_and(keys >= threshold, n > 0))
+
+
+def n_to_drop(n_ones: tf.Tensor, drop_fraction: tf.Tensor) -> tf.Tensor:
+  """trunc(n_ones * drop_fraction) in float32, kept within [0, n_ones].
+
+  float32 on purpose: 50 * 0.58 gives 29 there and 28 in float64, and the
+  number decides how many connections move.
+  """
+  product = (tf.cast(n_ones, tf.float32) *
+             tf.cast(drop_fraction, tf.float32))
+  return tf.clip_by_value(tf.cast(product, tf.int32), 0, n_ones)
+
+
+def drop_and_grow(mask: tf.Tensor, score_drop: tf.Tensor,
+                  score_grow: tf.Tensor,
+                  drop_fraction: tf.Tensor) -> MaskUpdate:
+  """One mask update of SET, SNFS and RigL (arXiv 1911.11134, algorithm 1).
+
+  Of the active connections the highest `score_drop` are kept; as many as were
+  dropped are then activated where `score_grow` is highest among all positions
+  not kept, so a connection just dropped may come back. An inactive connection
+  is never kept, whatever its score.
+
+  Args:
+    mask: 0/1 tensor [...] of any real type.
+    score_drop: real tensor of the same shape; the lowest are dropped.
+    score_grow: real tensor of the same shape; the highest are grown.
+    drop_fraction: scalar in [0, 1], the share of active connections to move.
+
+  Returns:
+    A MaskUpdate; its mask has exactly as many ones as `mask`.
+  """
+  active = tf.not_equal(mask, tf.zeros([], mask.dtype))
+  n_ones = tf.reduce_sum(tf.cast(active, tf.int32))
+  n_prune = n_to_drop(n_ones, drop_fraction)
+  kept = top_n_mask(score_drop, n_ones - n_prune, eligible=active)
+  grown = top_n_mask(score_grow, n_prune, eligible=tf.logical_not(kept))
+  return MaskUpdate(
+      mask=tf.cast(tf.logical_or(kept, grown), mask.dtype),
+      kept=kept,
+      grown=grown,
+      new_connections=tf.logical_and(grown, tf.logical_not(active)))

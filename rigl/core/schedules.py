@@ -1,0 +1,164 @@
+"""When masks change, by how much, and the schedule of gradual pruning."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+from rigl.compat import tf
+
+DROP_FRACTION_ANNEALS = ('constant', 'cosine', 'exponential_<exponent>')
+
+
+def extract_number(token: str) -> float:
+  """The number after the last underscore of `token`, 1.0 when there is none.
+
+  'exponential_3' gives 3.0, 'exponential_.3' 0.3, 'exponential' 1.0. Only
+  digits and one point make a number: signs and exponents do not.
+
+  Raises:
+    ValueError: `token` ends with an underscore.
+  """
+  if token.endswith('_'):
+    raise ValueError(f'{token!r} ends with an underscore; a number must follow '
+                     'it, as in exponential_3.')
+  match = re.search(r'_(\d+\.?\d*|\.\d+)$', token)
+  return float(match.group(1)) if match else 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateSchedule:
+  """The steps at which masks change: begin <= step <= end, frequency apart.
+
+  The distance is measured from the last update, not in multiples of the
+  frequency, so a run that resumes or starts late keeps its rhythm.
+
+  Attributes:
+    begin_step: first step that may be an update step.
+    end_step: last such step, inclusive; negative means no end.
+    frequency: steps between updates (Delta T in the papers), > 0.
+  """
+
+  begin_step: int
+  end_step: int
+  frequency: int
+
+  def __post_init__(self):
+    if self.frequency <= 0:
+      raise ValueError(f'frequency must be > 0, got {self.frequency}.')
+    if 0 <= self.end_step < self.begin_step:
+      raise ValueError(
+          f'end_step ({self.end_step}) must not lie before begin_step '
+          f'({self.begin_step}); a negative end_step means no end.')
+
+  @property
+  def first_last_update_step(self) -> int:
+    """Where `last_update_step` starts so that begin_step itself may update."""
+    return -self.frequency
+
+  def is_update_step(self, step: tf.Tensor,
+                     last_update_step: tf.Tensor) -> tf.Tensor:
+    """bool scalar: whether masks change at `step`.
+
+    Args:
+      step: int64 scalar.
+      last_update_step: int64 scalar, the step of the previous update.
+    """
+    step = tf.cast(step, tf.int64)
+    due = tf.cast(last_update_step, tf.int64) + self.frequency <= step
+    inside = step >= self.begin_step
+    if self.end_step >= 0:
+      inside = tf.logical_and(inside, step <= self.end_step)
+    return tf.logical_and(inside, due)
+
+  def n_updates_through(self, last_update_step: int) -> int:
+    """How many updates a run has made whose last one was at that step."""
+    if last_update_step < self.begin_step:
+      return 0
+    return (last_update_step - self.begin_step) // self.frequency + 1
+
+
+def check_drop_fraction(drop_fraction: float, anneal: str) -> None:
+  """Raises ValueError unless the fraction is in [0, 1] and the name known."""
+  if not 0. <= drop_fraction <= 1.:
+    raise ValueError(f'drop_fraction must be in [0, 1], got {drop_fraction}.')
+  if not isinstance(anneal, str) or not re.fullmatch(
+      r'constant|cosine|exponential(_(\d+\.?\d*|\.\d+))?', anneal):
+    raise ValueError(f'drop_fraction_anneal {anneal!r} is not one of '
+                     f'{", ".join(DROP_FRACTION_ANNEALS)}.')
+
+
+def annealed_drop_fraction(step: tf.Tensor, drop_fraction: float, anneal: str,
+                           schedule: UpdateSchedule) -> tf.Tensor:
+  """The drop fraction at `step`, whether or not `step` is an update step.
+
+  `cosine` is the cosine decay over (end - begin) steps evaluated at the step
+  itself, as in the RigL paper's code, so with begin > 0 it has already fallen
+  at the first update. `exponential_k` is
+  f * (1 - (step - begin) / (end - begin)) ** k. Neither means much without an
+  end: the formulas then give 0 and values that reach 1.
+
+  Args:
+    step: integer scalar.
+    drop_fraction: the initial fraction f, in [0, 1].
+    anneal: one of DROP_FRACTION_ANNEALS.
+    schedule: the UpdateSchedule whose begin and end the annealing spans. When
+      they are equal there is one update, with f.
+
+  Returns:
+    float32 scalar in [0, 1].
+
+  Raises:
+    ValueError: see check_drop_fraction.
+  """
+  check_drop_fraction(drop_fraction, anneal)
+  initial = tf.constant(drop_fraction, tf.float32)
+  span = float(schedule.end_step - schedule.begin_step)
+  if anneal == 'constant' or span == 0.:
+    return initial
+  step = tf.cast(step, tf.float32)
+  if anneal == 'cosine':
+    progress = tf.minimum(step, span) / span
+    fraction = initial * (0.5 * (1.0 + tf.cos(math.pi * progress)))
+  else:
+    progress = (step - float(schedule.begin_step)) / span
+    fraction = initial * tf.pow(1.0 - progress, extract_number(anneal))
+    # Before begin and after end the power may be negative, or of a negative.
+    fraction = tf.where(
+        tf.math.is_nan(fraction), tf.zeros_like(fraction), fraction)
+  return tf.clip_by_value(fraction, 0., 1.)
+
+
+def gradual_sparsity(step: tf.Tensor, initial_sparsity: float,
+                     target_sparsity: float, begin_step: int, end_step: int,
+                     exponent: float) -> tf.Tensor:
+  """Target sparsity of gradual magnitude pruning (arXiv 1710.01878, eq. 1).
+
+  s_f + (s_i - s_f) * (1 - (t - t_0) / (t_1 - t_0)) ** exponent, clamped to
+  s_i before t_0 and to s_f after t_1.
+
+  Args:
+    step: integer scalar t.
+    initial_sparsity: s_i.
+    target_sparsity: s_f.
+    begin_step: t_0.
+    end_step: t_1, > t_0.
+    exponent: 3 in the paper.
+
+  Returns:
+    float32 scalar.
+
+  Raises:
+    ValueError: end_step <= begin_step.
+  """
+  if end_step <= begin_step:
+    raise ValueError(f'The sparsity must rise over some steps: end_step '
+                     f'({end_step}) must be > begin_step ({begin_step}).')
+  progress = (tf.cast(step, tf.float32) - float(begin_step)) / float(
+      end_step - begin_step)
+  progress = tf.clip_by_value(progress, 0., 1.)
+  return target_sparsity + (initial_sparsity - target_sparsity) * tf.pow(
+      1. - progress, exponent)
+
+

@@ -1,0 +1,36 @@
+"""Seeds that are the same in every process, on every replica, after a resume.
+
+A draw is made by a stateless operation whose seed is a function of the
+variable it is for, its purpose, the user's seed and the global step. Python's
+`hash` is salted per process and so would let two workers grow different
+connections.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+
+def canonical_name(variable_name: str) -> str:
+  """The name without output index or replica: 'a/mask/replica_1:0' -> 'a/mask'.
+  """
+  return re.sub(r'(/replica_\d+)?(:\d+)?$', '', variable_name)
+
+
+def stable_seed(variable_name: str, purpose: str, user_seed: int = 0) -> int:
+  """A seed in [0, 2**31) from a digest of its three arguments.
+
+  Args:
+    variable_name: of the variable the draw is for; ':0' and a replica suffix
+      are ignored.
+    purpose: what is drawn, e.g. 'drop_noise', so that two draws for one
+      variable at one step differ.
+    user_seed: any integer, e.g. the `--seed` flag.
+
+  Returns:
+    A non-negative int that fits an int32.
+  """
+  text = f'{canonical_name(variable_name)}\n{purpose}\n{int(user_seed)}'
+  digest = hashlib.blake2b(text.encode('utf-8'), digest_size=4).digest()
+  return int.from_bytes(digest, 'little') & 0x7FFFFFFF

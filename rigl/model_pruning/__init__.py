@@ -1,0 +1,1 @@
+"""Masked layers, their registry, and gradual magnitude pruning."""

@@ -1,0 +1,49 @@
+"""Initializers whose draws depend on the variable's scope and the seed only.
+
+An ordinary graph initializer takes its seed from the number of operations
+built before it, so the same `--seed` gives other weights after any change of
+the graph, and other values each time it is evaluated. These give the same
+initial weights for every method, in every process, at every evaluation.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from rigl.compat import tf, tf2
+from rigl.core import seeding
+
+Initializer = Callable[..., tf.Tensor]
+
+
+def _seeded(initializer_class: Callable[..., Any],
+            **arguments: Any) -> Initializer:
+
+  def initialize(shape, dtype=tf.float32, partition_info=None) -> tf.Tensor:
+    del partition_info
+    scope = tf.get_variable_scope().name
+    # tf.set_random_seed, which RunConfig(tf_random_seed=...) calls.
+    user_seed = tf.get_default_graph().seed or 0
+    seed = seeding.stable_seed(scope, 'initial_value', user_seed)
+    return initializer_class(seed=seed, **arguments)(
+        shape, dtype=tf.as_dtype(dtype).name)
+
+  return initialize
+
+
+def glorot_uniform() -> Initializer:
+  """U(-a, a) with a = sqrt(6 / (fan_in + fan_out))."""
+  return _seeded(tf2.keras.initializers.GlorotUniform)
+
+
+def variance_scaling(scale: float = 1.,
+                     mode: str = 'fan_in',
+                     distribution: str = 'truncated_normal') -> Initializer:
+  """As tf.keras.initializers.VarianceScaling, of variance scale / fan."""
+  return _seeded(tf2.keras.initializers.VarianceScaling, scale=scale,
+                 mode=mode, distribution=distribution)
+
+
+def random_normal(stddev: float) -> Initializer:
+  """N(0, stddev)."""
+  return _seeded(tf2.keras.initializers.RandomNormal, stddev=stddev)

@@ -1,0 +1,188 @@
+"""Fully connected and convolutional layers whose weights carry a mask.
+
+Each owns `<scope>/weights`, `<scope>/mask` (ones), `<scope>/threshold` (zero)
+and, where used, `<scope>/biases`, and registers them (mask_collections).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional, Sequence, Union
+
+from rigl.compat import tf
+from rigl.model_pruning import initializers
+from rigl.model_pruning import mask_collections
+
+_DATA_FORMATS = {
+    None: 'NHWC',
+    'NHWC': 'NHWC',
+    'channels_last': 'NHWC',
+    'NCHW': 'NCHW',
+    'channels_first': 'NCHW',
+}
+
+
+def _masked_variables(shape: Sequence[int], dtype: tf.DType,
+                      initializer: Callable[..., tf.Tensor],
+                      regularizer: Optional[Callable[..., tf.Tensor]],
+                      trainable: bool, mask_first: bool) -> tf.Tensor:
+  """Creates weights, mask and threshold; returns the masked weights."""
+
+  def make_weights():
+    return tf.get_variable(
+        'weights', shape, dtype, initializer, regularizer, trainable)
+
+  def make_mask():
+    return tf.get_variable(
+        'mask', shape, dtype, tf.ones_initializer(), trainable=False)
+
+  # The order of creation is that of the published checkpoints' graphs.
+  if mask_first:
+    mask, weights = make_mask(), make_weights()
+  else:
+    weights, mask = make_weights(), make_mask()
+  threshold = tf.get_variable(
+      'threshold', [], dtype, tf.zeros_initializer(), trainable=False)
+  return mask_collections.apply_mask(weights, mask, threshold)
+
+
+def _finish(outputs: tf.Tensor, n_channels: int, data_format: str,
+            activation_fn: Optional[Callable[[tf.Tensor], tf.Tensor]],
+            normalizer_fn: Optional[Callable[..., tf.Tensor]],
+            normalizer_params: Optional[dict[str, Any]],
+            biases_initializer: Optional[Callable[..., tf.Tensor]],
+            biases_regularizer: Optional[Callable[..., tf.Tensor]],
+            trainable: bool) -> tf.Tensor:
+  """Adds biases or a normalizer, then the activation."""
+  if normalizer_fn is not None:
+    outputs = normalizer_fn(outputs, **(normalizer_params or {}))
+  elif biases_initializer is not None:
+    biases = tf.get_variable('biases', [n_channels], outputs.dtype,
+                             biases_initializer, biases_regularizer, trainable)
+    outputs = tf.nn.bias_add(outputs, biases, data_format=data_format)
+  return outputs if activation_fn is None else activation_fn(outputs)
+
+
+def masked_fully_connected(
+    inputs: tf.Tensor,
+    num_outputs: int,
+    activation_fn: Optional[Callable[[tf.Tensor], tf.Tensor]] = tf.nn.relu,
+    normalizer_fn: Optional[Callable[..., tf.Tensor]] = None,
+    normalizer_params: Optional[dict[str, Any]] = None,
+    weights_initializer: Optional[Callable[..., tf.Tensor]] = None,
+    weights_regularizer: Optional[Callable[..., tf.Tensor]] = None,
+    biases_initializer: Optional[Callable[..., tf.Tensor]] = (
+        tf.zeros_initializer()),
+    biases_regularizer: Optional[Callable[..., tf.Tensor]] = None,
+    reuse: Optional[bool] = None,
+    trainable: bool = True,
+    scope: Optional[str] = None) -> tf.Tensor:
+  """Fully connected layer with a mask on its weights.
+
+  Args:
+    inputs: [batch, n_in], or [batch, ...] of static size, which is flattened.
+    num_outputs: n_out.
+    activation_fn: applied to the result; None for a linear layer.
+    normalizer_fn: called instead of adding biases.
+    normalizer_params: keyword arguments of `normalizer_fn`.
+    weights_initializer: Glorot uniform, seeded by scope, when None.
+    weights_regularizer: of the raw weights, inactive ones included.
+    biases_initializer: None for no biases.
+    biases_regularizer: of the biases.
+    reuse: whether to use the existing variables of `scope`.
+    trainable: whether weights and biases are trained.
+    scope: variable scope; `fully_connected`, made unique, when None.
+
+  Returns:
+    [batch, n_out].
+
+  Raises:
+    ValueError: the size of the inputs is not known.
+  """
+  with tf.variable_scope(scope, 'fully_connected', reuse=reuse):
+    inputs = tf.convert_to_tensor(inputs)
+    n_in = inputs.shape[1:].num_elements()
+    if n_in is None:
+      raise ValueError(
+          f'All dimensions of {inputs} but the first must be known.')
+    inputs = tf.reshape(inputs, [-1, n_in])
+    masked = _masked_variables(
+        [n_in, num_outputs], inputs.dtype,
+        weights_initializer or initializers.glorot_uniform(),
+        weights_regularizer, trainable, mask_first=False)
+    return _finish(
+        tf.matmul(inputs, masked), num_outputs, 'NHWC', activation_fn,
+        normalizer_fn, normalizer_params, biases_initializer,
+        biases_regularizer, trainable)
+
+
+def masked_conv2d(
+    inputs: tf.Tensor,
+    num_outputs: int,
+    kernel_size: Union[int, Sequence[int]],
+    stride: Union[int, Sequence[int]] = 1,
+    padding: str = 'SAME',
+    data_format: Optional[str] = None,
+    rate: Union[int, Sequence[int]] = 1,
+    activation_fn: Optional[Callable[[tf.Tensor], tf.Tensor]] = tf.nn.relu,
+    normalizer_fn: Optional[Callable[..., tf.Tensor]] = None,
+    normalizer_params: Optional[dict[str, Any]] = None,
+    weights_initializer: Optional[Callable[..., tf.Tensor]] = None,
+    weights_regularizer: Optional[Callable[..., tf.Tensor]] = None,
+    biases_initializer: Optional[Callable[..., tf.Tensor]] = (
+        tf.zeros_initializer()),
+    biases_regularizer: Optional[Callable[..., tf.Tensor]] = None,
+    reuse: Optional[bool] = None,
+    trainable: bool = True,
+    scope: Optional[str] = None) -> tf.Tensor:
+  """2-D convolution with a mask on its kernel.
+
+  Args:
+    inputs: [batch, height, width, n_in], or channels first.
+    num_outputs: n_out.
+    kernel_size: k or (k_h, k_w).
+    stride: s or (s_h, s_w).
+    padding: 'SAME' or 'VALID'.
+    data_format: 'NHWC' or 'channels_last' (also when None), 'NCHW' or
+      'channels_first'.
+    rate: dilation, d or (d_h, d_w).
+    activation_fn: applied to the result; None for a linear layer.
+    normalizer_fn: called instead of adding biases.
+    normalizer_params: keyword arguments of `normalizer_fn`.
+    weights_initializer: Glorot uniform, seeded by scope, when None.
+    weights_regularizer: of the raw kernel, inactive weights included.
+    biases_initializer: None for no biases.
+    biases_regularizer: of the biases.
+    reuse: whether to use the existing variables of `scope`.
+    trainable: whether kernel and biases are trained.
+    scope: variable scope; `Conv`, made unique, when None.
+
+  Returns:
+    [batch, height', width', n_out], or channels first.
+
+  Raises:
+    ValueError: unknown data format, or the number of channels is not known.
+  """
+  if data_format not in _DATA_FORMATS:
+    raise ValueError(f'data_format {data_format!r} is not one of '
+                     f'{", ".join(map(repr, _DATA_FORMATS))}.')
+  data_format = _DATA_FORMATS[data_format]
+  with tf.variable_scope(scope, 'Conv', reuse=reuse):
+    inputs = tf.convert_to_tensor(inputs)
+    n_in = inputs.shape.as_list()[-1 if data_format == 'NHWC' else 1]
+    if n_in is None:
+      raise ValueError(f'The number of channels of {inputs} must be known.')
+    if isinstance(kernel_size, int):
+      kernel_size = (kernel_size, kernel_size)
+    masked = _masked_variables(
+        [*kernel_size, n_in, num_outputs], inputs.dtype,
+        weights_initializer or initializers.glorot_uniform(),
+        weights_regularizer, trainable, mask_first=True)
+    outputs = tf.nn.conv2d(
+        inputs, masked, strides=stride, padding=padding.upper(),
+        data_format=data_format, dilations=rate)
+    return _finish(
+        outputs, num_outputs, data_format, activation_fn, normalizer_fn,
+        normalizer_params, biases_initializer, biases_regularizer, trainable)
+
+
+masked_convolution = masked_conv2d

@@ -1,0 +1,103 @@
+"""The registry of masked layers: graph collections, and the only reader of
+them.
+
+A masked layer is a triple (weights, mask, masked weights) that belongs
+together by scope: `<scope>/weights`, `<scope>/mask` and the tensor
+`<scope>/weights/masked_weight`. Building a network a second time with reuse,
+say for testing, registers nothing again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from rigl.compat import tf
+
+MASKS = 'masks'
+MASKED_WEIGHTS = 'masked_weights'
+THRESHOLDS = 'thresholds'
+KERNEL = 'kernel'
+
+_MASKED_WEIGHT_OP = 'masked_weight'
+
+
+class MaskedTriple(NamedTuple):
+  """What belongs to one masked layer; all tensors have the weights' shape."""
+
+  weights: tf.Variable
+  mask: tf.Variable
+  masked_weights: tf.Tensor
+
+
+def get_masks() -> list[tf.Variable]:
+  """The mask variables of the default graph, in the order of their layers."""
+  return tf.get_collection(MASKS)
+
+
+def get_masked_weights() -> list[tf.Tensor]:
+  """The tensors mask * weights, in the order of `get_masks()`."""
+  return tf.get_collection(MASKED_WEIGHTS)
+
+
+def get_thresholds() -> list[tf.Variable]:
+  """The scalar threshold variables, in the order of `get_masks()`."""
+  return tf.get_collection(THRESHOLDS)
+
+
+def get_weights() -> list[tf.Variable]:
+  """The weight variables of masked layers, in the order of `get_masks()`."""
+  return tf.get_collection(KERNEL)
+
+
+def apply_mask(weights: tf.Variable, mask: tf.Variable,
+               threshold: tf.Variable) -> tf.Tensor:
+  """Returns mask * weights and registers the layer unless it already is.
+
+  Args:
+    weights: trainable variable [...].
+    mask: 0/1 variable of the same shape; its type may differ.
+    threshold: scalar variable of gradual pruning.
+
+  Returns:
+    tensor of the shape and type of `weights`, the only thing a forward pass
+    should use: dense gradients are taken with respect to it.
+  """
+  with tf.name_scope(weights.op.name + '/'):
+    masked = tf.multiply(
+        tf.cast(mask, weights.dtype.base_dtype), weights,
+        name=_MASKED_WEIGHT_OP)
+  if not any(known is mask for known in get_masks()):
+    tf.add_to_collection(MASKS, mask)
+    tf.add_to_collection(MASKED_WEIGHTS, masked)
+    tf.add_to_collection(THRESHOLDS, threshold)
+    tf.add_to_collection(KERNEL, weights)
+  return masked
+
+
+def masked_triples() -> list[MaskedTriple]:
+  """The masked layers of the default graph, paired by scope.
+
+  Raises:
+    ValueError: a mask has no weights or no masked weights; names the mask.
+  """
+  weights_of = {w.op.name.rsplit('/', 1)[0]: w for w in get_weights()}
+  masked_of = {
+      m.op.name.rsplit('/' + _MASKED_WEIGHT_OP, 1)[0]: m
+      for m in reversed(get_masked_weights())
+  }
+  triples = {}
+  for mask in get_masks():
+    scope = mask.op.name.rsplit('/', 1)[0]
+    weights = weights_of.get(scope)
+    masked = masked_of.get(weights.op.name) if weights is not None else None
+    if masked is None:
+      raise ValueError(
+          f'The mask {mask.name} has no weights registered under its scope '
+          f'{scope!r}. Registered scopes: {sorted(weights_of)}.')
+    triples.setdefault(scope, MaskedTriple(weights, mask, masked))
+  return list(triples.values())
+
+
+def get_weight_sparsity() -> list[tf.Tensor]:
+  """Sparsity of each masked layer, float32 scalars in [0, 1]."""
+  return [tf.nn.zero_fraction(mask) for mask in get_masks()]

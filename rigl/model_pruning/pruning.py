@@ -1,0 +1,216 @@
+"""Gradual magnitude pruning (Zhu & Gupta, arXiv 1710.01878).
+
+Also the front door of the registry: the getters live in
+`rigl.model_pruning.mask_collections` and are re-exported here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any, Optional
+
+from rigl.compat import tf
+from rigl.core import mask_math
+from rigl.core import schedules
+from rigl.model_pruning.mask_collections import apply_mask
+from rigl.model_pruning.mask_collections import get_masked_weights
+from rigl.model_pruning.mask_collections import get_masks
+from rigl.model_pruning.mask_collections import get_thresholds
+from rigl.model_pruning.mask_collections import get_weight_sparsity
+from rigl.model_pruning.mask_collections import get_weights
+from rigl.model_pruning.mask_collections import masked_triples
+
+__all__ = [
+    'Pruning', 'PruningHParams', 'apply_mask', 'get_masked_weights',
+    'get_masks', 'get_pruning_hparams', 'get_thresholds',
+    'get_weight_sparsity', 'get_weights', 'masked_triples',
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningHParams:
+  """Hyperparameters of gradual pruning.
+
+  Attributes:
+    name: scope of the pruning variables.
+    begin_pruning_step: first step at which masks may change.
+    end_pruning_step: last such step; -1 for no end.
+    weight_sparsity_map: entries 'regex:value'. A layer whose weight name the
+      regex finds follows the schedule scaled to reach `value` instead.
+    threshold_decay: d in threshold = d * old + (1 - d) * new; 0 for none.
+    pruning_frequency: steps between mask updates.
+    initial_sparsity: s_i, in [0, 1).
+    target_sparsity: s_f, in [0, 1).
+    sparsity_function_begin_step: t_0.
+    sparsity_function_end_step: t_1.
+    sparsity_function_exponent: 3 in the paper.
+  """
+
+  name: str = 'model_pruning'
+  begin_pruning_step: int = 0
+  end_pruning_step: int = -1
+  weight_sparsity_map: tuple[str, ...] = ()
+  threshold_decay: float = 0.
+  pruning_frequency: int = 10
+  initial_sparsity: float = 0.
+  target_sparsity: float = 0.5
+  sparsity_function_begin_step: int = 0
+  sparsity_function_end_step: int = 100
+  sparsity_function_exponent: float = 3.
+
+  def __post_init__(self):
+    for name in ('initial_sparsity', 'target_sparsity', 'threshold_decay'):
+      if not 0. <= getattr(self, name) < 1.:
+        raise ValueError(
+            f'{name} must be in [0, 1), got {getattr(self, name)}.')
+    self.sparsity_by_pattern()  # Rejects malformed entries.
+
+  def parse(self, text: str) -> PruningHParams:
+    """Returns a copy with the values of 'name=value,name=[a,b],...'.
+
+    Raises:
+      ValueError: an unknown name, or a value of the wrong type; names it and
+        the known names.
+    """
+    fields = {f.name: f for f in dataclasses.fields(self)}
+    changes: dict[str, Any] = {}
+    for name, listed, value in re.findall(
+        r'([^=,]+)=(?:\[([^\]]*)\]|([^,]*))(?:,|$)', text):
+      name = name.strip()
+      if name not in fields:
+        raise ValueError(f'Unknown pruning hyperparameter {name!r}; known: '
+                         f'{", ".join(fields)}.')
+      if name == 'weight_sparsity_map':
+        changes[name] = tuple(
+            entry.strip() for entry in (listed or value).split(','))
+        continue
+      kind = type(getattr(PruningHParams, name))
+      try:
+        changes[name] = kind(value)
+      except ValueError as error:
+        raise ValueError(f'Pruning hyperparameter {name}={value!r} is not of '
+                         f'type {kind.__name__}.') from error
+    if text.strip() and not changes:
+      raise ValueError(f'Cannot parse {text!r} as name=value,name=value.')
+    return dataclasses.replace(self, **changes)
+
+  def sparsity_by_pattern(self) -> dict[str, float]:
+    """The entries of weight_sparsity_map as {regex: target sparsity}."""
+    targets = {}
+    for entry in self.weight_sparsity_map:
+      if not entry:
+        continue
+      pattern, _, value = entry.rpartition(':')
+      try:
+        targets[pattern] = float(value)
+        re.compile(pattern)
+      except (ValueError, re.error) as error:
+        raise ValueError(f'weight_sparsity_map entry {entry!r} is not of the '
+                         'form regex:value.') from error
+      if not pattern or not 0. <= targets[pattern] < 1.:
+        raise ValueError(f'weight_sparsity_map entry {entry!r} needs a name '
+                         'and a sparsity in [0, 1).')
+    return targets
+
+
+def get_pruning_hparams() -> PruningHParams:
+  """The default hyperparameters; `.parse('name=value,...')` changes them."""
+  return PruningHParams()
+
+
+class Pruning:
+  """Raises the sparsity of all masked layers along a schedule.
+
+  Usage: run `conditional_mask_update_op()` after each training step.
+
+  Attributes:
+    sparsity: float32 scalar tensor, the overall target at the global step.
+  """
+
+  def __init__(self,
+               hparams: Optional[PruningHParams] = None,
+               global_step: Optional[tf.Variable] = None):
+    """Creates the step counter of the updates, `<name>/last_mask_update_step`.
+
+    Args:
+      hparams: defaults to get_pruning_hparams().
+      global_step: defaults to the graph's global step.
+    """
+    self._hparams = hparams or get_pruning_hparams()
+    self._global_step = (
+        global_step if global_step is not None else
+        tf.train.get_or_create_global_step())
+    self._schedule = schedules.UpdateSchedule(
+        self._hparams.begin_pruning_step, self._hparams.end_pruning_step,
+        self._hparams.pruning_frequency)
+    with tf.variable_scope(self._hparams.name):
+      self._last_update_step = tf.get_variable(
+          'last_mask_update_step', [], tf.int32, tf.zeros_initializer(),
+          trainable=False)
+    self.sparsity = self._sparsity_now()
+
+  def _sparsity_now(self) -> tf.Tensor:
+    hparams = self._hparams
+    return schedules.gradual_sparsity(
+        self._global_step.read_value(), hparams.initial_sparsity,
+        hparams.target_sparsity, hparams.sparsity_function_begin_step,
+        hparams.sparsity_function_end_step,
+        hparams.sparsity_function_exponent)
+
+  def _layer_sparsity(self, weights: tf.Variable,
+                      sparsity: tf.Tensor) -> tf.Tensor:
+    targets = [
+        value for pattern, value in self._hparams.sparsity_by_pattern().items()
+        if re.search(pattern, weights.op.name)
+    ]
+    if len(targets) > 1:
+      raise ValueError(f'Several entries of weight_sparsity_map match '
+                       f'{weights.op.name}: '
+                       f'{list(self._hparams.weight_sparsity_map)}.')
+    if not targets:
+      return sparsity
+    if not self._hparams.target_sparsity:
+      raise ValueError('weight_sparsity_map needs a target_sparsity > 0.')
+    return sparsity * (targets[0] / self._hparams.target_sparsity)
+
+  def _update_layer(self, triple, threshold, sparsity) -> tf.Operation:
+    magnitude = tf.abs(tf.cast(triple.weights.read_value(), tf.float32))
+    size = tf.cast(tf.size(magnitude), tf.float32)
+    n_keep = tf.cast(tf.round(size * (1. - sparsity)), tf.int32)
+    kept = mask_math.top_n_mask(magnitude, tf.maximum(n_keep, 1))
+    smallest_kept = tf.reduce_min(
+        tf.where(kept, magnitude, tf.fill(tf.shape(magnitude), float('inf'))))
+    decay = self._hparams.threshold_decay
+    new_threshold = (
+        decay * tf.cast(threshold.read_value(), tf.float32) +
+        (1. - decay) * smallest_kept)
+    mask = tf.cast(magnitude >= new_threshold, triple.mask.dtype.base_dtype)
+    return tf.group(
+        threshold.assign(tf.cast(new_threshold, threshold.dtype.base_dtype)),
+        triple.mask.assign(mask))
+
+  def mask_update_op(self) -> tf.Operation:
+    """Recomputes all masks for the sparsity of the current global step."""
+    sparsity = self._sparsity_now()
+    thresholds = {t.op.name.rsplit('/', 1)[0]: t for t in get_thresholds()}
+    updates = []
+    for triple in masked_triples():
+      scope = triple.weights.op.name.rsplit('/', 1)[0]
+      updates.append(self._update_layer(
+          triple, thresholds[scope],
+          self._layer_sparsity(triple.weights, sparsity)))
+    with tf.control_dependencies(updates):
+      return self._last_update_step.assign(
+          tf.cast(self._global_step.read_value(), tf.int32)).op
+
+  def conditional_mask_update_op(self) -> tf.Operation:
+    """`mask_update_op()` on the steps of the schedule, else nothing."""
+
+    def update():
+      with tf.control_dependencies([self.mask_update_op()]):
+        return tf.constant(True)
+
+    is_update = self._schedule.is_update_step(
+        self._global_step.read_value(), self._last_update_step.read_value())
+    return tf.cond(is_update, update, lambda: tf.constant(False)).op

@@ -1,0 +1,252 @@
+"""Sparse training methods as wrappers of tf.compat.v1.train optimizers.
+
+    optimizer = tf.train.MomentumOptimizer(0.1, 0.9)
+    optimizer = SparseRigLOptimizer(optimizer, begin_step=0, end_step=25000,
+                                    frequency=100, drop_fraction=0.3)
+    train_op = optimizer.minimize(loss, global_step)
+
+They act on the layers registered by `rigl.model_pruning`.
+"""
+
+from __future__ import annotations
+
+from typing import Mapping, Optional
+
+from rigl import sparse_utils
+from rigl.compat import tf
+from rigl.core import mask_math
+from rigl.core import scores
+from rigl.model_pruning import pruning
+from rigl.sparse_optimizers_base import DenseGradientMixin
+from rigl.sparse_optimizers_base import GradsAndVars
+from rigl.sparse_optimizers_base import OptimizerWrapper
+from rigl.sparse_optimizers_base import root_variable
+from rigl.sparse_optimizers_base import SparseRigLOptimizerBase
+from rigl.sparse_optimizers_base import SparseSETOptimizerBase
+
+
+class PruningGetterTf1Mixin:
+  """Finds the masked layers in the registry of rigl.model_pruning."""
+
+  def get_weights(self):
+    return [triple.weights for triple in pruning.masked_triples()]
+
+  def get_masks(self):
+    return [triple.mask for triple in pruning.masked_triples()]
+
+  def get_masked_weights(self):
+    return [triple.masked_weights for triple in pruning.masked_triples()]
+
+
+class SparseSETOptimizer(PruningGetterTf1Mixin, SparseSETOptimizerBase):
+  """SET, see SparseSETOptimizerBase."""
+
+
+class SparseRigLOptimizer(PruningGetterTf1Mixin, SparseRigLOptimizerBase):
+  """RigL, see SparseRigLOptimizerBase."""
+
+
+class SparseStaticOptimizer(SparseSETOptimizer):
+  """A fixed random mask whose smallest weights are re-initialised.
+
+  The control experiment of SET: the same schedule drops the same connections,
+  but grows them back at once as if they were new, so the mask never changes.
+  """
+
+  _reinitialises_regrown = True
+
+  def __init__(self,
+               optimizer: tf.train.Optimizer,
+               begin_step: int,
+               end_step: int,
+               frequency: int,
+               drop_fraction: float = 0.1,
+               drop_fraction_anneal: str = 'constant',
+               use_locking: bool = False,
+               grow_init: str = 'zeros',
+               name: str = 'SparseStaticOptimizer',
+               stateless_seed_offset: int = 0):
+    """See SparseSETOptimizerBase."""
+    super().__init__(
+        optimizer, begin_step, end_step, frequency, drop_fraction,
+        drop_fraction_anneal, use_locking, grow_init, name,
+        stateless_seed_offset=stateless_seed_offset)
+
+  def _grow_scores(self, weights, old_mask):
+    del weights
+    return old_mask
+
+
+class SparseMomentumOptimizer(DenseGradientMixin, SparseSETOptimizer):
+  """SNFS: grow where the averaged dense gradient is largest.
+
+  Dettmers & Zettlemoyer, arXiv 1907.04840, without their redistribution of
+  connections between layers.
+  """
+
+  def __init__(self,
+               optimizer: tf.train.Optimizer,
+               begin_step: int,
+               end_step: int,
+               frequency: int,
+               drop_fraction: float = 0.1,
+               drop_fraction_anneal: str = 'constant',
+               use_locking: bool = False,
+               grow_init: str = 'zeros',
+               momentum: float = 0.9,
+               use_tpu: bool = False,
+               name: str = 'SparseMomentumOptimizer',
+               stateless_seed_offset: int = 0):
+    """Wraps `optimizer`; see SparseSETOptimizerBase for the other arguments.
+
+    Args:
+      momentum: decay of the moving average of the dense gradient, in [0, 1).
+      use_tpu: whether to sum dense gradients over the replicas of a TPU.
+    """
+    super().__init__(
+        optimizer, begin_step, end_step, frequency, drop_fraction,
+        drop_fraction_anneal, use_locking, grow_init, name,
+        stateless_seed_offset=stateless_seed_offset)
+    if not 0. <= momentum < 1.:
+      raise ValueError(f'momentum must be in [0, 1), got {momentum}.')
+    self._ema_decay = momentum
+    self._use_tpu = use_tpu
+    self._ema_grads = {}
+
+  def compute_gradients(self, loss, var_list=None, **kwargs) -> GradsAndVars:
+    """Also creates the averages, `<layer scope>/dense_gradient_ema`."""
+    gradients = super().compute_gradients(loss, var_list, **kwargs)
+    for weights in self.get_weights():
+      scope = weights.op.name.rsplit('/', 1)[0]
+      self._ema_grads[weights.name] = root_variable(
+          f'{scope}/dense_gradient_ema', weights.shape, tf.float32, 0.)
+    return gradients
+
+  def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+    """Updates the averages, applies the gradients, moves the masks."""
+    decay = self._ema_decay
+    updates = []
+    for weights in self.get_weights():
+      ema = self._ema_grads[weights.name]
+      gradient = tf.cast(self.dense_gradient(weights), tf.float32)
+      updates.append(ema.assign(
+          decay * ema.read_value() + (1. - decay) * gradient))
+    with tf.control_dependencies(updates):
+      return super().apply_gradients(grads_and_vars, global_step, name)
+
+  def _grow_scores(self, weights, old_mask):
+    del old_mask
+    return scores.gradient_magnitude(
+        self._ema_grads[weights.name].read_value())
+
+
+class _OneShotMaskOptimizer(DenseGradientMixin, PruningGetterTf1Mixin,
+                            OptimizerWrapper):
+  """Sets whole masks by a score, at the sparsities of a distribution."""
+
+  def __init__(self,
+               optimizer: tf.train.Optimizer,
+               default_sparsity: float,
+               mask_init_method: str,
+               custom_sparsity_map: Optional[Mapping[str, float]] = None,
+               use_locking: bool = False,
+               use_tpu: bool = False,
+               name: Optional[str] = None,
+               erk_power_scale: float = 1.):
+    """Wraps `optimizer`.
+
+    Args:
+      optimizer: trains the weights.
+      default_sparsity: in [0, 1).
+      mask_init_method: a distribution, see sparse_utils.get_sparsities.
+      custom_sparsity_map: {layer name: sparsity} of exceptions.
+      use_locking: as in tf.train.Optimizer.
+      use_tpu: whether to sum dense gradients over the replicas of a TPU.
+      name: of this optimizer.
+      erk_power_scale: exponent of the raw densities of erdos_renyi_kernel.
+    """
+    super().__init__(optimizer, use_locking, name or type(self).__name__)
+    self._default_sparsity = default_sparsity
+    self._mask_init_method = mask_init_method
+    self._custom_sparsity_map = dict(custom_sparsity_map or {})
+    self._use_tpu = use_tpu
+    self._erk_power_scale = erk_power_scale
+
+  def _set_masks_op(self, score_fn) -> tf.Operation:
+    """Keeps, per layer, the connections of highest `score_fn(weights)`."""
+    masks = self.get_masks()
+    sparsities = sparse_utils.get_sparsities(
+        masks, self._mask_init_method, self._default_sparsity,
+        self._custom_sparsity_map, erk_power_scale=self._erk_power_scale)
+    assigns = []
+    for mask, weights in zip(masks, self.get_weights()):
+      size = mask.shape.num_elements()
+      n_ones = size - sparse_utils.get_n_zeros(size, sparsities[mask.name])
+      kept = mask_math.top_n_mask(score_fn(weights), n_ones)
+      assigns.append(mask.assign(tf.cast(kept, mask.dtype.base_dtype)))
+    return tf.group(*assigns)
+
+
+class SparseSnipOptimizer(_OneShotMaskOptimizer):
+  """SNIP: keep the connections of highest |gradient * weight|, once.
+
+  Lee et al., arXiv 1810.02340. The first step, if it has global step 0, sets
+  the masks instead of applying the gradient, and stays step 0.
+
+  Attributes:
+    is_snipped: bool scalar variable, whether the masks are set.
+  """
+
+  def __init__(self, *args, **kwargs):
+    """See _OneShotMaskOptimizer for the arguments."""
+    super().__init__(*args, **kwargs)
+    self.is_snipped = root_variable('is_snipped', [], tf.bool, False)
+
+  def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+    """Sets the masks on the first step, else applies the gradients.
+
+    Raises:
+      ValueError: no global_step, without which no step is the first.
+    """
+    if global_step is None:
+      raise ValueError('SNIP needs a global_step to know the first step.')
+
+    def snip():
+      set_masks = self._set_masks_op(
+          lambda weights: scores.connection_sensitivity(
+              weights.read_value(), self.dense_gradient(weights)))
+      with tf.control_dependencies([set_masks]):
+        return tf.identity(self.is_snipped.assign(True))
+
+    def train():
+      with tf.control_dependencies([self._optimizer.apply_gradients(
+          grads_and_vars, global_step, name)]):
+        return tf.constant(True)
+
+    is_first = tf.logical_and(
+        tf.equal(global_step.read_value(), 0),
+        tf.logical_not(self.is_snipped.read_value()))
+    return tf.cond(is_first, snip, train).op
+
+
+class SparseDNWOptimizer(_OneShotMaskOptimizer):
+  """Discovering Neural Wirings: dense updates, the largest weights in use.
+
+  Wortsman et al., arXiv 1906.00586. The forward pass uses the masked weights,
+  every weight is trained with the dense gradient, and after each step the
+  mask holds the largest magnitudes. A penalty on the raw weights (L2) is not
+  part of the dense gradient, so it does not reach masked layers.
+  """
+
+  def compute_gradients(self, loss, var_list=None, **kwargs):
+    """Gradients in which masked layers have the dense gradient."""
+    gradients = super().compute_gradients(loss, var_list, **kwargs)
+    return [(self._weight2masked_grads.get(v.name, g), v)
+            for g, v in gradients]
+
+  def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+    """Applies the gradients and recomputes the masks."""
+    with tf.control_dependencies([self._optimizer.apply_gradients(
+        grads_and_vars, global_step, name)]):
+      return self._set_masks_op(
+          lambda weights: tf.abs(weights.read_value()))

@@ -1,0 +1,427 @@
+"""Graph glue of dynamic sparse training around the pure functions of rigl.core.
+
+`SparseSETOptimizerBase` and `SparseRigLOptimizerBase` wrap an optimizer and
+move the masks of the model while it trains. They do not know where the masks
+come from: a subclass gives `get_weights`, `get_masks` and `get_masked_weights`,
+three lists in one order, so any library of masked layers can plug in.
+
+A method differs from SET in at most a few hooks:
+
+* `_grow_scores`: which inactive connections to activate;
+* `_slot_values`: what the optimizer slots of new connections start at;
+* `_reinitialises_regrown`: whether a connection dropped and grown back counts
+  as new;
+* `apply_gradients`: whether an update step also trains the weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Iterable, Optional, Sequence
+
+from rigl.compat import tf
+from rigl.core import growth
+from rigl.core import mask_math
+from rigl.core import schedules
+from rigl.core import scores
+from rigl.core import seeding
+
+GradsAndVars = Sequence[tuple[Optional[tf.Tensor], tf.Variable]]
+
+
+def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
+                  value: Any) -> tf.Variable:
+  """A non-trainable variable whose name has no enclosing scope."""
+  root = tf.VariableScope(reuse=False, name='', use_resource=True)
+  with tf.init_scope(), tf.variable_scope(root, auxiliary_name_scope=False):
+    return tf.get_variable(
+        name, shape, dtype, tf.constant_initializer(value, dtype),
+        trainable=False)
+
+
+class OptimizerWrapper(tf.train.Optimizer):
+  """Delegates to the wrapped optimizer whatever it does not change."""
+
+  def __init__(self, optimizer: tf.train.Optimizer, use_locking: bool,
+               name: str):
+    if not isinstance(optimizer, tf.train.Optimizer):
+      raise ValueError('optimizer must be a tf.compat.v1.train.Optimizer, got '
+                       f'{optimizer!r}.')
+    super().__init__(use_locking, name)
+    self._optimizer = optimizer
+
+  def compute_gradients(self, loss, *args, **kwargs) -> GradsAndVars:
+    return self._optimizer.compute_gradients(loss, *args, **kwargs)
+
+  def apply_gradients(self, grads_and_vars: GradsAndVars, global_step=None,
+                      name: Optional[str] = None) -> tf.Operation:
+    return self._optimizer.apply_gradients(grads_and_vars, global_step, name)
+
+  def get_slot(self, var, name):
+    return self._optimizer.get_slot(var, name)
+
+  def get_slot_names(self):
+    return self._optimizer.get_slot_names()
+
+  def variables(self):
+    return self._optimizer.variables()
+
+  def get_weights(self) -> Sequence[tf.Variable]:
+    """The masked weight variables."""
+    raise NotImplementedError
+
+  def get_masks(self) -> Sequence[tf.Variable]:
+    """The mask variables, in the order of `get_weights()`."""
+    raise NotImplementedError
+
+  def get_masked_weights(self) -> Sequence[tf.Tensor]:
+    """The tensors mask * weights, in the order of `get_weights()`."""
+    raise NotImplementedError
+
+
+class DenseGradientMixin:
+  """Adds dense gradients to `compute_gradients` without a second backward pass.
+
+  The dense gradient is that of the loss with respect to a masked weights
+  tensor. It lies on the way to the weights' own gradient, so asking for both
+  at once costs one backward pass.
+
+  Attributes:
+    _weight2masked_grads: {weights.name: dense gradient}, filled by
+      `compute_gradients`.
+  """
+
+  def compute_gradients(self, loss, var_list: Optional[Iterable] = None,
+                        **kwargs) -> GradsAndVars:
+    """As tf.train.Optimizer.compute_gradients.
+
+    Raises:
+      ValueError: the loss does not depend on a masked layer; names it.
+    """
+    if var_list is None:
+      var_list = tf.trainable_variables()
+    var_list = list(var_list)
+    masked_weights = list(self.get_masked_weights())
+    gradients = self._optimizer.compute_gradients(
+        loss, var_list=var_list + masked_weights, **kwargs)
+    self._set_masked_grads([g for g, _ in gradients[len(var_list):]])
+    return gradients[:len(var_list)]
+
+  def _set_masked_grads(self, dense_gradients: Sequence[tf.Tensor]) -> None:
+    self._weight2masked_grads = {}
+    for weights, gradient in zip(self.get_weights(), dense_gradients):
+      if gradient is None:
+        raise ValueError(
+            f'The loss does not depend on the masked layer {weights.name}.')
+      if self._use_tpu:
+        # Growth must rank the gradient of the whole batch, the same on every
+        # replica, and not that of one shard.
+        gradient = tf.tpu.cross_replica_sum(gradient)
+      self._weight2masked_grads[weights.name] = gradient
+
+  def dense_gradient(self, weights: tf.Variable) -> tf.Tensor:
+    """The dense gradient of a masked layer, [...] like `weights`.
+
+    Raises:
+      ValueError: `compute_gradients` of this optimizer was not called.
+    """
+    if weights.name not in getattr(self, '_weight2masked_grads', {}):
+      raise ValueError(
+          f'No dense gradient of {weights.name}: call compute_gradients (or '
+          'minimize) of this optimizer before apply_gradients.')
+    return self._weight2masked_grads[weights.name]
+
+
+class SparseSETOptimizerBase(OptimizerWrapper):
+  """Sparse Evolutionary Training: drop the smallest, grow at random.
+
+  Mocanu et al., Nature Communications 2018, 9:2383. Each step applies the
+  gradient; a step of the schedule then moves the masks.
+
+  Attributes:
+    drop_fraction: after the train op was built, the float32 scalar tensor of
+      the fraction in use: 0 on a step that is no update step.
+  """
+
+  _reinitialises_regrown = False
+  _grows_by_dense_gradient = False
+
+  def __init__(self,
+               optimizer: tf.train.Optimizer,
+               begin_step: int,
+               end_step: int,
+               frequency: int,
+               drop_fraction: float = 0.1,
+               drop_fraction_anneal: str = 'constant',
+               use_locking: bool = False,
+               grow_init: str = 'zeros',
+               name: str = 'SparseSETOptimizer',
+               use_stateless: bool = True,
+               stateless_seed_offset: int = 0):
+    """Wraps `optimizer`.
+
+    Args:
+      optimizer: trains the weights.
+      begin_step: first step that may be an update step.
+      end_step: last such step; negative for no end.
+      frequency: steps between updates (Delta T).
+      drop_fraction: share of the active connections moved by an update (at
+        the start, if annealed), in [0, 1].
+      drop_fraction_anneal: constant, cosine or exponential_<exponent>.
+      use_locking: as in tf.train.Optimizer.
+      grow_init: initial values of new connections, see rigl.core.growth.
+      name: of this optimizer.
+      use_stateless: must be True; there is no other way to draw the same
+        numbers on every replica.
+      stateless_seed_offset: the user's seed.
+
+    Raises:
+      ValueError: a value out of its range or unknown; names the options.
+    """
+    super().__init__(optimizer, use_locking, name)
+    if not use_stateless:
+      raise ValueError('use_stateless=False is not supported: stateful draws '
+                       'differ between replicas and after a resume.')
+    self._schedule = schedules.UpdateSchedule(begin_step, end_step, frequency)
+    schedules.check_drop_fraction(drop_fraction, drop_fraction_anneal)
+    growth.check_grow_init(grow_init, self._grows_by_dense_gradient)
+    self._initial_drop_fraction = drop_fraction
+    self._drop_fraction_anneal = drop_fraction_anneal
+    self._grow_init = grow_init
+    self._stateless_seed_offset = stateless_seed_offset
+    self._last_update_step = None
+    self._seed_step = None
+    self.drop_fraction = drop_fraction
+
+  # --- When -----------------------------------------------------------------
+
+  def _last_mask_update_step(self) -> tf.Variable:
+    if self._last_update_step is None:
+      self._last_update_step = root_variable(
+          'last_mask_update_step', [], tf.int64,
+          self._schedule.first_last_update_step)
+    return self._last_update_step
+
+  def is_mask_update_iter(self, global_step: tf.Tensor,
+                          last_update_step: tf.Tensor) -> tf.Tensor:
+    """bool scalar: whether the schedule updates masks at `global_step`."""
+    return self._schedule.is_update_step(global_step, last_update_step)
+
+  def get_drop_fraction(self, global_step: tf.Tensor,
+                        is_mask_update_iter: tf.Tensor) -> tf.Tensor:
+    """The annealed drop fraction, 0 unless masks are updated."""
+    fraction = schedules.annealed_drop_fraction(
+        global_step, self._initial_drop_fraction, self._drop_fraction_anneal,
+        self._schedule)
+    return tf.where(is_mask_update_iter, fraction, tf.zeros_like(fraction))
+
+  def apply_gradients(self, grads_and_vars: GradsAndVars, global_step=None,
+                      name: Optional[str] = None) -> tf.Operation:
+    """Applies the gradients, then moves the masks if it is time.
+
+    Args:
+      grads_and_vars: from `compute_gradients`.
+      global_step: incremented by the wrapped optimizer. When None the
+        schedule reads the graph's global step, which then does not advance.
+      name: of the gradient op.
+
+    Returns:
+      The train op.
+    """
+    gradient_op = self._optimizer.apply_gradients(
+        grads_and_vars, global_step, name)
+    if global_step is None:
+      global_step = tf.train.get_or_create_global_step()
+    with tf.control_dependencies([gradient_op]):
+      return self.cond_mask_update_op(global_step, tf.no_op)
+
+  def cond_mask_update_op(
+      self, global_step: tf.Variable,
+      otherwise: Callable[[], tf.Operation]) -> tf.Operation:
+    """Moves the masks if `global_step` is an update step.
+
+    Args:
+      global_step: int64 scalar variable.
+      otherwise: builds the op to run on all other steps.
+
+    Returns:
+      An op; see `drop_fraction` for what it did.
+    """
+    last_update_step = self._last_mask_update_step()
+    step = tf.cast(global_step.read_value(), tf.int64)
+    is_update = self.is_mask_update_iter(step, last_update_step.read_value())
+    self.drop_fraction = self.get_drop_fraction(step, is_update)
+    self._seed_step = step
+
+    def update_masks():
+      updates = [
+          self.generic_mask_update(mask, weights)
+          for mask, weights in zip(self.get_masks(), self.get_weights())
+      ]
+      with tf.control_dependencies(updates):
+        return tf.group(last_update_step.assign(step))
+
+    def run(build):
+      with tf.control_dependencies([build()]):
+        return tf.constant(True)
+
+    # The branch without update is traced first: it creates the slots of the
+    # wrapped optimizer, which the update resets.
+    return tf.cond(
+        tf.logical_not(is_update), lambda: run(otherwise),
+        lambda: run(update_masks)).op
+
+  # --- What -----------------------------------------------------------------
+
+  def generic_mask_update(self,
+                          mask: tf.Variable,
+                          weights: tf.Variable,
+                          noise_std: float = 1e-5) -> tf.Operation:
+    """One drop-and-grow of one layer, with `drop_fraction`.
+
+    Args:
+      mask: 0/1 variable [...].
+      weights: variable of the same shape.
+      noise_std: of the Gaussian noise on the drop score.
+
+    Returns:
+      The op that assigns mask, weights and slots.
+    """
+    old_mask = mask.read_value()
+    old_weights = weights.read_value()
+    score_drop = scores.magnitude(old_mask, old_weights)
+    score_drop += scores.gaussian_noise(
+        tf.shape(score_drop), self._seed(weights, 'drop_noise'), noise_std)
+    update = mask_math.drop_and_grow(
+        old_mask, score_drop, self._grow_scores(weights, old_mask),
+        self.drop_fraction)
+    fresh = (
+        update.grown if self._reinitialises_regrown else
+        update.new_connections)
+    new_weights = tf.where(
+        fresh, self.get_grow_tensor(weights, self._grow_init), old_weights)
+    return tf.group(
+        mask.assign(update.mask), weights.assign(new_weights),
+        self.reset_momentum(weights, fresh))
+
+  def _grow_scores(self, weights: tf.Variable,
+                   old_mask: tf.Tensor) -> tf.Tensor:
+    """float32 [...]; connections are grown where it is highest."""
+    return scores.random_uniform(
+        tf.shape(old_mask), self._seed(weights, 'grow'))
+
+  def get_grow_tensor(self, weights: tf.Variable, method: str) -> tf.Tensor:
+    """Values for new connections, [...] of the type of `weights`.
+
+    Args:
+      weights: the variable they are for.
+      method: a `grow_init`, see rigl.core.growth.
+
+    Raises:
+      ValueError: `method` is unknown or not a string; names the options.
+    """
+    return growth.grow_values(
+        method, weights.read_value(), self._seed(weights, 'grow_init'),
+        initial_value=lambda: weights.initial_value)
+
+  def _slot_values(self, weights: tf.Variable,
+                   slot: tf.Variable) -> tf.Tensor:
+    """What `slot` restarts from at new connections, [...].
+
+    Not 0 but what the optimizer itself starts it with: an accumulator of
+    Adagrad that starts at 0 divides by it.
+    """
+    del weights
+    return slot.initial_value
+
+  def reset_momentum(self, weights: tf.Variable,
+                     new_connections: tf.Tensor) -> tf.Operation:
+    """Resets every slot the wrapped optimizer keeps of new connections.
+
+    Args:
+      weights: the variable the slots belong to.
+      new_connections: bool [...], where to reset.
+    """
+    resets = []
+    for name in self._optimizer.get_slot_names():
+      slot = self._optimizer.get_slot(weights, name)
+      if slot is not None:
+        resets.append(slot.assign(tf.where(
+            new_connections, self._slot_values(weights, slot),
+            slot.read_value())))
+    return tf.group(*resets)
+
+  def _seed(self, weights: tf.Variable, purpose: str) -> tf.Tensor:
+    """int32 [2] of the layer, the purpose, the user's seed and the step."""
+    step = self._seed_step
+    if step is None:
+      step = tf.train.get_or_create_global_step().read_value()
+    stable = seeding.stable_seed(
+        weights.name, purpose, self._stateless_seed_offset)
+    return tf.stack([tf.constant(stable, tf.int32), tf.cast(step, tf.int32)])
+
+
+class SparseRigLOptimizerBase(DenseGradientMixin, SparseSETOptimizerBase):
+  """RigL: drop the smallest, grow where the dense gradient is largest.
+
+  Evci et al., arXiv 1911.11134. A step of the schedule moves the masks
+  *instead of* applying the gradient, and does not advance the global step.
+  """
+
+  _grows_by_dense_gradient = True
+
+  def __init__(self,
+               optimizer: tf.train.Optimizer,
+               begin_step: int,
+               end_step: int,
+               frequency: int,
+               drop_fraction: float = 0.1,
+               drop_fraction_anneal: str = 'constant',
+               use_locking: bool = False,
+               grow_init: str = 'zeros',
+               initial_acc_scale: float = 0.,
+               use_tpu: bool = False,
+               name: str = 'SparseRigLOptimizer',
+               stateless_seed_offset: int = 0):
+    """Wraps `optimizer`; see SparseSETOptimizerBase for the other arguments.
+
+    Args:
+      initial_acc_scale: slots of new connections restart from their initial
+        value plus this times the dense gradient.
+      use_tpu: whether to sum dense gradients over the replicas of a TPU.
+    """
+    super().__init__(
+        optimizer, begin_step, end_step, frequency, drop_fraction,
+        drop_fraction_anneal, use_locking, grow_init, name,
+        stateless_seed_offset=stateless_seed_offset)
+    self._initial_acc_scale = initial_acc_scale
+    self._use_tpu = use_tpu
+
+  def apply_gradients(self, grads_and_vars: GradsAndVars, global_step=None,
+                      name: Optional[str] = None) -> tf.Operation:
+    """Moves the masks if it is time, else applies the gradients.
+
+    See SparseSETOptimizerBase.apply_gradients.
+    """
+    schedule_step = (
+        global_step if global_step is not None else
+        tf.train.get_or_create_global_step())
+    return self.cond_mask_update_op(
+        schedule_step, lambda: self._optimizer.apply_gradients(
+            grads_and_vars, global_step, name))
+
+  def _grow_scores(self, weights, old_mask):
+    del old_mask
+    return scores.gradient_magnitude(self.dense_gradient(weights))
+
+  def get_grow_tensor(self, weights, method):
+    return growth.grow_values(
+        method, weights.read_value(), self._seed(weights, 'grow_init'),
+        initial_value=lambda: weights.initial_value,
+        dense_gradient=self.dense_gradient(weights))
+
+  def _slot_values(self, weights, slot):
+    start = super()._slot_values(weights, slot)
+    if not self._initial_acc_scale:
+      return start
+    return start + self._initial_acc_scale * tf.cast(
+        self.dense_gradient(weights), start.dtype)

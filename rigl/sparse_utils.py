@@ -1,0 +1,191 @@
+"""Layer-wise sparsities, random masks and their statistics, on variables.
+
+The arithmetic is in `rigl.core.distributions`, over {name: shape}; here it is
+applied to mask variables (of a graph, or weights of Keras layers), anything
+with `.name` and `.shape`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping, Optional, Sequence
+
+import numpy as np
+
+from rigl.compat import tf
+from rigl.core import distributions
+from rigl.core.distributions import get_n_zeros
+
+__all__ = [
+    'calculate_sparsity', 'get_mask_init_fn', 'get_mask_random',
+    'get_mask_random_numpy', 'get_n_zeros', 'get_sparsities',
+    'get_sparsities_erdos_renyi', 'get_sparsities_str',
+    'get_sparsities_uniform', 'mask_extract_name_fn',
+]
+
+SparsityMap = Optional[Mapping[str, float]]
+NameFn = Callable[[str], str]
+
+
+def mask_extract_name_fn(mask_name: str) -> str:
+  """The layer a mask belongs to: 'block1/conv/mask:0' -> 'block1/conv'.
+
+  Raises:
+    ValueError: `mask_name` does not end with '/mask:<number>'.
+  """
+  layer, separator, output = mask_name.rpartition('/mask:')
+  if not separator or not output.isdigit():
+    raise ValueError(
+        f'{mask_name!r} is not the name of a mask, <layer>/mask:0.')
+  return layer
+
+
+def calculate_sparsity(masks: Sequence[tf.Variable]) -> tf.Tensor:
+  """Share of zeros over all masks together, float32 scalar; 0 for no mask."""
+  if not masks:
+    return tf.constant(0.)
+  n_ones = tf.add_n([
+      tf.reduce_sum(tf.cast(tf.not_equal(mask, 0), tf.int64)) for mask in masks
+  ])
+  size = sum(mask.shape.num_elements() for mask in masks)
+  return tf.cast(1. - tf.cast(n_ones, tf.float64) / size, tf.float32)
+
+
+def get_mask_random_numpy(
+    mask_shape: Sequence[int],
+    sparsity: float,
+    random_state: Optional[np.random.RandomState] = None) -> np.ndarray:
+  """A random 0/1 mask with exactly floor(sparsity * size) zeros.
+
+  Args:
+    mask_shape: its shape.
+    sparsity: in [0, 1).
+    random_state: the generator; numpy's global one when None.
+
+  Returns:
+    array of `mask_shape`.
+  """
+  return distributions.random_mask(
+      mask_shape, sparsity, random_state or np.random)
+
+
+def get_mask_random(
+    mask: tf.Variable,
+    sparsity: float,
+    dtype: tf.DType,
+    random_state: Optional[np.random.RandomState] = None) -> tf.Tensor:
+  """`get_mask_random_numpy` of the shape of `mask`, as a tensor of `dtype`."""
+  values = get_mask_random_numpy(
+      mask.shape.as_list(), sparsity, random_state)
+  return tf.constant(values, dtype=dtype)
+
+
+def _by_layer(all_masks: Sequence[Any], extract_name_fn: NameFn):
+  """({layer name: shape}, {layer name: mask name}) of the masks."""
+  mask_names = {extract_name_fn(mask.name): mask.name for mask in all_masks}
+  shapes = {
+      extract_name_fn(mask.name): tuple(mask.shape.as_list())
+      for mask in all_masks
+  }
+  return shapes, mask_names
+
+
+def get_sparsities_erdos_renyi(
+    all_masks: Sequence[Any],
+    default_sparsity: float,
+    custom_sparsity_map: SparsityMap,
+    include_kernel: bool,
+    extract_name_fn: NameFn = mask_extract_name_fn,
+    erk_power_scale: float = 1.0) -> dict[str, float]:
+  """Sparsities by Erdos-Renyi (ER) or, `include_kernel`, ERK.
+
+  See `rigl.core.distributions.erdos_renyi`.
+
+  Returns:
+    {mask name: sparsity}.
+  """
+  shapes, mask_names = _by_layer(all_masks, extract_name_fn)
+  sparsities = distributions.erdos_renyi(
+      shapes, default_sparsity, custom_sparsity_map,
+      include_kernel=include_kernel, power_scale=erk_power_scale)
+  return {mask_names[layer]: s for layer, s in sparsities.items()}
+
+
+def get_sparsities_uniform(
+    all_masks: Sequence[Any],
+    default_sparsity: float,
+    custom_sparsity_map: SparsityMap,
+    extract_name_fn: NameFn = mask_extract_name_fn) -> dict[str, float]:
+  """{mask name: default_sparsity}, but for the layers of the custom map."""
+  shapes, mask_names = _by_layer(all_masks, extract_name_fn)
+  sparsities = distributions.uniform(
+      shapes, default_sparsity, custom_sparsity_map)
+  return {mask_names[layer]: s for layer, s in sparsities.items()}
+
+
+def get_sparsities_str(all_masks: Sequence[Any],
+                       default_sparsity: float) -> dict[str, float]:
+  """{mask name: sparsity} published with STR (arXiv 2002.03231), ResNet-50."""
+  shapes, mask_names = _by_layer(all_masks, mask_extract_name_fn)
+  sparsities = distributions.str_published(shapes, default_sparsity)
+  return {mask_names[layer]: s for layer, s in sparsities.items()}
+
+
+def get_sparsities(all_masks: Sequence[Any],
+                   method: str,
+                   default_sparsity: float,
+                   custom_sparsity_map: SparsityMap,
+                   extract_name_fn: NameFn = mask_extract_name_fn,
+                   erk_power_scale: float = 1.0) -> dict[str, float]:
+  """How sparse each layer is to be.
+
+  Args:
+    all_masks: variables with `.name` and `.shape`.
+    method: random (uniform), erdos_renyi, erdos_renyi_kernel or str.
+    default_sparsity: of all layers outside the map together, in [0, 1).
+    custom_sparsity_map: {layer name: sparsity} of exceptions.
+    extract_name_fn: mask name -> layer name.
+    erk_power_scale: exponent of the raw densities of erdos_renyi_kernel.
+
+  Returns:
+    {mask name: sparsity}.
+
+  Raises:
+    ValueError: unknown method, unknown layer in the map, or a sparsity
+      outside [0, 1); names it.
+  """
+  shapes, mask_names = _by_layer(all_masks, extract_name_fn)
+  sparsities = distributions.get_sparsities(
+      shapes, method, default_sparsity, custom_sparsity_map, erk_power_scale)
+  return {mask_names[layer]: s for layer, s in sparsities.items()}
+
+
+def get_mask_init_fn(
+    all_masks: Sequence[tf.Variable],
+    method: str,
+    default_sparsity: float,
+    custom_sparsity_map: SparsityMap,
+    mask_fn: Callable[..., tf.Tensor] = get_mask_random,
+    erk_power_scale: float = 1.0,
+    extract_name_fn: NameFn = mask_extract_name_fn) -> tf.Operation:
+  """An op that assigns every mask a fresh one of its layer's sparsity.
+
+  Args:
+    all_masks: mask variables.
+    method: see `get_sparsities`.
+    default_sparsity: see `get_sparsities`.
+    custom_sparsity_map: see `get_sparsities`.
+    mask_fn: (mask, sparsity, dtype) -> tensor.
+    erk_power_scale: see `get_sparsities`.
+    extract_name_fn: mask name -> layer name.
+
+  Returns:
+    The op.
+  """
+  sparsities = get_sparsities(
+      all_masks, method, default_sparsity, custom_sparsity_map,
+      extract_name_fn, erk_power_scale)
+  return tf.group(*[
+      mask.assign(
+          mask_fn(mask, sparsities[mask.name], mask.dtype.base_dtype))
+      for mask in all_masks
+  ])

@@ -1,0 +1,173 @@
+"""Single steps and step trajectories measured on the 2020 implementation."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf
+from tests import one_layer
+
+GOLDENS = pathlib.Path(__file__).parent / 'goldens'
+
+
+def _load(name):
+  return json.loads((GOLDENS / f'{name}.json').read_text())
+
+
+UPDATES = {case['name']: case for case in _load('mask_updates')['cases']}
+TRACES = _load('schedules')['training_loop_traces']
+
+# There the reference moved more connections than the layer has, or none at
+# all after 0/0. Here the fraction stays in [0, 1], and begin == end updates
+# once with the initial fraction.
+FRACTION_DIFFERS = {
+    'rigl end_step -1 exponential_1 at step 4',
+    'rigl end_step -1 exponential_1 at step 9',
+    'rigl begin_step == end_step with cosine: nan',
+    'rigl begin_step == end_step with exponential_1: nan',
+}
+
+
+def _run_case(case):
+  given = case['in']
+  with tf.Graph().as_default():
+    layer = one_layer.OneLayer(
+        given['weights'], given['dense_gradient'], case['method'],
+        case['inner_optimizer'], case['hyper'])
+    values = {
+        'mask': given['mask'],
+        'weights': given['weights'],
+        'global_step': given['global_step'],
+        **{f'slot/{k}': v for k, v in given.get('slots', {}).items()
+           if np.shape(v)},
+    }
+    for key in ('last_mask_update_step', 'ema'):
+      if key in given:
+        values[key] = given[key]
+    fetches = layer.state()
+    with tf.Session() as session:
+      session.run(tf.global_variables_initializer())
+      layer.load(session, values)
+      report = session.run([
+          layer.train_op, getattr(layer.optimizer, 'drop_fraction',
+                                  tf.constant(0.))])
+      result = session.run(fetches)
+      if case['method'] == 'snip':
+        result['is_snipped'] = session.run(layer.optimizer.is_snipped)
+  result['drop_fraction'] = report[1]
+  return result
+
+
+def _assert_equals_reference(result, expected):
+  for key, value in expected.items():
+    if key == 'slots':
+      for name, slot in value.items():
+        if np.shape(slot):
+          np.testing.assert_allclose(
+              result[f'slot/{name}'], slot, rtol=2e-6, atol=1e-7)
+    elif key == 'mask':
+      np.testing.assert_array_equal(result['mask'], value)
+    elif key in result:
+      np.testing.assert_allclose(
+          result[key], value, rtol=2e-6, atol=1e-7, err_msg=key)
+
+
+@pytest.mark.parametrize(
+    'name', [n for n, c in UPDATES.items()
+             if 'out' in c and n not in FRACTION_DIFFERS])
+def test_one_step_equals_the_reference(name):
+  case = UPDATES[name]
+  _assert_equals_reference(_run_case(case), case['out'])
+
+
+@pytest.mark.parametrize('name', sorted(FRACTION_DIFFERS))
+def test_drop_fraction_stays_a_fraction(name):
+  case = UPDATES[name]
+  result = _run_case(case)
+  assert 0. <= result['drop_fraction'] <= 1.
+  assert np.sum(result['mask']) == np.sum(case['in']['mask'])
+
+
+@pytest.mark.parametrize(
+    'name', [n for n, c in UPDATES.items()
+             if 'kept_flat_indices' in c['derived'] and 'out' not in c])
+def test_random_growth_keeps_what_the_reference_keeps(name):
+  """SET: what is grown is drawn, what is kept and trained is not."""
+  case = UPDATES[name]
+  result = _run_case(case)
+  old = np.ravel(case['in']['mask']).astype(bool)
+  new = np.ravel(result['mask']).astype(bool)
+  kept = np.zeros_like(old)
+  kept[case['derived']['kept_flat_indices']] = True
+  assert new[kept].all()
+  assert new.sum() == case['derived']['n_ones_after']
+  trained = case['after_gradient_step_before_mask_update']
+  fresh = new & ~old
+  for key, value in [('weights', trained['weights'])] + [
+      (f'slot/{k}', v) for k, v in trained['slots'].items() if np.shape(v)]:
+    got = np.ravel(result[key])
+    np.testing.assert_allclose(
+        got[~fresh], np.ravel(value)[~fresh], rtol=2e-6, atol=1e-7)
+    assert not got[fresh].any()
+
+
+@pytest.mark.parametrize(
+    'name', [n for n in UPDATES if 'five active weights exactly zero' in n])
+def test_an_inactive_connection_is_never_kept(name):
+  """The reference let inactive weights tie with active zeros. We do not: only
+  n_prune connections may enter, and they are initialised."""
+  case = UPDATES[name]
+  result = _run_case(case)
+  old = np.ravel(case['in']['mask']).astype(bool)
+  new = np.ravel(result['mask']).astype(bool)
+  entered = new & ~old
+  assert entered.sum() <= case['derived']['n_prune']
+  assert new.sum() == old.sum()
+  assert not np.ravel(result['weights'])[entered].any()
+
+
+@pytest.mark.parametrize('trace', TRACES, ids=lambda t: '-'.join(
+    str(v) for k, v in t.items() if k not in ('columns', 'rows')))
+def test_training_loop(trace):
+  """Which iterations train, which move masks, and where the steps stand."""
+  method = trace['method']
+  rng = np.random.RandomState(0)
+  weights = rng.randn(6, 5).astype('f')
+  if method in ('snip', 'dnw'):
+    hyper = {'default_sparsity': 0.5, 'mask_init_method': 'random'}
+  else:
+    hyper = {
+        'begin_step': trace['begin_step'], 'end_step': trace['end_step'],
+        'frequency': trace['frequency'],
+        'drop_fraction': trace['drop_fraction'],
+        'drop_fraction_anneal': trace['anneal']}
+  with tf.Graph().as_default():
+    layer = one_layer.OneLayer(
+        weights, rng.randn(6, 5), method,
+        {'type': 'sgd', 'learning_rate': 0.}, hyper)
+    last_update = layer.last_update_step()
+    fraction = getattr(layer.optimizer, 'drop_fraction', None)
+    with tf.Session() as session:
+      session.run(tf.global_variables_initializer())
+      layer.global_step.load(trace.get('first_global_step', 0), session)
+      for values in trace['rows']:
+        row = dict(zip(trace['columns'], values))
+        before = session.run(layer.global_step)
+        assert before == row['global_step_before']
+        got_fraction = session.run(
+            [layer.train_op] + ([fraction] if fraction is not None else []))
+        after = session.run(layer.global_step)
+        assert after == row['global_step_after']
+        if last_update is not None:
+          assert (session.run(last_update) ==
+                  row['last_mask_update_step_after'])
+          expected = float(row['drop_fraction'])
+          # begin == end: the reference has 0/0 where we have the initial one.
+          if np.isnan(expected):
+            expected = trace['drop_fraction']
+          np.testing.assert_allclose(got_fraction[1], expected, rtol=1e-5,
+                                     atol=1e-7)
