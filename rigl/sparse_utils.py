@@ -14,12 +14,13 @@ import numpy as np
 from rigl.compat import tf
 from rigl.core import distributions
 from rigl.core.distributions import get_n_zeros
+from rigl.micronet.keras_counting import get_stats
 
 __all__ = [
     'calculate_sparsity', 'get_mask_init_fn', 'get_mask_random',
     'get_mask_random_numpy', 'get_n_zeros', 'get_sparsities',
     'get_sparsities_erdos_renyi', 'get_sparsities_str',
-    'get_sparsities_uniform', 'mask_extract_name_fn',
+    'get_sparsities_uniform', 'get_stats', 'mask_extract_name_fn',
 ]
 
 SparsityMap = Optional[Mapping[str, float]]

@@ -1,0 +1,64 @@
+"""How long counting ResNet-50 takes, from its description and through Keras.
+
+    python benchmarks/counting.py
+
+Times the fastest of several runs in one process, after one run to warm up:
+
+- description: building the list of operations of ResNet-50, distributing 90 %
+  sparsity with ERK, and counting the 54 layers;
+- Keras: building `tf.keras.applications.ResNet50`, which is what it takes to
+  have layers to count. Importing TensorFlow is reported on its own.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+
+from rigl.core import distributions
+from rigl.micronet import architectures, network
+
+
+def _fastest_seconds(function: Callable[[], object], n_runs: int) -> float:
+  function()
+  seconds = []
+  for _ in range(n_runs):
+    start = time.perf_counter()
+    function()
+    seconds.append(time.perf_counter() - start)
+  return min(seconds)
+
+
+def count_from_description() -> float:
+  """Returns the FLOPs of ResNet-50 at 90 % sparsity."""
+  resnet = architectures.get_network('resnet50')
+  sparsities = distributions.get_sparsities(
+      resnet.shapes, 'erdos_renyi_kernel', 0.9)
+  return network.count_network(resnet.weighted_layers, sparsities).flops
+
+
+def main() -> None:
+  description = _fastest_seconds(count_from_description, 50)
+
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  start = time.perf_counter()
+  from rigl.compat import tf
+  loading = time.perf_counter() - start
+
+  def build() -> None:
+    tf.keras.backend.clear_session()
+    tf.keras.applications.ResNet50(weights=None)
+
+  keras = _fastest_seconds(build, 5)
+  print(f'Python {platform.python_version()}, TensorFlow {tf.__version__}, '
+        f'{os.cpu_count()} CPUs')
+  print(f'count from the description   {1e3 * description:9.2f} ms')
+  print(f'build the Keras model        {1e3 * keras:9.2f} ms   '
+        f'{keras / description:6.0f} times as long')
+  print(f'import TensorFlow, once      {1e3 * loading:9.2f} ms')
+
+
+if __name__ == '__main__':
+  main()

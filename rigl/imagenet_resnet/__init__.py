@@ -1,0 +1,1 @@
+"""ResNet, MobileNet and VGG on ImageNet."""

@@ -1,0 +1,111 @@
+"""Reads the masks of a TensorFlow checkpoint, to count a network as it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from rigl.micronet import architectures
+from rigl.micronet.model_ops import Network
+from rigl.micronet.network import kernel_shapes
+
+_MASK_SUFFIX = '/mask'
+
+
+class Mask(NamedTuple):
+  """What counting needs to know of a mask."""
+  shape: tuple[int, ...]
+  n_zeros: int
+
+
+def read_masks(path: str) -> dict[str, Mask]:
+  """Reads every variable whose name ends with '/mask'.
+
+  This is the only function of `rigl.micronet` that loads TensorFlow.
+
+  Args:
+    path: prefix of a checkpoint, such as 'run/model.ckpt-32000', or a folder,
+      of which the latest checkpoint is read.
+
+  Returns:
+    scope of the layer -> its mask, sorted by name.
+
+  Raises:
+    ValueError: if there is no checkpoint or no mask, or if a mask has values
+      other than 0 and 1.
+  """
+  from rigl.compat import tf  # Loading TensorFlow takes seconds.
+
+  prefix = path
+  if os.path.isdir(path):
+    prefix = tf.train.latest_checkpoint(path)
+  if not prefix or not tf.io.gfile.exists(f'{prefix}.index'):
+    raise ValueError(f'There is no checkpoint at {path!r}. Give a prefix such '
+                     f"as 'run/model.ckpt-32000' or the folder of a run.")
+  reader = tf.train.load_checkpoint(prefix)
+  masks = {}
+  for name in sorted(reader.get_variable_to_shape_map()):
+    if not name.endswith(_MASK_SUFFIX):
+      continue
+    values = np.asarray(reader.get_tensor(name)).astype(np.float32)
+    n_zeros = int(np.sum(values == 0))
+    if n_zeros + int(np.sum(values == 1)) != values.size:
+      raise ValueError(f'{name!r} in {prefix!r} holds values other than 0 and '
+                       f'1, so it is not a mask.')
+    masks[name[:-len(_MASK_SUFFIX)]] = Mask(values.shape, n_zeros)
+  if not masks:
+    raise ValueError(f'{prefix!r} holds no masks: no variable name ends with '
+                     f'{_MASK_SUFFIX!r}.')
+  return masks
+
+
+def mismatch(network: Network, masks: Mapping[str, Mask]) -> str | None:
+  """Tells why masks do not belong to a network; None if they do."""
+  shapes = kernel_shapes(network.layers)
+  for name, mask in masks.items():
+    if name not in shapes:
+      return f'it has no layer {name!r}'
+    if tuple(shapes[name]) != tuple(mask.shape):
+      return (f'its layer {name!r} has the shape {tuple(shapes[name])}, the '
+              f'mask {tuple(mask.shape)}')
+  return None
+
+
+def find_architecture(
+    masks: Mapping[str, Mask],
+    width: float | None = None,
+) -> str:
+  """Finds the architecture that masks belong to.
+
+  Args:
+    masks: as from `read_masks`.
+    width: factor for the number of channels.
+
+  Returns:
+    The name of the architecture, for `architectures.get_network`.
+
+  Raises:
+    ValueError: if none has all these layers in these shapes.
+  """
+  n_unmasked = {}
+  for name in _candidates(masks):
+    network = architectures.get_network(name, width=width)
+    if mismatch(network, masks) is None:
+      n_unmasked[name] = len(network.weighted_layers) - len(masks)
+  if not n_unmasked:
+    raise ValueError(
+        f'No known architecture has the masked layers {list(masks)[:3]}, ... '
+        f'in their shapes. Give --architecture, and --width if it is not 1.')
+  # The layers of ResNet-18 are also layers of ResNet-34.
+  return min(n_unmasked, key=n_unmasked.__getitem__)
+
+
+def _candidates(masks: Iterable[str]) -> list[str]:
+  names = [name for name in architectures.ARCHITECTURES if 'wrn' not in name]
+  n_blocks = sum(name.endswith('_1') and '/conv_2_' in name for name in masks)
+  if n_blocks:
+    names += [f'wrn_{6 * n_blocks + 4}_{factor}' for factor in range(1, 17)]
+  return names

@@ -1,0 +1,98 @@
+"""Renders tables as aligned text, Markdown or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+FORMATS = ('table', 'json', 'csv', 'markdown')
+
+_UNITS = ((1e18, 'E'), (1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'),
+          (1e3, 'k'))
+
+
+def quantity(value: float, unit: str = '') -> str:
+  """Formats with a decimal prefix: 8202340776 is '8.202 G'."""
+  for factor, prefix in _UNITS:
+    # What rounds to 1000 of a unit is 1 of the next.
+    if abs(value) >= 0.9995 * factor:
+      return f'{value / factor:.4g} {prefix}{unit}'
+  return f'{value:.4g} {unit}'.rstrip()
+
+
+def multiple(value: float) -> str:
+  """Formats a ratio: '0.4153x'."""
+  return f'{value:.4f}x'
+
+
+def shape_text(shape: Sequence[int]) -> str:
+  return 'x'.join(map(str, shape)) if shape else '-'
+
+
+def elide(text: str, width: int) -> str:
+  """Shortens a text in its middle to `width` characters."""
+  if len(text) <= width:
+    return text
+  head = (width - 1) // 2
+  return text[:head] + '…' + text[len(text) - (width - 1 - head):]
+
+
+def text_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    n_left: int = 1,
+    max_width: int | None = None,
+    has_total: bool = False,
+) -> str:
+  """Aligns columns with spaces.
+
+  Args:
+    header: titles of the columns.
+    rows: cells as text.
+    n_left: number of columns aligned to the left; the others go to the right.
+    max_width: the first column is elided to fit; None for no limit.
+    has_total: draws a line above the last row.
+
+  Returns:
+    The table, ending in a line break.
+  """
+  lines = [list(header), *map(list, rows)]
+  widths = [max(len(row[i]) for row in lines) for i in range(len(header))]
+  if max_width is not None:
+    excess = sum(widths) + 2 * (len(widths) - 1) - max_width
+    widths[0] = max(12, widths[0] - max(0, excess))
+  rule = '  '.join('─' * width for width in widths)
+  text = []
+  for i, row in enumerate(lines):
+    if i == 1 or (has_total and i == len(lines) - 1):
+      text.append(rule)
+    row[0] = elide(row[0], widths[0])
+    cells = (
+        cell.ljust(width) if column < n_left else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(row, widths)))
+    text.append('  '.join(cells).rstrip())
+  return '\n'.join(text) + '\n'
+
+
+def markdown_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    n_left: int = 1,
+) -> str:
+  """Renders a table in GitHub's Markdown; arguments as in `text_table`."""
+  rule = ['---' if i < n_left else '--:' for i in range(len(header))]
+  lines = [header, rule, *rows]
+  return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
+
+
+def csv_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[object]],
+) -> str:
+  """Renders comma-separated values."""
+  buffer = io.StringIO()
+  writer = csv.writer(buffer, lineterminator='\n')
+  writer.writerow(header)
+  writer.writerows(rows)
+  return buffer.getvalue()

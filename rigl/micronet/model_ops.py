@@ -1,0 +1,295 @@
+"""The networks of the paper as lists of layers, without building a graph.
+
+Layers carry the names that masks have in the training graphs, for example
+`resnet_model/initial_conv`. As in the paper, each layer with a kernel is
+counted with a bias (batch normalization folded in) and a ReLU; VGG alone has
+neither normalization nor biases. Residual additions and the global average come
+as operations of their own, which `Network.weighted_layers` leaves out: the
+published figures do not hold them.
+
+`rigl.micronet.architectures` finds a network by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rigl.micronet.counting import (
+    Add,
+    Conv2D,
+    DepthWiseConv2D,
+    FullyConnected,
+    GlobalAvg,
+    has_kernel,
+)
+from rigl.micronet.network import Layer, kernel_shapes
+
+RESNET_BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+
+VGG_CONVS = {
+    'vgg_a': (1, 1, 2, 2, 2),
+    'vgg_16': (2, 2, 3, 3, 3),
+    'vgg_19': (2, 2, 4, 4, 4),
+}
+
+# (output channels, stride) of the blocks of MobileNet-v1.
+MOBILENET_V1_BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1),
+                        (512, 2), (512, 1), (512, 1), (512, 1), (512, 1),
+                        (512, 1), (1024, 2), (1024, 1))
+
+# (output channels, number of blocks, stride of the first) of MobileNet-v2.
+_MOBILENET_V2_GROUPS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2),
+                        (96, 3, 1), (160, 3, 2), (320, 1, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """A network ready to be counted.
+
+  Attributes:
+    layers: all operations, in the order of the training graph.
+    first_layer: name of the layer that sees the image.
+    last_layer: name of the layer that gives the predictions.
+    sparsity_factors: layer name -> what its sparsity is as a multiple of the
+      default sparsity when nothing else is said, as in the training scripts. 0
+      stands for a layer without a mask; layers left out follow the
+      distribution.
+    distribution_layers: layers whose shapes a distribution looks at, where they
+      are not `layers`.
+  """
+  layers: tuple[Layer, ...]
+  first_layer: str
+  last_layer: str
+  sparsity_factors: Mapping[str, float] = dataclasses.field(
+      default_factory=dict)
+  distribution_layers: tuple[Layer, ...] | None = None
+
+  @property
+  def weighted_layers(self) -> tuple[Layer, ...]:
+    """The layers with a kernel."""
+    return tuple(layer for layer in self.layers if has_kernel(layer.op))
+
+  @property
+  def shapes(self) -> dict[str, tuple[int, ...]]:
+    """Layer name -> kernel shape, for `rigl.core.distributions`."""
+    return kernel_shapes(self.distribution_layers or self.layers)
+
+
+class _Builder:
+  """Appends layers and follows the size of the image through them."""
+
+  def __init__(self, prefix: str, input_size: int, use_bias: bool = True):
+    self.layers: list[Layer] = []
+    self.size = input_size
+    self.channels = 3
+    self._prefix = prefix
+    self._use_bias = use_bias
+
+  def _append(self, name: str, op: Any) -> None:
+    self.layers.append(Layer(self._prefix + name, op))
+
+  def conv(self, name: str, kernel: int, filters: int, stride: int = 1) -> None:
+    shape = (kernel, kernel, self.channels, filters)
+    self._append(
+        name,
+        Conv2D(self.size, shape, (stride, stride), 'same', self._use_bias,
+               'relu'))
+    self.shrink(stride)
+    self.channels = filters
+
+  def depthwise(self, name: str, stride: int) -> None:
+    self._append(
+        name,
+        DepthWiseConv2D(self.size, (3, 3, self.channels, 1), (stride, stride),
+                        'same', True, 'relu'))
+    self.shrink(stride)
+
+  def shrink(self, stride: int) -> None:
+    self.size = -(-self.size // stride)
+
+  def add(self, name: str) -> None:
+    self._append(name, Add(self.size, self.channels))
+
+  def global_average(self) -> None:
+    self._append('global_average', GlobalAvg(self.size, self.channels))
+    self.size = 1
+
+  def dense(self, name: str, units: int) -> None:
+    self._append(name, FullyConnected((self.channels, units), True, 'relu'))
+    self.channels = units
+
+
+def _divisible(channels: float, divisor: int = 8) -> int:
+  """Rounds to a multiple of the divisor that is not more than 10 % lower."""
+  rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+  return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def resnet(
+    depth: int,
+    width: float = 1.,
+    input_size: int = 224,
+    num_classes: int = 1000,
+) -> Network:
+  """ResNet for ImageNet, with the stride in the 3x3 convolution of a block."""
+  if depth not in RESNET_BLOCKS:
+    raise ValueError(f'No ResNet of depth {depth}. '
+                     f'Known depths: {sorted(RESNET_BLOCKS)}.')
+  is_bottleneck = depth >= 50
+  kind = 'bottleneck' if is_bottleneck else 'residual'
+  net = _Builder('resnet_model/', input_size)
+  net.conv('initial_conv', 7, int(64 * width), 2)
+  net.shrink(2)
+  for group, n_blocks in enumerate(RESNET_BLOCKS[depth], start=1):
+    filters = int(64 * 2**(group - 1) * width)
+    for block in range(n_blocks):
+      stride = 2 if group > 1 and block == 0 else 1
+      suffix = f'block_group{group}_{block}_1'
+      if block == 0:
+        suffix = f'block_group_projection_block_group{group}'
+        size, channels = net.size, net.channels
+        net.conv(f'{kind}_projection_{suffix}', 1,
+                 4 * filters if is_bottleneck else filters, stride)
+        net.size, net.channels = size, channels
+      if is_bottleneck:
+        net.conv(f'{kind}_1_{suffix}', 1, filters)
+        net.conv(f'{kind}_2_{suffix}', 3, filters, stride)
+        net.conv(f'{kind}_3_{suffix}', 1, 4 * filters)
+      else:
+        net.conv(f'{kind}_1_{suffix}', 3, filters, stride)
+        net.conv(f'{kind}_2_{suffix}', 3, filters)
+      net.add(f'{kind}_add_{suffix}')
+  net.global_average()
+  net.dense('final_dense', num_classes)
+  return _network(net, unmasked=('initial_conv',))
+
+
+def mobilenet_v1(
+    width: float = 1.,
+    input_size: int = 224,
+    num_classes: int = 1000,
+) -> Network:
+  """MobileNet-v1 (https://arxiv.org/abs/1704.04861)."""
+  net = _Builder('resnet_model/', input_size)
+  net.conv('initial_conv', 3, _divisible(int(width * 32)), 2)
+  for i, (filters, stride) in enumerate(MOBILENET_V1_BLOCKS):
+    net.depthwise(f'depthwise_nxn_{i}', stride)
+    net.conv(f'contraction_1x1_{i}', 1,
+             _divisible(int(width * filters), 1 if i == 0 else 8))
+  net.global_average()
+  net.dense('final_dense', num_classes)
+  return _network(net, unmasked=('initial_conv', 'depthwise'))
+
+
+def mobilenet_v2(
+    width: float = 1.,
+    input_size: int = 224,
+    num_classes: int = 1000,
+    expansion_factor: float = 6.,
+) -> Network:
+  """MobileNet-v2 (https://arxiv.org/abs/1801.04381)."""
+  net = _Builder('resnet_model/', input_size)
+  net.conv('initial_conv', 3, _divisible(int(width * 32)), 2)
+  i = 0
+  for channels, n_blocks, first_stride in _MOBILENET_V2_GROUPS:
+    filters = _divisible(int(width * channels))
+    for block in range(n_blocks):
+      stride = first_stride if block == 0 else 1
+      in_channels = net.channels
+      if i > 0:
+        net.conv(f'expand_1x1_{i}', 1, int(expansion_factor * in_channels))
+      net.depthwise(f'depthwise_nxn_{i}', stride)
+      net.conv(f'contraction_1x1_{i}', 1, filters)
+      if stride == 1 and in_channels == filters:
+        net.add(f'add_{i}')
+      i += 1
+  net.conv('final_1x1_conv', 1, max(1280, _divisible(int(width * 1280))))
+  net.global_average()
+  net.dense('final_dense', num_classes)
+  return _network(net, unmasked=('initial_conv', 'depthwise'))
+
+
+def vgg(
+    vgg_type: str,
+    width: float = 1.,
+    input_size: int = 224,
+    num_classes: int = 1000,
+) -> Network:
+  """VGG with a global average instead of the large dense layers."""
+  if vgg_type not in VGG_CONVS:
+    raise ValueError(f'No VGG {vgg_type!r}. Known: {list(VGG_CONVS)}.')
+  net = _Builder(f'{vgg_type}/', input_size, use_bias=False)
+  for group, n_convs in enumerate(VGG_CONVS[vgg_type], start=1):
+    filters = int(64 * min(8, 2**(group - 1)) * width)
+    for i in range(1, n_convs + 1):
+      net.conv(f'conv{group}/conv{group}_{i}', 3, filters)
+    net.size //= 2
+  net.global_average()
+  net.conv('fc8', 1, num_classes)
+  return _network(net)
+
+
+def wide_resnet(
+    depth: int,
+    width: float,
+    input_size: int = 32,
+    num_classes: int = 10,
+) -> Network:
+  """WideResNet-depth-width for CIFAR (https://arxiv.org/abs/1605.07146)."""
+  if depth < 10 or (depth - 4) % 6:
+    raise ValueError(f'The depth of a WideResNet is 6n + 4, got {depth}.')
+  net = _Builder('resnet_model/', input_size)
+  net.conv('conv_1', 3, 16)
+  for group in (2, 3, 4):
+    filters = int(16 * 2**(group - 2) * width)
+    for block in range((depth - 4) // 6):
+      stride = 2 if group > 2 and block == 0 else 1
+      if block == 0 and net.channels != filters:
+        size, channels = net.size, net.channels
+        net.conv(f'skip_conv_{group}', 1, filters, stride)
+        net.size, net.channels = size, channels
+      net.conv(f'conv_{group}_{block}_1', 3, filters, stride)
+      net.conv(f'conv_{group}_{block}_2', 3, filters)
+      net.add(f'add_{group}_{block}')
+  net.global_average()
+  net.dense('logits', num_classes)
+  return _network(net, unmasked=('conv_1',))
+
+
+def lenet_300_100(
+    width: float = 1.,
+    input_size: int = 28,
+    num_classes: int = 10,
+) -> Network:
+  """Two hidden layers on MNIST; layer2 is less sparse and layer3 is dense."""
+  net = _Builder('', input_size)
+  net.channels = input_size**2
+  net.dense('layer1', int(300 * width))
+  net.dense('layer2', int(100 * width))
+  net.dense('layer3', num_classes)
+  return dataclasses.replace(
+      _network(net), sparsity_factors={
+          'layer2': 0.9,
+          'layer3': 0.
+      })
+
+
+def _network(net: _Builder, unmasked: tuple[str, ...] = ()) -> Network:
+  """Closes a builder; `unmasked` holds beginnings of names without prefix."""
+  layers = tuple(net.layers)
+  weighted = [layer.name for layer in layers if has_kernel(layer.op)]
+  factors = {
+      name: 0.
+      for name in weighted
+      if unmasked and name.rpartition('/')[2].startswith(unmasked)
+  }
+  return Network(layers, weighted[0], weighted[-1], factors)

@@ -1,0 +1,199 @@
+"""Counts a list of named layers at layer-wise sparsities."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rigl.core import distributions
+from rigl.micronet import counting
+
+
+class Layer(NamedTuple):
+  """An operation under the name that masks and sparsities refer to.
+
+  Attributes:
+    name: unique in its network.
+    op: an operation of `rigl.micronet.counting`.
+    shape: of the kernel; None takes it from the operation.
+    kind: of layer, for reports; None takes the class of the operation.
+  """
+  name: str
+  op: Any
+  shape: tuple[int, ...] | None = None
+  kind: str | None = None
+
+  @property
+  def kernel_shape(self) -> tuple[int, ...]:
+    """Shape of the kernel, () where there is none."""
+    if self.shape is not None:
+      return tuple(self.shape)
+    return tuple(getattr(self.op, 'kernel_shape', ()))
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCount:
+  """What one layer costs.
+
+  Attributes:
+    name: of the layer.
+    kind: of layer.
+    shape: of the kernel, () where there is none.
+    sparsity: fraction of zeros in the kernel.
+    n_weights: elements of the kernel.
+    n_kept: elements that are not masked.
+    counts: stored bits, multiplications and additions.
+  """
+  name: str
+  kind: str
+  shape: tuple[int, ...]
+  sparsity: float
+  n_weights: int
+  n_kept: int
+  counts: counting.Counts
+
+  @property
+  def flops(self) -> float:
+    return self.counts.flops
+
+  @property
+  def n_bytes(self) -> float:
+    return self.counts.param_bits / 8
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkCount:
+  """The layers of a network and their sums."""
+  layers: tuple[LayerCount, ...]
+
+  @property
+  def counts(self) -> counting.Counts:
+    return counting.add_counts(layer.counts for layer in self.layers)
+
+  @property
+  def flops(self) -> float:
+    return self.counts.flops
+
+  @property
+  def megabytes(self) -> float:
+    """Stored size, kernels with their masks and biases, in 10^6 bytes."""
+    return self.counts.param_bits / 8e6
+
+  @property
+  def n_weights(self) -> int:
+    return sum(layer.n_weights for layer in self.layers)
+
+  @property
+  def n_kept(self) -> int:
+    return sum(layer.n_kept for layer in self.layers)
+
+  @property
+  def real_sparsity(self) -> float:
+    """Fraction of zeros over all kernels, 0 for a network without kernels."""
+    if not self.n_weights:
+      return 0.
+    return 1. - self.n_kept / self.n_weights
+
+
+def kernel_shapes(layers: Iterable[Layer]) -> dict[str, tuple[int, ...]]:
+  """Returns layer name -> shape for the layers with a kernel.
+
+  Raises:
+    ValueError: if two layers share a name.
+  """
+  shapes = {}
+  for layer in layers:
+    if not counting.has_kernel(layer.op):
+      continue
+    if layer.name in shapes:
+      raise ValueError(f'Two layers are named {layer.name!r}.')
+    shapes[layer.name] = layer.kernel_shape
+  return shapes
+
+
+def count_network(
+    layers: Sequence[Layer],
+    sparsities: Mapping[str, float] | None = None,
+    param_bits: int = 32,
+    n_zeros: Mapping[str, int] | None = None,
+) -> NetworkCount:
+  """Counts every layer.
+
+  Args:
+    layers: what to count.
+    sparsities: layer name -> sparsity. Layers left out are dense.
+    param_bits: bits of a stored value.
+    n_zeros: layer name -> zeros of a mask that exists. It overrules
+      `sparsities`, from which the number is otherwise derived.
+
+  Returns:
+    The counts, in the order of `layers`.
+
+  Raises:
+    ValueError: if a sparsity names no layer with a kernel, two layers share a
+      name, or an operation has no rule.
+  """
+  sparsities, n_zeros = sparsities or {}, n_zeros or {}
+  shapes = kernel_shapes(layers)
+  unknown = sorted({*sparsities, *n_zeros} - set(shapes))
+  if unknown:
+    raise ValueError(f'Sparsities are given for {unknown}, but the layers with '
+                     f'a kernel are {list(shapes)}.')
+  rows = []
+  for layer in layers:
+    sparsity = float(sparsities.get(layer.name, 0.))
+    size = math.prod(shapes[layer.name]) if layer.name in shapes else 0
+    zeros = distributions.get_n_zeros(size, sparsity)
+    if layer.name in n_zeros:
+      zeros = n_zeros[layer.name]
+      sparsity = zeros / size
+    rows.append(
+        LayerCount(
+            name=layer.name,
+            kind=layer.kind or type(layer.op).__name__,
+            shape=shapes.get(layer.name, ()),
+            sparsity=sparsity,
+            n_weights=size,
+            n_kept=size - zeros,
+            counts=counting.count_ops(layer.op, sparsity, param_bits)))
+  return NetworkCount(tuple(rows))
+
+
+def scale_width(
+    layers: Iterable[Layer],
+    width: float,
+    first_layer: str,
+    last_layer: str,
+) -> list[Layer]:
+  """Multiplies the channels of kernels and images.
+
+  Input channels of the first and output channels of the last layer stay, as
+  does every dimension of 1. Sizes are truncated to integers.
+
+  Args:
+    layers: what to scale.
+    width: factor for the channels.
+    first_layer: name of the layer that sees the image.
+    last_layer: name of the layer that gives the predictions.
+
+  Returns:
+    The layers at the new width.
+  """
+
+  def scaled(channels: int) -> int:
+    return channels if channels == 1 else int(channels * width)
+
+  result = []
+  for layer in layers:
+    name, op = layer.name, layer.op
+    if hasattr(op, 'kernel_shape'):
+      *kernel, c_in, c_out = op.kernel_shape
+      c_in = c_in if name == first_layer else scaled(c_in)
+      c_out = c_out if name == last_layer else scaled(c_out)
+      op = op._replace(kernel_shape=(*kernel, c_in, c_out))
+    elif hasattr(op, 'n_channels'):
+      op = op._replace(n_channels=scaled(op.n_channels))
+    result.append(layer._replace(op=op))
+  return result

@@ -1,0 +1,294 @@
+"""The published results of RigL, and what the counting rules give for them.
+
+The numbers under `published` are those of the README of the 2020 repository
+(https://github.com/google-research/rigl), character by character; accuracies
+are copied, everything else is counted again, cell by cell. Uniform networks
+keep their first layer dense, ERK networks sparsify it, except those of 99 %.
+The depthwise layers of MobileNet are always dense.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import decimal
+from collections.abc import Iterable
+from typing import Any
+
+from rigl.core import distributions
+from rigl.micronet import architectures, formatting, training_flops
+from rigl.micronet.network import NetworkCount, count_network
+
+CHECKPOINT_URL = 'https://storage.googleapis.com/rigl/{}.tar.gz'
+
+_METHODS = {'ERK': 'erdos_renyi_kernel', 'Uniform': 'random'}
+
+# Title -> network -> rows of: distribution, sparsity, length of the training,
+# published training FLOPs, inference FLOPs, 10^6 bytes and top-1 accuracy,
+# checkpoint. FLOPs with an x are multiples of the dense network's.
+_ROWS = {
+    ('ResNet-50, extended training', 'resnet50_keras'): """
+        Dense   0     1   3.2e18 8.2e9 102.122 76.8  -
+        ERK     0.8   5   2.09x  0.42x 23.683  77.17 s80erk5x
+        Uniform 0.8   5   1.14x  0.23x 23.685  76.71 s80uniform5x
+        ERK     0.9   5   1.23x  0.24x 13.499  76.42 s90erk5x
+        Uniform 0.9   5   0.66x  0.13x 13.532  75.73 s90uniform5x
+        ERK     0.95  5   0.63x  0.12x 8.399   74.63 s95erk5x
+        Uniform 0.95  5   0.42x  0.08x 8.433   73.22 s95uniform5x
+        ERK     0.965 5   0.45x  0.09x 6.904   72.77 s965erk5x
+        Uniform 0.965 5   0.34x  0.07x 6.904   71.31 s965uniform5x
+        ERK     0.99  5   0.29x  0.05x 4.354   61.86 s99erk5x
+        ERK     0.99  10  0.58x  0.05x 4.354   63.89 s99erk10x
+        ERK     0.99  40  2.32x  0.05x 4.354   66.94 s99erk40x
+        ERK     0.99  100 5.8x   0.05x 4.354   68.15 s99erk100x""",
+    ('ResNet-50, standard training', 'resnet50_keras'): """
+        ERK     0.8   1   0.42x  0.42x 23.683  75.12 s80erk1x
+        Uniform 0.8   1   0.23x  0.23x 23.685  74.60 s80uniform1x
+        ERK     0.9   1   0.24x  0.24x 13.499  73.07 s90erk1x
+        Uniform 0.9   1   0.13x  0.13x 13.532  72.02 s90uniform1x""",
+    ('MobileNet-v1, extended training', 'mobilenet_v1_keras'): """
+        Dense   0     1   4.5e17 1.14e9 16.864 72.1  -
+        ERK     0.9   10  1.39x  0.21x  2.392  69.31 mbv1_s90_erk10x
+        ERK     0.9   50  2.79x  0.21x  2.392  70.63 mbv1_s90_erk50x
+        Uniform 0.9   10  1.25x  0.09x  2.392  69.28 mbv1_s90_uniform10x
+        Uniform 0.9   50  6.25x  0.09x  2.392  70.25 mbv1_s90_uniform50x
+        Uniform 0.9   100 12.5x  0.09x  2.392  70.59 mbv1_s90_uniform100x""",
+}
+
+SAME, LAST_DIGIT, DIFFERENT = 'same', 'last digit', 'different'
+_MARKS = {SAME: '', LAST_DIGIT: '~', DIFFERENT: '!'}
+
+# Beginning of a title -> what to know about its differences.
+_NOTES = {
+    'ResNet-50': """\
+- By the rules, the sizes of ResNet-50 with Uniform 0.8 and ERK 0.965 are 23.729
+  and 6.869.
+""",
+    'MobileNet-v1': """\
+- The multiples published for MobileNet-v1 follow from no choice of dense layers
+  that was tried. The paper gives 0.27x and 0.12x for the same networks, which
+  is what the rules give when the depthwise layers are sparse as well. The size
+  published for the uniform networks is that of the ERK networks.
+""",
+    '': '- Accuracies are copied, not measured.\n',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """A published number and its count."""
+  published: str
+  computed: float
+
+  @property
+  def _unit(self) -> decimal.Decimal:
+    return decimal.Decimal(self.published.rstrip('x'))
+
+  @property
+  def agreement(self) -> str:
+    """`SAME` if the count rounds to the published digits, else how far off."""
+    published = self._unit
+    last_digit = decimal.Decimal((0, (1,), published.as_tuple().exponent))
+    error = abs(decimal.Decimal(self.computed) - published)
+    if error <= last_digit / 2:
+      return SAME
+    return LAST_DIGIT if error < last_digit else DIFFERENT
+
+  @property
+  def text(self) -> str:
+    """The count with one digit more than published."""
+    if 'e' in self.published:
+      digits = len(self._unit.as_tuple().digits)
+      mantissa, _, exponent = f'{self.computed:.{digits}e}'.partition('e')
+      return f'{mantissa}e{int(exponent)}'
+    places = -self._unit.as_tuple().exponent
+    suffix = 'x' if self.published.endswith('x') else ''
+    return f'{self.computed:.{places + 1}f}{suffix}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A line of a published table.
+
+  Attributes:
+    distribution: 'Dense', 'ERK' or 'Uniform'.
+    sparsity: default sparsity of the distribution.
+    real_sparsity: zeros over all kernels.
+    length: of the training, as a multiple of the dense one.
+    training, inference, size: the counted cells; sizes in 10^6 bytes.
+    top_1: published accuracy in percent.
+    checkpoint: name of the published checkpoint, or '-'.
+  """
+  distribution: str
+  sparsity: float
+  real_sparsity: float
+  length: int
+  training: Cell
+  inference: Cell
+  size: Cell
+  top_1: str
+  checkpoint: str
+
+  @property
+  def cells(self) -> tuple[Cell, Cell, Cell]:
+    return self.training, self.inference, self.size
+
+
+def count_published(
+    architecture: str,
+    distribution: str,
+    sparsity: float,
+    width: float = 1.,
+    custom_sparsities: dict[str, float] | None = None,
+) -> NetworkCount:
+  """Counts a network the way the published figures were counted.
+
+  Args:
+    architecture: 'resnet50_keras' or 'mobilenet_v1_keras'.
+    distribution: 'Dense', 'ERK', 'Uniform', or a name in
+      `rigl.core.distributions.DISTRIBUTIONS`.
+    sparsity: default sparsity.
+    width: factor for the number of channels.
+    custom_sparsities: layer name -> sparsity; None takes those of the published
+      networks.
+
+  Returns:
+    The count.
+  """
+  network = architectures.get_network(architecture, width=width)
+  if distribution == 'Dense':
+    return count_network(network.layers)
+  if custom_sparsities is None:
+    custom_sparsities = dict(network.sparsity_factors)
+    if distribution == 'Uniform' or sparsity == 0.99:
+      custom_sparsities[network.first_layer] = 0.
+  sparsities = distributions.get_sparsities(
+      network.shapes, _METHODS.get(distribution, distribution), sparsity,
+      custom_sparsities)
+  return count_network(network.layers, sparsities)
+
+
+def published_tables() -> dict[str, list[Row]]:
+  """Counts every published network; returns title -> rows."""
+  return {
+      title: [_row(architecture, *line.split())
+              for line in lines.strip().splitlines()]
+      for (title, architecture), lines in _ROWS.items()
+  }
+
+
+def _row(architecture: str, distribution: str, sparsity: str, length: str,
+         training: str, inference: str, size: str, top_1: str,
+         checkpoint: str) -> Row:
+  dense = count_published(architecture, 'Dense', 0.)
+  count = count_published(architecture, distribution, float(sparsity))
+  if distribution == 'Dense':
+    n_images = (training_flops.PUBLISHED_STEPS
+                * training_flops.PUBLISHED_BATCH_SIZE)
+    training_count, inference_count = 3 * dense.flops * n_images, dense.flops
+  else:
+    training_count = training_flops.training_multiple(
+        'rigl', count.flops, dense.flops, length=int(length))
+    inference_count = count.flops / dense.flops
+  return Row(distribution, float(sparsity), count.real_sparsity, int(length),
+             Cell(training, training_count), Cell(inference, inference_count),
+             Cell(size, count.megabytes), top_1, checkpoint)
+
+
+def as_records(tables: dict[str, list[Row]]) -> list[dict[str, Any]]:
+  """Returns the rows as plain dictionaries, for JSON and CSV."""
+  records = []
+  for title, rows in tables.items():
+    for row in rows:
+      record = {
+          'table': title,
+          'distribution': row.distribution,
+          'sparsity': row.sparsity,
+          'real_sparsity': row.real_sparsity,
+          'length': row.length,
+      }
+      for name in ('training', 'inference', 'size'):
+        cell = getattr(row, name)
+        record[f'{name}_published'] = cell.published
+        record[f'{name}_computed'] = cell.computed
+        record[f'{name}_agreement'] = cell.agreement
+      record.update(top_1_published=row.top_1, checkpoint=row.checkpoint)
+      records.append(record)
+  return records
+
+
+def render(tables: dict[str, list[Row]], is_markdown: bool) -> str:
+  """Renders the tables for people: published value, then the count.
+
+  Args:
+    tables: from `published_tables`.
+    is_markdown: with links to the checkpoints, instead of aligned text.
+
+  Returns:
+    The text, with a legend and notes at its end.
+  """
+  parts = []
+  for title, rows in tables.items():
+    heading = f'### {title}\n\n' if is_markdown else f'{title}\n\n'
+    table = _markdown_rows(rows) if is_markdown else _text_rows(rows)
+    parts.append(heading + table)
+  notes = [
+      note for beginning, note in _NOTES.items()
+      if any(title.startswith(beginning) for title in tables)
+  ]
+  return '\n'.join([*parts, _legend(tables, is_markdown), ''.join(notes)])
+
+
+def _text_rows(rows: Iterable[Row]) -> str:
+  header = ['Distribution', 'Sparsity', 'Length']
+  for title in ('Training FLOPs', 'Inference FLOPs', 'Size (MB)'):
+    # The spaces stand above the mark.
+    header += [title, 'counted  ']
+  lines = []
+  for row in rows:
+    line = [row.distribution, f'{row.real_sparsity:.3f}', f'{row.length}x']
+    for cell in row.cells:
+      line += [cell.published, f'{cell.text} {_MARKS[cell.agreement] or " "}']
+    lines.append([*line, row.top_1])
+  return formatting.text_table([*header, 'Top-1 %'], lines)
+
+
+def _markdown_rows(rows: Iterable[Row]) -> str:
+  header = [
+      'Distribution', 'Sparsity', 'Length', 'Training FLOPs', 'Inference FLOPs',
+      'Size (MB)', 'Top-1 %', 'Checkpoint'
+  ]
+  lines = []
+  for row in rows:
+    line = [row.distribution, f'{row.real_sparsity:.3f}', f'{row.length}x']
+    for cell in row.cells:
+      counted = {
+          SAME: cell.text,
+          LAST_DIGIT: f'{cell.text} ~',
+          DIFFERENT: f'**{cell.text} !**'
+      }[cell.agreement]
+      line.append(f'{cell.published} → {counted}')
+    url = CHECKPOINT_URL.format(row.checkpoint)
+    link = '-' if row.checkpoint == '-' else f'[link]({url})'
+    lines.append([*line, row.top_1, link])
+  return formatting.markdown_table(header, lines)
+
+
+def _legend(tables: dict[str, list[Row]], is_markdown: bool) -> str:
+  agreements = [
+      cell.agreement
+      for rows in tables.values()
+      for row in rows
+      for cell in row.cells
+  ]
+  meanings = {
+      SAME: f'of {len(agreements)} cells round to the published digits',
+      LAST_DIGIT: 'differ by less than one unit of the last published digit',
+      DIFFERENT: 'do not follow from the rules; the count is what they give',
+  }
+  lines = []
+  for agreement, meaning in meanings.items():
+    mark, number = _MARKS[agreement], agreements.count(agreement)
+    if is_markdown:
+      mark = f'- `{mark}`' if mark else '-'
+    lines.append(f'{mark or " "} {number} {meaning}\n')
+  return ''.join(lines)

@@ -1,0 +1,181 @@
+"""What training costs, as a multiple of training the dense network.
+
+From appendix H of the RigL paper (https://arxiv.org/abs/1911.11134). With f_S
+and f_D the FLOPs of a forward pass of the sparse and the dense network, a step
+takes a forward pass and a backward pass of twice its cost: 3 * f_D when dense.
+
+    baseline                1
+    static, SNIP, SET       3 f_S / 3 f_D
+    SNFS, DNW               (2 f_S + f_D) / 3 f_D
+    RigL                    (3 f_S dT + 2 f_S + f_D) / ((dT + 1) 3 f_D)
+    gradual pruning         mean over the steps of f(s_t) / f_D
+
+SNFS and DNW need the dense gradient of the weights at every step, RigL once
+every dT steps. (The paper has no figure for DNW; the one here follows from the
+gradients it takes.) Drawing masks, sorting scores and optimizer updates are not
+counted. All are multiplied by the length of the training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+# Steps between two mask updates in the paper.
+DEFAULT_DELTA_T = 100
+
+# Images that the published dense networks saw in training.
+PUBLISHED_STEPS = 32000
+PUBLISHED_BATCH_SIZE = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningSchedule:
+  """Gradual magnitude pruning (https://arxiv.org/abs/1710.01878).
+
+  The sparsity is s_f + (s_0 - s_f) * (1 - (t - begin) / (end - begin))^3 at the
+  steps where masks are updated, and constant in between.
+
+  Attributes:
+    n_steps: of the whole training.
+    begin_step: of the first update.
+    end_step: from which the final sparsity holds.
+    frequency: steps between updates.
+    initial_sparsity: s_0; the network is dense before `begin_step`.
+  """
+  n_steps: int
+  begin_step: int
+  end_step: int
+  frequency: int
+  initial_sparsity: float = 0.
+
+  def __post_init__(self):
+    if self.frequency < 1:
+      raise ValueError(f'frequency must be at least 1, got {self.frequency}.')
+    if not 0 <= self.begin_step < self.end_step <= self.n_steps:
+      raise ValueError(
+          'A pruning schedule needs 0 <= begin_step < end_step <= n_steps, got '
+          f'{self.begin_step}, {self.end_step} and {self.n_steps}.')
+
+  def sparsity(self, step: int, final_sparsity: float) -> float:
+    """Returns the sparsity of the masks that are updated at a step."""
+    progress = (step - self.begin_step) / (self.end_step - self.begin_step)
+    remaining = (1 - min(max(progress, 0.), 1.))**3
+    return final_sparsity + (self.initial_sparsity - final_sparsity) * remaining
+
+  def phases(self, final_sparsity: float) -> Iterator[tuple[float, int]]:
+    """Yields (sparsity, number of steps it holds) over the training."""
+    yield 0., self.begin_step
+    updates = range(self.begin_step, self.end_step, self.frequency)
+    for step in updates:
+      n_steps = min(step + self.frequency, self.end_step) - step
+      yield self.sparsity(step, final_sparsity), n_steps
+    yield final_sparsity, self.n_steps - self.end_step
+
+
+# Prunes while the ImageNet script updates masks by default.
+DEFAULT_PRUNING = PruningSchedule(
+    n_steps=PUBLISHED_STEPS, begin_step=0, end_step=25000, frequency=100)
+
+
+def _sparse_only(f_sparse: float, f_dense: float, delta_t: float) -> float:
+  return 3 * f_sparse / (3 * f_dense)
+
+
+def _dense_gradient(f_sparse: float, f_dense: float, delta_t: float) -> float:
+  return (2 * f_sparse + f_dense) / (3 * f_dense)
+
+
+def _rigl(f_sparse: float, f_dense: float, delta_t: float) -> float:
+  cycle = 3 * f_sparse * delta_t + 2 * f_sparse + f_dense
+  return cycle / ((delta_t + 1) * 3 * f_dense)
+
+
+# Training method -> (f_sparse, f_dense, delta_t) -> multiple, under the names
+# of the training scripts. 'momentum' is SNFS.
+_MULTIPLES: dict[str, Callable[[float, float, float], float]] = {
+    'baseline': lambda f_sparse, f_dense, delta_t: 1.,
+    'scratch': _sparse_only,
+    'static': _sparse_only,
+    'snip': _sparse_only,
+    'set': _sparse_only,
+    'momentum': _dense_gradient,
+    'dnw': _dense_gradient,
+    'rigl': _rigl,
+}
+
+METHODS = (*_MULTIPLES, 'prune')
+
+
+def training_multiple(
+    method: str,
+    f_sparse: float,
+    f_dense: float,
+    delta_t: float = DEFAULT_DELTA_T,
+    length: float = 1.,
+) -> float:
+  """Returns the FLOPs of a training, as a multiple of the dense one.
+
+  Args:
+    method: a name in `METHODS` other than 'prune'.
+    f_sparse: FLOPs of a forward pass of the sparse network.
+    f_dense: the same of the dense network, in the same unit.
+    delta_t: steps between two mask updates; only RigL depends on it. Infinity
+      stands for no updates.
+    length: steps of this training as a multiple of those of the dense one.
+
+  Returns:
+    The multiple.
+
+  Raises:
+    ValueError: on an unknown method or impossible numbers.
+  """
+  if method not in _MULTIPLES:
+    hint = ' Use pruning_multiple for prune.' if method == 'prune' else ''
+    raise ValueError(f'Unknown training method {method!r}. Choose one of '
+                     f'{tuple(_MULTIPLES)}.{hint}')
+  _check(f_dense, length)
+  if f_sparse < 0:
+    raise ValueError(f'f_sparse cannot be negative, got {f_sparse}.')
+  if not delta_t > 0:
+    raise ValueError(f'delta_t must be positive, got {delta_t}.')
+  if math.isinf(delta_t) and method == 'rigl':
+    return length * _sparse_only(f_sparse, f_dense, delta_t)
+  return length * _MULTIPLES[method](f_sparse, f_dense, delta_t)
+
+
+def pruning_multiple(
+    flops_at: Callable[[float], float],
+    final_sparsity: float,
+    schedule: PruningSchedule = DEFAULT_PRUNING,
+    length: float = 1.,
+) -> float:
+  """Returns the FLOPs of gradual pruning, as a multiple of dense training.
+
+  Args:
+    flops_at: sparsity -> FLOPs of a forward pass; at 0 those of the dense
+      network.
+    final_sparsity: at the end of the schedule.
+    schedule: of the pruning; a longer training stretches it.
+    length: steps of this training as a multiple of those of the dense one.
+
+  Returns:
+    The multiple.
+
+  Raises:
+    ValueError: on impossible numbers.
+  """
+  f_dense = flops_at(0.)
+  _check(f_dense, length)
+  total = sum(
+      flops_at(sparsity) * n_steps
+      for sparsity, n_steps in schedule.phases(final_sparsity) if n_steps)
+  return length * total / (schedule.n_steps * f_dense)
+
+
+def _check(f_dense: float, length: float) -> None:
+  if not f_dense > 0:
+    raise ValueError(f'f_dense must be positive, got {f_dense}.')
+  if not length > 0:
+    raise ValueError(f'length must be positive, got {length}.')

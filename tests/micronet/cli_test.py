@@ -1,0 +1,350 @@
+"""Tests of `python -m rigl.micronet`."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf
+from rigl.core import distributions
+from rigl.micronet import architectures, cli, formatting, network
+
+
+def _run(capsys, *args):
+  assert cli.main(args) == 0
+  return capsys.readouterr().out
+
+
+def _fail(capsys, *args):
+  with pytest.raises(SystemExit) as error:
+    cli.main(args)
+  assert error.value.code == 2
+  return capsys.readouterr().err
+
+
+def _json(capsys, *args):
+  return json.loads(_run(capsys, *args, '--format=json'))
+
+
+@pytest.fixture(scope='module', name='checkpoint')
+def _checkpoint(tmp_path_factory):
+  """A checkpoint of LeNet with random masks, and what is in it."""
+  folder = tmp_path_factory.mktemp('run')
+  shapes = {'layer1': (784, 300), 'layer2': (300, 100), 'layer3': (100, 10)}
+  random_state = np.random.RandomState(0)
+  masks = {
+      name: distributions.random_mask(shape, 0.97, random_state)
+      for name, shape in shapes.items()
+      if name != 'layer3'
+  }
+  _save(folder, masks, {'layer1/weights': (784, 300), 'global_step': ()})
+  return folder, masks
+
+
+def _save(folder, masks, others=None):
+  with tf.Graph().as_default(), tf.Session() as session:
+    for name, mask in masks.items():
+      tf.get_variable(f'{name}/mask', initializer=mask, trainable=False)
+    for name, shape in (others or {}).items():
+      tf.get_variable(name, shape, initializer=tf.zeros_initializer())
+    session.run(tf.global_variables_initializer())
+    tf.train.Saver().save(session, str(folder / 'model.ckpt'), global_step=7)
+
+
+class TestPublishedTables:
+
+  def test_default_is_the_published_tables(self, capsys):
+    text = _run(capsys)
+    assert 'ResNet-50, extended training' in text
+    assert 'MobileNet-v1, extended training' in text
+    assert ' 102.122  102.1219 ' in text
+
+  def test_formats_hold_the_same_rows(self, capsys):
+    records = _json(capsys)
+    rows = list(csv.DictReader(io.StringIO(_run(capsys, '--format=csv'))))
+    assert len(records) == len(rows) == 23
+    assert [row['size_published'] for row in rows
+           ] == [record['size_published'] for record in records]
+    markdown = _run(capsys, '--format=markdown')
+    for record in records:
+      assert f'| {record["size_published"]} → ' in markdown
+
+  def test_as_a_module(self):
+    # In a clean process, which must not need TensorFlow.
+    code = ('import runpy, sys; sys.modules["tensorflow"] = None; '
+            'sys.argv = ["x"]; runpy.run_module("rigl.micronet", '
+            'run_name="__main__")')
+    output = subprocess.run([sys.executable, '-c', code],
+                            check=True,
+                            capture_output=True,
+                            encoding='utf-8').stdout
+    assert 'ERK              0.990    100x' in output
+
+
+class TestArchitecture:
+
+  def test_resnet50_dense(self, capsys):
+    report = _json(capsys, '--architecture=resnet50_keras')
+    assert report['flops'] == 8_202_340_776
+    assert report['bytes'] == 102_121_888
+    assert report['weights'] == report['kept'] == 25_502_912
+    assert len(report['layers']) == 54
+
+  def test_published_network(self, capsys):
+    report = _json(capsys, '--architecture=resnet50_keras', '--sparsity=0.8',
+                   '--length=5')
+    assert report['inference_multiple'] == pytest.approx(0.41529, abs=1e-5)
+    assert report['training_multiples']['rigl'] == pytest.approx(
+        2.08608, abs=1e-5)
+    assert report['bytes'] / 1e6 == pytest.approx(23.6836, abs=1e-4)
+
+  def test_listing_has_the_layers_and_their_sums(self, capsys):
+    report = _json(capsys, '--architecture=wrn_16_4', '--sparsity=0.9')
+    layers = report['layers']
+    assert sum(layer['flops'] for layer in layers) == pytest.approx(
+        report['flops'])
+    assert sum(layer['kept'] for layer in layers) == report['kept']
+    assert layers[0] == {
+        'name': 'resnet_model/conv_1',
+        'kind': 'Conv2D',
+        'shape': [3, 3, 3, 16],
+        'sparsity': 0.,
+        'density': 1.,
+        'weights': 432,
+        'kept': 432,
+        'mults': 32 * 32 * 16 * 28.,
+        'adds': 32 * 32 * 16 * 27.,
+        'flops': 32 * 32 * 16 * 55.,
+        'bytes': (432 + 16) * 4.,
+    }
+
+  def test_csv_has_the_layers_of_json(self, capsys):
+    args = ('--architecture=mobilenet_v2', '--sparsity=0.7')
+    text = _run(capsys, *args, '--format=csv')
+    rows = list(csv.DictReader(io.StringIO(text)))
+    layers = _json(capsys, *args)['layers']
+    assert [row['name'] for row in rows] == [layer['name'] for layer in layers]
+    for row, layer in zip(rows, layers):
+      assert float(row['flops']) == layer['flops']
+      assert row['shape'] == 'x'.join(map(str, layer['shape']))
+
+  @pytest.mark.parametrize('output_format', ['table', 'markdown'])
+  def test_tables_for_people(self, capsys, output_format):
+    text = _run(capsys, '--architecture=lenet_300_100', '--sparsity=0.98',
+                f'--format={output_format}')
+    assert '4,704' in text
+    assert '18.9 kFLOPs' in text
+    for method in ('rigl', 'prune', 'momentum, dnw'):
+      assert method in text
+    rows = [line for line in text.splitlines() if 'layer1' in line]
+    assert len(rows) == 1
+
+  def test_text_columns_line_up(self, capsys):
+    text = _run(capsys, '--architecture=resnet18', '--sparsity=0.9')
+    listing = text.split('\n\n')[1].splitlines()
+    assert len({len(line) for line in listing}) == 1
+    assert len(listing) == 1 + 1 + 22 + 1 + 1
+    assert 'names without resnet_model/' in text
+
+  def test_width_and_sizes(self, capsys):
+    report = _json(capsys, '--architecture=resnet18', '--width=0.5',
+                   '--input_size=64', '--num_classes=5')
+    assert report['layers'][0]['shape'] == [7, 7, 3, 32]
+    assert report['layers'][-1]['shape'] == [256, 5]
+
+  def test_str_distribution(self, capsys):
+    report = _json(capsys, '--architecture=resnet50', '--sparsity=0.9023',
+                   '--distribution=str', '--first_layer_sparsity=-1')
+    assert report['sparsity'] == pytest.approx(0.902282649134342)
+
+  def test_first_and_last_layer(self, capsys):
+    args = ('--architecture=resnet18', '--sparsity=0.9',
+            '--distribution=random')
+
+    def ends(*more):
+      layers = _json(capsys, *args, *more)['layers']
+      return layers[0]['sparsity'], layers[-1]['sparsity']
+
+    assert ends() == (0., 0.9)
+    assert ends('--first_layer_sparsity=-1') == (0.9, 0.9)
+    assert ends('--first_layer_sparsity=0.3',
+                '--last_layer_sparsity=0') == (0.3, 0.)
+    assert ends('--layer_sparsity=resnet_model/final_dense=0.5') == (0., 0.5)
+
+  def test_all_operations(self, capsys):
+    few = _json(capsys, '--architecture=resnet18')
+    many = _json(capsys, '--architecture=resnet18', '--all_operations')
+    assert len(many['layers']) - len(few['layers']) == 8 + 1
+    assert many['flops'] > few['flops']
+    assert many['bytes'] == few['bytes']
+
+  def test_pruning_schedule(self, capsys):
+    args = ('--architecture=lenet_300_100', '--sparsity=0.9',
+            '--pruning_schedule=100,98,100,1')
+    report = _json(capsys, *args)
+    # Nearly all steps are dense.
+    assert 0.97 < report['training_multiples']['prune'] < 1
+
+  def test_power_scale_zero_is_uniform(self, capsys):
+    report = _json(capsys, '--architecture=vgg_a', '--sparsity=0.9',
+                   '--erk_power_scale=0')
+    sparsities = [layer['sparsity'] for layer in report['layers']]
+    assert sparsities == pytest.approx([0.9] * 9, abs=1e-3)
+
+
+class TestCheckpoint:
+
+  def test_counts_the_masks_as_they_are(self, capsys, checkpoint):
+    folder, masks = checkpoint
+    report = _json(capsys, f'--checkpoint={folder}')
+    n_zeros = {name: int((mask == 0).sum()) for name, mask in masks.items()}
+    layers = {layer['name']: layer for layer in report['layers']}
+    for name, mask in masks.items():
+      assert layers[name]['kept'] == int(mask.sum())
+      assert layers[name]['sparsity'] == n_zeros[name] / mask.size
+    assert layers['layer3']['sparsity'] == 0
+    assert report['sparsity'] == pytest.approx(sum(n_zeros.values()) / 266_200)
+    expected = network.count_network(
+        architectures.get_network('lenet_300_100').layers,
+        {name: zeros / masks[name].size for name, zeros in n_zeros.items()})
+    assert report['flops'] == pytest.approx(expected.flops)
+    assert report['bytes'] == pytest.approx(expected.megabytes * 1e6)
+    assert report['title'].startswith('lenet_300_100, masks of ')
+
+  def test_prefix_and_named_architecture(self, capsys, checkpoint):
+    folder, _ = checkpoint
+    by_prefix = _json(capsys, f'--checkpoint={folder}/model.ckpt-7',
+                      '--architecture=lenet_300_100')
+    by_folder = _json(capsys, f'--checkpoint={folder}')
+    assert by_prefix['layers'] == by_folder['layers']
+
+  @pytest.mark.parametrize('name, width', [
+      ('resnet18', 0.25), ('resnet34', 0.25), ('wrn_16_2', None),
+      ('mobilenet_v1', 0.25), ('vgg_a', 0.1)
+  ])
+  def test_finds_the_architecture(self, capsys, tmp_path, name, width):
+    net = architectures.get_network(name, width=width)
+    # A constant is enough to recognise a network by.
+    masks = {
+        layer: np.zeros(shape, np.float32)
+        for layer, shape in net.shapes.items()
+        if layer not in net.sparsity_factors
+    }
+    _save(tmp_path, masks)
+    args = [f'--checkpoint={tmp_path}']
+    if width:
+      args.append(f'--width={width}')
+    report = _json(capsys, *args)
+    assert report['title'].startswith(f'{name}, ')
+    assert report['kept'] == sum(
+        np.prod(net.shapes[layer]) for layer in net.sparsity_factors)
+
+  def test_wrong_architecture(self, capsys, checkpoint):
+    message = _fail(capsys, f'--checkpoint={checkpoint[0]}',
+                    '--architecture=resnet50')
+    assert "it has no layer 'layer1'" in message
+
+  def test_wrong_width(self, capsys, checkpoint):
+    message = _fail(capsys, f'--checkpoint={checkpoint[0]}',
+                    '--architecture=lenet_300_100', '--width=2')
+    assert "layer 'layer1' has the shape (784, 600), the mask (784, 300)" in (
+        message)
+    assert '--width' in message
+
+  def test_unknown_network(self, capsys, tmp_path):
+    _save(tmp_path, {'mine': np.ones((3, 4), np.float32)})
+    message = _fail(capsys, f'--checkpoint={tmp_path}')
+    assert "['mine']" in message
+    assert '--architecture' in message
+
+  def test_no_checkpoint(self, capsys, tmp_path):
+    for path in (tmp_path, tmp_path / 'model.ckpt-3'):
+      assert 'no checkpoint at' in _fail(capsys, f'--checkpoint={path}')
+
+  def test_no_masks(self, capsys, tmp_path):
+    _save(tmp_path, {}, {'layer1/weights': (3, 4)})
+    assert 'holds no masks' in _fail(capsys, f'--checkpoint={tmp_path}')
+
+  def test_not_a_mask(self, capsys, tmp_path):
+    _save(tmp_path, {'layer1': np.full((784, 300), 0.5, np.float32)})
+    message = _fail(capsys, f'--checkpoint={tmp_path}')
+    assert "'layer1/mask'" in message
+    assert 'other than 0 and 1' in message
+
+  def test_sparsity_is_not_for_checkpoints(self, capsys, checkpoint):
+    message = _fail(capsys, f'--checkpoint={checkpoint[0]}', '--sparsity=0.9')
+    assert 'Give --sparsity or --checkpoint' in message
+
+
+class TestErrors:
+
+  @pytest.mark.parametrize('args, message', [
+      (['--architecture=resnet51'], 'Unknown architecture'),
+      (['--architecture=resnet50', '--sparsity=1.5'], 'got 1.5'),
+      (['--architecture=resnet50', '--width=-1'], 'width must be positive'),
+      (['--architecture=vgg_16', '--distribution=str', '--sparsity=0.9023'],
+       'vgg_16/conv1/conv1_1'),
+      (['--architecture=resnet50', '--layer_sparsity=nope=0.5'], "['nope']"),
+      (['--architecture=resnet50', '--layer_sparsity=0.5'], 'LAYER=S'),
+      (['--architecture=resnet50', '--layer_sparsity=a=b'], 'LAYER=S'),
+      (['--architecture=resnet50', '--pruning_schedule=1,2'],
+       'STEPS,BEGIN,END,FREQUENCY'),
+      (['--architecture=resnet50', '--delta_t=0'], 'delta_t must be'),
+      (['--format=xml'], 'invalid choice'),
+      (['--distribution=erdos'], 'invalid choice'),
+  ])
+  def test_message_and_exit_code(self, capsys, args, message):
+    assert message in _fail(capsys, *args)
+
+
+class TestFormatting:
+
+  @pytest.mark.parametrize('value, text', [
+      (8202340776., '8.202 GFLOPs'),
+      (18898., '18.9 kFLOPs'),
+      (999.96e3, '1 MFLOPs'),
+      (3.2e18, '3.2 EFLOPs'),
+      (12., '12 FLOPs'),
+  ])
+  def test_quantity(self, value, text):
+    assert formatting.quantity(value, 'FLOPs') == text
+
+  def test_long_names_are_shortened_in_the_middle(self):
+    name = 'bottleneck_projection_block_group_projection_block_group1'
+    table = formatting.text_table(
+        ['layer', 'size'], [[name, '1'], ['b', '2']], max_width=30)
+    lines = table.splitlines()
+    assert max(map(len, lines)) == 30
+    assert lines[2].startswith('bottleneck_')
+    assert 'block_group1' in lines[2]
+    assert '…' in lines[2]
+
+  def test_narrow_terminal_keeps_numbers(self):
+    table = formatting.text_table(
+        ['layer', 'size'], [['x' * 50, '123456789']], max_width=5)
+    assert '123456789' in table
+
+
+def test_terminal_width_is_used(capsys, monkeypatch):
+  monkeypatch.setattr(sys.stdout, 'isatty', lambda: True, raising=False)
+  monkeypatch.setenv('COLUMNS', '120')
+  text = _run(capsys, '--architecture=resnet50', '--sparsity=0.9')
+  assert max(map(len, text.splitlines())) == 120
+  assert '…' in text
+
+
+def test_environment_of_tensorflow_is_quiet(checkpoint):
+  output = subprocess.run(
+      [sys.executable, '-m', 'rigl.micronet', f'--checkpoint={checkpoint[0]}'],
+      check=True,
+      capture_output=True,
+      encoding='utf-8',
+      env={key: value for key, value in os.environ.items()
+           if key != 'TF_CPP_MIN_LOG_LEVEL'})
+  assert output.stdout.startswith('lenet_300_100, masks of')
+  assert 'WARNING' not in output.stderr

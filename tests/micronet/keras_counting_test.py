@@ -1,0 +1,435 @@
+"""Tests of counting Keras layers and models."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from rigl.compat import tf
+from rigl.micronet import architectures, counting
+from rigl.micronet.keras_counting import count_model, get_stats
+
+GOLDENS = pathlib.Path(__file__).parents[1] / 'goldens'
+ROWS = json.loads((GOLDENS / 'published_flops.json').read_text())['rows']
+METHODS = {'ERK': 'erdos_renyi_kernel', 'Uniform': 'random', 'dense': 'random'}
+K = tf.keras.layers
+
+
+@pytest.fixture(autouse=True)
+def _graph():
+  with tf.Graph().as_default():
+    yield
+
+
+@pytest.fixture(scope='module', name='published_layers')
+def _published_layers():
+  """Real Keras layers, called on the images of the published networks."""
+  result = {}
+  for name in ('resnet50', 'mobilenet_v1'):
+    with tf.Graph().as_default():
+      result[name] = [
+          _keras_layer(layer)
+          for layer in architectures.get_network(f'{name}_keras').layers
+      ]
+  return result
+
+
+def _keras_layer(layer):
+  op = layer.op
+  if isinstance(op, counting.FullyConnected):
+    keras_layer = K.Dense(op.kernel_shape[1], name=layer.name)
+    shape = (op.kernel_shape[0],)
+  else:
+    kernel, _, c_in, c_out = op.kernel_shape
+    kwargs = {'strides': op.strides, 'use_bias': False, 'name': layer.name}
+    if isinstance(op, counting.DepthWiseConv2D):
+      keras_layer = K.DepthwiseConv2D(kernel, padding='same', **kwargs)
+    else:
+      # What get_stats takes is 'same', whatever the layer says.
+      keras_layer = K.Conv2D(c_out, kernel, padding='valid', **kwargs)
+    shape = (op.input_size, op.input_size, c_in)
+  keras_layer(tf.keras.Input(shape))
+  return keras_layer
+
+
+def _custom(row, layers):
+  custom = row.get('custom', {})
+  if not isinstance(custom, str):
+    return custom
+  names = [weight.name for layer in layers for weight in layer.weights]
+  result = {name: 0. for name in names if 'depthwise_kernel' in name}
+  if 'conv1' in custom:
+    result['conv1/kernel:0'] = 0.
+  return result
+
+
+def _six_digits(value):
+  return float(f'{value:.6g}')
+
+
+class TestGetStats:
+
+  @pytest.mark.parametrize('row', ROWS, ids=lambda row: '-'.join(
+      str(row.get(key)) for key in ('net', 'distribution', 'sparsity', 'length',
+                                    'width')))
+  def test_published_values(self, row, published_layers):
+    layers = published_layers[row['net']]
+    flops, bits, real_sparsity = get_stats(
+        layers,
+        default_sparsity=row['sparsity'],
+        method=METHODS.get(row['distribution'], row['distribution']),
+        custom_sparsities=_custom(row, layers),
+        width=row.get('width', 1.))
+    assert _six_digits(flops) == _six_digits(row['flops'])
+    assert bits / 8e6 == pytest.approx(row['size_mb'], abs=5.1e-5)
+    if 'real_sparsity' in row:
+      assert real_sparsity == pytest.approx(row['real_sparsity'], abs=5.1e-6)
+
+  def test_all_rows_are_there(self):
+    assert len(ROWS) == 39
+
+  def test_dense_resnet50(self, published_layers):
+    flops, bits, real_sparsity = get_stats(
+        published_layers['resnet50'], default_sparsity=0.)
+    assert (flops, bits / 8) == (8_202_340_776, 102_121_888)
+    assert real_sparsity == 0
+
+  def test_debug_prints_every_layer(self, published_layers, capsys):
+    get_stats(published_layers['mobilenet_v1'], is_debug=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 28
+    assert lines[0].startswith('conv1/kernel:0: shape (3, 3, 3, 32), sparsity ')
+
+  def test_param_size(self, published_layers):
+    layers = published_layers['mobilenet_v1']
+    bits = [get_stats(layers, 0., param_size=size)[1] for size in (16, 32)]
+    assert bits[1] == 2 * bits[0]
+
+  def test_power_scale(self, published_layers):
+    layers = published_layers['mobilenet_v1']
+    stats = [
+        get_stats(layers, 0.9, 'erdos_renyi_kernel', erk_power_scale=power)
+        for power in (0., 1.)
+    ]
+    assert stats[0][0] < stats[1][0]
+
+  def test_width_by_hand(self):
+    layers = [
+        _keras_layer(_layer('conv1', (3, 3, 3, 4))),
+        _keras_layer(_layer('mid', (1, 1, 4, 5))),
+        _keras_layer(_layer('conv_preds', (1, 1, 5, 6)))
+    ]
+    _, bits, _ = get_stats(layers, 0., width=1.5)
+    # int(4 * 1.5) = 6 and int(5 * 1.5) = 7 channels inside.
+    n_values = (9 * 3 * 6 + 6) + (6 * 7 + 7) + (7 * 6 + 6)
+    assert bits == 32 * n_values
+
+  def test_first_layer_is_found_by_its_whole_name(self):
+    # conv10 begins with conv1 too.
+    layers = [
+        _keras_layer(_layer('conv10', (1, 1, 4, 5))),
+        _keras_layer(_layer('conv1', (3, 3, 3, 4))),
+        _keras_layer(_layer('preds_conv', (1, 1, 5, 6)))
+    ]
+    _, bits, _ = get_stats(layers, 0., width=2., last_layer_name='preds')
+    n_values = (8 * 10 + 10) + (9 * 3 * 8 + 8) + (10 * 6 + 6)
+    assert bits == 32 * n_values
+
+  def test_unknown_custom_kernel(self, published_layers):
+    with pytest.raises(ValueError, match=r"\['conv1'\].*'conv1/kernel:0'"):
+      get_stats(
+          published_layers['mobilenet_v1'], custom_sparsities={'conv1': 0.})
+
+  def test_other_layers_are_refused(self):
+    for layer in (K.Conv1D(3, 3, name='odd'), K.LSTM(3, name='odd'),
+                  K.Conv2DTranspose(3, 3, name='odd')):
+      with pytest.raises(ValueError, match="not 'odd'"):
+        get_stats([layer])
+
+  def test_layer_without_kernel(self):
+    with pytest.raises(ValueError, match="'raw' cannot be counted: not built"):
+      get_stats([K.Conv2D(3, 3, name='raw')])
+
+  def test_layer_without_image(self):
+    layer = K.Conv2D(3, 3, name='raw')
+    layer.build((None, None, None, 3))
+    with pytest.raises(ValueError, match="'raw' cannot.*input size is not"):
+      get_stats([layer])
+
+  def test_oblong_image(self):
+    layer = K.Conv2D(3, 3, name='oblong')
+    layer(tf.keras.Input((8, 10, 3)))
+    with pytest.raises(ValueError, match=r"square images.*'oblong'.*\(8, 10\)"):
+      get_stats([layer])
+
+  def test_grouped_convolution(self):
+    layer = K.Conv2D(4, 3, groups=2, name='grouped')
+    layer(tf.keras.Input((8, 8, 4)))
+    with pytest.raises(ValueError, match="'grouped' is a grouped"):
+      get_stats([layer])
+
+
+def _layer(name, shape):
+  op = counting.Conv2D(8, shape, (1, 1), 'same', True, 'relu')
+  return architectures.Layer(name, op)
+
+
+def _rows(result):
+  return {row.name: row for row in result.count.layers}
+
+
+class TestLayerKinds:
+  """Each kind of layer against its formula: 2 * L - 1 for each output."""
+
+  def _flops(self, layer, input_shape):
+    layer(tf.keras.Input(input_shape))
+    result = count_model([layer])
+    assert not result.not_counted
+    assert result.count.n_weights == sum(
+        weight.shape.num_elements() for weight in layer.weights
+        if 'bias' not in weight.name)
+    assert result.count.megabytes == layer.count_params() * 4 / 1e6
+    return result.count.flops
+
+  def test_one_dimensional_convolution(self):
+    layer = K.Conv1D(8, 3, padding='same', strides=2, use_bias=False)
+    assert self._flops(layer, (21, 4)) == 11 * 8 * (2 * 3 * 4 - 1)
+
+  def test_three_dimensional_convolution(self):
+    layer = K.Conv3D(8, 3, use_bias=True)
+    assert self._flops(layer, (5, 6, 7, 4)) == 3 * 4 * 5 * 8 * 2 * 27 * 4
+
+  def test_grouped_convolution(self):
+    layer = K.Conv2D(8, 3, groups=4, padding='same', use_bias=False)
+    assert self._flops(layer, (6, 7, 12)) == 6 * 7 * 8 * (2 * 9 * 3 - 1)
+
+  def test_dilated_convolution(self):
+    layer = K.Conv2D(8, 3, dilation_rate=2, use_bias=False)
+    # The kernel spans 5 x 5 but has 9 elements.
+    assert self._flops(layer, (9, 9, 4)) == 5 * 5 * 8 * (2 * 9 * 4 - 1)
+
+  def test_transposed_convolution(self):
+    layer = K.Conv2DTranspose(8, 3, strides=2, padding='same', use_bias=False)
+    n_mults = 5 * 5 * 9 * 4 * 8
+    assert self._flops(layer, (5, 5, 4)) == pytest.approx(
+        n_mults + (n_mults - 10 * 10 * 8))
+
+  def test_depthwise_convolution_with_multiplier(self):
+    layer = K.DepthwiseConv2D(3, depth_multiplier=2, padding='same')
+    # Every output channel has its bias, as stored.
+    assert self._flops(layer, (6, 6, 4)) == 6 * 6 * 8 * 2 * 9
+
+  def test_separable_convolution(self):
+    layer = K.SeparableConv2D(8, 3, padding='same', activation='relu')
+    depthwise, pointwise = 36 * 4 * (2 * 9 - 1), 36 * 8 * (2 * 4 + 1)
+    assert self._flops(layer, (6, 6, 4)) == depthwise + pointwise
+
+  def test_dense_on_a_sequence(self):
+    layer = K.Dense(8, activation='swish')
+    assert self._flops(layer, (10, 5)) == 10 * 8 * (2 * 5 + 4)
+
+  def test_embedding_is_stored_but_computes_nothing(self):
+    layer = K.Embedding(100, 8)
+    assert self._flops(layer, (20,)) == 0
+
+  def test_channels_first(self):
+    layer = K.Conv2D(
+        8, 3, padding='same', use_bias=False, data_format='channels_first')
+    assert self._flops(layer, (4, 6, 7)) == 6 * 7 * 8 * (2 * 9 * 4 - 1)
+
+  def test_subclass_of_a_known_layer(self):
+
+    class MyDense(K.Dense):
+      pass
+
+    assert self._flops(MyDense(3), (5,)) == 3 * 2 * 5
+
+  @pytest.mark.parametrize('layer, flops', [
+      (K.ReLU(), 6 * 6 * 4),
+      (K.Activation('sigmoid'), 3 * 6 * 6 * 4),
+      (K.GlobalAveragePooling2D(), 6 * 6 * 4),
+      (K.AveragePooling2D(3), 2 * 2 * 4 * 9),
+      (K.MaxPooling2D(), 0),
+      (K.Flatten(), 0),
+      (K.BatchNormalization(), 0),
+  ], ids=lambda value: getattr(value, 'name', None))
+  def test_layers_without_kernel(self, layer, flops):
+    layer = type(layer).from_config(layer.get_config())
+    layer(tf.keras.Input((6, 6, 4)))
+    result = count_model([layer])
+    assert result.count.flops == flops
+    assert not result.not_counted
+    assert len(result.free) == (flops == 0)
+
+  @pytest.mark.parametrize('kind, flops', [
+      ('Add', 2 * 40), ('Multiply', 2 * 40), ('Average', 3 * 40),
+      ('Concatenate', 0),
+  ])
+  def test_merging_three_inputs(self, kind, flops):
+    layer = getattr(K, kind)()
+    layer([tf.keras.Input((10, 4)) for _ in range(3)])
+    assert count_model([layer]).count.flops == flops
+
+
+class TestModels:
+
+  def test_sequential(self):
+    model = tf.keras.Sequential([
+        K.Conv2D(8, 3, activation='relu', input_shape=(8, 8, 3), name='conv'),
+        K.Flatten(),
+        K.Dense(10, name='fc'),
+    ])
+    result = count_model(model)
+    assert result.count.flops == 36 * 8 * (2 * 27 + 1) + 10 * 2 * 288
+    assert [note.kind for note in result.free] == ['Flatten']
+    assert result.count.megabytes == model.count_params() * 4 / 1e6
+
+  def test_sparse_sequential(self):
+    model = tf.keras.Sequential([
+        K.Dense(10, input_shape=(20,), name='a', use_bias=False),
+        K.Dense(10, name='b', use_bias=False)
+    ])
+    result = count_model(model, 0.5, 'random', {'b/kernel:0': 0.9})
+    rows = _rows(result)
+    assert (rows['a'].sparsity, rows['b'].sparsity) == (0.5, 0.9)
+    assert rows['a'].flops == pytest.approx(10 * (2 * 10 - 1))
+    assert result.count.n_kept == 100 + 10
+
+  def test_shared_layer_counts_every_call_but_is_stored_once(self):
+    inputs = tf.keras.Input((8, 8, 3))
+    conv = K.Conv2D(3, 3, padding='same', name='conv')
+    model = tf.keras.Model(inputs, conv(conv(inputs)))
+    result = count_model(model)
+    assert result.count.flops == 2 * 64 * 3 * 2 * 27
+    assert result.count.megabytes == conv.count_params() * 4 / 1e6
+
+  def test_calls_outside_the_model_do_not_count(self):
+    inputs = tf.keras.Input((4,))
+    dense = K.Dense(4, name='fc')
+    model = tf.keras.Model(inputs, dense(inputs))
+    before = count_model(model).count.flops
+    dense(dense(inputs))
+    assert count_model(model).count.flops == before
+
+  def test_nested_model_called_twice(self):
+    inner = tf.keras.Sequential(
+        [K.Dense(5, input_shape=(4,), name='fc')], name='inner')
+    left, right = tf.keras.Input((4,)), tf.keras.Input((4,))
+    outputs = K.Add(name='sum')([inner(left), inner(right)])
+    result = count_model(tf.keras.Model([left, right], outputs))
+    rows = _rows(result)
+    assert list(rows) == ['inner/fc', 'sum']
+    assert rows['inner/fc'].flops == 2 * 5 * 2 * 4
+    assert rows['sum'].flops == 5
+    assert result.count.n_weights == 20
+
+  def test_subclassed_model_with_own_layers(self):
+    model = _Subclassed(name='model')
+    model(tf.zeros((1, 8, 8, 3)))
+    result = count_model(model)
+    rows = _rows(result)
+    assert list(rows) == ['conv', 'block/conv', 'block/fc', 'head']
+    assert rows['block/conv'].flops == 64 * 4 * (2 * 9 * 8 + 1)
+    # One weight of the block itself has no rule, and is named.
+    note, = result.not_counted
+    assert (note.name, note.kind) == ('block', '_Block')
+    assert 'own 1 weights' in note.reason
+
+  def test_model_that_was_not_called(self):
+    result = count_model(_Subclassed(name='model'))
+    assert not result.count.layers
+    assert {'conv', 'head'} <= {note.name for note in result.not_counted}
+    assert 'call the model once' in result.not_counted[0].reason
+
+  def test_layers_without_rule_are_reported_by_name(self):
+    model = tf.keras.Sequential([
+        K.Embedding(50, 8, input_length=12, name='words'),
+        K.LSTM(4, return_sequences=True, name='lstm'),
+        K.TimeDistributed(K.Dense(3), name='each'),
+        K.Lambda(lambda x: x, name='anything'),
+        K.LayerNormalization(name='norm'),
+        K.Dense(2, activation='softmax', name='head'),
+    ])
+    result = count_model(model)
+    assert list(_rows(result)) == ['words', 'head']
+    assert {note.name: note.kind for note in result.not_counted} == {
+        'lstm': 'LSTM',
+        'each': 'TimeDistributed',
+        'anything': 'Lambda',
+        'norm': 'LayerNormalization',
+        'head': 'Dense',
+    }
+    assert "activation 'softmax'" in result.not_counted[-1].reason
+
+  def test_embeddings_stay_dense_unless_named(self):
+    model = tf.keras.Sequential([
+        K.Embedding(50, 8, input_length=12, name='words'),
+        K.Dense(2, name='head'),
+    ])
+    rows = _rows(count_model(model, 0.5, 'random'))
+    assert (rows['words'].sparsity, rows['head'].sparsity) == (0., 0.5)
+    rows = _rows(count_model(model, 0.5, 'random', {'words': 0.75}))
+    assert rows['words'].sparsity == 0.75
+
+  def test_unknown_image_size_is_reported(self):
+    inputs = tf.keras.Input((None, None, 3))
+    model = tf.keras.Model(inputs, K.Conv2D(4, 3, name='conv')(inputs))
+    result = count_model(model)
+    assert [note.name for note in result.not_counted] == ['conv']
+    assert 'not known' in result.not_counted[0].reason
+
+  def test_same_name_twice(self):
+    layers = [K.Dense(2, name='fc'), K.Dense(3, name='fc')]
+    for layer in layers:
+      layer(tf.keras.Input((4,)))
+    with pytest.raises(ValueError, match="Two layers are named 'fc'"):
+      count_model(layers)
+
+  def test_large_models_have_nothing_uncounted_but_softmax(self):
+    model = tf.keras.applications.MobileNet(
+        weights=None, input_shape=(64, 64, 3), alpha=0.25)
+    result = count_model(model)
+    assert [note.reason for note in result.not_counted
+           ] == ["no rule for its activation 'softmax'"]
+    n_normalized = sum(
+        layer.count_params()
+        for layer in model.layers
+        if type(layer).__name__.startswith('BatchNorm'))
+    assert result.count.megabytes * 1e6 / 4 == pytest.approx(
+        model.count_params() - n_normalized)
+
+
+class _Block(K.Layer):
+
+  def __init__(self, name):
+    super().__init__(name=name)
+    self.conv = K.Conv2D(
+        4, 3, padding='same', activation='relu', name='conv')
+    self.fc = K.Dense(4, name='fc')
+
+  def build(self, input_shape):
+    self.gain = self.add_weight('gain', (4,))
+    super().build(input_shape)
+
+  def call(self, inputs):
+    return self.fc(self.conv(inputs)) * self.gain
+
+
+class _Subclassed(tf.keras.Model):
+
+  def __init__(self, name):
+    super().__init__(name=name)
+    self.conv = K.Conv2D(8, 3, padding='same', name='conv')
+    self.block = _Block(name='block')
+    self.head = K.Dense(2, name='head')
+
+  def call(self, inputs):
+    return self.head(self.block(self.conv(inputs)))
+
+
+def test_importing_does_not_load_tensorflow():
+  code = ('import sys, rigl.micronet.keras_counting, rigl.micronet.cli; '
+          'sys.exit("tensorflow" in sys.modules)')
+  subprocess.run([sys.executable, '-c', code], check=True)
