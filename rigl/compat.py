@@ -4,8 +4,9 @@ Every other module takes the graph-mode API from here:
 
     from rigl.compat import tf
 
-and, where only the TensorFlow 2 API has it, `tf2`. Nothing global is switched at import: a script that runs a graph decides by
-itself whether to call `tf.disable_v2_behavior()`.
+and, where only the TensorFlow 2 API has it, `tf2`. No behaviour is switched at
+import: a script that runs a graph decides by itself whether to call
+`tf.disable_v2_behavior()`.
 """
 
 from __future__ import annotations

@@ -14,15 +14,18 @@ from typing import Mapping, Optional
 
 from rigl import sparse_utils
 from rigl.compat import tf
-from rigl.core import mask_math
-from rigl.core import scores
+from rigl.core import mask_math, scores
 from rigl.model_pruning import pruning
-from rigl.sparse_optimizers_base import DenseGradientMixin
-from rigl.sparse_optimizers_base import GradsAndVars
-from rigl.sparse_optimizers_base import OptimizerWrapper
-from rigl.sparse_optimizers_base import root_variable
-from rigl.sparse_optimizers_base import SparseRigLOptimizerBase
-from rigl.sparse_optimizers_base import SparseSETOptimizerBase
+from rigl.optimizer_wrapper import (
+  DenseGradientMixin,
+  GradsAndVars,
+  OptimizerWrapper,
+  root_variable,
+)
+from rigl.sparse_optimizers_base import (
+  SparseRigLOptimizerBase,
+  SparseSETOptimizerBase,
+)
 
 
 class PruningGetterTf1Mixin:

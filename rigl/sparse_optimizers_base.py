@@ -16,119 +16,16 @@ A method differs from SET in at most a few hooks:
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Optional, Sequence
+from typing import Callable, Optional
 
-from rigl.compat import tf
-from rigl.core import growth
-from rigl.core import mask_math
-from rigl.core import schedules
-from rigl.core import scores
-from rigl.core import seeding
-
-GradsAndVars = Sequence[tuple[Optional[tf.Tensor], tf.Variable]]
-
-
-def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
-                  value: Any) -> tf.Variable:
-  """A non-trainable variable whose name has no enclosing scope."""
-  root = tf.VariableScope(reuse=False, name='', use_resource=True)
-  with tf.init_scope(), tf.variable_scope(root, auxiliary_name_scope=False):
-    return tf.get_variable(
-        name, shape, dtype, tf.constant_initializer(value, dtype),
-        trainable=False)
-
-
-class OptimizerWrapper(tf.train.Optimizer):
-  """Delegates to the wrapped optimizer whatever it does not change."""
-
-  def __init__(self, optimizer: tf.train.Optimizer, use_locking: bool,
-               name: str):
-    if not isinstance(optimizer, tf.train.Optimizer):
-      raise ValueError('optimizer must be a tf.compat.v1.train.Optimizer, got '
-                       f'{optimizer!r}.')
-    super().__init__(use_locking, name)
-    self._optimizer = optimizer
-
-  def compute_gradients(self, loss, *args, **kwargs) -> GradsAndVars:
-    return self._optimizer.compute_gradients(loss, *args, **kwargs)
-
-  def apply_gradients(self, grads_and_vars: GradsAndVars, global_step=None,
-                      name: Optional[str] = None) -> tf.Operation:
-    return self._optimizer.apply_gradients(grads_and_vars, global_step, name)
-
-  def get_slot(self, var, name):
-    return self._optimizer.get_slot(var, name)
-
-  def get_slot_names(self):
-    return self._optimizer.get_slot_names()
-
-  def variables(self):
-    return self._optimizer.variables()
-
-  def get_weights(self) -> Sequence[tf.Variable]:
-    """The masked weight variables."""
-    raise NotImplementedError
-
-  def get_masks(self) -> Sequence[tf.Variable]:
-    """The mask variables, in the order of `get_weights()`."""
-    raise NotImplementedError
-
-  def get_masked_weights(self) -> Sequence[tf.Tensor]:
-    """The tensors mask * weights, in the order of `get_weights()`."""
-    raise NotImplementedError
-
-
-class DenseGradientMixin:
-  """Adds dense gradients to `compute_gradients` without a second backward pass.
-
-  The dense gradient is that of the loss with respect to a masked weights
-  tensor. It lies on the way to the weights' own gradient, so asking for both
-  at once costs one backward pass.
-
-  Attributes:
-    _weight2masked_grads: {weights.name: dense gradient}, filled by
-      `compute_gradients`.
-  """
-
-  def compute_gradients(self, loss, var_list: Optional[Iterable] = None,
-                        **kwargs) -> GradsAndVars:
-    """As tf.train.Optimizer.compute_gradients.
-
-    Raises:
-      ValueError: the loss does not depend on a masked layer; names it.
-    """
-    if var_list is None:
-      var_list = tf.trainable_variables()
-    var_list = list(var_list)
-    masked_weights = list(self.get_masked_weights())
-    gradients = self._optimizer.compute_gradients(
-        loss, var_list=var_list + masked_weights, **kwargs)
-    self._set_masked_grads([g for g, _ in gradients[len(var_list):]])
-    return gradients[:len(var_list)]
-
-  def _set_masked_grads(self, dense_gradients: Sequence[tf.Tensor]) -> None:
-    self._weight2masked_grads = {}
-    for weights, gradient in zip(self.get_weights(), dense_gradients):
-      if gradient is None:
-        raise ValueError(
-            f'The loss does not depend on the masked layer {weights.name}.')
-      if self._use_tpu:
-        # Growth must rank the gradient of the whole batch, the same on every
-        # replica, and not that of one shard.
-        gradient = tf.tpu.cross_replica_sum(gradient)
-      self._weight2masked_grads[weights.name] = gradient
-
-  def dense_gradient(self, weights: tf.Variable) -> tf.Tensor:
-    """The dense gradient of a masked layer, [...] like `weights`.
-
-    Raises:
-      ValueError: `compute_gradients` of this optimizer was not called.
-    """
-    if weights.name not in getattr(self, '_weight2masked_grads', {}):
-      raise ValueError(
-          f'No dense gradient of {weights.name}: call compute_gradients (or '
-          'minimize) of this optimizer before apply_gradients.')
-    return self._weight2masked_grads[weights.name]
+from rigl.compat import tf, tf2
+from rigl.core import growth, mask_math, schedules, scores, seeding
+from rigl.optimizer_wrapper import (
+  DenseGradientMixin,
+  GradsAndVars,
+  OptimizerWrapper,
+  root_variable,
+)
 
 
 class SparseSETOptimizerBase(OptimizerWrapper):
@@ -252,13 +149,16 @@ class SparseSETOptimizerBase(OptimizerWrapper):
     self.drop_fraction = self.get_drop_fraction(step, is_update)
     self._seed_step = step
 
+    # A call of its own: an executor visits every operation of the branch that
+    # is not taken, which on each ordinary step cost more than the update.
+    @tf2.function(autograph=False, experimental_attributes={'_noinline': True})
     def update_masks():
       updates = [
           self.generic_mask_update(mask, weights)
           for mask, weights in zip(self.get_masks(), self.get_weights())
       ]
       with tf.control_dependencies(updates):
-        return tf.group(last_update_step.assign(step))
+        return last_update_step.assign(step).read_value()
 
     def run(build):
       with tf.control_dependencies([build()]):
@@ -289,7 +189,7 @@ class SparseSETOptimizerBase(OptimizerWrapper):
     old_mask = mask.read_value()
     old_weights = weights.read_value()
     score_drop = scores.magnitude(old_mask, old_weights)
-    score_drop += scores.gaussian_noise(
+    score_drop += scores.drop_noise(
         tf.shape(score_drop), self._seed(weights, 'drop_noise'), noise_std)
     update = mask_math.drop_and_grow(
         old_mask, score_drop, self._grow_scores(weights, old_mask),

@@ -6,7 +6,7 @@ import re
 from typing import Callable, Optional
 
 from rigl.compat import tf
-from rigl.core import schedules
+from rigl.core import draws, schedules
 
 _WEIGHT_INITS = ('zeros', 'initial_dist', 'random_normal', 'random_uniform')
 _GRADIENT_INITS = ('grad_scale', 'grad_sign')
@@ -72,14 +72,14 @@ def grow_values(grow_init: str,
     if initial_value is None:
       raise ValueError('grow_init initial_dist needs the initial values.')
     flat = tf.reshape(initial_value(), [-1])
-    order = tf.argsort(tf.random.stateless_uniform(tf.shape(flat), seed))
+    order = tf.argsort(draws.uniform(tf.shape(flat), seed), stable=True)
     values = tf.reshape(tf.gather(flat, order), shape)
   elif name == 'random_normal':
-    values = tf.random.stateless_normal(shape, seed) * tf.math.reduce_std(
-        tf.cast(weights, tf.float32))
+    values = tf.random.stateless_normal(shape, seed, alg=draws.GENERATOR)
+    values *= tf.math.reduce_std(tf.cast(weights, tf.float32))
   elif name == 'random_uniform':
     bound = tf.reduce_mean(tf.abs(tf.cast(weights, tf.float32)))
-    values = tf.random.stateless_uniform(shape, seed, -1., 1.) * bound
+    values = bound * (2. * draws.uniform(shape, seed) - 1.)
   elif name == 'grad_scale':
     values = dense_gradient
   else:

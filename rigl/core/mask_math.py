@@ -22,9 +22,12 @@ from typing import NamedTuple, Optional
 
 from rigl.compat import tf
 
-_INT32_MAX = 2**31 - 1
+_INT32_MIN = -(2**31)
+_KEY_OF_MINUS_INF = -0x7F800000
+# Keys from a float to its double.
+_KEYS_PER_OCTAVE = 2**23
 # The key of no float: below -inf. Marks positions that must not be selected.
-_NOT_ELIGIBLE = -(2**31)
+_NOT_ELIGIBLE = _INT32_MIN
 
 
 class MaskUpdate(NamedTuple):
@@ -47,13 +50,11 @@ class MaskUpdate(NamedTuple):
 def _ordered_keys(scores: tf.Tensor) -> tf.Tensor:
   """int32 keys with the order of the float32 `scores`; NaN ranks as -inf."""
   scores = tf.cast(scores, tf.float32)
-  scores = tf.where(tf.math.is_nan(scores), tf.fill(
-      tf.shape(scores), tf.constant(float('-inf'))), scores)
-  # -0.0 and 0.0 are equal scores and must share one key.
-  scores = tf.where(tf.equal(scores, 0.), tf.zeros_like(scores), scores)
   bits = tf.bitcast(scores, tf.int32)
-  # Negative floats have their magnitude bits in the wrong order: flip them.
-  return tf.where(bits < 0, tf.bitwise.bitwise_xor(bits, _INT32_MAX), bits)
+  # Negative floats count their magnitude up from the smallest integer. The
+  # subtraction turns that around and gives -0.0 the key of 0.0.
+  keys = tf.where_v2(bits < 0, _INT32_MIN - bits, bits)
+  return tf.where_v2(tf.math.is_nan(scores), _KEY_OF_MINUS_INF, keys)
 
 
 def _count_at_least(keys: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
@@ -68,36 +69,34 @@ def _nth_largest(keys: tf.Tensor, n: tf.Tensor):
     n: int32 scalar.
 
   Returns:
-    (threshold, count): int32 scalars. `count` keys are >= `threshold`. Either
-    count == n, or `threshold` is the n-th largest key and is held by several
-    positions (count > n), or fewer than n positions are eligible (count < n)
-    and all of them reach the threshold.
+    (threshold, is_exact): int32 and bool scalars. If `is_exact`, n keys, or
+    all eligible ones, are >= `threshold`. Else more than n are, and
+    `threshold` is the n-th largest key.
   """
-  eligible = keys > _NOT_ELIGIBLE
-  low = tf.reduce_min(
-      tf.where(eligible, keys, tf.fill(tf.shape(keys), _INT32_MAX)))
-  # Nothing reaches `high`. The largest key is that of +inf, so + 1 is safe.
-  high = tf.reduce_max(keys) + 1
 
-  def middle(low, high):
-    # Floor of the mean without the overflow of low + high.
-    return (tf.bitwise.bitwise_and(low, high) + tf.bitwise.right_shift(
-        tf.bitwise.bitwise_xor(low, high), 1))
-
-  def unfinished(low, high, count):
-    return tf.logical_and(tf.not_equal(count, n), middle(low, high) > low)
-
-  def halve(low, high, count):
-    candidate = middle(low, high)
+  def split(candidate, low, high, count):
     reached = _count_at_least(keys, candidate)
     enough = reached >= n
-    return (tf.where(enough, candidate, low), tf.where(enough, high, candidate),
-            tf.where(enough, reached, count))
+    return (tf.where_v2(enough, candidate, low),
+            tf.where_v2(enough, high, candidate),
+            tf.where_v2(enough, reached, count))
 
-  threshold, _, count = tf.while_loop(
-      unfinished, halve, (low, high, _count_at_least(keys, low)),
-      parallel_iterations=1)
-  return threshold, count
+  def unfinished(low, high, count):
+    return tf.logical_and(tf.not_equal(count, n), high - low > 1)
+
+  def halve(low, high, count):
+    return split(low + (high - low) // 2, low, high, count)
+
+  # `low` is reached by enough keys, `high` by too few. The first split is at
+  # the key of 0.0: scores are seldom negative, and with bounds of one sign
+  # their difference cannot overflow. The second is at 1/16 of the largest
+  # score, for most of the time that spares five passes.
+  bounds = split(
+      0, _NOT_ELIGIBLE + 1, tf.reduce_max(keys) + 1, tf.size(keys))
+  bounds = split(bounds[1] - 4 * _KEYS_PER_OCTAVE, *bounds)
+  low, _, count = tf.while_loop(
+      unfinished, halve, bounds, parallel_iterations=1)
+  return low, tf.equal(count, n)
 
 
 def _break_ties(keys: tf.Tensor, threshold: tf.Tensor,
@@ -107,9 +106,8 @@ def _break_ties(keys: tf.Tensor, threshold: tf.Tensor,
   n_wanted = n - tf.reduce_sum(tf.cast(above, tf.int32))
   size = tf.size(keys)
   from_the_end = tf.reshape(size - 1 - tf.range(size), tf.shape(keys))
-  position_keys = tf.where(
-      tf.equal(keys, threshold), from_the_end,
-      tf.fill(tf.shape(keys), _NOT_ELIGIBLE))
+  position_keys = tf.where_v2(
+      tf.equal(keys, threshold), from_the_end, _NOT_ELIGIBLE)
   last_position, _ = _nth_largest(position_keys, n_wanted)
   # n_wanted is 0 only for n == 0, where no position is "the 0-th".
   return tf.logical_or(
@@ -136,11 +134,11 @@ def top_n_mask(scores: tf.Tensor,
   """
   keys = _ordered_keys(scores)
   if eligible is not None:
-    keys = tf.where(eligible, keys, tf.fill(tf.shape(keys), _NOT_ELIGIBLE))
+    keys = tf.where_v2(eligible, keys, _NOT_ELIGIBLE)
   n = tf.convert_to_tensor(n, tf.int32)
-  threshold, count = _nth_largest(keys, n)
-  return tf.cond(count > n, lambda: _break_ties(keys, threshold, n),
-                 lambda: tf.logical_and(keys >= threshold, n > 0))
+  threshold, is_exact = _nth_largest(keys, n)
+  return tf.cond(is_exact, lambda: keys >= threshold,
+                 lambda: _break_ties(keys, threshold, n))
 
 
 def n_to_drop(n_ones: tf.Tensor, drop_fraction: tf.Tensor) -> tf.Tensor:

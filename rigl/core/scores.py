@@ -6,6 +6,7 @@ All are float32, because a bfloat16 score ties too often to rank connections.
 from __future__ import annotations
 
 from rigl.compat import tf
+from rigl.core import draws
 
 
 def magnitude(mask: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -13,15 +14,15 @@ def magnitude(mask: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
   return tf.abs(tf.cast(mask, tf.float32) * tf.cast(weights, tf.float32))
 
 
-def gaussian_noise(shape: tf.Tensor, seed: tf.Tensor,
-                   stddev: float) -> tf.Tensor:
-  """N(0, stddev) of `shape`, added to a score so that no index is favoured."""
-  return tf.random.stateless_normal(shape, seed, stddev=stddev)
+def drop_noise(shape: tf.Tensor, seed: tf.Tensor,
+               stddev: float) -> tf.Tensor:
+  """Gaussian noise of `shape` on a drop score, so that no index is favoured."""
+  return draws.near_normal(shape, seed, stddev)
 
 
 def random_uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
   """U[0, 1) of `shape`: SET grows at random (Nature Comm. 2018, 9:2383)."""
-  return tf.random.stateless_uniform(shape, seed)
+  return draws.uniform(shape, seed)
 
 
 def gradient_magnitude(dense_gradient: tf.Tensor) -> tf.Tensor:

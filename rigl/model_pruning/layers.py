@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any, Callable, Optional, Sequence, Union
 
 from rigl.compat import tf
-from rigl.model_pruning import initializers
-from rigl.model_pruning import mask_collections
+from rigl.model_pruning import initializers, mask_collections
 
 _DATA_FORMATS = {
     None: 'NHWC',

@@ -11,15 +11,16 @@ import re
 from typing import Any, Optional
 
 from rigl.compat import tf
-from rigl.core import mask_math
-from rigl.core import schedules
-from rigl.model_pruning.mask_collections import apply_mask
-from rigl.model_pruning.mask_collections import get_masked_weights
-from rigl.model_pruning.mask_collections import get_masks
-from rigl.model_pruning.mask_collections import get_thresholds
-from rigl.model_pruning.mask_collections import get_weight_sparsity
-from rigl.model_pruning.mask_collections import get_weights
-from rigl.model_pruning.mask_collections import masked_triples
+from rigl.core import mask_math, schedules
+from rigl.model_pruning.mask_collections import (
+  apply_mask,
+  get_masked_weights,
+  get_masks,
+  get_thresholds,
+  get_weight_sparsity,
+  get_weights,
+  masked_triples,
+)
 
 __all__ = [
     'Pruning', 'PruningHParams', 'apply_mask', 'get_masked_weights',

@@ -1,0 +1,182 @@
+"""What sparse training costs on LeNet-300-100: steps and the whole script.
+
+    python benchmarks/mnist_steps.py [--mnist=FOLDER] [--epochs=N]
+
+Prints three ratios, each measured in this one run:
+
+* the step time of RigL (mask updates included, Delta T = 100) and of fixed
+  masks, as multiples of dense training;
+* RigL as a multiple of fixed masks;
+* steps/s of the whole MNIST script, with its hooks, logs and the test after
+  each epoch, as a fraction of a bare tf.function loop over the same network,
+  masks, optimizer and batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Callable
+
+import numpy as np
+
+from rigl.compat import tf, tf2
+from rigl.core import distributions
+from rigl.mnist import mnist_data, mnist_input, mnist_model
+from rigl.training import config as config_lib
+from rigl.training import factory, mask_init
+
+BATCH_SIZE = 100
+SPARSITY = 0.98
+CUSTOM = {'layer2': SPARSITY * 0.9, 'layer3': 0.}
+
+
+class GraphSteps:
+  """Runs training steps of one method in a session of its own."""
+
+  def __init__(self, method: str, images: np.ndarray, labels: np.ndarray):
+    config = config_lib.SparsityConfig(
+        training_method=method, end_sparsity=SPARSITY, drop_fraction=0.3,
+        drop_fraction_anneal='constant', maskupdate_end_step=-1)
+    with tf.Graph().as_default() as graph:
+      batches = mnist_input.train_dataset(
+          images, labels, BATCH_SIZE, 0, 10**7, seed=0)
+      iterator = tf.data.make_initializable_iterator(batches)
+      loss, _ = mnist_model.mnist_network_fc(
+          iterator.get_next(), model_pruning=config.method.uses_masks)
+      step = tf.train.get_or_create_global_step()
+      inner = factory.make_inner_optimizer('momentum', 0.01, 0.9, True)
+      self._train_op = factory.make_train_op(
+          config, factory.make_optimizer(config, inner),
+          loss + tf.losses.get_regularization_loss(), step, CUSTOM)
+      scaffold = mask_init.make_scaffold(config, CUSTOM)
+      self._session = tf.Session(graph=graph)
+      self._session.run([tf.global_variables_initializer(),
+                         iterator.initializer])
+      if scaffold.init_fn:
+        scaffold.init_fn(self._session)
+
+  def seconds(self, n_steps: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(n_steps):
+      self._session.run(self._train_op)
+    return time.perf_counter() - begin
+
+
+def compare_steps(images: np.ndarray, labels: np.ndarray,
+                  rounds: int) -> dict[str, float]:
+  """Median milliseconds a step of each method.
+
+  The methods take turns in rounds of 101 iterations, which hold exactly one
+  mask update of RigL at Delta T = 100.
+  """
+  runs = {m: GraphSteps(m, images, labels)
+          for m in ('baseline', 'scratch', 'rigl')}
+  times: dict[str, list[float]] = {m: [] for m in runs}
+  for run in runs.values():
+    run.seconds(101)
+  for _ in range(rounds):
+    for method, run in runs.items():
+      times[method].append(run.seconds(101) / 101)
+  return {m: 1e3 * float(np.median(t)) for m, t in times.items()}
+
+
+def bare_loop(images: np.ndarray, labels: np.ndarray) -> Callable[[int], float]:
+  """A function n -> seconds of n fixed-mask steps in a plain tf.function."""
+  rng = np.random.RandomState(0)
+  sizes = ((784, 300), (300, 100), (100, 10))
+  sparsities = (SPARSITY, *CUSTOM.values())
+  masks = [tf2.Variable(distributions.random_mask(shape, s, rng))
+           for shape, s in zip(sizes, sparsities)]
+  weights = [tf2.Variable(rng.uniform(-.1, .1, shape).astype('f'))
+             for shape in sizes]
+  biases = [tf2.Variable(np.zeros(shape[1], 'f')) for shape in sizes]
+  variables = weights + biases
+  slots = [tf2.Variable(tf2.zeros_like(v)) for v in variables]
+
+  @tf2.function
+  def step(inputs, targets):
+    with tf2.GradientTape() as tape:
+      outputs, penalty = inputs, 0.
+      for i, (w, m, b) in enumerate(zip(weights, masks, biases)):
+        outputs = tf2.matmul(outputs, w * m) + b
+        penalty += 1e-4 * tf2.nn.l2_loss(w)
+        if i < 2:
+          outputs = tf2.nn.relu(outputs)
+      loss = penalty + tf2.reduce_mean(
+          tf2.nn.sparse_softmax_cross_entropy_with_logits(targets, outputs))
+    gradients = tape.gradient(loss, variables)
+    for variable, slot, gradient in zip(variables, slots, gradients):
+      tf2.raw_ops.ResourceApplyMomentum(
+          var=variable.handle, accum=slot.handle, lr=0.01, grad=gradient,
+          momentum=0.9, use_nesterov=True)
+    return loss
+
+  batches = iter(mnist_input.train_dataset(
+      images, labels, BATCH_SIZE, 0, 10**7, seed=0))
+
+  def seconds(n_steps: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(n_steps):
+      step(*next(batches))
+    return time.perf_counter() - begin
+
+  seconds(100)
+  return seconds
+
+
+def script_steps_per_second(mnist: str, n_epochs: int,
+                            n_batches: int) -> float:
+  """Of the script's own process, without its start-up and first epoch."""
+  command = [
+      sys.executable, '-m', 'rigl.mnist.mnist_train_eval',
+      '--training_method=scratch', f'--num_epochs={n_epochs}']
+  if mnist:
+    command.append(f'--mnist={mnist}')
+  with tempfile.TemporaryDirectory() as folder:
+    process = subprocess.Popen(
+        [*command, f'--save_path={os.path.join(folder, "run")}'],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    epoch_ends = [time.perf_counter() for line in process.stdout
+                  if re.match(r'epoch +\d+/', line)]
+    process.wait()
+  # From the end of one test to the end of the last, tests included.
+  return (n_epochs - 1) * n_batches / (epoch_ends[-1] - epoch_ends[0])
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--mnist', default='')
+  parser.add_argument('--epochs', type=int, default=11)
+  parser.add_argument('--rounds', type=int, default=31)
+  arguments = parser.parse_args()
+  data = mnist_data.load_mnist(
+      arguments.mnist or '/tmp/data', explicit=bool(arguments.mnist))
+  images = mnist_input.flat_pixels(data.train_images)
+  labels = data.train_labels
+
+  ms = compare_steps(images, labels, arguments.rounds)
+  print('step time, Delta T = 100, updates included')
+  for method, value in ms.items():
+    print(f'  {method:9s} {value:6.3f} ms  {value / ms["baseline"]:5.3f} x '
+          'dense')
+  print(f'  RigL / fixed masks: {ms["rigl"] / ms["scratch"]:.3f}')
+
+  bare = bare_loop(images, labels)
+  n_batches = len(images) // BATCH_SIZE
+  n_steps = (arguments.epochs - 1) * n_batches
+  before = bare(n_steps)
+  script = script_steps_per_second(
+      arguments.mnist, arguments.epochs, n_batches)
+  bare_rate = 2 * n_steps / (before + bare(n_steps))
+  print(f'whole script {script:.0f} steps/s, bare tf.function loop '
+        f'{bare_rate:.0f} steps/s: {script / bare_rate:.2f}')
+
+
+if __name__ == '__main__':
+  main()

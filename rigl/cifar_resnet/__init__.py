@@ -1,0 +1,1 @@
+"""WideResNet on CIFAR-10."""

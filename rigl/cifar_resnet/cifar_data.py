@@ -1,0 +1,319 @@
+"""Finds and reads CIFAR-10: its own files, TensorFlow Datasets, or synthetic.
+
+The images come as arrays of bytes, unscaled. Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import os
+import pathlib
+import tarfile
+import zlib
+from typing import Callable, Collection, Optional
+
+import numpy as np
+from absl import logging
+
+from rigl.cifar_resnet import cifar_pickle, cifar_tfds, synthetic_cifar
+
+N_CLASSES = 10
+IMAGE_SHAPE = (32, 32, 3)
+
+_TRAIN_FILES = tuple(f'data_batch_{i}' for i in range(1, 6))
+_TEST_FILE = 'test_batch'
+_FULL_SIZE = {'train': 50000, 'test': 10000}
+# A label, then the red, green and blue plane of its image.
+_RECORD_BYTES = 1 + 3 * 32 * 32
+
+_THREE_WAYS = (
+    'CIFAR-10 can be given in three ways:\n'
+    '  1. --data_directory=FOLDER with the files data_batch_1 ... '
+    'data_batch_5 and test_batch of its python version, the same with .bin '
+    'of its binary version, or cifar-10-python.tar.gz or '
+    'cifar-10-binary.tar.gz, all from '
+    'https://www.cs.toronto.edu/~kriz/cifar.html;\n'
+    '  2. --data_directory=DATA_DIR in which TensorFlow Datasets has prepared '
+    'cifar10 (without the flag: $TFDS_DATA_DIR or ~/tensorflow_datasets);\n'
+    '  3. --use_synthetic_data for a synthetic problem of the same shape, '
+    'whose accuracies are not comparable with those on CIFAR-10.')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CifarData:
+  """The two parts of CIFAR-10 or of a problem of its shape.
+
+  Attributes:
+    train_images: uint8 [n_train, 32, 32, 3], in RGB.
+    train_labels: uint8 [n_train], the classes 0 to 9.
+    test_images: uint8 [n_test, 32, 32, 3].
+    test_labels: uint8 [n_test].
+    source: where the images come from, for log messages.
+    is_synthetic: whether they are not CIFAR-10 at all.
+  """
+
+  train_images: np.ndarray
+  train_labels: np.ndarray
+  test_images: np.ndarray
+  test_labels: np.ndarray
+  source: str
+  is_synthetic: bool = False
+
+
+# (images, labels) of a file or of a part.
+_Part = tuple[np.ndarray, np.ndarray]
+
+
+def load_cifar(directory: str | os.PathLike[str] = '',
+               use_synthetic_data: bool = False,
+               seed: int = 0) -> CifarData:
+  """Loads the data that the user asked for.
+
+  Args:
+    directory: folder with the files of CIFAR-10 (python or binary version, also
+      as the archive they come in), such an archive itself, or a data_dir of
+      TensorFlow Datasets. Empty for the default data_dir of the latter.
+    use_synthetic_data: whether to make up a problem instead.
+    seed: of the synthetic problem.
+
+  Returns:
+    The images and labels.
+
+  Raises:
+    FileNotFoundError: nothing is there, or not all files.
+    ValueError: a file is truncated, damaged or something else.
+    RuntimeError: the data are prepared for TensorFlow Datasets, which cannot be
+      imported.
+  """
+  if use_synthetic_data:
+    return _synthetic(directory, seed)
+  if directory:
+    path = pathlib.Path(directory).expanduser()
+    data = _load_files(path) or _load_prepared_tfds(path)
+    state = 'holds none of it' if path.is_dir() else 'is not a folder'
+    problem = f'CIFAR-10 is expected in {path}, but {path} {state}.'
+  else:
+    path = pathlib.Path(
+        os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
+    data = _load_prepared_tfds(path.expanduser())
+    problem = 'No --data_directory is given.'
+  if data is None:
+    raise FileNotFoundError(f'{problem} {_THREE_WAYS}')
+  for part, labels in (('train', data.train_labels),
+                       ('test', data.test_labels)):
+    if len(labels) != _FULL_SIZE[part]:
+      logging.warning(
+          '%s: the %s part has %d images, that of CIFAR-10 has %d.',
+          data.source, part, len(labels), _FULL_SIZE[part])
+  return data
+
+
+def make_synthetic(seed: int = 0, n_train: int = 5000,
+                   n_test: int = 1000) -> CifarData:
+  """Makes up the problem that `synthetic_cifar` describes.
+
+  Args:
+    seed: of the problem; the same seed gives the same images.
+    n_train: number of training images.
+    n_test: number of test images.
+
+  Returns:
+    The images and labels.
+  """
+  train = synthetic_cifar.make_part('train', n_train, seed)
+  test = synthetic_cifar.make_part('test', n_test, seed)
+  source = (f'SYNTHETIC images (seed {seed}), not CIFAR-10: accuracies are not '
+            'comparable')
+  return CifarData(*train, *test, source=source, is_synthetic=True)
+
+
+def parse_python_batch(content: bytes, source: str) -> _Part:
+  """Reads a file of the python version.
+
+  Args:
+    content: the whole file: a pickled dict with the planes of the images as a
+      uint8 array `data` [n, 3072] and a list `labels` [n].
+    source: its name, for error messages.
+
+  Returns:
+    uint8 images [n, 32, 32, 3] and uint8 labels [n].
+
+  Raises:
+    ValueError: the file is damaged or something else.
+  """
+  batch = cifar_pickle.read_dict(content, source)
+  missing = {'data', 'labels'} - batch.keys()
+  if missing:
+    raise ValueError(
+        f'{source}: expected the keys data and labels, found '
+        f'{", ".join(sorted(batch)) or "none"}.')
+  planes, labels = batch['data'], batch['labels']
+  if not isinstance(planes, np.ndarray) or planes.shape[1:] != (3072,):
+    found = getattr(planes, 'shape', type(planes).__name__)
+    raise ValueError(f'{source}: expected data as an array of shape [n, 3072], '
+                     f'found {found}.')
+  if isinstance(labels, np.ndarray):
+    labels = labels.tolist()
+  if not isinstance(labels, list):
+    raise ValueError(f'{source}: expected labels as a list, found a '
+                     f'{type(labels).__name__}.')
+  for label in labels:
+    if type(label) is not int or not 0 <= label < N_CLASSES:
+      found = label if type(label) is int else f'a {type(label).__name__}'
+      raise ValueError(f'{source}: expected labels from 0 to {N_CLASSES - 1}, '
+                       f'found {found}.')
+  return _checked(_from_planes(planes), np.array(labels, np.uint8), source)
+
+
+def parse_binary_batch(content: bytes, source: str) -> _Part:
+  """Reads a file of the binary version.
+
+  Args:
+    content: the whole file: for each image its label, then its three planes.
+    source: its name, for error messages.
+
+  Returns:
+    uint8 images [n, 32, 32, 3] and uint8 labels [n].
+
+  Raises:
+    ValueError: the file is truncated or something else.
+  """
+  if len(content) % _RECORD_BYTES:
+    raise ValueError(
+        f'{source}: expected a multiple of {_RECORD_BYTES} bytes, found '
+        f'{len(content)}; the file is truncated or not of CIFAR-10.')
+  records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD_BYTES)
+  return _checked(_from_planes(records[:, 1:]), records[:, 0], source)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Version:
+  """One of the two versions in which CIFAR-10 is published."""
+
+  suffix: str
+  folder: str
+  archive: str
+  parse: Callable[[bytes, str], _Part]
+
+  @property
+  def files(self) -> tuple[str, ...]:
+    return tuple(f'{name}{self.suffix}' for name in (*_TRAIN_FILES, _TEST_FILE))
+
+
+_VERSIONS = (
+    _Version('', 'cifar-10-batches-py', 'cifar-10-python.tar.gz',
+             parse_python_batch),
+    _Version('.bin', 'cifar-10-batches-bin', 'cifar-10-binary.tar.gz',
+             parse_binary_batch),
+)
+
+
+def _synthetic(directory: str | os.PathLike[str], seed: int) -> CifarData:
+  data = make_synthetic(seed)
+  if directory:
+    logging.warning('--use_synthetic_data is given: %s is not read.', directory)
+  logging.warning('Using %s.', data.source)
+  return data
+
+
+def _from_planes(planes: np.ndarray) -> np.ndarray:
+  """Colour planes [n, 3072] as images [n, 32, 32, 3]."""
+  images = planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+  return np.ascontiguousarray(images)
+
+
+def _checked(images: np.ndarray, labels: np.ndarray, source: str) -> _Part:
+  """The images and their labels as bytes, if each has one in range."""
+  if images.shape[1:] != IMAGE_SHAPE or images.dtype != np.uint8:
+    raise ValueError(
+        f'{source}: expected uint8 images of shape {IMAGE_SHAPE}, found '
+        f'{images.dtype} of shape {images.shape[1:]}.')
+  if not len(images):
+    raise ValueError(f'{source}: expected images, found none.')
+  if len(images) != len(labels):
+    raise ValueError(
+        f'{source}: expected a label for each image, found {len(images)} '
+        f'images and {len(labels)} labels.')
+  for label in (labels.min(), labels.max()):
+    if not 0 <= label < N_CLASSES:
+      raise ValueError(
+          f'{source}: expected labels from 0 to {N_CLASSES - 1}, found '
+          f'{label}; this is not CIFAR-10.')
+  return images, labels.astype(np.uint8)
+
+
+def _load_files(path: pathlib.Path) -> Optional[CifarData]:
+  """Loads the files that CIFAR-10 is published as, if they are in `path`."""
+  if path.is_file():
+    return _load_archive(path)
+  for version in _VERSIONS:
+    for folder in (path, path / version.folder):
+      found = [name for name in version.files if (folder / name).is_file()]
+      if found:
+        _check_complete(found, version, folder)
+        parts = {name: version.parse((folder / name).read_bytes(),
+                                     str(folder / name)) for name in found}
+        return _join(parts, version, f'the CIFAR-10 files in {folder}')
+  for version in _VERSIONS:
+    if (path / version.archive).is_file():
+      return _load_archive(path / version.archive)
+  return None
+
+
+def _load_archive(path: pathlib.Path) -> CifarData:
+  """Loads CIFAR-10 from a .tar.gz of either version."""
+  parts: dict[str, _Part] = {}
+  parsers = {name: version.parse
+             for version in _VERSIONS for name in version.files}
+  try:
+    with gzip.open(path) as stream:
+      with tarfile.open(fileobj=stream, mode='r|') as archive:
+        for member in archive:
+          name = pathlib.PurePosixPath(member.name).name
+          if name in parsers and member.isfile():
+            content = archive.extractfile(member).read()
+            parts[name] = parsers[name](content, f'{path}, {member.name}')
+      # Its checksum is compared only when the end of a gzip file is read.
+      while stream.read(1 << 20):
+        pass
+  except (EOFError, gzip.BadGzipFile, tarfile.TarError,
+          zlib.error) as error:
+    raise ValueError(
+        f'{path}: expected a complete .tar.gz archive of CIFAR-10, found '
+        f'{path.stat().st_size} bytes that cannot be unpacked ({error}); the '
+        'file is truncated or damaged.') from error
+  version = _VERSIONS[1 if any(n.endswith('.bin') for n in parts) else 0]
+  _check_complete(parts, version, path)
+  return _join(parts, version, f'the CIFAR-10 archive {path}')
+
+
+def _check_complete(found: Collection[str], version: _Version,
+                    place: pathlib.Path) -> None:
+  """Raises FileNotFoundError unless all six files were found."""
+  missing = [name for name in version.files if name not in found]
+  if missing:
+    raise FileNotFoundError(
+        f'{place} does not hold all of CIFAR-10. Expected '
+        f'{", ".join(version.files)}; missing: {", ".join(missing)}.')
+
+
+def _join(parts: dict[str, _Part], version: _Version,
+          source: str) -> CifarData:
+  """Puts the five training files together, in order."""
+  images, labels = zip(*(parts[name] for name in version.files[:-1]))
+  return CifarData(np.concatenate(images), np.concatenate(labels),
+                   *parts[version.files[-1]], source=source)
+
+
+def _load_prepared_tfds(data_dir: pathlib.Path) -> Optional[CifarData]:
+  """Loads CIFAR-10 as TensorFlow Datasets has prepared it, if it is there."""
+  folder = cifar_tfds.find_prepared(data_dir)
+  if folder is None:
+    return None
+  arrays = [
+      array for part in ('train', 'test')
+      for array in _checked(*cifar_tfds.read_split(folder, part),
+                            f'{folder}, split {part}')
+  ]
+  return CifarData(*arrays, source=f'TensorFlow Datasets in {folder}')

@@ -1,0 +1,256 @@
+"""Batches of CIFAR-10, the same ones for a seed in every process.
+
+Training batch k depends on the seed and k alone: its images come from
+`ordering.epoch_order` and its augmentation from stateless draws. A resumed
+training asks for the iterations that it has not had and gets what it would have
+got. Only the bytes of a batch pass through the graph; the data set is no part
+of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Iterator, Mapping, Optional
+
+import numpy as np
+
+from rigl.cifar_resnet import cifar_data
+from rigl.compat import tf
+from rigl.core import draws, ordering, seeding
+
+MODES = ('train', 'eval')
+# Pixels by which the image is extended on each side before a crop.
+PADDING = 4
+
+_SIZE, _, _CHANNELS = cifar_data.IMAGE_SHAPE
+_N_VALUES = _SIZE * _SIZE * _CHANNELS
+
+
+def input_fn(params: Mapping[str, Any]) -> tf.data.Dataset:
+  """The batches to train on or to evaluate on.
+
+  Training has an order for each epoch, leaves out the last incomplete batch
+  of it, and crops and flips at random. Evaluation visits every test image
+  exactly once, in order; its last batch may be smaller.
+
+  Args:
+    params: dict of
+      batch_size: images in a batch.
+      mode: 'train' or 'eval', as in tf.estimator.ModeKeys.
+      data: a CifarData. Hand it over in a function around this one, for an
+        Estimator copies what is in its own params. Without it:
+      data_directory, use_synthetic_data: what to load, see
+        cifar_data.load_cifar.
+      seed: training: of order and augmentation; default 0.
+      first_iteration: training: number of the first batch; default 0. To
+        resume, the number of batches already taken.
+      num_iterations: training: how many batches to give; default None, for no
+        end.
+
+  Returns:
+    dataset of (images float32 [batch, 32, 32, 3], labels int32 [batch]), each
+    image standardised to mean 0 and variance 1.
+
+  Raises:
+    ValueError: one of params is missing or out of range.
+    FileNotFoundError: there are no data, see cifar_data.load_cifar.
+  """
+  mode, batch_size = params.get('mode'), params.get('batch_size')
+  if mode not in MODES:
+    raise ValueError(f'mode {mode!r} is not one of {", ".join(MODES)}.')
+  seed = params.get('seed') or 0
+  data = params.get('data')
+  if data is None:
+    data = cifar_data.load_cifar(
+        params.get('data_directory', ''),
+        params.get('use_synthetic_data', False), seed)
+  if mode == 'eval':
+    return eval_dataset(data.test_images, data.test_labels, batch_size)
+  return train_dataset(
+      data.train_images, data.train_labels, batch_size, seed,
+      params.get('first_iteration') or 0, params.get('num_iterations'))
+
+
+def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
+                  seed: int, first_iteration: int = 0,
+                  num_iterations: Optional[int] = None) -> tf.data.Dataset:
+  """The training batches first_iteration, first_iteration + 1, ...
+
+  Args:
+    images: uint8 [n, 32, 32, 3].
+    labels: uint8 [n].
+    batch_size: at most n.
+    seed: of order and augmentation.
+    first_iteration: number of the first batch.
+    num_iterations: how many batches to give, or None for no end.
+
+  Returns:
+    dataset of (float32 [batch, 32, 32, 3], int32 [batch]).
+
+  Raises:
+    ValueError: an argument is out of range.
+  """
+  _check_batch_size(batch_size, len(images))
+  for name, value in (('first_iteration', first_iteration),
+                      ('num_iterations', num_iterations)):
+    if value is not None and value < 0:
+      raise ValueError(f'{name} must be >= 0, got {value}.')
+  n_batches = len(images) // batch_size
+
+  def batches() -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    epoch, order = None, None
+    for iteration in itertools.islice(
+        itertools.count(first_iteration), num_iterations):
+      if epoch != iteration // n_batches:
+        epoch = iteration // n_batches
+        order = ordering.epoch_order(len(images), seed, epoch)
+      begin = iteration % n_batches * batch_size
+      chosen = order[begin:begin + batch_size]
+      yield images[chosen], labels[chosen], iteration
+
+  def prepare(pixels: tf.Tensor, label: tf.Tensor,
+              iteration: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    tops, lefts, flips = draw_augmentation(batch_size, seed, iteration)
+    # Moving pixels and scaling them are interchangeable, and bytes move faster;
+    # the statistics are those of the whole image before the crop.
+    mean, stddev = pixel_statistics(pixels)
+    cropped = crop_and_flip(pixels, tops, lefts, flips)
+    return (tf.cast(cropped, tf.float32) - mean) / stddev, tf.cast(
+        label, tf.int32)
+
+  dataset = tf.data.Dataset.from_generator(batches, output_signature=(
+      *_batch_spec(batch_size), tf.TensorSpec([], tf.int64)))
+  return _in_parallel(dataset, prepare)
+
+
+def eval_dataset(images: np.ndarray, labels: np.ndarray,
+                 batch_size: int) -> tf.data.Dataset:
+  """All images exactly once and in order, standardised.
+
+  Args:
+    images: uint8 [n, 32, 32, 3].
+    labels: uint8 [n].
+    batch_size: any; the last batch has what is left.
+
+  Returns:
+    dataset of (float32 [batch, 32, 32, 3], int32 [batch]).
+
+  Raises:
+    ValueError: batch_size is not positive.
+  """
+  _check_batch_size(batch_size)
+
+  def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for begin in range(0, len(images), batch_size):
+      yield (images[begin:begin + batch_size], labels[begin:begin + batch_size])
+
+  def prepare(pixels: tf.Tensor,
+              label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    mean, stddev = pixel_statistics(pixels)
+    return (tf.cast(pixels, tf.float32) - mean) / stddev, tf.cast(
+        label, tf.int32)
+
+  dataset = tf.data.Dataset.from_generator(
+      batches, output_signature=_batch_spec(None))
+  return _in_parallel(dataset, prepare)
+
+
+def pixel_statistics(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  """The mean and the standard deviation of each image.
+
+  Sums of integers do not depend on how threads share the work, as those of
+  floats do.
+
+  Args:
+    images: uint8 [batch, 32, 32, 3].
+
+  Returns:
+    two float32 [batch, 1, 1, 1]. The deviation of a plain image is replaced by
+    that of white noise with one unit of variance in all, to divide by.
+  """
+  values = tf.cast(images, tf.int32)
+  axes = [1, 2, 3]
+  total = tf.reduce_sum(values, axes, keepdims=True)
+  squares = tf.cast(
+      tf.reduce_sum(values * values, axes, keepdims=True), tf.int64)
+  total_squared = tf.square(tf.cast(total, tf.int64))
+  variance = tf.cast(_N_VALUES * squares - total_squared, tf.float64) / (
+      _N_VALUES**2)
+  stddev = tf.maximum(tf.sqrt(variance), _N_VALUES**-0.5)
+  return tf.cast(total, tf.float32) / _N_VALUES, tf.cast(stddev, tf.float32)
+
+
+def draw_augmentation(
+    batch_size: int, seed: int,
+    iteration: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+  """Where to crop each image of a batch, and whether to flip it.
+
+  Args:
+    batch_size: number of images.
+    seed: the user's seed.
+    iteration: int64 scalar, the number of the batch.
+
+  Returns:
+    int32 [batch] of first rows and of first columns, both of the padded image,
+    and bool [batch] of flips.
+  """
+  def draw(purpose: str, end: int) -> tf.Tensor:
+    digest = seeding.stable_seed('cifar', purpose, seed)
+    return tf.random.stateless_uniform(
+        [batch_size], tf.stack([tf.constant(digest, tf.int64), iteration]),
+        0, end, tf.int32, alg=draws.GENERATOR)
+
+  positions = 2 * PADDING + 1
+  return (draw('crop_top', positions), draw('crop_left', positions),
+          tf.cast(draw('flip', 2), tf.bool))
+
+
+def crop_and_flip(images: tf.Tensor, tops: tf.Tensor, lefts: tf.Tensor,
+                  flips: tf.Tensor) -> tf.Tensor:
+  """Crops images out of their mirrored surroundings and flips some.
+
+  Args:
+    images: [batch, 32, 32, 3]; each is extended by 4 pixels on all sides, the
+      mirror image of its own, which begins with the edge itself.
+    tops: int32 [batch], first row of the crop in the extended image, 0 to 8.
+    lefts: int32 [batch], first column likewise.
+    flips: bool [batch], whether left and right are swapped.
+
+  Returns:
+    [batch, 32, 32, 3], of the same type.
+  """
+  forth = tf.range(_SIZE)
+  across = tf.where_v2(flips[:, None], _SIZE - 1 - forth, forth)
+  rows = _mirrored(tops[:, None] + forth - PADDING)
+  columns = _mirrored(lefts[:, None] + across - PADDING)
+  # A gather from the image itself is far faster than tf.pad and a crop.
+  positions = rows[:, :, None] * _SIZE + columns[:, None, :]
+  return tf.gather(tf.reshape(images, [-1, _SIZE * _SIZE, _CHANNELS]),
+                   positions, batch_dims=1)
+
+
+def _mirrored(positions: tf.Tensor) -> tf.Tensor:
+  """Positions of pixels, those outside of the image reflected at its edge."""
+  positions = tf.maximum(positions, -1 - positions)
+  return tf.minimum(positions, 2 * _SIZE - 1 - positions)
+
+
+def _batch_spec(batch_size: Optional[int]) -> tuple[tf.TensorSpec, ...]:
+  return (tf.TensorSpec([batch_size, *cifar_data.IMAGE_SHAPE], tf.uint8),
+          tf.TensorSpec([batch_size], tf.uint8))
+
+
+def _in_parallel(dataset: tf.data.Dataset, prepare: Any) -> tf.data.Dataset:
+  """Maps batches by as many threads as it takes, in order."""
+  autotune = tf.data.experimental.AUTOTUNE
+  # There is no control flow in it for AutoGraph to convert.
+  prepare = tf.autograph.experimental.do_not_convert(prepare)
+  return dataset.map(prepare, autotune, deterministic=True).prefetch(autotune)
+
+
+def _check_batch_size(batch_size: int, n: Optional[int] = None) -> None:
+  if batch_size is None or batch_size <= 0:
+    raise ValueError(f'batch_size must be > 0, got {batch_size}.')
+  if n is not None and batch_size > n:
+    raise ValueError(
+        f'batch_size {batch_size} is more than the {n} training images.')

@@ -1,0 +1,28 @@
+"""The order of training examples, a function of seed and epoch alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rigl.core import seeding
+
+
+def epoch_order(n: int, seed: int, epoch: int,
+                purpose: str = 'examples') -> np.ndarray:
+  """The order in which an epoch visits the examples.
+
+  With it a resumed training finds its place without replaying what it has
+  seen: iteration k takes batch `k % n_batches` of epoch `k // n_batches`.
+
+  Args:
+    n: number of examples.
+    seed: the user's seed.
+    epoch: its number, from 0.
+    purpose: what is ordered, so that two orders of one epoch can differ.
+
+  Returns:
+    int [n], a permutation of 0 ... n - 1.
+  """
+  digest = seeding.stable_seed(f'epoch/{epoch}', purpose, seed)
+  # RandomState, unlike Generator, promises the same stream in every release.
+  return np.random.RandomState(digest).permutation(n)

@@ -1,0 +1,239 @@
+"""What the ImageNet networks are made of.
+
+Every builder makes one `LayerSpec` from its arguments and hands it to each of
+its layers; only the first and the last layer may get a changed one. Images are
+[batch, height, width, channels], or [batch, channels, height, width] when the
+spec's data_format is 'channels_first' (which TensorFlow runs on GPU and TPU
+only).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Mapping, Optional, Union
+
+from rigl.compat import tf
+from rigl.imagenet_resnet import initializers
+from rigl.model_pruning import initializers as seeded_initializers
+from rigl.model_pruning import sparse_layers
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSpec:
+  """What the layers of a network have in common.
+
+  Attributes:
+    pruning_method: 'baseline' (no masks) or 'threshold' (with masks).
+    init_method: one of `initializers.INIT_METHODS`.
+    data_format: 'channels_last' or 'channels_first'.
+    end_sparsity: in [0, 1), what `init_method` is to assume; of every layer,
+      or {layer scope: sparsity}, e.g. {'resnet_model/initial_conv': 0.5, ...}.
+    weight_decay: the loss gets weight_decay * sum(w^2) / 2 for each kernel.
+  """
+
+  pruning_method: str = 'baseline'
+  init_method: str = 'baseline'
+  data_format: str = 'channels_last'
+  end_sparsity: Union[float, Mapping[str, float]] = 0.
+  weight_decay: float = 0.
+
+  def __post_init__(self):
+    sparse_layers.check_option('pruning_method', self.pruning_method,
+                               sparse_layers.SPARSITY_TECHNIQUES)
+    sparse_layers.check_option('init_method', self.init_method,
+                               initializers.INIT_METHODS)
+    sparse_layers.check_option('data_format', self.data_format,
+                               tuple(sparse_layers.DATA_FORMATS))
+    sparsities = (
+        self.end_sparsity if isinstance(self.end_sparsity, Mapping) else
+        {'every layer': self.end_sparsity})
+    for layer, sparsity in sparsities.items():
+      if not 0. <= sparsity < 1.:
+        raise ValueError(f'end_sparsity {sparsity!r} of {layer} is not in '
+                         '[0, 1).')
+    if self.weight_decay < 0.:
+      raise ValueError(f'weight_decay {self.weight_decay!r} is negative.')
+
+  def unless_pruned(self, is_pruned: bool) -> LayerSpec:
+    """The spec of a first or last layer, which may be kept dense."""
+    if is_pruned:
+      return self
+    return dataclasses.replace(
+        self, pruning_method='baseline', end_sparsity=0.)
+
+  @property
+  def is_masked(self) -> bool:
+    return self.pruning_method == 'threshold'
+
+  @property
+  def regularizer(self) -> Optional[sparse_layers.TensorFn]:
+    """Of kernels only; None without weight decay."""
+    if not self.weight_decay:
+      return None
+    return lambda weights: self.weight_decay * tf.nn.l2_loss(weights)
+
+  def kernel_initializer(
+      self, name: str, family: initializers.InitializerFamily
+  ) -> initializers.Initializer:
+    """The initializer of layer `name` of the current variable scope.
+
+    Raises:
+      ValueError: end_sparsity is given by layer, and not for this one.
+    """
+    sparsity = self.end_sparsity
+    if isinstance(sparsity, Mapping):
+      parent = tf.get_variable_scope().name
+      scope = f'{parent}/{name}' if parent else name
+      if scope not in sparsity:
+        raise ValueError(f'end_sparsity has no layer {scope!r}, only '
+                         f'{sorted(sparsity)}.')
+      sparsity = sparsity[scope]
+    return initializers.kernel_initializer(
+        self.init_method, family, sparsity, self.is_masked)
+
+
+def conv2d(x: tf.Tensor,
+           filters: int,
+           kernel_size: int,
+           strides: int,
+           spec: LayerSpec,
+           name: str,
+           init_scale: float = 1.) -> tf.Tensor:
+  """Convolution without biases, with fixed padding where it is strided.
+
+  Args:
+    x: [batch, height, width, n_in], or channels first.
+    filters: n_out.
+    kernel_size: k.
+    strides: s.
+    spec: of the network.
+    name: of the layer; its mask is `<name>/mask`.
+    init_scale: the initial weights have variance init_scale / fan_in.
+
+  Returns:
+    [batch, ceil(height / s), ceil(width / s), filters], or channels first.
+  """
+  x, padding = sparse_layers.fixed_padding(
+      x, kernel_size, strides, spec.data_format)
+  family = initializers.fan_in_normal(init_scale)
+  return sparse_layers.sparse_conv2d(
+      x, filters, kernel_size, strides=strides, padding=padding,
+      data_format=spec.data_format, sparsity_technique=spec.pruning_method,
+      kernel_initializer=spec.kernel_initializer(name, family),
+      kernel_regularizer=spec.regularizer, name=name)
+
+
+def keras_named_conv2d(x: tf.Tensor, filters: int, kernel_size: int,
+                       strides: int, spec: LayerSpec, name: str) -> tf.Tensor:
+  """As `conv2d`, but a layer without a mask names its kernel `<name>/kernel`.
+  """
+  if spec.is_masked:
+    return conv2d(x, filters, kernel_size, strides, spec, name)
+  family = initializers.fan_in_normal()
+  kernel_initializer = spec.kernel_initializer(name, family)
+  with tf.variable_scope(name):
+    x, padding = sparse_layers.fixed_padding(
+        x, kernel_size, strides, spec.data_format)
+    return sparse_layers.dense_conv2d(
+        x, filters, kernel_size, strides, padding, spec.data_format,
+        kernel_initializer, spec.regularizer,
+        variable_names=('kernel', 'bias'))
+
+
+def depthwise_conv2d(x: tf.Tensor, kernel_size: int, strides: int,
+                     spec: LayerSpec, name: str) -> tf.Tensor:
+  """Depthwise convolution (arXiv 1704.04861): one filter for each channel.
+
+  It has few weights, so that it is never masked nor regularized.
+
+  Args:
+    x: [batch, height, width, n_in], or channels first.
+    kernel_size: k.
+    strides: s.
+    spec: of the network.
+    name: of the layer.
+
+  Returns:
+    [batch, ceil(height / s), ceil(width / s), n_in], or channels first.
+  """
+  x, padding = sparse_layers.fixed_padding(
+      x, kernel_size, strides, spec.data_format)
+  axis = sparse_layers.channel_axis(spec.data_format)
+  steps = [1, strides, strides]
+  steps.insert(axis, 1)
+  with tf.variable_scope(name):
+    kernel = sparse_layers.get_parameter(
+        'depthwise_weights', [kernel_size, kernel_size, x.shape[axis], 1],
+        x.dtype, seeded_initializers.glorot_uniform())
+    return tf.nn.depthwise_conv2d(
+        x, kernel, strides=steps, padding=padding,
+        data_format=sparse_layers.DATA_FORMATS[spec.data_format])
+
+
+def batch_norm(x: tf.Tensor, is_training: bool, spec: LayerSpec,
+               init_zero: bool = False) -> tf.Tensor:
+  """Batch normalization; see `sparse_layers.batch_norm`."""
+  return sparse_layers.batch_norm(x, is_training, spec.data_format, init_zero)
+
+
+def batch_norm_relu(x: tf.Tensor, is_training: bool,
+                    spec: LayerSpec) -> tf.Tensor:
+  return tf.nn.relu(batch_norm(x, is_training, spec))
+
+
+def max_pool(x: tf.Tensor, pool_size: int, strides: int, padding: str,
+             spec: LayerSpec) -> tf.Tensor:
+  return tf.nn.max_pool2d(
+      x, pool_size, strides, padding,
+      data_format=sparse_layers.DATA_FORMATS[spec.data_format])
+
+
+def classifier(x: tf.Tensor, num_classes: int, spec: LayerSpec,
+               family: initializers.InitializerFamily,
+               name: str = 'final_dense') -> tf.Tensor:
+  """The last layer, on the features averaged over the image.
+
+  Args:
+    x: [batch, height, width, n_in], or channels first.
+    num_classes: n_out.
+    spec: of this layer.
+    family: the distribution of its initial weights.
+    name: of the layer.
+
+  Returns:
+    logits [batch, num_classes].
+  """
+  features = sparse_layers.global_average_pool(x, spec.data_format)
+  return sparse_layers.sparse_fully_connected(
+      features, num_classes, sparsity_technique=spec.pruning_method,
+      kernel_initializer=spec.kernel_initializer(name, family),
+      kernel_regularizer=spec.regularizer, name=name)
+
+
+def keras_named_classifier(x: tf.Tensor, num_classes: int, spec: LayerSpec,
+                           family: initializers.InitializerFamily,
+                           name: str = 'final_dense') -> tf.Tensor:
+  """As `classifier`, but without a mask its variables are `<name>/kernel` and
+  `<name>/bias`.
+  """
+  if spec.is_masked:
+    return classifier(x, num_classes, spec, family, name)
+  kernel_initializer = spec.kernel_initializer(name, family)
+  features = sparse_layers.global_average_pool(x, spec.data_format)
+  with tf.variable_scope(name):
+    return sparse_layers.dense_fully_connected(
+        features, num_classes, kernel_initializer, spec.regularizer,
+        variable_names=('kernel', 'bias'))
+
+
+def make_divisible(channels: int, divisor: int = 8) -> int:
+  """The multiple of `divisor` nearest to `channels`, not over 10 % below it."""
+  rounded = max(divisor, (channels + divisor // 2) // divisor * divisor)
+  return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def check_width(width: float) -> None:
+  """Raises a ValueError unless the width multiplier is positive."""
+  if width <= 0.:
+    raise ValueError(f'width {width!r} is not a positive multiplier of the '
+                     'number of channels.')

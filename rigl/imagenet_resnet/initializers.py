@@ -1,0 +1,94 @@
+"""Initial weights of the ImageNet networks, by `init_method`.
+
+`baseline` draws dense weights. `sparse` corrects their variance for a mask,
+`random_zeros` sets a part of them to zero. Each works for kernels of any rank.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Callable
+
+from rigl.compat import tf
+from rigl.core import draws, seeding
+from rigl.model_pruning import initializers
+
+INIT_METHODS = ('baseline', 'sparse', 'random_zeros')
+
+Initializer = initializers.Initializer
+# Takes a factor of the variance.
+InitializerFamily = Callable[[float], Initializer]
+
+
+def fan_in_normal(scale: float = 1.) -> InitializerFamily:
+  """Truncated normal of variance scale / fan_in (arXiv 1502.01852: scale 2)."""
+  return lambda factor: initializers.variance_scaling(scale * factor, 'fan_in')
+
+
+def normal(stddev: float) -> InitializerFamily:
+  """N(0, stddev)."""
+  return lambda factor: initializers.random_normal(stddev * math.sqrt(factor))
+
+
+def random_zeros(initializer: Initializer, sparsity: float) -> Initializer:
+  """Draws from `initializer`, then zeroes random positions.
+
+  Args:
+    initializer: of the other positions.
+    sparsity: floor(sparsity * size) positions, chosen uniformly without
+      replacement, become zero.
+
+  Returns:
+    An initializer whose zeros are a function of the variable scope and the
+    graph's seed, as the draws of `initializers` are.
+  """
+
+  def initialize(shape, dtype=tf.float32, partition_info=None) -> tf.Tensor:
+    del partition_info
+    weights = initializer(shape, dtype=dtype)
+    scope = tf.get_variable_scope().name
+    user_seed = tf.get_default_graph().seed or 0
+    seed = seeding.stable_seed(scope, 'random_zeros', user_seed)
+    size = weights.shape.num_elements()
+    order = tf.argsort(draws.uniform([size], [seed, 0]), stable=True)
+    kept = tf.reshape(order >= math.floor(sparsity * size), weights.shape)
+    return tf.where(kept, weights, tf.zeros_like(weights))
+
+  return initialize
+
+
+def kernel_initializer(init_method: str, family: InitializerFamily,
+                       sparsity: float, is_masked: bool) -> Initializer:
+  """The initializer of one kernel.
+
+  With `sparse` the variance of the initial weights is divided by the density
+  of the layer. A unit of a masked layer sums density * fan_in terms instead of
+  fan_in, so that this keeps the variance of its output at what the dense
+  initialization aims for; without it the signal fades with every layer
+  (https://arxiv.org/abs/2010.03533). Density is that of the whole layer, which
+  is what a unit of a random mask has on average. A layer without a mask is not
+  changed.
+
+  With `random_zeros` an exact fraction `sparsity` of the kernel starts at
+  zero, with or without a mask, and may train away from it.
+
+  Args:
+    init_method: 'baseline', 'sparse' or 'random_zeros'.
+    family: makes the baseline initializer of a multiple of its variance.
+    sparsity: of the layer, in [0, 1).
+    is_masked: whether the layer has a mask.
+
+  Returns:
+    An initializer, to be called in the variable scope of the layer.
+
+  Raises:
+    ValueError: unknown method.
+  """
+  if init_method == 'baseline':
+    return family(1.)
+  if init_method == 'sparse':
+    return family(1. / (1. - sparsity) if is_masked else 1.)
+  if init_method == 'random_zeros':
+    return random_zeros(family(1.), sparsity)
+  raise ValueError(f'init_method {init_method!r} is not one of '
+                   f'{", ".join(map(repr, INIT_METHODS))}.')

@@ -1,0 +1,112 @@
+"""MobileNet-v2 (https://arxiv.org/abs/1801.04381) with masks.
+
+Differs from the paper in ReLU instead of ReLU6.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Mapping, Optional, Union
+
+from rigl.compat import tf
+from rigl.imagenet_resnet import blocks, initializers
+from rigl.model_pruning import sparse_layers
+
+# (filters, strides) of the inverted residuals.
+BLOCKS = ((16, 1), (24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2),
+          (64, 1), (64, 1), (64, 1), (96, 1), (96, 1), (96, 1), (160, 2),
+          (160, 1), (160, 1), (320, 1))
+
+ModelFn = Callable[[tf.Tensor, bool], tf.Tensor]
+
+
+def _inverted_residual(x: tf.Tensor, is_training: bool, filters: int,
+                       strides: int, expansion_factor: float,
+                       spec: blocks.LayerSpec, index: int) -> tf.Tensor:
+  """Expansion, depthwise convolution and linear contraction.
+
+  Args:
+    x: [batch, height, width, n_in], or channels first.
+    is_training: see `blocks.batch_norm`.
+    filters: n_out.
+    strides: of the depthwise convolution.
+    expansion_factor: the block works on int(expansion_factor * n_in) channels,
+      the first block of the network on n_in.
+    spec: of the network.
+    index: of the block; part of the names of its layers.
+
+  Returns:
+    [batch, height / strides, width / strides, filters], or channels first.
+  """
+  n_in = x.shape.as_list()[sparse_layers.channel_axis(spec.data_format)]
+  shortcut = x
+  if index > 0:
+    x = blocks.conv2d(x, int(expansion_factor * n_in), 1, 1, spec,
+                      f'expand_1x1_{index}')
+    x = blocks.batch_norm_relu(x, is_training, spec)
+  x = blocks.depthwise_conv2d(x, 3, strides, spec, f'depthwise_nxn_{index}')
+  x = blocks.batch_norm_relu(x, is_training, spec)
+  x = blocks.conv2d(x, filters, 1, 1, spec, f'contraction_1x1_{index}')
+  x = blocks.batch_norm(x, is_training, spec)
+  return x + shortcut if strides == 1 and n_in == filters else x
+
+
+def mobilenet_v2(num_classes: int,
+                 pruning_method: str = 'baseline',
+                 width: float = 1.,
+                 expansion_factor: float = 6.,
+                 prune_last_layer: bool = True,
+                 data_format: str = 'channels_first',
+                 weight_decay: float = 0.,
+                 name: Optional[str] = None,
+                 init_method: str = 'baseline',
+                 end_sparsity: Union[float, Mapping[str, float]] = 0.,
+                 prune_first_layer: bool = False) -> ModelFn:
+  """Makes the function that builds a MobileNet-v2.
+
+  Depthwise convolutions have no masks.
+
+  Args:
+    num_classes: number of logits.
+    pruning_method: 'baseline' (no masks) or 'threshold' (with masks).
+    width: multiplies the number of channels, but the final features are never
+      fewer than 1280.
+    expansion_factor: of the inverted residual blocks, at least 1.
+    prune_last_layer: whether the last layer has a mask too.
+    data_format: 'channels_last' or 'channels_first' (GPU and TPU only).
+    weight_decay: L2 coefficient of the kernels, depthwise ones left out.
+    name: variable scope, `resnet_model` when None.
+    init_method: 'baseline', 'sparse' or 'random_zeros'; see `initializers`.
+    end_sparsity: what `init_method` assumes; see `blocks.LayerSpec`.
+    prune_first_layer: whether the first convolution has a mask too.
+
+  Returns:
+    fn(inputs, is_training) -> logits [batch, num_classes], where inputs is
+    [batch, height, width, channels], or channels first, of any size.
+
+  Raises:
+    ValueError: an argument is not one of its options.
+  """
+  blocks.check_width(width)
+  if expansion_factor < 1.:
+    raise ValueError(f'expansion_factor {expansion_factor!r} is below 1.')
+  spec = blocks.LayerSpec(
+      pruning_method, init_method, data_format, end_sparsity, weight_decay)
+
+  def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
+    with tf.variable_scope(name or 'resnet_model'):
+      x = blocks.keras_named_conv2d(
+          inputs, blocks.make_divisible(int(width * 32)), 3, 2,
+          spec.unless_pruned(prune_first_layer), 'initial_conv')
+      x = blocks.batch_norm_relu(x, is_training, spec)
+      for i, (filters, strides) in enumerate(BLOCKS):
+        x = _inverted_residual(
+            x, is_training, blocks.make_divisible(int(width * filters)),
+            strides, expansion_factor, spec, i)
+      final_filters = blocks.make_divisible(int(max(width, 1.) * 1280))
+      x = blocks.conv2d(x, final_filters, 1, 1, spec, 'final_1x1_conv')
+      x = blocks.batch_norm_relu(x, is_training, spec)
+      return blocks.keras_named_classifier(
+          x, num_classes, spec.unless_pruned(prune_last_layer),
+          initializers.fan_in_normal())
+
+  return model

@@ -1,0 +1,140 @@
+"""ResNet-18 to ResNet-200 (https://arxiv.org/abs/1512.03385) with masks.
+
+The variant trained on ImageNet: the stride of a bottleneck block is in its 3x3
+convolution, and the batch normalization that ends a block starts at gamma = 0.
+Every group starts with a projection shortcut, also the first of ResNet-18 and
+ResNet-34, whose number of channels does not change.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Mapping, Optional, Union
+
+from rigl.compat import tf
+from rigl.imagenet_resnet import blocks, initializers
+
+# Depth -> (kind of block, number of blocks in each group).
+DEPTHS = {
+    18: ('residual', (2, 2, 2, 2)),
+    34: ('residual', (3, 4, 6, 3)),
+    50: ('bottleneck', (3, 4, 6, 3)),
+    101: ('bottleneck', (3, 4, 23, 3)),
+    152: ('bottleneck', (3, 8, 36, 3)),
+    200: ('bottleneck', (3, 24, 36, 3)),
+}
+
+ModelFn = Callable[[tf.Tensor, bool], tf.Tensor]
+
+
+def _convolutions(kind: str, filters: int,
+                  strides: int) -> tuple[tuple[int, int, int], ...]:
+  """(kernel size, filters, strides) of the convolutions of a block."""
+  if kind == 'residual':
+    return (3, filters, strides), (3, filters, 1)
+  return (1, filters, 1), (3, filters, strides), (1, 4 * filters, 1)
+
+
+def _block(x: tf.Tensor, is_training: bool, kind: str, filters: int,
+           strides: int, spec: blocks.LayerSpec, suffix: str,
+           use_projection: bool) -> tf.Tensor:
+  """relu(shortcut(x) + convolutions(x)).
+
+  Args:
+    x: [batch, height, width, n_in], or channels first.
+    is_training: see `blocks.batch_norm`.
+    kind: 'residual' or 'bottleneck'.
+    filters: n_out of a residual block, n_out / 4 of a bottleneck block.
+    strides: of the block.
+    spec: of the network.
+    suffix: of the names of the block's layers.
+    use_projection: whether the shortcut is a convolution, else the identity.
+
+  Returns:
+    [batch, height / strides, width / strides, n_out], or channels first.
+  """
+  convolutions = _convolutions(kind, filters, strides)
+  shortcut = x
+  if use_projection:
+    n_out = convolutions[-1][1]
+    shortcut = blocks.conv2d(
+        x, n_out, 1, strides, spec, f'{kind}_projection_{suffix}')
+    shortcut = blocks.batch_norm(shortcut, is_training, spec)
+  for i, (kernel_size, n_out, stride) in enumerate(convolutions, start=1):
+    x = blocks.conv2d(
+        x, n_out, kernel_size, stride, spec, f'{kind}_{i}_{suffix}')
+    if i < len(convolutions):
+      x = blocks.batch_norm_relu(x, is_training, spec)
+  # At gamma = 0 the block starts as its shortcut (arXiv 1706.02677).
+  x = blocks.batch_norm(x, is_training, spec, init_zero=True)
+  return tf.nn.relu(x + shortcut)
+
+
+def _block_group(x: tf.Tensor, is_training: bool, kind: str, filters: int,
+                 n_blocks: int, strides: int, spec: blocks.LayerSpec,
+                 name: str) -> tf.Tensor:
+  with tf.name_scope(name):
+    x = _block(x, is_training, kind, filters, strides, spec,
+               f'block_group_projection_{name}', use_projection=True)
+    for i in range(1, n_blocks):
+      with tf.name_scope(f'block_group_{i}'):
+        x = _block(x, is_training, kind, filters, 1, spec, f'{name}_{i}_1',
+                   use_projection=False)
+  return x
+
+
+def resnet_v1_(resnet_depth: int,
+               num_classes: int,
+               pruning_method: str = 'baseline',
+               init_method: str = 'baseline',
+               width: float = 1.,
+               prune_first_layer: bool = True,
+               prune_last_layer: bool = True,
+               data_format: str = 'channels_first',
+               end_sparsity: Union[float, Mapping[str, float]] = 0.,
+               weight_decay: float = 0.,
+               name: Optional[str] = None) -> ModelFn:
+  """Makes the function that builds a ResNet.
+
+  Args:
+    resnet_depth: 18, 34, 50, 101, 152 or 200.
+    num_classes: number of logits.
+    pruning_method: 'baseline' (no masks) or 'threshold' (with masks).
+    init_method: 'baseline', 'sparse' or 'random_zeros'; see `initializers`.
+    width: multiplies the number of channels.
+    prune_first_layer: whether the first convolution has a mask too.
+    prune_last_layer: whether the last layer has a mask too.
+    data_format: 'channels_last' or 'channels_first' (GPU and TPU only).
+    end_sparsity: what `init_method` assumes; see `blocks.LayerSpec`.
+    weight_decay: L2 coefficient of the kernels.
+    name: variable scope, `resnet_model` when None.
+
+  Returns:
+    fn(inputs, is_training) -> logits [batch, num_classes], where inputs is
+    [batch, height, width, channels], or channels first, of any size.
+
+  Raises:
+    ValueError: an argument is not one of its options.
+  """
+  if resnet_depth not in DEPTHS:
+    raise ValueError(f'resnet_depth {resnet_depth!r} is not one of '
+                     f'{", ".join(map(str, DEPTHS))}.')
+  blocks.check_width(width)
+  kind, group_sizes = DEPTHS[resnet_depth]
+  spec = blocks.LayerSpec(
+      pruning_method, init_method, data_format, end_sparsity, weight_decay)
+
+  def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
+    with tf.variable_scope(name or 'resnet_model'):
+      x = blocks.conv2d(inputs, int(64 * width), 7, 2,
+                        spec.unless_pruned(prune_first_layer), 'initial_conv')
+      x = blocks.batch_norm_relu(x, is_training, spec)
+      x = blocks.max_pool(x, 3, 2, 'SAME', spec)
+      for i, n_blocks in enumerate(group_sizes):
+        x = _block_group(
+            x, is_training, kind, int(64 * 2**i * width), n_blocks,
+            1 if i == 0 else 2, spec, f'block_group{i + 1}')
+      return blocks.classifier(
+          x, num_classes, spec.unless_pruned(prune_last_layer),
+          initializers.normal(0.01))
+
+  return model

@@ -1,0 +1,116 @@
+"""VGG (https://arxiv.org/abs/1409.1556) with masks.
+
+Without normalization or biases, and with an average over the image instead of
+the two large fully connected layers.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Mapping, Optional, Union
+
+from rigl.compat import tf
+from rigl.imagenet_resnet import blocks, initializers
+from rigl.model_pruning import sparse_layers
+
+# Number of convolutions before each of the five poolings.
+VGG_TYPES = {
+    'vgg_a': (1, 1, 2, 2, 2),
+    'vgg_16': (2, 2, 3, 3, 3),
+    'vgg_19': (2, 2, 4, 4, 4),
+}
+_FILTERS = (64, 128, 256, 512, 512)
+_MIN_SIZE = 2**len(_FILTERS)
+# Keeps the variance through ReLUs (arXiv 1502.01852); no normalization does.
+_INIT_SCALE = 2.
+
+ModelFn = Callable[[tf.Tensor, bool], tf.Tensor]
+
+
+def _check_size(inputs: tf.Tensor, data_format: str) -> None:
+  sizes = inputs.shape.as_list()[1:]
+  del sizes[sparse_layers.channel_axis(data_format) - 1]
+  if any(size is not None and size < _MIN_SIZE for size in sizes):
+    raise ValueError(f'VGG halves an image {len(_FILTERS)} times, so that it '
+                     f'needs at least {_MIN_SIZE}x{_MIN_SIZE} pixels, not '
+                     f'{"x".join(map(str, sizes))}.')
+
+
+def _classifier(x: tf.Tensor, num_classes: int,
+                spec: blocks.LayerSpec) -> tf.Tensor:
+  """1x1 convolution `fc8` of the average over the image -> [batch, classes].
+
+  Without a mask it has biases, and its variables are not in a doubled scope.
+  """
+  axis = sparse_layers.channel_axis(spec.data_format)
+  spatial = [1, 2] if axis == 3 else [2, 3]
+  x = tf.reduce_mean(x, spatial, keepdims=True)
+  if spec.is_masked:
+    x = blocks.conv2d(x, num_classes, 1, 1, spec, 'fc8', _INIT_SCALE)
+  else:
+    initializer = spec.kernel_initializer(
+        'fc8', initializers.fan_in_normal(_INIT_SCALE))
+    with tf.variable_scope('fc8'):
+      x = sparse_layers.dense_conv2d(
+          x, num_classes, 1, data_format=spec.data_format,
+          kernel_initializer=initializer, kernel_regularizer=spec.regularizer,
+          use_bias=True)
+  return tf.squeeze(x, spatial)
+
+
+def vgg(num_classes: int,
+        vgg_type: str = 'vgg_16',
+        pruning_method: str = 'baseline',
+        init_method: str = 'baseline',
+        width: float = 1.,
+        prune_first_layer: bool = True,
+        prune_last_layer: bool = True,
+        data_format: str = 'channels_first',
+        end_sparsity: Union[float, Mapping[str, float]] = 0.,
+        weight_decay: float = 0.,
+        name: Optional[str] = None) -> ModelFn:
+  """Makes the function that builds a VGG.
+
+  Args:
+    num_classes: number of logits.
+    vgg_type: 'vgg_a' (11 layers), 'vgg_16' or 'vgg_19'.
+    pruning_method: 'baseline' (no masks) or 'threshold' (with masks).
+    init_method: 'baseline', 'sparse' or 'random_zeros'; see `initializers`.
+    width: multiplies the number of channels.
+    prune_first_layer: whether the first convolution has a mask too.
+    prune_last_layer: whether the last layer has a mask too.
+    data_format: 'channels_last' or 'channels_first' (GPU and TPU only).
+    end_sparsity: what `init_method` assumes; see `blocks.LayerSpec`.
+    weight_decay: L2 coefficient of the kernels.
+    name: variable scope, `vgg_type` when None.
+
+  Returns:
+    fn(inputs, is_training) -> logits [batch, num_classes], where inputs is
+    [batch, height, width, channels], or channels first, of at least 32x32
+    pixels. Training and inference build the same graph.
+
+  Raises:
+    ValueError: an argument is not one of its options.
+  """
+  sparse_layers.check_option('vgg_type', vgg_type, tuple(VGG_TYPES))
+  blocks.check_width(width)
+  spec = blocks.LayerSpec(
+      pruning_method, init_method, data_format, end_sparsity, weight_decay)
+
+  def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
+    del is_training
+    _check_size(inputs, data_format)
+    x = inputs
+    with tf.variable_scope(name or vgg_type):
+      groups = zip(_FILTERS, VGG_TYPES[vgg_type])
+      for group, (filters, n_convs) in enumerate(groups, start=1):
+        with tf.variable_scope(f'conv{group}'):
+          for i in range(1, n_convs + 1):
+            is_first = group == i == 1
+            conv_spec = spec.unless_pruned(prune_first_layer or not is_first)
+            x = tf.nn.relu(blocks.conv2d(
+                x, int(filters * width), 3, 1, conv_spec, f'conv{group}_{i}',
+                _INIT_SCALE))
+        x = blocks.max_pool(x, 2, 2, 'VALID', spec)
+      return _classifier(x, num_classes, spec.unless_pruned(prune_last_layer))
+
+  return model

@@ -1,0 +1,76 @@
+"""Batches of digits in an order that depends on the iteration alone."""
+
+from __future__ import annotations
+
+from typing import Iterator, Optional
+
+import numpy as np
+
+from rigl.compat import tf
+from rigl.core import ordering
+
+
+def flat_pixels(images: np.ndarray,
+                kept_pixels: Optional[np.ndarray] = None) -> np.ndarray:
+  """Images as rows, of all pixels or of those kept.
+
+  Args:
+    images: uint8 [n, 28, 28].
+    kept_pixels: bool [784].
+
+  Returns:
+    uint8 [n, n_pixels].
+  """
+  rows = images.reshape(len(images), -1)
+  return rows if kept_pixels is None else np.ascontiguousarray(
+      rows[:, kept_pixels])
+
+
+def scale_pixels(images: tf.Tensor) -> tf.Tensor:
+  """uint8 pixels as float32 in [0, 1]."""
+  return tf.cast(images, tf.float32) / 255.
+
+
+def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
+                  first_iteration: int, end_iteration: int,
+                  seed: int) -> tf.data.Dataset:
+  """The training batches of the iterations [first_iteration, end_iteration).
+
+  Each epoch visits the digits in an order of its own and leaves out the last
+  incomplete batch. A resumed training asks for the iterations it has not had
+  and gets what it would have got.
+
+  Args:
+    images: uint8 [n, n_pixels].
+    labels: uint8 [n].
+    batch_size: at most n.
+    first_iteration: the first one to give.
+    end_iteration: one past the last.
+    seed: of the order.
+
+  Returns:
+    dataset of (float32 [batch, n_pixels] in [0, 1], int32 [batch]).
+  """
+  n_batches = len(images) // batch_size
+
+  def epochs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    # A whole epoch at a time: one Python call and one gather for all batches.
+    for epoch in range(first_iteration // n_batches,
+                       -(-end_iteration // n_batches)):
+      order = ordering.epoch_order(len(images), seed, epoch)
+      begin = max(first_iteration - epoch * n_batches, 0)
+      end = min(end_iteration - epoch * n_batches, n_batches)
+      chosen = order[begin * batch_size:end * batch_size]
+      yield (images[chosen].reshape(end - begin, batch_size, -1),
+             labels[chosen].reshape(end - begin, batch_size))
+
+  n_pixels = images.shape[1]
+  dataset = tf.data.Dataset.from_generator(
+      epochs, (tf.uint8, tf.uint8),
+      (tf.TensorShape([None, batch_size, n_pixels]),
+       tf.TensorShape([None, batch_size])))
+  dataset = dataset.flat_map(
+      lambda *epoch: tf.data.Dataset.from_tensor_slices(epoch))
+  dataset = dataset.map(
+      lambda image, label: (scale_pixels(image), tf.cast(label, tf.int32)))
+  return dataset.prefetch(4)

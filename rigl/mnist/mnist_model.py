@@ -1,0 +1,68 @@
+"""LeNet-300-100: two hidden layers of ReLU units, dense or masked."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from rigl.compat import tf
+from rigl.model_pruning import initializers, layers
+
+LAYERS = ('layer1', 'layer2', 'layer3')
+_N_UNITS = (300, 100, 10)
+
+
+def _l2_regularizer(scale: float):
+  """scale * sum(w ** 2) / 2, or None for a scale of 0."""
+  if not scale:
+    return None
+  return lambda weights: scale * tf.nn.l2_loss(weights)
+
+
+def _dense_layer(inputs: tf.Tensor, n_units: int, activation_fn,
+                 regularizer, reuse: Optional[bool],
+                 scope: str) -> tf.Tensor:
+  """Variables `<scope>/kernel` and `<scope>/bias`, as in dense checkpoints."""
+  with tf.variable_scope(scope, reuse=reuse):
+    kernel = tf.get_variable(
+        'kernel', [inputs.shape.as_list()[-1], n_units],
+        initializer=initializers.glorot_uniform(), regularizer=regularizer)
+    bias = tf.get_variable(
+        'bias', [n_units], initializer=tf.zeros_initializer())
+    outputs = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
+    return outputs if activation_fn is None else activation_fn(outputs)
+
+
+def mnist_network_fc(input_batch: tuple[tf.Tensor, tf.Tensor],
+                     reuse: Optional[bool] = False,
+                     model_pruning: bool = False,
+                     l2_scale: float = 1e-4) -> tuple[tf.Tensor, tf.Tensor]:
+  """Builds the network and its loss.
+
+  Args:
+    input_batch: images float32 [batch, n_pixels] in [0, 1] and labels integer
+      [batch].
+    reuse: True for a second network on the same variables, say for testing.
+    model_pruning: whether the layers carry masks.
+    l2_scale: of the penalty scale * sum(w ** 2) / 2, which goes to the
+      regularization losses of the graph and not into the returned loss.
+
+  Returns:
+    (cross entropy, accuracy): float32 scalars, means over the batch.
+  """
+  images, labels = input_batch
+  regularizer = _l2_regularizer(l2_scale)
+  outputs = images
+  for scope, n_units in zip(LAYERS, _N_UNITS):
+    activation_fn = None if scope == LAYERS[-1] else tf.nn.relu
+    if model_pruning:
+      outputs = layers.masked_fully_connected(
+          outputs, n_units, activation_fn=activation_fn,
+          weights_regularizer=regularizer, reuse=reuse, scope=scope)
+    else:
+      outputs = _dense_layer(
+          outputs, n_units, activation_fn, regularizer, reuse, scope)
+  cross_entropy = tf.reduce_mean(
+      tf.nn.sparse_softmax_cross_entropy_with_logits(
+          labels=tf.cast(labels, tf.int64), logits=outputs))
+  is_right = tf.equal(tf.argmax(outputs, axis=1), tf.cast(labels, tf.int64))
+  return cross_entropy, tf.reduce_mean(tf.cast(is_right, tf.float32))

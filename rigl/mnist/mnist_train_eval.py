@@ -1,0 +1,310 @@
+"""Trains LeNet-300-100 on MNIST with any of the sparse training methods.
+
+    python rigl/mnist/mnist_train_eval.py --training_method=rigl \
+        --end_sparsity=0.98 --save_path=/tmp/mnist_rigl
+
+Started again with the same --save_path it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from typing import Any, Optional
+
+import numpy as np
+from absl import flags, logging
+
+from rigl.compat import tf
+from rigl.mnist import epoch_log, mnist_data, mnist_input
+from rigl.mnist.compression import get_compressed_fc  # noqa: F401
+from rigl.mnist.mnist_model import mnist_network_fc  # noqa: F401
+from rigl.model_pruning import pruning
+from rigl.training import (
+  checkpoints,
+  factory,
+  gin_configs,
+  lr_schedules,
+  mask_init,
+  runner,
+  script,
+  sparse_flags,
+)
+from rigl.training.config import SparsityConfig
+
+FLAGS = flags.FLAGS
+
+SCRIPT_DEFAULTS = {
+    'batch_size': 100,
+    'end_sparsity': 0.98,
+    'drop_fraction_anneal': 'cosine',
+    'maskupdate_end_step': 50000,
+    'training_method': 'baseline',
+}
+
+sparse_flags.define_method(SCRIPT_DEFAULTS['training_method'])
+sparse_flags.define(
+    'batch_size', 'drop_fraction', 'drop_fraction_anneal', 'end_sparsity',
+    'gin_bindings', 'gin_config', 'grow_init', 'mask_init_method',
+    'maskupdate_begin_step', 'maskupdate_end_step', 'maskupdate_frequency',
+    'momentum', 'pruning_frequency', 'rigl_acc_scale', 's_momentum', 'seed',
+    'threshold_decay')
+sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
+
+flags.DEFINE_string(
+    'mnist', '/tmp/data',
+    'Folder with the four IDX files of MNIST, gzipped or not. Without them, '
+    'and if the flag is not given, TensorFlow Datasets or the sample in the '
+    'package is used.')
+flags.DEFINE_float('learning_rate', 0.2, 'Initial learning rate.')
+flags.DEFINE_bool('use_nesterov', True, 'Nesterov momentum.')
+flags.DEFINE_integer('num_epochs', 200, 'Epochs to train.')
+flags.DEFINE_integer(
+    'lr_drop_epoch', 75,
+    'The learning rate is divided by 3 after this epoch and 20 epochs later.')
+flags.DEFINE_string(
+    'optimizer', 'momentum',
+    f'Inner optimizer: {", ".join(factory.INNER_OPTIMIZERS)}.')
+flags.DEFINE_float('l2_scale', 1e-4, 'Coefficient of the L2 penalty.')
+flags.DEFINE_string('network_type', 'fc', 'Network; fc is the only one.')
+flags.DEFINE_string(
+    'input_mask_path', '',
+    'Checkpoint (prefix or folder) of a former run: only the pixels its first '
+    'layer was connected to are used.')
+flags.DEFINE_float(
+    'sparsity_scale', 0.9,
+    'Sparsity of the second layer as a multiple of end_sparsity.')
+flags.DEFINE_integer(
+    'mask_record_frequency', 0,
+    'Iterations between stored masks; 0 for none.')
+flags.DEFINE_integer('prune_begin_step', 2000, 'prune: first step.')
+flags.DEFINE_integer('prune_end_step', 30000, 'prune: last step.')
+flags.DEFINE_string(
+    'save_path', '',
+    'Folder of checkpoints, logs and summaries. Without it nothing is kept.')
+flags.DEFINE_bool('save_model', True, 'Whether to write checkpoints.')
+flags.DEFINE_integer(
+    'checkpoint_epochs', 10, 'Epochs between checkpoints.', lower_bound=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class MnistConfig:
+  """The hyperparameters of this script alone; flags of the same names."""
+
+  batch_size: int
+  learning_rate: float
+  momentum: float
+  use_nesterov: bool
+  num_epochs: int
+  lr_drop_epoch: int
+  optimizer: str
+  l2_scale: float
+  network_type: str
+  sparsity_scale: float
+
+  def __post_init__(self):
+    for name in ('batch_size', 'learning_rate', 'lr_drop_epoch'):
+      if getattr(self, name) <= 0:
+        raise ValueError(f'{name} must be > 0, got {getattr(self, name)}.')
+    for name in ('num_epochs', 'l2_scale', 'sparsity_scale'):
+      if getattr(self, name) < 0:
+        raise ValueError(f'{name} must be >= 0, got {getattr(self, name)}.')
+    if not 0. <= self.momentum < 1.:
+      raise ValueError(f'momentum must be in [0, 1), got {self.momentum}.')
+    if self.network_type != 'fc':
+      raise ValueError(
+          f'network_type {self.network_type!r} is not one of fc.')
+    if self.optimizer not in factory.INNER_OPTIMIZERS:
+      raise ValueError(f'optimizer {self.optimizer!r} is not one of '
+                       f'{", ".join(factory.INNER_OPTIMIZERS)}.')
+
+  def learning_rate_at(self, global_step: tf.Tensor, is_dense: bool,
+                       n_batches: int) -> Any:
+    """The rate at a step; the dense baseline drops it three times."""
+    if self.optimizer == 'adam':
+      return self.learning_rate
+    epochs = ((60, 70, 80) if is_dense else
+              (self.lr_drop_epoch, self.lr_drop_epoch + 20))
+    return lr_schedules.step_decay(
+        global_step, self.learning_rate, [e * n_batches for e in epochs], 3.)
+
+
+def custom_sparsity_map(sparsity: SparsityConfig,
+                        config: MnistConfig) -> dict[str, float]:
+  """The layers that are not as sparse as the rest: the last one is dense."""
+  second = sparsity.end_sparsity * config.sparsity_scale
+  if second >= 1.:
+    raise ValueError(f'sparsity_scale={config.sparsity_scale} makes the '
+                     f'sparsity of layer2 {second}, which is not in [0, 1).')
+  return {'layer2': second, 'layer3': 0.}
+
+
+def configs_from_flags() -> tuple[SparsityConfig, MnistConfig]:
+  renamed = {'pruning_begin_step': 'prune_begin_step',
+             'pruning_end_step': 'prune_end_step'}
+  own = [field.name for field in dataclasses.fields(MnistConfig)]
+  sparse_flags.apply_gin({
+      SparsityConfig: sparse_flags.flags_of(SparsityConfig, renamed),
+      MnistConfig: sparse_flags.flags_of(MnistConfig),
+  })
+  sparsity = sparse_flags.config_from_flags(
+      **{field: FLAGS[flag].value for field, flag in renamed.items()})
+  return sparsity, MnistConfig(**{name: FLAGS[name].value for name in own})
+
+
+def _kept_pixels(path: str) -> Optional[np.ndarray]:
+  """bool [784]: the pixels that layer1 of another run was connected to."""
+  if not path:
+    return None
+  prefix = checkpoints.resolve(path)
+  checkpoints.check_fits(prefix, {'layer1/mask': (784, 300)})
+  mask = checkpoints.open_checkpoint(prefix).get_tensor('layer1/mask')
+  return mask.any(axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """All that `model_fn` needs beyond its batch."""
+
+  sparsity: SparsityConfig
+  config: MnistConfig
+  schedule: epoch_log.Schedule
+  test_images: np.ndarray
+  test_labels: np.ndarray
+  folder: str
+  name: str
+
+  def custom_sparsity_map(self) -> dict[str, float]:
+    return custom_sparsity_map(self.sparsity, self.config)
+
+
+def _make_log(training: Training, loss: tf.Tensor, accuracy: tf.Tensor,
+              optimizer: tf.train.Optimizer) -> epoch_log.EpochLog:
+  """Builds the test network on the trained variables, and the log."""
+  images = tf.placeholder(
+      tf.uint8, [None, training.test_images.shape[1]], 'test_images')
+  labels = tf.placeholder(tf.uint8, [None], 'test_labels')
+  test_loss, test_accuracy = mnist_network_fc(
+      (mnist_input.scale_pixels(images), labels), reuse=True,
+      model_pruning=training.sparsity.method.uses_masks, l2_scale=0.)
+  fetches = epoch_log.Fetches(
+      loss=loss, accuracy=accuracy,
+      drop_fraction=getattr(optimizer, 'drop_fraction', None),
+      test_loss=test_loss, test_accuracy=test_accuracy,
+      test_feed={images: training.test_images, labels: training.test_labels},
+      masks=pruning.get_masks())
+  path = os.path.join(training.folder, training.name)
+  return epoch_log.EpochLog(
+      fetches, training.schedule, training.folder, f'{path}.txt',
+      f'{path}_masks.npz')
+
+
+def make_model_fn(training: Training, logs: list[epoch_log.EpochLog]):
+  """The model_fn of one training; appends its log to `logs`."""
+
+  def model_fn(features, labels, mode, params):
+    del mode, params  # Tests run inside training, see epoch_log.
+    sparsity, config = training.sparsity, training.config
+    cross_entropy, accuracy = mnist_network_fc(
+        (features, labels), model_pruning=sparsity.method.uses_masks,
+        l2_scale=config.l2_scale)
+    loss = cross_entropy + tf.losses.get_regularization_loss()
+    global_step = tf.train.get_or_create_global_step()
+    learning_rate = config.learning_rate_at(
+        global_step, not sparsity.method.uses_masks,
+        training.schedule.n_batches)
+    custom_map = training.custom_sparsity_map()
+    optimizer = factory.make_optimizer(
+        sparsity, factory.make_inner_optimizer(
+            config.optimizer, learning_rate, config.momentum,
+            config.use_nesterov), custom_sparsity_map=custom_map)
+    train_op = factory.make_train_op(
+        sparsity, optimizer, loss, global_step, custom_map)
+    logs.append(_make_log(training, loss, accuracy, optimizer))
+    return runner.train_spec(
+        loss, train_op, lambda: mask_init.make_scaffold(sparsity, custom_map),
+        hooks=[logs[-1]])
+
+  return model_fn
+
+
+def train(sparsity: SparsityConfig, config: MnistConfig,
+          data: mnist_data.MnistData, folder: str) -> None:
+  """Trains in `folder`, continuing what it finds there."""
+  if config.batch_size > len(data.train_images):
+    raise ValueError(f'batch_size {config.batch_size} is more than the '
+                     f'{len(data.train_images)} training digits.')
+  custom_sparsity_map(sparsity, config)
+  kept = _kept_pixels(FLAGS.input_mask_path)
+  train_images = mnist_input.flat_pixels(data.train_images, kept)
+  n_batches = len(train_images) // config.batch_size
+  schedule = epoch_log.Schedule(
+      n_batches=n_batches, n_epochs=config.num_epochs,
+      first_iteration=checkpoints.iterations_done(folder, sparsity),
+      record_frequency=FLAGS.mask_record_frequency)
+  training = Training(
+      sparsity, config, schedule,
+      mnist_input.flat_pixels(data.test_images, kept), data.test_labels,
+      folder, run_name(sparsity, config))
+  gin_configs.write(folder, sparsity, config)
+  logging.info('Data: %s.', data.source)
+  n_iterations = config.num_epochs * n_batches
+
+  def input_fn(params):
+    del params
+    return mnist_input.train_dataset(
+        train_images, data.train_labels, config.batch_size,
+        schedule.first_iteration, n_iterations, sparsity.seed)
+
+  if schedule.first_iteration >= n_iterations > 0:
+    print(f'{folder} already holds {config.num_epochs} epochs.')
+    return
+  logs: list[epoch_log.EpochLog] = []
+  estimator = runner.make_estimator(
+      make_model_fn(training, logs), folder, seed=sparsity.seed,
+      train_batch_size=config.batch_size,
+      save_checkpoints_steps=(
+          FLAGS.checkpoint_epochs * n_batches if FLAGS.save_model else None),
+      keep_checkpoint_max=2)
+  finished = runner.train(
+      estimator, input_fn, saving_listeners=(
+          [epoch_log.SaveRecords(lambda: logs[-1])] if FLAGS.save_model
+          else []))
+  logs[-1].save_records()
+  if finished and logs[-1].last_accuracy is not None:
+    print(f'Test error: final {1. - logs[-1].last_accuracy:.2%}, '
+          f'best {1. - logs[-1].best_accuracy:.2%}')
+
+
+def run_name(sparsity: SparsityConfig, config: MnistConfig) -> str:
+  """The hyperparameters that tell runs apart, as a file name."""
+  parts = [sparsity.training_method, config.optimizer,
+           f'lr{config.learning_rate:g}', f'epochs{config.num_epochs}']
+  if sparsity.method.uses_masks:
+    parts += [f'sparsity{sparsity.end_sparsity:g}',
+              f'scale{config.sparsity_scale:g}']
+  if sparsity.method.is_dynamic:
+    parts += [f'drop{sparsity.drop_fraction:g}',
+              sparsity.drop_fraction_anneal,
+              f'every{sparsity.maskupdate_frequency}']
+  return '_'.join(parts + [f'seed{sparsity.seed}'])
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
+  sparsity, config = configs_from_flags()
+  data = mnist_data.load_mnist(
+      FLAGS.mnist, explicit=sparse_flags.user_gave('mnist'))
+  if FLAGS.save_path:
+    os.makedirs(FLAGS.save_path, exist_ok=True)
+    train(sparsity, config, data, FLAGS.save_path)
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    logging.warning('No --save_path: nothing of this run will be kept.')
+    train(sparsity, config, data, folder)
+
+
+if __name__ == '__main__':
+  script.run(main)

@@ -1,0 +1,116 @@
+"""What every optimizer wrapper of this library is made of.
+
+An `OptimizerWrapper` delegates to the optimizer it wraps and asks a subclass
+for the masked layers; `DenseGradientMixin` adds dense gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterable, Optional, Sequence
+
+from rigl.compat import tf
+
+GradsAndVars = Sequence[tuple[Optional[tf.Tensor], tf.Variable]]
+
+
+def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
+                  value: Any) -> tf.Variable:
+  """A non-trainable variable whose name has no enclosing scope."""
+  root = tf.VariableScope(reuse=False, name='', use_resource=True)
+  with tf.init_scope(), tf.variable_scope(root, auxiliary_name_scope=False):
+    return tf.get_variable(
+        name, shape, dtype, tf.constant_initializer(value, dtype),
+        trainable=False)
+
+
+class OptimizerWrapper(tf.train.Optimizer):
+  """Delegates to the wrapped optimizer whatever it does not change."""
+
+  def __init__(self, optimizer: tf.train.Optimizer, use_locking: bool,
+               name: str):
+    if not isinstance(optimizer, tf.train.Optimizer):
+      raise ValueError('optimizer must be a tf.compat.v1.train.Optimizer, got '
+                       f'{optimizer!r}.')
+    super().__init__(use_locking, name)
+    self._optimizer = optimizer
+
+  def compute_gradients(self, loss, *args, **kwargs) -> GradsAndVars:
+    return self._optimizer.compute_gradients(loss, *args, **kwargs)
+
+  def apply_gradients(self, grads_and_vars: GradsAndVars, global_step=None,
+                      name: Optional[str] = None) -> tf.Operation:
+    return self._optimizer.apply_gradients(grads_and_vars, global_step, name)
+
+  def get_slot(self, var, name):
+    return self._optimizer.get_slot(var, name)
+
+  def get_slot_names(self):
+    return self._optimizer.get_slot_names()
+
+  def variables(self):
+    return self._optimizer.variables()
+
+  def get_weights(self) -> Sequence[tf.Variable]:
+    """The masked weight variables."""
+    raise NotImplementedError
+
+  def get_masks(self) -> Sequence[tf.Variable]:
+    """The mask variables, in the order of `get_weights()`."""
+    raise NotImplementedError
+
+  def get_masked_weights(self) -> Sequence[tf.Tensor]:
+    """The tensors mask * weights, in the order of `get_weights()`."""
+    raise NotImplementedError
+
+
+class DenseGradientMixin:
+  """Adds dense gradients to `compute_gradients` without a second backward pass.
+
+  The dense gradient is that of the loss with respect to a masked weights
+  tensor. It lies on the way to the weights' own gradient, so asking for both
+  at once costs one backward pass.
+
+  Attributes:
+    _weight2masked_grads: {weights.name: dense gradient}, filled by
+      `compute_gradients`.
+  """
+
+  def compute_gradients(self, loss, var_list: Optional[Iterable] = None,
+                        **kwargs) -> GradsAndVars:
+    """As tf.train.Optimizer.compute_gradients.
+
+    Raises:
+      ValueError: the loss does not depend on a masked layer; names it.
+    """
+    if var_list is None:
+      var_list = tf.trainable_variables()
+    var_list = list(var_list)
+    masked_weights = list(self.get_masked_weights())
+    gradients = self._optimizer.compute_gradients(
+        loss, var_list=var_list + masked_weights, **kwargs)
+    self._set_masked_grads([g for g, _ in gradients[len(var_list):]])
+    return gradients[:len(var_list)]
+
+  def _set_masked_grads(self, dense_gradients: Sequence[tf.Tensor]) -> None:
+    self._weight2masked_grads = {}
+    for weights, gradient in zip(self.get_weights(), dense_gradients):
+      if gradient is None:
+        raise ValueError(
+            f'The loss does not depend on the masked layer {weights.name}.')
+      if self._use_tpu:
+        # Growth must rank the gradient of the whole batch, the same on every
+        # replica, and not that of one shard.
+        gradient = tf.tpu.cross_replica_sum(gradient)
+      self._weight2masked_grads[weights.name] = gradient
+
+  def dense_gradient(self, weights: tf.Variable) -> tf.Tensor:
+    """The dense gradient of a masked layer, [...] like `weights`.
+
+    Raises:
+      ValueError: `compute_gradients` of this optimizer was not called.
+    """
+    if weights.name not in getattr(self, '_weight2masked_grads', {}):
+      raise ValueError(
+          f'No dense gradient of {weights.name}: call compute_gradients (or '
+          'minimize) of this optimizer before apply_gradients.')
+    return self._weight2masked_grads[weights.name]

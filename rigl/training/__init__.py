@@ -1,0 +1,1 @@
+"""What the training scripts share: config, flags, methods, masks, runner."""

@@ -1,0 +1,159 @@
+"""Reading checkpoints: where they are, what they hold, whether they fit."""
+
+from __future__ import annotations
+
+import os
+from typing import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from rigl.compat import tf
+from rigl.training.config import SparsityConfig
+
+
+def resolve(path: str) -> str:
+  """The prefix of a checkpoint given by its prefix or its folder.
+
+  Raises:
+    ValueError: there is none; names the path.
+  """
+  if tf.train.checkpoint_exists(path) and not os.path.isdir(path):
+    return path
+  prefix = tf.train.latest_checkpoint(path) if os.path.isdir(path) else None
+  if prefix is None or not tf.train.checkpoint_exists(prefix):
+    raise ValueError(f'No checkpoint at {path!r}: neither the prefix of one '
+                     '(such as .../model.ckpt-1000) nor a folder with one.')
+  return prefix
+
+
+def open_checkpoint(prefix: str):
+  """A tf.train.CheckpointReader.
+
+  Raises:
+    ValueError: the checkpoint cannot be read; names it.
+  """
+  try:
+    return tf.train.load_checkpoint(prefix)
+  except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    raise ValueError(f'Cannot read the checkpoint {prefix}: {error}') from error
+
+
+def _names_and_shapes(variables: Iterable[tf.Variable]
+                     ) -> dict[str, tuple[int, ...]]:
+  return {v.op.name: tuple(v.shape.as_list()) for v in variables}
+
+
+def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
+  """Raises ValueError unless the checkpoint has all variables as expected.
+
+  Args:
+    prefix: of the checkpoint.
+    expected: {variable name: shape}; the checkpoint may hold more.
+
+  Raises:
+    ValueError: names the variables that are missing or of another shape.
+  """
+  shapes = open_checkpoint(prefix).get_variable_to_shape_map()
+  missing = [name for name in expected if name not in shapes]
+  different = [
+      f'{name} is {list(shapes[name])} there and {list(shape)} here'
+      for name, shape in expected.items()
+      if name in shapes and tuple(shapes[name]) != tuple(shape)
+  ]
+  problems = different + [f'{name} is missing there' for name in missing]
+  if problems:
+    more = f', and {len(problems) - 5} more' if len(problems) > 5 else ''
+    raise ValueError(
+        f'The checkpoint {prefix} does not fit this network and training '
+        f'method: {"; ".join(problems[:5])}{more}.')
+
+
+def read_values(prefix: str, variables: Sequence[tf.Variable]
+               ) -> dict[str, np.ndarray]:
+  """{variable name: value} of the variables, from a checkpoint that fits.
+
+  Raises:
+    ValueError: see check_fits; or the data cannot be read.
+  """
+  check_fits(prefix, _names_and_shapes(variables))
+  reader = open_checkpoint(prefix)
+  try:
+    return {v.op.name: reader.get_tensor(v.op.name) for v in variables}
+  except tf.errors.OpError as error:
+    raise ValueError(f'Cannot read the checkpoint {prefix}: {error}') from error
+
+
+def check_resumable(model_dir: str, variables: Iterable[tf.Variable]) -> None:
+  """Checks the checkpoint that training in `model_dir` would go on from.
+
+  Raises:
+    ValueError: there is one and it does not fit; names what differs.
+  """
+  prefix = tf.train.latest_checkpoint(model_dir)
+  if prefix:
+    check_fits(prefix, _names_and_shapes(variables))
+
+
+def latest_step(model_dir: str) -> int:
+  """The global step of the latest checkpoint; 0 without one."""
+  prefix = tf.train.latest_checkpoint(model_dir)
+  return int(open_checkpoint(prefix).get_tensor('global_step')) if prefix else 0
+
+
+def iterations_done(model_dir: str, config: SparsityConfig) -> int:
+  """Batches that a training in `model_dir` has consumed so far.
+
+  That is its global step, and one for each step that set or moved masks
+  instead of training.
+
+  Args:
+    model_dir: folder of the checkpoints; 0 when it has none.
+    config: of that training.
+  """
+  prefix = tf.train.latest_checkpoint(model_dir)
+  if not prefix:
+    return 0
+  reader = open_checkpoint(prefix)
+  shapes = reader.get_variable_to_shape_map()
+  done = int(reader.get_tensor('global_step'))
+  if (config.method.skips_gradient_on_update and
+      'last_mask_update_step' in shapes):
+    done += config.update_schedule.n_updates_through(
+        int(reader.get_tensor('last_mask_update_step')))
+  if 'is_snipped' in shapes:
+    done += int(reader.get_tensor('is_snipped'))
+  return done
+
+
+PARAMETER_SUFFIXES = (
+    'weights', 'biases', 'depthwise_weights', 'kernel', 'bias', 'gamma', 'beta',
+    'moving_mean', 'moving_variance')
+
+
+def initialize_parameters_from_ckpt(
+    ckpt_path: str,
+    model_dir: str,
+    param_suffixes: Sequence[str] = PARAMETER_SUFFIXES) -> None:
+  """Lets the parameters of the graph start from those of a checkpoint.
+
+  Masks, slots and the global step keep their own start. Nothing happens when
+  `model_dir` has a checkpoint, from which training goes on instead.
+
+  Args:
+    ckpt_path: prefix or folder.
+    model_dir: folder of this training.
+    param_suffixes: last components of the names of parameters.
+
+  Raises:
+    ValueError: no checkpoint, or one that lacks a parameter or has it in
+      another shape; names it.
+  """
+  if tf.train.latest_checkpoint(model_dir):
+    return
+  prefix = resolve(ckpt_path)
+  parameters = {
+      v.op.name: v for v in tf.global_variables()
+      if v.op.name.rsplit('/', 1)[-1] in param_suffixes
+  }
+  check_fits(prefix, _names_and_shapes(parameters.values()))
+  tf.train.init_from_checkpoint(prefix, parameters)

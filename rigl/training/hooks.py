@@ -1,0 +1,113 @@
+"""Session hooks that every training script wants."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any, Mapping, Optional
+
+from absl import logging
+
+from rigl.compat import tf
+from rigl.training import checkpoints
+
+
+class CheckpointFitsHook(tf.train.SessionRunHook):
+  """Refuses to start when the folder holds another training's checkpoint."""
+
+  def __init__(self, model_dir: str):
+    """Checks the latest checkpoint of `model_dir` once the graph stands."""
+    self._model_dir = model_dir
+
+  def begin(self) -> None:
+    checkpoints.check_resumable(self._model_dir, tf.global_variables())
+
+
+class StopOnSignalHook(tf.train.SessionRunHook):
+  """Ends training after the running step on SIGINT (Ctrl-C) or SIGTERM.
+
+  The session then closes as at the end of training, with a checkpoint, and the
+  same command goes on from there. A second signal acts as it always did.
+
+  Attributes:
+    was_stopped: whether a signal came.
+  """
+
+  _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+  def __init__(self) -> None:
+    self.was_stopped = False
+    self._former: dict[int, Any] = {}
+
+  def begin(self) -> None:
+    for number in self._SIGNALS:
+      try:
+        self._former[number] = signal.signal(number, self._on_signal)
+      except ValueError:  # Not in the main thread: leave signals alone.
+        return
+
+  def _on_signal(self, number: int, frame: Any) -> None:
+    del frame
+    self.was_stopped = True
+    self._restore()
+    logging.warning('Signal %d: stopping after this step.', number)
+
+  def _restore(self) -> None:
+    for number, handler in self._former.items():
+      signal.signal(number, handler)
+    self._former = {}
+
+  def after_run(self, run_context: Any, run_values: Any) -> None:
+    del run_values
+    if self.was_stopped:
+      run_context.request_stop()
+
+  def end(self, session: Any) -> None:
+    del session
+    self._restore()
+
+
+def format_seconds(seconds: float) -> str:
+  """'45s', '3m20s' or '2h05m'."""
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f'{hours}h{minutes:02d}m'
+  return f'{minutes}m{seconds:02d}s' if minutes else f'{seconds}s'
+
+
+class ProgressHook(tf.train.SessionRunHook):
+  """Prints the step, some scalars, the speed and the time left."""
+
+  def __init__(self, scalars: Mapping[str, tf.Tensor], max_steps: int,
+               every_n_steps: int):
+    """Prints `scalars` every so many training iterations, until `max_steps`."""
+    self._scalars = dict(scalars)
+    self._max_steps = max_steps
+    self._every_n_steps = every_n_steps
+
+  def begin(self) -> None:
+    self._global_step = tf.train.get_global_step()
+    self._n_runs = 0
+    self._begin = time.monotonic()
+
+  def before_run(self, run_context: Any) -> Optional[tf.train.SessionRunArgs]:
+    del run_context
+    self._n_runs += 1
+    if self._n_runs % self._every_n_steps:
+      return None
+    # With the step itself: a run of their own would take another batch.
+    return tf.train.SessionRunArgs(self._scalars)
+
+  def after_run(self, run_context: Any, run_values: Any) -> None:
+    if self._n_runs % self._every_n_steps:
+      return
+    step = run_context.session.run(self._global_step)
+    now = time.monotonic()
+    speed = self._every_n_steps / max(now - self._begin, 1e-9)
+    self._begin = now
+    report = '  '.join(
+        f'{name} {value:.4f}' for name, value in run_values.results.items())
+    left = format_seconds((self._max_steps - step) / speed)
+    print(f'step {step}/{self._max_steps}  {report}  {speed:.1f} steps/s  '
+          f'{left} left', flush=True)

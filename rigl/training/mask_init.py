@@ -1,0 +1,80 @@
+"""The masks a training starts from: loaded, random or all ones."""
+
+from __future__ import annotations
+
+from typing import Mapping, Optional
+
+import numpy as np
+
+from rigl import sparse_utils
+from rigl.compat import tf
+from rigl.model_pruning import pruning
+from rigl.training import checkpoints
+from rigl.training.config import SparsityConfig
+
+
+def random_masks(config: SparsityConfig,
+                 custom_sparsity_map: Optional[Mapping[str, float]] = None
+                ) -> dict[str, np.ndarray]:
+  """Random masks of all masked layers at their sparsities.
+
+  One generator, seeded by the config, draws layer after layer, so the masks
+  are the same in every process.
+
+  Args:
+    config: sparsity, distribution and seed.
+    custom_sparsity_map: {layer name: sparsity} of exceptions.
+
+  Returns:
+    {mask variable name: 0/1 array}.
+  """
+  masks = pruning.get_masks()
+  sparsities = sparse_utils.get_sparsities(
+      masks, config.mask_init_method, config.end_sparsity,
+      custom_sparsity_map, erk_power_scale=config.erk_power_scale)
+  random_state = np.random.RandomState(config.seed)
+  return {
+      mask.op.name: sparse_utils.get_mask_random_numpy(
+          mask.shape.as_list(), sparsities[mask.name], random_state)
+      for mask in masks
+  }
+
+
+def make_scaffold(config: SparsityConfig,
+                  custom_sparsity_map: Optional[Mapping[str, float]] = None,
+                  load_mask_dir: str = '') -> tf.train.Scaffold:
+  """A Scaffold that sets the masks when training starts from nothing.
+
+  Masks are those of `load_mask_dir`, else random ones if the method starts
+  from such, else all ones. A training that resumes keeps its own.
+
+  The values are loaded into the variables by the session: as constants they
+  would be part of every saved graph, 100 MB of it for a ResNet-50.
+
+  Args:
+    config: method, sparsity, distribution and seed.
+    custom_sparsity_map: {layer name: sparsity} of exceptions.
+    load_mask_dir: checkpoint prefix or folder, or ''.
+
+  Raises:
+    ValueError: `load_mask_dir` for a method that does not start from masks, or
+      a checkpoint that does not fit.
+  """
+  masks = pruning.get_masks()
+  if load_mask_dir and not config.method.inits_masks:
+    raise ValueError(f'load_mask_dir={load_mask_dir!r} has no meaning for '
+                     f'training_method {config.training_method!r}, which does '
+                     'not start from masks.')
+  if not config.method.inits_masks:
+    return tf.train.Scaffold()
+  if load_mask_dir:
+    values = checkpoints.read_values(checkpoints.resolve(load_mask_dir), masks)
+  else:
+    values = random_masks(config, custom_sparsity_map)
+
+  def load_masks(scaffold, session):
+    del scaffold
+    for mask in masks:
+      mask.load(values[mask.op.name], session)
+
+  return tf.train.Scaffold(init_fn=load_masks)

@@ -1,0 +1,152 @@
+"""Training on TPUEstimator, for all scripts."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Iterator, Optional, Sequence
+
+from rigl import compat
+from rigl.compat import tf
+from rigl.training import checkpoints
+from rigl.training import hooks as training_hooks
+
+
+def make_estimator(model_fn: Callable[..., Any],
+                   model_dir: str,
+                   *,
+                   seed: int,
+                   train_batch_size: int,
+                   save_checkpoints_steps: Optional[int],
+                   keep_checkpoint_max: int,
+                   eval_batch_size: Optional[int] = None,
+                   save_summary_steps: int = 100,
+                   params: Optional[dict[str, Any]] = None) -> Any:
+  """A TPUEstimator that runs on CPU or GPU.
+
+  Args:
+    model_fn: (features, labels, mode, params) -> TPUEstimatorSpec.
+    model_dir: folder of checkpoints and summaries.
+    seed: of the graph, and so of initial weights.
+    train_batch_size: examples in a training batch.
+    save_checkpoints_steps: steps between checkpoints; None for none at all.
+    keep_checkpoint_max: checkpoints to keep; 0 for all.
+    eval_batch_size: examples in an evaluation batch.
+    save_summary_steps: steps between the summaries of the graph.
+    params: passed to model_fn and input_fn.
+
+  Returns:
+    The TPUEstimator.
+  """
+  estimator_lib = compat.estimator_module()
+  run_config = estimator_lib.tpu.RunConfig(
+      model_dir=model_dir,
+      tf_random_seed=seed,
+      save_checkpoints_steps=save_checkpoints_steps,
+      save_checkpoints_secs=None,
+      save_summary_steps=save_summary_steps,
+      keep_checkpoint_max=keep_checkpoint_max or None,
+      log_step_count_steps=None)
+
+  def model_fn_with_checkpoints(features, labels, mode, params):
+    spec = model_fn(features, labels, mode, params)
+    if mode != 'train' or save_checkpoints_steps is None:
+      return spec
+    # The Estimator would run its own before all other hooks: what they write
+    # about a step would then be missing beside the checkpoint of the step.
+    saver = tf.train.CheckpointSaverHook(
+        model_dir, save_steps=save_checkpoints_steps)
+    return spec._replace(training_hooks=(*spec.training_hooks, saver))
+
+  return estimator_lib.tpu.TPUEstimator(
+      model_fn=model_fn_with_checkpoints,
+      config=run_config,
+      use_tpu=False,
+      train_batch_size=train_batch_size,
+      eval_batch_size=eval_batch_size,
+      params=params)
+
+
+def train_spec(loss: tf.Tensor,
+               train_op: tf.Operation,
+               make_scaffold: Callable[[], tf.train.Scaffold],
+               hooks: Sequence[tf.train.SessionRunHook] = ()) -> Any:
+  """The TPUEstimatorSpec of a model_fn in mode 'train'."""
+  return compat.estimator_module().tpu.TPUEstimatorSpec(
+      'train', loss=loss, train_op=train_op, scaffold_fn=make_scaffold,
+      training_hooks=list(hooks))
+
+
+def eval_spec(loss: tf.Tensor, metric_fn: Callable[..., dict[str, Any]],
+              tensors: Sequence[tf.Tensor]) -> Any:
+  """The TPUEstimatorSpec of a model_fn in mode 'eval'.
+
+  Args:
+    loss: scalar.
+    metric_fn: called with `tensors`; returns {name: tf.metrics pair}.
+    tensors: [batch, ...] each.
+  """
+  return compat.estimator_module().tpu.TPUEstimatorSpec(
+      'eval', loss=loss, eval_metrics=(metric_fn, list(tensors)))
+
+
+def train(estimator: Any,
+          input_fn: Callable[[dict[str, Any]], tf.data.Dataset],
+          *,
+          max_steps: Optional[int] = None,
+          hooks: Sequence[tf.train.SessionRunHook] = (),
+          saving_listeners: Sequence[Any] = ()) -> bool:
+  """Trains until the data end or the global step reaches `max_steps`.
+
+  A checkpoint in the estimator's folder is continued from.
+
+  Returns:
+    Whether training ran to its end, as opposed to a signal that stopped it.
+
+  Raises:
+    ValueError: the folder holds a checkpoint of another network or method.
+  """
+  stop = training_hooks.StopOnSignalHook()
+  estimator.train(
+      input_fn, max_steps=max_steps, saving_listeners=list(saving_listeners),
+      hooks=[training_hooks.CheckpointFitsHook(estimator.model_dir), stop,
+             *hooks])
+  return not stop.was_stopped
+
+
+def evaluate(estimator: Any,
+             input_fn: Callable[[dict[str, Any]], tf.data.Dataset],
+             checkpoint: str) -> dict[str, float]:
+  """Evaluates one checkpoint on all examples of `input_fn`.
+
+  Args:
+    estimator: from `make_estimator`.
+    input_fn: gives every example once.
+    checkpoint: its prefix.
+
+  Returns:
+    {metric: value}, with the step as 'global_step'.
+
+  Raises:
+    ValueError: the checkpoint cannot be read; names it.
+  """
+  checkpoints.open_checkpoint(checkpoint)
+  return estimator.evaluate(input_fn, checkpoint_path=checkpoint)
+
+
+def evaluate_until(estimator: Any,
+                   input_fn: Callable[[dict[str, Any]], tf.data.Dataset],
+                   max_steps: int,
+                   timeout_seconds: float = 3600.
+                  ) -> Iterator[dict[str, float]]:
+  """Evaluates checkpoints as a running training writes them.
+
+  Ends after the checkpoint of `max_steps`, or when none came for so long.
+
+  Yields:
+    The metrics of each checkpoint, as `evaluate`.
+  """
+  for checkpoint in tf.train.checkpoints_iterator(
+      estimator.model_dir, timeout=timeout_seconds):
+    metrics = evaluate(estimator, input_fn, checkpoint)
+    yield metrics
+    if metrics['global_step'] >= max_steps:
+      return

@@ -1,0 +1,64 @@
+"""Fixtures that all tests share.
+
+TensorFlow takes seconds to import, so only the fixtures that need it do.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import hypothesis
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+GOLDENS = pathlib.Path(__file__).parent / "goldens"
+
+# The same examples in every run, however slow the machine is.
+hypothesis.settings.register_profile("rigl", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("rigl")
+
+
+@pytest.fixture(autouse=True)
+def _restore_flags():
+  """Gives each test parsed absl flags and takes back what it sets.
+
+  Flags that a test defines, by importing a script, stay defined: the script
+  stays imported too. They go back to their defaults.
+  """
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
+  saved = flagsaver.save_flag_values()
+  yield
+  for name in set(flags.FLAGS).difference(saved):
+    flags.FLAGS[name].unparse()
+  flagsaver.restore_flag_values({**flagsaver.save_flag_values(), **saved})
+
+
+@pytest.fixture
+def graph():
+  """A new default graph whose random ops repeat from test to test."""
+  from rigl.compat import tf
+
+  with tf.Graph().as_default() as new_graph:
+    tf.set_random_seed(0)
+    yield new_graph
+
+
+@pytest.fixture(scope="session")
+def goldens():
+  """A function from name to the content of tests/goldens/<name>.json.
+
+  The data were measured on the 2020 implementation. Each call reads the file
+  anew, so a test may change what it gets.
+  """
+
+  def load(name):
+    path = GOLDENS / f"{name}.json"
+    if not path.exists():
+      known = sorted(file.stem for file in GOLDENS.glob("*.json"))
+      raise ValueError(f"No reference data {name!r}; there are {known}.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+  return load

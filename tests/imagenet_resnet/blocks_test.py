@@ -1,0 +1,101 @@
+"""The parts that the ImageNet networks share."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf
+from rigl.imagenet_resnet import blocks, initializers, pruning_layers
+from rigl.model_pruning import sparse_layers
+from tests import networks
+from tests.reference import networks as reference_networks
+
+
+@pytest.mark.parametrize('arguments, message', [
+    ({'pruning_method': 'mask'}, "pruning_method 'mask' .*'baseline', 'thres"),
+    ({'init_method': ''}, "init_method '' .*'baseline', 'sparse', 'random_ze"),
+    ({'data_format': None}, "data_format None .*'channels_last'"),
+    ({'end_sparsity': -0.1}, 'end_sparsity -0.1 of every layer'),
+    ({'end_sparsity': {'a': 0., 'b': 1.}}, 'end_sparsity 1.0 of b'),
+    ({'weight_decay': -1.}, 'weight_decay -1.0'),
+])
+def test_spec_rejects(arguments, message):
+  with pytest.raises(ValueError, match=message):
+    blocks.LayerSpec(**arguments)
+
+
+def test_spec_is_frozen():
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    blocks.LayerSpec().weight_decay = 1.
+
+
+def test_spec_of_a_dense_layer():
+  spec = blocks.LayerSpec('threshold', 'sparse', 'channels_first', 0.5, 1e-4)
+  assert spec.unless_pruned(True) is spec
+  assert spec.unless_pruned(False) == blocks.LayerSpec(
+      'baseline', 'sparse', 'channels_first', 0., 1e-4)
+  assert spec.is_masked and not spec.unless_pruned(False).is_masked
+
+
+def test_regularizer():
+  assert blocks.LayerSpec().regularizer is None
+  with tf.Graph().as_default(), tf.Session() as session:
+    loss = blocks.LayerSpec(weight_decay=0.1).regularizer(tf.constant([1., 3.]))
+    assert session.run(loss) == pytest.approx(0.1 * (1 + 9) / 2)
+
+
+def test_weight_decay_is_of_kernels_with_their_inactive_weights():
+  spec = blocks.LayerSpec('threshold', weight_decay=0.5)
+  with tf.Graph().as_default():
+    images = tf.ones([1, 4, 4, 2])
+    x = blocks.conv2d(images, 3, 3, 1, spec, 'conv')
+    x = blocks.depthwise_conv2d(x, 3, 1, spec, 'depthwise')
+    x = blocks.batch_norm_relu(x, True, spec)
+    blocks.classifier(x, 5, spec, initializers.normal(1.))
+    losses = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
+    assert networks.regularized_variables() == [
+        'conv/weights', 'final_dense/weights']
+    with networks.initialized_session() as session:
+      values = networks.randomize(session)
+      kernels = session.run([
+          v for v in tf.trainable_variables() if v.op.name in (
+              'conv/weights', 'final_dense/weights')])
+      # `randomize` switched a third of the weights off.
+      assert 0 < values['mask'].mean() < 1
+      np.testing.assert_allclose(
+          session.run(losses), [0.25 * (k**2).sum() for k in kernels],
+          rtol=1e-5)
+
+
+@pytest.mark.parametrize('size', [7, 8])
+@pytest.mark.parametrize('strides', [1, 2])
+def test_depthwise_conv_is_that_of_numpy(size, strides):
+  spec = blocks.LayerSpec()
+  x = networks.images([2, size, size, 4])
+  with tf.Graph().as_default():
+    outputs = blocks.depthwise_conv2d(
+        tf.constant(x), 3, strides, spec, 'depthwise')
+    (kernel,) = tf.trainable_variables()
+    assert kernel.op.name == 'depthwise/depthwise_weights'
+    with networks.initialized_session() as session:
+      outputs, kernel = session.run([outputs, kernel])
+  np.testing.assert_allclose(
+      outputs, reference_networks.depthwise_conv(x, kernel, strides),
+      rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('channels, divisor, expected', [
+    (32, 8, 32), (9, 8, 16), (12, 8, 16), (19, 8, 24), (38, 8, 40),
+    (76, 8, 80), (67, 8, 64), (1, 8, 8), (19, 1, 19)])
+def test_make_divisible(channels, divisor, expected):
+  # 9 and 19 would lose more than a tenth by going down to 8 and 16.
+  assert blocks.make_divisible(channels, divisor) == expected
+
+
+def test_old_path_of_the_sparse_layers():
+  assert pruning_layers.sparse_conv2d is sparse_layers.sparse_conv2d
+  assert pruning_layers.sparse_fully_connected is (
+      sparse_layers.sparse_fully_connected)

@@ -1,0 +1,66 @@
+"""Prints digests of training runs, to be compared between processes.
+
+python -m tests.mask_trajectories [--disable_v2_behavior]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+
+import numpy as np
+
+from rigl.compat import tf
+from tests import sparse_net
+
+LAYERS = {
+    'block/dense': sparse_net.LayerSpec((12, 10)),
+    'block/conv': sparse_net.LayerSpec((3, 3, 4, 5)),
+}
+DYNAMIC = {'begin_step': 1, 'end_step': -1, 'frequency': 2,
+           'drop_fraction': .4}
+ONE_SHOT = {'default_sparsity': .6, 'mask_init_method': 'random'}
+
+
+def digest(method: str, seed: int) -> str:
+  """SHA-256 of the masks of ten steps and of the final weights."""
+  hyper = ONE_SHOT
+  if method in sparse_net.DYNAMIC_METHODS:
+    # Most of these draw, so a digest depends on every seed in use.
+    hyper = {**DYNAMIC, 'grow_init': 'random_normal_3',
+             'stateless_seed_offset': seed}
+  digest_so_far = hashlib.sha256()
+  with sparse_net.SparseNet(LAYERS, 'momentum', method, hyper,
+                            use_resource=None) as net:
+    rng = np.random.RandomState(1)
+    # Equal scores leave the choice of what to drop to the noise.
+    state = net.state()
+    net.load({f'{name}/weights': np.sign(state[f'{name}/weights'])
+              for name in LAYERS})
+    for _ in range(10):
+      net.step(net.random_gradients(rng))
+      state = net.state()
+      for name in LAYERS:
+        digest_so_far.update(state[f'{name}/mask'].tobytes())
+    for name in LAYERS:
+      digest_so_far.update(state[f'{name}/weights'].tobytes())
+  return digest_so_far.hexdigest()
+
+
+def main() -> None:
+  if '--disable_v2_behavior' in sys.argv:
+    tf.disable_v2_behavior()
+  digests = {method: digest(method, 0) for method in sparse_net.METHODS}
+  with tf.Graph().as_default():
+    is_resource = not hasattr(tf.get_variable('v', []), '_ref')
+  print(json.dumps({
+      'hash': hash('a'),
+      'control_flow_v2': tf.control_flow_v2_enabled(),
+      'resource_variables': is_resource,
+      'digests': digests,
+  }))
+
+
+if __name__ == '__main__':
+  main()

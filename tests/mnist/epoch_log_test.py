@@ -1,0 +1,312 @@
+"""What is reported of a training: terminal, text, TensorBoard, masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf
+from rigl.mnist import compression, epoch_log, mask_records
+
+N_BATCHES = 3
+MASKS = {
+    'layer1': np.array([[1, 0, 0], [0, 0, 0], [1, 0, 1], [0, 0, 0]]),
+    'layer2': np.array([[1, 0], [1, 1], [0, 0]]),
+    'layer3': np.array([[1, 1], [1, 1]]),
+}
+SPARSITIES = [9 / 12, 3 / 6, 0.]
+GLOBAL_SPARSITY = 12 / 22
+
+
+class Training:
+  """A graph whose losses, accuracies and masks a test sets."""
+
+  def __init__(self, folder, first_iteration=0, record_frequency=0,
+               n_epochs=4, masks=MASKS, is_dynamic=True):
+    self.folder = folder
+    scalars = {name: tf.placeholder(tf.float32, [])
+               for name in ('loss', 'accuracy', 'drop_fraction')}
+    self._scalars = scalars
+    digits = tf.placeholder(tf.float32, [None])
+    self.test_accuracy = tf.get_variable('accuracy', [], tf.float32)
+    self.masks = [
+        tf.get_variable(f'{layer}/mask', mask.shape, tf.float32,
+                        tf.constant_initializer(mask))
+        for layer, mask in masks.items()]
+    self._train_op = tf.no_op()
+    self.log = epoch_log.EpochLog(
+        epoch_log.Fetches(
+            loss=scalars['loss'], accuracy=scalars['accuracy'],
+            drop_fraction=scalars['drop_fraction'] if is_dynamic else None,
+            test_loss=tf.reduce_mean(digits),
+            test_accuracy=self.test_accuracy, test_feed={digits: [1., 2., 6.]},
+            masks=self.masks),
+        epoch_log.Schedule(
+            n_batches=N_BATCHES, n_epochs=n_epochs,
+            first_iteration=first_iteration,
+            record_frequency=record_frequency),
+        str(folder), str(folder / 'log.txt'), str(folder / 'masks.npz'))
+
+  def run(self, n_iterations, accuracies=None, masks_at=None,
+          drop_fractions=()):
+    """Iteration i (from 0) has loss i, accuracy i / 100.
+
+    Args:
+      n_iterations: iterations.
+      accuracies: test accuracies of the epochs, 0.1, 0.2, ... if not given.
+      masks_at: {iteration: mask of layer1}, set before it.
+      drop_fractions: of the iterations, 0 afterwards.
+    """
+    accuracies = accuracies or [0.1 * k for k in range(1, 9)]
+    with tf.train.MonitoredSession(hooks=[self.log]) as session:
+      raw = session._tf_sess()
+      for i in range(n_iterations):
+        if masks_at and i in masks_at:
+          self.masks[0].load(masks_at[i], raw)
+        self.test_accuracy.load(accuracies[i // N_BATCHES], raw)
+        drop = drop_fractions[i] if i < len(drop_fractions) else 0.
+        session.run(self._train_op, {
+            self._scalars['loss']: i, self._scalars['accuracy']: i / 100,
+            self._scalars['drop_fraction']: drop})
+
+  def text(self):
+    return (self.folder / 'log.txt').read_text()
+
+  def records(self):
+    return mask_records.MaskRecords.load(self.folder / 'masks.npz')
+
+
+@pytest.fixture(autouse=True)
+def fresh_graph(graph):
+  return graph
+
+
+def scalars(folder):
+  """{tag: {step: value}} of all event files; a value is there once."""
+  result = {}
+  for path in sorted(folder.glob('events.*')):
+    for event in tf.train.summary_iterator(str(path)):
+      for value in event.summary.value:
+        by_step = result.setdefault(value.tag, {})
+        assert event.step not in by_step
+        by_step[event.step] = value.simple_value
+  return result
+
+
+# --- Text --------------------------------------------------------------------
+
+
+def test_one_line_an_epoch_and_one_of_the_compressed_network(tmp_path):
+  training = Training(tmp_path)
+  training.run(7)
+  sparsities, sizes = compression.get_compressed_fc(list(MASKS.values()))
+  compressed = (
+      f'compressed {"-".join(map(str, sizes))}, sparsity '
+      f'{" ".join(f"{s:.4f}" for s in sparsities)}, '
+      f'{compression.compressed_size_bytes(list(MASKS.values()))} bytes')
+  assert training.text().splitlines() == [
+      'epoch=1 iteration=3, test loss 3.000000, test accuracy 0.100000, '
+      'sparsity 0.545455, layers 0.7500 0.5000 0.0000', compressed,
+      'epoch=2 iteration=6, test loss 3.000000, test accuracy 0.200000, '
+      'sparsity 0.545455, layers 0.7500 0.5000 0.0000', compressed]
+
+
+def test_dense_network_has_nothing_to_compress(tmp_path):
+  training = Training(tmp_path, masks={}, is_dynamic=False)
+  training.run(3)
+  assert training.text() == (
+      'epoch=1 iteration=3, test loss 3.000000, test accuracy 0.100000, '
+      'sparsity 0.000000, layers dense\n')
+
+
+def test_compressed_line_by_hand():
+  # layer1 connects the pixels 0 and 2 to the neurons 0 and 2; layer2 leads
+  # from neuron 0 to unit 0 alone, whence layer3 reaches both outputs. So 2
+  # pixels, neuron 0, unit 0 and 2 outputs stay, with 2 + 1 + 2 weights,
+  # 1 + 1 + 2 biases and a byte of bits for each layer.
+  assert epoch_log.compression_line(list(MASKS.values())) == (
+      'compressed 2-1-1-2, sparsity 0.0000 0.0000 0.0000, 39 bytes')
+
+
+# --- Terminal ----------------------------------------------------------------
+
+
+def test_progress_on_the_terminal(tmp_path, capsys):
+  Training(tmp_path).run(7)
+  lines = capsys.readouterr().out.splitlines()
+  assert len(lines) == 2
+  for number, line in enumerate(lines, 1):
+    for words in (f'epoch   {number}/4', f'loss {3. * number - 2:.4f}',
+                  'test loss 3.0000', f'test accuracy  {number}0.00%',
+                  'sparsity 0.5455', 'steps/s', 's left'):
+      assert words in line
+
+
+# --- TensorBoard -------------------------------------------------------------
+
+
+def test_summaries(tmp_path):
+  Training(tmp_path).run(6, drop_fractions=[0.3, 0., 0., 0., 0.2, 0.])
+  values = scalars(tmp_path)
+  expected = {
+      # Means over the iterations of the epoch.
+      'loss': [1., 4.], 'accuracy': [0.01, 0.04],
+      'test_loss': [3., 3.], 'test_accuracy': [0.1, 0.2],
+      # That of the last update.
+      'drop_fraction': [0.3, 0.2],
+      'global_sparsity': [GLOBAL_SPARSITY] * 2,
+      **{f'sparsity/{layer}/mask_0': [sparsity] * 2
+         for layer, sparsity in zip(MASKS, SPARSITIES)}}
+  assert set(values) == set(expected)
+  for tag, by_step in values.items():
+    assert list(by_step) == [3, 6], tag
+    np.testing.assert_allclose(
+        list(by_step.values()), expected[tag], rtol=1e-6, err_msg=tag)
+
+
+def test_drop_fraction_stays_that_of_the_last_update(tmp_path):
+  Training(tmp_path).run(6, drop_fractions=[0.3])
+  assert scalars(tmp_path)['drop_fraction'] == pytest.approx(
+      {3: 0.3, 6: 0.3})
+
+
+# --- Accuracies --------------------------------------------------------------
+
+
+def test_best_and_last_accuracy(tmp_path):
+  training = Training(tmp_path)
+  assert training.log.best_accuracy is None
+  assert training.log.last_accuracy is None
+  training.run(9, accuracies=[0.5, 0.75, 0.25])
+  assert training.log.best_accuracy == 0.75
+  assert training.log.last_accuracy == 0.25
+
+
+def test_no_accuracy_before_the_first_epoch_ends(tmp_path):
+  training = Training(tmp_path)
+  training.run(2)
+  assert training.log.last_accuracy is None
+  assert training.text() == ''
+
+
+# --- Mask records ------------------------------------------------------------
+
+
+def test_masks_are_recorded_at_the_start_and_every_so_often(tmp_path):
+  training = Training(tmp_path, record_frequency=2)
+  other = 1 - MASKS['layer1']
+  training.run(5, masks_at={2: other, 4: MASKS['layer1']})
+  training.log.save_records()
+  records = training.records()
+  assert records.iterations.tolist() == [0, 2, 4]
+  assert records.shapes == {
+      layer: mask.shape for layer, mask in MASKS.items()}
+  for index, expected in enumerate([MASKS['layer1'], MASKS['layer1'], other]):
+    np.testing.assert_array_equal(records.mask('layer1', index), expected)
+    np.testing.assert_array_equal(
+        records.mask('layer2', index), MASKS['layer2'])
+
+
+@pytest.mark.parametrize('arguments', [
+    {'record_frequency': 0}, {'record_frequency': 1, 'masks': {}}])
+def test_no_records_unless_asked_for_and_there(tmp_path, arguments):
+  training = Training(tmp_path, **arguments)
+  training.run(4)
+  assert not len(training.log._records)
+  if not arguments['record_frequency']:
+    training.log.save_records()
+    assert not (tmp_path / 'masks.npz').exists()
+
+
+def test_records_are_written_before_the_checkpoint_of_the_step(tmp_path):
+  """A kill between the two leaves too many of them, which resuming drops."""
+  training = Training(tmp_path, record_frequency=1)
+  training.run(2)
+  assert not (tmp_path / 'masks.npz').exists()
+  epoch_log.SaveRecords(lambda: training.log).before_save(None, 7)
+  assert training.records().iterations.tolist() == [0, 1, 2]
+
+
+# --- Resuming ----------------------------------------------------------------
+
+
+def resume(folder, first_iteration, **arguments):
+  with tf.Graph().as_default():
+    training = Training(folder, first_iteration, **arguments)
+    training.run(0)
+    return training
+
+
+def interrupted(folder, n_iterations=10, **arguments):
+  """Files of a training of 3 epochs and an iteration, all saved."""
+  with tf.Graph().as_default():
+    training = Training(folder, record_frequency=2)
+    training.run(n_iterations, **arguments)
+    training.log.save_records()
+  return training
+
+
+@pytest.mark.parametrize('first_iteration, n_lines, n_records', [
+    (0, 0, 1), (1, 0, 1), (3, 2, 2), (5, 2, 3), (6, 4, 4), (9, 6, 5),
+    (10, 6, 6), (11, 6, 6)])
+def test_what_will_be_done_again_is_removed(
+    tmp_path, first_iteration, n_lines, n_records):
+  former = interrupted(tmp_path)
+  lines = former.text().splitlines()
+  training = resume(tmp_path, first_iteration, record_frequency=2)
+  assert training.text().splitlines() == lines[:n_lines]
+  training.log.save_records()
+  assert training.records().iterations.tolist() == (
+      [0, 2, 4, 6, 8, 10][:n_records])
+
+
+def test_resumed_files_equal_those_of_an_uninterrupted_training(tmp_path):
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  whole.mkdir()
+  parts.mkdir()
+  accuracies = [0.3, 0.9, 0.5, 0.7]
+  former = interrupted(whole, accuracies=accuracies)
+  interrupted(parts, n_iterations=8, accuracies=accuracies)
+  with tf.Graph().as_default():
+    training = Training(parts, 7, record_frequency=2)
+    # The accuracies of the epochs that end at the iterations 9 and after.
+    training.run(3, accuracies=[0.5] * 2)
+    training.log.save_records()
+  assert training.text() == former.text()
+  assert (parts / 'masks.npz').read_bytes() == (
+      whole / 'masks.npz').read_bytes()
+  assert training.log.best_accuracy == pytest.approx(0.9)
+  assert training.log.last_accuracy == 0.5
+
+
+def test_best_accuracy_counts_only_what_is_kept(tmp_path):
+  interrupted(tmp_path, accuracies=[0.2, 0.4, 0.9, 0.9])
+  assert resume(tmp_path, 7).log.best_accuracy == pytest.approx(0.4)
+  assert resume(tmp_path, 2).log.best_accuracy is None
+
+
+@pytest.mark.parametrize('cut', [1, 20, 70, 130, 150])
+def test_half_a_line_of_a_killed_training_is_removed(tmp_path, cut):
+  text = interrupted(tmp_path).text()
+  path = tmp_path / 'log.txt'
+  path.write_text(text[:-cut])
+  # The checkpoint is older than the lines of epoch 3.
+  training = resume(tmp_path, 8)
+  assert training.text() == ''.join(text.splitlines(True)[:4])
+
+
+def test_no_temporary_files_stay(tmp_path):
+  interrupted(tmp_path)
+  resume(tmp_path, 4)
+  assert not [path for path in tmp_path.iterdir()
+              if not path.name.startswith(('log.txt', 'masks', 'events'))
+              or path.name.endswith('.tmp')]
+
+
+def test_progress_of_a_resumed_training(tmp_path, capsys):
+  interrupted(tmp_path)
+  capsys.readouterr()
+  with tf.Graph().as_default():
+    Training(tmp_path, 6).run(3)
+  (line,) = capsys.readouterr().out.splitlines()
+  assert 'epoch   3/4' in line

@@ -1,0 +1,508 @@
+"""The MNIST script: flags, methods, files, what it leaves and what it takes.
+
+How it resumes and which mistakes it refuses is in the files beside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import math
+import re
+import xml.etree.ElementTree
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf
+from rigl.core import distributions
+from rigl.mnist import compression, mask_records, mnist_data, mnist_train_eval
+from rigl.training import gin_configs, methods, script, sparse_flags
+from rigl.training.config import SparsityConfig
+from tests import tiny_mnist
+
+# floor(sparsity * size) zeros at the script's default flags.
+N_ONES = {'layer1': 4704, 'layer2': 3540, 'layer3': 1000}
+N_EPOCHS = 2
+N_ITERATIONS = N_EPOCHS * tiny_mnist.N_BATCHES
+RECORD_FREQUENCY = 5
+
+MASKED = [name for name, method in methods.METHODS.items()
+          if method.uses_masks]
+DYNAMIC = [name for name, method in methods.METHODS.items()
+           if method.is_dynamic]
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  return tiny_mnist.write_idx_files(tmp_path_factory.mktemp('mnist'))
+
+
+@pytest.fixture(scope='module')
+def trained(data, tmp_path_factory):
+  """fn(method) -> folder of a training of two epochs; each is trained once."""
+
+  @functools.lru_cache(maxsize=None)
+  def train(method):
+    folder = tmp_path_factory.mktemp('runs') / method
+    tiny_mnist.train(tiny_mnist.arguments(
+        data, folder, training_method=method, num_epochs=N_EPOCHS,
+        mask_record_frequency=RECORD_FREQUENCY))
+    return folder
+
+  return train
+
+
+def masks_of(values):
+  return {layer: values[f'{layer}/mask'] for layer in tiny_mnist.SIZES}
+
+
+# --- Flags -------------------------------------------------------------------
+
+
+def test_flags_are_those_of_the_reference_data(goldens, monkeypatch, capsys):
+  monkeypatch.setattr('sys.argv', ['mnist_train_eval.py', '--helpxml'])
+  sparse_flags.set_script_defaults(mnist_train_eval.SCRIPT_DEFAULTS)
+  with pytest.raises(SystemExit):
+    script.run(mnist_train_eval.main)
+  found = {
+      flag.findtext('name'): flag for flag in xml.etree.ElementTree.fromstring(
+          capsys.readouterr().out).iter('flag')}
+  for golden in goldens('flags_mnist_train_eval')['flags']:
+    flag = found[golden['name']]
+    assert flag.findtext('type') == golden['type'], golden
+    default = str(golden['default'])
+    if golden['type'] == 'bool':
+      default = default.lower()
+    assert flag.findtext('default') == default, golden
+    assert len(flag.findtext('meaning')) > 5, golden
+  assert [value.text for value in found['training_method'].iter(
+      'enum_value')] == list(methods.METHODS)
+
+
+def test_flags_are_the_script_s_own_in_its_help(goldens):
+  own = {flag.name for flag in tiny_mnist.FLAGS.get_key_flags_for_module(
+      mnist_train_eval)}
+  assert own >= {
+      flag['name'] for flag in goldens('flags_mnist_train_eval')['flags']}
+
+
+def test_flags_reach_the_configs():
+  with tiny_mnist.parsed_flags([
+      '--batch_size=7', '--learning_rate=0.5', '--momentum=0.25',
+      '--nouse_nesterov', '--num_epochs=9', '--lr_drop_epoch=4',
+      '--optimizer=adam', '--l2_scale=0.125', '--sparsity_scale=0.75',
+      '--prune_begin_step=3', '--prune_end_step=8', '--seed=6',
+      '--training_method=set', '--end_sparsity=0.9']):
+    sparsity, config = mnist_train_eval.configs_from_flags()
+  assert config == mnist_train_eval.MnistConfig(
+      batch_size=7, learning_rate=0.5, momentum=0.25, use_nesterov=False,
+      num_epochs=9, lr_drop_epoch=4, optimizer='adam', l2_scale=0.125,
+      network_type='fc', sparsity_scale=0.75)
+  assert sparsity == SparsityConfig(
+      training_method='set', end_sparsity=0.9, pruning_begin_step=3,
+      pruning_end_step=8, seed=6, drop_fraction_anneal='cosine',
+      maskupdate_end_step=50000)
+
+
+# --- Learning rate -----------------------------------------------------------
+
+
+@pytest.mark.parametrize('index', range(5))
+def test_learning_rates_are_those_of_the_reference_data(goldens, index):
+  case = goldens('lr_schedules')['mnist_train_eval']['cases'][index]
+  with tiny_mnist.parsed_flags(case['flags']):
+    sparsity, config = mnist_train_eval.configs_from_flags()
+  with tf.Graph().as_default(), tf.Session() as session:
+    step = tf.placeholder(tf.int64, [])
+    rate = tf.identity(config.learning_rate_at(
+        step, not sparsity.method.uses_masks,
+        case['train_images'] // config.batch_size))
+    rates = [session.run(rate, {step: s}) for s in case['steps']]
+  np.testing.assert_array_equal(
+      rates, np.array(case['learning_rate'], np.float32))
+
+
+def test_all_learning_rates_of_the_reference_data_are_tested(goldens):
+  assert len(goldens('lr_schedules')['mnist_train_eval']['cases']) == 5
+
+
+# --- Initial masks -----------------------------------------------------------
+
+
+@pytest.mark.parametrize('index', range(3))
+def test_initial_masks_are_those_of_the_reference_data(
+    goldens, data, tmp_path, index):
+  run = goldens('mnist_initial_masks')['runs'][index]
+  tiny_mnist.train([
+      f'--mnist={data}', f'--save_path={tmp_path}', '--num_epochs=0',
+      # Masks do not depend on the method; a static one starts soonest.
+      f'--training_method={"scratch" if index else "rigl"}',
+      f'--seed={run["seed"]}'])
+  values = tiny_mnist.checkpoint_values(tmp_path)
+  assert values['global_step'] == 0
+  for layer, mask in masks_of(values).items():
+    golden = run['masks'][layer]
+    assert np.count_nonzero(mask) == golden['n_ones'] == N_ONES[layer]
+    digest = hashlib.sha256(mask.astype(np.uint8).tobytes()).hexdigest()
+    assert digest == golden['sha256_of_uint8_bytes_C_order']
+
+
+# --- Variables ---------------------------------------------------------------
+
+
+def expected_variables(goldens, method):
+  """{name: (shape, dtype)} of a checkpoint with the default optimizer."""
+  golden = goldens('variables_mnist_fc')
+  rows = golden['variables']
+  if not methods.METHODS[method].uses_masks:
+    rows = golden['baseline_variables']
+  rows = rows + golden['extra_variables_per_training_method'].get(
+      method, {'extra': []})['extra']
+  expected = {}
+  for row in rows:
+    # The name of an operation there; named after its layer here.
+    name = re.sub(r'^gradients.*/(layer\d)/.*/ExponentialMovingAverage$',
+                  r'\1/dense_gradient_ema', row['name'])
+    expected[name] = (tuple(row['shape']), row['dtype'])
+  return expected
+
+
+@pytest.mark.parametrize('method', methods.METHODS)
+def test_checkpoint_has_the_variables_of_the_reference_data(
+    method, trained, goldens):
+  values = tiny_mnist.checkpoint_values(trained(method))
+  assert {name: (value.shape, value.dtype.name)
+          for name, value in values.items()} == expected_variables(
+              goldens, method)
+
+
+def graph_variables(data, tmp_path, **values):
+  """Names of the training graph's variables, in the order of creation."""
+  mnist = mnist_data.load_mnist(data)
+  with tiny_mnist.parsed_flags(
+      tiny_mnist.arguments(data, tmp_path, **values)):
+    sparsity, config = mnist_train_eval.configs_from_flags()
+  training = mnist_train_eval.Training(
+      sparsity, config, mnist_train_eval.epoch_log.Schedule(10, 2, 0, 0),
+      mnist_train_eval.mnist_input.flat_pixels(mnist.test_images),
+      mnist.test_labels, str(tmp_path), 'run')
+  with tf.Graph().as_default():
+    mnist_train_eval.make_model_fn(training, [])(
+        tf.zeros([20, 784]), tf.zeros([20], tf.int32), 'train', {})
+    return [v.op.name for v in tf.global_variables()]
+
+
+@pytest.mark.parametrize('optimizer', ['adam', 'sgd'])
+def test_other_optimizers_have_the_variables_of_the_reference_data(
+    optimizer, data, tmp_path, goldens):
+  golden = goldens('variables_mnist_fc')
+  names = graph_variables(
+      data, tmp_path, training_method='rigl', optimizer=optimizer)
+  model = [row['name'] for row in golden['variables'][:13]]
+  assert model[-1] == 'global_step'
+  assert names[:13] == model
+  assert set(names[13:]) == {
+      row['name'] for row in golden[
+          f'rigl_with_optimizer_{optimizer}_non_model_variables']}
+  assert len(names) == len(set(names))
+
+
+# --- Masks over a training ---------------------------------------------------
+
+
+@pytest.mark.parametrize('method', MASKED)
+def test_masks_keep_their_count(method, trained):
+  folder, row = trained(method), methods.METHODS[method]
+  values = tiny_mnist.checkpoint_values(folder)
+  records = mask_records.MaskRecords.load(tiny_mnist.records_file(folder))
+  assert records.iterations.tolist() == list(
+      range(0, N_ITERATIONS + 1, RECORD_FREQUENCY))
+  assert records.shapes == tiny_mnist.SIZES
+  for layer, mask in masks_of(values).items():
+    assert set(np.unique(mask)) <= {0., 1.}
+    np.testing.assert_array_equal(records.mask(layer, -1), mask)
+    counts = [int(np.count_nonzero(records.mask(layer, index)))
+              for index in range(len(records))]
+    if row.inits_masks:
+      assert counts == [N_ONES[layer]] * len(counts)
+    elif row.prunes_gradually:
+      n = mask.size
+      target = {'layer1': .98, 'layer2': .98 * .9, 'layer3': 0.}[layer]
+      # Updates at the steps 3, 6, ..., 15; the schedule spans 2 ... 15.
+      fractions = [1 - (1 - (t - 2) / 13)**3 for t in (2, 3, 9, 15, 15)]
+      np.testing.assert_allclose(
+          counts, [n * (1 - target * f) for f in fractions], atol=2)
+    else:
+      assert counts == [mask.size] + [N_ONES[layer]] * (len(counts) - 1)
+
+
+@pytest.mark.parametrize('method', MASKED)
+def test_masks_move_if_the_method_moves_them(method, trained):
+  records = mask_records.MaskRecords.load(
+      tiny_mnist.records_file(trained(method)))
+  moves = [bool((records.mask('layer1', index) !=
+                 records.mask('layer1', index + 1)).any())
+           for index in range(len(records) - 1)]
+  if method in ('scratch', 'static'):
+    assert not any(moves)
+  elif method == 'snip':
+    assert moves == [True, False, False, False]
+  else:
+    assert any(moves[:3])
+
+
+@pytest.mark.parametrize('method', methods.METHODS)
+def test_every_iteration_trains_but_those_that_set_masks(method, trained):
+  values = tiny_mnist.checkpoint_values(trained(method))
+  # RigL moves masks at the steps 0, 3, ..., 12; 15 + 5 iterations are 20.
+  spent = {'rigl': 5, 'snip': 1}.get(method, 0)
+  assert values['global_step'] == N_ITERATIONS - spent
+  if method in DYNAMIC:
+    # The others compare the step after the gradient: 1, 4, ..., 19.
+    assert values['last_mask_update_step'] == {'rigl': 12}.get(method, 19)
+
+
+@pytest.mark.parametrize('method', methods.METHODS)
+def test_weights_are_trained(method, trained):
+  folder = trained(method)
+  reader = tf.train.load_checkpoint(str(folder / 'model.ckpt-0'))
+  values = tiny_mnist.checkpoint_values(folder)
+  name = 'weights' if methods.METHODS[method].uses_masks else 'kernel'
+  for layer in tiny_mnist.SIZES:
+    before, after = reader.get_tensor(f'{layer}/{name}'), values[
+        f'{layer}/{name}']
+    assert np.isfinite(after).all()
+    assert (before != after).mean() > 0.9  # The penalty moves all of them.
+
+
+# --- Files -------------------------------------------------------------------
+
+
+def epochs_of(folder):
+  """The lines of the text file, as [(fields, compressed line or None)]."""
+  result = []
+  for line in tiny_mnist.text_file(folder).read_text().splitlines():
+    match = re.fullmatch(
+        r'epoch=(?P<epoch>\d+) iteration=(?P<iteration>\d+), '
+        r'test loss (?P<loss>\d+\.\d{6}), '
+        r'test accuracy (?P<accuracy>[01]\.\d{6}), '
+        r'sparsity (?P<sparsity>0\.\d{6}), layers (?P<layers>.*)', line)
+    if match:
+      result.append([match.groupdict(), None])
+    else:
+      assert re.fullmatch(
+          r'compressed \d+-\d+-\d+-10, sparsity( \d\.\d{4}){3}, \d+ bytes',
+          line)
+      result[-1][1] = line
+  return result
+
+
+@pytest.mark.parametrize('method', methods.METHODS)
+def test_text_file(method, trained):
+  folder = trained(method)
+  epochs = epochs_of(folder)
+  assert [(fields['epoch'], fields['iteration'])
+          for fields, _ in epochs] == [('1', '10'), ('2', '20')]
+  fields, compressed = epochs[-1]
+  if method not in MASKED:
+    assert fields['layers'] == 'dense' and compressed is None
+    assert float(fields['sparsity']) == 0.
+    return
+  masks = list(masks_of(tiny_mnist.checkpoint_values(folder)).values())
+  assert [float(s) for s in fields['layers'].split()] == pytest.approx(
+      [1 - mask.mean() for mask in masks], abs=1e-4)
+  n_ones = sum(map(np.count_nonzero, masks))
+  assert float(fields['sparsity']) == pytest.approx(
+      1 - n_ones / sum(mask.size for mask in masks), abs=1e-6)
+  sparsities, sizes = compression.get_compressed_fc(masks)
+  assert compressed == (
+      f'compressed {"-".join(map(str, sizes))}, sparsity '
+      f'{" ".join(f"{s:.4f}" for s in sparsities)}, '
+      f'{compression.compressed_size_bytes(masks)} bytes')
+
+
+def numpy_test(folder, method):
+  """(loss, accuracy) of the test digits by the final checkpoint."""
+  values = tiny_mnist.checkpoint_values(folder)
+  names = ('weights', 'biases') if method in MASKED else ('kernel', 'bias')
+  digits = tiny_mnist.digits()
+  x = digits['t10k-images-idx3-ubyte'].reshape(-1, 784) / 255.
+  labels = digits['t10k-labels-idx1-ubyte']
+  for layer in tiny_mnist.SIZES:
+    x = x @ (values[f'{layer}/{names[0]}'] * values.get(
+        f'{layer}/mask', 1.)) + values[f'{layer}/{names[1]}']
+    x = x if layer == 'layer3' else np.maximum(x, 0.)
+  log_z = np.log(np.exp(x - x.max(1, keepdims=True)).sum(1)) + x.max(1)
+  loss = np.mean(log_z - x[np.arange(len(x)), labels])
+  return loss, np.mean(x.argmax(1) == labels)
+
+
+@pytest.mark.parametrize('method', methods.METHODS)
+def test_reported_test_is_that_of_the_saved_network(method, trained):
+  folder = trained(method)
+  fields, _ = epochs_of(folder)[-1]
+  loss, accuracy = numpy_test(folder, method)
+  assert float(fields['loss']) == pytest.approx(loss, rel=1e-4)
+  assert float(fields['accuracy']) == pytest.approx(accuracy, abs=0.0101)
+
+
+def summaries(folder):
+  """[(tag, step, value)] of all event files."""
+  return [(value.tag, event.step, value.simple_value)
+          for path in sorted(folder.glob('events.*'))
+          for event in tf.train.summary_iterator(str(path))
+          for value in event.summary.value]
+
+
+@pytest.mark.parametrize('method', ['rigl', 'snip', 'baseline'])
+def test_tensorboard_tags(method, trained):
+  folder = trained(method)
+  found = summaries(folder)
+  # The first two are those of the reference data, as are the layers'.
+  tags = {'test_accuracy', 'global_sparsity', 'test_loss', 'loss', 'accuracy',
+          'drop_fraction'}
+  if method in MASKED:
+    tags |= {f'sparsity/{layer}/mask_0' for layer in tiny_mnist.SIZES}
+  assert {tag for tag, _, _ in found} == tags
+  for tag in tags:
+    steps = [step for t, step, _ in found if t == tag]
+    assert steps == [10, 20], tag
+  for fields, _ in epochs_of(folder):
+    for tag, name in (('test_accuracy', 'accuracy'), ('test_loss', 'loss'),
+                      ('global_sparsity', 'sparsity')):
+      ((_, _, value),) = [row for row in found if row[:2] == (
+          tag, int(fields['iteration']))]
+      assert float(fields[name]) == pytest.approx(value, abs=1e-6)
+
+
+def test_drop_fraction_in_tensorboard(trained):
+  """That of the last update: a cosine over 50,000 steps has hardly fallen."""
+  values = [value for tag, _, value in summaries(trained('rigl'))
+            if tag == 'drop_fraction']
+  expected = [0.3 * 0.5 * (1 + math.cos(math.pi * step / 50000))
+              for step in (6, 12)]
+  assert values == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize('method', ['rigl', 'baseline'])
+def test_files_left_in_the_save_path(method, trained):
+  names = sorted(path.name for path in trained(method).iterdir())
+  stem = tiny_mnist.text_file(trained(method)).name[:-len('.txt')]
+  expected = [
+      r'checkpoint', r'config\.gin', r'events\.out\.tfevents\..*',
+      r'graph\.pbtxt', r'model\.ckpt-\d+\.(index|meta|data-.*)',
+      re.escape(stem) + r'(\.txt|_masks\.npz)']
+  assert not [name for name in names
+              if not any(re.fullmatch(e, name) for e in expected)]
+  for part in (method, 'momentum', 'lr0.2', 'epochs2', 'seed0'):
+    assert part in stem.split('_')
+
+
+@pytest.mark.parametrize('method', methods.METHODS)
+def test_written_config_starts_the_same_training(method, trained, data):
+  path = trained(method) / gin_configs.CONFIG_FILE
+  with tiny_mnist.parsed_flags(tiny_mnist.arguments(
+      data, None, training_method=method)):
+    expected = mnist_train_eval.configs_from_flags()
+  with tiny_mnist.parsed_flags([f'--gin_config={path}']):
+    assert mnist_train_eval.configs_from_flags() == expected
+
+
+def test_command_line_over_the_written_config(trained):
+  path = trained('rigl') / gin_configs.CONFIG_FILE
+  with tiny_mnist.parsed_flags([
+      f'--gin_config={path}', '--gin_bindings=MnistConfig.batch_size = 50',
+      '--gin_bindings=MnistConfig.momentum = 0.5', '--momentum=0.25',
+      '--prune_end_step=77']):
+    sparsity, config = mnist_train_eval.configs_from_flags()
+  assert sparsity.training_method == 'rigl'
+  assert (config.batch_size, config.momentum, config.num_epochs) == (
+      50, 0.25, N_EPOCHS)
+  assert (sparsity.pruning_begin_step, sparsity.pruning_end_step) == (2, 77)
+
+
+def test_no_model_is_saved_unless_wanted(data, tmp_path):
+  tiny_mnist.train(tiny_mnist.arguments(
+      data, tmp_path, training_method='scratch', save_model=False,
+      mask_record_frequency=10))
+  assert not list(tmp_path.glob('model.ckpt*'))
+  assert len(epochs_of(tmp_path)) == 2
+  records = mask_records.MaskRecords.load(tiny_mnist.records_file(tmp_path))
+  assert records.iterations.tolist() == [0, 10, 20]
+
+
+# --- Sparsity of the layers --------------------------------------------------
+
+
+@pytest.mark.parametrize('distribution', ['erdos_renyi', 'erdos_renyi_kernel'])
+def test_last_layer_is_dense_and_the_second_scaled(
+    distribution, data, tmp_path):
+  tiny_mnist.train(tiny_mnist.arguments(
+      data, tmp_path, training_method='scratch', num_epochs=0,
+      mask_init_method=distribution, end_sparsity=0.9, sparsity_scale=0.5))
+  masks = masks_of(tiny_mnist.checkpoint_values(tmp_path))
+  expected = distributions.get_sparsities(
+      tiny_mnist.SIZES, distribution, 0.9, {'layer2': 0.45, 'layer3': 0.})
+  assert expected['layer2'] == 0.45 and expected['layer3'] == 0.
+  for layer, mask in masks.items():
+    assert mask.size - np.count_nonzero(mask) == distributions.get_n_zeros(
+        mask.size, expected[layer])
+
+
+@pytest.mark.parametrize('method', [
+    name for name, row in methods.METHODS.items()
+    if row.uses_masks and not row.inits_masks])
+def test_methods_that_make_their_masks_can_make_them_dense(
+    method, data, tmp_path):
+  """These also need the sparsity when the graph is built."""
+  graph_variables(data, tmp_path, training_method=method, end_sparsity=0.)
+
+
+# --- RigL+ -------------------------------------------------------------------
+
+
+def test_input_mask_restricts_the_pixels(trained, data, tmp_path):
+  former = trained('rigl')
+  mask = tiny_mnist.checkpoint_values(former)['layer1/mask']
+  kept = mask.any(axis=1)
+  assert 0 < kept.sum() < 784
+  prefix = tf.train.latest_checkpoint(str(former))
+  for path in (str(former), prefix):
+    np.testing.assert_array_equal(mnist_train_eval._kept_pixels(path), kept)
+  tiny_mnist.train(tiny_mnist.arguments(
+      data, tmp_path, training_method='scratch', input_mask_path=former))
+  values = tiny_mnist.checkpoint_values(tmp_path)
+  assert values['layer1/weights'].shape == (kept.sum(), 300)
+  assert values['layer2/weights'].shape == (300, 100)
+  # And its own checkpoint is no mask of all pixels.
+  with pytest.raises(ValueError, match='layer1/mask is') as error:
+    mnist_train_eval._kept_pixels(str(tmp_path))
+  assert str(tmp_path) in str(error.value)
+
+
+@contextlib.contextmanager
+def assert_names(*words):
+  with pytest.raises(ValueError) as error:
+    yield
+  for word in words:
+    assert word in str(error.value)
+
+
+def test_input_mask_of_a_wrong_checkpoint(trained, tmp_path):
+  with assert_names('layer1/mask is missing', str(trained('baseline'))):
+    mnist_train_eval._kept_pixels(str(trained('baseline')))
+  with assert_names('No checkpoint', str(tmp_path)):
+    mnist_train_eval._kept_pixels(str(tmp_path))
+
+
+def test_no_input_mask():
+  assert mnist_train_eval._kept_pixels('') is None
+
+
+# --- Names of the 2020 script ------------------------------------------------
+
+
+def test_names_of_2020():
+  assert mnist_train_eval.get_compressed_fc is compression.get_compressed_fc

@@ -1,0 +1,161 @@
+"""Tests of rigl.model_pruning.mask_collections."""
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf
+from rigl.model_pruning import mask_collections
+
+GETTERS = {
+    'masks': mask_collections.get_masks,
+    'masked_weights': mask_collections.get_masked_weights,
+    'thresholds': mask_collections.get_thresholds,
+    'kernel': mask_collections.get_weights,
+}
+
+
+@pytest.fixture(autouse=True)
+def _new_graph():
+  with tf.Graph().as_default():
+    yield
+
+
+def _layer(scope, shape=(2, 3), dtype=tf.float32, mask_dtype=None, reuse=None):
+  with tf.variable_scope(scope, reuse=reuse):
+    weights = tf.get_variable('weights', shape, dtype)
+    mask = tf.get_variable('mask', shape, mask_dtype or dtype,
+                           tf.ones_initializer(), trainable=False)
+    threshold = tf.get_variable('threshold', [], trainable=False)
+  return weights, mask, threshold, mask_collections.apply_mask(
+      weights, mask, threshold)
+
+
+def test_nothing_is_registered_in_a_new_graph():
+  assert all(getter() == [] for getter in GETTERS.values())
+  assert mask_collections.masked_triples() == []
+  assert mask_collections.get_weight_sparsity() == []
+
+
+def test_getters_return_what_was_registered_in_order():
+  layers = [_layer(scope) for scope in ('b', 'a', 'net/c')]
+  weights, masks, thresholds, masked = zip(*layers)
+  assert mask_collections.get_weights() == list(weights)
+  assert mask_collections.get_masks() == list(masks)
+  assert mask_collections.get_thresholds() == list(thresholds)
+  assert mask_collections.get_masked_weights() == list(masked)
+
+
+def test_collections_have_the_names_users_know():
+  _layer('a')
+  for name, getter in GETTERS.items():
+    assert len(getter()) == 1
+    assert all(x is y for x, y in zip(tf.get_collection(name), getter()))
+
+
+def test_names_of_masked_weights():
+  *_, plain = _layer('a')
+  with tf.name_scope('train'):
+    *_, scoped = _layer('net/b')
+  assert plain.op.name == 'a/weights/masked_weight'
+  assert scoped.op.name == 'net/b/weights/masked_weight'
+
+
+@pytest.mark.parametrize('dtype', [tf.float32, tf.bfloat16, tf.float64])
+@pytest.mark.parametrize('mask_dtype', [tf.float32, tf.bfloat16, tf.int32])
+def test_masked_weights_are_the_product_in_the_weights_type(dtype, mask_dtype):
+  weights, mask, _, masked = _layer('a', dtype=dtype, mask_dtype=mask_dtype)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    mask.load([[1, 0, 1], [0, 0, 1]], session)
+    weights.load([[1., 2., -3.], [4., 5., -6.]], session)
+    got = session.run(masked)
+  assert got.dtype == dtype.as_numpy_dtype
+  np.testing.assert_array_equal(
+      got.astype(float), [[1., 0., -3.], [0., 0., -6.]])
+
+
+def test_triples_belong_together():
+  layers = [_layer(scope) for scope in ('b', 'a', 'a/b', 'weights')]
+  triples = mask_collections.masked_triples()
+  assert len(triples) == 4
+  for triple, (weights, mask, _, masked) in zip(triples, layers):
+    assert triple.weights is weights
+    assert triple.mask is mask
+    assert triple.masked_weights is masked
+
+
+def test_triples_are_paired_by_scope_and_not_by_position():
+  layers = {scope: _layer(scope) for scope in ('a', 'b', 'c')}
+  tf.get_collection_ref('masks').reverse()
+  tf.get_collection_ref('kernel').append(
+      tf.get_collection_ref('kernel').pop(0))
+  triples = mask_collections.masked_triples()
+  assert [t.mask.op.name for t in triples] == ['c/mask', 'b/mask', 'a/mask']
+  for triple in triples:
+    weights, mask, _, masked = layers[triple.mask.op.name[0]]
+    assert triple.weights is weights
+    assert triple.mask is mask
+    assert triple.masked_weights is masked
+
+
+def test_reuse_registers_nothing_twice():
+  """The triple keeps the masked weights of the first, the training network."""
+  first = [_layer(scope) for scope in ('a', 'b')]
+  second = [_layer(scope, reuse=True) for scope in ('a', 'b')]
+  assert all(len(getter()) == 2 for getter in GETTERS.values())
+  for triple, one, two in zip(mask_collections.masked_triples(), first, second):
+    assert two[0] is one[0] and two[1] is one[1]
+    assert two[3] is not one[3]
+    assert triple.masked_weights is one[3]
+
+
+def test_entries_that_others_doubled_are_ignored():
+  """As a library does that appends to the collections on every call."""
+  layers = [_layer(scope) for scope in ('a', 'b')]
+  for scope in ('a', 'b'):
+    weights, mask, _, masked = _layer(scope, reuse=True)
+    tf.add_to_collection('masks', mask)
+    tf.add_to_collection('kernel', weights)
+    tf.add_to_collection('masked_weights', masked)
+  triples = mask_collections.masked_triples()
+  assert [t.masked_weights for t in triples] == [layer[3] for layer in layers]
+
+
+def test_a_mask_without_weights_is_an_error_with_its_name():
+  _layer('a')
+  with tf.variable_scope('lonely'):
+    tf.add_to_collection('masks', tf.get_variable('mask', [2]))
+  with pytest.raises(ValueError, match=r"lonely/mask:0.*'a'"):
+    mask_collections.masked_triples()
+
+
+def test_weights_without_masked_weights_are_an_error_with_the_masks_name():
+  _layer('a')
+  with tf.variable_scope('lonely'):
+    tf.add_to_collection('masks', tf.get_variable('mask', [2]))
+    tf.add_to_collection('kernel', tf.get_variable('weights', [2]))
+  with pytest.raises(ValueError, match='lonely/mask:0'):
+    mask_collections.masked_triples()
+
+
+def test_graphs_do_not_share_a_registry():
+  _layer('a')
+  with tf.Graph().as_default():
+    assert mask_collections.get_masks() == []
+    _layer('b')
+    assert len(mask_collections.masked_triples()) == 1
+  assert mask_collections.get_masks()[0].op.name == 'a/mask'
+
+
+def test_weight_sparsity_by_hand():
+  _, first, *_ = _layer('a', (2, 5))
+  _, second, *_ = _layer('b', (3,), tf.bfloat16)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    first.load([[1, 0, 0, 0, 0], [0, 0, 0, 0, 1]], session)
+    sparsities = session.run(mask_collections.get_weight_sparsity())
+    second.load([0, 0, 0], session)
+    np.testing.assert_allclose(sparsities, [.8, 0.], rtol=1e-6)
+    np.testing.assert_allclose(
+        session.run(mask_collections.get_weight_sparsity()), [.8, 1.],
+        rtol=1e-6)

@@ -1,0 +1,337 @@
+"""Tests of rigl.model_pruning.pruning, gradual magnitude pruning."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf
+from rigl.model_pruning import layers, mask_collections, pruning
+
+GOLDENS = pathlib.Path(__file__).parents[1] / 'goldens'
+SMALL_LAYER = json.loads(
+    (GOLDENS / 'gradual_pruning.json').read_text())['small_layer']
+WEIGHTS = np.asarray(SMALL_LAYER['weights'], np.float32)
+PARSE = pruning.get_pruning_hparams().parse
+
+
+@pytest.fixture(autouse=True)
+def _new_graph():
+  with tf.Graph().as_default():
+    yield
+
+
+def _layer(scope, weights=WEIGHTS, dtype=tf.float32, mask_dtype=None):
+  weights = np.asarray(weights, dtype.as_numpy_dtype)
+  with tf.variable_scope(scope):
+    mask_collections.apply_mask(
+        tf.get_variable('weights', initializer=weights),
+        tf.get_variable('mask', weights.shape, mask_dtype or dtype,
+                        tf.ones_initializer(), trainable=False),
+        tf.get_variable('threshold', [], dtype, tf.zeros_initializer(),
+                        trainable=False))
+
+
+class _Run:
+  """A session that sets the global step and runs the conditional update."""
+
+  def __init__(self, hparams):
+    self.step = tf.train.get_or_create_global_step()
+    self.pruning = pruning.Pruning(hparams, self.step)
+    self._update = self.pruning.conditional_mask_update_op()
+    self.session = tf.Session()
+    self.session.run(tf.global_variables_initializer())
+
+  def at(self, step):
+    self.step.load(step, self.session)
+    self.session.run(self._update)
+
+  def value(self, name):
+    return self.session.run(
+        next(v for v in tf.global_variables() if v.op.name == name))
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.session.close()
+
+
+@pytest.mark.parametrize('case', SMALL_LAYER['cases'])
+def test_a_small_layer_is_pruned_as_by_the_reference(case):
+  hparams = PARSE(
+      'begin_pruning_step=2,end_pruning_step=12,target_sparsity=0.8,'
+      'pruning_frequency=3,sparsity_function_begin_step=2,'
+      'sparsity_function_end_step=12,'
+      f'threshold_decay={case["threshold_decay"]},'
+      f'weight_sparsity_map=[{",".join(case["weight_sparsity_map"])}]')
+  _layer('l')
+  with _Run(hparams) as run:
+    for values in case['rows']:
+      row = dict(zip(case['columns'], values))
+      run.at(row['global_step'])
+      np.testing.assert_allclose(
+          run.session.run(run.pruning.sparsity), row['sparsity'], rtol=1e-5,
+          atol=1e-7)
+      assert run.value('l/mask').sum() == row['n_ones'], row
+      np.testing.assert_allclose(
+          run.value('l/threshold'), row['threshold'], rtol=1e-6)
+      assert (run.value('model_pruning/last_mask_update_step') ==
+              row['last_mask_update_step'])
+    np.testing.assert_array_equal(run.value('l/mask'), case['final_mask'])
+    np.testing.assert_array_equal(run.value('l/weights'), WEIGHTS)
+
+
+SCHEDULE = ('begin_pruning_step=0,pruning_frequency=2,target_sparsity=0.5,'
+            'sparsity_function_end_step=4,sparsity_function_exponent=1')
+
+
+def test_counts_by_hand():
+  """10 weights: linear to 50 %, so 25 % at step 2, and for ever on."""
+  _layer('l', np.arange(1., 11.))
+  with _Run(PARSE(SCHEDULE)) as run:
+    counts = []
+    for step in range(8):
+      run.at(step)
+      counts.append(int(run.value('l/mask').sum()))
+    # 7.5 of 10 weights rounds to the even 8.
+    assert counts == [10, 10, 8, 8, 5, 5, 5, 5]
+    np.testing.assert_array_equal(run.value('l/mask'), [0] * 5 + [1] * 5)
+    assert run.value('l/threshold') == 6.
+    # Weights that have grown meanwhile come back at the next update.
+    with tf.variable_scope('', reuse=True):
+      tf.get_variable('l/weights').load(
+          np.arange(10., 0., -1.).astype('f'), run.session)
+    run.at(9)
+    np.testing.assert_array_equal(run.value('l/mask'), [1] * 5 + [0] * 5)
+
+
+def test_masks_rest_after_the_end():
+  _layer('l', np.arange(1., 11.))
+  with _Run(PARSE(SCHEDULE + ',end_pruning_step=3')) as run:
+    for step in range(8):
+      run.at(step)
+    assert run.value('l/mask').sum() == 8
+    assert run.value('model_pruning/last_mask_update_step') == 2
+
+
+def test_magnitude_decides_and_the_sign_does_not():
+  _layer('l', [-4., 3., -2., 1.])
+  with _Run(PARSE(SCHEDULE)) as run:
+    run.at(4)
+    assert run.value('l/mask').tolist() == [1., 1., 0., 0.]
+
+
+def test_one_weight_is_always_left():
+  _layer('l', [3., 1., 2.])
+  with _Run(PARSE(SCHEDULE.replace('0.5', '0.99'))) as run:
+    run.at(4)
+    assert run.value('l/mask').tolist() == [1., 0., 0.]
+
+
+@pytest.mark.parametrize('dtype', [tf.float32, tf.bfloat16, tf.float64])
+@pytest.mark.parametrize('mask_dtype', [tf.float32, tf.bfloat16])
+def test_masks_and_thresholds_keep_their_types(dtype, mask_dtype):
+  _layer('l', [-4., 3., -2., 1.], dtype, mask_dtype)
+  with _Run(PARSE(SCHEDULE)) as run:
+    run.at(4)
+    mask, threshold = run.value('l/mask'), run.value('l/threshold')
+  assert mask.dtype == mask_dtype.as_numpy_dtype
+  assert threshold.dtype == dtype.as_numpy_dtype
+  assert mask.astype(int).tolist() == [1, 1, 0, 0]
+  assert float(threshold) == 3.
+
+
+def test_the_map_scales_the_schedule_of_the_layers_it_finds():
+  """As the MNIST script: layer2 at 0.9 of the target, layer3 dense."""
+  for i in (1, 2, 3):
+    _layer(f'layer{i}', np.arange(1., 101.))
+  with _Run(PARSE(SCHEDULE + ',weight_sparsity_map=[layer2:0.45,layer3:0]')
+           ) as run:
+    run.at(2)
+    assert [run.value(f'layer{i}/mask').sum() for i in (1, 2, 3)] == [
+        75, 78, 100]
+    run.at(4)
+    assert [run.value(f'layer{i}/mask').sum() for i in (1, 2, 3)] == [
+        50, 55, 100]
+    assert run.session.run(run.pruning.sparsity) == .5
+
+
+def test_keys_of_the_map_are_regular_expressions():
+  for scope in ('block1/conv', 'block2/conv', 'head'):
+    _layer(scope, np.arange(1., 11.))
+  with _Run(PARSE(SCHEDULE + ',weight_sparsity_map=[block./conv/w:0.2]')
+           ) as run:
+    run.at(4)
+    assert [run.value(f'{scope}/mask').sum() for scope in (
+        'block1/conv', 'block2/conv', 'head')] == [8, 8, 5]
+
+
+def test_two_entries_for_one_layer_are_an_error():
+  _layer('block1/conv')
+  hparams = PARSE(SCHEDULE + ',weight_sparsity_map=[block:0.2,conv:0.3]')
+  with pytest.raises(ValueError, match='block1/conv/weights.*conv:0.3'):
+    pruning.Pruning(hparams).conditional_mask_update_op()
+
+
+def test_a_map_needs_a_target():
+  _layer('l')
+  hparams = PARSE('target_sparsity=0,weight_sparsity_map=[l:0.2]')
+  with pytest.raises(ValueError, match='target_sparsity'):
+    pruning.Pruning(hparams).conditional_mask_update_op()
+
+
+def test_variables():
+  _layer('l')
+  names = {v.op.name for v in tf.global_variables()}
+  pruning.Pruning()
+  new = {v.op.name: v for v in tf.global_variables() if v.op.name not in names}
+  assert set(new) == {'model_pruning/last_mask_update_step', 'global_step'}
+  assert new['model_pruning/last_mask_update_step'].dtype.base_dtype == tf.int32
+  assert not [v for v in tf.trainable_variables() if v.op.name in new]
+  pruning.Pruning(PARSE('name=other'))
+  assert tf.global_variables()[-1].op.name == 'other/last_mask_update_step'
+
+
+def test_unconditional_update():
+  _layer('l', np.arange(1., 11.))
+  step = tf.train.get_or_create_global_step()
+  update = pruning.Pruning(PARSE(SCHEDULE), step).mask_update_op()
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    step.load(3, session)
+    session.run(update)
+    # 37.5 % of 10 weights: 6.25 are left, rounded.
+    assert session.run(pruning.get_masks()[0]).sum() == 6
+
+
+def test_pruning_a_network_while_it_trains():
+  """The update runs after the gradient step and keeps what is largest."""
+  outputs = layers.masked_fully_connected(
+      tf.ones([2, 8]), 5, activation_fn=None, scope='fc')
+  step = tf.train.get_or_create_global_step()
+  train = tf.train.GradientDescentOptimizer(.1).minimize(
+      tf.reduce_mean(tf.square(outputs - tf.range(5.))), step)
+  with tf.control_dependencies([train]):
+    train = pruning.Pruning(PARSE(SCHEDULE), step).conditional_mask_update_op()
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    sparsities = []
+    for iteration in range(1, 7):
+      session.run(train)
+      mask, weights, sparsity = session.run([
+          pruning.get_masks()[0], pruning.get_weights()[0],
+          pruning.get_weight_sparsity()[0]])
+      sparsities.append(round(float(sparsity), 4))
+      if iteration % 2 == 0:
+        assert (np.abs(weights[mask == 1]).min() >
+                np.abs(weights[mask == 0]).max())
+  assert sparsities == [0., .25, .25, .5, .5, .5]
+
+
+# --- Hyperparameters ---------------------------------------------------------
+
+
+def test_defaults():
+  hparams = pruning.get_pruning_hparams()
+  assert hparams == pruning.PruningHParams()
+  assert (hparams.begin_pruning_step, hparams.end_pruning_step) == (0, -1)
+  assert hparams.weight_sparsity_map == ()
+  assert hparams.sparsity_function_exponent == 3.
+
+
+def test_parse_sets_every_field_in_its_type():
+  hparams = PARSE(
+      'name=mine,begin_pruning_step=1,end_pruning_step=-1,'
+      'weight_sparsity_map=[a/b:0.5,c:0],threshold_decay=.25,'
+      'pruning_frequency=7,initial_sparsity=0.1,target_sparsity=9e-1,'
+      'sparsity_function_begin_step=2,sparsity_function_end_step=30,'
+      'sparsity_function_exponent=2')
+  assert hparams == pruning.PruningHParams(
+      'mine', 1, -1, ('a/b:0.5', 'c:0'), .25, 7, .1, .9, 2, 30, 2.)
+  assert isinstance(hparams.sparsity_function_exponent, float)
+  assert hparams.sparsity_by_pattern() == {'a/b': .5, 'c': 0.}
+
+
+def test_parse_returns_a_copy():
+  hparams = pruning.get_pruning_hparams()
+  assert hparams.parse('target_sparsity=0.9') is not hparams
+  assert hparams.target_sparsity == .5
+
+
+@pytest.mark.parametrize('text', ['', '  '])
+def test_nothing_to_parse(text):
+  assert PARSE(text) == pruning.get_pruning_hparams()
+
+
+@pytest.mark.parametrize('text', [
+    'target_sparsity = 0.9', ' target_sparsity=0.9 , pruning_frequency=10',
+    'target_sparsity=0.9,'])
+def test_spaces_and_a_last_comma_are_allowed(text):
+  assert PARSE(text) == PARSE('target_sparsity=0.9')
+
+
+@pytest.mark.parametrize('value, expected', [
+    ('[]', ()), ('[a:0.5]', ('a:0.5',)), ('a:0.5', ('a:0.5',)),
+    ('[a:0.5, b:0.1]', ('a:0.5', 'b:0.1')), ('[a:b:0.5]', ('a:b:0.5',))])
+def test_weight_sparsity_map(value, expected):
+  hparams = PARSE(f'weight_sparsity_map={value},pruning_frequency=3')
+  assert tuple(filter(None, hparams.weight_sparsity_map)) == expected
+  assert hparams.pruning_frequency == 3
+
+
+@pytest.mark.parametrize('text', [
+    'sparsity=0.9', 'target_sparsity=0.9,foo=1', 'Target_sparsity=0.9',
+    'parse=1', '__doc__=1', 'sparsity_by_pattern=2'])
+def test_unknown_names_are_rejected_with_the_known_ones(text):
+  name = text.split(',')[-1].split('=')[0]
+  with pytest.raises(ValueError, match=f"'{name}'.*target_sparsity"):
+    PARSE(text)
+
+
+@pytest.mark.parametrize('text, kind', [
+    ('pruning_frequency=1.5', 'int'), ('pruning_frequency=', 'int'),
+    ('begin_pruning_step=soon', 'int'), ('end_pruning_step=None', 'int'),
+    ('target_sparsity=high', 'float'), ('threshold_decay=', 'float'),
+    ('target_sparsity=[0.5]', 'float'), ('target_sparsity=0.9;a=1', 'float')])
+def test_values_of_the_wrong_type_are_rejected(text, kind):
+  with pytest.raises(ValueError, match=f'{text.split("=")[0]}=.*type {kind}'):
+    PARSE(text)
+
+
+@pytest.mark.parametrize('text', [
+    'garbage', 'target_sparsity', 'target_sparsity:0.9', '=0.9', ',', '=',
+    'target_sparsity=0.9,garbage', 'garbage,target_sparsity=0.9',
+    'target_sparsity=0.9 pruning_frequency', 'target_sparsity 0.9',
+    'weight_sparsity_map=[a:0.5', 'weight_sparsity_map=[a:0.5]b'])
+def test_malformed_text_is_rejected(text):
+  with pytest.raises(ValueError):
+    PARSE(text)
+
+
+@pytest.mark.parametrize('entry', [
+    'a', 'a:', ':0.5', 'a:b', 'a:1.0', 'a:-0.1', 'a:nan', '(:0.5', 'a:0.5:'])
+def test_malformed_entries_of_the_map_are_rejected(entry):
+  with pytest.raises(ValueError) as error:
+    PARSE(f'weight_sparsity_map=[ok:0.5,{entry}]')
+  assert repr(entry) in str(error.value)
+
+
+@pytest.mark.parametrize('name', [
+    'target_sparsity', 'initial_sparsity', 'threshold_decay'])
+@pytest.mark.parametrize('value', ['1.0', '-0.1', '2', 'nan'])
+def test_fractions_out_of_range_are_rejected(name, value):
+  with pytest.raises(ValueError, match=rf'{name} must be in \[0, 1\)'):
+    PARSE(f'{name}={value}')
+
+
+@pytest.mark.parametrize('text, message', [
+    ('pruning_frequency=0', 'frequency'),
+    ('pruning_frequency=-1', 'frequency'),
+    ('begin_pruning_step=5,end_pruning_step=4', 'end_step'),
+    ('sparsity_function_end_step=0', 'end_step'),
+    ('sparsity_function_begin_step=100', 'begin_step')])
+def test_bad_schedules_are_rejected(text, message):
+  with pytest.raises(ValueError, match=message):
+    pruning.Pruning(PARSE(text))

@@ -1,0 +1,1 @@
+"""Independent numpy implementations that tests compare the library with."""

@@ -1,0 +1,151 @@
+"""Networks of masked variables whose dense gradients a test feeds."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, NamedTuple, Optional, Sequence
+
+import numpy as np
+
+from rigl import sparse_optimizers
+from rigl.compat import tf
+from rigl.model_pruning import mask_collections, pruning
+
+METHODS = {
+    'set': sparse_optimizers.SparseSETOptimizer,
+    'static': sparse_optimizers.SparseStaticOptimizer,
+    'momentum': sparse_optimizers.SparseMomentumOptimizer,
+    'rigl': sparse_optimizers.SparseRigLOptimizer,
+    'snip': sparse_optimizers.SparseSnipOptimizer,
+    'dnw': sparse_optimizers.SparseDNWOptimizer,
+}
+DYNAMIC_METHODS = ('set', 'static', 'momentum', 'rigl')
+
+INNER_OPTIMIZERS = {
+    'sgd': lambda: tf.train.GradientDescentOptimizer(.1),
+    'momentum': lambda: tf.train.MomentumOptimizer(.1, .9),
+    'nesterov': lambda: tf.train.MomentumOptimizer(.1, .9, use_nesterov=True),
+    'adam': lambda: tf.train.AdamOptimizer(.05),
+    'rmsprop': lambda: tf.train.RMSPropOptimizer(.02, momentum=.9),
+    'adagrad': lambda: tf.train.AdagradOptimizer(.2),
+}
+
+# What TensorFlow's optimizers start each slot with, by variable name.
+SLOT_STARTS = {
+    'sgd': {},
+    'momentum': {'Momentum': 0.},
+    'nesterov': {'Momentum': 0.},
+    'adam': {'Adam': 0., 'Adam_1': 0.},
+    'rmsprop': {'RMSProp': 1., 'RMSProp_1': 0.},
+    'adagrad': {'Adagrad': .1},
+}
+
+
+class LayerSpec(NamedTuple):
+  """Shape and types of one masked layer."""
+
+  shape: Sequence[int]
+  dtype: tf.DType = tf.float32
+  mask_dtype: Optional[tf.DType] = None
+
+
+class SparseNet:
+  """Masked layers, an optimizer and its train op, with their session.
+
+  The loss is the sum of masked weights * fed gradient over all layers, so the
+  dense gradients are what is fed. A context manager, which closes the session.
+
+  Attributes:
+    optimizer: the wrapped one, or the inner one when `method` is None.
+    train_op: of `optimizer`; None when `train` is False.
+    loss: scalar tensor.
+    variables: {name: variable} of all global variables.
+  """
+
+  def __init__(self,
+               layers: Mapping[str, LayerSpec],
+               inner: str = 'momentum',
+               method: Optional[str] = None,
+               hyper: Optional[Mapping[str, Any]] = None,
+               density: float = .5,
+               train: bool = True,
+               use_resource: bool = True):
+    self._rng = np.random.RandomState(0)
+    self.layers = dict(layers)
+    self.graph = tf.Graph()
+    # Optimising such small graphs takes much longer than running them.
+    config = tf.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    self.session = tf.Session(graph=self.graph, config=config)
+    with self.graph.as_default():
+      with tf.variable_scope(
+          tf.get_variable_scope(), use_resource=use_resource):
+        self.global_step = tf.train.get_or_create_global_step()
+        for name, spec in self.layers.items():
+          self._add_layer(name, spec, density)
+      self.gradients = {
+          name: tf.placeholder(spec.dtype, spec.shape, f'{name}/gradient')
+          for name, spec in self.layers.items()
+      }
+      self.loss = tf.add_n([
+          tf.cast(tf.reduce_sum(triple.masked_weights * gradient), tf.float64)
+          for triple, gradient in zip(
+              pruning.masked_triples(), self.gradients.values())
+      ])
+      self.inner = INNER_OPTIMIZERS[inner]()
+      self.optimizer = (
+          METHODS[method](self.inner, **(hyper or {})) if method else
+          self.inner)
+      self.train_op = None
+      if train:
+        self.train_op = self.optimizer.minimize(self.loss, self.global_step)
+      self.initialize()
+
+  def _add_layer(self, name, spec, density):
+    dtype = spec.dtype.as_numpy_dtype
+    mask_dtype = spec.mask_dtype or spec.dtype
+    weights = self._rng.randn(*spec.shape).astype(dtype)
+    mask = self._rng.rand(*spec.shape) < density
+    with tf.variable_scope(name):
+      mask_collections.apply_mask(
+          tf.get_variable('weights', initializer=weights),
+          tf.get_variable('mask', trainable=False,
+                          initializer=mask.astype(mask_dtype.as_numpy_dtype)),
+          tf.get_variable('threshold', initializer=0., trainable=False))
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.session.close()
+
+  def initialize(self):
+    """Initialises the variables, those made since construction included."""
+    with self.graph.as_default():
+      self.variables = {v.op.name: v for v in tf.global_variables()}
+      self.session.run(tf.global_variables_initializer())
+
+  def random_gradients(self, rng):
+    """{layer name: dense gradient}, to be fed to `run`."""
+    return {
+        name: rng.randn(*spec.shape).astype(spec.dtype.as_numpy_dtype)
+        for name, spec in self.layers.items()
+    }
+
+  def run(self, fetches, gradients):
+    return self.session.run(fetches, {
+        self.gradients[name]: value for name, value in gradients.items()})
+
+  def step(self, gradients):
+    """One training step."""
+    self.run(self.train_op, gradients)
+
+  def state(self):
+    """{variable name: value} of all global variables."""
+    return self.session.run(self.variables)
+
+  def load(self, state):
+    """Sets the variables that this network has to the values of `state`."""
+    known = {n: v for n, v in self.variables.items() if n in state}
+    self.session.run(
+        [variable.initializer for variable in known.values()],
+        {v.initializer.inputs[1]: state[n] for n, v in known.items()})

@@ -1,0 +1,213 @@
+"""The same masks however, wherever and whenever a step is run."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf, tf2
+from tests import mask_trajectories, sparse_net
+
+ROOT = pathlib.Path(__file__).parents[1]
+LAYERS = {
+    'a': sparse_net.LayerSpec((6, 5)),
+    'b': sparse_net.LayerSpec((3, 3, 2, 4), tf.bfloat16, tf.float32),
+}
+HYPER = {'begin_step': 0, 'end_step': 30, 'frequency': 3, 'drop_fraction': .5,
+         'drop_fraction_anneal': 'cosine'}
+ONE_SHOT = {'default_sparsity': .6, 'mask_init_method': 'erdos_renyi_kernel'}
+
+
+def _net(method, **changes):
+  hyper = HYPER if method in sparse_net.DYNAMIC_METHODS else ONE_SHOT
+  return sparse_net.SparseNet(LAYERS, 'momentum', method, hyper, **changes)
+
+
+# --- Processes and control flow ----------------------------------------------
+
+# name: (PYTHONHASHSEED, arguments of the worker)
+WORKERS = {
+    'hash seed 1': ('1', []),
+    'hash seed 2': ('2', []),
+    'v2 behaviour disabled': ('1', ['--disable_v2_behavior']),
+}
+
+
+@pytest.fixture(scope='module')
+def worker_reports():
+  """{worker name: its report}; they run side by side."""
+  processes = {
+      name: subprocess.Popen(
+          [sys.executable, '-m', 'tests.mask_trajectories', *arguments],
+          cwd=ROOT, stdout=subprocess.PIPE,
+          env={**os.environ, 'PYTHONHASHSEED': hash_seed})
+      for name, (hash_seed, arguments) in WORKERS.items()
+  }
+  outputs = {n: p.communicate()[0] for n, p in processes.items()}
+  assert all(p.returncode == 0 for p in processes.values())
+  return {name: json.loads(output) for name, output in outputs.items()}
+
+
+def test_the_workers_differ_in_what_they_should(worker_reports):
+  reports = list(worker_reports.values())
+  assert reports[0]['hash'] != reports[1]['hash']
+  assert [r['control_flow_v2'] for r in reports] == [True, True, False]
+  assert [r['resource_variables'] for r in reports] == [True, True, False]
+
+
+@pytest.mark.parametrize('name', WORKERS)
+@pytest.mark.parametrize('method', sparse_net.METHODS)
+def test_processes_agree(worker_reports, name, method):
+  """Masks of every step and final weights, to the last bit."""
+  assert (worker_reports[name]['digests'][method] ==
+          worker_reports['hash seed 1']['digests'][method])
+
+
+def test_digests_tell_methods_and_seeds_apart():
+  digests = {
+      mask_trajectories.digest('set', seed) for seed in (0, 1)
+  } | {mask_trajectories.digest('rigl', 0)}
+  assert len(digests) == 3
+
+
+def test_this_process_agrees(worker_reports):
+  assert (mask_trajectories.digest('set', 0) ==
+          worker_reports['hash seed 1']['digests']['set'])
+
+
+# --- Graph, function and XLA -------------------------------------------------
+
+
+def _in_modes(build):
+  """{mode: an op or tensor that runs `build()` in that mode}."""
+
+  def returning():
+    with tf.control_dependencies([build()]):
+      return tf.constant(0)
+
+  return {
+      'graph': build(),
+      'function': tf2.function(returning, autograph=False)(),
+      'xla': tf.xla.experimental.compile(returning),
+  }
+
+
+@pytest.mark.parametrize('method', sparse_net.DYNAMIC_METHODS)
+def test_generic_mask_update_is_the_same_in_all_modes(method):
+  """Weights and slots too: nothing here is computed, only chosen."""
+  with _net(method, train=False) as net, net.graph.as_default():
+    # Makes the slots; the wrapper then only updates masks.
+    net.inner.minimize(net.loss, tf.train.get_or_create_global_step())
+    net.optimizer.compute_gradients(net.loss)
+    ops = _in_modes(lambda: tf.group(*[
+        net.optimizer.generic_mask_update(mask, weights) for mask, weights in
+        zip(net.optimizer.get_masks(), net.optimizer.get_weights())]))
+    net.initialize()
+    rng = np.random.RandomState(1)
+    start = {
+        key: value if key.endswith('/mask') else
+        np.asarray(rng.randn(*value.shape), value.dtype)
+        for key, value in net.state().items() if key != 'global_step'
+    }
+    # Exactly equal active weights leave the choice to the noise.
+    start['a/weights'][:4] = 0.
+    gradients = net.random_gradients(rng)
+    results = {}
+    for mode, op in ops.items():
+      net.load({**start, 'global_step': 7})
+      net.run(op, gradients)
+      results[mode] = net.state()
+  expected = results.pop('graph')
+  for name in LAYERS:
+    moved = (expected[f'{name}/mask'] != start[f'{name}/mask']).any()
+    assert moved == (method != 'static')
+  for mode, result in results.items():
+    for key, value in expected.items():
+      assert result[key].tobytes() == value.tobytes(), (mode, key)
+
+
+def _close(got, expected):
+  tolerance = 1e-5 if expected.dtype == np.float32 else 2e-2
+  return np.allclose(
+      got.astype('f'), expected.astype('f'), tolerance, tolerance)
+
+
+@pytest.mark.parametrize('method', sparse_net.METHODS)
+def test_a_training_run_is_the_same_in_all_modes(method):
+  """Masks equal at every step; XLA may round trained weights differently."""
+  with _net(method) as net, _net(method, train=False) as function, \
+      _net(method, train=False) as xla:
+    ops = {}
+    for other in (function, xla):
+      with other.graph.as_default(), tf.variable_scope(
+          tf.get_variable_scope(), use_resource=True):
+
+        def train(other=other):
+          with tf.control_dependencies(
+              [other.optimizer.minimize(other.loss, other.global_step)]):
+            return tf.constant(0)
+
+        ops[other] = (
+            tf.xla.experimental.compile(train) if other is xla else
+            tf2.function(train, autograph=False)())
+        other.initialize()
+      assert set(other.variables) == set(net.variables)
+      other.load(net.state())
+    rng = np.random.RandomState(1)
+    for _ in range(8):
+      gradients = net.random_gradients(rng)
+      net.step(gradients)
+      expected = net.state()
+      for other, op in ops.items():
+        other.run(op, gradients)
+        got = other.state()
+        for key, value in expected.items():
+          if (other is function or key.endswith('/mask') or
+              value.dtype.kind in 'bi'):
+            assert got[key].tobytes() == value.tobytes(), key
+          else:
+            assert _close(got[key], value), key
+
+
+# --- Resuming ----------------------------------------------------------------
+
+RESUMED_HYPER = {
+    **{method: {**HYPER, 'grow_init': 'random_normal_2'}
+       for method in sparse_net.DYNAMIC_METHODS},
+    'snip': ONE_SHOT,
+    'dnw': ONE_SHOT,
+}
+
+
+@pytest.mark.parametrize('method', sparse_net.METHODS)
+def test_a_resumed_run_equals_an_uninterrupted_one(method, tmp_path):
+  """Interrupted early and late, restored in a graph of its own."""
+
+  def make_net():
+    return sparse_net.SparseNet(LAYERS, 'adam', method, RESUMED_HYPER[method])
+
+  prefixes = {}
+  with make_net() as net, net.graph.as_default():
+    rng = np.random.RandomState(1)
+    gradients = [net.random_gradients(rng) for _ in range(14)]
+    saver = tf.train.Saver()
+    for i, step_gradients in enumerate(gradients):
+      if i in (1, 7):
+        prefixes[i] = saver.save(net.session, str(tmp_path / 'model'), i)
+      net.step(step_gradients)
+    uninterrupted = net.state()
+
+  with make_net() as net, net.graph.as_default():
+    saver = tf.train.Saver()
+    for i, prefix in prefixes.items():
+      saver.restore(net.session, prefix)
+      for step_gradients in gradients[i:]:
+        net.step(step_gradients)
+      resumed = net.state()
+      assert set(resumed) == set(uninterrupted)
+      for key, value in uninterrupted.items():
+        assert resumed[key].tobytes() == value.tobytes(), (i, key)

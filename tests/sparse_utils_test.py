@@ -1,0 +1,315 @@
+"""Tests of rigl.sparse_utils, the facade over rigl.core.distributions."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+
+from rigl import sparse_utils
+from rigl.compat import tf
+from rigl.core import distributions
+
+SHAPES = {'block1/conv': (3, 3, 16, 32), 'block2/conv': (1, 1, 32, 64),
+          'head': (64, 10)}
+CUSTOM = {'head': .25}
+
+# The parameters, with defaults, that code of the 2020 repository relies on.
+SIGNATURES = {
+    'mask_extract_name_fn': ['mask_name'],
+    'get_n_zeros': ['size', 'sparsity'],
+    'calculate_sparsity': ['masks'],
+    'get_mask_random_numpy': ['mask_shape', 'sparsity', 'random_state=None'],
+    'get_mask_random': ['mask', 'sparsity', 'dtype', 'random_state=None'],
+    'get_sparsities_erdos_renyi': [
+        'all_masks', 'default_sparsity', 'custom_sparsity_map',
+        'include_kernel', 'extract_name_fn=mask_extract_name_fn',
+        'erk_power_scale=1.0'],
+    'get_sparsities_uniform': [
+        'all_masks', 'default_sparsity', 'custom_sparsity_map',
+        'extract_name_fn=mask_extract_name_fn'],
+    'get_sparsities_str': ['all_masks', 'default_sparsity'],
+    'get_sparsities': [
+        'all_masks', 'method', 'default_sparsity', 'custom_sparsity_map',
+        'extract_name_fn=mask_extract_name_fn', 'erk_power_scale=1.0'],
+    'get_mask_init_fn': [
+        'all_masks', 'method', 'default_sparsity', 'custom_sparsity_map',
+        'mask_fn=get_mask_random', 'erk_power_scale=1.0',
+        'extract_name_fn=mask_extract_name_fn'],
+}
+
+
+class KerasLikeWeight:
+  """All that a weight of a Keras layer has in common with a variable here."""
+
+  def __init__(self, name, shape):
+    self.name = name
+    self.shape = tf.TensorShape(shape)
+
+
+@pytest.fixture(autouse=True)
+def _new_graph():
+  with tf.Graph().as_default():
+    yield
+
+
+@pytest.fixture(name='session')
+def _session():
+  with tf.Session() as session:
+    yield session
+
+
+def _masks(dtype=tf.float32, shapes=None):
+  return [
+      tf.get_variable(f'{layer}/mask', shape, dtype, tf.ones_initializer(),
+                      trainable=False)
+      for layer, shape in (shapes or SHAPES).items()
+  ]
+
+
+def _keras_masks():
+  return [KerasLikeWeight(f'{layer}/mask:0', shape)
+          for layer, shape in SHAPES.items()]
+
+
+@pytest.mark.parametrize('name', SIGNATURES)
+def test_signatures(name):
+  parameters = inspect.signature(getattr(sparse_utils, name)).parameters
+  got = [
+      p.name if p.default is p.empty else
+      f'{p.name}={getattr(p.default, "__name__", p.default)}'
+      for p in parameters.values()
+  ]
+  assert got == SIGNATURES[name]
+
+
+@pytest.mark.parametrize('name, layer', [
+    ('a/mask:0', 'a'), ('a/b/mask:0', 'a/b'), ('a/mask/mask:0', 'a/mask'),
+    ('resnet_model/initial_conv/mask:0', 'resnet_model/initial_conv')])
+def test_mask_extract_name_fn(name, layer):
+  assert sparse_utils.mask_extract_name_fn(name) == layer
+
+
+@pytest.mark.parametrize('name', [
+    'mask:0', 'a/mask', 'a/weights:0', 'a/mask:', 'a/mask:x', 'a/my_mask:0',
+    ''])
+def test_names_that_are_not_of_masks(name):
+  with pytest.raises(ValueError) as error:
+    sparse_utils.mask_extract_name_fn(name)
+  assert repr(name) in str(error.value)
+
+
+# --- Sparsities --------------------------------------------------------------
+
+
+@pytest.mark.parametrize('make_masks', [_masks, _keras_masks])
+@pytest.mark.parametrize('custom', [None, {}, CUSTOM])
+@pytest.mark.parametrize('method', [
+    'random', 'erdos_renyi', 'erdos_renyi_kernel'])
+def test_sparsities_are_those_of_the_distribution(method, custom, make_masks):
+  got = sparse_utils.get_sparsities(make_masks(), method, .8, custom)
+  expected = distributions.get_sparsities(SHAPES, method, .8, custom)
+  assert got == {f'{layer}/mask:0': s for layer, s in expected.items()}
+  assert list(got) == [f'{layer}/mask:0' for layer in SHAPES]
+
+
+def test_erk_by_hand():
+  """Densities are to be as (2 + 2) / 4 = 1 to (4 + 4) / 16 = 1 / 2."""
+  masks = _masks(shapes={'a': (2, 2), 'b': (4, 4)})
+  got = sparse_utils.get_sparsities(masks, 'erdos_renyi_kernel', .7, None)
+  # eps * (4 * 1 + 16 / 2) = 20 weights less 2 + 11 zeros.
+  eps = (4 - math.floor(.7 * 4) + 16 - math.floor(.7 * 16)) / 12
+  assert got == pytest.approx({'a/mask:0': 1 - eps, 'b/mask:0': 1 - eps / 2})
+
+
+def test_erk_power_scale_is_passed_on():
+  masks = _masks()
+  flat = sparse_utils.get_sparsities(
+      masks, 'erdos_renyi_kernel', .8, None, erk_power_scale=0.)
+  assert len({round(s, 6) for s in flat.values()}) == 1
+  assert flat != sparse_utils.get_sparsities(
+      masks, 'erdos_renyi_kernel', .8, None)
+  assert flat == sparse_utils.get_sparsities_erdos_renyi(
+      masks, .8, None, include_kernel=True, erk_power_scale=0.)
+
+
+def test_one_function_per_distribution():
+  masks = _masks()
+  for method, get in [
+      ('random', lambda: sparse_utils.get_sparsities_uniform(
+          masks, .8, CUSTOM)),
+      ('erdos_renyi', lambda: sparse_utils.get_sparsities_erdos_renyi(
+          masks, .8, CUSTOM, False)),
+      ('erdos_renyi_kernel', lambda: sparse_utils.get_sparsities_erdos_renyi(
+          masks, .8, CUSTOM, True))]:
+    assert get() == sparse_utils.get_sparsities(masks, method, .8, CUSTOM)
+
+
+def test_custom_layers_keep_their_sparsity():
+  got = sparse_utils.get_sparsities(
+      _masks(), 'erdos_renyi', .8, {'head': 0., 'block2/conv': .33})
+  assert got['head/mask:0'] == 0.
+  assert got['block2/conv/mask:0'] == .33
+
+
+def test_another_extract_name_fn():
+  """Keras names its mask as it likes; the map then uses the same names."""
+  masks = [KerasLikeWeight('dense/kernel_mask:0', (4, 5)),
+           KerasLikeWeight('dense_1/kernel_mask:0', (5, 6))]
+  got = sparse_utils.get_sparsities(
+      masks, 'random', .5, {'dense_1': .9},
+      extract_name_fn=lambda name: name.split('/')[0])
+  assert got == {'dense/kernel_mask:0': .5, 'dense_1/kernel_mask:0': .9}
+  with pytest.raises(ValueError, match='dense/kernel_mask:0'):
+    sparse_utils.get_sparsities(masks, 'random', .5, None)
+
+
+def test_str_needs_its_own_network():
+  with pytest.raises(ValueError):
+    sparse_utils.get_sparsities_str(_masks(), .9)
+  with pytest.raises(ValueError):
+    sparse_utils.get_sparsities(_masks(), 'str', .9, None)
+
+
+@pytest.mark.parametrize('method', ['', 'unknown', 'Random', 'erk', None])
+def test_unknown_methods_are_rejected_with_the_options(method):
+  with pytest.raises(ValueError) as error:
+    sparse_utils.get_sparsities(_masks(), method, .8, None)
+  assert repr(method) in str(error.value)
+  for option in ('random', 'erdos_renyi', 'erdos_renyi_kernel', 'str'):
+    assert option in str(error.value)
+
+
+@pytest.mark.parametrize('key', [
+    'tail', 'head/mask:0', 'head/mask', 'conv', 'Head', ''])
+@pytest.mark.parametrize('method', [
+    'random', 'erdos_renyi', 'erdos_renyi_kernel'])
+def test_unknown_layers_are_rejected_by_name(method, key):
+  with pytest.raises(ValueError, match=f"'{key}'"):
+    sparse_utils.get_sparsities(_masks(), method, .8, {key: .5})
+
+
+@pytest.mark.parametrize('sparsity', [-.1, 1.1, math.nan, math.inf])
+@pytest.mark.parametrize('method', [
+    'random', 'erdos_renyi', 'erdos_renyi_kernel'])
+def test_sparsities_out_of_range_are_rejected(method, sparsity):
+  with pytest.raises(ValueError, match=f'{sparsity}'):
+    sparse_utils.get_sparsities(_masks(), method, sparsity, None)
+  with pytest.raises(ValueError, match=f'head.*{sparsity}'):
+    sparse_utils.get_sparsities(
+        tf.global_variables(), method, .8, {'head': sparsity})
+
+
+# --- Masks -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('size, sparsity, n_zeros', [
+    (10, .35, 3), (100, .29, 28), (7, .9, 6), (100, .58, 57), (1, .999, 0),
+    (235200, .98, 230496)])
+def test_get_n_zeros(size, sparsity, n_zeros):
+  assert sparse_utils.get_n_zeros(size, sparsity) == n_zeros
+
+
+@pytest.mark.parametrize('sparsity', [0., .29, .5, .98])
+def test_random_masks_have_the_exact_number_of_zeros(sparsity):
+  mask = sparse_utils.get_mask_random_numpy((10, 2, 5), sparsity)
+  assert mask.shape == (10, 2, 5)
+  assert np.isin(mask, (0, 1)).all()
+  assert (mask == 0).sum() == math.floor(sparsity * 100)
+
+
+def test_random_masks_follow_the_generator():
+
+  def draw(random_state):
+    return sparse_utils.get_mask_random_numpy((20, 20), .5, random_state)
+
+  first = draw(np.random.RandomState(1))
+  np.testing.assert_array_equal(first, draw(np.random.RandomState(1)))
+  assert (first != draw(np.random.RandomState(2))).any()
+  # Without one it is numpy's global generator, which a script seeds.
+  state = np.random.get_state()
+  try:
+    np.random.seed(1)
+    np.testing.assert_array_equal(first, draw(None))
+  finally:
+    np.random.set_state(state)
+
+
+@pytest.mark.parametrize('dtype', [tf.float32, tf.bfloat16, tf.int32])
+def test_get_mask_random(session, dtype):
+  (mask,) = _masks(shapes={'a': (4, 5)})
+  tensor = sparse_utils.get_mask_random(
+      mask, .25, dtype, np.random.RandomState(3))
+  assert tensor.dtype == dtype
+  np.testing.assert_array_equal(
+      session.run(tensor).astype(float), sparse_utils.get_mask_random_numpy(
+          (4, 5), .25, np.random.RandomState(3)))
+
+
+@pytest.mark.parametrize('dtype', [tf.float32, tf.bfloat16])
+def test_mask_init_fn_assigns_masks_of_each_layers_sparsity(session, dtype):
+  masks = _masks(dtype)
+  sparsities = sparse_utils.get_sparsities(
+      masks, 'erdos_renyi_kernel', .8, CUSTOM)
+  init = sparse_utils.get_mask_init_fn(
+      masks, 'erdos_renyi_kernel', .8, CUSTOM)
+  session.run(tf.global_variables_initializer())
+  session.run(init)
+  for mask, value in zip(masks, session.run(masks)):
+    assert value.dtype == dtype.as_numpy_dtype
+    assert (value == 0).sum() == sparse_utils.get_n_zeros(
+        value.size, sparsities[mask.name])
+
+
+def test_mask_init_fn_takes_the_function_and_its_arguments(session):
+  masks = _masks()
+  calls = []
+
+  def mask_fn(mask, sparsity, dtype):
+    calls.append((mask.name, sparsity, dtype))
+    return tf.zeros(mask.shape, dtype)
+
+  init = sparse_utils.get_mask_init_fn(
+      masks, 'random', .5, CUSTOM, mask_fn=mask_fn,
+      extract_name_fn=sparse_utils.mask_extract_name_fn)
+  session.run(tf.global_variables_initializer())
+  session.run(init)
+  assert calls == [('block1/conv/mask:0', .5, tf.float32),
+                   ('block2/conv/mask:0', .5, tf.float32),
+                   ('head/mask:0', .25, tf.float32)]
+  assert not any(value.any() for value in session.run(masks))
+
+
+def test_mask_init_fn_rejects_what_get_sparsities_rejects():
+  masks = _masks()
+  with pytest.raises(ValueError, match='nowhere'):
+    sparse_utils.get_mask_init_fn(masks, 'random', .5, {'nowhere': .5})
+  with pytest.raises(ValueError, match='unknown'):
+    sparse_utils.get_mask_init_fn(masks, 'unknown', .5, None)
+
+
+@pytest.mark.parametrize('dtype', [tf.float32, tf.bfloat16, tf.int32])
+def test_calculate_sparsity_by_hand(session, dtype):
+  """3 of 4 and 1 of 6 are zero: 40 % together, not the mean of both."""
+  first, second = _masks(dtype, {'a': (2, 2), 'b': (6,)})
+  session.run(tf.global_variables_initializer())
+  first.load([[0, 0], [0, 1]], session)
+  second.load([1, 1, 0, 1, 1, 1], session)
+  sparsity = session.run(sparse_utils.calculate_sparsity([first, second]))
+  assert sparsity.dtype == np.float32
+  np.testing.assert_allclose(sparsity, .4, rtol=1e-6)
+  assert session.run(sparse_utils.calculate_sparsity([first])) == .75
+
+
+def test_calculate_sparsity_counts_exactly(session):
+  """A float32 sum of ones stops at 2 ** 24."""
+  mask = np.ones(2**24 + 5, np.uint8)
+  mask[-2:] = 0
+  placeholder = tf.placeholder(tf.uint8, mask.shape)
+  sparsity = session.run(
+      sparse_utils.calculate_sparsity([placeholder]), {placeholder: mask})
+  np.testing.assert_allclose(sparsity, 2. / mask.size, rtol=1e-6)
+
+
+def test_calculate_sparsity_of_no_masks(session):
+  assert session.run(sparse_utils.calculate_sparsity([])) == 0.

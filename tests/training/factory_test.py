@@ -1,0 +1,316 @@
+"""From a config to an optimizer: the class, its arguments, what it does."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf
+from rigl.core import distributions
+from rigl.model_pruning import layers, pruning
+from rigl.training import factory, methods
+from rigl.training.config import SparsityConfig
+
+CUSTOM_MAP = {'b': 0.5, 'c': 0.}
+
+# Every value differs from every default.
+FIELDS = {
+    'end_sparsity': 0.75, 'mask_init_method': 'erdos_renyi_kernel',
+    'erk_power_scale': 0.5, 'drop_fraction': 0.4,
+    'drop_fraction_anneal': 'exponential_3', 'grow_init': 'random_normal_7',
+    's_momentum': 0.6, 'rigl_acc_scale': 0.25, 'maskupdate_begin_step': 2,
+    'maskupdate_end_step': 44, 'maskupdate_frequency': 5,
+    'pruning_begin_step': 3, 'pruning_end_step': 33, 'pruning_frequency': 4,
+    'threshold_decay': 0.125, 'seed': 17,
+}
+
+DYNAMIC = {
+    'begin_step': 2, 'end_step': 44, 'frequency': 5, 'drop_fraction': 0.4,
+    'drop_fraction_anneal': 'exponential_3', 'grow_init': 'random_normal_7',
+    'stateless_seed_offset': 17,
+}
+ONE_SHOT = {
+    'default_sparsity': 0.75, 'mask_init_method': 'erdos_renyi_kernel',
+    'custom_sparsity_map': CUSTOM_MAP, 'erk_power_scale': 0.5,
+    'use_tpu': True,
+}
+
+# What a wrapper must be given, besides the inner optimizer.
+ARGUMENTS = {
+    'set': DYNAMIC,
+    'static': DYNAMIC,
+    'momentum': {**DYNAMIC, 'momentum': 0.6, 'use_tpu': True},
+    'rigl': {**DYNAMIC, 'initial_acc_scale': 0.25, 'use_tpu': True},
+    'snip': ONE_SHOT,
+    'dnw': ONE_SHOT,
+}
+
+
+@pytest.fixture(autouse=True)
+def graph():
+  with tf.Graph().as_default() as graph:
+    tf.set_random_seed(3)
+    yield graph
+
+
+def config_of(method, **fields):
+  return SparsityConfig(
+      **{**FIELDS, 'training_method': method, **fields})
+
+
+def build(method, custom_map=CUSTOM_MAP, scopes='abc', pruning_hparams='',
+          **fields):
+  """Three layers and the train op; returns (train op, optimizer, config)."""
+  config = config_of(method, **fields)
+  outputs = tf.constant(
+      np.random.RandomState(0).normal(size=[8, 10]).astype(np.float32))
+  for scope, n_units in zip(scopes, (20, 12, 4)):
+    if config.method.uses_masks:
+      outputs = layers.masked_fully_connected(outputs, n_units, scope=scope)
+    else:
+      outputs = tf.layers.dense(outputs, n_units, name=scope)
+  loss = tf.reduce_mean(tf.square(outputs - 1.))
+  optimizer = factory.make_optimizer(
+      config, tf.train.MomentumOptimizer(0.05, 0.9),
+      custom_sparsity_map=custom_map)
+  train_op = factory.make_train_op(
+      config, optimizer, loss, tf.train.get_or_create_global_step(),
+      custom_map, pruning_hparams)
+  return train_op, optimizer, config
+
+
+def run(train_op, n_runs):
+  """Runs the op; returns the sparsity of each layer."""
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    for _ in range(n_runs):
+      session.run(train_op)
+    masks = session.run(pruning.get_masks())
+    step = session.run(tf.train.get_global_step())
+  return [1. - mask.mean() for mask in masks], step
+
+
+# --- make_inner_optimizer ----------------------------------------------------
+
+
+@pytest.mark.parametrize('name, optimizer_class', [
+    ('sgd', tf.train.GradientDescentOptimizer),
+    ('momentum', tf.train.MomentumOptimizer),
+    ('adam', tf.train.AdamOptimizer),
+    ('rmsprop', tf.train.RMSPropOptimizer),
+    ('adagrad', tf.train.AdagradOptimizer),
+])
+def test_inner_optimizer_class(name, optimizer_class):
+  inner = factory.make_inner_optimizer(name, 0.1, 0.9, True)
+  assert type(inner) is optimizer_class
+  assert name in factory.INNER_OPTIMIZERS
+
+
+def test_every_inner_optimizer_is_made():
+  for name in factory.INNER_OPTIMIZERS:
+    assert isinstance(
+        factory.make_inner_optimizer(name, 0.1, 0.9, True),
+        tf.train.Optimizer)
+
+
+def steps_of(name, use_nesterov, n_steps=3):
+  """Values of a weight whose gradient is 1, from 0."""
+  weight = tf.get_variable(
+      f'{name}_{use_nesterov}', [], initializer=tf.zeros_initializer())
+  train_op = factory.make_inner_optimizer(
+      name, tf.constant(0.1), 0.5, use_nesterov).minimize(weight)
+  values = []
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    for _ in range(n_steps):
+      session.run(train_op)
+      values.append(session.run(weight))
+  return values
+
+
+@pytest.mark.parametrize('name, use_nesterov, expected', [
+    ('sgd', False, [-.1, -.2, -.3]),
+    # Velocities 1, 1.5, 1.75.
+    ('momentum', False, [-.1, -.25, -.425]),
+    # Moves by gradient + 0.5 * velocity: 1.5, 1.75, 1.875.
+    ('momentum', True, [-.15, -.325, -.5125]),
+    ('adam', False, [-.1, -.2, -.3]),
+    # Accumulators 1.1, 2.1, 3.1.
+    ('adagrad', False, [-.0953463, -.1643528, -.2211490]),
+    # Mean squares 1.0, 1.0, 1.0; velocities as above.
+    ('rmsprop', False, [-.1, -.25, -.425]),
+])
+def test_inner_optimizer_by_hand(name, use_nesterov, expected):
+  np.testing.assert_allclose(
+      steps_of(name, use_nesterov), expected, rtol=1e-5)
+
+
+def test_unknown_inner_optimizer_is_named():
+  with pytest.raises(ValueError, match="optimizer 'lion'") as error:
+    factory.make_inner_optimizer('lion', 0.1, 0.9, True)
+  for name in factory.INNER_OPTIMIZERS:
+    assert name in str(error.value)
+
+
+# --- make_optimizer ----------------------------------------------------------
+
+
+def test_every_row_with_a_wrapper_has_expected_arguments():
+  assert set(ARGUMENTS) == {
+      name for name, method in methods.METHODS.items()
+      if method.optimizer_class}
+
+
+@pytest.mark.parametrize('name', methods.METHODS)
+def test_optimizer_is_of_the_class_of_the_row(name):
+  inner = tf.train.MomentumOptimizer(0.1, 0.9)
+  optimizer = factory.make_optimizer(config_of(name), inner)
+  if name in ARGUMENTS:
+    assert type(optimizer) is methods.METHODS[name].optimizer_class
+  else:
+    assert optimizer is inner
+
+
+@pytest.mark.parametrize('name', ARGUMENTS)
+def test_wrapper_gets_every_hyperparameter(name, monkeypatch):
+  row = methods.METHODS[name]
+  calls = []
+
+  def spy(*args, **kwargs):
+    row.optimizer_class(*args, **kwargs)
+    calls.append((args, kwargs))
+    return 'the optimizer'
+
+  monkeypatch.setitem(
+      methods.METHODS, name, dataclasses.replace(row, optimizer_class=spy))
+  inner = tf.train.AdamOptimizer()
+  assert factory.make_optimizer(
+      config_of(name), inner, use_tpu=True,
+      custom_sparsity_map=CUSTOM_MAP) == 'the optimizer'
+  assert calls == [((inner,), ARGUMENTS[name])]
+
+
+@pytest.mark.parametrize('name', ['set', 'static', 'momentum', 'rigl'])
+def test_wrapper_is_told_all_it_can_be_told(name):
+  """A new argument of a class is either passed or listed here."""
+  parameters = set(inspect.signature(
+      methods.METHODS[name].optimizer_class).parameters)
+  assert parameters - set(ARGUMENTS[name]) - {
+      'optimizer', 'use_locking', 'name', 'use_stateless'} == set()
+
+
+@pytest.mark.parametrize('name', ['snip', 'dnw'])
+@pytest.mark.parametrize('mask_init_method, power_scale', [
+    ('random', 1.), ('erdos_renyi_kernel', 0.5)])
+def test_masks_set_at_once_have_the_sparsities_of_the_config(
+    name, mask_init_method, power_scale):
+  custom = {'b': 0.5}
+  train_op, _, config = build(
+      name, custom, mask_init_method=mask_init_method,
+      erk_power_scale=power_scale)
+  shapes = {'a': (10, 20), 'b': (20, 12), 'c': (12, 4)}
+  expected = distributions.get_sparsities(
+      shapes, mask_init_method, config.end_sparsity, custom, power_scale)
+  sparsities, _ = run(train_op, 1)
+  for (layer, shape), sparsity in zip(shapes.items(), sparsities):
+    size = shape[0] * shape[1]
+    assert round(sparsity * size) == distributions.get_n_zeros(
+        size, expected[layer]), layer
+
+
+@pytest.mark.parametrize('name', ['snip', 'dnw'])
+def test_unknown_layer_in_the_custom_map_is_named(name):
+  with pytest.raises(ValueError, match='no_layer'):
+    build(name, {'no_layer': 0.5})
+
+
+@pytest.mark.parametrize('name', methods.METHODS)
+def test_every_method_builds_and_steps(name):
+  train_op, _, config = build(name)
+  sparsities, step = run(train_op, 4)
+  skipped = config.method.skips_gradient_on_update or name == 'snip'
+  assert step == (3 if skipped else 4)
+  assert len(sparsities) == (3 if config.method.uses_masks else 0)
+  # Only gradual pruning has a counter of its own.
+  assert config.method.prunes_gradually == any(
+      v.op.name.startswith('model_pruning/') for v in tf.global_variables())
+
+
+@pytest.mark.parametrize('name', [
+    name for name, method in methods.METHODS.items()
+    if method.uses_masks and not method.inits_masks])
+def test_methods_that_make_their_masks_can_make_them_dense(name):
+  train_op, _, _ = build(
+      name, end_sparsity=0., custom_map={'b': 0., 'c': 0.},
+      pruning_begin_step=0, pruning_end_step=2, pruning_frequency=1)
+  sparsities, _ = run(train_op, 3)
+  assert not any(sparsities)
+
+
+# --- Gradual pruning ---------------------------------------------------------
+
+
+def test_pruning_hparams_hold_the_config():
+  hparams = factory.pruning_hparams_of(config_of('prune'), CUSTOM_MAP)
+  assert hparams == pruning.PruningHParams(
+      begin_pruning_step=3, end_pruning_step=33, pruning_frequency=4,
+      threshold_decay=0.125, initial_sparsity=0., target_sparsity=0.75,
+      sparsity_function_begin_step=3, sparsity_function_end_step=33,
+      weight_sparsity_map=('^b/:0.5', '^c/:0.0'))
+  assert factory.pruning_hparams_of(
+      config_of('prune')).weight_sparsity_map == ()
+
+
+def test_hparams_of_the_user_win_over_the_config():
+  train_op, _, _ = build(
+      'prune', None, pruning_begin_step=1, pruning_end_step=6,
+      pruning_frequency=1, threshold_decay=0.,
+      pruning_hparams='target_sparsity=0.25,sparsity_function_end_step=3')
+  np.testing.assert_allclose(run(train_op, 4)[0], [0.25] * 3, atol=0.01)
+
+
+def test_unknown_hparam_is_named():
+  with pytest.raises(ValueError, match='no_such_hparam'):
+    build('prune', pruning_hparams='no_such_hparam=1')
+
+
+def test_gradual_pruning_reaches_the_sparsity_of_each_layer():
+  train_op, _, _ = build(
+      'prune', pruning_begin_step=1, pruning_end_step=6, pruning_frequency=1,
+      threshold_decay=0.)
+  sparsities, step = run(train_op, 8)
+  assert step == 8
+  np.testing.assert_allclose(sparsities, [0.75, 0.5, 0.])
+
+
+def test_gradual_pruning_follows_the_step_after_the_gradient():
+  train_op, _, _ = build(
+      'prune', None, pruning_begin_step=0, pruning_end_step=3,
+      pruning_frequency=1, threshold_decay=0.)
+  n_zeros = []
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    for _ in range(4):
+      session.run(train_op)
+      n_zeros.append(np.sum(session.run(pruning.get_masks()[0]) == 0.))
+  # Layer a has 200 weights; the first run ends at step 1 of 3.
+  assert n_zeros == [
+      round(200 * 0.75 * (1 - (1 - t / 3)**3)) for t in (1, 2, 3, 3)]
+
+
+def test_custom_map_of_pruning_means_whole_names():
+  """The entry of `b` says nothing about `b2`, or about `a.b` and `a_b`."""
+  train_op, _, _ = build(
+      'prune', {'b': 0.}, scopes=('b', 'b2', 'x_b'), pruning_begin_step=0,
+      pruning_end_step=1, pruning_frequency=1, threshold_decay=0.)
+  np.testing.assert_allclose(run(train_op, 2)[0], [0., 0.75, 0.75], atol=.01)
+
+
+def test_custom_map_of_pruning_takes_names_literally():
+  train_op, _, _ = build(
+      'prune', {'x.b': 0.}, scopes=('x.b', 'x_b', 'c'), pruning_begin_step=0,
+      pruning_end_step=1, pruning_frequency=1, threshold_decay=0.)
+  np.testing.assert_allclose(run(train_op, 2)[0], [0., 0.75, 0.75], atol=.01)

@@ -1,0 +1,208 @@
+"""Gin files: what is read, what is refused, what is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import pytest
+
+from rigl.training import gin_configs, methods
+from rigl.training.config import SparsityConfig
+from tests.training import config_test
+
+
+@dataclasses.dataclass(frozen=True)
+class KindsConfig:
+  """A value of each kind that a config may hold."""
+
+  whole: int = 1
+  real: float = 0.5
+  text: str = 'abc'
+  choice: bool = True
+
+
+CLASSES = [SparsityConfig, KindsConfig]
+
+
+def write(path, *lines):
+  path.write_text('\n'.join(lines) + '\n')
+  return str(path)
+
+
+def read(*paths, bindings=()):
+  return {(c.__name__, field): value for (c, field), value in gin_configs.read(
+      paths, bindings, CLASSES).items()}
+
+
+# --- Reading -----------------------------------------------------------------
+
+
+def test_reads_what_is_bound_and_nothing_else(tmp_path):
+  path = write(
+      tmp_path / 'a.gin', '# A comment: import nothing.',
+      'SparsityConfig.end_sparsity = 0.95', 'KindsConfig.text = "from x"',
+      'KindsConfig.choice = False')
+  assert read(path) == {
+      ('SparsityConfig', 'end_sparsity'): 0.95,
+      ('KindsConfig', 'text'): 'from x', ('KindsConfig', 'choice'): False}
+
+
+def test_nothing_to_read():
+  assert read() == {}
+
+
+def test_later_files_win_and_bindings_win_over_files(tmp_path):
+  first = write(tmp_path / '1.gin', 'KindsConfig.whole = 1',
+                'KindsConfig.real = 1.0', 'KindsConfig.text = "1"')
+  second = write(tmp_path / '2.gin', 'KindsConfig.whole = 2',
+                 'KindsConfig.real = 2.0')
+  bindings = ['KindsConfig.whole = 3', 'KindsConfig.whole = 4']
+  assert read(first, second, bindings=bindings) == {
+      ('KindsConfig', 'whole'): 4, ('KindsConfig', 'real'): 2.,
+      ('KindsConfig', 'text'): '1'}
+  assert read(second, first)['KindsConfig', 'real'] == 1.
+
+
+def test_one_call_does_not_remember_another():
+  assert read(bindings=['KindsConfig.whole = 3'])
+  assert read(bindings=['KindsConfig.real = 3.0']) == {
+      ('KindsConfig', 'real'): 3.}
+
+
+def test_includes_are_followed(tmp_path):
+  included = write(tmp_path / 'in.gin', 'KindsConfig.whole = 8')
+  path = write(tmp_path / 'a.gin', f"include '{included}'",
+               'KindsConfig.real = 2.0')
+  assert read(path) == {
+      ('KindsConfig', 'whole'): 8, ('KindsConfig', 'real'): 2.}
+
+
+# --- Imports run code: refused wherever they stand ---------------------------
+
+
+@pytest.fixture
+def module_that_must_not_run(tmp_path, monkeypatch):
+  """Name of a module that would be imported if gin were asked to."""
+  (tmp_path / 'surprise_module.py').write_text('')
+  monkeypatch.syspath_prepend(str(tmp_path))
+  yield 'surprise_module'
+  assert 'surprise_module' not in sys.modules
+
+
+def assert_refused(*paths, bindings=()):
+  with pytest.raises(ValueError, match='import') as error:
+    read(*paths, bindings=bindings)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('line', [
+    'import {}', '  import {}', 'from {} import x', 'import\t{}',
+    'KindsConfig.whole = 1\nimport {}', 'import {} as y'])
+def test_import_in_a_file(line, tmp_path, module_that_must_not_run):
+  path = write(tmp_path / 'a.gin', line.format(module_that_must_not_run))
+  assert_refused(path)
+  with pytest.raises(ValueError, match='a.gin'):
+    read(path)
+
+
+def test_import_in_an_included_file(tmp_path, module_that_must_not_run):
+  inner = write(tmp_path / 'c.gin', f'import {module_that_must_not_run}')
+  middle = write(tmp_path / 'b.gin', f'include "{inner}"')
+  assert_refused(write(tmp_path / 'a.gin', f'  include "{middle}"'))
+
+
+def test_import_in_a_binding(module_that_must_not_run):
+  assert_refused(bindings=[f'import {module_that_must_not_run}'])
+  assert_refused(bindings=[
+      f'KindsConfig.whole = 1\nimport {module_that_must_not_run}'])
+
+
+def test_import_in_a_file_that_a_binding_includes(
+    tmp_path, module_that_must_not_run):
+  path = write(tmp_path / 'a.gin', f'import {module_that_must_not_run}')
+  assert_refused(bindings=[f"include '{path}'"])
+
+
+def test_a_file_that_includes_itself_is_refused(tmp_path):
+  path = tmp_path / 'a.gin'
+  with pytest.raises(ValueError, match='a.gin'):
+    read(write(path, f"include '{path}'"))
+
+
+# --- Errors ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('lines, words', [
+    (['NoConfig.whole = 1'], ['NoConfig', 'KindsConfig', 'SparsityConfig']),
+    (['KindsConfig.no_field = 1'], ['KindsConfig', 'no_field']),
+    (['KindsConfig.whole = '], ['<class>.<parameter> = <value>']),
+    (['KindsConfig.whole = 1 2'], ['<class>.<parameter> = <value>']),
+    (['KindsConfig.whole'], ['<class>.<parameter> = <value>']),
+    (['KindsConfig.whole = @no_function'], ['no_function']),
+])
+def test_bad_lines_are_named_in_files_and_bindings(lines, words, tmp_path):
+  for arguments in ({'bindings': lines}, {}):
+    paths = [] if arguments else [write(tmp_path / 'bad.gin', *lines)]
+    with pytest.raises(ValueError) as error:
+      read(*paths, **arguments)
+    for word in words:
+      assert word in str(error.value)
+    if paths:
+      assert 'bad.gin' in str(error.value)
+  # Nothing of it stays behind.
+  assert read(bindings=['KindsConfig.real = 3.0']) == {
+      ('KindsConfig', 'real'): 3.}
+
+
+@pytest.mark.parametrize('make', [
+    lambda path: None, lambda path: path.mkdir(),
+    lambda path: path.write_bytes(b'\xff\xfe\x00')])
+def test_unreadable_file_is_named(make, tmp_path):
+  make(tmp_path / 'x.gin')
+  with pytest.raises(ValueError, match='x.gin'):
+    read(str(tmp_path / 'x.gin'))
+
+
+# --- Writing -----------------------------------------------------------------
+
+
+def assert_round_trip(folder, *configs):
+  gin_configs.write(str(folder), *configs)
+  read_back = read(str(folder / gin_configs.CONFIG_FILE))
+  for config in configs:
+    name = type(config).__name__
+    fields = {
+        field: value for (c, field), value in read_back.items() if c == name}
+    assert {f: type(v) for f, v in fields.items()} == {
+        f: type(v) for f, v in dataclasses.asdict(config).items()}
+    assert type(config)(**fields) == config
+
+
+@pytest.mark.parametrize('config', [
+    *[SparsityConfig(training_method=name) for name in methods.METHODS],
+    SparsityConfig(**config_test.NOT_DEFAULT),
+    SparsityConfig(maskupdate_end_step=-1, end_sparsity=0.1 + 0.2),
+], ids=lambda config: config.training_method)
+def test_every_field_is_read_back_as_written(config, tmp_path):
+  assert_round_trip(tmp_path, config)
+
+
+@pytest.mark.parametrize('text', [
+    '', "it's", 'a "b"', 'back\\slash', 'two\nlines', '# x', '%m', '@f', 'ü'])
+def test_any_value_is_read_back_as_written(text, tmp_path):
+  assert_round_trip(
+      tmp_path, KindsConfig(-3, 1e-300, text, False), SparsityConfig(seed=4))
+
+
+def test_written_file_is_complete_and_alone(tmp_path):
+  gin_configs.write(str(tmp_path), KindsConfig())
+  gin_configs.write(str(tmp_path), KindsConfig(), SparsityConfig())
+  (path,) = tmp_path.iterdir()
+  assert path.name == 'config.gin'
+  lines = [line for line in path.read_text().splitlines()
+           if not line.startswith('#')]
+  assert lines[:4] == [
+      'KindsConfig.whole = 1', 'KindsConfig.real = 0.5',
+      "KindsConfig.text = 'abc'", 'KindsConfig.choice = True']
+  assert len(lines) == 4 + len(dataclasses.fields(SparsityConfig))

@@ -1,0 +1,210 @@
+"""Training on TPUEstimator: checkpoints, hooks, resuming, stopping."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf
+from rigl.training import checkpoints, runner
+from rigl.training.config import SparsityConfig
+from tests.training import one_masked_layer
+
+CONFIG = SparsityConfig(
+    training_method='rigl', end_sparsity=0.5, maskupdate_frequency=3,
+    maskupdate_end_step=6)
+
+
+class Journal(tf.train.SessionRunHook):
+  """Notes the step of each run, and which of them each checkpoint follows."""
+
+  def __init__(self, send_at):
+    self.steps = []
+    self.steps_noted_at_checkpoint = {}
+    self._send_at = send_at
+
+  def before_run(self, run_context):
+    if len(self.steps) == self._send_at:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  def after_run(self, run_context, run_values):
+    self.steps.append(
+        int(run_context.session.run(tf.train.get_global_step())))
+
+
+class Listener(tf.train.CheckpointSaverListener):
+
+  def __init__(self, journal):
+    self._journal = journal
+
+  def after_save(self, session, global_step_value):
+    self._journal.steps_noted_at_checkpoint[int(global_step_value)] = len(
+        self._journal.steps)
+
+
+def make_estimator(folder, config, journal, save_steps=3, keep=0):
+
+  def metric_fn(features):
+    return {'mean': tf.metrics.mean(features)}
+
+  def model_fn(features, labels, mode, params):
+    assert params['batch_size'] == 2
+    loss, train_op, _ = one_masked_layer.build(config, features=features)
+    if mode == 'eval':
+      return runner.eval_spec(loss, metric_fn, [features])
+    return runner.train_spec(
+        loss, train_op, tf.train.Scaffold, hooks=[journal])
+
+  return runner.make_estimator(
+      model_fn, str(folder), seed=1, train_batch_size=2, eval_batch_size=2,
+      save_checkpoints_steps=save_steps, keep_checkpoint_max=keep)
+
+
+def input_of(n_iterations, first=0.):
+  """An input_fn of so many batches: first, first + 1, ..."""
+
+  def input_fn(params):
+    dataset = tf.data.Dataset.range(n_iterations)
+    return dataset.map(lambda i: (
+        tf.fill([2, 1], first + tf.cast(i, tf.float32)), tf.zeros([2])))
+
+  return input_fn
+
+
+def train(folder, n_iterations, config=CONFIG, save_steps=3, send_at=None,
+          keep=0, **arguments):
+  """Trains; returns (whether it ended, journal)."""
+  journal = Journal(send_at)
+  estimator = make_estimator(folder, config, journal, save_steps, keep)
+  ended = runner.train(
+      estimator, input_of(n_iterations), **arguments,
+      saving_listeners=[Listener(journal)] if save_steps else ())
+  return ended, journal
+
+
+def saved_steps(folder):
+  return sorted(int(path.stem.split('-')[1])
+                for path in folder.glob('model.ckpt-*.index'))
+
+
+def values(folder):
+  prefix = tf.train.latest_checkpoint(str(folder))
+  reader = tf.train.load_checkpoint(prefix)
+  return {name: reader.get_tensor(name)
+          for name in reader.get_variable_to_shape_map()}
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """A training of 10 iterations: masks move at the steps 0, 3 and 6."""
+  folder = tmp_path_factory.mktemp('whole')
+  ended, journal = train(folder, 10)
+  return folder, ended, journal
+
+
+def test_trains_until_the_data_end(whole):
+  folder, ended, journal = whole
+  assert ended
+  assert journal.steps == [0, 1, 2, 3, 3, 4, 5, 6, 6, 7]
+  assert values(folder)['global_step'] == 7
+  assert checkpoints.iterations_done(str(folder), CONFIG) == 10
+
+
+def test_checkpoints_come_by_steps_and_in_the_end(whole):
+  assert saved_steps(whole[0]) == [0, 3, 6, 7]
+
+
+def test_hooks_have_seen_a_step_before_it_is_saved(whole):
+  """Else what they write would lack the step that the checkpoint holds."""
+  noted = whole[2].steps_noted_at_checkpoint
+  assert noted == {0: 0, 3: 4, 6: 8, 7: 10}
+
+
+def test_resumed_training_ends_as_an_uninterrupted_one(whole, tmp_path):
+  for n_iterations in (4, 6):
+    ended, _ = train(tmp_path, n_iterations)
+    assert ended
+  resumed, expected = values(tmp_path), values(whole[0])
+  assert set(resumed) == set(expected)
+  for name, value in expected.items():
+    np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+  # Both began with the weights of the seed.
+  first = [tf.train.load_variable(
+      str(folder / 'model.ckpt-0'), 'layer/weights')
+           for folder in (whole[0], tmp_path)]
+  np.testing.assert_array_equal(*first)
+  assert first[0].any()
+
+
+def test_last_checkpoint_holds_masks_that_moved_without_a_step(tmp_path):
+  """The last of 9 iterations moves masks; the step before it is saved."""
+  _, journal = train(tmp_path, 9)
+  assert journal.steps[-2:] == [6, 6]
+  assert values(tmp_path)['last_mask_update_step'] == 6
+  assert checkpoints.iterations_done(str(tmp_path), CONFIG) == 9
+
+
+def test_stops_at_max_steps_and_keeps_so_many_checkpoints(tmp_path):
+  ended, journal = train(tmp_path, 100, max_steps=3, save_steps=1, keep=2)
+  assert ended
+  assert journal.steps == [0, 1, 2, 3]
+  assert saved_steps(tmp_path) == [2, 3]
+
+
+def test_signal_stops_with_a_checkpoint_of_the_step(tmp_path):
+  former = signal.signal(signal.SIGTERM, lambda number, frame: None)
+  try:
+    ended, journal = train(tmp_path, 100, send_at=5)
+  finally:
+    signal.signal(signal.SIGTERM, former)
+  assert not ended
+  assert journal.steps == [0, 1, 2, 3, 3, 4]
+  assert saved_steps(tmp_path) == [0, 3, 4]
+  assert checkpoints.iterations_done(str(tmp_path), CONFIG) == 6
+
+
+def test_no_checkpoints(tmp_path):
+  ended, _ = train(tmp_path, 3, save_steps=None)
+  assert ended
+  assert not list(tmp_path.glob('model.ckpt*'))
+  assert not (tmp_path / 'checkpoint').exists()
+
+
+def test_checkpoint_of_another_method_is_refused(whole):
+  folder, _, _ = whole
+  before = saved_steps(folder)
+  with pytest.raises(ValueError, match='is_snipped is missing there'):
+    train(folder, 10, SparsityConfig(training_method='snip'))
+  assert saved_steps(folder) == before
+
+
+# --- Evaluation --------------------------------------------------------------
+
+
+def test_evaluates_the_checkpoint_asked_for_on_all_examples(whole):
+  estimator = make_estimator(whole[0], CONFIG, None)
+  for step in (3, 7):
+    metrics = runner.evaluate(
+        estimator, input_of(4, first=10.), str(whole[0] / f'model.ckpt-{step}'))
+    assert metrics['global_step'] == step
+    assert metrics['mean'] == pytest.approx(11.5)
+
+
+def test_checkpoint_to_evaluate_that_is_not_there_is_named(whole):
+  estimator = make_estimator(whole[0], CONFIG, None)
+  prefix = str(whole[0] / 'model.ckpt-1')
+  with pytest.raises(ValueError) as error:
+    runner.evaluate(estimator, input_of(1), prefix)
+  assert prefix in str(error.value)
+
+
+@pytest.mark.parametrize('max_steps', [7, 100])
+def test_evaluates_until_the_last_step_or_until_no_checkpoint_comes(
+    whole, max_steps):
+  estimator = make_estimator(whole[0], CONFIG, None)
+  steps = [metrics['global_step'] for metrics in runner.evaluate_until(
+      estimator, input_of(1), max_steps, timeout_seconds=0.1)]
+  assert steps == [7]

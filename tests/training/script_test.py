@@ -1,0 +1,75 @@
+"""How scripts start and how they end when the user made a mistake."""
+
+from __future__ import annotations
+
+import pytest
+from absl import app, logging
+
+from rigl.compat import tf
+from rigl.training import script
+
+
+@pytest.fixture
+def run(monkeypatch):
+  """script.run with app.run replaced by its essence."""
+  former = logging.get_verbosity(), tf.get_logger().level
+  monkeypatch.setattr(app, 'run', lambda main: main(['script.py']))
+  yield script.run
+  logging.set_verbosity(former[0])
+  tf.get_logger().setLevel(former[1])
+
+
+def raises(error):
+  def main(argv):
+    raise error
+  return main
+
+
+def test_main_gets_the_arguments(run):
+  seen = []
+  run(seen.append)
+  assert seen == [['script.py']]
+
+
+@pytest.mark.parametrize('error', [
+    ValueError('end_sparsity must be in [0, 1), got 1.5.'),
+    FileNotFoundError('no such folder'), PermissionError('may not write')])
+def test_mistakes_end_in_one_line_and_a_bad_exit_code(run, error):
+  with pytest.raises(SystemExit) as stop:
+    run(raises(error))
+  # As sys.exit does it, a string is printed and the code is 1.
+  assert stop.value.code == f'Error: {error}'
+
+
+@pytest.mark.parametrize('error', [
+    TypeError('x'), RuntimeError('x'), KeyError('x'), AssertionError('x')])
+def test_mistakes_of_ours_keep_their_traceback(run, error):
+  with pytest.raises(type(error)):
+    run(raises(error))
+
+
+def test_traceback_is_there_for_who_asks(run, caplog, monkeypatch):
+  messages = []
+  monkeypatch.setattr(
+      logging, 'debug',
+      lambda text, **kwargs: messages.append((text, kwargs)))
+  with pytest.raises(SystemExit):
+    run(raises(ValueError('x')))
+  ((_, kwargs),) = messages
+  assert kwargs['exc_info']
+
+
+@pytest.mark.parametrize('verbosity, level', [
+    (logging.INFO, 'ERROR'), (logging.WARNING, 'ERROR')])
+def test_tensorflow_is_silent(run, verbosity, level):
+  logging.set_verbosity(verbosity)
+  tf.get_logger().setLevel('INFO')
+  run(lambda argv: None)
+  assert tf.get_logger().level == tf.logging.ERROR
+
+
+def test_tensorflow_speaks_when_asked_for_more(run):
+  logging.set_verbosity(logging.DEBUG)
+  tf.get_logger().setLevel('INFO')
+  run(lambda argv: None)
+  assert tf.get_logger().level == tf.logging.INFO
