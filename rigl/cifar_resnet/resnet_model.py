@@ -88,7 +88,8 @@ class WideResNetModel:
       return tf.nn.dropout(x, rate=self._droprate, seed=seed)
     noise = draws.uniform(
         tf.shape(x), tf.stack([seed, tf.cast(step, tf.int32)]))
-    return tf.where(noise >= self._droprate, x / (1. - self._droprate), tf.zeros_like(x))
+    kept = noise >= self._droprate
+    return tf.where(kept, x / (1. - self._droprate), tf.zeros_like(x))
 
   def _block(self, x: tf.Tensor, filters: int, strides: int, group: int,
              index: int) -> tf.Tensor:
