@@ -23,14 +23,14 @@ DYNAMIC = {'begin_step': 1, 'end_step': -1, 'frequency': 2,
 ONE_SHOT = {'default_sparsity': .6, 'mask_init_method': 'random'}
 
 
-def digest(method: str, seed: int) -> str:
-  """SHA-256 of the masks of ten steps and of the final weights."""
+def digests(method: str, seed: int) -> dict[str, str]:
+  """SHA-256 of the masks of ten steps, and of the final weights."""
   hyper = ONE_SHOT
   if method in sparse_net.DYNAMIC_METHODS:
-    # Most of these draw, so a digest depends on every seed in use.
+    # Draws too, so that the digests depend on every seed in use.
     hyper = {**DYNAMIC, 'grow_init': 'random_normal_3',
              'stateless_seed_offset': seed}
-  digest_so_far = hashlib.sha256()
+  masks, weights = hashlib.sha256(), hashlib.sha256()
   with sparse_net.SparseNet(LAYERS, 'momentum', method, hyper,
                             use_resource=None) as net:
     rng = np.random.RandomState(1)
@@ -42,23 +42,23 @@ def digest(method: str, seed: int) -> str:
       net.step(net.random_gradients(rng))
       state = net.state()
       for name in LAYERS:
-        digest_so_far.update(state[f'{name}/mask'].tobytes())
+        masks.update(state[f'{name}/mask'].tobytes())
     for name in LAYERS:
-      digest_so_far.update(state[f'{name}/weights'].tobytes())
-  return digest_so_far.hexdigest()
+      weights.update(state[f'{name}/weights'].tobytes())
+  return {'masks': masks.hexdigest(), 'weights': weights.hexdigest()}
 
 
 def main() -> None:
   if '--disable_v2_behavior' in sys.argv:
     tf.disable_v2_behavior()
-  digests = {method: digest(method, 0) for method in sparse_net.METHODS}
+  all_digests = {m: digests(m, 0) for m in sparse_net.METHODS}
   with tf.Graph().as_default():
     is_resource = not hasattr(tf.get_variable('v', []), '_ref')
   print(json.dumps({
       'hash': hash('a'),
       'control_flow_v2': tf.control_flow_v2_enabled(),
       'resource_variables': is_resource,
-      'digests': digests,
+      'digests': all_digests,
   }))
 
 

@@ -18,6 +18,8 @@ N_TRAIN = 200
 N_TEST = 100
 BATCH_SIZE = 20
 N_BATCHES = N_TRAIN // BATCH_SIZE
+# Of the trainings that several tests look at, in iterations.
+RECORD_FREQUENCY = 5
 SIZES = {'layer1': (784, 300), 'layer2': (300, 100), 'layer3': (100, 10)}
 
 FLAGS = flags.FLAGS
@@ -80,6 +82,11 @@ def checkpoint_values(folder: pathlib.Path) -> dict[str, np.ndarray]:
   reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(folder)))
   return {name: reader.get_tensor(name)
           for name in reader.get_variable_to_shape_map()}
+
+
+def masks_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """{layer: mask} of the variables of a network."""
+  return {layer: values[f'{layer}/mask'] for layer in SIZES}
 
 
 def text_file(folder: pathlib.Path) -> pathlib.Path:

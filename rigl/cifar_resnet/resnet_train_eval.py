@@ -1,4 +1,4 @@
-"""Trains and evaluates WideResNets on CIFAR-10 with sparse training methods.
+r"""Trains and evaluates WideResNets on CIFAR-10 with sparse training methods.
 
     python rigl/cifar_resnet/resnet_train_eval.py --training_method=rigl \
         --mask_init_method=erdos_renyi_kernel --data_directory=/data/cifar10

@@ -243,6 +243,6 @@ class SaveRecords(tf.train.CheckpointSaverListener):
     """The log is made with the graph, which is later than the listener."""
     self._get_log = get_log
 
-  def after_save(self, session: Any, global_step_value: int) -> None:
+  def before_save(self, session: Any, global_step_value: int) -> None:
     del session, global_step_value
     self._get_log().save_records()

@@ -1,4 +1,4 @@
-"""Trains LeNet-300-100 on MNIST with any of the sparse training methods.
+r"""Trains LeNet-300-100 on MNIST with any of the sparse training methods.
 
     python rigl/mnist/mnist_train_eval.py --training_method=rigl \
         --end_sparsity=0.98 --save_path=/tmp/mnist_rigl
@@ -77,7 +77,7 @@ flags.DEFINE_float(
     'Sparsity of the second layer as a multiple of end_sparsity.')
 flags.DEFINE_integer(
     'mask_record_frequency', 0,
-    'Iterations between stored masks; 0 for none.')
+    'Iterations between stored masks; 0 for none.', lower_bound=0)
 flags.DEFINE_integer('prune_begin_step', 2000, 'prune: first step.')
 flags.DEFINE_integer('prune_end_step', 30000, 'prune: last step.')
 flags.DEFINE_string(
@@ -105,10 +105,10 @@ class MnistConfig:
 
   def __post_init__(self):
     for name in ('batch_size', 'learning_rate', 'lr_drop_epoch'):
-      if getattr(self, name) <= 0:
+      if not getattr(self, name) > 0:
         raise ValueError(f'{name} must be > 0, got {getattr(self, name)}.')
     for name in ('num_epochs', 'l2_scale', 'sparsity_scale'):
-      if getattr(self, name) < 0:
+      if not getattr(self, name) >= 0:
         raise ValueError(f'{name} must be >= 0, got {getattr(self, name)}.')
     if not 0. <= self.momentum < 1.:
       raise ValueError(f'momentum must be in [0, 1), got {self.momentum}.')
@@ -159,7 +159,7 @@ def _kept_pixels(path: str) -> Optional[np.ndarray]:
     return None
   prefix = checkpoints.resolve(path)
   checkpoints.check_fits(prefix, {'layer1/mask': (784, 300)})
-  mask = checkpoints.open_checkpoint(prefix).get_tensor('layer1/mask')
+  mask = checkpoints.read_tensors(prefix, ['layer1/mask'])['layer1/mask']
   return mask.any(axis=1)
 
 
@@ -229,6 +229,35 @@ def make_model_fn(training: Training, logs: list[epoch_log.EpochLog]):
   return model_fn
 
 
+class _WriteConfigs(tf.train.SessionRunHook):
+  """Writes config.gin once the training is known to fit its folder."""
+
+  def __init__(self, folder: str, *configs: Any):
+    self._arguments = (folder, *configs)
+
+  def begin(self) -> None:
+    gin_configs.write(*self._arguments)
+
+
+def _check_same_training(folder: str, sparsity: SparsityConfig,
+                         config: MnistConfig) -> None:
+  """Raises ValueError if `folder` holds a training by another method.
+
+  The variables do not tell: those of SET are those of RigL.
+  """
+  path = os.path.join(folder, gin_configs.CONFIG_FILE)
+  if not os.path.exists(path) or not tf.train.latest_checkpoint(folder):
+    return
+  former = gin_configs.read([path], (), (SparsityConfig, MnistConfig))
+  for key, value in (((SparsityConfig, 'training_method'),
+                      sparsity.training_method),
+                     ((MnistConfig, 'optimizer'), config.optimizer)):
+    if former.get(key, value) != value:
+      raise ValueError(
+          f'The training in {folder} has {key[1]}={former[key]}, not {value}. '
+          'Give it back its own or choose another save_path.')
+
+
 def train(sparsity: SparsityConfig, config: MnistConfig,
           data: mnist_data.MnistData, folder: str) -> None:
   """Trains in `folder`, continuing what it finds there."""
@@ -236,6 +265,7 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
     raise ValueError(f'batch_size {config.batch_size} is more than the '
                      f'{len(data.train_images)} training digits.')
   custom_sparsity_map(sparsity, config)
+  _check_same_training(folder, sparsity, config)
   kept = _kept_pixels(FLAGS.input_mask_path)
   train_images = mnist_input.flat_pixels(data.train_images, kept)
   n_batches = len(train_images) // config.batch_size
@@ -247,7 +277,6 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
       sparsity, config, schedule,
       mnist_input.flat_pixels(data.test_images, kept), data.test_labels,
       folder, run_name(sparsity, config))
-  gin_configs.write(folder, sparsity, config)
   logging.info('Data: %s.', data.source)
   n_iterations = config.num_epochs * n_batches
 
@@ -266,9 +295,10 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
       train_batch_size=config.batch_size,
       save_checkpoints_steps=(
           FLAGS.checkpoint_epochs * n_batches if FLAGS.save_model else None),
-      keep_checkpoint_max=2)
+      keep_checkpoint_max=2, save_summary_steps=0)
   finished = runner.train(
-      estimator, input_fn, saving_listeners=(
+      estimator, input_fn, hooks=[_WriteConfigs(folder, sparsity, config)],
+      saving_listeners=(
           [epoch_log.SaveRecords(lambda: logs[-1])] if FLAGS.save_model
           else []))
   logs[-1].save_records()
@@ -292,7 +322,8 @@ def run_name(sparsity: SparsityConfig, config: MnistConfig) -> str:
 
 
 def main(argv: list[str]) -> None:
-  del argv
+  if argv[1:]:
+    raise ValueError(f'Unexpected arguments {argv[1:]}: flags begin with --.')
   sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
   sparsity, config = configs_from_flags()
   data = mnist_data.load_mnist(

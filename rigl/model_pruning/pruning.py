@@ -172,6 +172,8 @@ class Pruning:
     if not targets:
       return sparsity
     if not self._hparams.target_sparsity:
+      if not targets[0]:
+        return sparsity
       raise ValueError('weight_sparsity_map needs a target_sparsity > 0.')
     return sparsity * (targets[0] / self._hparams.target_sparsity)
 

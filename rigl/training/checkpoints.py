@@ -38,6 +38,22 @@ def open_checkpoint(prefix: str):
     raise ValueError(f'Cannot read the checkpoint {prefix}: {error}') from error
 
 
+def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
+  """{name: value} from a checkpoint.
+
+  Raises:
+    ValueError: a name is not there, or the data cannot be read; names it.
+  """
+  reader = open_checkpoint(prefix)
+  try:
+    return {name: reader.get_tensor(name) for name in names}
+  # TensorFlow reports a file that is too short as an IndexError.
+  except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
+    message = ' '.join(str(error).split())
+    raise ValueError(
+        f'Cannot read the checkpoint {prefix}: {message}') from error
+
+
 def _names_and_shapes(variables: Iterable[tf.Variable]
                      ) -> dict[str, tuple[int, ...]]:
   return {v.op.name: tuple(v.shape.as_list()) for v in variables}
@@ -76,11 +92,7 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]
     ValueError: see check_fits; or the data cannot be read.
   """
   check_fits(prefix, _names_and_shapes(variables))
-  reader = open_checkpoint(prefix)
-  try:
-    return {v.op.name: reader.get_tensor(v.op.name) for v in variables}
-  except tf.errors.OpError as error:
-    raise ValueError(f'Cannot read the checkpoint {prefix}: {error}') from error
+  return read_tensors(prefix, [v.op.name for v in variables])
 
 
 def check_resumable(model_dir: str, variables: Iterable[tf.Variable]) -> None:
@@ -91,13 +103,15 @@ def check_resumable(model_dir: str, variables: Iterable[tf.Variable]) -> None:
   """
   prefix = tf.train.latest_checkpoint(model_dir)
   if prefix:
-    check_fits(prefix, _names_and_shapes(variables))
+    read_values(prefix, list(variables))
 
 
 def latest_step(model_dir: str) -> int:
   """The global step of the latest checkpoint; 0 without one."""
   prefix = tf.train.latest_checkpoint(model_dir)
-  return int(open_checkpoint(prefix).get_tensor('global_step')) if prefix else 0
+  if not prefix:
+    return 0
+  return int(read_tensors(prefix, ['global_step'])['global_step'])
 
 
 def iterations_done(model_dir: str, config: SparsityConfig) -> int:
@@ -113,16 +127,16 @@ def iterations_done(model_dir: str, config: SparsityConfig) -> int:
   prefix = tf.train.latest_checkpoint(model_dir)
   if not prefix:
     return 0
-  reader = open_checkpoint(prefix)
-  shapes = reader.get_variable_to_shape_map()
-  done = int(reader.get_tensor('global_step'))
+  shapes = open_checkpoint(prefix).get_variable_to_shape_map()
+  counters = read_tensors(prefix, ['global_step', *(
+      name for name in ('last_mask_update_step', 'is_snipped')
+      if name in shapes)])
+  done = int(counters['global_step'])
   if (config.method.skips_gradient_on_update and
-      'last_mask_update_step' in shapes):
+      'last_mask_update_step' in counters):
     done += config.update_schedule.n_updates_through(
-        int(reader.get_tensor('last_mask_update_step')))
-  if 'is_snipped' in shapes:
-    done += int(reader.get_tensor('is_snipped'))
-  return done
+        int(counters['last_mask_update_step']))
+  return done + int(counters.get('is_snipped', 0))
 
 
 PARAMETER_SUFFIXES = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from rigl.core import distributions, growth, schedules
@@ -62,9 +63,15 @@ class SparsityConfig:
     for name in ('maskupdate_begin_step', 'pruning_begin_step', 'seed'):
       if getattr(self, name) < 0:
         raise ValueError(f'{name} must be >= 0, got {getattr(self, name)}.')
-    if self.erk_power_scale < 0.:
+    if not self.erk_power_scale >= 0.:
       raise ValueError(
           f'erk_power_scale must be >= 0, got {self.erk_power_scale}.')
+    if not math.isfinite(self.rigl_acc_scale):
+      raise ValueError(
+          f'rigl_acc_scale must be finite, got {self.rigl_acc_scale}.')
+    # What numpy's generators take.
+    if self.seed >= 2**32:
+      raise ValueError(f'seed must be < 2**32, got {self.seed}.')
     if self.pruning_frequency <= 0:
       raise ValueError(
           f'pruning_frequency must be > 0, got {self.pruning_frequency}.')

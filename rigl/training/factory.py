@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Mapping, Optional
 
 from rigl.compat import tf
@@ -99,7 +100,7 @@ def pruning_hparams_of(config: SparsityConfig,
       sparsity_function_begin_step=config.pruning_begin_step,
       sparsity_function_end_step=config.pruning_end_step,
       weight_sparsity_map=tuple(
-          f'^{layer}/:{sparsity!r}'
+          f'^{re.escape(layer)}/:{sparsity!r}'
           for layer, sparsity in (custom_sparsity_map or {}).items()))
 
 

@@ -13,20 +13,35 @@ import gin
 CONFIG_FILE = 'config.gin'
 
 _IMPORT = re.compile(r'^\s*(import|from)\s', re.MULTILINE)
+_SCOPED = re.compile(r'^\s*([\w./]*/[\w.]+)\s*=', re.MULTILINE)
 _INCLUDE = re.compile(r'^\s*include\s+[\'"](.+?)[\'"]', re.MULTILINE)
 
 
-def _check_imports_nothing(path: str) -> None:
-  """Gin would run the code of a module that a file imports; none needs it."""
-  try:
-    text = pathlib.Path(path).read_text()
-  except OSError as error:
-    raise ValueError(f'Cannot read the gin file {path}: {error}') from error
+def _check(text: str, source: str, above: tuple[str, ...] = ()) -> None:
+  """Refuses what gin would run or lose, here and in included files.
+
+  Gin would run the code of a module that is imported; none needs it. It would
+  keep a binding in a scope for a call in that scope, and there is none.
+  """
   if _IMPORT.search(text):
-    raise ValueError(f'The gin file {path} imports a module. Only bindings of '
+    raise ValueError(f'{source} imports a module. Only bindings of '
                      'hyperparameters and includes are allowed.')
-  for included in _INCLUDE.findall(text):
-    _check_imports_nothing(included)
+  scoped = _SCOPED.search(text)
+  if scoped:
+    raise ValueError(f'{source} binds {scoped.group(1)} in a scope. Only '
+                     '<class>.<parameter> = <value> has an effect.')
+  for path in _INCLUDE.findall(text):
+    _check_file(path, above)
+
+
+def _check_file(path: str, above: tuple[str, ...] = ()) -> None:
+  if path in above:
+    raise ValueError(f'The gin file {path} includes itself.')
+  try:
+    text = pathlib.Path(path).read_text(encoding='utf-8')
+  except (OSError, UnicodeDecodeError) as error:
+    raise ValueError(f'Cannot read the gin file {path}: {error}') from error
+  _check(text, f'The gin file {path}', (*above, path))
 
 
 def read(paths: Iterable[str], bindings: Iterable[str],
@@ -47,9 +62,8 @@ def read(paths: Iterable[str], bindings: Iterable[str],
   """
   config_classes = list(config_classes)
   for path in paths:
-    _check_imports_nothing(path)
-  if _IMPORT.search('\n'.join(bindings)):
-    raise ValueError(f'Gin bindings may not import modules: {bindings}.')
+    _check_file(path)
+  _check('\n'.join(bindings), '--gin_bindings')
   gin.clear_config(clear_constants=True)
   for config_class in config_classes:
     _register(config_class)
@@ -57,8 +71,9 @@ def read(paths: Iterable[str], bindings: Iterable[str],
   try:
     gin.parse_config_files_and_bindings(list(paths), list(bindings))
   except (ValueError, SyntaxError) as error:
+    message = ' '.join(str(error).split())
     raise ValueError(
-        f'{error} (bindings are of the form <class>.<parameter> = <value> '
+        f'{message} (bindings are of the form <class>.<parameter> = <value> '
         f'with a class of {sorted(known)})') from error
   bound = {}
   for config_class in config_classes:

@@ -49,10 +49,11 @@ class StopOnSignalHook(tf.train.SessionRunHook):
   def _on_signal(self, number: int, frame: Any) -> None:
     del frame
     self.was_stopped = True
-    self._restore()
+    self.restore()
     logging.warning('Signal %d: stopping after this step.', number)
 
-  def _restore(self) -> None:
+  def restore(self) -> None:
+    """Gives signals back, which a training that fails does not do."""
     for number, handler in self._former.items():
       signal.signal(number, handler)
     self._former = {}
@@ -64,7 +65,21 @@ class StopOnSignalHook(tf.train.SessionRunHook):
 
   def end(self, session: Any) -> None:
     del session
-    self._restore()
+    self.restore()
+
+
+class SaverHook(tf.train.CheckpointSaverHook):
+  """Also saves in the end when the global step stands still.
+
+  RigL and SNIP set masks instead of making a step, so the checkpoint of the
+  last step may be older than the masks.
+  """
+
+  def end(self, session: Any) -> None:
+    step = session.run(self._global_step_tensor)
+    if step == self._timer.last_triggered_step():
+      self._save(session, step)
+    super().end(session)
 
 
 def format_seconds(seconds: float) -> str:

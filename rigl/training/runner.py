@@ -52,7 +52,7 @@ def make_estimator(model_fn: Callable[..., Any],
       return spec
     # The Estimator would run its own before all other hooks: what they write
     # about a step would then be missing beside the checkpoint of the step.
-    saver = tf.train.CheckpointSaverHook(
+    saver = training_hooks.SaverHook(
         model_dir, save_steps=save_checkpoints_steps)
     return spec._replace(training_hooks=(*spec.training_hooks, saver))
 
@@ -105,10 +105,14 @@ def train(estimator: Any,
     ValueError: the folder holds a checkpoint of another network or method.
   """
   stop = training_hooks.StopOnSignalHook()
-  estimator.train(
-      input_fn, max_steps=max_steps, saving_listeners=list(saving_listeners),
-      hooks=[training_hooks.CheckpointFitsHook(estimator.model_dir), stop,
-             *hooks])
+  try:
+    estimator.train(
+        input_fn, max_steps=max_steps,
+        saving_listeners=list(saving_listeners),
+        hooks=[training_hooks.CheckpointFitsHook(estimator.model_dir), stop,
+               *hooks])
+  finally:
+    stop.restore()
   return not stop.was_stopped
 
 

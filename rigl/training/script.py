@@ -28,7 +28,8 @@ def run(main: Callable[[list[str]], Any]) -> None:
       tf.get_logger().setLevel('ERROR')
     try:
       main(argv)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError,
+            tf.train.NanLossDuringTrainingError) as error:
       logging.debug('The error came from here:', exc_info=True)
       sys.exit(f'Error: {error}')
 

@@ -205,6 +205,9 @@ def apply_gin(flags_of_class: Mapping[type, Mapping[str, str]]) -> None:
     if field not in flags_of_class[config_class]:
       raise ValueError(f'{config_class.__name__}.{field} has no meaning for '
                        'this script.')
+    if value is None:
+      raise ValueError(f'{config_class.__name__}.{field} = None: expected a '
+                       'value.')
     try:
       set_script_defaults({flags_of_class[config_class][field]: value})
     except flags.IllegalFlagValueError as error:

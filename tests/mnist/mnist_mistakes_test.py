@@ -19,11 +19,6 @@ MAX_CPU_SECONDS = 2.
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory):
-  return tiny_mnist.write_idx_files(tmp_path_factory.mktemp('mnist'))
-
-
-@pytest.fixture(scope='module')
 def server(tmp_path_factory):
   with script_server.ScriptServer(
       'rigl.mnist.mnist_train_eval',
@@ -110,7 +105,6 @@ BAD_FLAGS = [
     *[({'l2_scale': value}, ['l2_scale', str(value)])
       for value in (-1., 'nan')],
     ({'sparsity_scale': 'nan'}, ['sparsity_scale', 'nan']),
-    ({'mask_record_frequency': -5}, ['mask_record_frequency', '-5']),
     ({'seed': -1}, ['seed', '-1']),
     ({'seed': 2**32, **DYNAMIC}, ['seed', str(2**32)]),
     ({'gin_config': '/no/such.gin'}, ['/no/such.gin']),
@@ -122,12 +116,13 @@ BAD_FLAGS = [
     ({'input_mask_path': '/no/checkpoint'}, ['/no/checkpoint']),
 ]
 
-# Refused by absl while it reads the command line: two lines and a hint.
+# Refused while absl reads the command line, in two lines and a hint.
 UNREADABLE_FLAGS = [
     ({'training_method': 'lottery'},
      ['training_method', 'lottery', *methods.METHODS]),
     ({'batch_size': 'ten'}, ['batch_size', 'ten']),
     ({'checkpoint_epochs': 0}, ['checkpoint_epochs', '0']),
+    ({'mask_record_frequency': -5}, ['mask_record_frequency', '-5']),
     ({'no_such_flag': 1}, ['no_such_flag']),
     ({'end_sparsities': 0.5}, ['end_sparsities', 'end_sparsity']),
 ]
@@ -207,7 +202,7 @@ def test_missing_or_damaged_digits(damage, words, server, tmp_path):
 
 
 @pytest.fixture(scope='module')
-def trained(data, server, tmp_path_factory):
+def former_runs(data, server, tmp_path_factory):
   """{name: folder} of finished trainings."""
   folders = {}
   for name, flags in {
@@ -235,9 +230,9 @@ def trained(data, server, tmp_path_factory):
     ('rigl', {**DYNAMIC, 'optimizer': 'adam', 'num_epochs': 1}),
 ], ids=name)
 def test_save_path_of_another_training(
-    former, flags, trained, data, server, tmp_path):
+    former, flags, former_runs, data, server, tmp_path):
   """The error names the folder and a variable or the flag that differs."""
-  folder = shutil.copytree(trained[former], tmp_path / 'run')
+  folder = shutil.copytree(former_runs[former], tmp_path / 'run')
   result = assert_refused(
       server, tiny_mnist.arguments(data, folder, **flags), [str(folder)],
       folder)
@@ -245,27 +240,27 @@ def test_save_path_of_another_training(
       r'\w+ is missing there|training_method|optimizer', result.stderr)
 
 
-def test_save_path_of_another_network(trained, data, server, tmp_path):
+def test_save_path_of_another_network(former_runs, data, server, tmp_path):
   """The pixels that a former run kept make a smaller first layer."""
-  folder = shutil.copytree(trained['scratch'], tmp_path / 'run')
+  folder = shutil.copytree(former_runs['scratch'], tmp_path / 'run')
   assert_refused(
       server, tiny_mnist.arguments(
           data, folder, training_method='scratch',
-          input_mask_path=trained['rigl']),
+          input_mask_path=former_runs['rigl']),
       ['layer1/weights is [784, 300] there', str(folder)], folder)
 
 
-def test_input_mask_of_a_dense_training(trained, data, server, tmp_path):
+def test_input_mask_of_a_dense_training(former_runs, data, server, tmp_path):
   assert_refused(
       server, tiny_mnist.arguments(
-          data, tmp_path / 'run', input_mask_path=trained['baseline']),
-      ['layer1/mask is missing', str(trained['baseline'])], tmp_path)
+          data, tmp_path / 'run', input_mask_path=former_runs['baseline']),
+      ['layer1/mask is missing', str(former_runs['baseline'])], tmp_path)
 
 
 @pytest.mark.parametrize('suffix', ['index', 'data-00000-of-00001'])
 def test_damaged_checkpoint_in_the_save_path(
-    suffix, trained, data, server, tmp_path):
-  folder = shutil.copytree(trained['scratch'], tmp_path / 'run')
+    suffix, former_runs, data, server, tmp_path):
+  folder = shutil.copytree(former_runs['scratch'], tmp_path / 'run')
   path = folder / f'model.ckpt-10.{suffix}'
   path.write_bytes(path.read_bytes()[:len(path.read_bytes()) // 2])
   assert_refused(

@@ -31,11 +31,6 @@ METHODS = {
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory):
-  return tiny_mnist.write_idx_files(tmp_path_factory.mktemp('mnist'))
-
-
-@pytest.fixture(scope='module')
 def temporary(tmp_path_factory):
   """The folder of temporary files of all runs."""
   return tmp_path_factory.mktemp('temporary')

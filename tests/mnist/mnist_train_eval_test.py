@@ -1,14 +1,13 @@
-"""The MNIST script: flags, methods, files, what it leaves and what it takes.
+"""The MNIST script: its flags, its variables and masks under every method.
 
-How it resumes and which mistakes it refuses is in the files beside.
+What it writes, how it resumes and which mistakes it refuses is in the files
+beside.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import math
 import re
 import xml.etree.ElementTree
 
@@ -18,7 +17,7 @@ import pytest
 from rigl.compat import tf
 from rigl.core import distributions
 from rigl.mnist import compression, mask_records, mnist_data, mnist_train_eval
-from rigl.training import gin_configs, methods, script, sparse_flags
+from rigl.training import methods, script, sparse_flags
 from rigl.training.config import SparsityConfig
 from tests import tiny_mnist
 
@@ -26,36 +25,11 @@ from tests import tiny_mnist
 N_ONES = {'layer1': 4704, 'layer2': 3540, 'layer3': 1000}
 N_EPOCHS = 2
 N_ITERATIONS = N_EPOCHS * tiny_mnist.N_BATCHES
-RECORD_FREQUENCY = 5
 
 MASKED = [name for name, method in methods.METHODS.items()
           if method.uses_masks]
 DYNAMIC = [name for name, method in methods.METHODS.items()
            if method.is_dynamic]
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-  return tiny_mnist.write_idx_files(tmp_path_factory.mktemp('mnist'))
-
-
-@pytest.fixture(scope='module')
-def trained(data, tmp_path_factory):
-  """fn(method) -> folder of a training of two epochs; each is trained once."""
-
-  @functools.lru_cache(maxsize=None)
-  def train(method):
-    folder = tmp_path_factory.mktemp('runs') / method
-    tiny_mnist.train(tiny_mnist.arguments(
-        data, folder, training_method=method, num_epochs=N_EPOCHS,
-        mask_record_frequency=RECORD_FREQUENCY))
-    return folder
-
-  return train
-
-
-def masks_of(values):
-  return {layer: values[f'{layer}/mask'] for layer in tiny_mnist.SIZES}
 
 
 # --- Flags -------------------------------------------------------------------
@@ -142,7 +116,7 @@ def test_initial_masks_are_those_of_the_reference_data(
       f'--seed={run["seed"]}'])
   values = tiny_mnist.checkpoint_values(tmp_path)
   assert values['global_step'] == 0
-  for layer, mask in masks_of(values).items():
+  for layer, mask in tiny_mnist.masks_of(values).items():
     golden = run['masks'][layer]
     assert np.count_nonzero(mask) == golden['n_ones'] == N_ONES[layer]
     digest = hashlib.sha256(mask.astype(np.uint8).tobytes()).hexdigest()
@@ -218,9 +192,9 @@ def test_masks_keep_their_count(method, trained):
   values = tiny_mnist.checkpoint_values(folder)
   records = mask_records.MaskRecords.load(tiny_mnist.records_file(folder))
   assert records.iterations.tolist() == list(
-      range(0, N_ITERATIONS + 1, RECORD_FREQUENCY))
+      range(0, N_ITERATIONS + 1, tiny_mnist.RECORD_FREQUENCY))
   assert records.shapes == tiny_mnist.SIZES
-  for layer, mask in masks_of(values).items():
+  for layer, mask in tiny_mnist.masks_of(values).items():
     assert set(np.unique(mask)) <= {0., 1.}
     np.testing.assert_array_equal(records.mask(layer, -1), mask)
     counts = [int(np.count_nonzero(records.mask(layer, index)))
@@ -277,162 +251,6 @@ def test_weights_are_trained(method, trained):
     assert (before != after).mean() > 0.9  # The penalty moves all of them.
 
 
-# --- Files -------------------------------------------------------------------
-
-
-def epochs_of(folder):
-  """The lines of the text file, as [(fields, compressed line or None)]."""
-  result = []
-  for line in tiny_mnist.text_file(folder).read_text().splitlines():
-    match = re.fullmatch(
-        r'epoch=(?P<epoch>\d+) iteration=(?P<iteration>\d+), '
-        r'test loss (?P<loss>\d+\.\d{6}), '
-        r'test accuracy (?P<accuracy>[01]\.\d{6}), '
-        r'sparsity (?P<sparsity>0\.\d{6}), layers (?P<layers>.*)', line)
-    if match:
-      result.append([match.groupdict(), None])
-    else:
-      assert re.fullmatch(
-          r'compressed \d+-\d+-\d+-10, sparsity( \d\.\d{4}){3}, \d+ bytes',
-          line)
-      result[-1][1] = line
-  return result
-
-
-@pytest.mark.parametrize('method', methods.METHODS)
-def test_text_file(method, trained):
-  folder = trained(method)
-  epochs = epochs_of(folder)
-  assert [(fields['epoch'], fields['iteration'])
-          for fields, _ in epochs] == [('1', '10'), ('2', '20')]
-  fields, compressed = epochs[-1]
-  if method not in MASKED:
-    assert fields['layers'] == 'dense' and compressed is None
-    assert float(fields['sparsity']) == 0.
-    return
-  masks = list(masks_of(tiny_mnist.checkpoint_values(folder)).values())
-  assert [float(s) for s in fields['layers'].split()] == pytest.approx(
-      [1 - mask.mean() for mask in masks], abs=1e-4)
-  n_ones = sum(map(np.count_nonzero, masks))
-  assert float(fields['sparsity']) == pytest.approx(
-      1 - n_ones / sum(mask.size for mask in masks), abs=1e-6)
-  sparsities, sizes = compression.get_compressed_fc(masks)
-  assert compressed == (
-      f'compressed {"-".join(map(str, sizes))}, sparsity '
-      f'{" ".join(f"{s:.4f}" for s in sparsities)}, '
-      f'{compression.compressed_size_bytes(masks)} bytes')
-
-
-def numpy_test(folder, method):
-  """(loss, accuracy) of the test digits by the final checkpoint."""
-  values = tiny_mnist.checkpoint_values(folder)
-  names = ('weights', 'biases') if method in MASKED else ('kernel', 'bias')
-  digits = tiny_mnist.digits()
-  x = digits['t10k-images-idx3-ubyte'].reshape(-1, 784) / 255.
-  labels = digits['t10k-labels-idx1-ubyte']
-  for layer in tiny_mnist.SIZES:
-    x = x @ (values[f'{layer}/{names[0]}'] * values.get(
-        f'{layer}/mask', 1.)) + values[f'{layer}/{names[1]}']
-    x = x if layer == 'layer3' else np.maximum(x, 0.)
-  log_z = np.log(np.exp(x - x.max(1, keepdims=True)).sum(1)) + x.max(1)
-  loss = np.mean(log_z - x[np.arange(len(x)), labels])
-  return loss, np.mean(x.argmax(1) == labels)
-
-
-@pytest.mark.parametrize('method', methods.METHODS)
-def test_reported_test_is_that_of_the_saved_network(method, trained):
-  folder = trained(method)
-  fields, _ = epochs_of(folder)[-1]
-  loss, accuracy = numpy_test(folder, method)
-  assert float(fields['loss']) == pytest.approx(loss, rel=1e-4)
-  assert float(fields['accuracy']) == pytest.approx(accuracy, abs=0.0101)
-
-
-def summaries(folder):
-  """[(tag, step, value)] of all event files."""
-  return [(value.tag, event.step, value.simple_value)
-          for path in sorted(folder.glob('events.*'))
-          for event in tf.train.summary_iterator(str(path))
-          for value in event.summary.value]
-
-
-@pytest.mark.parametrize('method', ['rigl', 'snip', 'baseline'])
-def test_tensorboard_tags(method, trained):
-  folder = trained(method)
-  found = summaries(folder)
-  # The first two are those of the reference data, as are the layers'.
-  tags = {'test_accuracy', 'global_sparsity', 'test_loss', 'loss', 'accuracy',
-          'drop_fraction'}
-  if method in MASKED:
-    tags |= {f'sparsity/{layer}/mask_0' for layer in tiny_mnist.SIZES}
-  assert {tag for tag, _, _ in found} == tags
-  for tag in tags:
-    steps = [step for t, step, _ in found if t == tag]
-    assert steps == [10, 20], tag
-  for fields, _ in epochs_of(folder):
-    for tag, name in (('test_accuracy', 'accuracy'), ('test_loss', 'loss'),
-                      ('global_sparsity', 'sparsity')):
-      ((_, _, value),) = [row for row in found if row[:2] == (
-          tag, int(fields['iteration']))]
-      assert float(fields[name]) == pytest.approx(value, abs=1e-6)
-
-
-def test_drop_fraction_in_tensorboard(trained):
-  """That of the last update: a cosine over 50,000 steps has hardly fallen."""
-  values = [value for tag, _, value in summaries(trained('rigl'))
-            if tag == 'drop_fraction']
-  expected = [0.3 * 0.5 * (1 + math.cos(math.pi * step / 50000))
-              for step in (6, 12)]
-  assert values == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize('method', ['rigl', 'baseline'])
-def test_files_left_in_the_save_path(method, trained):
-  names = sorted(path.name for path in trained(method).iterdir())
-  stem = tiny_mnist.text_file(trained(method)).name[:-len('.txt')]
-  expected = [
-      r'checkpoint', r'config\.gin', r'events\.out\.tfevents\..*',
-      r'graph\.pbtxt', r'model\.ckpt-\d+\.(index|meta|data-.*)',
-      re.escape(stem) + r'(\.txt|_masks\.npz)']
-  assert not [name for name in names
-              if not any(re.fullmatch(e, name) for e in expected)]
-  for part in (method, 'momentum', 'lr0.2', 'epochs2', 'seed0'):
-    assert part in stem.split('_')
-
-
-@pytest.mark.parametrize('method', methods.METHODS)
-def test_written_config_starts_the_same_training(method, trained, data):
-  path = trained(method) / gin_configs.CONFIG_FILE
-  with tiny_mnist.parsed_flags(tiny_mnist.arguments(
-      data, None, training_method=method)):
-    expected = mnist_train_eval.configs_from_flags()
-  with tiny_mnist.parsed_flags([f'--gin_config={path}']):
-    assert mnist_train_eval.configs_from_flags() == expected
-
-
-def test_command_line_over_the_written_config(trained):
-  path = trained('rigl') / gin_configs.CONFIG_FILE
-  with tiny_mnist.parsed_flags([
-      f'--gin_config={path}', '--gin_bindings=MnistConfig.batch_size = 50',
-      '--gin_bindings=MnistConfig.momentum = 0.5', '--momentum=0.25',
-      '--prune_end_step=77']):
-    sparsity, config = mnist_train_eval.configs_from_flags()
-  assert sparsity.training_method == 'rigl'
-  assert (config.batch_size, config.momentum, config.num_epochs) == (
-      50, 0.25, N_EPOCHS)
-  assert (sparsity.pruning_begin_step, sparsity.pruning_end_step) == (2, 77)
-
-
-def test_no_model_is_saved_unless_wanted(data, tmp_path):
-  tiny_mnist.train(tiny_mnist.arguments(
-      data, tmp_path, training_method='scratch', save_model=False,
-      mask_record_frequency=10))
-  assert not list(tmp_path.glob('model.ckpt*'))
-  assert len(epochs_of(tmp_path)) == 2
-  records = mask_records.MaskRecords.load(tiny_mnist.records_file(tmp_path))
-  assert records.iterations.tolist() == [0, 10, 20]
-
-
 # --- Sparsity of the layers --------------------------------------------------
 
 
@@ -442,7 +260,7 @@ def test_last_layer_is_dense_and_the_second_scaled(
   tiny_mnist.train(tiny_mnist.arguments(
       data, tmp_path, training_method='scratch', num_epochs=0,
       mask_init_method=distribution, end_sparsity=0.9, sparsity_scale=0.5))
-  masks = masks_of(tiny_mnist.checkpoint_values(tmp_path))
+  masks = tiny_mnist.masks_of(tiny_mnist.checkpoint_values(tmp_path))
   expected = distributions.get_sparsities(
       tiny_mnist.SIZES, distribution, 0.9, {'layer2': 0.45, 'layer3': 0.})
   assert expected['layer2'] == 0.45 and expected['layer3'] == 0.

@@ -21,12 +21,15 @@ CONFIG = SparsityConfig(
 class Journal(tf.train.SessionRunHook):
   """Notes the step of each run, and which of them each checkpoint follows."""
 
-  def __init__(self, send_at):
+  def __init__(self, send_at, fail_at):
     self.steps = []
     self.steps_noted_at_checkpoint = {}
     self._send_at = send_at
+    self._fail_at = fail_at
 
   def before_run(self, run_context):
+    if len(self.steps) == self._fail_at:
+      raise KeyError('in a hook')
     if len(self.steps) == self._send_at:
       os.kill(os.getpid(), signal.SIGTERM)
 
@@ -75,9 +78,9 @@ def input_of(n_iterations, first=0.):
 
 
 def train(folder, n_iterations, config=CONFIG, save_steps=3, send_at=None,
-          keep=0, **arguments):
+          fail_at=None, keep=0, **arguments):
   """Trains; returns (whether it ended, journal)."""
-  journal = Journal(send_at)
+  journal = Journal(send_at, fail_at)
   estimator = make_estimator(folder, config, journal, save_steps, keep)
   ended = runner.train(
       estimator, input_of(n_iterations), **arguments,
@@ -164,6 +167,19 @@ def test_signal_stops_with_a_checkpoint_of_the_step(tmp_path):
   assert journal.steps == [0, 1, 2, 3, 3, 4]
   assert saved_steps(tmp_path) == [0, 3, 4]
   assert checkpoints.iterations_done(str(tmp_path), CONFIG) == 6
+
+
+def test_signals_act_as_before_when_training_failed(tmp_path):
+  received = []
+  former = signal.signal(
+      signal.SIGTERM, lambda number, frame: received.append(number))
+  try:
+    with pytest.raises(KeyError, match='in a hook'):
+      train(tmp_path, 100, fail_at=2, save_steps=None)
+    os.kill(os.getpid(), signal.SIGTERM)
+  finally:
+    signal.signal(signal.SIGTERM, former)
+  assert received == [signal.SIGTERM]
 
 
 def test_no_checkpoints(tmp_path):

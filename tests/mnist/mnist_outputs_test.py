@@ -1,0 +1,171 @@
+"""The files that a training of the MNIST script writes."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf
+from rigl.mnist import compression, mask_records, mnist_train_eval
+from rigl.training import gin_configs, methods
+from tests import tiny_mnist
+
+MASKED = [name for name, method in methods.METHODS.items()
+          if method.uses_masks]
+
+
+def epochs_of(folder):
+  """The lines of the text file, as [(fields, compressed line or None)]."""
+  result = []
+  for line in tiny_mnist.text_file(folder).read_text().splitlines():
+    match = re.fullmatch(
+        r'epoch=(?P<epoch>\d+) iteration=(?P<iteration>\d+), '
+        r'test loss (?P<loss>\d+\.\d{6}), '
+        r'test accuracy (?P<accuracy>[01]\.\d{6}), '
+        r'sparsity (?P<sparsity>0\.\d{6}), layers (?P<layers>.*)', line)
+    if match:
+      result.append([match.groupdict(), None])
+    else:
+      assert re.fullmatch(
+          r'compressed \d+-\d+-\d+-10, sparsity( \d\.\d{4}){3}, \d+ bytes',
+          line)
+      result[-1][1] = line
+  return result
+
+
+@pytest.mark.parametrize('method', methods.METHODS)
+def test_text_file(method, trained):
+  folder = trained(method)
+  epochs = epochs_of(folder)
+  assert [(fields['epoch'], fields['iteration'])
+          for fields, _ in epochs] == [('1', '10'), ('2', '20')]
+  fields, compressed = epochs[-1]
+  if method not in MASKED:
+    assert fields['layers'] == 'dense' and compressed is None
+    assert float(fields['sparsity']) == 0.
+    return
+  masks = list(tiny_mnist.masks_of(
+      tiny_mnist.checkpoint_values(folder)).values())
+  assert [float(s) for s in fields['layers'].split()] == pytest.approx(
+      [1 - mask.mean() for mask in masks], abs=1e-4)
+  n_ones = sum(map(np.count_nonzero, masks))
+  assert float(fields['sparsity']) == pytest.approx(
+      1 - n_ones / sum(mask.size for mask in masks), abs=1e-6)
+  sparsities, sizes = compression.get_compressed_fc(masks)
+  assert compressed == (
+      f'compressed {"-".join(map(str, sizes))}, sparsity '
+      f'{" ".join(f"{s:.4f}" for s in sparsities)}, '
+      f'{compression.compressed_size_bytes(masks)} bytes')
+
+
+def numpy_test(folder, method):
+  """(loss, accuracy) of the test digits by the final checkpoint."""
+  values = tiny_mnist.checkpoint_values(folder)
+  names = ('weights', 'biases') if method in MASKED else ('kernel', 'bias')
+  digits = tiny_mnist.digits()
+  x = digits['t10k-images-idx3-ubyte'].reshape(-1, 784) / 255.
+  labels = digits['t10k-labels-idx1-ubyte']
+  for layer in tiny_mnist.SIZES:
+    x = x @ (values[f'{layer}/{names[0]}'] * values.get(
+        f'{layer}/mask', 1.)) + values[f'{layer}/{names[1]}']
+    x = x if layer == 'layer3' else np.maximum(x, 0.)
+  log_z = np.log(np.exp(x - x.max(1, keepdims=True)).sum(1)) + x.max(1)
+  loss = np.mean(log_z - x[np.arange(len(x)), labels])
+  return loss, np.mean(x.argmax(1) == labels)
+
+
+@pytest.mark.parametrize('method', methods.METHODS)
+def test_reported_test_is_that_of_the_saved_network(method, trained):
+  folder = trained(method)
+  fields, _ = epochs_of(folder)[-1]
+  loss, accuracy = numpy_test(folder, method)
+  assert float(fields['loss']) == pytest.approx(loss, rel=1e-4)
+  assert float(fields['accuracy']) == pytest.approx(accuracy, abs=0.0101)
+
+
+def summaries(folder):
+  """[(tag, step, value)] of all event files."""
+  return [(value.tag, event.step, value.simple_value)
+          for path in sorted(folder.glob('events.*'))
+          for event in tf.train.summary_iterator(str(path))
+          for value in event.summary.value]
+
+
+@pytest.mark.parametrize('method', ['rigl', 'snip', 'baseline'])
+def test_tensorboard_tags(method, trained):
+  folder = trained(method)
+  found = summaries(folder)
+  # The first two are those of the reference data, as are the layers'.
+  tags = {'test_accuracy', 'global_sparsity', 'test_loss', 'loss', 'accuracy',
+          'drop_fraction'}
+  if method in MASKED:
+    tags |= {f'sparsity/{layer}/mask_0' for layer in tiny_mnist.SIZES}
+  assert {tag for tag, _, _ in found} == tags
+  for tag in tags:
+    steps = [step for t, step, _ in found if t == tag]
+    assert steps == [10, 20], tag
+  for fields, _ in epochs_of(folder):
+    for tag, name in (('test_accuracy', 'accuracy'), ('test_loss', 'loss'),
+                      ('global_sparsity', 'sparsity')):
+      ((_, _, value),) = [row for row in found if row[:2] == (
+          tag, int(fields['iteration']))]
+      assert float(fields[name]) == pytest.approx(value, abs=1e-6)
+
+
+def test_drop_fraction_in_tensorboard(trained):
+  """That of the last update: a cosine over 50,000 steps has hardly fallen."""
+  values = [value for tag, _, value in summaries(trained('rigl'))
+            if tag == 'drop_fraction']
+  expected = [0.3 * 0.5 * (1 + math.cos(math.pi * step / 50000))
+              for step in (6, 12)]
+  assert values == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize('method', ['rigl', 'baseline'])
+def test_files_left_in_the_save_path(method, trained):
+  names = sorted(path.name for path in trained(method).iterdir())
+  stem = tiny_mnist.text_file(trained(method)).name[:-len('.txt')]
+  expected = [
+      r'checkpoint', r'config\.gin', r'events\.out\.tfevents\..*',
+      r'graph\.pbtxt', r'model\.ckpt-\d+\.(index|meta|data-.*)',
+      re.escape(stem) + r'(\.txt|_masks\.npz)']
+  assert not [name for name in names
+              if not any(re.fullmatch(e, name) for e in expected)]
+  for part in (method, 'momentum', 'lr0.2', 'epochs2', 'seed0'):
+    assert part in stem.split('_')
+
+
+@pytest.mark.parametrize('method', methods.METHODS)
+def test_written_config_starts_the_same_training(method, trained, data):
+  path = trained(method) / gin_configs.CONFIG_FILE
+  with tiny_mnist.parsed_flags(tiny_mnist.arguments(
+      data, None, training_method=method)):
+    expected = mnist_train_eval.configs_from_flags()
+  with tiny_mnist.parsed_flags([f'--gin_config={path}']):
+    assert mnist_train_eval.configs_from_flags() == expected
+
+
+def test_command_line_over_the_written_config(trained):
+  path = trained('rigl') / gin_configs.CONFIG_FILE
+  with tiny_mnist.parsed_flags([
+      f'--gin_config={path}', '--gin_bindings=MnistConfig.batch_size = 50',
+      '--gin_bindings=MnistConfig.momentum = 0.5', '--momentum=0.25',
+      '--prune_end_step=77']):
+    sparsity, config = mnist_train_eval.configs_from_flags()
+  assert sparsity.training_method == 'rigl'
+  assert (config.batch_size, config.momentum, config.num_epochs) == (
+      50, 0.25, 2)
+  assert (sparsity.pruning_begin_step, sparsity.pruning_end_step) == (2, 77)
+
+
+def test_no_model_is_saved_unless_wanted(data, tmp_path):
+  tiny_mnist.train(tiny_mnist.arguments(
+      data, tmp_path, training_method='scratch', save_model=False,
+      mask_record_frequency=10))
+  assert not list(tmp_path.glob('model.ckpt*'))
+  assert len(epochs_of(tmp_path)) == 2
+  records = mask_records.MaskRecords.load(tiny_mnist.records_file(tmp_path))
+  assert records.iterations.tolist() == [0, 10, 20]
