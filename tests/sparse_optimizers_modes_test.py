@@ -38,8 +38,8 @@ WORKERS = {
 
 
 @pytest.fixture(scope='module')
-def worker_reports():
-  """{worker name: its report}; they run side by side."""
+def worker_outputs():
+  """{worker name: what it printed}; they run side by side."""
   processes = {
       name: subprocess.Popen(
           [sys.executable, '-m', 'tests.mask_trajectories', *arguments],
@@ -47,33 +47,42 @@ def worker_reports():
           env={**os.environ, 'PYTHONHASHSEED': hash_seed})
       for name, (hash_seed, arguments) in WORKERS.items()
   }
-  outputs = {n: p.communicate()[0] for n, p in processes.items()}
-  assert all(p.returncode == 0 for p in processes.values())
-  return {name: json.loads(output) for name, output in outputs.items()}
+  return {n: p.communicate()[0] for n, p in processes.items()}
 
 
-def test_the_workers_differ_in_what_they_should(worker_reports):
-  reports = list(worker_reports.values())
+@pytest.fixture
+def worker_report(worker_outputs):
+  """A function from the name of a worker to its report."""
+
+  def load(name):
+    assert worker_outputs[name], f'The worker "{name}" failed.'
+    return json.loads(worker_outputs[name])
+
+  return load
+
+
+def test_the_workers_differ_in_what_they_should(worker_report):
+  reports = [worker_report(name) for name in WORKERS]
   assert reports[0]['hash'] != reports[1]['hash']
   assert [r['control_flow_v2'] for r in reports] == [True, True, False]
   assert [r['resource_variables'] for r in reports] == [True, True, False]
 
 
 @pytest.mark.parametrize('method', sparse_net.METHODS)
-def test_processes_agree_to_the_last_bit(worker_reports, method):
+def test_processes_agree_to_the_last_bit(worker_report, method):
   """Masks of every step and final weights."""
   first, second = [
-      worker_reports[f'hash seed {seed}']['digests'][method]
+      worker_report(f'hash seed {seed}')['digests'][method]
       for seed in (1, 2)]
   assert first == second
 
 
 @pytest.mark.parametrize('method', sparse_net.METHODS)
 def test_masks_do_not_depend_on_control_flow_or_kind_of_variable(
-    worker_reports, method):
+    worker_report, method):
   """Weights may: TensorFlow optimises the two kinds of graph differently."""
   first, second = [
-      worker_reports[name]['digests'][method]['masks']
+      worker_report(name)['digests'][method]['masks']
       for name in ('hash seed 1', 'v2 behaviour disabled')]
   assert first == second
 
@@ -85,9 +94,9 @@ def test_digests_tell_methods_and_seeds_apart():
     assert len({d[part] for d in digests}) == 3
 
 
-def test_this_process_agrees(worker_reports):
+def test_this_process_agrees(worker_report):
   assert (mask_trajectories.digests('set', 0) ==
-          worker_reports['hash seed 1']['digests']['set'])
+          worker_report('hash seed 1')['digests']['set'])
 
 
 # --- Graph, function and XLA -------------------------------------------------

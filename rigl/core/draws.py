@@ -16,10 +16,16 @@ GENERATOR = 'philox'
 
 
 def _bits(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-  """Uniform int32 over all its values, as non-negative 31-bit numbers."""
-  bits = tf.random.stateless_uniform(
+  """int32 of `shape`, uniform over all its values."""
+  return tf.random.stateless_uniform(
       shape, seed, minval=None, maxval=None, dtype=tf.int32, alg=GENERATOR)
-  return tf.bitwise.bitwise_and(bits, 2**31 - 1)
+
+
+def _field(bits: tf.Tensor, first: int, width: int) -> tf.Tensor:
+  """`width` of the bits from the `first` lowest on, as a number >= 0."""
+  if first:
+    bits = tf.bitwise.right_shift(bits, first)
+  return tf.bitwise.bitwise_and(bits, 2**width - 1)
 
 
 def uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -29,7 +35,7 @@ def uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     shape: int32 vector.
     seed: int32 [2].
   """
-  bits = tf.bitwise.right_shift(_bits(shape, seed), 31 - 24)
+  bits = _field(_bits(shape, seed), 7, 24)
   return tf.cast(bits, tf.float32) * 2.**-24
 
 
@@ -46,10 +52,9 @@ def near_normal(shape: tf.Tensor, seed: tf.Tensor,
     seed: int32 [2].
     stddev: standard deviation.
   """
-  half = 2**15 - 1
-  bits = _bits(tf.concat([[2], shape], 0), seed)
-  total = tf.reduce_sum(
-      tf.bitwise.bitwise_and(bits, half) +
-      tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, 15), half), 0)
+  largest = 2**15 - 1
+  first, second = tf.unstack(_bits(tf.concat([[2], shape], 0), seed), 2)
+  total = (_field(first, 0, 15) + _field(first, 15, 15)) + (
+      _field(second, 0, 15) + _field(second, 15, 15))
   scale = stddev / math.sqrt(4 * (2.**30 - 1) / 12)
-  return tf.cast(total - 2 * half, tf.float32) * scale
+  return tf.cast(total - 2 * largest, tf.float32) * scale
