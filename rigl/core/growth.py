@@ -75,8 +75,8 @@ def grow_values(grow_init: str,
     order = tf.argsort(draws.uniform(tf.shape(flat), seed), stable=True)
     values = tf.reshape(tf.gather(flat, order), shape)
   elif name == 'random_normal':
-    values = tf.random.stateless_normal(shape, seed, alg=draws.GENERATOR)
-    values *= tf.math.reduce_std(tf.cast(weights, tf.float32))
+    values = draws.normal(shape, seed) * tf.math.reduce_std(
+        tf.cast(weights, tf.float32))
   elif name == 'random_uniform':
     bound = tf.reduce_mean(tf.abs(tf.cast(weights, tf.float32)))
     values = bound * (2. * draws.uniform(shape, seed) - 1.)

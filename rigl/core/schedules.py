@@ -74,9 +74,11 @@ class UpdateSchedule:
 
   def n_updates_through(self, last_update_step: int) -> int:
     """How many updates a run has made whose last one was at that step."""
-    if last_update_step < self.begin_step:
+    # No step is negative, so that is where a negative begin starts.
+    first = max(self.begin_step, 0)
+    if last_update_step < first:
       return 0
-    return (last_update_step - self.begin_step) // self.frequency + 1
+    return (last_update_step - first) // self.frequency + 1
 
 
 def check_drop_fraction(drop_fraction: float, anneal: str) -> None:
