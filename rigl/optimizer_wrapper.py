@@ -16,7 +16,9 @@ GradsAndVars = Sequence[tuple[Optional[tf.Tensor], tf.Variable]]
 def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
                   value: Any) -> tf.Variable:
   """A non-trainable variable whose name has no enclosing scope."""
-  root = tf.VariableScope(reuse=False, name='', use_resource=True)
+  # Of the graph's kind: a resource variable assigned from a reference variable
+  # (the global step, say) would share its memory and change along with it.
+  root = tf.VariableScope(reuse=False, name='')
   with tf.init_scope(), tf.variable_scope(root, auxiliary_name_scope=False):
     return tf.get_variable(
         name, shape, dtype, tf.constant_initializer(value, dtype),

@@ -130,8 +130,8 @@ class SparseMomentumOptimizer(DenseGradientMixin, SparseSETOptimizer):
     decay = self._ema_decay
     updates = []
     for weights in self.get_weights():
-      ema = self._ema_grads[weights.name]
       gradient = tf.cast(self.dense_gradient(weights), tf.float32)
+      ema = self._ema_grads[weights.name]
       updates.append(ema.assign(
           decay * ema.read_value() + (1. - decay) * gradient))
     with tf.control_dependencies(updates):

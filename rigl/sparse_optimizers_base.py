@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
-from rigl.compat import tf, tf2
+from rigl.compat import tf
 from rigl.core import growth, mask_math, schedules, scores, seeding
 from rigl.optimizer_wrapper import (
   DenseGradientMixin,
@@ -149,16 +149,13 @@ class SparseSETOptimizerBase(OptimizerWrapper):
     self.drop_fraction = self.get_drop_fraction(step, is_update)
     self._seed_step = step
 
-    # A call of its own: an executor visits every operation of the branch that
-    # is not taken, which on each ordinary step cost more than the update.
-    @tf2.function(autograph=False, experimental_attributes={'_noinline': True})
     def update_masks():
       updates = [
           self.generic_mask_update(mask, weights)
           for mask, weights in zip(self.get_masks(), self.get_weights())
       ]
       with tf.control_dependencies(updates):
-        return last_update_step.assign(step).read_value()
+        return tf.group(last_update_step.assign(step))
 
     def run(build):
       with tf.control_dependencies([build()]):

@@ -58,16 +58,3 @@ def near_normal(shape: tf.Tensor, seed: tf.Tensor,
       _field(second, 0, 15) + _field(second, 15, 15))
   scale = stddev / math.sqrt(4 * (2.**30 - 1) / 12)
   return tf.cast(total - 2 * largest, tf.float32) * scale
-
-
-def normal(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-  """N(0, 1), float32 of `shape`; devices differ in the last bits only.
-
-  Args:
-    shape: int32 vector.
-    seed: int32 [2].
-  """
-  radius, angle = tf.unstack(uniform(tf.concat([[2], shape], 0), seed), 2)
-  # 1 - u is never 0.
-  return tf.sqrt(-2. * tf.math.log(1. - radius)) * tf.cos(
-      2. * math.pi * angle)

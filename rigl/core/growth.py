@@ -46,7 +46,8 @@ def grow_values(grow_init: str,
 
   * zeros
   * initial_dist_d: the initial values of the variable, shuffled, / d.
-  * random_normal_d: N(0, standard deviation of all `weights` / d).
+  * random_normal_d: close to N(0, standard deviation of all `weights` / d),
+    see draws.near_normal.
   * random_uniform_d: U(-a, a) with a = mean |weights| / d.
   * grad_scale_d, grad_sign_d: the dense gradient or its sign, / d.
 
@@ -75,7 +76,7 @@ def grow_values(grow_init: str,
     order = tf.argsort(draws.uniform(tf.shape(flat), seed), stable=True)
     values = tf.reshape(tf.gather(flat, order), shape)
   elif name == 'random_normal':
-    values = draws.normal(shape, seed) * tf.math.reduce_std(
+    values = draws.near_normal(shape, seed, 1.) * tf.math.reduce_std(
         tf.cast(weights, tf.float32))
   elif name == 'random_uniform':
     bound = tf.reduce_mean(tf.abs(tf.cast(weights, tf.float32)))

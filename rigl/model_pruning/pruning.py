@@ -76,8 +76,10 @@ class PruningHParams:
     """
     fields = {f.name: f for f in dataclasses.fields(self)}
     changes: dict[str, Any] = {}
-    for name, listed, value in re.findall(
-        r'([^=,]+)=(?:\[([^\]]*)\]|([^,]*))(?:,|$)', text):
+    entry = r'([^=,]+)=(?:\[([^\]]*)\]|([^,]*))(?:,|$)'
+    if re.sub(entry, '', text).strip():
+      raise ValueError(f'Cannot parse {text!r} as name=value,name=value.')
+    for name, listed, value in re.findall(entry, text):
       name = name.strip()
       if name not in fields:
         raise ValueError(f'Unknown pruning hyperparameter {name!r}; known: '
@@ -92,8 +94,6 @@ class PruningHParams:
       except ValueError as error:
         raise ValueError(f'Pruning hyperparameter {name}={value!r} is not of '
                          f'type {kind.__name__}.') from error
-    if text.strip() and not changes:
-      raise ValueError(f'Cannot parse {text!r} as name=value,name=value.')
     return dataclasses.replace(self, **changes)
 
   def sparsity_by_pattern(self) -> dict[str, float]:
