@@ -39,7 +39,9 @@ SCRIPT_DEFAULTS = {
     'batch_size': 100,
     'end_sparsity': 0.98,
     'drop_fraction_anneal': 'cosine',
+    'mask_init_method': 'random',
     'maskupdate_end_step': 50000,
+    'pruning_frequency': 500,
     'training_method': 'baseline',
 }
 
