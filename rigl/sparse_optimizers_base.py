@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
-from rigl.compat import tf
+from rigl.compat import tf, tf2
 from rigl.core import growth, mask_math, schedules, scores, seeding
 from rigl.optimizer_wrapper import (
   DenseGradientMixin,
@@ -165,7 +165,19 @@ class SparseSETOptimizerBase(OptimizerWrapper):
     # wrapped optimizer, which the update resets.
     return tf.cond(
         tf.logical_not(is_update), lambda: run(otherwise),
-        lambda: run(update_masks)).op
+        lambda: self._apart(lambda: run(update_masks))).op
+
+  def _apart(self, build: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """Builds in a function of its own, which costs nothing while not called.
+
+    A branch that is not taken is not free: the executor visits all its nodes,
+    thousands of them, at each step.
+    """
+    # Functions take no reference variables.
+    if not all(hasattr(mask, 'handle') for mask in self.get_masks()):
+      return build()
+    return tf2.function(
+        build, autograph=False, experimental_attributes={'_noinline': True})()
 
   # --- What -----------------------------------------------------------------
 
