@@ -18,9 +18,10 @@ layers of a ResNet-50 (`benchmarks/mask_update.py`).
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple, Optional
 
-from rigl.compat import tf
+from rigl.compat import tf, tf2
 
 _INT32_MIN = -(2**31)
 _KEY_OF_MINUS_INF = -0x7F800000
@@ -61,7 +62,6 @@ def _ordered_keys(scores: tf.Tensor) -> tf.Tensor:
 
 def _in_rows(keys: tf.Tensor) -> tf.Tensor:
   """The keys as [n_rows, _ROW_LENGTH], filled up with _NOT_ELIGIBLE."""
-  keys = tf.reshape(keys, [-1])
   missing = -tf.size(keys) % _ROW_LENGTH
   keys = tf.pad(keys, [[0, missing]], constant_values=_NOT_ELIGIBLE)
   return tf.reshape(keys, [-1, _ROW_LENGTH])
@@ -77,7 +77,7 @@ def _nth_largest(keys: tf.Tensor, n: tf.Tensor):
   """Bisects for a threshold that `n` of the eligible keys reach.
 
   Args:
-    keys: int32 tensor [...]; positions holding _NOT_ELIGIBLE do not count.
+    keys: int32 [size]; positions holding _NOT_ELIGIBLE do not count.
     n: int32 scalar.
 
   Returns:
@@ -118,13 +118,25 @@ def _break_ties(keys: tf.Tensor, threshold: tf.Tensor,
   above = keys > threshold
   n_wanted = n - tf.reduce_sum(tf.cast(above, tf.int32))
   size = tf.size(keys)
-  from_the_end = tf.reshape(size - 1 - tf.range(size), tf.shape(keys))
   position_keys = tf.where_v2(
-      tf.equal(keys, threshold), from_the_end, _NOT_ELIGIBLE)
+      tf.equal(keys, threshold), size - 1 - tf.range(size), _NOT_ELIGIBLE)
   last_position, _ = _nth_largest(position_keys, n_wanted)
   # n_wanted is 0 only for n == 0, where no position is "the 0-th".
   return tf.logical_or(
       above, tf.logical_and(position_keys >= last_position, n_wanted > 0))
+
+
+# A function, so that a network of many layers holds this graph once.
+@functools.partial(
+    tf2.function, autograph=False,
+    input_signature=(tf.TensorSpec([None], tf.int32),
+                     tf.TensorSpec([], tf.int32)),
+    experimental_attributes={'_noinline': True})
+def _top_n(keys: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
+  """bool [size] of the n highest of the eligible int32 `keys` [size]."""
+  threshold, is_exact = _nth_largest(keys, n)
+  return tf.cond(is_exact, lambda: keys >= threshold,
+                 lambda: _break_ties(keys, threshold, n))
 
 
 def top_n_mask(scores: tf.Tensor,
@@ -148,10 +160,9 @@ def top_n_mask(scores: tf.Tensor,
   keys = _ordered_keys(scores)
   if eligible is not None:
     keys = tf.where_v2(eligible, keys, _NOT_ELIGIBLE)
-  n = tf.convert_to_tensor(n, tf.int32)
-  threshold, is_exact = _nth_largest(keys, n)
-  return tf.cond(is_exact, lambda: keys >= threshold,
-                 lambda: _break_ties(keys, threshold, n))
+  flat = tf.reshape(keys, [-1])
+  chosen = _top_n(flat, tf.convert_to_tensor(n, tf.int32))
+  return tf.reshape(chosen, tf.shape(keys))
 
 
 def n_to_drop(n_ones: tf.Tensor, drop_fraction: tf.Tensor) -> tf.Tensor:
