@@ -38,6 +38,7 @@ SCRIPT_DEFAULTS = {
     'data_directory': '',
     'drop_fraction_anneal': 'constant',
     'end_sparsity': 0.9,
+    'keep_checkpoint_max': 5,
     'mask_init_method': 'random',
     'maskupdate_end_step': 75000,
     'mode': 'train',

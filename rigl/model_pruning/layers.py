@@ -20,11 +20,17 @@ _DATA_FORMATS = {
 }
 
 
-def _masked_variables(shape: Sequence[int], dtype: tf.DType,
+def _masked_variables(shape: Sequence[int], inputs: tf.Tensor,
+                      dtype: Optional[tf.DType],
                       initializer: Callable[..., tf.Tensor],
                       regularizer: Optional[Callable[..., tf.Tensor]],
                       trainable: bool, mask_first: bool) -> tf.Tensor:
-  """Creates weights, mask and threshold; returns the masked weights."""
+  """Creates weights, mask and threshold; returns the masked weights.
+
+  The result has the type of `inputs`. What is registered as masked weights
+  keeps that of the variables, and so do dense gradients.
+  """
+  dtype = dtype or inputs.dtype
 
   def make_weights():
     return tf.get_variable(
@@ -41,7 +47,8 @@ def _masked_variables(shape: Sequence[int], dtype: tf.DType,
     weights, mask = make_weights(), make_mask()
   threshold = tf.get_variable(
       'threshold', [], dtype, tf.zeros_initializer(), trainable=False)
-  return mask_collections.apply_mask(weights, mask, threshold)
+  return tf.cast(
+      mask_collections.apply_mask(weights, mask, threshold), inputs.dtype)
 
 
 def _finish(outputs: tf.Tensor, n_channels: int, data_format: str,
@@ -50,14 +57,15 @@ def _finish(outputs: tf.Tensor, n_channels: int, data_format: str,
             normalizer_params: Optional[dict[str, Any]],
             biases_initializer: Optional[Callable[..., tf.Tensor]],
             biases_regularizer: Optional[Callable[..., tf.Tensor]],
-            trainable: bool) -> tf.Tensor:
+            trainable: bool, dtype: Optional[tf.DType]) -> tf.Tensor:
   """Adds biases or a normalizer, then the activation."""
   if normalizer_fn is not None:
     outputs = normalizer_fn(outputs, **(normalizer_params or {}))
   elif biases_initializer is not None:
-    biases = tf.get_variable('biases', [n_channels], outputs.dtype,
+    biases = tf.get_variable('biases', [n_channels], dtype or outputs.dtype,
                              biases_initializer, biases_regularizer, trainable)
-    outputs = tf.nn.bias_add(outputs, biases, data_format=data_format)
+    outputs = tf.nn.bias_add(
+        outputs, tf.cast(biases, outputs.dtype), data_format=data_format)
   return outputs if activation_fn is None else activation_fn(outputs)
 
 
@@ -74,7 +82,8 @@ def masked_fully_connected(
     biases_regularizer: Optional[Callable[..., tf.Tensor]] = None,
     reuse: Optional[bool] = None,
     trainable: bool = True,
-    scope: Optional[str] = None) -> tf.Tensor:
+    scope: Optional[str] = None,
+    variables_dtype: Optional[tf.DType] = None) -> tf.Tensor:
   """Fully connected layer with a mask on its weights.
 
   Args:
@@ -90,6 +99,7 @@ def masked_fully_connected(
     reuse: whether to use the existing variables of `scope`.
     trainable: whether weights and biases are trained.
     scope: variable scope; `fully_connected`, made unique, when None.
+    variables_dtype: the type of the variables; that of the inputs when None.
 
   Returns:
     [batch, n_out].
@@ -105,13 +115,13 @@ def masked_fully_connected(
           f'All dimensions of {inputs} but the first must be known.')
     inputs = tf.reshape(inputs, [-1, n_in])
     masked = _masked_variables(
-        [n_in, num_outputs], inputs.dtype,
+        [n_in, num_outputs], inputs, variables_dtype,
         weights_initializer or initializers.glorot_uniform(),
         weights_regularizer, trainable, mask_first=False)
     return _finish(
         tf.matmul(inputs, masked), num_outputs, 'NHWC', activation_fn,
         normalizer_fn, normalizer_params, biases_initializer,
-        biases_regularizer, trainable)
+        biases_regularizer, trainable, variables_dtype)
 
 
 def masked_conv2d(
@@ -132,7 +142,8 @@ def masked_conv2d(
     biases_regularizer: Optional[Callable[..., tf.Tensor]] = None,
     reuse: Optional[bool] = None,
     trainable: bool = True,
-    scope: Optional[str] = None) -> tf.Tensor:
+    scope: Optional[str] = None,
+    variables_dtype: Optional[tf.DType] = None) -> tf.Tensor:
   """2-D convolution with a mask on its kernel.
 
   Args:
@@ -154,6 +165,7 @@ def masked_conv2d(
     reuse: whether to use the existing variables of `scope`.
     trainable: whether kernel and biases are trained.
     scope: variable scope; `Conv`, made unique, when None.
+    variables_dtype: the type of the variables; that of the inputs when None.
 
   Returns:
     [batch, height', width', n_out], or channels first.
@@ -173,7 +185,7 @@ def masked_conv2d(
     if isinstance(kernel_size, int):
       kernel_size = (kernel_size, kernel_size)
     masked = _masked_variables(
-        [*kernel_size, n_in, num_outputs], inputs.dtype,
+        [*kernel_size, n_in, num_outputs], inputs, variables_dtype,
         weights_initializer or initializers.glorot_uniform(),
         weights_regularizer, trainable, mask_first=True)
     outputs = tf.nn.conv2d(
@@ -181,7 +193,8 @@ def masked_conv2d(
         data_format=data_format, dilations=rate)
     return _finish(
         outputs, num_outputs, data_format, activation_fn, normalizer_fn,
-        normalizer_params, biases_initializer, biases_regularizer, trainable)
+        normalizer_params, biases_initializer, biases_regularizer, trainable,
+        variables_dtype)
 
 
 masked_convolution = masked_conv2d

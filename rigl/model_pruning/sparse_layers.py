@@ -213,6 +213,7 @@ def sparse_conv2d(
   """
   check_option('sparsity_technique', sparsity_technique, SPARSITY_TECHNIQUES)
   check_option('data_format', data_format, tuple(DATA_FORMATS))
+  x = tf.convert_to_tensor(x)
   if sparsity_technique == 'threshold':
     biases = (bias_initializer or tf.zeros_initializer()) if use_bias else None
     return layers.masked_conv2d(
@@ -220,7 +221,8 @@ def sparse_conv2d(
         activation_fn=activation, normalizer_fn=normalizer_fn,
         weights_initializer=kernel_initializer,
         weights_regularizer=kernel_regularizer, biases_initializer=biases,
-        biases_regularizer=biases_regularizer, scope=name)
+        biases_regularizer=biases_regularizer, scope=name,
+        variables_dtype=storage_dtype(x.dtype))
   with tf.variable_scope(name, 'Conv') as scope:
     outputs = dense_conv2d(
         x, units, kernel_size, strides, padding, data_format,
@@ -264,13 +266,15 @@ def sparse_fully_connected(
     ValueError: unknown technique, or the size of the inputs is not known.
   """
   check_option('sparsity_technique', sparsity_technique, SPARSITY_TECHNIQUES)
+  x = tf.convert_to_tensor(x)
   if sparsity_technique == 'threshold':
     biases = (bias_initializer or tf.zeros_initializer()) if use_bias else None
     return layers.masked_fully_connected(
         x, units, activation_fn=activation,
         weights_initializer=kernel_initializer,
         weights_regularizer=kernel_regularizer, biases_initializer=biases,
-        biases_regularizer=biases_regularizer, scope=name)
+        biases_regularizer=biases_regularizer, scope=name,
+        variables_dtype=storage_dtype(x.dtype))
   with tf.variable_scope(name, 'fully_connected') as scope:
     outputs = dense_fully_connected(
         x, units, kernel_initializer, kernel_regularizer, use_bias,

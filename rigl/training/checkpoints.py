@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -17,9 +16,11 @@ def resolve(path: str) -> str:
   Raises:
     ValueError: there is none; names the path.
   """
-  if tf.train.checkpoint_exists(path) and not os.path.isdir(path):
+  # Folders may be remote.
+  is_folder = tf.io.gfile.isdir(path)
+  if tf.train.checkpoint_exists(path) and not is_folder:
     return path
-  prefix = tf.train.latest_checkpoint(path) if os.path.isdir(path) else None
+  prefix = tf.train.latest_checkpoint(path) if is_folder else None
   if prefix is None or not tf.train.checkpoint_exists(prefix):
     raise ValueError(f'No checkpoint at {path!r}: neither the prefix of one '
                      '(such as .../model.ckpt-1000) nor a folder with one.')
@@ -137,6 +138,15 @@ def iterations_done(model_dir: str, config: SparsityConfig) -> int:
     done += config.update_schedule.n_updates_through(
         int(counters['last_mask_update_step']))
   return done + int(counters.get('is_snipped', 0))
+
+
+def mask_sparsities(prefix: str) -> dict[str, float]:
+  """{layer: share of zeros} of all masks in a checkpoint."""
+  names = [name for name in sorted(
+      open_checkpoint(prefix).get_variable_to_shape_map())
+           if name.rsplit('/', 1)[-1] == 'mask']
+  return {name[:-len('/mask')]: float(np.mean(mask == 0))
+          for name, mask in read_tensors(prefix, names).items()}
 
 
 PARAMETER_SUFFIXES = (

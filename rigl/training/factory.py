@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Mapping, Optional
+from typing import Mapping, Optional, Sequence
 
 from rigl.compat import tf
 from rigl.model_pruning import pruning
 from rigl.training.config import SparsityConfig
 
 SparsityMap = Optional[Mapping[str, float]]
+GradsAndVars = Sequence[tuple[Optional[tf.Tensor], tf.Variable]]
 
 INNER_OPTIMIZERS = ('sgd', 'momentum', 'adam', 'rmsprop', 'adagrad')
 
@@ -109,7 +110,8 @@ def make_train_op(config: SparsityConfig,
                   loss: tf.Tensor,
                   global_step: tf.Variable,
                   custom_sparsity_map: SparsityMap = None,
-                  pruning_hparams: str = '') -> tf.Operation:
+                  pruning_hparams: str = '',
+                  gradients: Optional[GradsAndVars] = None) -> tf.Operation:
   """One training step, with gradual pruning after it if that is the method.
 
   Args:
@@ -119,8 +121,12 @@ def make_train_op(config: SparsityConfig,
     global_step: int64 scalar variable.
     custom_sparsity_map: {layer name: sparsity} of exceptions.
     pruning_hparams: 'name=value,...' that override those of `config`.
+    gradients: `optimizer.compute_gradients(loss)`, from a caller that looks at
+      them too.
   """
-  train_op = optimizer.minimize(loss, global_step)
+  if gradients is None:
+    gradients = optimizer.compute_gradients(loss)
+  train_op = optimizer.apply_gradients(gradients, global_step)
   if not config.method.prunes_gradually:
     return train_op
   hparams = pruning_hparams_of(config, custom_sparsity_map)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Sequence, Union
 
 from rigl.compat import tf
 
@@ -24,3 +24,63 @@ def step_decay(global_step: tf.Tensor, initial: float,
   return tf.train.piecewise_constant(
       tf.cast(global_step, tf.int64),
       [tf.constant(b, tf.int64) for b in boundaries], values)
+
+
+# (multiplier of the peak rate, first epoch that has it), in order of time.
+EpochSchedule = Sequence[tuple[float, float]]
+
+
+def epoch_of(global_step: tf.Tensor, n_examples: int,
+             batch_size: int) -> tf.Tensor:
+  """Passes over the data before `global_step`, with fractions, float32 scalar.
+  """
+  return tf.cast(global_step, tf.float32) / (n_examples / batch_size)
+
+
+def stretched(schedule: EpochSchedule,
+              multiplier: float) -> list[tuple[float, float]]:
+  """The schedule of a training that is `multiplier` times as long."""
+  return [(value, epoch * multiplier) for value, epoch in schedule]
+
+
+def epoch_decay(epoch: Union[float, tf.Tensor], peak: float,
+                schedule: EpochSchedule) -> tf.Tensor:
+  """A staircase over epochs with a linear warm-up (arXiv 1706.02677).
+
+  Args:
+    epoch: scalar.
+    peak: learning rate that the multipliers of the schedule scale.
+    schedule: each epoch itself begins the rate beside it. Until the first one
+      the rate rises from 0; an epoch of 0 means no warm-up.
+
+  Returns:
+    float32 scalar.
+  """
+  epoch = tf.cast(epoch, tf.float32)
+  (first_value, first_epoch), *_ = schedule
+  rate = tf.constant(peak * first_value, tf.float32)
+  if first_epoch > 0:
+    rate = rate * epoch / first_epoch
+  for value, begin in schedule:
+    rate = tf.where(epoch < begin, rate, tf.constant(peak * value, tf.float32))
+  return rate
+
+
+def warm_restarts(epoch: Union[float, tf.Tensor], peak: float,
+                  first_cycle: float, cycle_growth: float,
+                  peak_decay: float) -> tf.Tensor:
+  """Cosine decay with restarts, SGDR (arXiv 1608.03983).
+
+  Args:
+    epoch: scalar.
+    peak: learning rate at the start.
+    first_cycle: length of the first cycle in epochs.
+    cycle_growth: length of a cycle over that of the one before.
+    peak_decay: peak of a cycle over that of the one before.
+
+  Returns:
+    float32 scalar.
+  """
+  return tf.train.cosine_decay_restarts(
+      tf.constant(peak, tf.float32), tf.cast(epoch, tf.float32), first_cycle,
+      t_mul=cycle_growth, m_mul=peak_decay)

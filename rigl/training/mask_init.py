@@ -40,6 +40,35 @@ def random_masks(config: SparsityConfig,
   }
 
 
+def check_load_mask_dir(config: SparsityConfig, load_mask_dir: str) -> None:
+  """Raises ValueError if masks are given to a method that takes none."""
+  if load_mask_dir and not config.method.inits_masks:
+    raise ValueError(f'load_mask_dir={load_mask_dir!r} has no meaning for '
+                     f'training_method {config.training_method!r}, which does '
+                     'not start from masks.')
+
+
+def initial_sparsities(
+    config: SparsityConfig,
+    custom_sparsity_map: Optional[Mapping[str, float]] = None,
+    load_mask_dir: str = '') -> dict[str, float]:
+  """{layer: sparsity} of the masks that `make_scaffold` sets.
+
+  For a method that chooses its masks later they are what it aims for.
+  """
+  masks = pruning.get_masks()
+  if load_mask_dir:
+    values = checkpoints.read_values(checkpoints.resolve(load_mask_dir), masks)
+    sparsities = {
+        mask.name: float(np.mean(values[mask.op.name] == 0)) for mask in masks}
+  else:
+    sparsities = sparse_utils.get_sparsities(
+        masks, config.mask_init_method, config.end_sparsity,
+        custom_sparsity_map, erk_power_scale=config.erk_power_scale)
+  return {sparse_utils.mask_extract_name_fn(name): sparsity
+          for name, sparsity in sparsities.items()}
+
+
 def make_scaffold(config: SparsityConfig,
                   custom_sparsity_map: Optional[Mapping[str, float]] = None,
                   load_mask_dir: str = '') -> tf.train.Scaffold:
@@ -61,10 +90,7 @@ def make_scaffold(config: SparsityConfig,
       a checkpoint that does not fit.
   """
   masks = pruning.get_masks()
-  if load_mask_dir and not config.method.inits_masks:
-    raise ValueError(f'load_mask_dir={load_mask_dir!r} has no meaning for '
-                     f'training_method {config.training_method!r}, which does '
-                     'not start from masks.')
+  check_load_mask_dir(config, load_mask_dir)
   if not config.method.inits_masks:
     return tf.train.Scaffold()
   if load_mask_dir:

@@ -8,6 +8,7 @@ from rigl import compat
 from rigl.compat import tf
 from rigl.training import checkpoints
 from rigl.training import hooks as training_hooks
+from rigl.training import tpu as tpu_lib
 
 
 def make_estimator(model_fn: Callable[..., Any],
@@ -19,8 +20,9 @@ def make_estimator(model_fn: Callable[..., Any],
                    keep_checkpoint_max: int,
                    eval_batch_size: Optional[int] = None,
                    save_summary_steps: int = 100,
-                   params: Optional[dict[str, Any]] = None) -> Any:
-  """A TPUEstimator that runs on CPU or GPU.
+                   params: Optional[dict[str, Any]] = None,
+                   tpu: Optional[tpu_lib.TpuSetup] = None) -> Any:
+  """A TPUEstimator that runs on CPU or GPU, or on a TPU if one is given.
 
   Args:
     model_fn: (features, labels, mode, params) -> TPUEstimatorSpec.
@@ -32,12 +34,14 @@ def make_estimator(model_fn: Callable[..., Any],
     eval_batch_size: examples in an evaluation batch.
     save_summary_steps: steps between the summaries of the graph.
     params: passed to model_fn and input_fn.
+    tpu: the TPU, with the replicas that share a batch.
 
   Returns:
     The TPUEstimator.
   """
   estimator_lib = compat.estimator_module()
   run_config = estimator_lib.tpu.RunConfig(
+      **_tpu_run_config(tpu),
       model_dir=model_dir,
       tf_random_seed=seed,
       save_checkpoints_steps=save_checkpoints_steps,
@@ -48,7 +52,8 @@ def make_estimator(model_fn: Callable[..., Any],
 
   def model_fn_with_checkpoints(features, labels, mode, params):
     spec = model_fn(features, labels, mode, params)
-    if mode != 'train' or save_checkpoints_steps is None:
+    # On a TPU the Estimator saves between two loops, when no step is running.
+    if mode != 'train' or save_checkpoints_steps is None or tpu is not None:
       return spec
     # The Estimator would run its own before all other hooks: what they write
     # about a step would then be missing beside the checkpoint of the step.
@@ -59,20 +64,43 @@ def make_estimator(model_fn: Callable[..., Any],
   return estimator_lib.tpu.TPUEstimator(
       model_fn=model_fn_with_checkpoints,
       config=run_config,
-      use_tpu=False,
+      use_tpu=tpu is not None,
+      batch_axis=list(tpu.batch_axis) if tpu else None,
       train_batch_size=train_batch_size,
       eval_batch_size=eval_batch_size,
       params=params)
 
 
+def _tpu_run_config(tpu: Optional[tpu_lib.TpuSetup]) -> dict[str, Any]:
+  """The arguments of RunConfig that only a TPU needs."""
+  if tpu is None:
+    return {}
+  return {
+      'cluster': tpu.resolver,
+      'tpu_config': compat.estimator_module().tpu.TPUConfig(
+          iterations_per_loop=tpu.iterations_per_loop, num_shards=tpu.n_cores,
+          tpu_job_name=tpu.job_name, per_host_input_for_training=True),
+  }
+
+
 def train_spec(loss: tf.Tensor,
                train_op: tf.Operation,
                make_scaffold: Callable[[], tf.train.Scaffold],
-               hooks: Sequence[tf.train.SessionRunHook] = ()) -> Any:
-  """The TPUEstimatorSpec of a model_fn in mode 'train'."""
+               hooks: Sequence[tf.train.SessionRunHook] = (),
+               host_call: Optional[tuple[Callable[..., Any],
+                                         dict[str, tf.Tensor]]] = None) -> Any:
+  """The TPUEstimatorSpec of a model_fn in mode 'train'.
+
+  Args:
+    loss: scalar.
+    train_op: one training step.
+    make_scaffold: called once the graph of the step stands.
+    hooks: run with the training, on the host.
+    host_call: (function that writes summaries, its arguments).
+  """
   return compat.estimator_module().tpu.TPUEstimatorSpec(
       'train', loss=loss, train_op=train_op, scaffold_fn=make_scaffold,
-      training_hooks=list(hooks))
+      training_hooks=list(hooks), host_call=host_call)
 
 
 def eval_spec(loss: tf.Tensor, metric_fn: Callable[..., dict[str, Any]],
@@ -116,30 +144,48 @@ def train(estimator: Any,
   return not stop.was_stopped
 
 
+class _CheckpointFits(tf.train.SessionRunHook):
+  """Names what a checkpoint lacks before the session looks for it."""
+
+  def __init__(self, checkpoint: str):
+    self._checkpoint = checkpoint
+
+  def begin(self) -> None:
+    checkpoints.check_fits(self._checkpoint, {
+        v.op.name: v.shape.as_list() for v in tf.global_variables()})
+
+
 def evaluate(estimator: Any,
              input_fn: Callable[[dict[str, Any]], tf.data.Dataset],
-             checkpoint: str) -> dict[str, float]:
+             checkpoint: str,
+             steps: Optional[int] = None) -> dict[str, float]:
   """Evaluates one checkpoint on all examples of `input_fn`.
 
   Args:
     estimator: from `make_estimator`.
     input_fn: gives every example once.
-    checkpoint: its prefix.
+    checkpoint: its prefix. It needs the variables of the network and the
+      global step; others, such as optimizer slots, may be there or not.
+    steps: batches to evaluate, which a TPU must know; None for all.
 
   Returns:
     {metric: value}, with the step as 'global_step'.
 
   Raises:
-    ValueError: the checkpoint cannot be read; names it.
+    ValueError: the checkpoint cannot be read, or it lacks a variable or has it
+      in another shape; names it.
   """
   checkpoints.open_checkpoint(checkpoint)
-  return estimator.evaluate(input_fn, checkpoint_path=checkpoint)
+  return estimator.evaluate(
+      input_fn, steps=steps, checkpoint_path=checkpoint,
+      hooks=[_CheckpointFits(checkpoint)])
 
 
 def evaluate_until(estimator: Any,
                    input_fn: Callable[[dict[str, Any]], tf.data.Dataset],
                    max_steps: int,
-                   timeout_seconds: float = 3600.
+                   timeout_seconds: float = 3600.,
+                   steps: Optional[int] = None
                   ) -> Iterator[dict[str, float]]:
   """Evaluates checkpoints as a running training writes them.
 
@@ -150,7 +196,7 @@ def evaluate_until(estimator: Any,
   """
   for checkpoint in tf.train.checkpoints_iterator(
       estimator.model_dir, timeout=timeout_seconds):
-    metrics = evaluate(estimator, input_fn, checkpoint)
+    metrics = evaluate(estimator, input_fn, checkpoint, steps)
     yield metrics
     if metrics['global_step'] >= max_steps:
       return

@@ -25,7 +25,8 @@ NUMPY_ONLY = ("core.distributions", "core.ordering", "core.seeding")
 FRONT = (OWN, "model_pruning", "core", "compat")
 # The data modules of a folder may import one another, but no model.
 DATA = (
-  "*_data", "*_input", "*_pickle", "*_tfds", "data_helper", "synthetic_*",
+  "*_data", "*_input", "*_pickle", "*_tfds", "data_helper", "preprocessing",
+  "synthetic_*",
 )
 MAY_IMPORT = (
   ("rigl", ()),
@@ -53,6 +54,11 @@ MAY_IMPORT = (
   (
     "*_train_eval",
     ("training", OWN, "sparse_utils", "model_pruning", "compat"),
+  ),
+  # What the script of ImageNet is made of, not a part of its models.
+  *(
+    (f"imagenet_resnet.{name}", ("training", OWN, "model_pruning", "compat"))
+    for name in ("imagenet_config", "imagenet_model_fn", "utils")
   ),
   # A hook of a script, not a part of its model.
   ("*.epoch_log", ("training.hooks", OWN, "compat")),

@@ -305,6 +305,21 @@ def test_variables_have_the_type_of_the_inputs(session, dtype):
     assert np.isfinite(output.astype('f')).all()
 
 
+def test_variables_can_have_a_wider_type(session):
+  kwargs = {'variables_dtype': tf.float32, 'activation_fn': None}
+  fc = layers.masked_fully_connected(
+      tf.ones([2, 3], tf.bfloat16), 2, scope='fc', **kwargs)
+  conv = layers.masked_conv2d(
+      tf.ones([1, 5, 5, 3], tf.bfloat16), 4, 3, scope='conv', **kwargs)
+  assert {v.dtype.base_dtype for v in tf.global_variables()} == {tf.float32}
+  assert {m.dtype for m in pruning.get_masked_weights()} == {tf.float32}
+  assert {fc.dtype, conv.dtype} == {tf.bfloat16}
+  # So gradients of masked weights are as exact as the variables.
+  dense = tf.gradients(tf.reduce_sum(tf.cast(fc, tf.float32)),
+                       pruning.get_masked_weights()[:1])
+  assert dense[0].dtype == tf.float32
+
+
 def test_own_initializers(session):
   layers.masked_fully_connected(
       tf.zeros([1, 3]), 2, scope='fc',

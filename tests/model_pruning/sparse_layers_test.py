@@ -147,8 +147,9 @@ def test_reuse(kind, technique):
 
 @pytest.mark.parametrize('kind', ['conv', 'dense'])
 @pytest.mark.parametrize('dtype', [tf.bfloat16, tf.float16, tf.float64])
-def test_precision(kind, dtype):
-  arguments = {'units': 4, 'use_bias': True}
+@pytest.mark.parametrize('technique', TECHNIQUES)
+def test_precision(kind, dtype, technique):
+  arguments = {'units': 4, 'use_bias': True, 'sparsity_technique': technique}
   layer = sparse_layers.sparse_fully_connected
   if kind == 'conv':
     layer, arguments['kernel_size'] = sparse_layers.sparse_conv2d, 3

@@ -269,3 +269,13 @@ def test_latest_step_of_a_damaged_checkpoint_is_a_named_error(prefix):
   with pytest.raises(ValueError, match='Cannot read') as error:
     checkpoints.latest_step(os.path.dirname(prefix))
   assert prefix in str(error.value)
+
+
+def test_sparsities_of_the_masks_of_a_checkpoint(tmp_path):
+  with tf.Graph().as_default(), tf.Session() as session:
+    for name, value in (('a/mask', [1., 0., 0., 0.]), ('b/c/mask', [1., 1.]),
+                        ('a/weights', [0., 0., 0., 0.])):
+      tf.get_variable(name, initializer=value)
+    session.run(tf.global_variables_initializer())
+    prefix = tf.train.Saver().save(session, str(tmp_path / 'model'))
+  assert checkpoints.mask_sparsities(prefix) == {'a': 0.75, 'b/c': 0.}

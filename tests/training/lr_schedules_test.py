@@ -40,3 +40,54 @@ def test_step_of_any_integer_type(dtype):
 def test_step_beyond_int32():
   np.testing.assert_allclose(
       rates([3 * 10**9, 3 * 10**9 + 1], 1., [3 * 10**9], 10.), [1., 0.1])
+
+
+# --- Over epochs -------------------------------------------------------------
+
+
+def at(epochs, function):
+  with tf.Graph().as_default(), tf.Session() as session:
+    epoch = tf.placeholder(tf.float32, [])
+    rate = function(epoch)
+    assert rate.dtype == tf.float32 and rate.shape.as_list() == []
+    return [session.run(rate, {epoch: e}) for e in epochs]
+
+
+def test_epochs_before_a_step():
+  np.testing.assert_allclose(
+      at([0, 5, 7], lambda step: lr_schedules.epoch_of(
+          tf.cast(step, tf.int64), 100, 20)), [0., 1., 1.4])
+
+
+def test_staircase_without_warm_up():
+  schedule = [(1., 0), (0.1, 30), (0.5, 70)]
+  np.testing.assert_allclose(
+      at([0, 29.9, 30, 69.9, 70, 1000], lambda epoch: lr_schedules.epoch_decay(
+          epoch, 0.4, schedule)), [0.4, 0.4, 0.04, 0.04, 0.2, 0.2])
+
+
+def test_warm_up_is_linear():
+  schedule = [(1., 8), (0.1, 40)]
+  np.testing.assert_allclose(
+      at([0, 2, 6, 8, 39, 40], lambda epoch: lr_schedules.epoch_decay(
+          epoch, 2., schedule)), [0., 0.5, 1.5, 2., 2., 0.2], rtol=1e-6)
+
+
+def test_stretched():
+  assert lr_schedules.stretched([(1., 8), (0.1, 40)], 2.5) == [
+      (1., 20.), (0.1, 100.)]
+
+
+def test_restarts_by_formula():
+
+  def expected(epoch):
+    peak, length = 0.4, 2.
+    while epoch >= length:
+      epoch, peak, length = epoch - length, peak * 0.5, length * 1.5
+    return peak * 0.5 * (1 + np.cos(np.pi * epoch / length))
+
+  epochs = [0., 0.5, 1.9, 2.1, 4.9, 5.1, 9., 20.]
+  np.testing.assert_allclose(
+      at(epochs, lambda epoch: lr_schedules.warm_restarts(
+          epoch, 0.4, 2., 1.5, 0.5)),
+      [expected(epoch) for epoch in epochs], atol=2e-6)

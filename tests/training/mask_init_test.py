@@ -213,3 +213,22 @@ def test_loading_masks_means_nothing_to_a_method_that_makes_its_own(
   with pytest.raises(ValueError, match='load_mask_dir') as error:
     mask_init.make_scaffold(config_of(method), load_mask_dir=prefix)
   assert method in str(error.value) and prefix in str(error.value)
+
+
+# --- initial_sparsities ------------------------------------------------------
+
+
+def test_sparsities_that_training_starts_with():
+  add_masks({'a': (40, 20), 'b': (20, 12)})
+  assert mask_init.initial_sparsities(config_of(), {'b': 0.25}) == {
+      'a': 0.5, 'b': 0.25}
+
+
+def test_sparsities_of_loaded_masks(tmp_path):
+  add_masks({'a': (2, 2)})
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    pruning.get_masks()[0].load([[1., 0.], [0., 0.]], session)
+    prefix = tf.train.Saver().save(session, str(tmp_path / 'model'))
+  assert mask_init.initial_sparsities(
+      config_of(), load_mask_dir=prefix) == {'a': 0.75}

@@ -1,0 +1,168 @@
+"""What RigL's mask update costs on ResNet-50, 25.5 M weights, as ratios.
+
+    python benchmarks/imagenet_steps.py [--batch_size 32] [--steps 3]
+
+Each figure comes from a process of its own, so that peak memory is its own:
+training steps of the dense network, of fixed masks and of RigL (ordinary steps
+and steps that move the masks), and the update of all masks alone, once as it is
+and once with a selection that sorts (see mask_update.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import mask_update
+import numpy as np
+
+STEPS = {
+    'dense step': ('baseline', 10**6),
+    'fixed masks step': ('scratch', 10**6),
+    'RigL step': ('rigl', 10**6),
+    'RigL update step': ('rigl', 1),
+}
+UPDATES = {'update alone': False, 'update alone, sorting': True}
+
+
+def median_of_runs(session, operation, n_steps, counts=lambda: True) -> float:
+  """Median seconds of runs that count, after one that warms up."""
+  seconds = []
+  while len(seconds) < n_steps + 1:
+    begin = time.perf_counter()
+    session.run(operation)
+    taken = time.perf_counter() - begin
+    if counts():
+      seconds.append(taken)
+  return float(np.median(seconds[1:]))
+
+
+def build(method: str, images, frequency: int):
+  """ResNet-50 and the optimizer of a method; (logits, config, optimizer)."""
+  from rigl.imagenet_resnet import resnet_model
+  from rigl.training import config as config_lib
+  from rigl.training import factory
+
+  config = config_lib.SparsityConfig(
+      training_method=method, end_sparsity=0.9, maskupdate_end_step=-1,
+      maskupdate_frequency=frequency, mask_init_method='erdos_renyi_kernel')
+  network = resnet_model.resnet_v1_(
+      50, 1000, 'threshold' if config.method.uses_masks else 'baseline',
+      data_format='channels_last', weight_decay=1e-4)
+  optimizer = factory.make_optimizer(
+      config, factory.make_inner_optimizer('momentum', 0.01, 0.9, True))
+  return network(images, True), config, optimizer
+
+
+def measure_step(method: str, frequency: int, batch_size: int,
+                 n_steps: int) -> float:
+  """Seconds of a training step."""
+  from rigl.compat import tf
+  from rigl.training import factory, mask_init
+
+  tf.disable_eager_execution()
+  rng = np.random.RandomState(0)
+  images = tf.Variable(
+      rng.randn(batch_size, 224, 224, 3).astype('f'), trainable=False)
+  labels = tf.constant(rng.randint(1000, size=batch_size), tf.int32)
+  logits, config, optimizer = build(method, images, frequency)
+  tf.losses.sparse_softmax_cross_entropy(labels, logits)
+  step = tf.train.get_or_create_global_step()
+  with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+    train_op = factory.make_train_op(
+        config, optimizer, tf.losses.get_total_loss(), step)
+  scaffold = mask_init.make_scaffold(config)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    if scaffold.init_fn:
+      scaffold.init_fn(session)
+    last = [0]
+
+    def counts():
+      # RigL takes turns: of its steps only those that stay are updates.
+      before, last[0] = last[0], session.run(step)
+      return method != 'rigl' or (last[0] == before) == (frequency == 1)
+
+    return median_of_runs(session, train_op, n_steps, counts)
+
+
+def measure_update(sorts: bool, n_steps: int) -> float:
+  """Seconds of one drop-and-grow of all layers, their gradients given."""
+  from rigl.compat import tf
+  from rigl.core import mask_math
+  from rigl.training import mask_init
+
+  tf.disable_eager_execution()
+  if sorts:
+    def top_n_mask(scores, n, eligible=None):
+      if eligible is not None:
+        scores = tf.where(
+            eligible, scores, tf.fill(tf.shape(scores), float('-inf')))
+      return mask_update.sorted_top_n(scores, n)
+
+    mask_math.top_n_mask = top_n_mask
+  _, config, optimizer = build('rigl', tf.zeros([1, 224, 224, 3]), 1)
+  gradients = [
+      tf.Variable(tf.random.normal(w.shape, seed=i), trainable=False)
+      for i, w in enumerate(optimizer.get_weights())]
+  optimizer._set_masked_grads([g.read_value() for g in gradients])
+  step = tf.train.get_or_create_global_step()
+  update = optimizer.apply_gradients(
+      [(g.read_value(), w)
+       for g, w in zip(gradients, optimizer.get_weights())], step)
+  back = tf.group(
+      optimizer._last_mask_update_step().assign(-1), step.assign(0))
+  scaffold = mask_init.make_scaffold(config)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    scaffold.init_fn(session)
+    session.run(back)
+    # The schedule would let every second run train.
+    return median_of_runs(
+        session, update, n_steps, lambda: session.run(back) is None)
+
+
+def measure_apart(what: str, options: list[str]) -> dict[str, float]:
+  """The measurement `what` in a new process."""
+  output = subprocess.run(
+      [sys.executable, __file__, f'--what={what}', *options],
+      stdout=subprocess.PIPE, text=True, check=True).stdout
+  return json.loads(output.splitlines()[-1])
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--batch_size', type=int, default=32)
+  parser.add_argument('--steps', type=int, default=3)
+  parser.add_argument(
+      '--what', choices=[*STEPS, *UPDATES], help=argparse.SUPPRESS)
+  arguments = parser.parse_args()
+  if arguments.what:
+    if arguments.what in STEPS:
+      seconds = measure_step(
+          *STEPS[arguments.what], arguments.batch_size, arguments.steps)
+    else:
+      seconds = measure_update(UPDATES[arguments.what], arguments.steps)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({'seconds': seconds, 'peak_mb': peak}))
+    return
+  options = [f'--batch_size={arguments.batch_size}',
+             f'--steps={arguments.steps}']
+  dense = None
+  print('                           time   / dense step   peak memory'
+        '   / dense step')
+  for what in (*STEPS, *UPDATES):
+    result = measure_apart(what, options)
+    dense = dense or result
+    print(f'{what:22s} {result["seconds"]:7.3f} s '
+          f'{result["seconds"] / dense["seconds"]:14.3f} '
+          f'{result["peak_mb"]:10.0f} MB '
+          f'{result["peak_mb"] / dense["peak_mb"]:14.3f}', flush=True)
+
+
+if __name__ == '__main__':
+  main()

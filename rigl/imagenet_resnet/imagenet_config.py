@@ -1,0 +1,301 @@
+"""The hyperparameters of an ImageNet training, and what follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import tempfile
+from typing import Callable, Mapping, Optional, Union
+
+from rigl.compat import tf, tf2
+from rigl.imagenet_resnet import (
+  initializers,
+  mobilenetv1_model,
+  mobilenetv2_model,
+  resnet_model,
+  vgg,
+)
+from rigl.model_pruning import sparse_layers
+from rigl.training import gin_configs, lr_schedules, script
+from rigl.training.config import SparsityConfig
+
+ModelFn = Callable[[tf.Tensor, bool], tf.Tensor]
+
+ARCHITECTURES = (
+    'resnet', 'mobilenet_v1', 'mobilenet_v2', *sorted(vgg.VGG_TYPES))
+PRECISIONS = ('float32', 'bfloat16')
+
+# (multiplier of the peak rate, epoch), for 120 epochs and more.
+_LR_SCHEDULE = ((1., 0), (0.1, 30), (0.01, 70), (0.001, 90), (0.0001, 120))
+_MOBILENET_LR_SCHEDULE = (
+    (1., 8), (0.1, 40), (0.01, 75), (0.001, 95), (0.0003, 120))
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageNetConfig:
+  """The hyperparameters of this script alone; flags of the same names.
+
+  Attributes:
+    first_layer_sparsity: 0 leaves the first layer without a mask, -1 makes it
+      as sparse as mask_init_method says, a sparsity above 0 is its own.
+      MobileNets, whose first layer never had a mask, give it one for a
+      sparsity above 0 only; VGG, whose first layer always has one, fills it
+      with ones for 0.
+    last_layer_sparsity: likewise of the last layer.
+    width: multiplies the channels; 1 when it is not positive.
+    train_steps, train_batch_size, base_learning_rate, ...: see the flags.
+  """
+
+  model_architecture: str = 'resnet'
+  resnet_depth: int = 50
+  width: float = -1.
+  expansion_factor: float = 6.
+  init_method: str = 'baseline'
+  data_format: str = 'channels_last'
+  precision: str = 'float32'
+  first_layer_sparsity: float = 0.
+  last_layer_sparsity: float = -1.
+  num_label_classes: int = 1000
+  image_size: int = 224
+  num_train_images: int = 1281167
+  num_eval_images: int = 50000
+  train_batch_size: int = 1024
+  eval_batch_size: int = 1000
+  transpose_input: bool = False
+  train_steps: int = 2
+  training_steps_multiplier: float = 1.
+  base_learning_rate: float = 0.1
+  momentum: float = 0.9
+  use_adam: bool = False
+  use_sgdr: bool = False
+  sgdr_decay_step: float = 5.
+  sgdr_t_mul: float = 1.5
+  sgdr_m_mul: float = 0.5
+  weight_decay: float = 1e-4
+  label_smoothing: float = 0.1
+  use_batch_statistics: bool = False
+
+  def __post_init__(self):
+    for name, options in (
+        ('model_architecture', ARCHITECTURES), ('precision', PRECISIONS),
+        ('init_method', initializers.INIT_METHODS),
+        ('data_format', tuple(sparse_layers.DATA_FORMATS))):
+      script.check_option(name, getattr(self, name), options)
+    if self.model_architecture == 'resnet' and (
+        self.resnet_depth not in resnet_model.DEPTHS):
+      raise ValueError(f'resnet_depth {self.resnet_depth} is not one of '
+                       f'{", ".join(map(str, resnet_model.DEPTHS))}.')
+    for name in ('num_label_classes', 'image_size', 'num_train_images',
+                 'num_eval_images', 'train_batch_size', 'eval_batch_size',
+                 'train_steps', 'training_steps_multiplier',
+                 'base_learning_rate', 'sgdr_decay_step', 'sgdr_t_mul',
+                 'sgdr_m_mul'):
+      value = getattr(self, name)
+      if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f'{name} must be > 0, got {value}.')
+    for name in ('momentum', 'label_smoothing'):
+      if not 0. <= getattr(self, name) < 1.:
+        raise ValueError(f'{name} must be in [0, 1), got '
+                         f'{getattr(self, name)}.')
+    for name in ('first_layer_sparsity', 'last_layer_sparsity'):
+      value = getattr(self, name)
+      if value != -1. and not 0. <= value < 1.:
+        raise ValueError(f'{name} must be -1 or in [0, 1), got {value}.')
+    if not (self.weight_decay >= 0. and math.isfinite(self.weight_decay)):
+      raise ValueError(f'weight_decay must be >= 0, got {self.weight_decay}.')
+    self._check_combinations()
+
+  def _check_combinations(self) -> None:
+    if not math.isfinite(self.width):
+      raise ValueError(f'width must be finite, got {self.width}.')
+    if self.use_adam and self.use_sgdr:
+      raise ValueError('use_adam keeps the learning rate constant and use_sgdr '
+                       'changes it: choose one.')
+    if self.train_batch_size > self.num_train_images:
+      raise ValueError(f'train_batch_size {self.train_batch_size} is more than '
+                       f'num_train_images {self.num_train_images}.')
+    if self.model_architecture == 'mobilenet_v2' and (
+        not self.expansion_factor >= 1.):
+      raise ValueError(
+          f'expansion_factor must be >= 1, got {self.expansion_factor}.')
+    if self.is_vgg and self.image_size < 32:
+      raise ValueError(f'image_size {self.image_size} is too small for '
+                       f'{self.model_architecture}, which needs 32.')
+    if self.total_steps < 1:
+      raise ValueError(
+          f'train_steps {self.train_steps} times training_steps_multiplier '
+          f'{self.training_steps_multiplier} is less than a step.')
+
+  @property
+  def is_vgg(self) -> bool:
+    return self.model_architecture in vgg.VGG_TYPES
+
+  @property
+  def total_steps(self) -> int:
+    """train_steps times training_steps_multiplier."""
+    return int(self.train_steps * self.training_steps_multiplier)
+
+  # --- Learning rate --------------------------------------------------------
+
+  @property
+  def peak_learning_rate(self) -> float:
+    """base_learning_rate is that of 256 images."""
+    return self.base_learning_rate * self.train_batch_size / 256
+
+  @property
+  def lr_schedule(self) -> list[tuple[float, float]]:
+    """[(multiplier of the peak rate, epoch)], already stretched."""
+    schedule = (
+        _MOBILENET_LR_SCHEDULE
+        if self.model_architecture.startswith('mobilenet') else _LR_SCHEDULE)
+    return lr_schedules.stretched(schedule, self.training_steps_multiplier)
+
+  def epoch_at(self, global_step: tf.Tensor) -> tf.Tensor:
+    """Passes over the training images before a step, float32 scalar."""
+    return lr_schedules.epoch_of(
+        global_step, self.num_train_images, self.train_batch_size)
+
+  def learning_rate_at(self, global_step: tf.Tensor) -> tf.Tensor:
+    """The rate at a step, float32 scalar; restarts are not stretched."""
+    if self.use_adam:
+      return tf.constant(self.peak_learning_rate, tf.float32)
+    epoch = self.epoch_at(global_step)
+    if self.use_sgdr:
+      return lr_schedules.warm_restarts(
+          epoch, self.peak_learning_rate, self.sgdr_decay_step,
+          self.sgdr_t_mul, self.sgdr_m_mul)
+    return lr_schedules.epoch_decay(
+        epoch, self.peak_learning_rate, self.lr_schedule)
+
+  # --- Layers ---------------------------------------------------------------
+
+  @property
+  def first_layer(self) -> str:
+    """Scope of the first layer."""
+    if self.is_vgg:
+      return f'{self.model_architecture}/conv1/conv1_1'
+    return 'resnet_model/initial_conv'
+
+  @property
+  def last_layer(self) -> str:
+    """Scope of the last layer."""
+    if self.is_vgg:
+      return f'{self.model_architecture}/fc8'
+    return 'resnet_model/final_dense'
+
+  @property
+  def prune_first_layer(self) -> bool:
+    """Whether the first layer has a mask."""
+    if self.is_vgg:
+      return True
+    if self.model_architecture == 'resnet':
+      return self.first_layer_sparsity != 0.
+    return self.first_layer_sparsity > 0.
+
+  @property
+  def prune_last_layer(self) -> bool:
+    """Whether the last layer has a mask."""
+    return self.last_layer_sparsity != 0.
+
+  @property
+  def custom_sparsity_map(self) -> dict[str, float]:
+    """{layer: sparsity} of the layers that have their own."""
+    custom = {}
+    if self.first_layer_sparsity > 0. or (
+        self.is_vgg and self.first_layer_sparsity == 0.):
+      custom[self.first_layer] = self.first_layer_sparsity
+    if self.last_layer_sparsity > 0.:
+      custom[self.last_layer] = self.last_layer_sparsity
+    return custom
+
+
+def check_combination(config: ImageNetConfig, sparsity: SparsityConfig,
+                      n_cores: Optional[int]) -> None:
+  """Raises ValueError unless they fit each other and the machine.
+
+  Args:
+    config: the hyperparameters of this script.
+    sparsity: those of sparse training.
+    n_cores: of the TPU that is to be used; None on CPU and GPU.
+  """
+  if sparsity.mask_init_method == 'str' and (
+      config.model_architecture, config.resnet_depth) != ('resnet', 50):
+    raise ValueError('mask_init_method=str is a table of ResNet-50 and not of '
+                     'other networks.')
+  if config.data_format == 'channels_first' and n_cores is None and (
+      not tf2.config.list_physical_devices('GPU')):
+    raise ValueError('data_format=channels_first needs a GPU or a TPU, and '
+                     'there is none. Use channels_last.')
+  for name in ('train_batch_size', 'eval_batch_size'):
+    if n_cores is not None and getattr(config, name) % n_cores:
+      raise ValueError(f'{name} {getattr(config, name)} is not a multiple of '
+                       f'num_cores {n_cores}.')
+
+
+def check_same_method(folder: str, sparsity: SparsityConfig) -> None:
+  """Raises ValueError if `folder` holds a training by another method.
+
+  The variables do not tell: those of SET are those of RigL.
+  """
+  path = os.path.join(folder, gin_configs.CONFIG_FILE)
+  if os.path.exists(path) and tf.train.latest_checkpoint(folder):
+    former = gin_configs.read([path], (), (SparsityConfig, ImageNetConfig)).get(
+        (SparsityConfig, 'training_method'), sparsity.training_method)
+    if former != sparsity.training_method:
+      raise ValueError(
+          f'The training in {folder} has training_method={former}, not '
+          f'{sparsity.training_method}. Give it back its own or choose another '
+          'output_dir.')
+
+
+def write(folder: str, sparsity: SparsityConfig,
+          config: ImageNetConfig) -> None:
+  """Makes `folder`, which may be remote, and writes config.gin there."""
+  tf.io.gfile.makedirs(folder)
+  if '://' not in folder:
+    gin_configs.write(folder, sparsity, config)
+    return
+  with tempfile.TemporaryDirectory() as local:
+    gin_configs.write(local, sparsity, config)
+    name = gin_configs.CONFIG_FILE
+    tf.io.gfile.copy(os.path.join(local, name), os.path.join(folder, name),
+                     overwrite=True)
+
+
+def make_network(
+    config: ImageNetConfig,
+    init_sparsity: Optional[Union[float, Mapping[str, float]]] = None,
+    pruning_method: str = 'threshold') -> ModelFn:
+  """The function that builds the network.
+
+  Args:
+    config: which one.
+    init_sparsity: what config.init_method assumes, see `blocks.LayerSpec`;
+      None for ordinary initial weights.
+    pruning_method: 'threshold' (with masks) or 'baseline' (without).
+
+  Returns:
+    fn(images, is_training) -> logits [batch, classes], where images is
+    [batch, height, width, 3], or channels first.
+  """
+  arguments = {
+      'num_classes': config.num_label_classes,
+      'pruning_method': pruning_method,
+      'init_method': 'baseline' if init_sparsity is None else (
+          config.init_method),
+      'end_sparsity': init_sparsity or 0.,
+      'width': config.width if config.width > 0. else 1.,
+      'prune_first_layer': config.prune_first_layer,
+      'prune_last_layer': config.prune_last_layer,
+      'data_format': config.data_format,
+      'weight_decay': config.weight_decay,
+  }
+  if config.is_vgg:
+    return vgg.vgg(vgg_type=config.model_architecture, **arguments)
+  if config.model_architecture == 'mobilenet_v1':
+    return mobilenetv1_model.mobilenet_v1(**arguments)
+  if config.model_architecture == 'mobilenet_v2':
+    return mobilenetv2_model.mobilenet_v2(
+        expansion_factor=config.expansion_factor, **arguments)
+  return resnet_model.resnet_v1_(config.resnet_depth, **arguments)

@@ -1,0 +1,341 @@
+"""Finds ImageNet and checks what can be checked of it in a moment.
+
+It is read while it is used, by `imagenet_input`. Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import os
+import re
+import struct
+from typing import BinaryIO, Optional
+
+from absl import logging
+
+from rigl.compat import tf
+from rigl.imagenet_resnet import imagenet_tfds, preprocessing
+
+# Local files of less than that are counted at once.
+_SMALL_BYTES = 10**9
+# Length of the record and checksum of the length; checksum of the record.
+_HEADER_BYTES, _FOOTER_BYTES = 12, 4
+RECORD_OVERHEAD = _HEADER_BYTES + _FOOTER_BYTES
+
+_SHARD = r'-(\d{5,})-of-(\d{5,})'
+_THREE_WAYS = (
+    'ImageNet can be given in three ways:\n'
+    '  1. --data_directory=FOLDER with TFRecord files train-00000-of-01024 ... '
+    'and validation-00000-of-00128 ... (any number of files; also in the '
+    'sub-folders train and validation);\n'
+    '  2. --data_directory=DATA_DIR in which TensorFlow Datasets has prepared '
+    'imagenet2012 (without the flag: $TFDS_DATA_DIR or '
+    '~/tensorflow_datasets);\n'
+    '  3. --use_synthetic_data for a synthetic problem of the same shape, to '
+    'try things out.\n'
+    '`python -m rigl.imagenet_resnet.sample_data --output_dir=FOLDER` writes '
+    'a small data set for the first way.')
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordFormat:
+  """How a record, a tf.train.Example, holds a picture and its label."""
+
+  image_key: str
+  label_key: str
+  # The label of the first class.
+  first_label: int
+
+
+TFRECORD_FORMAT = RecordFormat('image/encoded', 'image/class/label', 1)
+TFDS_FORMAT = RecordFormat('image', 'label', 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """The training or the validation images.
+
+  Attributes:
+    name: 'train' or 'validation'.
+    num_images: how many images it has, by the user's word.
+    files: the TFRecord files; none for synthetic images or if it is missing.
+    sizes: of the files, in bytes.
+  """
+
+  name: str
+  num_images: int
+  files: tuple[str, ...] = ()
+  sizes: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageNetData:
+  """Where images are, or that they are to be made up.
+
+  Attributes:
+    train: the training images.
+    validation: the validation images.
+    num_classes: labels are 0 ... num_classes - 1.
+    source: a phrase for logs.
+    record_format: of the files.
+    is_synthetic: whether images are made up.
+    seed: of the synthetic images.
+  """
+
+  train: Part
+  validation: Part
+  num_classes: int
+  source: str
+  record_format: RecordFormat = TFRECORD_FORMAT
+  is_synthetic: bool = False
+  seed: int = 0
+
+
+def find_data(data_directory: Optional[str], *,
+              use_synthetic_data: bool = False, num_train_images: int,
+              num_eval_images: int, num_classes: int,
+              seed: int = 0) -> ImageNetData:
+  """Finds the data that the user asked for.
+
+  Only one of the two parts need be there. If the files are local and small, or
+  prepared by TensorFlow Datasets, the numbers of images are checked here;
+  otherwise at the end of an epoch.
+
+  Args:
+    data_directory: folder of TFRecord files, or a data_dir of TensorFlow
+      Datasets. Empty or None for the default data_dir of the latter.
+    use_synthetic_data: whether to make up a problem instead.
+    num_train_images: number of training images.
+    num_eval_images: number of validation images.
+    num_classes: number of classes.
+    seed: of the synthetic problem.
+
+  Returns:
+    Where the data are.
+
+  Raises:
+    ValueError: nothing is there, a file is missing or damaged, or a number of
+      images or classes is wrong.
+  """
+  for name, value in (('num_train_images', num_train_images),
+                      ('num_eval_images', num_eval_images),
+                      ('num_classes', num_classes)):
+    if value <= 0:
+      raise ValueError(f'{name} must be > 0, got {value}.')
+  if use_synthetic_data:
+    return _synthetic(data_directory, Part('train', num_train_images),
+                      Part('validation', num_eval_images), num_classes, seed)
+  directory = os.path.expanduser(
+      data_directory or os.environ.get('TFDS_DATA_DIR') or
+      '~/tensorflow_datasets')
+  numbers = {'train': num_train_images, 'validation': num_eval_images}
+  try:
+    parts = None
+    if data_directory:
+      parts = _find_tfrecords(directory, numbers)
+      source, record_format = f'TFRecords in {directory}', TFRECORD_FORMAT
+    if parts is None:
+      parts, folder = _find_tfds(directory, numbers)
+      source = f'TensorFlow Datasets imagenet2012 in {folder}'
+      record_format = TFDS_FORMAT
+  except tf.errors.OpError as error:
+    raise ValueError(
+        f'{directory} cannot be read: {error.message}') from error
+  if parts is None:
+    problem = 'No data_directory is given.'
+    if data_directory:
+      state = 'holds none of it' if tf.gfile.IsDirectory(
+          directory) else 'is not a folder'
+      problem = (f'ImageNet is expected in {directory}, but {directory} '
+                 f'{state}.')
+    raise ValueError(f'{problem} {_THREE_WAYS}')
+  missing = [name for name, part in parts.items() if not part.files]
+  if missing:
+    source += f' (without {missing[0]} images)'
+  data = ImageNetData(parts['train'], parts['validation'], num_classes, source,
+                      record_format)
+  for part in parts.values():
+    _check_first_record(part, data)
+  return data
+
+
+def wrong_number(part: Part, found: object) -> str:
+  """The message for a number of images that is not that of the files."""
+  flag = 'num_train_images' if part.name == 'train' else 'num_eval_images'
+  return (f'{flag} is {part.num_images}, but the {part.name} files in '
+          f'{os.path.dirname(part.files[0])} hold {found} images: give '
+          f'--{flag}={found}.')
+
+
+def count_records(path: str) -> int:
+  """Counts the records of a local TFRecord file, by their headers alone.
+
+  Raises:
+    ValueError: the file is truncated, damaged or something else.
+  """
+  size = os.path.getsize(path)
+  n, position = 0, 0
+  with open(path, 'rb') as stream:
+    while position < size:
+      length = _record_length(stream, size - position)
+      if length is None:
+        raise ValueError(
+            f'{path}: record {n} (counted from 0), at byte {position}, does '
+            f'not fit into the {size} bytes; the file is truncated, damaged '
+            'or no TFRecord file.')
+      n, position = n + 1, position + length + RECORD_OVERHEAD
+      stream.seek(position)
+  return n
+
+
+def _record_length(stream: BinaryIO, n_left: int) -> Optional[int]:
+  """The length of the record that begins here.
+
+  None if it does not fit into the n_left bytes.
+  """
+  header = stream.read(_HEADER_BYTES)
+  if len(header) < _HEADER_BYTES:
+    return None
+  length = struct.unpack('<Q', header[:8])[0]
+  return length if length + RECORD_OVERHEAD <= n_left else None
+
+
+def _synthetic(directory: Optional[str], train: Part, validation: Part,
+               num_classes: int, seed: int) -> ImageNetData:
+  source = (f'synthetic: images made up (seed {seed}), not ImageNet; '
+            'accuracies are not comparable')
+  if directory:
+    logging.warning(
+        '--use_synthetic_data is given: %s is not read.', directory)
+  logging.warning('Data are %s.', source)
+  return ImageNetData(train, validation, num_classes, source,
+                      is_synthetic=True, seed=seed)
+
+
+def _find_tfrecords(directory: str,
+                    numbers: dict[str, int]) -> Optional[dict[str, Part]]:
+  """The parts in a folder of ImageNet's usual TFRecord files, or None."""
+  files = {name: _find_shards(directory, name) for name in numbers}
+  if not any(files.values()):
+    return None
+  parts = {name: Part(name, numbers[name], files[name], _sizes(files[name]))
+           for name in numbers}
+  if not _is_remote(directory) and _n_bytes(parts) < _SMALL_BYTES:
+    for part in parts.values():
+      found = sum(map(count_records, part.files))
+      if part.files and found != part.num_images:
+        raise ValueError(wrong_number(part, found))
+  return parts
+
+
+def _find_shards(directory: str, name: str) -> tuple[str, ...]:
+  """The files of a part, in order; none if there are none at all."""
+  for folder in (directory, os.path.join(directory, name)):
+    if not tf.gfile.IsDirectory(folder):
+      continue
+    shards = collections.defaultdict(dict)
+    for file in tf.gfile.ListDirectory(folder):
+      match = re.fullmatch(re.escape(name) + _SHARD, file)
+      if match:
+        index, n = map(int, match.groups())
+        shards[n][index] = os.path.join(folder, file)
+    if len(shards) > 1:
+      raise ValueError(
+          f'{folder} holds {name} files of more than one data set: '
+          f'{" and ".join(f"-of-{n:05d}" for n in sorted(shards))}.')
+    for n, found in shards.items():
+      missing = [i for i in range(n) if i not in found]
+      if missing:
+        names = [f'{name}-{i:05d}-of-{n:05d}' for i in missing[:3]]
+        more = f' and {len(missing) - 3} more' if len(missing) > 3 else ''
+        raise ValueError(
+            f'{folder} lacks {", ".join(names)}{more} of the {n} {name} files.')
+      return tuple(path for _, path in sorted(found.items()))
+  return ()
+
+
+def _find_tfds(
+    data_dir: str, numbers: dict[str, int]
+) -> tuple[Optional[dict[str, Part]], Optional[str]]:
+  """The parts that TensorFlow Datasets has prepared, and their folder."""
+  folder = imagenet_tfds.find_prepared(data_dir)
+  if folder is None:
+    return None, None
+  parts = {}
+  for name, number in numbers.items():
+    split = imagenet_tfds.read_split(folder, name)
+    parts[name] = Part(name, number, split.files, _sizes(split.files))
+    if split.files and split.num_images != number:
+      raise ValueError(wrong_number(parts[name], split.num_images))
+  if not any(part.files for part in parts.values()):
+    raise ValueError(f'{folder} has neither a train nor a validation split.')
+  return parts, folder
+
+
+def _sizes(paths: tuple[str, ...]) -> tuple[int, ...]:
+  """The sizes of files in bytes; asked for at once, for some are far away."""
+  def size(path: str) -> int:
+    if not tf.gfile.Exists(path):
+      raise ValueError(f'{path} is missing.')
+    if not _is_remote(path) and not os.access(path, os.R_OK):
+      raise ValueError(f'{path} may not be read: permission denied.')
+    return tf.gfile.Stat(path).length
+
+  with concurrent.futures.ThreadPoolExecutor(32) as executor:
+    return tuple(executor.map(size, paths))
+
+
+def _is_remote(path: str) -> bool:
+  return '://' in path
+
+
+def _n_bytes(parts: dict[str, Part]) -> int:
+  return sum(sum(part.sizes) for part in parts.values())
+
+
+def _check_first_record(part: Part, data: ImageNetData) -> None:
+  """Raises ValueError if the first record of a part cannot be used."""
+  for path, size in zip(part.files[:1], part.sizes):
+    if not size:
+      continue
+    with tf.gfile.GFile(path, 'rb') as stream:
+      length = _record_length(stream, size)
+      problem = 'does not fit into the file; this is no TFRecord file'
+      if length is not None:
+        problem = find_problem(stream.read(length), data)
+    if problem:
+      raise ValueError(f'{path}: record 0 {problem}.')
+
+
+def find_problem(record: bytes, data: ImageNetData) -> Optional[str]:
+  """What makes a record useless, as 'has no ...', or None."""
+  layout = data.record_format
+  example = tf.train.Example()
+  # Each implementation of protocol buffers has its own error.
+  try:
+    example.ParseFromString(record)
+  except Exception:
+    return 'is no tf.train.Example'
+  features = example.features.feature
+  images = features[layout.image_key].bytes_list.value
+  labels = features[layout.label_key].int64_list.value
+  if len(images) != 1:
+    keys = sorted(key for key in features if features[key].ByteSize())
+    return (f'has no picture under {layout.image_key!r}, only '
+            f'{", ".join(keys) or "nothing"}')
+  if len(labels) != 1:
+    return f'has no label under {layout.label_key!r}'
+  last = layout.first_label + data.num_classes - 1
+  if not layout.first_label <= labels[0] <= last:
+    return (f'has the label {labels[0]}, which is not from '
+            f'{layout.first_label} to {last}')
+  with tf.Graph().as_default(), tf.Session(
+      config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+    try:
+      session.run(preprocessing.decode_all(tf.constant(images[0])).op)
+    except tf.errors.OpError as error:
+      problem = error.message.split('\n')[0]
+      return f'has a picture that is no JPEG or PNG, or damaged ({problem})'
+  return None

@@ -1,0 +1,348 @@
+"""Batches of ImageNet, the same ones for a seed in every process.
+
+Training batch k depends on the seed and k alone: epoch e shuffles files and
+records by (seed, e), the epochs follow each other without a gap, and batch k
+has the examples k * batch_size to (k + 1) * batch_size of that sequence. What
+happens to an example is drawn from the seed and its place in the sequence. So a
+resumed training jumps to its epoch and reads over what it has had, undecoded.
+
+TensorFlow's errors about a damaged record do not say which one. So records
+carry their file and position along, and two places catch errors inside of the
+graph: where a file cannot be read to its end, and where a picture that does not
+look like a complete JPEG cannot be decoded. `explained_errors` finds the few
+others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from typing import Any, Callable, Iterator, Mapping, Optional
+
+from absl import logging
+
+from rigl.compat import tf
+from rigl.core import seeding
+from rigl.imagenet_resnet import (
+  imagenet_data,
+  preprocessing,
+  record_input,
+  synthetic_imagenet,
+)
+
+MODES = ('train', 'eval')
+# The label of black images: fillers, and damaged ones.
+NO_LABEL = -1
+
+preprocess_eval = preprocessing.preprocess_eval
+
+_Example = tuple[tf.Tensor, tf.Tensor]
+
+
+def input_fn(params: Mapping[str, Any]) -> tf.data.Dataset:
+  """The batches to train on or to evaluate on.
+
+  Training never ends. Evaluation gives every image exactly once, in order; its
+  last batch may be smaller.
+
+  Args:
+    params: dict of
+      batch_size: images in a batch, on this host.
+      mode: 'train' or 'eval', as in tf.estimator.ModeKeys.
+      data: an ImageNetData. Hand it over in a function around this one, for an
+        Estimator copies what is in its own params.
+      seed: training: of order and augmentation; default 0.
+      first_iteration: training: number of the first batch; default 0. To
+        resume, the number of batches already taken.
+      image_size: height and width; default 224.
+      num_parallel_calls: pictures decoded at the same time; as many as pay by
+        default.
+      host_index: number of this host; default 0.
+      n_hosts: number of hosts; default 1. All of them together have one
+        sequence: of n, host i has the examples i, n + i, 2 * n + i, ...
+      transpose_input: whether images are [height, width, 3, batch].
+      dtype: of images, tf.float32 (default) or tf.bfloat16.
+      eval_on_train: whether to evaluate on the training images.
+      pad_last_batch: evaluation: whether to fill up the last batch with black
+        images of label -1.
+      skip_corrupt_records: whether to warn of damaged records and go on. In
+        evaluation their label becomes -1, in training another image of the
+        batch is in their place. What comes in a file after a record that cannot
+        be read is lost; in training an epoch then begins again to reach its
+        number of images.
+
+  Returns:
+    dataset of (images [batch, image_size, image_size, 3] from 0 to 255, labels
+    int32 [batch] from 0). Its errors are those `explained_errors` is for.
+
+  Raises:
+    ValueError: one of params is missing or out of range, or there are no files
+      of the part asked for.
+  """
+  names = [field.name for field in dataclasses.fields(_Pipeline)]
+  return _Pipeline(**{name: params[name] for name in names
+                      if params.get(name) is not None}).batches()
+
+
+@contextlib.contextmanager
+def explained_errors(data: imagenet_data.ImageNetData) -> Iterator[None]:
+  """Makes TensorFlow's errors about input data ones for the user.
+
+  Put it around what runs a session that reads from `input_fn`. A picture that
+  no message names is looked for among all pictures.
+
+  Args:
+    data: what is read.
+
+  Raises:
+    ValueError: instead of a tf.errors.OpError about a damaged file; names the
+      file and the position of the record.
+  """
+  try:
+    yield
+  # TensorFlow cannot even say what it was unable to parse.
+  except (tf.errors.OpError, UnicodeDecodeError) as error:
+    text = getattr(error, 'message', 'decode')
+    message = _explanation(text)
+    if message is None and not data.is_synthetic and re.search(
+        'JPEG|PNG|[Dd]ecod|[Pp]arse|Key:', text):
+      message = _look_again(data)
+    if message is None:
+      raise
+    raise ValueError(message) from error
+
+
+def _explanation(text: str) -> Optional[str]:
+  """The message of this module inside one of TensorFlow's, or None."""
+  match = re.search(re.escape(record_input.MARK) + r'(.*)\]', text)
+  return match and match[1]
+
+
+def _look_again(data: imagenet_data.ImageNetData) -> Optional[str]:
+  """Decodes all pictures with care; the message about the first bad one."""
+  logging.warning('A picture cannot be decoded. Looking for it in all files.')
+  for part in (data.train, data.validation):
+    if not part.files:
+      continue
+    with tf.Graph().as_default(), tf.Session() as session:
+      dataset = _Pipeline(
+          data=data, batch_size=256, mode='eval', image_size=32,
+          eval_on_train=part is data.train, tries_all=True).batches()
+      batch = tf.data.make_one_shot_iterator(dataset).get_next()
+      try:
+        while True:
+          session.run(batch[1].op)
+      except tf.errors.OutOfRangeError:
+        pass
+      except tf.errors.OpError as error:
+        return _explanation(error.message)
+  return None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pipeline:
+  """The params of `input_fn`, and what it does with them.
+
+  tries_all is whether to be prepared for damage in every picture, not only in
+  those that look like it.
+  """
+
+  batch_size: int = 0
+  mode: str = ''
+  data: Optional[imagenet_data.ImageNetData] = None
+  seed: int = 0
+  first_iteration: int = 0
+  image_size: int = 224
+  num_parallel_calls: int = tf.data.experimental.AUTOTUNE
+  host_index: int = 0
+  n_hosts: int = 1
+  transpose_input: bool = False
+  dtype: tf.DType = tf.float32
+  eval_on_train: bool = False
+  pad_last_batch: bool = False
+  skip_corrupt_records: bool = False
+  tries_all: bool = False
+
+  def __post_init__(self):
+    if self.mode not in MODES:
+      raise ValueError(
+          f'mode {self.mode!r} is not one of {", ".join(MODES)}.')
+    if not isinstance(self.data, imagenet_data.ImageNetData):
+      raise ValueError('data must be an ImageNetData, from '
+                       f'imagenet_data.find_data; got {self.data!r}.')
+    for name in ('batch_size', 'image_size', 'n_hosts'):
+      if getattr(self, name) <= 0:
+        raise ValueError(f'{name} must be > 0, got {getattr(self, name)}.')
+    if self.first_iteration < 0:
+      raise ValueError(
+          f'first_iteration must be >= 0, got {self.first_iteration}.')
+    if not 0 <= self.host_index < self.n_hosts:
+      raise ValueError(f'host_index must be from 0 to {self.n_hosts - 1}, got '
+                       f'{self.host_index}.')
+    if self.dtype not in (tf.float32, tf.bfloat16):
+      raise ValueError(
+          f'dtype must be float32 or bfloat16, got {self.dtype.name}.')
+    if not (self.data.is_synthetic or self.part.files):
+      raise ValueError(
+          f'There are no {self.part.name} images in {self.data.source}.')
+
+  @property
+  def part(self) -> imagenet_data.Part:
+    """What is read."""
+    if self.mode == 'train' or self.eval_on_train:
+      return self.data.train
+    return self.data.validation
+
+  def batches(self) -> tf.data.Dataset:
+    """See `input_fn`."""
+    is_training = self.mode == 'train'
+    begin = 0
+    if is_training:
+      begin = self.first_iteration * self.batch_size * self.n_hosts
+      records = record_input.training_records(
+          self.data, self.part, self.seed, begin, self.skip_corrupt_records)
+    else:
+      records = record_input.ordered_records(
+          self.data, self.part, self.skip_corrupt_records)
+    if self.n_hosts > 1:
+      records = records.shard(self.n_hosts, self.host_index)
+    dataset = _map(records.enumerate(), self._example, self.num_parallel_calls)
+    if not is_training and self.pad_last_batch:
+      dataset = self._padded(dataset)
+    dataset = dataset.batch(
+        self.batch_size, drop_remainder=is_training or self.pad_last_batch)
+    if is_training and self.skip_corrupt_records:
+      dataset = _map(dataset, _replace_unlabelled, self.num_parallel_calls)
+    if self.transpose_input:
+      dataset = _map(dataset, lambda images, labels: (
+          tf.transpose(images, [1, 2, 3, 0]), labels), self.num_parallel_calls)
+    options = tf.data.Options()
+    options.deterministic = True
+    return dataset.prefetch(tf.data.experimental.AUTOTUNE).with_options(options)
+
+  def _padded(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Adds black images up to full batches, as many on each host."""
+    def on_host(i: int) -> int:
+      return -(-(self.part.num_images - i) // self.n_hosts)
+
+    n_full = -(-on_host(0) // self.batch_size) * self.batch_size
+    black = tf.data.Dataset.from_tensors(self._black())
+    if self.skip_corrupt_records:
+      # Nobody knows how many images there will be.
+      return dataset.concatenate(black.repeat(n_full)).take(n_full)
+    return dataset.concatenate(black.repeat(n_full - on_host(self.host_index)))
+
+  def _black(self) -> _Example:
+    image = tf.zeros([self.image_size, self.image_size, 3], self.dtype)
+    return image, tf.constant(NO_LABEL, tf.int32)
+
+  def _example(self, number: tf.Tensor,
+               record: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> _Example:
+    """Image and label of the record of this number on this host."""
+    path, index, serialized = record
+    if self.data.is_synthetic:
+      arguments = (self.part.name, index, self.data.num_classes, self.data.seed)
+      image = synthetic_imagenet.image(*arguments, self.image_size)
+      return (tf.cast(image, self.dtype),
+              synthetic_imagenet.label(*arguments))
+    # Where the example is in the sequence of all hosts.
+    begin = self.first_iteration * self.batch_size * self.n_hosts
+    number = begin + number * self.n_hosts + self.host_index
+    if self.skip_corrupt_records or self.tries_all:
+      return self._try(
+          lambda: self._decode(number, *self._parse(path, index, serialized)),
+          path, index)
+    encoded, label = self._parse(path, index, serialized)
+    is_fine = tf.logical_and(preprocessing.looks_complete(encoded),
+                             self._is_class(label))
+    # To be prepared for an error takes a tenth of the time of a small picture.
+    return tf.cond(
+        is_fine, lambda: self._decode(number, encoded, label),
+        lambda: self._try(
+            lambda: self._decode(number, encoded, label), path, index,
+            tf.strings.join([' Its label is ', tf.as_string(
+                label + self.data.record_format.first_label), '.'])))
+
+  def _parse(self, path: tf.Tensor, index: tf.Tensor,
+             serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Encoded picture and label, from 0, of a record."""
+    layout = self.data.record_format
+    features = tf.io.parse_single_example(serialized, {
+        layout.image_key: tf.io.FixedLenFeature([], tf.string, ''),
+        layout.label_key: tf.io.FixedLenFeature(
+            [], tf.int64, layout.first_label - 1),
+    }, example_names=record_input.place(path, index))
+    return (features[layout.image_key],
+            features[layout.label_key] - layout.first_label)
+
+  def _is_class(self, label: tf.Tensor) -> tf.Tensor:
+    return tf.logical_and(label >= 0, label < self.data.num_classes)
+
+  def _decode(self, number: tf.Tensor, encoded: tf.Tensor,
+              label: tf.Tensor) -> _Example:
+    """Makes an example of a picture; fails if picture or label are wrong."""
+    if self.tries_all:
+      encoded = _fully_decoded(encoded)
+    if self.mode == 'train':
+      image = preprocessing.preprocess_train(
+          encoded, self._draw('crop', number), self._draw('flip', number),
+          self.image_size, self.dtype)
+    else:
+      image = preprocess_eval(encoded, self.image_size, self.dtype)
+    check = tf.debugging.Assert(self._is_class(label), [label])
+    with tf.control_dependencies([check]):
+      return image, tf.cast(label, tf.int32)
+
+  def _draw(self, purpose: str, number: tf.Tensor) -> tf.Tensor:
+    digest = seeding.stable_seed('imagenet', purpose, self.seed)
+    return tf.stack([tf.constant(digest, tf.int64), number])
+
+  def _try(self, make: Callable[[], _Example], path: tf.Tensor,
+           index: tf.Tensor, details: str | tf.Tensor = '') -> _Example:
+    """What make() gives or, if it fails, a message that names the record."""
+    layout = self.data.record_format
+
+    def explain(_: tf.Tensor) -> _Example:
+      last = layout.first_label + self.data.num_classes - 1
+      message = tf.strings.join([
+          record_input.place(path, index),
+          f' does not hold a JPEG or PNG under {layout.image_key!r} and a '
+          f'label from {layout.first_label} to {last} under '
+          f'{layout.label_key!r}.', details])
+      with tf.control_dependencies([record_input.check(
+          tf.constant(False), message, self.skip_corrupt_records)]):
+        return tuple(map(tf.identity, self._black()))
+
+    once = tf.data.Dataset.from_tensors(0)
+    attempt = once.map(lambda _: make()).ignore_errors()
+    examples = attempt.concatenate(once.map(explain)).take(1)
+    return examples.get_single_element()
+
+
+def _map(dataset: tf.data.Dataset, function: Callable[..., Any],
+         num_parallel_calls: int) -> tf.data.Dataset:
+  # There is no control flow in them for AutoGraph to convert.
+  return dataset.map(
+      tf.autograph.experimental.do_not_convert(function), num_parallel_calls,
+      deterministic=True)
+
+
+def _replace_unlabelled(images: tf.Tensor, labels: tf.Tensor) -> _Example:
+  """Puts the first labelled image of a batch in place of those without."""
+  is_labelled = labels >= 0
+
+  def replace() -> _Example:
+    rows = tf.range(tf.size(labels))
+    first = tf.argmax(tf.cast(is_labelled, tf.int32), output_type=tf.int32)
+    rows = tf.where_v2(is_labelled, rows, first)
+    return tf.gather(images, rows), tf.gather(labels, rows)
+
+  return tf.cond(
+      tf.reduce_all(is_labelled), lambda: (images, labels), replace)
+
+
+def _fully_decoded(encoded: tf.Tensor) -> tf.Tensor:
+  """The same bytes, after the whole picture could be decoded."""
+  with tf.control_dependencies([preprocessing.decode_all(encoded)]):
+    return tf.identity(encoded)

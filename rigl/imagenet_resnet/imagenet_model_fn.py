@@ -1,0 +1,288 @@
+"""Graph of the ImageNet script: images to logits, loss, training, metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from typing import Any, Mapping, Optional
+
+from rigl.compat import tf
+from rigl.imagenet_resnet import imagenet_config, imagenet_input
+from rigl.model_pruning import pruning
+from rigl.training import (
+  checkpoints,
+  export,
+  factory,
+  hooks,
+  mask_init,
+  runner,
+  summaries,
+)
+from rigl.training.config import SparsityConfig
+
+# Of the pixels of ImageNet, 0 to 255, red, green and blue.
+MEAN_RGB = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+STDDEV_RGB = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """All that the graph depends on.
+
+  Attributes:
+    sparsity: already stretched by config.training_steps_multiplier.
+    config: network, optimizer and data.
+    folder: of checkpoints and summaries.
+    use_tpu: whether replicas on a TPU share each batch.
+    load_mask_dir: checkpoint whose masks are used, or ''.
+    initial_value_checkpoint: checkpoint whose parameters are used, or ''.
+    steps_per_summary: steps between summaries and progress reports.
+    log_mask_images: whether summaries have pictures of all masks.
+  """
+
+  sparsity: SparsityConfig
+  config: imagenet_config.ImageNetConfig
+  folder: str
+  use_tpu: bool = False
+  load_mask_dir: str = ''
+  initial_value_checkpoint: str = ''
+  steps_per_summary: int = 100
+  log_mask_images: bool = False
+
+
+def normalize(images: tf.Tensor,
+              config: imagenet_config.ImageNetConfig) -> tf.Tensor:
+  """Pixels as the networks take them.
+
+  Args:
+    images: [batch, height, width, 3] of values 0 to 255.
+    config: data format and precision.
+
+  Returns:
+    float32 or bfloat16 of mean 0 and variance 1, of the same shape, or
+    [batch, 3, height, width].
+  """
+  images = (tf.cast(images, tf.float32) - tf.constant(MEAN_RGB)) / tf.constant(
+      STDDEV_RGB)
+  if config.data_format == 'channels_first':
+    images = tf.transpose(images, [0, 3, 1, 2])
+  return tf.cast(images, tf.as_dtype(config.precision))
+
+
+def build_logits(images: tf.Tensor, config: imagenet_config.ImageNetConfig,
+                 is_training: bool = False,
+                 init_sparsity: Optional[Mapping[str, float]] = None,
+                 pruning_method: str = 'threshold') -> tf.Tensor:
+  """The network on images of pixels 0 to 255 -> float32 [batch, classes].
+
+  Args:
+    images: [batch, height, width, 3].
+    config: of the network.
+    is_training: whether batch norm takes the statistics of the batch.
+    init_sparsity: see `imagenet_config.make_network`.
+    pruning_method: see `imagenet_config.make_network`.
+  """
+  network = imagenet_config.make_network(config, init_sparsity, pruning_method)
+  return tf.cast(network(normalize(images, config), is_training), tf.float32)
+
+
+def _init_sparsity(training: Training) -> Optional[Mapping[str, float]]:
+  """{layer: sparsity} that init_method is to assume; None for `baseline`."""
+  config, sparsity = training.config, training.sparsity
+  if config.init_method == 'baseline':
+    return None
+  with tf.Graph().as_default():
+    # Shapes are known only once the network is there.
+    build_logits(tf.zeros([1, 64, 64, 3]), config)
+    layers = mask_init.initial_sparsities(
+        sparsity, config.custom_sparsity_map, training.load_mask_dir)
+  starts_dense = (
+      not sparsity.method.uses_masks or sparsity.method.prunes_gradually)
+  if config.init_method == 'sparse' and starts_dense:
+    return dict.fromkeys(layers, 0.)
+  return layers
+
+
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor,
+                  label_smoothing: float) -> tf.Tensor:
+  """Loss of each example, float32 [batch].
+
+  Args:
+    labels: int32 [batch].
+    logits: float32 [batch, classes].
+    label_smoothing: share of the target spread over all classes
+      (arXiv 1512.00567).
+  """
+  n_classes = logits.shape.as_list()[1]
+  one_hot = tf.one_hot(labels, n_classes)
+  targets = (1. - label_smoothing) * one_hot + label_smoothing / n_classes
+  return tf.nn.softmax_cross_entropy_with_logits_v2(targets, logits)
+
+
+def _is_right(labels: tf.Tensor, logits: tf.Tensor,
+              k: int) -> tf.Tensor:
+  """float32 [batch], 1 where the label is among the k largest logits."""
+  # Unlike in_top_k this does not call everything right when all logits are
+  # equal, and no logit has the label -1 of padding.
+  best = tf.math.top_k(logits, min(k, logits.shape.as_list()[1])).indices
+  return tf.cast(
+      tf.reduce_any(tf.equal(best, labels[:, None]), axis=1), tf.float32)
+
+
+def metric_fn(labels: tf.Tensor, logits: tf.Tensor,
+              label_smoothing: float) -> dict[str, Any]:
+  """Metrics over all evaluated images; a label of -1 marks one that is not.
+  """
+  weights = tf.cast(labels >= 0, tf.float32)
+  values = {
+      'top_1_accuracy': _is_right(labels, logits, 1),
+      'top_5_accuracy': _is_right(labels, logits, 5),
+      'cross_loss': cross_entropy(labels, logits, label_smoothing),
+  }
+  return {name: tf.metrics.mean(value, weights)
+          for name, value in values.items()}
+
+
+def _mean_loss(labels: tf.Tensor, logits: tf.Tensor,
+               label_smoothing: float) -> tf.Tensor:
+  """Mean of `cross_entropy` over the images that are no padding."""
+  weights = tf.cast(labels >= 0, tf.float32)
+  total = tf.reduce_sum(
+      weights * cross_entropy(labels, logits, label_smoothing))
+  return total / tf.maximum(tf.reduce_sum(weights), 1.)
+
+
+def _make_optimizer(training: Training,
+                    learning_rate: tf.Tensor) -> tf.train.Optimizer:
+  config = training.config
+  inner = factory.make_inner_optimizer(
+      'adam' if config.use_adam else 'momentum', learning_rate,
+      config.momentum, use_nesterov=True)
+  if training.use_tpu:
+    inner = tf.tpu.CrossShardOptimizer(inner)
+  return factory.make_optimizer(
+      training.sparsity, inner, training.use_tpu, config.custom_sparsity_map)
+
+
+def _make_scaffold(training: Training) -> tf.train.Scaffold:
+  if training.initial_value_checkpoint:
+    checkpoints.initialize_parameters_from_ckpt(
+        training.initial_value_checkpoint, training.folder)
+  return mask_init.make_scaffold(
+      training.sparsity, training.config.custom_sparsity_map,
+      training.load_mask_dir)
+
+
+def build_train_op(
+    training: Training, loss: tf.Tensor, scalars: Mapping[str, tf.Tensor]
+) -> tuple[tf.Operation, dict[str, tf.Tensor]]:
+  """One training step.
+
+  Args:
+    training: method and optimizer.
+    loss: scalar.
+    scalars: what to report beside what is added here.
+
+  Returns:
+    (train op, {tag: what to write as summaries}), which show the network that
+    the step begins with.
+  """
+  config = training.config
+  global_step = tf.train.get_or_create_global_step()
+  step = global_step.read_value()
+  learning_rate = config.learning_rate_at(step)
+  optimizer = _make_optimizer(training, learning_rate)
+  gradients = optimizer.compute_gradients(loss)
+  reported = summaries.format_tensors(
+      {'global_step': step, 'learning_rate': learning_rate,
+       'current_epoch': config.epoch_at(step), **scalars},
+      summaries.norm_summaries(gradients),
+      summaries.mask_summaries(
+          pruning.get_masks(), with_img=training.log_mask_images))
+  # What is reported must be read before the step changes it. Statistics of
+  # the batch move whether it trains weights or masks.
+  with tf.control_dependencies([
+      *tf.get_collection(tf.GraphKeys.UPDATE_OPS), *reported.values()]):
+    train_op = factory.make_train_op(
+        training.sparsity, optimizer, loss, global_step,
+        config.custom_sparsity_map, gradients=gradients)
+  reported.update(summaries.format_tensors(
+      {'drop_fraction': getattr(optimizer, 'drop_fraction', None)}))
+  return train_op, reported
+
+
+def _train_spec(training: Training, loss: tf.Tensor,
+                scalars: Mapping[str, tf.Tensor]) -> Any:
+  train_op, reported = build_train_op(training, loss, scalars)
+
+  def host_call(**tensors):
+    return summaries.host_call_fn(
+        training.folder, steps_per_summary=training.steps_per_summary,
+        **tensors)
+
+  progress = []
+  if not training.use_tpu:
+    progress.append(hooks.ProgressHook(
+        {'loss': loss, 'top_1': scalars['top_1_accuracy'],
+         'lr': tf.squeeze(reported['learning_rate'])},
+        training.config.total_steps, training.steps_per_summary))
+  return runner.train_spec(
+      loss, train_op, lambda: _make_scaffold(training), hooks=progress,
+      host_call=(host_call, reported))
+
+
+def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
+             params: Mapping[str, Any]) -> Any:
+  """The model_fn of TPUEstimator.
+
+  Args:
+    features: images [batch, height, width, 3], or [height, width, 3, batch]
+      with transpose_input, of values 0 to 255.
+    labels: int32 [batch]; -1 in evaluation marks padding.
+    mode: of tf.estimator.ModeKeys.
+    params: 'training', a Training.
+
+  Returns:
+    A TPUEstimatorSpec.
+  """
+  training = params['training']
+  config = training.config
+  is_training = mode == 'train'
+  if config.transpose_input:
+    features = tf.transpose(features, [3, 0, 1, 2])
+  labels = tf.cast(labels, tf.int32)
+  logits = build_logits(
+      features, config, is_training or config.use_batch_statistics,
+      _init_sparsity(training) if is_training else None)
+  cross_loss = _mean_loss(labels, logits, config.label_smoothing)
+  reg_loss = tf.losses.get_regularization_loss()
+  loss = cross_loss + reg_loss
+  if is_training:
+    return _train_spec(training, loss, {
+        'cross_loss': cross_loss,
+        'reg_loss': reg_loss,
+        'top_1_accuracy': tf.reduce_mean(_is_right(labels, logits, 1)),
+    })
+  return runner.eval_spec(
+      loss, lambda labels, logits: metric_fn(
+          labels, logits, config.label_smoothing), [labels, logits])
+
+
+def export_checkpoint(training: Training, checkpoint: str) -> str:
+  """Writes `<folder>/export/<step>`, a SavedModel for images and JPEGs.
+
+  Args:
+    training: whose network it is.
+    checkpoint: its prefix.
+
+  Returns:
+    The folder of the SavedModel.
+  """
+  config = training.config
+  return export.export_saved_model(
+      functools.partial(build_logits, config=config), checkpoint,
+      os.path.join(training.folder, 'export'),
+      image_shape=[config.image_size, config.image_size, 3],
+      decode=functools.partial(
+          imagenet_input.preprocess_eval, image_size=config.image_size))

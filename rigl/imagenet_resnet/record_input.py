@@ -1,0 +1,191 @@
+"""The records of ImageNet in order, each with its file and place in it.
+
+TensorFlow's reader does not say in which file a record is damaged. So it is
+made to end there, silently, and at the end of each file the bytes that were
+read are compared with its size.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import numpy as np
+
+from rigl.compat import tf
+from rigl.core import seeding
+from rigl.imagenet_resnet import imagenet_data
+
+# Files read at the same time in training, and records among which the next one
+# is drawn. Both are part of what a seed means.
+CYCLE_LENGTH = 16
+SHUFFLE_BUFFER = 4096
+# At the start of this library's messages inside of TensorFlow's.
+MARK = 'Bad input data: '
+
+_READ_BUFFER_BYTES = 2**20
+_AUTOTUNE = tf.data.experimental.AUTOTUNE
+# In place of the position of a record in its file.
+_END_OF_FILE, _END_OF_EPOCH = -1, -2
+
+
+def training_records(data: imagenet_data.ImageNetData,
+                     part: imagenet_data.Part, seed: int, first_example: int,
+                     skips_corrupt: bool = False) -> tf.data.Dataset:
+  """Epoch after epoch, each in an order of its own, without end.
+
+  Args:
+    data: what to read.
+    part: its training images.
+    seed: of the orders.
+    first_example: where in the sequence of all epochs to begin.
+    skips_corrupt: whether to warn where a file cannot be read.
+
+  Returns:
+    dataset of (path, position in the file as int64, record), all scalars.
+  """
+  first_epoch, n_skipped = divmod(first_example, part.num_images)
+  digest = seeding.stable_seed('imagenet', 'order', seed)
+
+  def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
+    # The seeds of shuffle depend on that of the graph too.
+    tf.set_random_seed(0)
+    epoch_seed = tf.stack([tf.constant(digest, tf.int64), epoch])
+    numbers = tf.random.stateless_uniform(
+        [max(len(part.files), 1) + 1], epoch_seed, None, None, tf.int32,
+        alg='philox')
+    if data.is_synthetic:
+      records = _synthetic_records(part)
+    else:
+      files = [tf.gather(column, tf.argsort(numbers[1:], stable=True))
+               for column in _columns(part)]
+      records = tf.data.Dataset.from_tensor_slices(tuple(files)).interleave(
+          lambda *file: _file_records(*file, skips_corrupt),
+          cycle_length=min(CYCLE_LENGTH, len(part.files)), block_length=1,
+          num_parallel_calls=_AUTOTUNE, deterministic=True)
+      records = _only_records(records, part, skips_corrupt)
+    if skips_corrupt:
+      records = records.repeat().take(part.num_images)
+    return records.shuffle(
+        min(SHUFFLE_BUFFER, part.num_images),
+        seed=tf.cast(numbers[0], tf.int64), reshuffle_each_iteration=False)
+
+  epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+  return epochs.flat_map(epoch_records).skip(n_skipped)
+
+
+def ordered_records(data: imagenet_data.ImageNetData, part: imagenet_data.Part,
+                    skips_corrupt: bool = False) -> tf.data.Dataset:
+  """Each record of a part once, in the order of the files.
+
+  Args:
+    data: what to read.
+    part: of the data.
+    skips_corrupt: whether to warn where a file cannot be read.
+
+  Returns:
+    dataset of (path, position in the file as int64, record), all scalars.
+  """
+  if data.is_synthetic:
+    return _synthetic_records(part)
+  files = tf.data.Dataset.from_tensor_slices(_columns(part))
+  records = files.flat_map(lambda *file: _file_records(*file, skips_corrupt))
+  return _only_records(records, part, skips_corrupt).prefetch(_AUTOTUNE)
+
+
+def check(condition: tf.Tensor, message: tf.Tensor,
+          warns: bool = False) -> tf.Operation:
+  """An operation that raises InvalidArgumentError unless a condition holds.
+
+  Args:
+    condition: bool scalar.
+    message: string scalar.
+    warns: whether it is to print the message to stderr instead.
+  """
+  if warns:
+    return tf.cond(
+        condition, tf.no_op,
+        lambda: tf.print(tf.strings.join(['Warning: ', message]),
+                         output_stream=sys.stderr))
+  # That of tf.debugging has a conditional, which takes longer than to make the
+  # message.
+  return tf.raw_ops.Assert(
+      condition=condition, data=[tf.strings.join([MARK, message])])
+
+
+def place(path: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+  """Names a record in a message."""
+  return tf.strings.join(
+      [path, ': record ', tf.as_string(index), ' (counted from 0)'])
+
+
+def _columns(part: imagenet_data.Part) -> tuple[tf.Tensor, ...]:
+  """Paths, patterns that fit the paths alone, and sizes of the files."""
+  patterns = [re.sub(r'([*?\[\]\\])', r'\\\1', path) for path in part.files]
+  return (tf.constant(part.files), tf.constant(patterns),
+          tf.constant(part.sizes, tf.int64))
+
+
+def _synthetic_records(part: imagenet_data.Part) -> tf.data.Dataset:
+  """Numbers of images in place of their records."""
+  return tf.data.Dataset.range(part.num_images).map(
+      lambda index: (tf.constant(''), index, tf.constant('')))
+
+
+def _file_records(path: tf.Tensor, pattern: tf.Tensor, size: tf.Tensor,
+                  skips_corrupt: bool) -> tf.data.Dataset:
+  """The records of a file and, if it was read to its end, one with index -1."""
+  # The reader tries again for ever to open a file that has gone.
+  is_there = tf.size(tf.io.matching_files(pattern)) > 0
+  with tf.control_dependencies(
+      [check(is_there, tf.strings.join([path, ' has gone.']))]):
+    path = tf.identity(path)
+  records = tf.data.TFRecordDataset(
+      path, buffer_size=_READ_BUFFER_BYTES).ignore_errors()
+  is_end = tf.data.Dataset.from_tensors(False).repeat()
+  records = tf.data.Dataset.zip((records, is_end)).concatenate(
+      tf.data.Dataset.from_tensors((tf.constant(''), True)))
+
+  def step(state: tuple[tf.Tensor, tf.Tensor],
+           element: tuple[tf.Tensor, tf.Tensor]) -> tuple[tuple, tuple]:
+    (index, position), (record, is_end) = state, element
+    message = tf.strings.join([
+        place(path, index), ', at byte ', tf.as_string(position), ' of ',
+        tf.as_string(size),
+        ', cannot be read; the file is truncated or damaged.'])
+    is_complete = tf.logical_or(
+        tf.logical_not(is_end), tf.equal(position, size))
+    with tf.control_dependencies(
+        [check(is_complete, message, skips_corrupt)]):
+      found = tf.where_v2(is_end, tf.constant(_END_OF_FILE, tf.int64), index)
+    position += imagenet_data.RECORD_OVERHEAD + tf.cast(
+        tf.strings.length(record), tf.int64)
+    return (index + 1, position), (path, found, record)
+
+  zero = tf.constant(0, tf.int64)
+  return records.scan((zero, zero), step)
+
+
+def _only_records(records: tf.data.Dataset, part: imagenet_data.Part,
+                  skips_corrupt: bool) -> tf.data.Dataset:
+  """Takes away the ends of files, and counts the records."""
+  end = tf.data.Dataset.from_tensors((
+      tf.constant(''), tf.constant(_END_OF_EPOCH, tf.int64), tf.constant('')))
+
+  def is_record(number: tf.Tensor, element: tuple[tf.Tensor, ...]) -> tf.Tensor:
+    index = element[1]
+    if skips_corrupt:
+      return index >= 0
+    found = number - len(part.files)
+    before, *others = imagenet_data.wrong_number(part, '\0').split('\0')
+    pieces = [piece for text in others
+              for piece in (tf.as_string(found), text)]
+    # Only at the end is it known what the number should be.
+    is_right = tf.logical_or(tf.not_equal(index, _END_OF_EPOCH),
+                             tf.equal(found, part.num_images))
+    with tf.control_dependencies(
+        [check(is_right, tf.strings.join([before, *pieces]))]):
+      return index >= 0
+
+  return records.concatenate(end).enumerate().filter(is_record).map(
+      lambda number, element: element)

@@ -1,0 +1,218 @@
+r"""Writes a small data set in the format of ImageNet, to try training with.
+
+    python -m rigl.imagenet_resnet.sample_data --output_dir=/tmp/shapes
+
+Pictures of ten classes, five shapes in a warm or a cold colour, of random
+sizes and angles and under noise. As in ImageNet nearly all are JPEGs; one is a
+PNG and one a JPEG of the colour space CMYK.
+"""
+
+from __future__ import annotations
+
+import argparse
+import colorsys
+import io
+import math
+import os
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from rigl.compat import tf
+from rigl.core import seeding
+
+# Corners of a shape around the origin, in turns and in parts of its radius.
+_SHAPES = {
+    'disc': [(i / 40, 1.) for i in range(40)],
+    'triangle': [(i / 3, 1.) for i in range(3)],
+    'square': [(i / 4, 1.) for i in range(4)],
+    'star': [(i / 10, 1. - i % 2 * .6) for i in range(10)],
+    'bar': [(turn, 1.) for turn in (.04, .46, .54, .96)],
+}
+# Range of hues, in turns.
+_COLOURS = {'warm': (-.05, .17), 'cold': (.47, .72)}
+CLASSES = tuple(
+    f'{colour} {shape}' for colour in _COLOURS for shape in _SHAPES)
+
+_N_SHARDS = {'train': 4, 'validation': 2}
+_SIDES = (48, 96)
+_JPEG_QUALITY = 90
+
+
+def draw_picture(class_number: int,
+                 random_state: np.random.RandomState) -> Image.Image:
+  """A picture of a class, 48 to 96 pixels high and wide."""
+  colour, shape = CLASSES[class_number].split()
+  width, height = random_state.randint(_SIDES[0], _SIDES[1] + 1, 2).tolist()
+  hue = random_state.uniform(*_COLOURS[colour])
+  brightness = random_state.uniform(.7, 1.)
+  inside = colorsys.hsv_to_rgb(hue % 1., random_state.uniform(.7, 1.),
+                               brightness)
+  background = colorsys.hsv_to_rgb(
+      random_state.uniform(), random_state.uniform(0., .25),
+      random_state.uniform(.15, .85))
+
+  def as_bytes(levels: tuple[float, ...]) -> tuple[int, ...]:
+    return tuple(int(255 * level) for level in levels)
+
+  picture = Image.new('RGB', (width, height), as_bytes(background))
+  radius = min(width, height) * random_state.uniform(.3, .45)
+  x, y = (side * random_state.uniform(.4, .6) for side in (width, height))
+  angle = random_state.uniform()
+  corners = [
+      (x + radius * length * math.cos(2. * math.pi * (turn + angle)),
+       y + radius * length * math.sin(2. * math.pi * (turn + angle)))
+      for turn, length in _SHAPES[shape]
+  ]
+  ImageDraw.Draw(picture).polygon(corners, fill=as_bytes(inside))
+  noise = random_state.normal(0., 12., (height, width, 3))
+  pixels = np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8)
+  return Image.fromarray(pixels)
+
+
+def encode(picture: Image.Image, encoding: str = 'JPEG') -> bytes:
+  """The bytes of a picture as 'JPEG', as 'PNG' or as a 'CMYK' JPEG."""
+  stream = io.BytesIO()
+  if encoding == 'PNG':
+    picture.save(stream, 'PNG')
+  else:
+    mode = 'CMYK' if encoding == 'CMYK' else 'RGB'
+    picture.convert(mode).save(stream, 'JPEG', quality=_JPEG_QUALITY)
+  return stream.getvalue()
+
+
+def make_example(encoded: bytes, size: tuple[int, int], class_number: int,
+                 name: str, colour_space: str = 'RGB') -> tf.train.Example:
+  """A record as in ImageNet's TFRecords.
+
+  Args:
+    encoded: the picture.
+    size: width and height.
+    class_number: from 0.
+    name: of the file it would have.
+    colour_space: 'RGB' or 'CMYK'.
+
+  Returns:
+    The record, with one box around the whole picture.
+  """
+  def text(value: str | bytes) -> tf.train.Feature:
+    value = value.encode() if isinstance(value, str) else value
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+  def integer(value: int) -> tf.train.Feature:
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+  def real(value: float) -> tf.train.Feature:
+    return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+
+  label = class_number + 1
+  return tf.train.Example(features=tf.train.Features(feature={
+      'image/encoded': text(encoded),
+      'image/format': text('JPEG'),
+      'image/colorspace': text(colour_space),
+      'image/channels': integer(3),
+      'image/filename': text(name),
+      'image/height': integer(size[1]),
+      'image/width': integer(size[0]),
+      'image/class/label': integer(label),
+      'image/class/text': text(CLASSES[class_number]),
+      'image/class/synset': text(f's{label:08d}'),
+      'image/object/bbox/xmin': real(0.),
+      'image/object/bbox/ymin': real(0.),
+      'image/object/bbox/xmax': real(1.),
+      'image/object/bbox/ymax': real(1.),
+      'image/object/bbox/label': integer(label),
+  }))
+
+
+def make_part(part: str, n: int, seed: int) -> list[tf.train.Example]:
+  """Draws a part of the data set, with as many pictures of each class.
+
+  Args:
+    part: 'train' or 'validation'.
+    n: number of pictures.
+    seed: of all draws.
+
+  Returns:
+    The records, in random order.
+  """
+  random_state = np.random.RandomState(
+      seeding.stable_seed('sample_data', part, seed))
+  examples = []
+  for i, label in enumerate(
+      random_state.permutation(np.arange(n) % len(CLASSES)).tolist()):
+    picture = draw_picture(label, random_state)
+    encoding = {1: 'PNG', 2: 'CMYK'}.get(i, 'JPEG') if part == 'train' else (
+        'JPEG')
+    examples.append(make_example(
+        encode(picture, encoding), picture.size, label,
+        f'{part}_{i:05d}.JPEG', 'CMYK' if encoding == 'CMYK' else 'RGB'))
+  return examples
+
+
+def write(output_dir: str, num_train: int = 120, num_eval: int = 40,
+          seed: int = 0) -> list[str]:
+  """Writes the data set.
+
+  A file is there only when it is complete.
+
+  Args:
+    output_dir: folder, made if it does not exist.
+    num_train: number of training pictures.
+    num_eval: number of validation pictures.
+    seed: of all draws.
+
+  Returns:
+    The paths of the files.
+
+  Raises:
+    ValueError: a number is not positive.
+  """
+  for name, n in (('num_train', num_train), ('num_eval', num_eval)):
+    if n <= 0:
+      raise ValueError(f'{name} must be > 0, got {n}.')
+  os.makedirs(output_dir, exist_ok=True)
+  paths = []
+  for part, n in (('train', num_train), ('validation', num_eval)):
+    examples, n_shards = make_part(part, n, seed), _N_SHARDS[part]
+    for shard in range(n_shards):
+      path = os.path.join(
+          output_dir, f'{part}-{shard:05d}-of-{n_shards:05d}')
+      with tf.io.TFRecordWriter(path + '.tmp') as writer:
+        for example in examples[shard::n_shards]:
+          writer.write(example.SerializeToString())
+      os.replace(path + '.tmp', path)
+      paths.append(path)
+  return paths
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+      description='Writes a small data set in the format of ImageNet.')
+  parser.add_argument('--output_dir', required=True, help='folder to write to')
+  parser.add_argument('--num_train', type=int, default=120,
+                      help='training pictures')
+  parser.add_argument('--num_eval', type=int, default=40,
+                      help='validation pictures')
+  parser.add_argument('--seed', type=int, default=0, help='of all draws')
+  arguments = parser.parse_args()
+  output_dir = os.path.abspath(arguments.output_dir)
+  try:
+    paths = write(output_dir, arguments.num_train, arguments.num_eval,
+                  arguments.seed)
+  except (ValueError, OSError) as error:
+    parser.exit(1, f'Error: {error}\n')
+  n_bytes = sum(map(os.path.getsize, paths))
+  print(f'Wrote {arguments.num_train} training and {arguments.num_eval} '
+        f'validation pictures of {len(CLASSES)} classes to {output_dir}: '
+        f'{len(paths)} files, {n_bytes:,} bytes.\nTo train on them:\n'
+        '  python -m rigl.imagenet_resnet.imagenet_train_eval \\\n'
+        f'      --data_directory={output_dir} --num_label_classes='
+        f'{len(CLASSES)} \\\n'
+        f'      --num_train_images={arguments.num_train} '
+        f'--num_eval_images={arguments.num_eval} \\\n'
+        '      --train_batch_size=20 --eval_batch_size=20')
+
+
+if __name__ == '__main__':
+  main()

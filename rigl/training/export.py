@@ -1,0 +1,351 @@
+"""Exports trained networks as SavedModels without masks.
+
+A masked layer computes with mask * weights. Once training is over the product
+is all that matters: an exported network has it as its weights, with exact
+zeros, and has neither masks nor their multiplication.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import Any, Callable, Mapping, Optional, Sequence
+
+import numpy as np
+from absl import logging
+
+from rigl.compat import tf
+from rigl.model_pruning import mask_collections
+from rigl.training import checkpoints
+
+MASK_NAME = 'mask'
+THRESHOLD_NAME = 'threshold'
+# What a mask may belong to, in its scope.
+WEIGHTS_NAMES = ('weights', 'depthwise_weights')
+
+IMAGES_SIGNATURE = 'serving_default'
+JPEG_SIGNATURE = 'predict_jpeg'
+
+
+def fold_masks(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Multiplies masks into the weights they belong to.
+
+  Args:
+    values: {variable name: value}. `<scope>/mask` belongs to
+      `<scope>/weights` or `<scope>/depthwise_weights`.
+
+  Returns:
+    The values without masks and thresholds, unmasked ones as they are.
+
+  Raises:
+    ValueError: a mask has no weights or another shape than them; names it.
+  """
+  folded = {}
+  masks = {}
+  for name, value in values.items():
+    scope, _, leaf = name.rpartition('/')
+    if leaf == MASK_NAME:
+      masks[scope] = value
+    elif leaf != THRESHOLD_NAME:
+      folded[name] = value
+  for scope, mask in masks.items():
+    prefix = f'{scope}/' if scope else ''
+    names = [prefix + leaf for leaf in WEIGHTS_NAMES if prefix + leaf in folded]
+    if len(names) != 1:
+      raise ValueError(
+          f'The mask {prefix}{MASK_NAME} belongs to one variable, '
+          f'{" or ".join(prefix + leaf for leaf in WEIGHTS_NAMES)}; there are '
+          f'{len(names)}.')
+    weights = folded[names[0]]
+    if np.shape(mask) != np.shape(weights):
+      raise ValueError(
+          f'The mask {prefix}{MASK_NAME} is {list(np.shape(mask))}, but '
+          f'{names[0]} is {list(np.shape(weights))}.')
+    # Adding 0 turns -0 into 0, whose bytes are zeros too.
+    folded[names[0]] = weights * np.asarray(mask).astype(weights.dtype) + (
+        np.zeros([], weights.dtype))
+  return folded
+
+
+def _outputs(logits: tf.Tensor,
+             class_names: Optional[Sequence[str]]) -> dict[str, tf.Tensor]:
+  logits = tf.cast(logits, tf.float32)
+  outputs = {
+      'logits': logits,
+      'probabilities': tf.nn.softmax(logits),
+      'classes': tf.argmax(logits, axis=1),
+  }
+  if class_names is not None:
+    n_classes = logits.shape.as_list()[1]
+    if len(class_names) != n_classes:
+      raise ValueError(f'There are {len(class_names)} class_names for '
+                       f'{n_classes} classes.')
+    outputs['class_names'] = tf.gather(
+        tf.constant(list(class_names)), outputs['classes'])
+  return outputs
+
+
+def _build_masked(
+    build_logits: Callable[[tf.Tensor], tf.Tensor],
+    image_shape: Sequence[int],
+    decode: Optional[Callable[[tf.Tensor], tf.Tensor]],
+    class_names: Optional[Sequence[str]],
+) -> dict[str, Any]:
+  """Builds the network as it was trained into the default graph.
+
+  Args:
+    build_logits: see export_saved_model.
+    image_shape: see export_saved_model.
+    decode: see export_saved_model.
+    class_names: see export_saved_model.
+
+  Returns:
+    {signature: (inputs, outputs)}, both {name: tensor}.
+  """
+  shape = [None, *image_shape]
+  if decode is None:
+    encoded, images = None, tf.placeholder(tf.float32, shape, 'images')
+  else:
+    encoded = tf.placeholder(tf.string, [None], 'image_bytes')
+    decoded = tf.map_fn(
+        lambda image: tf.cast(decode(image), tf.float32), encoded,
+        fn_output_signature=tf.float32)
+    # One network for both signatures: who feeds images decodes nothing.
+    images = tf.placeholder_with_default(
+        tf.ensure_shape(decoded, shape), shape, 'images')
+  # Only resource variables can be loaded by TensorFlow 2.
+  with tf.variable_scope(tf.get_variable_scope(), use_resource=True):
+    logits = build_logits(images)
+  outputs = _outputs(logits, class_names)
+  signatures = {IMAGES_SIGNATURE: ({'images': images}, outputs)}
+  if encoded is not None:
+    signatures[JPEG_SIGNATURE] = ({'image_bytes': encoded}, outputs)
+  return signatures
+
+
+def _unmasked_meta_graph(outputs: Sequence[tf.Tensor]) -> Any:
+  """The default graph with weights in the place of masked weights.
+
+  Args:
+    outputs: what the graph is to compute.
+
+  Returns:
+    A MetaGraphDef with all that the outputs depend on, and the variables among
+    it in their collections.
+  """
+  graph_def = tf.get_default_graph().as_graph_def()
+  # The product's inputs are the mask and the weights.
+  unmasked = {
+      product.op.name: product.op.inputs[1].op.name
+      for product in mask_collections.get_masked_weights()
+  }
+  for node in graph_def.node:
+    node.input[:] = [unmasked.get(name, name) for name in node.input]
+  needed = [output.op.name for output in outputs]
+  reached = {
+      node.name
+      for node in tf.graph_util.extract_sub_graph(graph_def, needed).node
+  }
+  for key in (tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.TRAINABLE_VARIABLES):
+    variables = tf.get_collection_ref(key)
+    variables[:] = [v for v in variables if v.op.name in reached]
+  for variable in tf.global_variables():
+    definition = variable.to_proto()
+    needed += [name.partition(':')[0] for name in (
+        definition.variable_name, definition.initializer_name,
+        definition.initial_value_name, definition.snapshot_name)]
+  return tf.train.export_meta_graph(
+      graph_def=tf.graph_util.extract_sub_graph(graph_def, needed),
+      collection_list=[
+          tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.TRAINABLE_VARIABLES])
+
+
+def _signature(inputs: Mapping[str, tf.Tensor],
+               outputs: Mapping[str, tf.Tensor]) -> Any:
+  inputs, outputs = (
+      {name: tf.saved_model.build_tensor_info(tensor)
+       for name, tensor in tensors.items()} for tensors in (inputs, outputs))
+  return tf.saved_model.build_signature_def(
+      inputs, outputs, tf.saved_model.signature_constants.PREDICT_METHOD_NAME)
+
+
+def _write(meta_graph: Any, values: Mapping[str, np.ndarray],
+           signatures: Mapping[str, Any], folder: str) -> None:
+  """Writes a SavedModel.
+
+  Args:
+    meta_graph: of the network.
+    values: {variable name: value} of at least its variables.
+    signatures: {name: SignatureDef}.
+    folder: does not exist.
+  """
+  # The training beside this may hold all memory of the GPUs.
+  config = tf.ConfigProto(device_count={'GPU': 0})
+  with tf.Graph().as_default(), tf.Session(config=config) as session:
+    saver = tf.train.import_meta_graph(meta_graph)
+    initializers = {v.op.name: v.initializer for v in tf.global_variables()}
+    session.run(list(initializers.values()), {
+        initializer.inputs[1]: values[name]
+        for name, initializer in initializers.items()})
+    builder = tf.saved_model.Builder(folder)
+    builder.add_meta_graph_and_variables(
+        session, [tf.saved_model.tag_constants.SERVING], signatures,
+        clear_devices=True, saver=saver)
+    builder.save()
+
+
+def _cause(error: Exception) -> str:
+  """One line that says what went wrong."""
+  # TensorFlow says it between where an operation was made and a stack trace.
+  lines = str(error).partition('[[{{node')[0].strip().splitlines()
+  return lines[-1] if lines else type(error).__name__
+
+
+def _publish(temporary: str, path: str) -> None:
+  """Renames a folder to `path`, where there may be an older one."""
+  older = f'{temporary}-older'
+  if tf.io.gfile.exists(path):
+    tf.io.gfile.rename(path, older)
+  try:
+    tf.io.gfile.rename(temporary, path)
+  except BaseException:
+    if tf.io.gfile.exists(older):
+      tf.io.gfile.rename(older, path)
+    raise
+  if tf.io.gfile.exists(older):
+    tf.io.gfile.rmtree(older)
+
+
+def _write_atomically(
+    meta_graph: Any, values: Mapping[str, np.ndarray],
+    signatures: Mapping[str, Any], export_dir: str, step: int) -> str:
+  """As `_write`, to <export_dir>/<step>, which it returns."""
+  path = os.path.join(export_dir, str(step))
+  # Servers look for folders that are named by a number.
+  temporary = os.path.join(export_dir, f'temporary-{step}-{uuid.uuid4().hex}')
+  try:
+    tf.io.gfile.makedirs(export_dir)
+    try:
+      _write(meta_graph, values, signatures, temporary)
+      _publish(temporary, path)
+    finally:
+      if tf.io.gfile.exists(temporary):
+        tf.io.gfile.rmtree(temporary)
+  except (OSError, tf.errors.OpError) as error:
+    raise OSError(f'Cannot write the exported model {path}: '
+                  f'{_cause(error)}') from error
+  return path
+
+
+def export_saved_model(
+    build_logits: Callable[[tf.Tensor], tf.Tensor],
+    checkpoint: str,
+    export_dir: str,
+    *,
+    image_shape: Sequence[int],
+    decode: Optional[Callable[[tf.Tensor], tf.Tensor]] = None,
+    class_names: Optional[Sequence[str]] = None) -> str:
+  """Writes the network of a checkpoint as a SavedModel without masks.
+
+  Its signatures are
+
+      serving_default: images float32 [batch, *image_shape]
+      predict_jpeg:    image_bytes string [batch], with `decode` only
+
+  both with the outputs logits and probabilities, float32 [batch, n_classes],
+  classes, int64 [batch], and class_names, string [batch], if they are given.
+
+  The folder appears when it is complete; one of the same step is replaced.
+
+  Args:
+    build_logits: float32 images -> logits [batch, n_classes]. Builds the
+      network for inference under the names of the checkpoint, masks included.
+    checkpoint: prefix or folder.
+    export_dir: gets a folder named as the step.
+    image_shape: [height, width, channels].
+    decode: an encoded image, a scalar string -> image of `image_shape`.
+    class_names: a name for each logit.
+
+  Returns:
+    <export_dir>/<step>.
+
+  Raises:
+    ValueError: the checkpoint cannot be read, or does not fit the network.
+    OSError: the folder cannot be written; names it.
+  """
+  checkpoint = checkpoints.resolve(checkpoint)
+  step = int(checkpoints.read_tensors(checkpoint, ['global_step'])[
+      'global_step'])
+  with tf.Graph().as_default():
+    signatures = _build_masked(build_logits, image_shape, decode, class_names)
+    values = fold_masks(
+        checkpoints.read_values(checkpoint, tf.global_variables()))
+    meta_graph = _unmasked_meta_graph(
+        list(signatures[IMAGES_SIGNATURE][1].values()))
+    left = [v.op.name for v in tf.global_variables() if v.op.name not in values]
+    if left:
+      raise ValueError(f'The network uses {", ".join(left)} elsewhere than in '
+                       'masked weights, so that masks cannot be folded.')
+    signatures = {name: _signature(*tensors)
+                  for name, tensors in signatures.items()}
+  return _write_atomically(meta_graph, values, signatures, export_dir, step)
+
+
+class ExportModelHook(tf.train.CheckpointSaverListener):
+  """Exports checkpoints during training and the last one after it.
+
+  Give it to `runner.train` as one of `saving_listeners`. Exported is the first
+  checkpoint at or after each multiple of `every_n_steps`.
+  """
+
+  def __init__(self, export_fn: Callable[[str], Any], model_dir: str,
+               every_n_steps: int, last_step: Optional[int] = None):
+    """Exports from the checkpoints of a folder.
+
+    Args:
+      export_fn: called with the prefix of a checkpoint.
+      model_dir: folder of the checkpoints.
+      every_n_steps: global steps between exports.
+      last_step: of the training. If training pauses before it, for evaluation
+        or at a signal, nothing is exported then. None: it never pauses.
+
+    Raises:
+      ValueError: `every_n_steps` is not positive.
+    """
+    if every_n_steps <= 0:
+      raise ValueError(
+          f'Steps between exports must be > 0, got {every_n_steps}.')
+    self._export_fn = export_fn
+    self._model_dir = model_dir
+    self._every_n_steps = every_n_steps
+    self._last_step = last_step
+    self._n_periods: Optional[int] = None
+    self._is_exported = False
+
+  def begin(self) -> None:
+    self._n_periods = None
+
+  def after_save(self, session: Any, global_step_value: int) -> None:
+    del session
+    n_periods = global_step_value // self._every_n_steps
+    # The first checkpoint is what training starts from.
+    is_due = self._n_periods is not None and n_periods > self._n_periods
+    self._n_periods = n_periods
+    self._is_exported = False
+    # The last step may be saved again, with other masks: RigL moves them
+    # without making a step.
+    is_last = self._last_step is not None and (
+        global_step_value >= self._last_step)
+    if is_due and not is_last:
+      self._export()
+
+  def end(self, session: Any, global_step_value: int) -> None:
+    del session
+    is_last = self._last_step is None or global_step_value >= self._last_step
+    if is_last and not self._is_exported:
+      self._export()
+
+  def _export(self) -> None:
+    path = self._export_fn(checkpoints.resolve(self._model_dir))
+    logging.info('Exported %s.', path)
+    self._is_exported = True

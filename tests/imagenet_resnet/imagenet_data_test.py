@@ -1,0 +1,187 @@
+"""Finding ImageNet, and the mistakes that are found with it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rigl.imagenet_resnet import imagenet_data
+from tests import tiny_imagenet
+
+
+@pytest.fixture(autouse=True)
+def no_prepared_tfds(tmp_path, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'no_tfds'))
+
+
+def find(directory, **options):
+  return imagenet_data.find_data(directory and str(directory), **{
+      'num_train_images': 23, 'num_eval_images': 9,
+      'num_classes': tiny_imagenet.N_CLASSES, **options})
+
+
+def assert_rejects(directory, *texts, **options):
+  with pytest.raises(ValueError) as error:
+    find(directory, **options)
+  for text in texts:
+    assert str(text) in str(error.value)
+
+
+@pytest.mark.parametrize('sub_folders', [False, True])
+def test_finds_tfrecords(tmp_path, sub_folders):
+  folder = tiny_imagenet.write_folder(tmp_path / 'fol[d] er *')
+  if sub_folders:
+    for part in ('train', 'validation'):
+      (folder / part).mkdir()
+      for path in folder.glob(f'{part}-*'):
+        path.rename(folder / part / path.name)
+  data = find(folder)
+  assert data.source == f'TFRecords in {folder}'
+  assert not data.is_synthetic
+  assert data.record_format == imagenet_data.TFRECORD_FORMAT
+  place = folder / 'train' if sub_folders else folder
+  assert data.train.files == tuple(
+      str(place / f'train-{i:05d}-of-00003') for i in range(3))
+  assert len(data.validation.files) == 2
+  assert data.train.sizes[1] == (
+      place / 'train-00001-of-00003').stat().st_size
+
+
+def test_other_files_are_ignored(tmp_path):
+  folder = tiny_imagenet.write_folder(tmp_path)
+  for name in ('train-00000-of-00003.tmp', 'labels.txt', 'train-1-of-2'):
+    (folder / name).touch()
+  assert len(find(folder).train.files) == 3
+
+
+def test_names_missing_shards(tmp_path):
+  tiny_imagenet.write_folder(tmp_path)
+  (tmp_path / 'train-00001-of-00003').unlink()
+  assert_rejects(tmp_path, tmp_path, 'train-00001-of-00003')
+
+
+def test_two_data_sets_in_one_folder(tmp_path):
+  tiny_imagenet.write_folder(tmp_path)
+  (tmp_path / 'validation-00000-of-00128').touch()
+  assert_rejects(tmp_path, 'validation', '-of-00002', '-of-00128')
+
+
+def test_one_part_is_enough_to_begin_with(tmp_path):
+  tiny_imagenet.write_part(
+      tmp_path, 'validation', tiny_imagenet.make_records(9), 2)
+  data = find(tmp_path)
+  assert not data.train.files
+  assert 'without train' in data.source
+
+
+@pytest.mark.parametrize('make_folder', [True, False])
+def test_nothing_there(tmp_path, make_folder):
+  path = tmp_path / 'data'
+  if make_folder:
+    path.mkdir()
+  state = 'holds none of it' if make_folder else 'is not a folder'
+  assert_rejects(path, f'{path} {state}', 'three ways', 'validation-00000',
+                 'imagenet2012', '--use_synthetic_data', 'sample_data')
+
+
+@pytest.mark.parametrize('directory', ['', None])
+def test_no_directory(directory):
+  assert_rejects(directory, 'No data_directory', 'three ways')
+
+
+@pytest.mark.parametrize('option, found', [
+    ('num_train_images', 23), ('num_eval_images', 9)])
+@pytest.mark.parametrize('layout', ['TFRecords', 'TFDS'])
+def test_wrong_numbers_of_images(tmp_path, layout, option, found):
+  write = {'TFRecords': tiny_imagenet.write_folder,
+           'TFDS': tiny_imagenet.write_tfds}[layout]
+  write(tmp_path)
+  for wrong in (found - 1, found + 1):
+    assert_rejects(tmp_path, f'{option} is {wrong}',
+                   f'give --{option}={found}', **{option: wrong})
+
+
+@pytest.mark.parametrize(
+    'option', ['num_train_images', 'num_eval_images', 'num_classes'])
+def test_numbers_must_be_positive(option):
+  assert_rejects('', option, '0', use_synthetic_data=True, **{option: 0})
+
+
+@pytest.mark.parametrize('n_lost', [1, 5, 100])
+def test_a_truncated_file_is_named(tmp_path, n_lost):
+  tiny_imagenet.write_folder(tmp_path)
+  path = tmp_path / 'train-00002-of-00003'
+  n = imagenet_data.count_records(str(path))
+  path.write_bytes(path.read_bytes()[:-n_lost])
+  assert_rejects(tmp_path, path, f'record {n - 1} ', 'truncated')
+
+
+def test_counts_records(tmp_path):
+  records = [b'', b'a', b'bc' * 1000]
+  path, = tiny_imagenet.write_part(tmp_path, 'train', records, 1)
+  assert imagenet_data.count_records(str(path)) == 3
+  path.write_bytes(b'')
+  assert imagenet_data.count_records(str(path)) == 0
+
+
+@pytest.mark.parametrize('encoded, label, problem', [
+    (None, 1, 'no picture'),
+    (b'not a picture', 1, 'no JPEG or PNG'),
+    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), None, 'no label'),
+    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), 0, 'label 0'),
+    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), 6, 'label 6'),
+])
+def test_a_useless_first_record(tmp_path, encoded, label, problem):
+  records = tiny_imagenet.make_records(23)
+  records[0] = tiny_imagenet.make_record(encoded, label)
+  tiny_imagenet.write_folder(tmp_path, train_records=records)
+  assert_rejects(
+      tmp_path, tmp_path / 'train-00000-of-00003', 'record 0', problem)
+
+
+def test_files_that_are_no_tfrecords(tmp_path):
+  tiny_imagenet.write_folder(tmp_path)
+  path = tmp_path / 'train-00000-of-00003'
+  path.write_bytes(b'something else ' * 100)
+  assert_rejects(tmp_path, path, 'no TFRecord')
+
+
+def test_finds_the_newest_prepared_by_tfds(tmp_path, monkeypatch):
+  folder = tiny_imagenet.write_tfds(tmp_path / 'tfds', version='5.10.0')
+  tiny_imagenet.write_tfds(tmp_path / 'tfds', 3, 3, version='5.9.0')
+  unfinished = tmp_path / 'tfds' / 'imagenet2012' / '9.0.0.incompleteA1B2'
+  unfinished.mkdir()
+  (unfinished / 'dataset_info.json').touch()
+  for directory in (tmp_path / 'tfds', folder):
+    data = find(directory)
+    assert data.source == f'TensorFlow Datasets imagenet2012 in {folder}'
+    assert data.record_format == imagenet_data.TFDS_FORMAT
+    assert len(data.train.files) == len(list(folder.glob('*train*')))
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
+  assert find('') == data
+
+
+def test_tfds_with_a_missing_file(tmp_path):
+  folder = tiny_imagenet.write_tfds(tmp_path)
+  path = sorted(folder.glob('*train*'))[1]
+  path.unlink()
+  assert_rejects(tmp_path, f'{path} is missing')
+
+
+@pytest.mark.parametrize('change, text', [
+    ({'fileFormat': 'array_record'}, 'array_record'),
+    ({'splits': None}, 'TypeError'),
+])
+def test_tfds_with_an_unusable_description(tmp_path, change, text):
+  path = tiny_imagenet.write_tfds(tmp_path) / 'dataset_info.json'
+  path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+  assert_rejects(tmp_path, path, text)
+
+
+def test_synthetic_data_say_so(tmp_path):
+  data = find('', use_synthetic_data=True, seed=7)
+  assert data.is_synthetic
+  assert data.source.startswith('synthetic: ')
+  assert 'seed 7' in data.source
+  assert data.train.num_images == 23

@@ -1,0 +1,517 @@
+"""The ImageNet script: what it trains, evaluates, reports and exports."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from absl import flags
+
+from rigl.compat import tf, tf2
+from rigl.core import distributions
+from rigl.imagenet_resnet import (
+  imagenet_config,
+  imagenet_input,
+  imagenet_model_fn,
+)
+from rigl.imagenet_resnet import imagenet_train_eval as script
+from rigl.model_pruning import pruning
+from rigl.training import methods
+from rigl.training.config import SparsityConfig
+from tests import imagenet_script
+
+FLAGS = flags.FLAGS
+ARCHITECTURES = ('resnet', 'mobilenet_v1', 'mobilenet_v2', 'vgg_a')
+ALL = [(a, m) for a in ARCHITECTURES for m in methods.METHODS]
+# That resumed training is exact is tested for every method on a ResNet.
+FAST = [(a, m) for a, m in ALL
+        if a == 'vgg_a' or a != 'resnet' and m in ('rigl', 'momentum', 'snip')]
+
+SPARSITY = SparsityConfig(
+    training_method='rigl', end_sparsity=0.8, maskupdate_frequency=2,
+    maskupdate_end_step=-1, pruning_begin_step=0, pruning_end_step=4,
+    pruning_frequency=1)
+CONFIG = imagenet_config.ImageNetConfig(
+    resnet_depth=18, width=0.125, image_size=32, num_label_classes=10,
+    train_batch_size=4, eval_batch_size=4, num_train_images=40,
+    num_eval_images=10)
+
+
+@pytest.fixture
+def short(monkeypatch):
+  imagenet_script.shorten_networks(monkeypatch)
+
+
+def training(folder='', method='rigl', **changes):
+  return imagenet_model_fn.Training(
+      dataclasses.replace(SPARSITY, training_method=method),
+      dataclasses.replace(CONFIG, **changes), str(folder))
+
+
+def images(n=4, size=32):
+  return np.random.RandomState(0).uniform(
+      0, 255, [n, size, size, 3]).astype(np.float32)
+
+
+def train_op(made, pixels, labels):
+  """Builds the training step; returns (op, what it reports)."""
+  logits = imagenet_model_fn.build_logits(pixels, made.config, True)
+  loss = imagenet_model_fn.cross_entropy(
+      labels, logits, made.config.label_smoothing)
+  loss = tf.reduce_mean(loss) + tf.losses.get_regularization_loss()
+  return imagenet_model_fn.build_train_op(made, loss, {})
+
+
+# --- Methods and architectures -----------------------------------------------
+
+
+def assert_sparsities(architecture, method, values):
+  """Every mask has the zeros that its method and ERK at 0.8 give it."""
+  masks = {name[:-len('/mask')]: v for name, v in values.items()
+           if name.endswith('/mask')}
+  assert masks
+  row = methods.METHODS[method]
+  custom = dataclasses.replace(
+      CONFIG, model_architecture=architecture).custom_sparsity_map
+  wanted = distributions.get_sparsities(
+      {name: mask.shape for name, mask in masks.items()},
+      'erdos_renyi_kernel', 0.8, custom)
+  for name, mask in masks.items():
+    n_zeros = np.sum(mask == 0)
+    if row.prunes_gradually or not row.uses_masks:
+      assert n_zeros < 0.8 * mask.size, name
+    else:
+      assert n_zeros == distributions.get_n_zeros(mask.size, wanted[name]), name
+
+
+def assert_trains(folder, architecture, method):
+  values = imagenet_script.read(imagenet_script.run(
+      folder, model_architecture=architecture, training_method=method))
+  assert values['global_step'] == 2
+  assert all(np.isfinite(value).all() for value in values.values())
+  assert_sparsities(architecture, method, values)
+
+
+@pytest.mark.parametrize('architecture, method', [
+    case if case in FAST else pytest.param(*case, marks=pytest.mark.slow)
+    for case in ALL])
+def test_short_network_trains(architecture, method, short, tmp_path):
+  assert_trains(tmp_path, architecture, method)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('architecture, method', ALL)
+def test_whole_network_trains(architecture, method, tmp_path):
+  assert_trains(tmp_path, architecture, method)
+
+
+@pytest.mark.parametrize('values', [
+    {'precision': 'bfloat16'},
+    {'use_adam': True, 'init_method': 'sparse'},
+    {'use_sgdr': True, 'init_method': 'random_zeros'},
+    {'transpose_input': True, 'training_method': 'rigl'},
+    {'last_layer_sparsity': 0.5, 'first_layer_sparsity': 0.25,
+     'training_method': 'snip'},
+], ids=str)
+def test_options(values, short, tmp_path):
+  folder = imagenet_script.run(
+      tmp_path, mode='train_and_eval', **values)
+  read = imagenet_script.read(folder)
+  for name, value in read.items():
+    assert np.isfinite(value).all(), name
+    if name not in ('global_step', 'last_mask_update_step', 'is_snipped'):
+      assert value.dtype == np.float32, name
+  if 'first_layer_sparsity' in values:
+    for layer, wanted in (('initial_conv', 0.25), ('final_dense', 0.5)):
+      mask = read[f'resnet_model/{layer}/mask']
+      assert np.sum(mask == 0) == int(wanted * mask.size)
+  assert ('resnet_model/final_dense/weights/Adam' in read) == (
+      'use_adam' in values)
+
+
+def test_bfloat16_rounds_what_the_network_computes_and_not_its_variables():
+  outputs = []
+  for precision in imagenet_config.PRECISIONS:
+    with tf.Graph().as_default():
+      tf.set_random_seed(0)
+      logits = imagenet_model_fn.build_logits(
+          tf.constant(images()), dataclasses.replace(
+              CONFIG, precision=precision), True)
+      assert {v.dtype.base_dtype for v in tf.global_variables()} == {tf.float32}
+      assert {m.dtype for m in pruning.get_masked_weights()} == {tf.float32}
+      kinds = {op.inputs[1].dtype for op in tf.get_default_graph(
+      ).get_operations() if op.type in ('Conv2D', 'MatMul')}
+      assert kinds == {tf.as_dtype(precision)}
+      with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        outputs.append(session.run(logits))
+  assert not np.array_equal(*outputs)
+  np.testing.assert_allclose(*outputs, atol=0.1 * np.abs(outputs[0]).max())
+
+
+@pytest.mark.parametrize('init_method, method', [
+    ('sparse', 'rigl'), ('sparse', 'prune'), ('random_zeros', 'rigl')])
+def test_initial_weights_follow_the_density_of_their_layer(
+    init_method, method, short):
+  made = training(method=method, init_method=init_method)
+  made = dataclasses.replace(made, sparsity=dataclasses.replace(
+      made.sparsity, mask_init_method='erdos_renyi_kernel'))
+  drawn = []
+  for sparsities in (None, imagenet_model_fn._init_sparsity(made)):
+    with tf.Graph().as_default():
+      tf.set_random_seed(0)
+      imagenet_model_fn.build_logits(
+          tf.constant(images()), made.config, True, sparsities)
+      with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        drawn.append(session.run(
+            {v.op.name.rsplit('/', 1)[0]: v for v in pruning.get_weights()}))
+  assert any(sparsities.values()) == (method == 'rigl')
+  for layer, sparsity in sparsities.items():
+    dense, weights = drawn[0][layer], drawn[1][layer]
+    if init_method == 'random_zeros':
+      assert np.sum(weights == 0) == int(sparsity * weights.size)
+    else:
+      np.testing.assert_allclose(weights, dense / (1. - sparsity)**.5, 1e-5)
+
+
+# --- The graph ---------------------------------------------------------------
+
+
+def test_pixels_are_normalised_by_the_statistics_of_imagenet():
+  pixels = np.float32([[[[0, 0, 0], [255, 255, 255]]]])
+  with tf.Graph().as_default(), tf.Session() as session:
+    actual = session.run(imagenet_model_fn.normalize(
+        tf.constant(pixels), CONFIG))
+    first = session.run(imagenet_model_fn.normalize(
+        tf.constant(pixels), dataclasses.replace(
+            CONFIG, data_format='channels_first')))
+  mean, stddev = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+  np.testing.assert_allclose(
+      actual, (pixels / 255 - mean) / stddev, rtol=1e-5)
+  np.testing.assert_array_equal(first, actual.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize('method, extra', [
+    ('baseline', {}), ('scratch', {}), ('dnw', {}),
+    ('rigl', {'last_mask_update_step': []}),
+    ('set', {'last_mask_update_step': []}),
+    ('static', {'last_mask_update_step': []}),
+    ('snip', {'is_snipped': []}),
+    ('momentum', {'last_mask_update_step': [], '<ema>': None}),
+    ('prune', {'model_pruning/last_mask_update_step': []})])
+def test_training_adds_slots_and_the_variables_of_the_method(
+    method, extra, short):
+  made = training(method=method)
+  with tf.Graph().as_default():
+    imagenet_model_fn.build_logits(tf.constant(images()), made.config, True)
+    network = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+    trained = [v.op.name for v in tf.trainable_variables()]
+    masks = [v.op.name for v in pruning.get_masks()]
+  expected = {**network, 'global_step': [],
+              **{f'{name}/Momentum': network[name] for name in trained}}
+  if extra.pop('<ema>', True) is None:
+    expected.update({
+        mask.replace('/mask', '/dense_gradient_ema'): network[mask]
+        for mask in masks})
+  with tf.Graph().as_default():
+    train_op(made, tf.constant(images()), tf.constant([1, 2, 3, 4]))
+    assert {v.op.name: v.shape.as_list()
+            for v in tf.global_variables()} == {**expected, **extra}
+
+
+def test_batch_statistics_move_on_steps_that_move_masks(short):
+  made = training()
+  with tf.Graph().as_default():
+    op, reported = train_op(
+        made, tf.constant(images()), tf.constant([1, 2, 3, 4]))
+    moving = [v for v in tf.global_variables() if 'moving_' in v.op.name]
+    step = tf.train.get_global_step()
+    with tf.Session() as session:
+      session.run(tf.global_variables_initializer())
+      imagenet_model_fn._make_scaffold(made).init_fn(session)
+      states = []
+      for _ in range(3):
+        fraction, _ = session.run([reported['drop_fraction'], op])
+        states.append((float(fraction[0]), session.run(step),
+                       session.run(moving)))
+  assert [(np.float32(f), s) for f, s, _ in states] == [
+      (np.float32(0.3), 0), (0., 1), (0., 2)]
+  for before, after in zip(states, states[1:]):
+    for a, b in zip(before[2], after[2]):
+      assert not np.array_equal(a, b)
+
+
+def test_loss_has_label_smoothing_and_weight_decay(short):
+  config = dataclasses.replace(CONFIG, weight_decay=0.5, label_smoothing=0.2)
+  labels = np.array([1, 9, 0, 4], np.int32)
+  with tf.Graph().as_default(), tf.Session() as session:
+    logits = imagenet_model_fn.build_logits(
+        tf.constant(images()), config, True)
+    losses = imagenet_model_fn.cross_entropy(labels, logits, 0.2)
+    penalty = tf.losses.get_regularization_loss()
+    kernels = [v for v in tf.trainable_variables()
+               if v.op.name.endswith('/weights')]
+    session.run(tf.global_variables_initializer())
+    logits, losses, penalty, kernels = session.run(
+        [logits, losses, penalty, kernels])
+  log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+  target = 0.8 * np.eye(10)[labels] + 0.02
+  np.testing.assert_allclose(losses, -(target * log_p).sum(1), rtol=1e-4)
+  np.testing.assert_allclose(
+      penalty, 0.25 * sum((k**2).sum() for k in kernels), rtol=1e-4)
+
+
+def test_metrics_leave_padding_out():
+  rng = np.random.RandomState(0)
+  logits = rng.randn(6, 10).astype(np.float32)
+  labels = np.array([3, -1, 5, 0, -1, 9], np.int32)
+  logits[3] = 0.  # Ties: the lowest classes are the best.
+  with tf.Graph().as_default(), tf.Session() as session:
+    metrics = imagenet_model_fn.metric_fn(
+        tf.constant(labels), tf.constant(logits), 0.)
+    session.run(tf.local_variables_initializer())
+    session.run([update for _, update in metrics.values()])
+    values = session.run({name: value for name, (value, _) in metrics.items()})
+  real = labels >= 0
+  ranks = np.argsort(np.argsort(-logits, axis=1, kind='stable'), axis=1)
+  ranks = ranks[np.arange(6), labels][real]
+  log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+  np.testing.assert_allclose(values['top_1_accuracy'], np.mean(ranks < 1))
+  np.testing.assert_allclose(values['top_5_accuracy'], np.mean(ranks < 5))
+  np.testing.assert_allclose(
+      values['cross_loss'], -log_p[np.arange(6), labels][real].mean(), 1e-5)
+
+
+# --- Replicas ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('method', methods.METHODS)
+def test_step_runs_under_xla(method, short):
+  made = training(method=method)
+  rng = np.random.RandomState(0)
+
+  def build(pixels, labels):
+    return train_op(made, pixels, labels)[0]
+
+  # Grappler breaks the names inside clusters with conditions in them.
+  options = tf.ConfigProto()
+  options.graph_options.rewrite_options.disable_meta_optimizer = True
+  with tf.Graph().as_default(), tf.variable_scope('', use_resource=True):
+    op = tf.xla.experimental.compile(
+        build, [tf.constant(images()), tf.constant([1, 2, 3, 4])])
+    masks = sorted((v for v in tf.global_variables()
+                    if v.op.name.endswith('/mask')), key=lambda v: v.op.name)
+    with tf.Session(config=options) as session:
+      session.run(tf.global_variables_initializer())
+      if made.sparsity.method.inits_masks:
+        for mask in masks:
+          mask.load(distributions.random_mask(
+              mask.shape.as_list(), 0.8, rng), session)
+      before = session.run(masks)
+      for _ in range(3):
+        session.run(op)
+      after = session.run(masks)
+      values = session.run(tf.global_variables())
+  assert all(np.isfinite(value).all() for value in values)
+  moved = any((a != b).any() for a, b in zip(before, after))
+  assert moved == (method not in ('baseline', 'scratch', 'static'))
+
+
+@pytest.mark.parametrize('method', methods.METHODS)
+def test_step_is_replicated_with_sums_over_replicas(method, short):
+  made = dataclasses.replace(training(method=method), use_tpu=True)
+  pixels, labels = tf.zeros, tf.constant([1, 2])
+  with tf.Graph().as_default() as graph:
+    n_layers = 6
+    inputs = [[pixels([2, 32, 32, 3]), tf.identity(labels.numpy())]
+              for _ in range(2)]
+    with tf.variable_scope('', use_resource=True):
+      tf.tpu.replicate(lambda x, y: train_op(made, x, y)[0], inputs)
+    functions = graph.as_graph_def().library.function
+    sums = [op.type for op in graph.get_operations()]
+    sums += [node.op for f in functions for node in f.node_def]
+    n_sums = sums.count('CrossReplicaSum')
+    n_trained = len(tf.trainable_variables())
+    assert len(pruning.get_masks()) == n_layers
+  row = methods.METHODS[method]
+  expected = n_trained + n_layers * row.uses_dense_gradient
+  if method == 'dnw':
+    # Its dense gradients take the place of those that are not used.
+    assert n_sums >= expected
+  else:
+    assert n_sums == expected
+
+
+def test_tpu_needs_whole_batches_and_the_host_gets_vectors(short):
+  with tf.Graph().as_default():
+    _, reported = train_op(
+        training(), tf.constant(images()), tf.constant([1, 2, 3, 4]))
+    assert all(t.shape.rank == 1 for t in reported.values())
+
+
+# --- Outputs -----------------------------------------------------------------
+
+
+def tags(folder):
+  """{tag: steps} of what was written to a folder, in order."""
+  found = {}
+  for path in sorted(glob.glob(os.path.join(folder, 'events*'))):
+    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+      event = tf.Event.FromString(record)
+      for value in event.summary.value:
+        found.setdefault(value.tag, []).append(event.step)
+  return found
+
+
+def test_summaries_have_the_tags_of_the_reference(goldens, short, tmp_path):
+  golden = goldens('summary_tags')['imagenet_rigl_training']
+  folder = imagenet_script.run(
+      tmp_path, training_method='rigl', train_steps=3,
+      log_mask_imgs_each_iteration=True)
+  written = tags(folder)
+  layers = [name for name in imagenet_script.read(folder)
+            if name.endswith('/mask')]
+  expected = set(golden[:-1]) | {f'pruning/{n}/sparsity' for n in layers}
+  assert expected <= set(written)
+  assert set(written) - expected == {
+      'top_1_accuracy', *(f'pruning/{name}/image' for name in layers)}
+  # Steps that move masks leave the global step where it is.
+  assert written['drop_fraction'] == [0, 0, 1, 2, 2]
+
+
+def test_summaries_show_the_network_a_step_begins_with(short):
+  made = training()
+  with tf.Graph().as_default():
+    op, reported = train_op(
+        made, tf.constant(images()), tf.constant([1, 2, 3, 4]))
+    with tf.Session() as session:
+      session.run(tf.global_variables_initializer())
+      imagenet_model_fn._make_scaffold(made).init_fn(session)
+      session.run(op)  # Moves the masks.
+      masks, weights, trained = session.run(
+          [pruning.get_masks(), pruning.get_weights(),
+           tf.trainable_variables()])
+      values, _ = session.run([reported, op])
+      after = session.run(tf.trainable_variables())
+  assert any((a != b).any() for a, b in zip(trained, after))
+  in_use = [m * w for m, w in zip(masks, weights)]
+  expected = {
+      'fw_nz_mask': sum((m != 0).sum() for m in masks),
+      'fw_nz_weight': sum((w != 0).sum() for w in in_use),
+      'fw_l1_weight': sum(np.abs(w).sum() for w in in_use),
+      'var_norm': sum((v**2).sum() for v in trained)**.5,
+      'global_sparsity': 1 - sum(m.sum() for m in masks) / sum(
+          m.size for m in masks),
+      'global_step': 0, 'current_epoch': 0, 'drop_fraction': 0,
+      'learning_rate': 0.1 * 4 / 256,
+  }
+  for name, value in expected.items():
+    np.testing.assert_allclose(values[name], [value], rtol=1e-5, err_msg=name)
+  assert values['grad_norm'][0] > 0
+
+
+def test_export_predicts_what_evaluation_sees(short, tmp_path):
+  folder = imagenet_script.run(
+      tmp_path, training_method='rigl', train_steps=4, export_model_freq=2,
+      steps_per_checkpoint=1)
+  exported = pathlib.Path(folder, 'export')
+  assert sorted(p.name for p in exported.iterdir()) == ['2', '4']
+  model = tf2.saved_model.load(str(exported / '4'))
+  _, config = script.configs_from_flags()
+  with tf.Graph().as_default(), tf.Session() as session:
+    logits = imagenet_model_fn.build_logits(tf.constant(images()), config)
+    tf.train.Saver().restore(session, tf.train.latest_checkpoint(folder))
+    expected = session.run(logits)
+    png = session.run(tf.io.encode_png(images()[0].astype(np.uint8)))
+    decoded = session.run(imagenet_input.preprocess_eval(png, image_size=32))
+  predict = model.signatures['serving_default']
+  outputs = predict(images=tf2.constant(images()))
+  np.testing.assert_allclose(outputs['logits'], expected, atol=1e-5)
+  np.testing.assert_allclose(
+      model.signatures['predict_jpeg'](
+          image_bytes=tf2.constant([png]))['logits'],
+      predict(images=tf2.constant(decoded[None]))['logits'], atol=1e-5)
+
+
+# --- Evaluation --------------------------------------------------------------
+
+
+def test_evaluation_sees_every_image_once(short, tmp_path, monkeypatch):
+  folder = imagenet_script.run(tmp_path, train_steps=3)
+  seen = []
+  monkeypatch.setattr(script, '_print_metrics', seen.append)
+  for batch_size in (8, 7, 20):
+    imagenet_script.run(folder, mode='eval_once', eval_batch_size=batch_size)
+  n_right = [float(m['top_5_accuracy']) * 20 for m in seen]
+  np.testing.assert_allclose(n_right, round(n_right[0]), atol=1e-4)
+  losses = [m['cross_loss'] for m in seen]
+  np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+
+
+def test_evaluation_on_the_training_images(short, tmp_path, monkeypatch):
+  folder = imagenet_script.run(tmp_path, train_steps=3)
+  seen = []
+  monkeypatch.setattr(script, '_print_metrics', seen.append)
+  imagenet_script.run(folder, mode='eval_once', eval_on_train=True)
+  n_right = float(seen[0]['top_5_accuracy']) * 64
+  assert abs(n_right - round(n_right)) < 1e-3
+  assert round(n_right) % 64
+
+
+def test_eval_follows_the_checkpoints_until_the_last(short, tmp_path,
+                                                     monkeypatch):
+  imagenet_script.run(tmp_path, train_steps=3)
+  seen = []
+
+  def train_on(metrics):
+    seen.append(int(metrics['global_step']))
+    if seen == [3]:
+      state = {name: FLAGS[name].value for name in FLAGS}
+      imagenet_script.run(tmp_path, mode='train', train_steps=5)
+      for name, value in state.items():
+        FLAGS[name].value = value
+
+  monkeypatch.setattr(script, '_print_metrics', train_on)
+  imagenet_script.run(tmp_path, mode='eval', train_steps=5)
+  assert seen == [3, 5]
+
+
+def test_train_and_eval_takes_turns(short, tmp_path, capsys):
+  imagenet_script.run(
+      tmp_path, mode='train_and_eval', train_steps=5, steps_per_eval=2)
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.partition(':')[0] for line in lines if 'top 5' in line] == [
+      'step 2', 'step 4', 'step 5']
+  assert any(line.startswith('step 5/5  loss') for line in lines)
+
+
+def test_batch_statistics_in_evaluation(short, tmp_path, monkeypatch):
+  folder = imagenet_script.run(tmp_path, train_steps=1)
+  seen = []
+  monkeypatch.setattr(script, '_print_metrics', seen.append)
+  for value in (False, True):
+    imagenet_script.run(
+        folder, mode='eval_once', use_batch_statistics=value)
+  assert abs(seen[0]['cross_loss'] - seen[1]['cross_loss']) > 1e-6
+
+
+def test_masks_of_a_method_that_has_none_are_ones(short, tmp_path):
+  values = imagenet_script.read(
+      imagenet_script.run(tmp_path, training_method='baseline'))
+  masks = [v for name, v in values.items() if name.endswith('/mask')]
+  assert masks and all((mask == 1).all() for mask in masks)
+
+
+def test_old_paths():
+  from rigl.imagenet_resnet import utils
+  from rigl.training import checkpoints, summaries
+
+  assert utils.initialize_parameters_from_ckpt is (
+      checkpoints.initialize_parameters_from_ckpt)
+  for name in ('format_tensors', 'host_call_fn', 'mask_summaries'):
+    assert getattr(utils, name) is getattr(summaries, name)

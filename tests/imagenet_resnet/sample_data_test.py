@@ -1,0 +1,112 @@
+"""The sample data set."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rigl.compat import tf
+from rigl.imagenet_resnet import imagenet_data, sample_data
+
+
+def read(paths):
+  with tf.Graph().as_default(), tf.Session() as session:
+    record = tf.data.make_one_shot_iterator(
+        tf.data.TFRecordDataset(paths)).get_next()
+    examples = []
+    try:
+      while True:
+        examples.append(tf.train.Example.FromString(session.run(record)))
+    except tf.errors.OutOfRangeError:
+      return examples
+
+
+def test_writes_what_imagenet_has(tmp_path):
+  paths = sample_data.write(str(tmp_path), 30, 20)
+  assert sorted(paths) == sorted(map(str, tmp_path.iterdir()))
+  train, validation = (
+      read([path for path in paths if name in path])
+      for name in ('train-', 'validation-'))
+  assert (len(train), len(validation)) == (30, 20)
+  formats = []
+  for example in train + validation:
+    features = example.features.feature
+    picture = Image.open(io.BytesIO(
+        features['image/encoded'].bytes_list.value[0]))
+    formats.append((picture.format, picture.mode))
+    assert picture.size == (features['image/width'].int64_list.value[0],
+                            features['image/height'].int64_list.value[0])
+    assert all(48 <= side <= 96 for side in picture.size)
+    label = features['image/class/label'].int64_list.value[0]
+    assert features['image/class/text'].bytes_list.value[0].decode() == (
+        sample_data.CLASSES[label - 1])
+    assert len(features['image/object/bbox/xmin'].float_list.value) == 1
+  assert formats.count(('PNG', 'RGB')) == formats.count(('JPEG', 'CMYK')) == 1
+  assert formats.count(('JPEG', 'RGB')) == 48
+  labels = [e.features.feature['image/class/label'].int64_list.value[0]
+            for e in train]
+  assert sorted(labels) == sorted(list(range(1, 11)) * 3)
+
+
+def test_the_same_seed_draws_the_same(tmp_path):
+  def contents(name, seed):
+    return [pathlib.Path(path).read_bytes() for path in sample_data.write(
+        str(tmp_path / name), 5, 3, seed)]
+
+  assert contents('a', 1) == contents('b', 1)
+  assert contents('a', 1) != contents('c', 2)
+
+
+def test_the_parts_are_different():
+  def pictures(part):
+    return {e.features.feature['image/encoded'].bytes_list.value[0]
+            for e in sample_data.make_part(part, 10, 0)}
+
+  assert not pictures('train') & pictures('validation')
+
+
+def test_colours_tell_half_of_the_class():
+  random_state = np.random.RandomState(0)
+  for label, name in enumerate(sample_data.CLASSES):
+    for _ in range(5):
+      pixels = np.asarray(sample_data.draw_picture(label, random_state), float)
+      middle = pixels[pixels.shape[0] // 2 - 5:pixels.shape[0] // 2 + 5,
+                      pixels.shape[1] // 2 - 5:pixels.shape[1] // 2 + 5]
+      red, _, blue = np.median(middle.reshape(-1, 3), axis=0)
+      assert (red > blue) == name.startswith('warm')
+
+
+@pytest.mark.parametrize('name', ['num_train', 'num_eval'])
+def test_numbers_must_be_positive(tmp_path, name):
+  with pytest.raises(ValueError, match=f'{name} must be > 0, got 0'):
+    sample_data.write(str(tmp_path / 'x'), **{name: 0})
+  assert not (tmp_path / 'x').exists()
+
+
+def test_command(tmp_path, monkeypatch, capsys):
+  folder = tmp_path / 'shapes'
+  monkeypatch.setattr(sys, 'argv', [
+      'sample_data', f'--output_dir={folder}', '--num_train=12',
+      '--num_eval=4'])
+  sample_data.main()
+  printed = capsys.readouterr().out
+  for text in (f'--data_directory={folder}', '--num_train_images=12',
+               '--num_eval_images=4', '--num_label_classes=10'):
+    assert text in printed
+  data = imagenet_data.find_data(
+      str(folder), num_train_images=12, num_eval_images=4, num_classes=10)
+  assert len(data.train.files) == 4
+
+
+def test_command_with_a_mistake(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'argv', [
+      'sample_data', f'--output_dir={tmp_path}', '--num_train=-1'])
+  with pytest.raises(SystemExit) as error:
+    sample_data.main()
+  assert error.value.code == 1
+  assert capsys.readouterr().err == 'Error: num_train must be > 0, got -1.\n'

@@ -1,0 +1,108 @@
+"""A tiny ImageNet, written in each format in which it can be given."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+from typing import Optional, Sequence
+
+import numpy as np
+from PIL import Image
+
+N_CLASSES = 5
+
+
+def make_pixels(seed: int, height: int = 20, width: int = 24) -> np.ndarray:
+  """A smooth picture, uint8 [height, width, 3]; JPEG changes it little."""
+  rng = np.random.RandomState(seed)
+  small = rng.randint(40, 215, (3, 4, 3)).astype(np.uint8)
+  return np.asarray(Image.fromarray(small).resize(
+      (width, height), Image.Resampling.BICUBIC))
+
+
+def encode(pixels: np.ndarray, image_format: str = 'JPEG',
+           mode: str = 'RGB') -> bytes:
+  """Pixels as a file, in another colour space if asked for."""
+  stream = io.BytesIO()
+  picture = Image.fromarray(pixels).convert(mode)
+  options = {'quality': 95, 'subsampling': 0} if image_format == 'JPEG' else {}
+  if mode == 'L':
+    options.pop('subsampling', None)
+  picture.save(stream, image_format, **options)
+  return stream.getvalue()
+
+
+def make_record(encoded: bytes | None, label: int | None) -> bytes:
+  """A serialized tf.train.Example; without what is None."""
+  from rigl.compat import tf
+
+  feature = {'image/filename': tf.train.Feature(
+      bytes_list=tf.train.BytesList(value=[b'picture.JPEG']))}
+  if encoded is not None:
+    feature['image/encoded'] = tf.train.Feature(
+        bytes_list=tf.train.BytesList(value=[encoded]))
+  if label is not None:
+    feature['image/class/label'] = tf.train.Feature(
+        int64_list=tf.train.Int64List(value=[label]))
+  return tf.train.Example(
+      features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def make_records(n: int, first: int = 0) -> list[bytes]:
+  """Records of pictures first, first + 1, ...; picture i is of class i % 5."""
+  return [make_record(encode(make_pixels(i)), i % N_CLASSES + 1)
+          for i in range(first, first + n)]
+
+
+def write_part(folder: pathlib.Path, part: str, records: Sequence[bytes],
+               n_shards: int) -> list[pathlib.Path]:
+  """Writes TFRecords of about equally many successive records."""
+  from rigl.compat import tf
+
+  folder.mkdir(parents=True, exist_ok=True)
+  paths = []
+  bounds = np.linspace(0, len(records), n_shards + 1).astype(int)
+  for shard in range(n_shards):
+    path = folder / f'{part}-{shard:05d}-of-{n_shards:05d}'
+    with tf.io.TFRecordWriter(str(path)) as writer:
+      for record in records[bounds[shard]:bounds[shard + 1]]:
+        writer.write(record)
+    paths.append(path)
+  return paths
+
+
+def write_folder(folder: pathlib.Path, n_train: int = 23, n_eval: int = 9,
+                 train_records: Optional[Sequence[bytes]] = None
+                 ) -> pathlib.Path:
+  """Writes both parts; validation pictures have the numbers 1000, ..."""
+  write_part(folder, 'train', train_records or make_records(n_train), 3)
+  write_part(folder, 'validation', make_records(n_eval, 1000), 2)
+  return folder
+
+
+def write_tfds(data_dir: pathlib.Path, n_train: int = 23, n_eval: int = 9,
+               version: str = '5.1.0') -> pathlib.Path:
+  """Has TensorFlow Datasets prepare the same pictures; returns its folder."""
+  import tensorflow_datasets as tfds
+
+  folder = data_dir / 'imagenet2012' / version
+  folder.mkdir(parents=True)
+  features = tfds.features.FeaturesDict({
+      'image': tfds.features.Image(encoding_format='jpeg'),
+      'label': tfds.features.ClassLabel(num_classes=N_CLASSES),
+      'file_name': tfds.features.Text(),
+  })
+  identity = tfds.core.DatasetIdentity(
+      name='imagenet2012', version=version, data_dir=str(folder),
+      module_name='')
+  writer = tfds.core.SequentialWriter(
+      tfds.core.DatasetInfo(builder=identity, features=features),
+      max_examples_per_shard=8)
+  writer.initialize_splits(['train', 'validation'])
+  for part, numbers in (('train', range(n_train)),
+                        ('validation', range(1000, 1000 + n_eval))):
+    writer.add_examples({part: [
+        {'image': io.BytesIO(encode(make_pixels(i))), 'label': i % N_CLASSES,
+         'file_name': f'{i}.JPEG'} for i in numbers]})
+  writer.close_all()
+  return folder

@@ -1,0 +1,93 @@
+"""What is written for TensorBoard, by hand."""
+
+from __future__ import annotations
+
+import glob
+import os
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf, tf2
+from rigl.model_pruning import layers, pruning
+from rigl.training import summaries
+
+
+def _layer():
+  return layers.masked_fully_connected(
+      tf.constant([[1., 2.]]), 2, activation_fn=None, scope='fc',
+      weights_initializer=tf.constant_initializer([[3., -1.], [0., 2.]]),
+      biases_initializer=None)
+
+
+def test_norms_by_hand(graph):
+  loss = tf.reduce_sum(_layer())
+  variables = tf.trainable_variables()
+  gradients = list(zip(tf.gradients(loss, variables), variables))
+  found = summaries.norm_summaries(gradients + [(None, variables[0])])
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    pruning.get_masks()[0].load([[1., 1.], [1., 0.]], session)
+    values = session.run(found)
+  assert values.pop('global_sparsity') == 0.25
+  assert values.pop('fw_nz_mask') == 3
+  assert values.pop('fw_nz_weight') == 2
+  assert values.pop('fw_l1_weight') == 4
+  # d loss / d weights = [[1, 1], [2, 2 * 0]].
+  assert values.pop('grad_norm') == pytest.approx(6**.5)
+  assert values.pop('var_norm') == pytest.approx(28**.5)
+  assert not values
+
+
+def test_norms_without_masks(graph):
+  variable = tf.get_variable('v', initializer=[3., 4.])
+  found = summaries.norm_summaries([(tf.constant([1., 0.]), variable)])
+  assert set(found) == {'grad_norm', 'var_norm'}
+
+
+@pytest.mark.parametrize('shape, picture', [
+    ([2, 3], [1, 2, 3, 1]), ([3, 3, 4, 5], [1, 36, 5, 1])])
+def test_mask_summaries(shape, picture, graph):
+  values = np.zeros(shape, np.float32)
+  values.flat[:3] = 1.
+  mask = tf.get_variable('a/mask', initializer=values)
+  assert set(summaries.mask_summaries([mask])) == {'pruning/a/mask/sparsity'}
+  found = summaries.mask_summaries([mask], with_img=True)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    found = session.run(found)
+  assert found['pruning/a/mask/sparsity'] == pytest.approx(1 - 3 / values.size)
+  np.testing.assert_array_equal(
+      found['pruning/a/mask/image'], values.reshape(picture))
+
+
+def test_formatted_tensors_have_a_dimension(graph):
+  found = summaries.format_tensors(
+      {'rate': 0.5, 'none': None}, {'step': tf.constant(3, tf.int64)},
+      {'image': tf.zeros([1, 2, 2, 1])})
+  assert {name: t.shape.as_list() for name, t in found.items()} == {
+      'rate': [1], 'step': [1], 'image': [1, 2, 2, 1]}
+  with tf.Session() as session:
+    assert session.run(found['rate'])[0] == 0.5
+
+
+def test_host_call_writes_means_over_replicas_when_due(tmp_path):
+  with tf.Graph().as_default(), tf.Session() as session:
+    step = tf.placeholder(tf.int64, [2])
+    op = summaries.host_call_fn(
+        str(tmp_path), step, steps_per_summary=2,
+        rate=tf.constant([1., 2.]), image=tf.zeros([2, 4, 4, 1]))
+    # As the hooks of TPUEstimator do.
+    session.run(tf.get_collection('_SUMMARY_WRITER_V2'))
+    for value in (0, 1, 2):
+      session.run(op, {step: [value] * 2})
+  events = [
+      (event.step, value.tag, value.tensor)
+      for path in glob.glob(os.path.join(tmp_path, '*'))
+      for record in tf2.data.TFRecordDataset(path).as_numpy_iterator()
+      for event in [tf.Event.FromString(record)]
+      for value in event.summary.value]
+  assert sorted((s, tag) for s, tag, _ in events) == [
+      (0, 'image'), (0, 'rate'), (2, 'image'), (2, 'rate')]
+  assert {float(tf2.make_ndarray(tensor)) for _, tag, tensor in events
+          if tag == 'rate'} == {1.5}

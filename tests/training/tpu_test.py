@@ -1,0 +1,111 @@
+"""Looking for a TPU where there is none ends at once, and says why."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+
+import pytest
+
+from rigl import compat
+from rigl.compat import tf2
+from rigl.training import runner, tpu
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+  for name in tpu._VARIABLES:
+    monkeypatch.delenv(name, raising=False)
+  monkeypatch.setattr(tpu.glob, 'glob', lambda pattern: [])
+
+
+@pytest.fixture
+def has_client(monkeypatch):
+  find_spec = importlib.util.find_spec
+  monkeypatch.setattr(
+      importlib.util, 'find_spec',
+      lambda name: True if name == 'cloud_tpu_client' else find_spec(name))
+
+
+def find(*args, **kwargs):
+  with pytest.raises(ValueError) as error:
+    tpu.find(*args, **kwargs)
+  assert '\n' not in str(error.value)
+  return str(error.value)
+
+
+def test_no_name():
+  message = find('')
+  assert '--tpu=' in message and 'TPU_NAME' in message
+
+
+def test_no_device():
+  assert 'no TPU' in find('local')
+
+
+def test_address_that_does_not_answer():
+  with socket.socket() as closed:
+    closed.bind(('127.0.0.1', 0))
+    port = closed.getsockname()[1]
+  assert f'grpc://127.0.0.1:{port}' in find(f'grpc://127.0.0.1:{port}')
+  # --master is another way to say it.
+  assert f'grpc://127.0.0.1:{port}' in find(
+      '', master=f'grpc://127.0.0.1:{port}')
+
+
+@pytest.mark.parametrize('address', ['grpc://host', 'grpc://:1', 'grpc://h:x'])
+def test_address_of_another_form(address):
+  assert 'grpc://<host>:<port>' in find(address)
+
+
+def test_missing_package_is_named(monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  assert 'rigl[tpu]' in find('my-tpu')
+
+
+def test_name_outside_of_google_cloud(monkeypatch, has_client):
+  monkeypatch.setattr(tpu, '_answers', lambda *args: False)
+  for zone, project in (('', ''), ('us-central1-a', ''), ('', 'p')):
+    message = find('my-tpu', zone, project)
+    assert 'my-tpu' in message and '--tpu_zone' in message
+
+
+def test_errors_of_the_look_up_are_one_line(monkeypatch, has_client):
+
+  def fail(*args, **kwargs):
+    raise RuntimeError('no\ncredentials')
+
+  monkeypatch.setattr(
+      tf2.distribute.cluster_resolver, 'TPUClusterResolver', fail)
+  message = find('my-tpu', 'us-central1-a', 'p')
+  assert 'my-tpu' in message and 'no credentials' in message
+
+
+def test_name_and_place_reach_the_resolver(monkeypatch, has_client):
+  seen = []
+  monkeypatch.setattr(
+      tf2.distribute.cluster_resolver, 'TPUClusterResolver',
+      lambda name, zone, project: seen.append((name, zone, project)))
+  tpu.find('my-tpu', 'us-central1-a', 'p')
+  monkeypatch.setattr(tpu, '_answers', lambda *args: True)
+  monkeypatch.setenv('TPU_NAME', 'other')
+  tpu.find('')
+  assert seen == [('my-tpu', 'us-central1-a', 'p'), ('other', None, None)]
+
+
+def test_estimator_gets_the_topology(tmp_path):
+  resolver = tf2.distribute.cluster_resolver.SimpleClusterResolver(
+      compat.tf.train.ClusterSpec({}), master='grpc://10.0.0.1:8470')
+  setup = tpu.TpuSetup(resolver, 16, 100, 'workers', (3, 0))
+  config = runner._tpu_run_config(setup)
+  assert config['cluster'] is resolver
+  options = config['tpu_config']
+  assert (options.iterations_per_loop, options.num_shards,
+          options.tpu_job_name) == (100, 16, 'workers')
+  estimator = runner.make_estimator(
+      lambda features, labels, mode, params: None, str(tmp_path), seed=3,
+      train_batch_size=32, eval_batch_size=32, save_checkpoints_steps=50,
+      keep_checkpoint_max=0, tpu=setup)
+  assert estimator.config.master == 'grpc://10.0.0.1:8470'
+  assert estimator.config.tpu_config.num_shards == 16
+  assert runner._tpu_run_config(None) == {}
