@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 from rigl.compat import tf
+from rigl.core.shared_graphs import shared_graph
 
 # The default depends on the device.
 GENERATOR = 'philox'
@@ -52,9 +53,15 @@ def near_normal(shape: tf.Tensor, seed: tf.Tensor,
     seed: int32 [2].
     stddev: standard deviation.
   """
-  largest = 2**15 - 1
-  first, second = tf.unstack(_bits(tf.concat([[2], shape], 0), seed), 2)
+  size = tf.reduce_prod(shape)
+  scale = stddev / math.sqrt(4 * (2.**30 - 1) / 12)
+  return tf.reshape(_sum_of_four(size, seed), shape) * scale
+
+
+@shared_graph((tf.int32, 0), (tf.int32, 1))
+def _sum_of_four(size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+  """float32 [size], sums of four 15-bit integers less their mean."""
+  first, second = tf.unstack(_bits(tf.stack([2, size]), seed), 2)
   total = (_field(first, 0, 15) + _field(first, 15, 15)) + (
       _field(second, 0, 15) + _field(second, 15, 15))
-  scale = stddev / math.sqrt(4 * (2.**30 - 1) / 12)
-  return tf.cast(total - 2 * largest, tf.float32) * scale
+  return tf.cast(total - 2 * (2**15 - 1), tf.float32)

@@ -18,10 +18,10 @@ layers of a ResNet-50 (`benchmarks/mask_update.py`).
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple, Optional
 
-from rigl.compat import tf, tf2
+from rigl.compat import tf
+from rigl.core.shared_graphs import shared_graph
 
 _INT32_MIN = -(2**31)
 _KEY_OF_MINUS_INF = -0x7F800000
@@ -50,9 +50,12 @@ class MaskUpdate(NamedTuple):
   new_connections: tf.Tensor
 
 
+def _flat_float32(scores: tf.Tensor) -> tf.Tensor:
+  return tf.reshape(tf.cast(scores, tf.float32), [-1])
+
+
 def _ordered_keys(scores: tf.Tensor) -> tf.Tensor:
   """int32 keys with the order of the float32 `scores`; NaN ranks as -inf."""
-  scores = tf.cast(scores, tf.float32)
   bits = tf.bitcast(scores, tf.int32)
   # Negative floats count their magnitude up from the smallest integer. The
   # subtraction turns that around and gives -0.0 the key of 0.0.
@@ -126,14 +129,11 @@ def _break_ties(keys: tf.Tensor, threshold: tf.Tensor,
       above, tf.logical_and(position_keys >= last_position, n_wanted > 0))
 
 
-# A function, so that a network of many layers holds this graph once.
-@functools.partial(
-    tf2.function, autograph=False,
-    input_signature=(tf.TensorSpec([None], tf.int32),
-                     tf.TensorSpec([], tf.int32)),
-    experimental_attributes={'_noinline': True})
-def _top_n(keys: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
-  """bool [size] of the n highest of the eligible int32 `keys` [size]."""
+@shared_graph((tf.float32, 1), (tf.int32, 0), (tf.bool, 1))
+def _flat_top_n_mask(scores: tf.Tensor, n: tf.Tensor,
+                     eligible: tf.Tensor) -> tf.Tensor:
+  """`top_n_mask` of vectors."""
+  keys = tf.where_v2(eligible, _ordered_keys(scores), _NOT_ELIGIBLE)
   threshold, is_exact = _nth_largest(keys, n)
   return tf.cond(is_exact, lambda: keys >= threshold,
                  lambda: _break_ties(keys, threshold, n))
@@ -157,12 +157,11 @@ def top_n_mask(scores: tf.Tensor,
   Returns:
     bool tensor of the shape of `scores` with exactly min(n, eligible) True.
   """
-  keys = _ordered_keys(scores)
-  if eligible is not None:
-    keys = tf.where_v2(eligible, keys, _NOT_ELIGIBLE)
-  flat = tf.reshape(keys, [-1])
-  chosen = _top_n(flat, tf.convert_to_tensor(n, tf.int32))
-  return tf.reshape(chosen, tf.shape(keys))
+  if eligible is None:
+    eligible = tf.fill(tf.shape(scores), True)
+  chosen = _flat_top_n_mask(
+      _flat_float32(scores), n, tf.reshape(eligible, [-1]))
+  return tf.reshape(chosen, tf.shape(scores))
 
 
 def n_to_drop(n_ones: tf.Tensor, drop_fraction: tf.Tensor) -> tf.Tensor:
@@ -174,6 +173,19 @@ def n_to_drop(n_ones: tf.Tensor, drop_fraction: tf.Tensor) -> tf.Tensor:
   product = (tf.cast(n_ones, tf.float32) *
              tf.cast(drop_fraction, tf.float32))
   return tf.clip_by_value(tf.cast(product, tf.int32), 0, n_ones)
+
+
+@shared_graph(
+    (tf.bool, 1), (tf.float32, 1), (tf.float32, 1), (tf.float32, 0))
+def _flat_drop_and_grow(
+    active: tf.Tensor, score_drop: tf.Tensor, score_grow: tf.Tensor,
+    drop_fraction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  """(kept, grown) of `drop_and_grow`, for vectors."""
+  n_ones = tf.reduce_sum(tf.cast(active, tf.int32))
+  n_prune = n_to_drop(n_ones, drop_fraction)
+  kept = top_n_mask(score_drop, n_ones - n_prune, eligible=active)
+  grown = top_n_mask(score_grow, n_prune, eligible=tf.logical_not(kept))
+  return kept, grown
 
 
 def drop_and_grow(mask: tf.Tensor, score_drop: tf.Tensor,
@@ -196,10 +208,10 @@ def drop_and_grow(mask: tf.Tensor, score_drop: tf.Tensor,
     A MaskUpdate; its mask has exactly as many ones as `mask`.
   """
   active = tf.not_equal(mask, tf.zeros([], mask.dtype))
-  n_ones = tf.reduce_sum(tf.cast(active, tf.int32))
-  n_prune = n_to_drop(n_ones, drop_fraction)
-  kept = top_n_mask(score_drop, n_ones - n_prune, eligible=active)
-  grown = top_n_mask(score_grow, n_prune, eligible=tf.logical_not(kept))
+  kept, grown = (
+      tf.reshape(flat, tf.shape(mask)) for flat in _flat_drop_and_grow(
+          tf.reshape(active, [-1]), _flat_float32(score_drop),
+          _flat_float32(score_grow), tf.cast(drop_fraction, tf.float32)))
   return MaskUpdate(
       mask=tf.cast(tf.logical_or(kept, grown), mask.dtype),
       kept=kept,
