@@ -148,4 +148,5 @@ if [ $# -gt 0 ]; then
 fi
 cd -- "$root"
 ruff check .
-exec python -m pytest
+# By file: tests of one file share what they have set up.
+exec python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile

@@ -130,7 +130,8 @@ def measure_apart(what: str, options: list[str]) -> dict[str, float]:
   """The measurement `what` in a new process."""
   output = subprocess.run(
       [sys.executable, __file__, f'--what={what}', *options],
-      stdout=subprocess.PIPE, text=True, check=True).stdout
+      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+      check=True).stdout
   return json.loads(output.splitlines()[-1])
 
 
