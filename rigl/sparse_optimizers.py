@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Mapping, Optional
 
-from rigl import sparse_utils
+from rigl import replicas, sparse_utils
 from rigl.compat import tf
 from rigl.core import mask_math, scores
 from rigl.model_pruning import pruning
@@ -32,13 +32,22 @@ class PruningGetterTf1Mixin:
   """Finds the masked layers in the registry of rigl.model_pruning."""
 
   def get_weights(self):
-    return [triple.weights for triple in pruning.masked_triples()]
+    """The masked weight variables."""
+    return [triple.weights for triple in self._triples()]
 
   def get_masks(self):
-    return [triple.mask for triple in pruning.masked_triples()]
+    """The mask variables, in the order of `get_weights()`."""
+    return [triple.mask for triple in self._triples()]
 
   def get_masked_weights(self):
-    return [triple.masked_weights for triple in pruning.masked_triples()]
+    """The tensors mask * weights, in the order of `get_weights()`."""
+    return [
+        replicas.counterpart(triple.masked_weights, triple.weights)
+        for triple in self._triples()
+    ]
+
+  def _triples(self):
+    return replicas.outside(pruning.masked_triples)
 
 
 class SparseSETOptimizer(PruningGetterTf1Mixin, SparseSETOptimizerBase):
@@ -120,12 +129,12 @@ class SparseMomentumOptimizer(DenseGradientMixin, SparseSETOptimizer):
     """Also creates the averages, `<layer scope>/dense_gradient_ema`."""
     gradients = super().compute_gradients(loss, var_list, **kwargs)
     for weights in self.get_weights():
-      scope = weights.op.name.rsplit('/', 1)[0]
+      scope = weights.name.rsplit('/', 1)[0]
       self._ema_grads[weights.name] = root_variable(
           f'{scope}/dense_gradient_ema', weights.shape, tf.float32, 0.)
     return gradients
 
-  def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+  def apply_local_gradients(self, grads_and_vars, global_step, name):
     """Updates the averages, applies the gradients, moves the masks."""
     decay = self._ema_decay
     updates = []
@@ -135,7 +144,8 @@ class SparseMomentumOptimizer(DenseGradientMixin, SparseSETOptimizer):
       updates.append(ema.assign(
           decay * ema.read_value() + (1. - decay) * gradient))
     with tf.control_dependencies(updates):
-      return super().apply_gradients(grads_and_vars, global_step, name)
+      return super().apply_local_gradients(
+          grads_and_vars, global_step, name)
 
   def _grow_scores(self, weights, old_mask):
     del old_mask
@@ -205,7 +215,7 @@ class SparseSnipOptimizer(_OneShotMaskOptimizer):
     super().__init__(*args, **kwargs)
     self.is_snipped = root_variable('is_snipped', [], tf.bool, False)
 
-  def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+  def apply_local_gradients(self, grads_and_vars, global_step, name):
     """Sets the masks on the first step, else applies the gradients.
 
     Raises:
@@ -222,7 +232,7 @@ class SparseSnipOptimizer(_OneShotMaskOptimizer):
         return tf.identity(self.is_snipped.assign(True))
 
     def train():
-      with tf.control_dependencies([self._optimizer.apply_gradients(
+      with tf.control_dependencies([self._train_weights(
           grads_and_vars, global_step, name)]):
         return tf.constant(True)
 
@@ -247,9 +257,13 @@ class SparseDNWOptimizer(_OneShotMaskOptimizer):
     return [(self._weight2masked_grads.get(v.name, g), v)
             for g, v in gradients]
 
-  def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+  def _sum_over_replicas(self, pairs):
+    """Leaves the sum to the wrapped optimizer, which trains with them."""
+    return [gradient for gradient, _ in pairs]
+
+  def apply_local_gradients(self, grads_and_vars, global_step, name):
     """Applies the gradients and recomputes the masks."""
-    with tf.control_dependencies([self._optimizer.apply_gradients(
+    with tf.control_dependencies([self._train_weights(
         grads_and_vars, global_step, name)]):
       return self._set_masks_op(
           lambda weights: tf.abs(weights.read_value()))

@@ -7,22 +7,22 @@ three lists in one order, so any library of masked layers can plug in.
 
 A method differs from SET in at most a few hooks:
 
+* `_drop_scores`: which active connections to drop;
 * `_grow_scores`: which inactive connections to activate;
 * `_slot_values`: what the optimizer slots of new connections start at;
 * `_reinitialises_regrown`: whether a connection dropped and grown back counts
   as new;
-* `apply_gradients`: whether an update step also trains the weights.
+* `apply_local_gradients`: whether an update step also trains the weights.
 """
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Callable
 
 from rigl.compat import tf, tf2
 from rigl.core import growth, mask_math, schedules, scores, seeding
 from rigl.optimizer_wrapper import (
   DenseGradientMixin,
-  GradsAndVars,
   OptimizerWrapper,
   root_variable,
 )
@@ -100,32 +100,38 @@ class SparseSETOptimizerBase(OptimizerWrapper):
 
   def is_mask_update_iter(self, global_step: tf.Tensor,
                           last_update_step: tf.Tensor) -> tf.Tensor:
-    """bool scalar: whether the schedule updates masks at `global_step`."""
+    """bool scalar: whether the schedule updates masks at `global_step`.
+
+    Args:
+      global_step: int64 scalar.
+      last_update_step: int64 scalar, the step of the last update.
+    """
     return self._schedule.is_update_step(global_step, last_update_step)
 
   def get_drop_fraction(self, global_step: tf.Tensor,
                         is_mask_update_iter: tf.Tensor) -> tf.Tensor:
-    """The annealed drop fraction, 0 unless masks are updated."""
+    """The annealed drop fraction, 0 unless masks are updated.
+
+    Args:
+      global_step: int64 scalar.
+      is_mask_update_iter: bool scalar.
+    """
     fraction = schedules.annealed_drop_fraction(
         global_step, self._initial_drop_fraction, self._drop_fraction_anneal,
         self._schedule)
     return tf.where(is_mask_update_iter, fraction, tf.zeros_like(fraction))
 
-  def apply_gradients(self, grads_and_vars: GradsAndVars, global_step=None,
-                      name: Optional[str] = None) -> tf.Operation:
-    """Applies the gradients, then moves the masks if it is time.
+  def create_slots(self, var_list):
+    super().create_slots(var_list)
+    self._last_mask_update_step()
 
-    Args:
-      grads_and_vars: from `compute_gradients`.
-      global_step: incremented by the wrapped optimizer. When None the
-        schedule reads the graph's global step, which then does not advance.
-      name: of the gradient op.
+  def share_slots(self, other):
+    super().share_slots(other)
+    self._last_update_step = other._last_mask_update_step()
 
-    Returns:
-      The train op.
-    """
-    gradient_op = self._optimizer.apply_gradients(
-        grads_and_vars, global_step, name)
+  def apply_local_gradients(self, grads_and_vars, global_step, name):
+    """Applies the gradients, then moves the masks if it is time."""
+    gradient_op = self._train_weights(grads_and_vars, global_step, name)
     if global_step is None:
       global_step = tf.train.get_or_create_global_step()
     with tf.control_dependencies([gradient_op]):
@@ -197,7 +203,7 @@ class SparseSETOptimizerBase(OptimizerWrapper):
     """
     old_mask = mask.read_value()
     old_weights = weights.read_value()
-    score_drop = scores.magnitude(old_mask, old_weights)
+    score_drop = self._drop_scores(weights, old_mask)
     score_drop += scores.drop_noise(
         tf.shape(score_drop), self._seed(weights, 'drop_noise'), noise_std)
     update = mask_math.drop_and_grow(
@@ -211,6 +217,11 @@ class SparseSETOptimizerBase(OptimizerWrapper):
     return tf.group(
         mask.assign(update.mask), weights.assign(new_weights),
         self.reset_momentum(weights, fresh))
+
+  def _drop_scores(self, weights: tf.Variable,
+                   old_mask: tf.Tensor) -> tf.Tensor:
+    """float32 [...]; active connections are dropped where it is lowest."""
+    return scores.magnitude(old_mask, weights.read_value())
 
   def _grow_scores(self, weights: tf.Variable,
                    old_mask: tf.Tensor) -> tf.Tensor:
@@ -305,17 +316,13 @@ class SparseRigLOptimizerBase(DenseGradientMixin, SparseSETOptimizerBase):
     self._initial_acc_scale = initial_acc_scale
     self._use_tpu = use_tpu
 
-  def apply_gradients(self, grads_and_vars: GradsAndVars, global_step=None,
-                      name: Optional[str] = None) -> tf.Operation:
-    """Moves the masks if it is time, else applies the gradients.
-
-    See SparseSETOptimizerBase.apply_gradients.
-    """
+  def apply_local_gradients(self, grads_and_vars, global_step, name):
+    """Moves the masks if it is time, else applies the gradients."""
     schedule_step = (
         global_step if global_step is not None else
         tf.train.get_or_create_global_step())
     return self.cond_mask_update_op(
-        schedule_step, lambda: self._optimizer.apply_gradients(
+        schedule_step, lambda: self._train_weights(
             grads_and_vars, global_step, name))
 
   def _grow_scores(self, weights, old_mask):

@@ -30,6 +30,9 @@ NameFn = Callable[[str], str]
 def mask_extract_name_fn(mask_name: str) -> str:
   """The layer a mask belongs to: 'block1/conv/mask:0' -> 'block1/conv'.
 
+  Args:
+    mask_name: `.name` of a mask variable.
+
   Raises:
     ValueError: `mask_name` does not end with '/mask:<number>'.
   """
@@ -41,7 +44,11 @@ def mask_extract_name_fn(mask_name: str) -> str:
 
 
 def calculate_sparsity(masks: Sequence[tf.Variable]) -> tf.Tensor:
-  """Share of zeros over all masks together, float32 scalar; 0 for no mask."""
+  """Share of zeros over all masks together, float32 scalar; 0 for no mask.
+
+  Args:
+    masks: 0/1 variables.
+  """
   if not masks:
     return tf.constant(0.)
   n_ones = tf.add_n([
@@ -74,7 +81,14 @@ def get_mask_random(
     sparsity: float,
     dtype: tf.DType,
     random_state: Optional[np.random.RandomState] = None) -> tf.Tensor:
-  """`get_mask_random_numpy` of the shape of `mask`, as a tensor of `dtype`."""
+  """`get_mask_random_numpy` of the shape of `mask`, as a tensor of `dtype`.
+
+  Args:
+    mask: variable whose shape counts.
+    sparsity: share of zeros, in [0, 1].
+    dtype: of the result.
+    random_state: draws the zeros; numpy's own if None.
+  """
   values = get_mask_random_numpy(
       mask.shape.as_list(), sparsity, random_state)
   return tf.constant(values, dtype=dtype)
@@ -101,6 +115,14 @@ def get_sparsities_erdos_renyi(
 
   See `rigl.core.distributions.erdos_renyi`.
 
+  Args:
+    all_masks: of the network, with `.name` and `.shape`.
+    default_sparsity: overall sparsity of layers not in the map, in [0, 1).
+    custom_sparsity_map: {layer name: sparsity} of exceptions.
+    include_kernel: whether height and width of kernels count too.
+    extract_name_fn: from the name of a mask to that of its layer.
+    erk_power_scale: exponent of the raw densities of ERK.
+
   Returns:
     {mask name: sparsity}.
   """
@@ -116,7 +138,14 @@ def get_sparsities_uniform(
     default_sparsity: float,
     custom_sparsity_map: SparsityMap,
     extract_name_fn: NameFn = mask_extract_name_fn) -> dict[str, float]:
-  """{mask name: default_sparsity}, but for the layers of the custom map."""
+  """{mask name: default_sparsity}, but for the layers of the custom map.
+
+  Args:
+    all_masks: of the network, with `.name` and `.shape`.
+    default_sparsity: of layers not in the map, in [0, 1).
+    custom_sparsity_map: {layer name: sparsity} of exceptions.
+    extract_name_fn: from the name of a mask to that of its layer.
+  """
   shapes, mask_names = _by_layer(all_masks, extract_name_fn)
   sparsities = distributions.uniform(
       shapes, default_sparsity, custom_sparsity_map)
@@ -125,7 +154,12 @@ def get_sparsities_uniform(
 
 def get_sparsities_str(all_masks: Sequence[Any],
                        default_sparsity: float) -> dict[str, float]:
-  """{mask name: sparsity} published with STR (arXiv 2002.03231), ResNet-50."""
+  """{mask name: sparsity} published with STR (arXiv 2002.03231), ResNet-50.
+
+  Args:
+    all_masks: of a ResNet-50, with `.name` and `.shape`.
+    default_sparsity: one that the table has.
+  """
   shapes, mask_names = _by_layer(all_masks, mask_extract_name_fn)
   sparsities = distributions.str_published(shapes, default_sparsity)
   return {mask_names[layer]: s for layer, s in sparsities.items()}

@@ -12,7 +12,11 @@ import numpy as np
 
 
 def find_prepared(data_dir: pathlib.Path) -> Optional[pathlib.Path]:
-  """The folder of the newest CIFAR-10 in a data_dir, or None."""
+  """The folder of the newest CIFAR-10 in a data_dir, or None.
+
+  Args:
+    data_dir: of TensorFlow Datasets.
+  """
   versions = {}
   for info in data_dir.glob('cifar10/*/dataset_info.json'):
     # Folders of unfinished downloads have a suffix after the version.

@@ -10,7 +10,11 @@ from rigl.model_pruning import sparse_layers
 
 
 def check_depth(depth: int) -> None:
-  """Raises ValueError unless a WideResNet can have this depth."""
+  """Raises ValueError unless a WideResNet can have this depth.
+
+  Args:
+    depth: number of layers, 6n + 4.
+  """
   if depth < 10 or (depth - 4) % 6:
     raise ValueError(f'The depth of a WideResNet is 6n + 4 (10, 16, 22, 28, '
                      f'...), not {depth!r}.')

@@ -10,6 +10,7 @@ stopped; `--mode=eval` follows a run and evaluates each of its checkpoints.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from typing import Any, Optional
 
@@ -20,6 +21,7 @@ from rigl.compat import tf
 from rigl.training import (
   checkpoints,
   factory,
+  finite,
   gin_configs,
   hooks,
   lr_schedules,
@@ -56,7 +58,7 @@ sparse_flags.define(
     'grow_init', 'initial_value_checkpoint', 'keep_checkpoint_max',
     'load_mask_dir', 'mask_init_method', 'maskupdate_begin_step',
     'maskupdate_end_step', 'maskupdate_frequency', 'master', 'momentum',
-    'ps_task', 'pruning_frequency', 'resnet_depth', 'rigl_acc_scale',
+    'on_nan', 'ps_task', 'pruning_frequency', 'resnet_depth', 'rigl_acc_scale',
     's_momentum', 'seed', 'threshold_decay', 'training_steps_multiplier',
     'use_synthetic_data')
 sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
@@ -72,9 +74,11 @@ flags.DEFINE_integer('resnet_width', 4, 'Widening factor of the WideResNet.')
 flags.DEFINE_integer('num_classes', 10, 'Classes.')
 flags.DEFINE_integer(
     'dataset_size', 50000, 'Not used: the data know their size.')
-flags.DEFINE_integer('checkpoint_steps', 5000, 'Steps between checkpoints.')
 flags.DEFINE_integer(
-    'summaries_steps', 300, 'Steps between summaries and progress reports.')
+    'checkpoint_steps', 5000, 'Steps between checkpoints.', lower_bound=1)
+flags.DEFINE_integer(
+    'summaries_steps', 300, 'Steps between summaries and progress reports.',
+    lower_bound=1)
 flags.DEFINE_bool(
     'per_class_metrics', True,
     'Whether evaluation reports precision and recall of each class.')
@@ -102,9 +106,10 @@ class CifarConfig:
   def __post_init__(self):
     for name in ('batch_size', 'max_steps', 'resnet_width', 'num_classes',
                  'training_steps_multiplier'):
-      if getattr(self, name) <= 0:
-        raise ValueError(f'{name} must be > 0, got {getattr(self, name)}.')
-    if self.l2 < 0:
+      value = getattr(self, name)
+      if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f'{name} must be > 0, got {value}.')
+    if not (self.l2 >= 0. and math.isfinite(self.l2)):
       raise ValueError(f'l2 must be >= 0, got {self.l2}.')
     if not 0. <= self.momentum < 1.:
       raise ValueError(f'momentum must be in [0, 1), got {self.momentum}.')
@@ -116,7 +121,11 @@ class CifarConfig:
     return int(self.max_steps * self.training_steps_multiplier)
 
   def learning_rate_at(self, global_step: tf.Tensor) -> tf.Tensor:
-    """0.1, divided by 5 every 30,000 steps times the multiplier."""
+    """0.1, divided by 5 every 30,000 steps times the multiplier.
+
+    Args:
+      global_step: int64 scalar.
+    """
     boundaries = [
         int(step * self.training_steps_multiplier)
         for step in (30000, 60000, 90000)
@@ -125,7 +134,7 @@ class CifarConfig:
 
 
 def configs_from_flags() -> tuple[SparsityConfig, CifarConfig]:
-  """The validated hyperparameters; those of time are stretched already.
+  """The validated hyperparameters, those of time not stretched yet.
 
   Raises:
     ValueError: a value is out of its range or unknown; names it.
@@ -138,13 +147,16 @@ def configs_from_flags() -> tuple[SparsityConfig, CifarConfig]:
       CifarConfig: sparse_flags.flags_of(CifarConfig),
   })
   config = CifarConfig(**{name: FLAGS[name].value for name in own})
-  sparsity = sparse_flags.config_from_flags(
-      **{field: FLAGS[flag].value for field, flag in renamed.items()})
-  return sparsity.scaled(config.training_steps_multiplier), config
+  sparsity = sparse_flags.config_from_flags(renamed)
+  return sparsity, config
 
 
 def run_folder(sparsity: SparsityConfig) -> str:
-  """<train_dir>/method/end_sparsity/begin/end/frequency."""
+  """<train_dir>/method/end_sparsity/begin/end/frequency.
+
+  Args:
+    sparsity: hyperparameters of the method, stretched.
+  """
   parts = [0.0] * 4
   if sparsity.method.is_dynamic:
     parts = [sparsity.end_sparsity, sparsity.maskupdate_begin_step,
@@ -229,10 +241,10 @@ def _train_spec(sparsity: SparsityConfig, config: CifarConfig, folder: str,
   optimizer = factory.make_optimizer(
       sparsity, factory.make_inner_optimizer(
           'momentum', learning_rate, config.momentum, use_nesterov=True))
-  with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
-    train_op = factory.make_train_op(
-        sparsity, optimizer, loss, global_step,
-        pruning_hparams=FLAGS.pruning_hparams)
+  train_op = factory.make_train_op(
+      sparsity, optimizer, loss, global_step,
+      pruning_hparams=FLAGS.pruning_hparams, on_nan=FLAGS.on_nan,
+      update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS))
   summaries.add_scalars({
       **scalars,
       'learning_rate': learning_rate,
@@ -246,8 +258,9 @@ def _train_spec(sparsity: SparsityConfig, config: CifarConfig, folder: str,
       {tag.rsplit('/', 1)[-1]: value for tag, value in scalars.items()},
       config.total_steps, FLAGS.summaries_steps)
   return runner.train_spec(
-      loss, train_op, lambda: mask_init.make_scaffold(
-          sparsity, load_mask_dir=FLAGS.load_mask_dir), hooks=[progress])
+      finite.without_nan(loss), train_op, lambda: mask_init.make_scaffold(
+          sparsity, load_mask_dir=FLAGS.load_mask_dir),
+      hooks=[finite.NotFiniteHook(FLAGS.on_nan, folder), progress])
 
 
 def wide_resnet_w_pruning(features: tf.Tensor, labels: tf.Tensor, mode: str,
@@ -291,10 +304,23 @@ def _print_metrics(metrics: dict[str, float]) -> None:
 
 def run(mode: str, sparsity: SparsityConfig, config: CifarConfig,
         data: cifar_data.CifarData, folder: str) -> None:
-  """Trains, evaluates or both in `folder`."""
+  """Trains, evaluates or both in `folder`.
+
+  Args:
+    mode: one of MODES.
+    sparsity: hyperparameters of the method, not stretched yet.
+    config: hyperparameters of this script.
+    data: the images.
+    folder: of the run.
+
+  Raises:
+    ValueError: a batch is more than the training images.
+  """
   if config.batch_size > len(data.train_images):
     raise ValueError(f'batch_size {config.batch_size} is more than the '
                      f'{len(data.train_images)} training images.')
+  given = sparsity
+  sparsity = sparsity.scaled(config.training_steps_multiplier)
   estimator = runner.make_estimator(
       wide_resnet_w_pruning, folder, seed=sparsity.seed,
       train_batch_size=config.batch_size, eval_batch_size=config.batch_size,
@@ -318,7 +344,8 @@ def run(mode: str, sparsity: SparsityConfig, config: CifarConfig,
         estimator, eval_input, config.total_steps):
       _print_metrics(metrics)
     return
-  gin_configs.write(folder, sparsity, config)
+  # Not stretched yet: who reads it back stretches it.
+  gin_configs.write(folder, given, config)
   # Evaluated after each checkpoint, or trained in one go.
   chunk = FLAGS.checkpoint_steps if mode == 'train_and_eval' else (
       config.total_steps)
@@ -332,15 +359,35 @@ def run(mode: str, sparsity: SparsityConfig, config: CifarConfig,
           estimator, eval_input, checkpoints.resolve(folder)))
 
 
+def _check_flags(sparsity: SparsityConfig, config: CifarConfig) -> None:
+  """Raises ValueError for what would only show once the graph is built."""
+  if config.num_classes < cifar_data.N_CLASSES:
+    raise ValueError(f'num_classes must be >= {cifar_data.N_CLASSES}, got '
+                     f'{config.num_classes}.')
+  script.check_folder('train_dir', FLAGS.train_dir)
+  mask_init.check_load_mask_dir(sparsity, FLAGS.load_mask_dir)
+  for flag in ('load_mask_dir', 'initial_value_checkpoint'):
+    if FLAGS[flag].value and FLAGS.mode != 'eval':
+      checkpoints.resolve(FLAGS[flag].value, flag)
+  factory.pruning_hparams_of(sparsity).parse(FLAGS.pruning_hparams)
+
+
 def main(argv: list[str]) -> None:
-  del argv
+  """Checks what the flags say, then trains or evaluates.
+
+  Raises:
+    ValueError: the command line holds more than flags, or one cannot be.
+  """
+  if argv[1:]:
+    raise ValueError(f'Unexpected arguments {argv[1:]}: flags begin with --.')
   sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
   script.check_option('mode', FLAGS.mode, MODES)
   sparsity, config = configs_from_flags()
+  _check_flags(sparsity, config)
   data = cifar_data.load_cifar(
       FLAGS.data_directory, use_synthetic_data=FLAGS.use_synthetic_data,
       seed=sparsity.seed)
-  folder = run_folder(sparsity)
+  folder = run_folder(sparsity.scaled(config.training_steps_multiplier))
   os.makedirs(folder, exist_ok=True)
   logging.info('Data: %s. Run: %s.', data.source, folder)
   run(FLAGS.mode, sparsity, config, data, folder)

@@ -30,7 +30,12 @@ DISTRIBUTIONS = ('random', 'erdos_renyi', 'erdos_renyi_kernel', 'str')
 
 
 def get_n_zeros(size: int, sparsity: float) -> int:
-  """Returns floor(sparsity * size) in float64: 100 weights at 0.29 have 28."""
+  """Returns floor(sparsity * size) in float64: 100 weights at 0.29 have 28.
+
+  Args:
+    size: number of weights.
+    sparsity: share of zeros, in [0, 1].
+  """
   return math.floor(float(sparsity) * int(size))
 
 

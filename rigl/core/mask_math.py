@@ -169,6 +169,10 @@ def n_to_drop(n_ones: tf.Tensor, drop_fraction: tf.Tensor) -> tf.Tensor:
 
   float32 on purpose: 50 * 0.58 gives 29 there and 28 in float64, and the
   number decides how many connections move.
+
+  Args:
+    n_ones: int32 scalar, active connections.
+    drop_fraction: float32 scalar.
   """
   product = (tf.cast(n_ones, tf.float32) *
              tf.cast(drop_fraction, tf.float32))

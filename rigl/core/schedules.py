@@ -17,6 +17,9 @@ def extract_number(token: str) -> float:
   'exponential_3' gives 3.0, 'exponential_.3' 0.3, 'exponential' 1.0. Only
   digits and one point make a number: signs and exponents do not.
 
+  Args:
+    token: such as a value of drop_fraction_anneal or grow_init.
+
   Raises:
     ValueError: `token` ends with an underscore.
   """
@@ -73,7 +76,11 @@ class UpdateSchedule:
     return tf.logical_and(inside, due)
 
   def n_updates_through(self, last_update_step: int) -> int:
-    """How many updates a run has made whose last one was at that step."""
+    """How many updates a run has made whose last one was at that step.
+
+    Args:
+      last_update_step: the value of the variable of that name.
+    """
     # No step is negative, so that is where a negative begin starts.
     first = max(self.begin_step, 0)
     if last_update_step < first:
@@ -82,7 +89,15 @@ class UpdateSchedule:
 
 
 def check_drop_fraction(drop_fraction: float, anneal: str) -> None:
-  """Raises ValueError unless the fraction is in [0, 1] and the name known."""
+  """Raises ValueError unless the fraction is in [0, 1] and the name known.
+
+  Args:
+    drop_fraction: of the first update.
+    anneal: constant, cosine or exponential_<exponent>.
+
+  Raises:
+    ValueError: one of them is not; names it and the options.
+  """
   if not 0. <= drop_fraction <= 1.:
     raise ValueError(f'drop_fraction must be in [0, 1], got {drop_fraction}.')
   if not isinstance(anneal, str) or not re.fullmatch(

@@ -14,6 +14,9 @@ import re
 
 def canonical_name(variable_name: str) -> str:
   """The name without output index or replica: 'a/mask/replica_1:0' -> 'a/mask'.
+
+  Args:
+    variable_name: `.name` of a variable.
   """
   return re.sub(r'(/replica_\d+)?(:\d+)?$', '', variable_name)
 

@@ -55,7 +55,11 @@ class LayerSpec:
       raise ValueError(f'weight_decay {self.weight_decay!r} is negative.')
 
   def unless_pruned(self, is_pruned: bool) -> LayerSpec:
-    """The spec of a first or last layer, which may be kept dense."""
+    """The spec of a first or last layer, which may be kept dense.
+
+    Args:
+      is_pruned: False for a dense layer.
+    """
     if is_pruned:
       return self
     return dataclasses.replace(
@@ -63,6 +67,7 @@ class LayerSpec:
 
   @property
   def is_masked(self) -> bool:
+    """Whether the layer carries a mask."""
     return self.pruning_method == 'threshold'
 
   @property
@@ -76,6 +81,10 @@ class LayerSpec:
       self, name: str, family: initializers.InitializerFamily
   ) -> initializers.Initializer:
     """The initializer of layer `name` of the current variable scope.
+
+    Args:
+      name: of the layer.
+      family: makes the initializer of a sparsity.
 
     Raises:
       ValueError: end_sparsity is given by layer, and not for this one.
@@ -126,6 +135,14 @@ def conv2d(x: tf.Tensor,
 def keras_named_conv2d(x: tf.Tensor, filters: int, kernel_size: int,
                        strides: int, spec: LayerSpec, name: str) -> tf.Tensor:
   """As `conv2d`, but a layer without a mask names its kernel `<name>/kernel`.
+
+  Args:
+    x: [batch, height, width, channels], or as `spec` orders them.
+    filters: output channels.
+    kernel_size: height and width of the kernel.
+    strides: in both directions.
+    spec: what the layers of the network share.
+    name: scope of the layer.
   """
   if spec.is_masked:
     return conv2d(x, filters, kernel_size, strides, spec, name)
@@ -172,17 +189,40 @@ def depthwise_conv2d(x: tf.Tensor, kernel_size: int, strides: int,
 
 def batch_norm(x: tf.Tensor, is_training: bool, spec: LayerSpec,
                init_zero: bool = False) -> tf.Tensor:
-  """Batch normalization; see `sparse_layers.batch_norm`."""
+  """Batch normalization; see `sparse_layers.batch_norm`.
+
+  Args:
+    x: a batch of images.
+    is_training: whether to normalise by the batch.
+    spec: what the layers of the network share.
+    init_zero: whether the scale starts at 0 instead of 1.
+  """
   return sparse_layers.batch_norm(x, is_training, spec.data_format, init_zero)
 
 
 def batch_norm_relu(x: tf.Tensor, is_training: bool,
                     spec: LayerSpec) -> tf.Tensor:
+  """Batch normalization, then a ReLU.
+
+  Args:
+    x: a batch of images.
+    is_training: whether to normalise by the batch.
+    spec: what the layers of the network share.
+  """
   return tf.nn.relu(batch_norm(x, is_training, spec))
 
 
 def max_pool(x: tf.Tensor, pool_size: int, strides: int, padding: str,
              spec: LayerSpec) -> tf.Tensor:
+  """Maximum over windows of a batch of images.
+
+  Args:
+    x: a batch of images.
+    pool_size: height and width of a window.
+    strides: in both directions.
+    padding: SAME or VALID.
+    spec: what the layers of the network share.
+  """
   return tf.nn.max_pool2d(
       x, pool_size, strides, padding,
       data_format=sparse_layers.DATA_FORMATS[spec.data_format])
@@ -215,6 +255,13 @@ def keras_named_classifier(x: tf.Tensor, num_classes: int, spec: LayerSpec,
                            name: str = 'final_dense') -> tf.Tensor:
   """As `classifier`, but without a mask its variables are `<name>/kernel` and
   `<name>/bias`.
+
+  Args:
+    x: [batch, height, width, n_in], or channels first.
+    num_classes: number of logits.
+    spec: what the layers of the network share.
+    family: makes the initializer of a sparsity.
+    name: scope of the layer.
   """
   if spec.is_masked:
     return classifier(x, num_classes, spec, family, name)
@@ -227,13 +274,22 @@ def keras_named_classifier(x: tf.Tensor, num_classes: int, spec: LayerSpec,
 
 
 def make_divisible(channels: int, divisor: int = 8) -> int:
-  """The multiple of `divisor` nearest to `channels`, not over 10 % below it."""
+  """The multiple of `divisor` nearest to `channels`, not over 10 % below it.
+
+  Args:
+    channels: number asked for.
+    divisor: of the number returned.
+  """
   rounded = max(divisor, (channels + divisor // 2) // divisor * divisor)
   return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 def check_width(width: float) -> None:
-  """Raises a ValueError unless the width multiplier is positive."""
+  """Raises a ValueError unless the width multiplier is positive.
+
+  Args:
+    width: multiplier of the channels.
+  """
   if width <= 0.:
     raise ValueError(f'width {width!r} is not a positive multiplier of the '
                      'number of channels.')

@@ -17,7 +17,7 @@ from rigl.imagenet_resnet import (
   vgg,
 )
 from rigl.model_pruning import sparse_layers
-from rigl.training import gin_configs, lr_schedules, script
+from rigl.training import checkpoints, gin_configs, lr_schedules, script
 from rigl.training.config import SparsityConfig
 
 ModelFn = Callable[[tf.Tensor, bool], tf.Tensor]
@@ -129,6 +129,7 @@ class ImageNetConfig:
 
   @property
   def is_vgg(self) -> bool:
+    """Whether the network is a VGG."""
     return self.model_architecture in vgg.VGG_TYPES
 
   @property
@@ -152,12 +153,20 @@ class ImageNetConfig:
     return lr_schedules.stretched(schedule, self.training_steps_multiplier)
 
   def epoch_at(self, global_step: tf.Tensor) -> tf.Tensor:
-    """Passes over the training images before a step, float32 scalar."""
+    """Passes over the training images before a step, float32 scalar.
+
+    Args:
+      global_step: int64 scalar.
+    """
     return lr_schedules.epoch_of(
         global_step, self.num_train_images, self.train_batch_size)
 
   def learning_rate_at(self, global_step: tf.Tensor) -> tf.Tensor:
-    """The rate at a step, float32 scalar; restarts are not stretched."""
+    """The rate at a step, float32 scalar; restarts are not stretched.
+
+    Args:
+      global_step: int64 scalar.
+    """
     if self.use_adam:
       return tf.constant(self.peak_learning_rate, tf.float32)
     epoch = self.epoch_at(global_step)
@@ -237,9 +246,13 @@ def check_same_method(folder: str, sparsity: SparsityConfig) -> None:
   """Raises ValueError if `folder` holds a training by another method.
 
   The variables do not tell: those of SET are those of RigL.
+
+  Args:
+    folder: of a run.
+    sparsity: the hyperparameters it is to go on with.
   """
   path = os.path.join(folder, gin_configs.CONFIG_FILE)
-  if os.path.exists(path) and tf.train.latest_checkpoint(folder):
+  if os.path.exists(path) and checkpoints.latest(folder):
     former = gin_configs.read([path], (), (SparsityConfig, ImageNetConfig)).get(
         (SparsityConfig, 'training_method'), sparsity.training_method)
     if former != sparsity.training_method:
@@ -251,7 +264,13 @@ def check_same_method(folder: str, sparsity: SparsityConfig) -> None:
 
 def write(folder: str, sparsity: SparsityConfig,
           config: ImageNetConfig) -> None:
-  """Makes `folder`, which may be remote, and writes config.gin there."""
+  """Makes `folder`, which may be remote, and writes config.gin there.
+
+  Args:
+    folder: of a run.
+    sparsity: hyperparameters in effect.
+    config: hyperparameters in effect.
+  """
   tf.io.gfile.makedirs(folder)
   if '://' not in folder:
     gin_configs.write(folder, sparsity, config)

@@ -162,7 +162,12 @@ def find_data(data_directory: Optional[str], *,
 
 
 def wrong_number(part: Part, found: object) -> str:
-  """The message for a number of images that is not that of the files."""
+  """The message for a number of images that is not that of the files.
+
+  Args:
+    part: training or validation images.
+    found: what was found instead.
+  """
   flag = 'num_train_images' if part.name == 'train' else 'num_eval_images'
   return (f'{flag} is {part.num_images}, but the {part.name} files in '
           f'{os.path.dirname(part.files[0])} hold {found} images: give '
@@ -171,6 +176,9 @@ def wrong_number(part: Part, found: object) -> str:
 
 def count_records(path: str) -> int:
   """Counts the records of a local TFRecord file, by their headers alone.
+
+  Args:
+    path: of the file.
 
   Raises:
     ValueError: the file is truncated, damaged or something else.
@@ -310,7 +318,12 @@ def _check_first_record(part: Part, data: ImageNetData) -> None:
 
 
 def find_problem(record: bytes, data: ImageNetData) -> Optional[str]:
-  """What makes a record useless, as 'has no ...', or None."""
+  """What makes a record useless, as 'has no ...', or None.
+
+  Args:
+    record: a serialized tf.train.Example.
+    data: the data set it belongs to.
+  """
   layout = data.record_format
   example = tf.train.Example()
   # Each implementation of protocol buffers has its own error.

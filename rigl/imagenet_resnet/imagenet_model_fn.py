@@ -14,6 +14,7 @@ from rigl.training import (
   checkpoints,
   export,
   factory,
+  finite,
   hooks,
   mask_init,
   runner,
@@ -39,6 +40,7 @@ class Training:
     initial_value_checkpoint: checkpoint whose parameters are used, or ''.
     steps_per_summary: steps between summaries and progress reports.
     log_mask_images: whether summaries have pictures of all masks.
+    on_nan: one of finite.ON_NAN.
   """
 
   sparsity: SparsityConfig
@@ -49,6 +51,12 @@ class Training:
   initial_value_checkpoint: str = ''
   steps_per_summary: int = 100
   log_mask_images: bool = False
+  on_nan: str = 'stop'
+
+  def __post_init__(self):
+    if self.use_tpu and self.on_nan != 'stop':
+      raise ValueError(f'on_nan={self.on_nan} does not work with use_tpu, '
+                       'whose replicas would have to agree. Use stop.')
 
 
 def normalize(images: tf.Tensor,
@@ -133,6 +141,11 @@ def _is_right(labels: tf.Tensor, logits: tf.Tensor,
 def metric_fn(labels: tf.Tensor, logits: tf.Tensor,
               label_smoothing: float) -> dict[str, Any]:
   """Metrics over all evaluated images; a label of -1 marks one that is not.
+
+  Args:
+    labels: int32 [batch].
+    logits: [batch, classes].
+    label_smoothing: share of a label that is spread over all classes.
   """
   weights = tf.cast(labels >= 0, tf.float32)
   values = {
@@ -200,13 +213,14 @@ def build_train_op(
       summaries.norm_summaries(gradients),
       summaries.mask_summaries(
           pruning.get_masks(), with_img=training.log_mask_images))
-  # What is reported must be read before the step changes it. Statistics of
-  # the batch move whether it trains weights or masks.
-  with tf.control_dependencies([
-      *tf.get_collection(tf.GraphKeys.UPDATE_OPS), *reported.values()]):
+  # What is reported must be read before the step changes it.
+  with tf.control_dependencies(list(reported.values())):
+    # Statistics of the batch move whether it trains weights or masks.
     train_op = factory.make_train_op(
         training.sparsity, optimizer, loss, global_step,
-        config.custom_sparsity_map, gradients=gradients)
+        config.custom_sparsity_map, gradients=gradients,
+        on_nan=training.on_nan,
+        update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS))
   reported.update(summaries.format_tensors(
       {'drop_fraction': getattr(optimizer, 'drop_fraction', None)}))
   return train_op, reported
@@ -221,14 +235,18 @@ def _train_spec(training: Training, loss: tf.Tensor,
         training.folder, steps_per_summary=training.steps_per_summary,
         **tensors)
 
-  progress = []
+  step_hooks = []
   if not training.use_tpu:
-    progress.append(hooks.ProgressHook(
+    progress = hooks.ProgressHook(
         {'loss': loss, 'top_1': scalars['top_1_accuracy'],
          'lr': tf.squeeze(reported['learning_rate'])},
-        training.config.total_steps, training.steps_per_summary))
+        training.config.total_steps, training.steps_per_summary)
+    step_hooks = [
+        finite.NotFiniteHook(training.on_nan, training.folder), progress]
   return runner.train_spec(
-      loss, train_op, lambda: _make_scaffold(training), hooks=progress,
+      # A TPU has no such hook: there the Estimator looks at the loss.
+      loss if training.use_tpu else finite.without_nan(loss), train_op,
+      lambda: _make_scaffold(training), hooks=step_hooks,
       host_call=(host_call, reported))
 
 
@@ -269,6 +287,10 @@ def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
           labels, logits, config.label_smoothing), [labels, logits])
 
 
+def _export_folder(training: Training) -> str:
+  return os.path.join(training.folder, 'export')
+
+
 def export_checkpoint(training: Training, checkpoint: str) -> str:
   """Writes `<folder>/export/<step>`, a SavedModel for images and JPEGs.
 
@@ -281,8 +303,35 @@ def export_checkpoint(training: Training, checkpoint: str) -> str:
   """
   config = training.config
   return export.export_saved_model(
-      functools.partial(build_logits, config=config), checkpoint,
-      os.path.join(training.folder, 'export'),
+      functools.partial(
+          build_logits, config=config,
+          is_training=config.use_batch_statistics), checkpoint,
+      _export_folder(training),
       image_shape=[config.image_size, config.image_size, 3],
       decode=functools.partial(
           imagenet_input.preprocess_eval, image_size=config.image_size))
+
+
+def exporters(training: Training, every_n_steps: int) -> list[Any]:
+  """Saving listeners that export as training goes on, and its end.
+
+  Args:
+    training: whose network it is.
+    every_n_steps: steps between exports; 0 for none at all.
+  """
+  if not every_n_steps:
+    return []
+  return [export.ExportModelHook(
+      functools.partial(export_checkpoint, training), training.folder,
+      every_n_steps, last_step=training.config.total_steps)]
+
+
+def export_missing(training: Training) -> None:
+  """Exports the latest checkpoint if a training stopped before it could.
+
+  Args:
+    training: whose network it is.
+  """
+  step = checkpoints.latest_step(training.folder)
+  if not tf.io.gfile.isdir(os.path.join(_export_folder(training), str(step))):
+    export_checkpoint(training, checkpoints.resolve(training.folder))

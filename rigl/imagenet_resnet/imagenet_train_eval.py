@@ -13,7 +13,6 @@ published results.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import os
 from typing import Any, Callable, Optional
@@ -30,7 +29,6 @@ from rigl.imagenet_resnet import (
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
 from rigl.training import (
   checkpoints,
-  export,
   mask_init,
   runner,
   script,
@@ -60,8 +58,8 @@ sparse_flags.define(
     'erk_power_scale', 'gin_bindings', 'gin_config', 'grow_init',
     'initial_value_checkpoint', 'keep_checkpoint_max', 'load_mask_dir',
     'mask_init_method', 'maskupdate_begin_step', 'maskupdate_end_step',
-    'maskupdate_frequency', 'master', 'momentum', 'ps_task', 'resnet_depth',
-    'rigl_acc_scale', 's_momentum', 'seed', 'threshold_decay',
+    'maskupdate_frequency', 'master', 'momentum', 'on_nan', 'ps_task',
+    'resnet_depth', 'rigl_acc_scale', 's_momentum', 'seed', 'threshold_decay',
     'training_steps_multiplier', 'use_synthetic_data')
 sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
 
@@ -201,8 +199,7 @@ def configs_from_flags() -> tuple[SparsityConfig, ImageNetConfig]:
     raise ValueError('maskupdate_frequency must be > 0, got '
                      f'{FLAGS.maskupdate_frequency}.')
   sparsity = sparse_flags.config_from_flags(
-      mask_init_method=FLAGS.mask_init_method or 'random',
-      **{field: FLAGS[flag].value for field, flag in _RENAMED.items()})
+      _RENAMED, mask_init_method=FLAGS.mask_init_method or 'random')
   imagenet_config.check_combination(
       config, sparsity, FLAGS.num_cores if FLAGS.use_tpu else None)
   mask_init.check_load_mask_dir(sparsity, FLAGS.load_mask_dir)
@@ -235,7 +232,8 @@ def make_training(sparsity: SparsityConfig,
   return imagenet_model_fn.Training(
       stretched, config, run_folder(stretched, config), FLAGS.use_tpu,
       FLAGS.load_mask_dir, FLAGS.initial_value_checkpoint,
-      FLAGS.steps_per_summary, FLAGS.log_mask_imgs_each_iteration)
+      FLAGS.steps_per_summary, FLAGS.log_mask_imgs_each_iteration,
+      FLAGS.on_nan)
 
 
 def resnet_model_fn_w_pruning(features: tf.Tensor, labels: tf.Tensor, mode: str,
@@ -292,15 +290,6 @@ def _print_metrics(metrics: dict[str, float]) -> None:
         f'loss {metrics["cross_loss"]:.4f}', flush=True)
 
 
-def _exporters(training: imagenet_model_fn.Training) -> list[Any]:
-  if not FLAGS.export_model_freq:
-    return []
-  return [export.ExportModelHook(
-      functools.partial(imagenet_model_fn.export_checkpoint, training),
-      training.folder, FLAGS.export_model_freq,
-      last_step=training.config.total_steps)]
-
-
 def _train(mode: str, estimator: Any, training: imagenet_model_fn.Training,
            data: imagenet_data.ImageNetData,
            evaluate: Callable[[str], Any]) -> None:
@@ -310,11 +299,14 @@ def _train(mode: str, estimator: Any, training: imagenet_model_fn.Training,
   step = checkpoints.latest_step(training.folder)
   if step >= total:
     print(f'{training.folder} already holds {step} steps.')
+    if FLAGS.export_model_freq:
+      imagenet_model_fn.export_missing(training)
   while step < total:
     step = min(step - step % chunk + chunk, total)
     if not runner.train(
         estimator, _make_input_fn(training, 'train', data), max_steps=step,
-        saving_listeners=_exporters(training)):
+        saving_listeners=imagenet_model_fn.exporters(
+            training, FLAGS.export_model_freq)):
       return
     if mode == 'train_and_eval':
       evaluate(checkpoints.resolve(training.folder))
@@ -365,17 +357,19 @@ def _check_checkpoints(mode: str,
     checkpoints.resolve(
         os.path.join(training.folder, FLAGS.eval_once_ckpt_prefix))
   if mode in ('train', 'train_and_eval'):
-    for path in (training.load_mask_dir, training.initial_value_checkpoint):
-      if path:
-        checkpoints.resolve(path)
+    for flag in ('load_mask_dir', 'initial_value_checkpoint'):
+      if FLAGS[flag].value:
+        checkpoints.resolve(FLAGS[flag].value, flag)
     imagenet_config.check_same_method(training.folder, training.sparsity)
 
 
 def main(argv: list[str]) -> None:
+  """Raises ValueError for what cannot be, else trains or evaluates."""
   if argv[1:]:
     raise ValueError(f'Unexpected arguments {argv[1:]}: flags begin with --.')
   sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
   sparsity, config = configs_from_flags()
+  script.check_folder('output_dir', FLAGS.output_dir)
   training = make_training(sparsity, config)
   _check_checkpoints(FLAGS.mode, training)
   tpu = _find_tpu(config)

@@ -21,12 +21,20 @@ InitializerFamily = Callable[[float], Initializer]
 
 
 def fan_in_normal(scale: float = 1.) -> InitializerFamily:
-  """Truncated normal of variance scale / fan_in (arXiv 1502.01852: scale 2)."""
+  """Truncated normal of variance scale / fan_in (arXiv 1502.01852: scale 2).
+
+  Args:
+    scale: fan_in times the variance.
+  """
   return lambda factor: initializers.variance_scaling(scale * factor, 'fan_in')
 
 
 def normal(stddev: float) -> InitializerFamily:
-  """N(0, stddev)."""
+  """N(0, stddev).
+
+  Args:
+    stddev: standard deviation.
+  """
   return lambda factor: initializers.random_normal(stddev * math.sqrt(factor))
 
 

@@ -140,7 +140,11 @@ def decode_window(encoded: tf.Tensor, window: _Window) -> tf.Tensor:
 
 
 def decode_all(encoded: tf.Tensor) -> tf.Tensor:
-  """Decodes a whole JPEG or PNG as uint8 [height, width, 3]."""
+  """Decodes a whole JPEG or PNG as uint8 [height, width, 3].
+
+  Args:
+    encoded: string scalar, the bytes of a file.
+  """
   return decode_window(
       encoded, lambda height, width: tf.stack([0, 0, height, width]))
 
@@ -149,6 +153,9 @@ def looks_complete(encoded: tf.Tensor) -> tf.Tensor:
   """Whether bytes start and end as a JPEG does, a bool scalar.
 
   A truncated one does not.
+
+  Args:
+    encoded: string scalar, the bytes of a file.
   """
   n = tf.strings.length(encoded)
   end = tf.strings.substr(encoded, tf.maximum(n - 2, 0), 2)

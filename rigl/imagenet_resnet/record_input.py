@@ -114,7 +114,12 @@ def check(condition: tf.Tensor, message: tf.Tensor,
 
 
 def place(path: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-  """Names a record in a message."""
+  """Names a record in a message.
+
+  Args:
+    path: string scalar, of the file.
+    index: int64 scalar, of the record in it.
+  """
   return tf.strings.join(
       [path, ': record ', tf.as_string(index), ' (counted from 0)'])
 

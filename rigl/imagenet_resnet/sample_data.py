@@ -41,7 +41,12 @@ _JPEG_QUALITY = 90
 
 def draw_picture(class_number: int,
                  random_state: np.random.RandomState) -> Image.Image:
-  """A picture of a class, 48 to 96 pixels high and wide."""
+  """A picture of a class, 48 to 96 pixels high and wide.
+
+  Args:
+    class_number: 0 to 9.
+    random_state: of place, size and colours.
+  """
   colour, shape = CLASSES[class_number].split()
   width, height = random_state.randint(_SIDES[0], _SIDES[1] + 1, 2).tolist()
   hue = random_state.uniform(*_COLOURS[colour])
@@ -71,7 +76,12 @@ def draw_picture(class_number: int,
 
 
 def encode(picture: Image.Image, encoding: str = 'JPEG') -> bytes:
-  """The bytes of a picture as 'JPEG', as 'PNG' or as a 'CMYK' JPEG."""
+  """The bytes of a picture as 'JPEG', as 'PNG' or as a 'CMYK' JPEG.
+
+  Args:
+    picture: in RGB.
+    encoding: JPEG, PNG or CMYK.
+  """
   stream = io.BytesIO()
   if encoding == 'PNG':
     picture.save(stream, 'PNG')
@@ -187,6 +197,7 @@ def write(output_dir: str, num_train: int = 120, num_eval: int = 40,
 
 
 def main() -> None:
+  """Writes the data set that the command line asks for."""
   parser = argparse.ArgumentParser(
       description='Writes a small data set in the format of ImageNet.')
   parser.add_argument('--output_dir', required=True, help='folder to write to')

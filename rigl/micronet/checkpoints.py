@@ -63,7 +63,12 @@ def read_masks(path: str) -> dict[str, Mask]:
 
 
 def mismatch(network: Network, masks: Mapping[str, Mask]) -> str | None:
-  """Tells why masks do not belong to a network; None if they do."""
+  """Tells why masks do not belong to a network; None if they do.
+
+  Args:
+    network: the description.
+    masks: {layer name: mask}.
+  """
   shapes = kernel_shapes(network.layers)
   for name, mask in masks.items():
     if name not in shapes:

@@ -230,7 +230,11 @@ def _published(output_format: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command; returns its exit code."""
+  """Runs the command; returns its exit code.
+
+  Args:
+    argv: arguments of the command; None for those of the process.
+  """
   parser = _parser()
   args = parser.parse_args(argv)
   try:

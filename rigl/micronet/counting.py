@@ -85,6 +85,7 @@ class Counts(NamedTuple):
 
   @property
   def flops(self) -> float:
+    """Multiplications and additions."""
     return self.n_mults + self.n_adds
 
 
@@ -97,7 +98,11 @@ class Info(NamedTuple):
 
 
 def add_counts(counts: Iterable[Counts]) -> Counts:
-  """Returns the field-by-field sum, zero for no counts."""
+  """Returns the field-by-field sum, zero for no counts.
+
+  Args:
+    counts: of operations.
+  """
   total = Counts(0, 0, 0)
   for count in counts:
     total = Counts(*(a + b for a, b in zip(total, count)))
@@ -105,10 +110,7 @@ def add_counts(counts: Iterable[Counts]) -> Counts:
 
 
 def conv_output_size(
-    input_size: int,
-    kernel_size: int,
-    padding: str,
-    stride: int,
+    input_size: int, kernel_size: int, padding: str, stride: int,
 ) -> int:
   """Returns the number of rows of a convolution's output.
 
@@ -254,7 +256,11 @@ def _unknown(op: Any) -> ValueError:
 
 
 def has_kernel(op: Any) -> bool:
-  """Tells whether sparsity changes the counts of an operation."""
+  """Tells whether sparsity changes the counts of an operation.
+
+  Args:
+    op: one of the operations of this module.
+  """
   return type(op) in _AS_DOTS
 
 
@@ -328,28 +334,27 @@ class MicroNetCounter:
     self.mul_bits_base = mul_bits_base
 
   def process_counts(
-      self,
-      param_bits_total: float,
-      n_mults: float,
-      n_adds: float,
-      mul_bits: int,
-      add_bits: int,
+      self, param_bits_total: float, n_mults: float, n_adds: float,
+      mul_bits: int, add_bits: int,
   ) -> tuple[float, float, float]:
     """Returns (10^6 bytes, 10^6 multiplications, 10^6 additions).
 
     An operation on fewer bits than the base counts as the fraction of one.
+
+    Args:
+      param_bits_total: stored bits.
+      n_mults: multiplications.
+      n_adds: additions.
+      mul_bits: bits of an input of a multiplication.
+      add_bits: bits of an input of an addition.
     """
     return (param_bits_total / 8 / 1e6,
             n_mults * mul_bits / self.mul_bits_base / 1e6,
             n_adds * add_bits / self.add_bits_base / 1e6)
 
   def print_summary(
-      self,
-      sparsity: float | Mapping[str, float],
-      param_bits: int,
-      add_bits: int,
-      mul_bits: int,
-      summarize_blocks: bool = True,
+      self, sparsity: float | Mapping[str, float], param_bits: int,
+      add_bits: int, mul_bits: int, summarize_blocks: bool = True,
   ) -> None:
     """Prints a line for each operation and one for the total.
 

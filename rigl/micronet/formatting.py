@@ -13,7 +13,12 @@ _UNITS = ((1e18, 'E'), (1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'),
 
 
 def quantity(value: float, unit: str = '') -> str:
-  """Formats with a decimal prefix: 8202340776 is '8.202 G'."""
+  """Formats with a decimal prefix: 8202340776 is '8.202 G'.
+
+  Args:
+    value: to be formatted.
+    unit: that follows the prefix.
+  """
   for factor, prefix in _UNITS:
     # What rounds to 1000 of a unit is 1 of the next.
     if abs(value) >= 0.9995 * factor:
@@ -22,16 +27,30 @@ def quantity(value: float, unit: str = '') -> str:
 
 
 def multiple(value: float) -> str:
-  """Formats a ratio: '0.4153x'."""
+  """Formats a ratio: '0.4153x'.
+
+  Args:
+    value: the ratio.
+  """
   return f'{value:.4f}x'
 
 
 def shape_text(shape: Sequence[int]) -> str:
+  """Formats a shape: '3x3x16x64', '-' for none.
+
+  Args:
+    shape: its sizes.
+  """
   return 'x'.join(map(str, shape)) if shape else '-'
 
 
 def elide(text: str, width: int) -> str:
-  """Shortens a text in its middle to `width` characters."""
+  """Shortens a text in its middle to `width` characters.
+
+  Args:
+    text: to be shortened.
+    width: characters that are left.
+  """
   if len(text) <= width:
     return text
   head = (width - 1) // 2
@@ -80,7 +99,13 @@ def markdown_table(
     rows: Sequence[Sequence[str]],
     n_left: int = 1,
 ) -> str:
-  """Renders a table in GitHub's Markdown; arguments as in `text_table`."""
+  """Renders a table in GitHub's Markdown; arguments as in `text_table`.
+
+  Args:
+    header: names of the columns.
+    rows: of cells.
+    n_left: number of columns that are aligned to the left.
+  """
   rule = ['---' if i < n_left else '--:' for i in range(len(header))]
   lines = [header, rule, *rows]
   return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
@@ -90,7 +115,12 @@ def csv_table(
     header: Sequence[str],
     rows: Sequence[Sequence[object]],
 ) -> str:
-  """Renders comma-separated values."""
+  """Renders comma-separated values.
+
+  Args:
+    header: names of the columns.
+    rows: of cells.
+  """
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator='\n')
   writer.writerow(header)

@@ -47,6 +47,9 @@ def activation_name(layer: Any) -> str | None:
   """Returns the name of a layer's activation function, None for the identity.
 
   It may be one without a rule, see `split_activation`.
+
+  Args:
+    layer: a Keras layer.
   """
   activation = getattr(layer, 'activation', None)
   name = getattr(activation, '__name__', None)
@@ -56,7 +59,11 @@ def activation_name(layer: Any) -> str | None:
 
 
 def split_activation(layer: Any) -> tuple[str | None, str | None]:
-  """Returns (activation with a rule, reason why another is not counted)."""
+  """Returns (activation with a rule, reason why another is not counted).
+
+  Args:
+    layer: a Keras layer.
+  """
   name = activation_name(layer)
   if name in ACTIVATION_FLOPS:
     return name, None
@@ -64,7 +71,14 @@ def split_activation(layer: Any) -> tuple[str | None, str | None]:
 
 
 def kernel_of(layer: Any) -> Any:
-  """Returns the kernel variable; raises NotCounted for an unbuilt layer."""
+  """Returns the kernel variable.
+
+  Args:
+    layer: a Keras layer.
+
+  Raises:
+    NotCounted: the layer is not built.
+  """
   for attribute in ('depthwise_kernel', 'kernel', 'embeddings'):
     kernel = getattr(layer, attribute, None)
     if kernel is not None:
@@ -77,14 +91,26 @@ def _shape_of(variable: Any) -> tuple[int, ...]:
 
 
 def known_size(dimensions: Sequence[Any]) -> int:
-  """Returns the product; raises NotCounted if a dimension is not known."""
+  """Returns the product of dimensions.
+
+  Args:
+    dimensions: sizes, None where not known.
+
+  Raises:
+    NotCounted: one is not known.
+  """
   if any(dimension is None for dimension in dimensions):
     raise NotCounted('its input size is not known')
   return math.prod(int(dimension) for dimension in dimensions)
 
 
 def spatial(layer: Any, shape: Shape) -> tuple[Any, ...]:
-  """Returns the dimensions of a shape that are neither batch nor channels."""
+  """Returns the dimensions of a shape that are neither batch nor channels.
+
+  Args:
+    layer: a Keras layer, which knows where the channels are.
+    shape: with batch and channels.
+  """
   if getattr(layer, 'data_format', None) == 'channels_first':
     return tuple(shape[2:])
   return tuple(shape[1:-1])
@@ -223,7 +249,12 @@ HANDLERS: dict[str, Handler] = {
 
 
 def class_name(layer: Any, known: Any) -> str | None:
-  """Returns the most derived class of a layer that is in `known`, or None."""
+  """Returns the most derived class of a layer that is in `known`, or None.
+
+  Args:
+    layer: a Keras layer.
+    known: names of classes.
+  """
   for cls in type(layer).__mro__:
     if cls.__name__ in known:
       return cls.__name__

@@ -140,7 +140,17 @@ def resnet(
     input_size: int = 224,
     num_classes: int = 1000,
 ) -> Network:
-  """ResNet for ImageNet, with the stride in the 3x3 convolution of a block."""
+  """ResNet for ImageNet, with the stride in the 3x3 convolution of a block.
+
+  Args:
+    depth: 18, 34, 50, 101, 152 or 200.
+    width: multiplier of the channels.
+    input_size: height and width of an image.
+    num_classes: number of logits.
+
+  Raises:
+    ValueError: there is no ResNet of this depth; names those there are.
+  """
   if depth not in RESNET_BLOCKS:
     raise ValueError(f'No ResNet of depth {depth}. '
                      f'Known depths: {sorted(RESNET_BLOCKS)}.')
@@ -178,7 +188,13 @@ def mobilenet_v1(
     input_size: int = 224,
     num_classes: int = 1000,
 ) -> Network:
-  """MobileNet-v1 (https://arxiv.org/abs/1704.04861)."""
+  """MobileNet-v1 (https://arxiv.org/abs/1704.04861).
+
+  Args:
+    width: multiplier of the channels.
+    input_size: height and width of an image.
+    num_classes: number of logits.
+  """
   net = _Builder('resnet_model/', input_size)
   net.conv('initial_conv', 3, _divisible(int(width * 32)), 2)
   for i, (filters, stride) in enumerate(MOBILENET_V1_BLOCKS):
@@ -196,7 +212,14 @@ def mobilenet_v2(
     num_classes: int = 1000,
     expansion_factor: float = 6.,
 ) -> Network:
-  """MobileNet-v2 (https://arxiv.org/abs/1801.04381)."""
+  """MobileNet-v2 (https://arxiv.org/abs/1801.04381).
+
+  Args:
+    width: multiplier of the channels.
+    input_size: height and width of an image.
+    num_classes: number of logits.
+    expansion_factor: of the channels inside a block.
+  """
   net = _Builder('resnet_model/', input_size)
   net.conv('initial_conv', 3, _divisible(int(width * 32)), 2)
   i = 0
@@ -224,7 +247,17 @@ def vgg(
     input_size: int = 224,
     num_classes: int = 1000,
 ) -> Network:
-  """VGG with a global average instead of the large dense layers."""
+  """VGG with a global average instead of the large dense layers.
+
+  Args:
+    vgg_type: vgg_a, vgg_16 or vgg_19.
+    width: multiplier of the channels.
+    input_size: height and width of an image.
+    num_classes: number of logits.
+
+  Raises:
+    ValueError: another type; names those there are.
+  """
   if vgg_type not in VGG_CONVS:
     raise ValueError(f'No VGG {vgg_type!r}. Known: {list(VGG_CONVS)}.')
   net = _Builder(f'{vgg_type}/', input_size, use_bias=False)
@@ -244,7 +277,17 @@ def wide_resnet(
     input_size: int = 32,
     num_classes: int = 10,
 ) -> Network:
-  """WideResNet-depth-width for CIFAR (https://arxiv.org/abs/1605.07146)."""
+  """WideResNet-depth-width for CIFAR (https://arxiv.org/abs/1605.07146).
+
+  Args:
+    depth: number of layers, 6n + 4.
+    width: widening factor.
+    input_size: height and width of an image.
+    num_classes: number of logits.
+
+  Raises:
+    ValueError: another depth.
+  """
   if depth < 10 or (depth - 4) % 6:
     raise ValueError(f'The depth of a WideResNet is 6n + 4, got {depth}.')
   net = _Builder('resnet_model/', input_size)
@@ -270,7 +313,13 @@ def lenet_300_100(
     input_size: int = 28,
     num_classes: int = 10,
 ) -> Network:
-  """Two hidden layers on MNIST; layer2 is less sparse and layer3 is dense."""
+  """Two hidden layers on MNIST; layer2 is less sparse and layer3 is dense.
+
+  Args:
+    width: multiplier of the units.
+    input_size: height and width of an image.
+    num_classes: number of logits.
+  """
   net = _Builder('', input_size)
   net.channels = input_size**2
   net.dense('layer1', int(300 * width))

@@ -56,10 +56,12 @@ class LayerCount:
 
   @property
   def flops(self) -> float:
+    """Multiplications and additions."""
     return self.counts.flops
 
   @property
   def n_bytes(self) -> float:
+    """Bytes of what is stored."""
     return self.counts.param_bits / 8
 
 
@@ -70,10 +72,12 @@ class NetworkCount:
 
   @property
   def counts(self) -> counting.Counts:
+    """The sum over the layers."""
     return counting.add_counts(layer.counts for layer in self.layers)
 
   @property
   def flops(self) -> float:
+    """Multiplications and additions."""
     return self.counts.flops
 
   @property
@@ -83,10 +87,12 @@ class NetworkCount:
 
   @property
   def n_weights(self) -> int:
+    """Weights of all kernels, zeros included."""
     return sum(layer.n_weights for layer in self.layers)
 
   @property
   def n_kept(self) -> int:
+    """Weights that are not zero."""
     return sum(layer.n_kept for layer in self.layers)
 
   @property
@@ -99,6 +105,9 @@ class NetworkCount:
 
 def kernel_shapes(layers: Iterable[Layer]) -> dict[str, tuple[int, ...]]:
   """Returns layer name -> shape for the layers with a kernel.
+
+  Args:
+    layers: of a network.
 
   Raises:
     ValueError: if two layers share a name.

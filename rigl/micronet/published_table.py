@@ -130,6 +130,7 @@ class Row:
 
   @property
   def cells(self) -> tuple[Cell, Cell, Cell]:
+    """The three counted cells, in the order of the columns."""
     return self.training, self.inference, self.size
 
 
@@ -195,7 +196,11 @@ def _row(architecture: str, distribution: str, sparsity: str, length: str,
 
 
 def as_records(tables: dict[str, list[Row]]) -> list[dict[str, Any]]:
-  """Returns the rows as plain dictionaries, for JSON and CSV."""
+  """Returns the rows as plain dictionaries, for JSON and CSV.
+
+  Args:
+    tables: {title: rows}.
+  """
   records = []
   for title, rows in tables.items():
     for row in rows:

@@ -59,13 +59,22 @@ class PruningSchedule:
           f'{self.begin_step}, {self.end_step} and {self.n_steps}.')
 
   def sparsity(self, step: int, final_sparsity: float) -> float:
-    """Returns the sparsity of the masks that are updated at a step."""
+    """Returns the sparsity of the masks that are updated at a step.
+
+    Args:
+      step: of training.
+      final_sparsity: that the schedule ends with.
+    """
     progress = (step - self.begin_step) / (self.end_step - self.begin_step)
     remaining = (1 - min(max(progress, 0.), 1.))**3
     return final_sparsity + (self.initial_sparsity - final_sparsity) * remaining
 
   def phases(self, final_sparsity: float) -> Iterator[tuple[float, int]]:
-    """Yields (sparsity, number of steps it holds) over the training."""
+    """Yields (sparsity, number of steps it holds) over the training.
+
+    Args:
+      final_sparsity: that the schedule ends with.
+    """
     yield 0., self.begin_step
     updates = range(self.begin_step, self.end_step, self.frequency)
     for step in updates:

@@ -61,7 +61,11 @@ class Fetches:
 
 
 def compression_line(masks: Sequence[np.ndarray]) -> str:
-  """Sizes, sparsities and bytes of the network without its dead units."""
+  """Sizes, sparsities and bytes of the network without its dead units.
+
+  Args:
+    masks: 0/1 [inputs, outputs] of each layer.
+  """
   sparsities, sizes = compression.get_compressed_fc(masks)
   return (f'compressed {"-".join(map(str, sizes))}, sparsity '
           f'{" ".join(f"{s:.4f}" for s in sparsities)}, '

@@ -121,6 +121,9 @@ class MaskRecords:
 
     A run that goes on from a checkpoint repeats the iterations after it, and
     would record them a second time.
+
+    Args:
+      iteration: the last to keep.
     """
     n_kept = int(np.searchsorted(self.iterations, iteration, side="right"))
     del self._iterations[n_kept:]

@@ -27,7 +27,11 @@ def flat_pixels(images: np.ndarray,
 
 
 def scale_pixels(images: tf.Tensor) -> tf.Tensor:
-  """uint8 pixels as float32 in [0, 1]."""
+  """uint8 pixels as float32 in [0, 1].
+
+  Args:
+    images: uint8 [...].
+  """
   return tf.cast(images, tf.float32) / 255.
 
 

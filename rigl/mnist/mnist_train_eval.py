@@ -9,6 +9,7 @@ Started again with the same --save_path it goes on where it stopped.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tempfile
 from typing import Any, Optional
@@ -24,6 +25,7 @@ from rigl.model_pruning import pruning
 from rigl.training import (
   checkpoints,
   factory,
+  finite,
   gin_configs,
   lr_schedules,
   mask_init,
@@ -50,8 +52,8 @@ sparse_flags.define(
     'batch_size', 'drop_fraction', 'drop_fraction_anneal', 'end_sparsity',
     'gin_bindings', 'gin_config', 'grow_init', 'mask_init_method',
     'maskupdate_begin_step', 'maskupdate_end_step', 'maskupdate_frequency',
-    'momentum', 'pruning_frequency', 'rigl_acc_scale', 's_momentum', 'seed',
-    'threshold_decay')
+    'momentum', 'on_nan', 'pruning_frequency', 'rigl_acc_scale', 's_momentum',
+    'seed', 'threshold_decay')
 sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
 
 flags.DEFINE_string(
@@ -107,10 +109,10 @@ class MnistConfig:
 
   def __post_init__(self):
     for name in ('batch_size', 'learning_rate', 'lr_drop_epoch'):
-      if not getattr(self, name) > 0:
+      if not 0 < getattr(self, name) < math.inf:
         raise ValueError(f'{name} must be > 0, got {getattr(self, name)}.')
     for name in ('num_epochs', 'l2_scale', 'sparsity_scale'):
-      if not getattr(self, name) >= 0:
+      if not 0 <= getattr(self, name) < math.inf:
         raise ValueError(f'{name} must be >= 0, got {getattr(self, name)}.')
     if not 0. <= self.momentum < 1.:
       raise ValueError(f'momentum must be in [0, 1), got {self.momentum}.')
@@ -123,7 +125,13 @@ class MnistConfig:
 
   def learning_rate_at(self, global_step: tf.Tensor, is_dense: bool,
                        n_batches: int) -> Any:
-    """The rate at a step; the dense baseline drops it three times."""
+    """The rate at a step; the dense baseline drops it three times.
+
+    Args:
+      global_step: int64 scalar.
+      is_dense: whether the training method is the baseline.
+      n_batches: steps in an epoch.
+    """
     if self.optimizer == 'adam':
       return self.learning_rate
     epochs = ((60, 70, 80) if is_dense else
@@ -134,7 +142,15 @@ class MnistConfig:
 
 def custom_sparsity_map(sparsity: SparsityConfig,
                         config: MnistConfig) -> dict[str, float]:
-  """The layers that are not as sparse as the rest: the last one is dense."""
+  """The layers that are not as sparse as the rest: the last one is dense.
+
+  Args:
+    sparsity: hyperparameters.
+    config: hyperparameters.
+
+  Raises:
+    ValueError: sparsity_scale leaves nothing of the second layer.
+  """
   second = sparsity.end_sparsity * config.sparsity_scale
   if second >= 1.:
     raise ValueError(f'sparsity_scale={config.sparsity_scale} makes the '
@@ -143,6 +159,7 @@ def custom_sparsity_map(sparsity: SparsityConfig,
 
 
 def configs_from_flags() -> tuple[SparsityConfig, MnistConfig]:
+  """The hyperparameters that flags and gin bindings give."""
   renamed = {'pruning_begin_step': 'prune_begin_step',
              'pruning_end_step': 'prune_end_step'}
   own = [field.name for field in dataclasses.fields(MnistConfig)]
@@ -150,8 +167,7 @@ def configs_from_flags() -> tuple[SparsityConfig, MnistConfig]:
       SparsityConfig: sparse_flags.flags_of(SparsityConfig, renamed),
       MnistConfig: sparse_flags.flags_of(MnistConfig),
   })
-  sparsity = sparse_flags.config_from_flags(
-      **{field: FLAGS[flag].value for field, flag in renamed.items()})
+  sparsity = sparse_flags.config_from_flags(renamed)
   return sparsity, MnistConfig(**{name: FLAGS[name].value for name in own})
 
 
@@ -178,6 +194,7 @@ class Training:
   name: str
 
   def custom_sparsity_map(self) -> dict[str, float]:
+    """The layers that are not as sparse as the rest."""
     return custom_sparsity_map(self.sparsity, self.config)
 
 
@@ -222,11 +239,13 @@ def make_model_fn(training: Training, logs: list[epoch_log.EpochLog]):
             config.optimizer, learning_rate, config.momentum,
             config.use_nesterov), custom_sparsity_map=custom_map)
     train_op = factory.make_train_op(
-        sparsity, optimizer, loss, global_step, custom_map)
+        sparsity, optimizer, loss, global_step, custom_map,
+        on_nan=FLAGS.on_nan)
     logs.append(_make_log(training, loss, accuracy, optimizer))
     return runner.train_spec(
-        loss, train_op, lambda: mask_init.make_scaffold(sparsity, custom_map),
-        hooks=[logs[-1]])
+        finite.without_nan(loss), train_op,
+        lambda: mask_init.make_scaffold(sparsity, custom_map),
+        hooks=[finite.NotFiniteHook(FLAGS.on_nan, training.folder), logs[-1]])
 
   return model_fn
 
@@ -248,7 +267,7 @@ def _check_same_training(folder: str, sparsity: SparsityConfig,
   The variables do not tell: those of SET are those of RigL.
   """
   path = os.path.join(folder, gin_configs.CONFIG_FILE)
-  if not os.path.exists(path) or not tf.train.latest_checkpoint(folder):
+  if not os.path.exists(path) or not checkpoints.latest(folder):
     return
   former = gin_configs.read([path], (), (SparsityConfig, MnistConfig))
   for key, value in (((SparsityConfig, 'training_method'),
@@ -262,7 +281,17 @@ def _check_same_training(folder: str, sparsity: SparsityConfig,
 
 def train(sparsity: SparsityConfig, config: MnistConfig,
           data: mnist_data.MnistData, folder: str) -> None:
-  """Trains in `folder`, continuing what it finds there."""
+  """Trains in `folder`, continuing what it finds there.
+
+  Args:
+    sparsity: hyperparameters of the method.
+    config: hyperparameters of this script.
+    data: the digits.
+    folder: of the run.
+
+  Raises:
+    ValueError: a batch is more than the training images.
+  """
   if config.batch_size > len(data.train_images):
     raise ValueError(f'batch_size {config.batch_size} is more than the '
                      f'{len(data.train_images)} training digits.')
@@ -324,10 +353,18 @@ def run_name(sparsity: SparsityConfig, config: MnistConfig) -> str:
 
 
 def main(argv: list[str]) -> None:
+  """Checks what the flags say, then trains.
+
+  Raises:
+    ValueError: the command line holds more than flags, or one cannot be.
+  """
   if argv[1:]:
     raise ValueError(f'Unexpected arguments {argv[1:]}: flags begin with --.')
   sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
   sparsity, config = configs_from_flags()
+  script.check_folder('save_path', FLAGS.save_path)
+  if FLAGS.input_mask_path:
+    checkpoints.resolve(FLAGS.input_mask_path, 'input_mask_path')
   data = mnist_data.load_mnist(
       FLAGS.mnist, explicit=sparse_flags.user_gave('mnist'))
   if FLAGS.save_path:

@@ -250,7 +250,14 @@ def _add_colour_bar(figure: Figure, image, axes, film: Film) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-  """Reads the records and writes the picture that the flags ask for."""
+  """Reads the records and writes the picture that the flags ask for.
+
+  Args:
+    argv: name of the program, and nothing else.
+
+  Raises:
+    UsageError: the command line holds more than flags, or a wrong one.
+  """
   if len(argv) > 1:
     raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
   try:

@@ -39,11 +39,21 @@ def glorot_uniform() -> Initializer:
 def variance_scaling(scale: float = 1.,
                      mode: str = 'fan_in',
                      distribution: str = 'truncated_normal') -> Initializer:
-  """As tf.keras.initializers.VarianceScaling, of variance scale / fan."""
+  """As tf.keras.initializers.VarianceScaling, of variance scale / fan.
+
+  Args:
+    scale: fan times the variance.
+    mode: fan_in, fan_out or fan_avg.
+    distribution: truncated_normal, untruncated_normal or uniform.
+  """
   return _seeded(tf2.keras.initializers.VarianceScaling, scale=scale,
                  mode=mode, distribution=distribution)
 
 
 def random_normal(stddev: float) -> Initializer:
-  """N(0, stddev)."""
+  """N(0, stddev).
+
+  Args:
+    stddev: standard deviation.
+  """
   return _seeded(tf2.keras.initializers.RandomNormal, stddev=stddev)

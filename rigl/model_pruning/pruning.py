@@ -70,6 +70,9 @@ class PruningHParams:
   def parse(self, text: str) -> PruningHParams:
     """Returns a copy with the values of 'name=value,name=[a,b],...'.
 
+    Args:
+      text: of comma-separated assignments.
+
     Raises:
       ValueError: an unknown name, or a value of the wrong type; names it and
         the known names.
@@ -97,7 +100,12 @@ class PruningHParams:
     return dataclasses.replace(self, **changes)
 
   def sparsity_by_pattern(self) -> dict[str, float]:
-    """The entries of weight_sparsity_map as {regex: target sparsity}."""
+    """The entries of weight_sparsity_map as {regex: target sparsity}.
+
+    Raises:
+      ValueError: an entry is not of the form regex:value, or names a regex or a
+        value that cannot be; names it.
+    """
     targets = {}
     for entry in self.weight_sparsity_map:
       if not entry:

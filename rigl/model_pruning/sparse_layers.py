@@ -30,29 +30,49 @@ BATCH_NORM_EPSILON = 1e-5
 
 
 def check_option(what: str, value: object, options: Sequence[object]) -> None:
-  """Raises a ValueError that names the options unless `value` is one."""
+  """Raises a ValueError that names the options unless `value` is one.
+
+  Args:
+    what: name of the argument.
+    value: given for it.
+    options: allowed for it.
+  """
   if value not in options:
     raise ValueError(f'{what} {value!r} is not one of '
                      f'{", ".join(map(repr, options))}.')
 
 
 def channel_axis(data_format: str) -> int:
-  """The axis of the channels of a batch of images."""
+  """The axis of the channels of a batch of images.
+
+  Args:
+    data_format: channels_last or channels_first.
+  """
   check_option('data_format', data_format, tuple(DATA_FORMATS))
   return 1 if data_format == 'channels_first' else 3
 
 
 def storage_dtype(dtype: tf.DType) -> tf.DType:
-  """The type of variables that are used in computations of `dtype`."""
+  """The type of variables that are used in computations of `dtype`.
+
+  Args:
+    dtype: of the computation.
+  """
   return tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
 
 
-def get_parameter(name: str,
-                  shape: Sequence[int],
-                  dtype: tf.DType,
+def get_parameter(name: str, shape: Sequence[int], dtype: tf.DType,
                   initializer: Initializer,
                   regularizer: Optional[TensorFn] = None) -> tf.Tensor:
-  """A trainable variable as a tensor of `dtype`, stored in at least float32."""
+  """A trainable variable as a tensor of `dtype`, stored in at least float32.
+
+  Args:
+    name: in the current variable scope.
+    shape: of the variable.
+    dtype: of the tensor.
+    initializer: of the variable.
+    regularizer: of the tensor, or None.
+  """
   variable = tf.get_variable(
       name, shape, storage_dtype(dtype), initializer, regularizer)
   return tf.cast(variable, dtype)
@@ -68,10 +88,7 @@ def _add_biases(x: tf.Tensor, name: str, units: int,
 
 
 def dense_conv2d(
-    x: tf.Tensor,
-    units: int,
-    kernel_size: Size,
-    strides: Size = 1,
+    x: tf.Tensor, units: int, kernel_size: Size, strides: Size = 1,
     padding: str = 'SAME',
     data_format: str = 'channels_last',
     kernel_initializer: Optional[Initializer] = None,
@@ -373,6 +390,10 @@ def batch_norm(x: tf.Tensor, is_training: bool, data_format: str,
 
 def global_average_pool(x: tf.Tensor, data_format: str) -> tf.Tensor:
   """[batch, height, width, channels], or channels first -> [batch, channels].
+
+  Args:
+    x: a batch of images.
+    data_format: channels_last or channels_first.
   """
   axes = [1, 2] if channel_axis(data_format) == 3 else [2, 3]
   return tf.reduce_mean(x, axes)

@@ -2,16 +2,106 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Mapping, Sequence
+import os
+import re
+from typing import Iterable, Mapping, Optional, Sequence
 
 import numpy as np
+from absl import logging
 
 from rigl.compat import tf
 from rigl.training.config import SparsityConfig
 
+_STATE_FILE = 'checkpoint'
+_INDEX = re.compile(r'model\.ckpt-(\d+)\.index')
 
-def resolve(path: str) -> str:
+
+def _all_complete(model_dir: str) -> list[str]:
+  """The prefixes of all checkpoints in a folder, by their steps."""
+  if not tf.io.gfile.isdir(model_dir):
+    return []
+  # The index of a checkpoint is written last.
+  matches = filter(None, map(_INDEX.fullmatch, tf.io.gfile.listdir(model_dir)))
+  steps = sorted(int(match[1]) for match in matches)
+  return [os.path.join(model_dir, f'model.ckpt-{step}') for step in steps]
+
+
+def reason(error: Exception) -> str:
+  """The message of an error in one line, without TensorFlow's traceback.
+
+  Args:
+    error: of TensorFlow or of Python.
+  """
+  text = getattr(error, 'message', None) or str(error)
+  match = re.search(r"Node: '[^']*'\n(.*?)\n\s*\[\[", text, re.DOTALL)
+  return ' '.join((match[1] if match else text).split())
+
+
+def latest(model_dir: str) -> Optional[str]:
+  """The prefix of the checkpoint that training goes on from, or None.
+
+  tf.train.latest_checkpoint takes a damaged folder for an empty one, and a
+  training would begin anew there.
+
+  Args:
+    model_dir: folder of a training.
+
+  Raises:
+    ValueError: the folder has checkpoints, but the file that says which is the
+      latest is damaged, or that one is gone; names the file.
+  """
+  state_file = os.path.join(model_dir, _STATE_FILE)
+  if not tf.io.gfile.exists(state_file):
+    # As a kill at the first checkpoint leaves it.
+    return next(reversed(_all_complete(model_dir)), None)
+  problem = None
+  try:
+    # TensorFlow logs what is wrong and returns None.
+    state = tf.train.get_checkpoint_state(model_dir)
+  except (tf.errors.OpError, ValueError):
+    state = None
+  prefix = state.model_checkpoint_path if state else ''
+  if not prefix:
+    problem = f'{state_file} is damaged and names no checkpoint.'
+  elif not tf.io.gfile.exists(f'{prefix}.index'):
+    problem = f'{state_file} names {prefix}, but {prefix}.index is missing.'
+  if problem:
+    newest = next(reversed(_all_complete(model_dir)), None)
+    raise ValueError(f'{problem} ' + (
+        f'Delete {state_file} to go on from {newest}.' if newest else
+        f'No checkpoint besides it is in {model_dir}.'))
+  return prefix
+
+
+def describe_latest(model_dir: str) -> str:
+  """A sentence about the checkpoint that training would go on from.
+
+  Args:
+    model_dir: folder of a training.
+  """
+  try:
+    prefix = latest(model_dir)
+  except ValueError as error:
+    return str(error)
+  return f'The last good checkpoint is {prefix}.' if prefix else (
+      f'There is no checkpoint in {model_dir} yet.')
+
+
+def _restore_state_file(model_dir: str, prefix: str) -> None:
+  """Makes TensorFlow find `prefix` too, if the state file is gone."""
+  state_file = os.path.join(model_dir, _STATE_FILE)
+  if not tf.io.gfile.exists(state_file):
+    logging.warning('%s is missing: going on from %s.', state_file, prefix)
+    tf.train.update_checkpoint_state(
+        model_dir, prefix, _all_complete(model_dir))
+
+
+def resolve(path: str, flag: str = '') -> str:
   """The prefix of a checkpoint given by its prefix or its folder.
+
+  Args:
+    path: prefix or folder.
+    flag: that gave the path, for the error.
 
   Raises:
     ValueError: there is none; names the path.
@@ -20,15 +110,20 @@ def resolve(path: str) -> str:
   is_folder = tf.io.gfile.isdir(path)
   if tf.train.checkpoint_exists(path) and not is_folder:
     return path
-  prefix = tf.train.latest_checkpoint(path) if is_folder else None
-  if prefix is None or not tf.train.checkpoint_exists(prefix):
-    raise ValueError(f'No checkpoint at {path!r}: neither the prefix of one '
-                     '(such as .../model.ckpt-1000) nor a folder with one.')
+  prefix = latest(path) if is_folder else None
+  if prefix is None:
+    named = f'--{flag}: ' if flag else ''
+    raise ValueError(
+        f'{named}No checkpoint at {path!r}: neither the prefix of one (such as '
+        '.../model.ckpt-1000) nor a folder with one.')
   return prefix
 
 
 def open_checkpoint(prefix: str):
   """A tf.train.CheckpointReader.
+
+  Args:
+    prefix: of the checkpoint.
 
   Raises:
     ValueError: the checkpoint cannot be read; names it.
@@ -42,6 +137,10 @@ def open_checkpoint(prefix: str):
 def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
   """{name: value} from a checkpoint.
 
+  Args:
+    prefix: of the checkpoint.
+    names: of variables in it.
+
   Raises:
     ValueError: a name is not there, or the data cannot be read; names it.
   """
@@ -50,9 +149,8 @@ def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
     return {name: reader.get_tensor(name) for name in names}
   # TensorFlow reports a file that is too short as an IndexError.
   except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
-    message = ' '.join(str(error).split())
     raise ValueError(
-        f'Cannot read the checkpoint {prefix}: {message}') from error
+        f'Cannot read the checkpoint {prefix}: {reason(error)}') from error
 
 
 def _names_and_shapes(variables: Iterable[tf.Variable]
@@ -89,6 +187,10 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]
                ) -> dict[str, np.ndarray]:
   """{variable name: value} of the variables, from a checkpoint that fits.
 
+  Args:
+    prefix: of the checkpoint.
+    variables: of a graph.
+
   Raises:
     ValueError: see check_fits; or the data cannot be read.
   """
@@ -99,17 +201,26 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]
 def check_resumable(model_dir: str, variables: Iterable[tf.Variable]) -> None:
   """Checks the checkpoint that training in `model_dir` would go on from.
 
+  Args:
+    model_dir: folder of a training.
+    variables: of its graph.
+
   Raises:
     ValueError: there is one and it does not fit; names what differs.
   """
-  prefix = tf.train.latest_checkpoint(model_dir)
+  prefix = latest(model_dir)
   if prefix:
     read_values(prefix, list(variables))
+    _restore_state_file(model_dir, prefix)
 
 
 def latest_step(model_dir: str) -> int:
-  """The global step of the latest checkpoint; 0 without one."""
-  prefix = tf.train.latest_checkpoint(model_dir)
+  """The global step of the latest checkpoint; 0 without one.
+
+  Args:
+    model_dir: folder of a training.
+  """
+  prefix = latest(model_dir)
   if not prefix:
     return 0
   return int(read_tensors(prefix, ['global_step'])['global_step'])
@@ -125,7 +236,7 @@ def iterations_done(model_dir: str, config: SparsityConfig) -> int:
     model_dir: folder of the checkpoints; 0 when it has none.
     config: of that training.
   """
-  prefix = tf.train.latest_checkpoint(model_dir)
+  prefix = latest(model_dir)
   if not prefix:
     return 0
   shapes = open_checkpoint(prefix).get_variable_to_shape_map()
@@ -141,7 +252,11 @@ def iterations_done(model_dir: str, config: SparsityConfig) -> int:
 
 
 def mask_sparsities(prefix: str) -> dict[str, float]:
-  """{layer: share of zeros} of all masks in a checkpoint."""
+  """{layer: share of zeros} of all masks in a checkpoint.
+
+  Args:
+    prefix: of the checkpoint.
+  """
   names = [name for name in sorted(
       open_checkpoint(prefix).get_variable_to_shape_map())
            if name.rsplit('/', 1)[-1] == 'mask']
@@ -172,7 +287,7 @@ def initialize_parameters_from_ckpt(
     ValueError: no checkpoint, or one that lacks a parameter or has it in
       another shape; names it.
   """
-  if tf.train.latest_checkpoint(model_dir):
+  if latest(model_dir):
     return
   prefix = resolve(ckpt_path)
   parameters = {

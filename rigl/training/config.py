@@ -63,7 +63,7 @@ class SparsityConfig:
     for name in ('maskupdate_begin_step', 'pruning_begin_step', 'seed'):
       if getattr(self, name) < 0:
         raise ValueError(f'{name} must be >= 0, got {getattr(self, name)}.')
-    if not self.erk_power_scale >= 0.:
+    if not 0. <= self.erk_power_scale < math.inf:
       raise ValueError(
           f'erk_power_scale must be >= 0, got {self.erk_power_scale}.')
     if not math.isfinite(self.rigl_acc_scale):
@@ -78,8 +78,9 @@ class SparsityConfig:
     if self.method.prunes_gradually and (
         self.pruning_end_step <= self.pruning_begin_step):
       raise ValueError(
-          'Pruning must end after it begins, got begin '
-          f'{self.pruning_begin_step} and end {self.pruning_end_step}.')
+          'Pruning must end after it begins, got '
+          f'pruning_begin_step={self.pruning_begin_step} and '
+          f'pruning_end_step={self.pruning_end_step}.')
     self._check_mask_updates()
 
   def _check_member(self, name: str, options: Any) -> None:
@@ -126,6 +127,9 @@ class SparsityConfig:
 
     Begin and end steps are scaled and truncated; frequencies stay, so a longer
     training moves its masks more often.
+
+    Args:
+      multiplier: of the length.
 
     Raises:
       ValueError: multiplier <= 0.

@@ -113,7 +113,7 @@ def _build_masked(
     # One network for both signatures: who feeds images decodes nothing.
     images = tf.placeholder_with_default(
         tf.ensure_shape(decoded, shape), shape, 'images')
-  # Only resource variables can be loaded by TensorFlow 2.
+  # TensorFlow 2 does not list other variables among those of a loaded model.
   with tf.variable_scope(tf.get_variable_scope(), use_resource=True):
     logits = build_logits(images)
   outputs = _outputs(logits, class_names)
@@ -321,9 +321,6 @@ class ExportModelHook(tf.train.CheckpointSaverListener):
     self._last_step = last_step
     self._n_periods: Optional[int] = None
     self._is_exported = False
-
-  def begin(self) -> None:
-    self._n_periods = None
 
   def after_save(self, session: Any, global_step_value: int) -> None:
     del session

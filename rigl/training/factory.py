@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Mapping, Optional, Sequence
+from typing import Callable, Mapping, Optional, Sequence
 
 from rigl.compat import tf
 from rigl.model_pruning import pruning
+from rigl.training import finite
 from rigl.training.config import SparsityConfig
 
 SparsityMap = Optional[Mapping[str, float]]
@@ -91,7 +92,12 @@ def make_optimizer(config: SparsityConfig,
 def pruning_hparams_of(config: SparsityConfig,
                        custom_sparsity_map: SparsityMap = None
                       ) -> pruning.PruningHParams:
-  """The gradual pruning schedule of `config`."""
+  """The gradual pruning schedule of `config`.
+
+  Args:
+    config: the hyperparameters.
+    custom_sparsity_map: {layer name: sparsity} of exceptions.
+  """
   return pruning.PruningHParams(
       begin_pruning_step=config.pruning_begin_step,
       end_pruning_step=config.pruning_end_step,
@@ -105,13 +111,68 @@ def pruning_hparams_of(config: SparsityConfig,
           for layer, sparsity in (custom_sparsity_map or {}).items()))
 
 
+def _find_variable(name: str) -> Optional[tf.Variable]:
+  """The variable of that name in the graph, or None."""
+  found = [v for v in tf.global_variables() if v.op.name == name]
+  return found[0] if found else None
+
+
+def _count_step(config: SparsityConfig, optimizer: tf.train.Optimizer,
+                global_step: tf.Variable) -> tf.Operation:
+  """Counts a step that is skipped as what it would have been.
+
+  So a mask update that is skipped is not made up for, the schedule keeps its
+  rhythm, and `checkpoints.iterations_done` stays right.
+  """
+  step = global_step.read_value()
+  last_update_step = _find_variable('last_mask_update_step')
+  if not config.method.is_dynamic or last_update_step is None:
+    return global_step.assign_add(tf.ones_like(step)).op
+  skips = config.method.skips_gradient_on_update
+  # What the schedule would have looked at.
+  seen = tf.cast(step if skips else step + 1, tf.int64)
+  last = last_update_step.read_value()
+  is_update = optimizer.is_mask_update_iter(seen, last)
+  with tf.control_dependencies([is_update]):
+    return tf.group(
+        last_update_step.assign(tf.where_v2(is_update, seen, last)),
+        global_step.assign_add(tf.cast(
+            tf.logical_not(tf.logical_and(is_update, skips)), step.dtype)))
+
+
+def _train_if(is_finite: tf.Tensor, train: Callable[[], tf.Operation],
+              config: SparsityConfig, optimizer: tf.train.Optimizer,
+              global_step: tf.Variable) -> tf.Operation:
+  """Runs what `train` builds if `is_finite`, else counts the step."""
+  has_drop_fraction = config.method.is_dynamic
+
+  def train_branch():
+    with tf.control_dependencies([train()]):
+      return tf.identity(tf.convert_to_tensor(
+          optimizer.drop_fraction if has_drop_fraction else 0., tf.float32))
+
+  def skip_branch():
+    with tf.control_dependencies(
+        [_count_step(config, optimizer, global_step)]):
+      return tf.constant(0.)
+
+  # The branch that trains is traced first: it creates what the other counts.
+  drop_fraction = tf.cond(is_finite, train_branch, skip_branch)
+  if has_drop_fraction:
+    # A tensor inside of a branch cannot be fetched.
+    optimizer.drop_fraction = drop_fraction
+  return drop_fraction.op
+
+
 def make_train_op(config: SparsityConfig,
                   optimizer: tf.train.Optimizer,
                   loss: tf.Tensor,
                   global_step: tf.Variable,
                   custom_sparsity_map: SparsityMap = None,
                   pruning_hparams: str = '',
-                  gradients: Optional[GradsAndVars] = None) -> tf.Operation:
+                  gradients: Optional[GradsAndVars] = None,
+                  on_nan: str = 'stop',
+                  update_ops: Sequence[tf.Operation] = ()) -> tf.Operation:
   """One training step, with gradual pruning after it if that is the method.
 
   Args:
@@ -123,13 +184,39 @@ def make_train_op(config: SparsityConfig,
     pruning_hparams: 'name=value,...' that override those of `config`.
     gradients: `optimizer.compute_gradients(loss)`, from a caller that looks at
       them too.
+    on_nan: one of finite.ON_NAN. With `skip`, a step whose loss or gradients
+      are not finite leaves weights, masks, slots and what `update_ops` move as
+      they are, and only the counters of steps go on. With `stop`, that is left
+      to finite.NotFiniteHook.
+    update_ops: run before the step; updates of moving averages.
+
+  Raises:
+    ValueError: `skip` for replicas, which would have to agree to skip.
   """
   if gradients is None:
     gradients = optimizer.compute_gradients(loss)
-  train_op = optimizer.apply_gradients(gradients, global_step)
-  if not config.method.prunes_gradually:
-    return train_op
-  hparams = pruning_hparams_of(config, custom_sparsity_map)
-  pruner = pruning.Pruning(hparams.parse(pruning_hparams), global_step)
-  with tf.control_dependencies([train_op]):
-    return pruner.conditional_mask_update_op()
+  is_snipped = getattr(optimizer, 'is_snipped', None)
+  is_finite = finite.watch(
+      loss, gradients,
+      None if is_snipped is None else is_snipped.read_value())
+  pruner = None
+  if config.method.prunes_gradually:
+    hparams = pruning_hparams_of(config, custom_sparsity_map)
+    pruner = pruning.Pruning(hparams.parse(pruning_hparams), global_step)
+
+  def train():
+    train_op = optimizer.apply_gradients(gradients, global_step)
+    if pruner is None:
+      return train_op
+    with tf.control_dependencies([train_op]):
+      return pruner.conditional_mask_update_op()
+
+  if on_nan == 'stop':
+    with tf.control_dependencies(update_ops):
+      return train()
+  if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+    raise ValueError('on_nan=skip does not work with several replicas. Use '
+                     'on_nan=stop.')
+  with tf.control_dependencies(
+      [finite.only_if(is_finite, update) for update in update_ops]):
+    return _train_if(is_finite, train, config, optimizer, global_step)

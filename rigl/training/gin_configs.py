@@ -5,33 +5,55 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import re
+import tokenize
 from typing import Any, Iterable
 
 import gin
+from gin import config_parser
 
 CONFIG_FILE = 'config.gin'
+_FORM = 'bindings are of the form <class>.<parameter> = <value>'
 
-_IMPORT = re.compile(r'^\s*(import|from)\s', re.MULTILINE)
-_SCOPED = re.compile(r'^\s*([\w./]*/[\w.]+)\s*=', re.MULTILINE)
-_INCLUDE = re.compile(r'^\s*include\s+[\'"](.+?)[\'"]', re.MULTILINE)
+
+class _Literals(config_parser.ParserDelegate):
+  """Refuses values that are more than literals."""
+
+  def configurable_reference(self, scoped_configurable_name: str,
+                             evaluate: bool) -> Any:
+    # Gin would call what is named.
+    raise ValueError(f'The reference @{scoped_configurable_name}'
+                     f'{"()" * evaluate} is not allowed: give a value.')
+
+  def macro(self, macro_name: str) -> Any:
+    raise ValueError(f'The macro %{macro_name} is not allowed: give a value.')
 
 
 def _check(text: str, source: str, above: tuple[str, ...] = ()) -> None:
   """Refuses what gin would run or lose, here and in included files.
 
   Gin would run the code of a module that is imported; none needs it. It would
-  keep a binding in a scope for a call in that scope, and there is none.
+  keep a binding in a scope for a call in that scope, and there is none. Read
+  by gin's own parser, so that nothing is overlooked that gin then finds.
   """
-  if _IMPORT.search(text):
-    raise ValueError(f'{source} imports a module. Only bindings of '
-                     'hyperparameters and includes are allowed.')
-  scoped = _SCOPED.search(text)
-  if scoped:
-    raise ValueError(f'{source} binds {scoped.group(1)} in a scope. Only '
-                     '<class>.<parameter> = <value> has an effect.')
-  for path in _INCLUDE.findall(text):
-    _check_file(path, above)
+  try:
+    statements = list(config_parser.ConfigParser(text, _Literals()))
+  except (ValueError, SyntaxError, tokenize.TokenError) as error:
+    message = ' '.join(str(error).split())
+    number = getattr(error, 'lineno', None)
+    line = f' {text.splitlines()[number - 1]!r}' if number else ''
+    raise ValueError(f'{source}: {message}{line} ({_FORM})') from error
+  for statement in statements:
+    if isinstance(statement, config_parser.ImportStatement):
+      raise ValueError(f'{source} imports a module. Only bindings of '
+                       'hyperparameters and includes are allowed.')
+    if isinstance(statement, config_parser.IncludeStatement):
+      _check_file(statement.filename, above)
+    elif statement.scope:
+      name = f'{statement.scope}/{statement.selector}'
+      if isinstance(statement, config_parser.BindingStatement):
+        name += f'.{statement.arg_name}'
+      raise ValueError(f'{source} binds {name} in a scope. Only '
+                       '<class>.<parameter> = <value> has an effect.')
 
 
 def _check_file(path: str, above: tuple[str, ...] = ()) -> None:
@@ -73,8 +95,7 @@ def read(paths: Iterable[str], bindings: Iterable[str],
   except (ValueError, SyntaxError) as error:
     message = ' '.join(str(error).split())
     raise ValueError(
-        f'{message} (bindings are of the form <class>.<parameter> = <value> '
-        f'with a class of {sorted(known)})') from error
+        f'{message} ({_FORM} with a class of {sorted(known)})') from error
   bound = {}
   for config_class in config_classes:
     for field in dataclasses.fields(config_class):

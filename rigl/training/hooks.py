@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from typing import Any, Mapping, Optional
@@ -69,11 +70,38 @@ class StopOnSignalHook(tf.train.SessionRunHook):
 
 
 class SaverHook(tf.train.CheckpointSaverHook):
-  """Also saves in the end when the global step stands still.
+  """Saves what is worth it, and also in the end if the step stands still.
 
   RigL and SNIP set masks instead of making a step, so the checkpoint of the
   last step may be older than the masks.
   """
+
+  def begin(self) -> None:
+    super().begin()
+    self._is_finite = {
+        v.op.name: tf.reduce_all(tf.math.is_finite(v))
+        for v in tf.global_variables() if v.dtype.is_floating}
+
+  def _save(self, session: Any, step: int) -> Any:
+    folder = os.path.dirname(self._save_path)
+    spoilt = [name for name, is_finite in session.run(self._is_finite).items()
+              if not is_finite]
+    if spoilt:
+      raise FloatingPointError(
+          f'Training stops at step {step}: NaN or infinity in '
+          f'{", ".join(spoilt[:3])}{" and others" if spoilt[3:] else ""}. '
+          f'{checkpoints.describe_latest(folder)}')
+    try:
+      return super()._save(session, step)
+    except (tf.errors.OpError, OSError) as error:
+      # Half a checkpoint, which takes the space of another attempt.
+      temporary = f'{self._save_path}-{step}_temp'
+      if tf.io.gfile.isdir(temporary):
+        tf.io.gfile.rmtree(temporary)
+      raise OSError(
+          f'Cannot write the checkpoint {self._save_path}-{step}: '
+          f'{checkpoints.reason(error)}. '
+          f'{checkpoints.describe_latest(folder)}') from error
 
   def end(self, session: Any) -> None:
     step = session.run(self._global_step_tensor)
@@ -83,7 +111,11 @@ class SaverHook(tf.train.CheckpointSaverHook):
 
 
 def format_seconds(seconds: float) -> str:
-  """'45s', '3m20s' or '2h05m'."""
+  """'45s', '3m20s' or '2h05m'.
+
+  Args:
+    seconds: a duration.
+  """
   minutes, seconds = divmod(int(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   if hours:

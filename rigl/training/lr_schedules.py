@@ -33,13 +33,23 @@ EpochSchedule = Sequence[tuple[float, float]]
 def epoch_of(global_step: tf.Tensor, n_examples: int,
              batch_size: int) -> tf.Tensor:
   """Passes over the data before `global_step`, with fractions, float32 scalar.
+
+  Args:
+    global_step: int64 scalar.
+    n_examples: in the data set.
+    batch_size: examples a step.
   """
   return tf.cast(global_step, tf.float32) / (n_examples / batch_size)
 
 
 def stretched(schedule: EpochSchedule,
               multiplier: float) -> list[tuple[float, float]]:
-  """The schedule of a training that is `multiplier` times as long."""
+  """The schedule of a training that is `multiplier` times as long.
+
+  Args:
+    schedule: of a training of the usual length.
+    multiplier: of the length.
+  """
   return [(value, epoch * multiplier) for value, epoch in schedule]
 
 

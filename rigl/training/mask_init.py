@@ -41,7 +41,12 @@ def random_masks(config: SparsityConfig,
 
 
 def check_load_mask_dir(config: SparsityConfig, load_mask_dir: str) -> None:
-  """Raises ValueError if masks are given to a method that takes none."""
+  """Raises ValueError if masks are given to a method that takes none.
+
+  Args:
+    config: says which method.
+    load_mask_dir: checkpoint prefix or folder, or ''.
+  """
   if load_mask_dir and not config.method.inits_masks:
     raise ValueError(f'load_mask_dir={load_mask_dir!r} has no meaning for '
                      f'training_method {config.training_method!r}, which does '
@@ -55,6 +60,11 @@ def initial_sparsities(
   """{layer: sparsity} of the masks that `make_scaffold` sets.
 
   For a method that chooses its masks later they are what it aims for.
+
+  Args:
+    config: method, sparsity and distribution.
+    custom_sparsity_map: {layer name: sparsity} of exceptions.
+    load_mask_dir: checkpoint prefix or folder, or ''.
   """
   masks = pruning.get_masks()
   if load_mask_dir:

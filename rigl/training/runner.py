@@ -126,6 +126,13 @@ def train(estimator: Any,
 
   A checkpoint in the estimator's folder is continued from.
 
+  Args:
+    estimator: from `make_estimator`.
+    input_fn: gives the training batches, from the next one on.
+    max_steps: the global step to stop at; None for the end of the data.
+    hooks: further ones of the session.
+    saving_listeners: called around each checkpoint.
+
   Returns:
     Whether training ran to its end, as opposed to a signal that stopped it.
 
@@ -190,6 +197,13 @@ def evaluate_until(estimator: Any,
   """Evaluates checkpoints as a running training writes them.
 
   Ends after the checkpoint of `max_steps`, or when none came for so long.
+
+  Args:
+    estimator: from `make_estimator`.
+    input_fn: gives every example once.
+    max_steps: the global step of the last checkpoint.
+    timeout_seconds: to wait for the next checkpoint.
+    steps: batches to evaluate, which a TPU must know; None for all.
 
   Yields:
     The metrics of each checkpoint, as `evaluate`.

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any, Callable, Sequence
 
 from absl import app, logging
 
 from rigl.compat import tf
+from rigl.training import checkpoints
+
+_OF_THE_SYSTEM = re.compile(
+    'No space left|Read-only file system|Permission denied|Not a directory|'
+    'is not a directory|Input/output error|File name too long|quota')
 
 
 def check_option(name: str, value: str, options: Sequence[str]) -> None:
-  """Raises ValueError unless `value` is one of the options."""
+  """Raises ValueError unless `value` is one of the options.
+
+  Args:
+    name: of the flag.
+    value: given for it.
+    options: allowed for it.
+  """
   if value not in options:
     raise ValueError(f'{name} {value!r} is not one of {", ".join(options)}.')
+
+
+def check_folder(flag: str, path: str) -> None:
+  """Raises ValueError if TensorFlow would not find checkpoints there again.
+
+  Args:
+    flag: its name.
+    path: its value.
+  """
+  wildcards = sorted(set('*?[\\') & set(path))
+  if wildcards:
+    raise ValueError(f'{flag}={path!r} has {" ".join(wildcards)} in it, which '
+                     'TensorFlow takes for wildcards. Choose another folder.')
 
 
 def run(main: Callable[[list[str]], Any]) -> None:
@@ -21,6 +46,9 @@ def run(main: Callable[[list[str]], Any]) -> None:
 
   TensorFlow's own messages are hidden, and a user's mistake ends in one line
   instead of a traceback. `--verbosity=1` shows both.
+
+  Args:
+    main: called with the name of the program and what is no flag.
   """
 
   def run_main(argv: list[str]) -> None:
@@ -28,9 +56,15 @@ def run(main: Callable[[list[str]], Any]) -> None:
       tf.get_logger().setLevel('ERROR')
     try:
       main(argv)
-    except (ValueError, OSError,
+    except (ValueError, OSError, FloatingPointError,
             tf.train.NanLossDuringTrainingError) as error:
       logging.debug('The error came from here:', exc_info=True)
       sys.exit(f'Error: {error}')
+    except tf.errors.OpError as error:
+      # Of files that TensorFlow writes itself, such as summaries.
+      if not _OF_THE_SYSTEM.search(str(error)):
+        raise
+      logging.debug('The error came from here:', exc_info=True)
+      sys.exit(f'Error: {checkpoints.reason(error)}')
 
   app.run(run_main)

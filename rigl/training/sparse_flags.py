@@ -10,13 +10,15 @@ on the command line wins, and so do gin bindings over defaults:
 from __future__ import annotations
 
 import dataclasses
+import functools
+import re
 import types
 from typing import Any, Callable, Mapping
 
 from absl import flags
 
 from rigl.core import distributions, growth, schedules
-from rigl.training import gin_configs, methods
+from rigl.training import finite, gin_configs, methods
 from rigl.training.config import SparsityConfig
 
 # Flags belong to the script that asks for them, in --help and elsewhere.
@@ -33,6 +35,10 @@ _Definition = tuple[Callable[..., Any], Any, str]
 # All modes of all scripts: an enum can be defined only once in a process. Each
 # script checks that it has the mode.
 _MODES = ('train', 'eval', 'eval_once', 'train_and_eval')
+
+def _define_on_nan(name: str, default: str, help_text: str) -> None:
+  flags.DEFINE_enum(name, default, finite.ON_NAN, help_text)
+
 
 _SHARED: dict[str, _Definition] = {
     'seed': (flags.DEFINE_integer, 0,
@@ -90,12 +96,18 @@ _SHARED: dict[str, _Definition] = {
         'training starts from.'),
     'data_directory': (flags.DEFINE_string, '', 'Folder of the data set.'),
     'keep_checkpoint_max': (
-        flags.DEFINE_integer, 5, 'Checkpoints to keep; 0 for all.'),
+        functools.partial(flags.DEFINE_integer, lower_bound=0), 5,
+        'Checkpoints to keep; 0 for all.'),
     'resnet_depth': (flags.DEFINE_integer, 50, 'Depth of the ResNet.'),
     'batch_size': (flags.DEFINE_integer, 128, 'Examples in a batch.'),
     'use_synthetic_data': (
         flags.DEFINE_bool, False,
         'Train on made-up, learnable data instead of the data set.'),
+    'on_nan': (
+        _define_on_nan, 'stop',
+        'On a step whose loss or gradients are NaN or infinite: stop: end the '
+        'training, the last checkpoint is kept; skip: train nothing on this '
+        'step and go on.'),
     'master': (flags.DEFINE_string, '', 'Not used: address of a master.'),
     'ps_task': (flags.DEFINE_integer, 0, 'Not used: task of a server.'),
     'gin_config': (
@@ -113,6 +125,9 @@ def define(*names: str) -> None:
   """Defines shared flags as flags of the calling script.
 
   Scripts may share a process, so a flag another one has defined stays.
+
+  Args:
+    *names: of shared flags.
   """
   for name in names:
     if name not in FLAGS:
@@ -122,7 +137,11 @@ def define(*names: str) -> None:
 
 
 def define_method(default: str) -> None:
-  """Defines --training_method with all methods."""
+  """Defines --training_method with all methods.
+
+  Args:
+    default: its value unless given.
+  """
   if 'training_method' not in FLAGS:
     flags.DEFINE_enum(
         'training_method', default, list(methods.METHODS), _METHODS_HELP)
@@ -130,7 +149,11 @@ def define_method(default: str) -> None:
 
 
 def define_mode(default: str) -> None:
-  """Defines --mode."""
+  """Defines --mode.
+
+  Args:
+    default: its value unless given.
+  """
   if 'mode' not in FLAGS:
     flags.DEFINE_enum(
         'mode', default, _MODES,
@@ -144,26 +167,37 @@ def set_script_defaults(defaults: Mapping[str, Any]) -> None:
 
   Called at import, so that `--help` is right, and again by `main`, because
   another script in the process may have set its own in between.
+
+  Args:
+    defaults: {flag: value}.
   """
   for name, value in defaults.items():
     FLAGS.set_default(name, value)
 
 
-def config_from_flags(**fields: Any) -> SparsityConfig:
+def config_from_flags(
+    renamed: Mapping[str, str] = types.MappingProxyType({}),
+    **fields: Any) -> SparsityConfig:
   """The SparsityConfig of the flags that bear the names of its fields.
 
   Args:
-    **fields: values of further fields, whose flags have other names. Fields
-      without either keep the default of the class.
+    renamed: {field: flag} where the names differ.
+    **fields: values of further fields. Fields without a flag or a value keep
+      the default of the class.
 
   Raises:
-    ValueError: a value is out of its range or unknown; names it.
+    ValueError: a value is out of its range or unknown; names the flag.
   """
-  values = {
-      field.name: FLAGS[field.name].value
-      for field in dataclasses.fields(SparsityConfig) if field.name in FLAGS
-  }
-  return SparsityConfig(**{**values, **fields})
+  values = {field: FLAGS[flag].value
+            for field, flag in flags_of(SparsityConfig, renamed).items()}
+  try:
+    return SparsityConfig(**{**values, **fields})
+  except ValueError as error:
+    if not renamed:
+      raise
+    message = re.sub(r'\b(' + '|'.join(renamed) + r')\b',
+                     lambda match: renamed[match[0]], str(error))
+    raise ValueError(message) from error
 
 
 def flags_of(config_class: type,
@@ -181,7 +215,11 @@ def flags_of(config_class: type,
 
 
 def user_gave(name: str) -> bool:
-  """Whether the flag was given on the command line."""
+  """Whether the flag was given on the command line.
+
+  Args:
+    name: of the flag.
+  """
   return FLAGS[name].present > 0
 
 

@@ -18,7 +18,11 @@ def mask_sparsities() -> dict[str, tf.Tensor]:
 
 
 def add_scalars(scalars: Mapping[str, Optional[tf.Tensor]]) -> None:
-  """Adds tf.summary.scalar for each tag whose tensor is not None."""
+  """Adds tf.summary.scalar for each tag whose tensor is not None.
+
+  Args:
+    scalars: {tag: scalar tensor or None}.
+  """
   with tf.name_scope(None):
     for tag, value in scalars.items():
       if value is not None:
@@ -86,6 +90,9 @@ def format_tensors(*values: Mapping[str, Any]) -> dict[str, tf.Tensor]:
 
   Each replica of a TPU hands over its tensors, which are then put one after
   the other along their first dimension, so that scalars need one.
+
+  Args:
+    *values: tags and what they stand for.
 
   Returns:
     {tag: tensor of at least one dimension}; None values are left out.

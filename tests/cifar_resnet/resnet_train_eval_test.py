@@ -228,3 +228,60 @@ def test_step_under_xla_gives_the_masks_of_a_session():
   assert any((a != b).any() for a, b in zip(start, plain))
   for a, b in zip(plain, compiled):
     np.testing.assert_array_equal(a, b)
+
+
+def test_the_written_config_gives_the_same_training_again(data):
+  FLAGS.training_steps_multiplier = 2.
+  FLAGS.max_steps = 1
+  folder = _run('rigl', data)
+  bound = gin_configs.read(
+      [os.path.join(folder, 'config.gin')], (),
+      (script.SparsityConfig, script.CifarConfig))
+  assert bound[script.SparsityConfig, 'maskupdate_end_step'] == 5
+  assert bound[script.CifarConfig, 'max_steps'] == 1
+  assert _values(folder)['global_step'] == 2
+
+
+# Beside the network, the momentum slots and the step.
+EXTRA_VARIABLES = {
+    'baseline': (), 'scratch': (), 'dnw': (),
+    'rigl': ('last_mask_update_step',), 'set': ('last_mask_update_step',),
+    'static': ('last_mask_update_step',), 'snip': ('is_snipped',),
+    'momentum': ('last_mask_update_step', '<layer>/dense_gradient_ema'),
+    'prune': ('model_pruning/last_mask_update_step',),
+}
+
+
+@pytest.mark.parametrize('golden, depth, width, chosen', [
+    ('variables_wrn_16_4', 16, 4, tuple(EXTRA_VARIABLES)),
+    ('variables_wrn_22_2', 22, 2, ('rigl', 'baseline'))])
+def test_the_graph_of_each_method_has_the_published_names(
+    golden, depth, width, chosen, tmp_path):
+  reference = _golden(golden)
+  assert set(EXTRA_VARIABLES) == set(methods.METHODS)
+  FLAGS.resnet_depth, FLAGS.resnet_width = depth, width
+  for method in chosen:
+    FLAGS.training_method = method
+    sparsity, config = script.configs_from_flags()
+    network = dict(reference['variables'])
+    if method == 'baseline':
+      variant = reference['variants']['pruning_method=baseline']
+      for name in variant['missing']:
+        del network[name]
+      network.update(variant['added'])
+    expected = {**network, 'global_step': []}
+    for name, shape in network.items():
+      layer, last = name.rsplit('/', 1)
+      if last in ('weights', 'biases', 'gamma', 'beta'):
+        expected[f'{name}/Momentum'] = shape
+      if last == 'mask' and method == 'momentum':
+        expected[f'{layer}/dense_gradient_ema'] = shape
+    for name in EXTRA_VARIABLES[method]:
+      if '<layer>' not in name:
+        expected[name] = []
+    with tf.Graph().as_default():
+      script.wide_resnet_w_pruning(
+          tf.zeros([2, 32, 32, 3]), tf.zeros([2], tf.int32), 'train',
+          {'sparsity': sparsity, 'config': config, 'folder': str(tmp_path)})
+      actual = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+    assert actual == expected, method

@@ -37,13 +37,14 @@ MAY_IMPORT = (
   ("core", ("core", "compat")),
   ("micronet", ("micronet", "core.distributions", "str_sparsities", "compat")),
   ("model_pruning", ("model_pruning", "core", "compat")),
-  ("optimizer_wrapper", ("core", "compat")),
+  ("replicas", ("compat",)),
+  ("optimizer_wrapper", ("replicas", "core", "compat")),
   ("sparse_optimizers_base", ("optimizer_wrapper", "core", "compat")),
   ("sparse_utils", ("core", "compat", "str_sparsities", "micronet")),
   (
     "sparse_optimizers",
-    ("sparse_optimizers_base", "optimizer_wrapper", "model_pruning",
-     "sparse_utils", "core", "compat"),
+    ("sparse_optimizers_base", "optimizer_wrapper", "replicas",
+     "model_pruning", "sparse_utils", "core", "compat"),
   ),
   ("keras_frontend", ("keras_frontend", "core", "sparse_utils", "compat")),
   (

@@ -438,6 +438,16 @@ def test_export_predicts_what_evaluation_sees(short, tmp_path):
       predict(images=tf2.constant(decoded[None]))['logits'], atol=1e-5)
 
 
+def test_an_export_that_is_missing_at_the_end_is_made_up_for(short, tmp_path):
+  imagenet_script.run(tmp_path, train_steps=2, export_model_freq=0)
+  folder = imagenet_script.run(tmp_path, train_steps=2, export_model_freq=100)
+  exported = pathlib.Path(folder, 'export', '2')
+  assert exported.is_dir()
+  before = exported.stat()
+  imagenet_script.run(tmp_path, train_steps=2, export_model_freq=100)
+  assert exported.stat() == before
+
+
 # --- Evaluation --------------------------------------------------------------
 
 

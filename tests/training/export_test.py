@@ -353,11 +353,12 @@ def test_exports_with_v2_behaviour_switched_off(trained, tmp_path):
   inputs = {'serving_default': {'images': images},
             'predict_jpeg': {'image_bytes': encoded}}
   outputs, graph, exported = predict(path, inputs)
-  outputs_2, _ = predict_with_tensorflow_2(path, inputs)
+  outputs_2, variables_2 = predict_with_tensorflow_2(path, inputs)
   for signature in inputs:
     assert_predicts(outputs[signature], logits)
     assert_predicts(outputs_2[signature], logits)
   assert_has_no_masks(graph, exported, values)
+  assert set(variables_2) == set(exported)
 
 
 # --- Mistakes ----------------------------------------------------------------

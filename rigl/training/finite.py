@@ -1,0 +1,159 @@
+"""What happens on a step whose loss or gradients are NaN or infinite.
+
+`watch` registers the loss and the norm of the gradients of a graph, and
+`NotFiniteHook` looks at them after each step:
+
+* stop: training ends before anything of the step is saved, so the latest
+  checkpoint is the last good one.
+* skip: the step trains nothing (see `factory.make_train_op`), is reported, and
+  counts as a step.
+
+The gradient of masked weights is mask * (dense gradient), and 0 * NaN is NaN:
+so a norm that is finite says that the scores connections grow by are too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Optional, Sequence
+
+from absl import logging
+
+from rigl.compat import tf
+from rigl.training import checkpoints
+
+ON_NAN = ('stop', 'skip')
+# Steps in a row after which skipping is no help: the weights are spoilt.
+MAX_SKIPPED_IN_A_ROW = 100
+
+_COLLECTION = 'rigl/watched_step'
+_N_REPORTED_ONE_BY_ONE = 10
+
+GradsAndVars = Sequence[tuple[Optional[tf.Tensor], tf.Variable]]
+
+
+def watch(loss: tf.Tensor, gradients: GradsAndVars,
+          may_skip: Optional[tf.Tensor] = None) -> tf.Tensor:
+  """Registers a step for `NotFiniteHook`.
+
+  Args:
+    loss: scalar.
+    gradients: (gradient, variable) of all trained variables. Squares are
+      summed in float32, so a norm above 1.8e19 counts as infinite.
+    may_skip: bool scalar, whether training can do without this step; always,
+      if None.
+
+  Returns:
+    bool scalar: whether loss and gradients are finite.
+  """
+  halves = [
+      tf.nn.l2_loss(tf.cast(
+          g.values if isinstance(g, tf.IndexedSlices) else g, tf.float32))
+      for g, _ in gradients if g is not None
+  ]
+  norm = tf.sqrt(2. * tf.add_n(halves)) if halves else tf.zeros([])
+  loss = tf.cast(loss, tf.float32)
+  if may_skip is None:
+    may_skip = tf.constant(True)
+  tf.add_to_collection(
+      _COLLECTION, tf.stack([loss, norm, tf.cast(may_skip, tf.float32)]))
+  return tf.logical_and(tf.math.is_finite(loss), tf.math.is_finite(norm))
+
+
+def only_if(condition: tf.Tensor, update: tf.Operation) -> tf.Operation:
+  """An op that does what `update` does if `condition` is true, else nothing.
+
+  Args:
+    condition: bool scalar.
+    update: subtracts a tensor from a variable, as the updates of the moving
+      averages of batch norm do.
+
+  Raises:
+    ValueError: `update` does something else.
+  """
+  if update.type not in ('AssignSubVariableOp', 'AssignSub'):
+    raise ValueError(f'on_nan=skip cannot leave out {update.name}, which is a '
+                     f'{update.type}.')
+  variable, step = update.inputs
+  step = tf.where_v2(condition, step, tf.zeros_like(step))
+  if update.type == 'AssignSub':
+    return tf.raw_ops.AssignSub(ref=variable, value=step).op
+  return tf.raw_ops.AssignSubVariableOp(resource=variable, value=step)
+
+
+def without_nan(loss: tf.Tensor) -> tf.Tensor:
+  """The loss with infinity for NaN, of which an Estimator knows no step.
+
+  Only for a training with a `NotFiniteHook`.
+
+  Args:
+    loss: scalar.
+  """
+  return tf.where_v2(
+      tf.math.is_nan(loss), tf.constant(float('inf'), loss.dtype), loss)
+
+
+class NotFiniteHook(tf.train.SessionRunHook):
+  """Stops training at a step that is not finite, or counts what is skipped.
+
+  Attributes:
+    n_skipped: steps that were skipped.
+  """
+
+  def __init__(self, on_nan: str, model_dir: str):
+    """See the module.
+
+    Args:
+      on_nan: one of ON_NAN, the one that the train op was made with.
+      model_dir: folder of the checkpoints, to name the last one.
+    """
+    self._on_nan = on_nan
+    self._model_dir = model_dir
+    self._in_a_row = 0
+    self.n_skipped = 0
+
+  def begin(self) -> None:
+    self._watched = tf.get_collection(_COLLECTION)
+    self._global_step = tf.train.get_global_step()
+
+  def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
+    del run_context
+    return tf.train.SessionRunArgs(self._watched)
+
+  def after_run(self, run_context: Any, run_values: Any) -> None:
+    # One of each replica.
+    for loss, norm, may_skip in run_values.results:
+      if math.isfinite(loss) and math.isfinite(norm):
+        continue
+      step = run_context.session.run(self._global_step)
+      self._handle(int(step), float(loss), float(norm), bool(may_skip))
+      return
+    self._in_a_row = 0
+
+  def _handle(self, step: int, loss: float, norm: float,
+              may_skip: bool) -> None:
+    latest = checkpoints.describe_latest(self._model_dir)
+    found = (f'step {step}: NaN or infinity: the loss is {loss:g}, the norm of '
+             f'the gradients {norm:g}')
+    if self._on_nan == 'stop':
+      raise FloatingPointError(
+          f'Training stops at {found}. {latest} Lower the learning rate, or '
+          'leave out such steps by --on_nan=skip.')
+    if not may_skip:
+      raise FloatingPointError(
+          f'Training stops at {found}. This step sets the masks and cannot be '
+          'skipped.')
+    self.n_skipped += 1
+    self._in_a_row += 1
+    if self._in_a_row > MAX_SKIPPED_IN_A_ROW:
+      raise FloatingPointError(
+          f'Training stops at {found}, as at the {MAX_SKIPPED_IN_A_ROW} steps '
+          f'before: the weights must be spoilt. {latest}')
+    if self.n_skipped <= _N_REPORTED_ONE_BY_ONE:
+      logging.warning('Skipped %s (%d skipped so far).', found, self.n_skipped)
+
+  def end(self, session: Any) -> None:
+    del session
+    if self.n_skipped:
+      print(f'Skipped {self.n_skipped} steps whose loss or gradients were NaN '
+            'or infinite.', flush=True)

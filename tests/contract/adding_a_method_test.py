@@ -1,0 +1,59 @@
+"""The method that docs/adding_a_method.md adds is one that scripts train."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from rigl.sparse_optimizers_base import SparseSETOptimizerBase
+from rigl.training import methods
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGE = (ROOT / 'docs' / 'adding_a_method.md').read_text(encoding='utf-8')
+BLOCKS = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+PRINTED = re.search(r'```text\n(.*?)```', PAGE, re.DOTALL).group(1)
+
+
+@pytest.fixture
+def methods_table():
+  saved = dict(methods.METHODS)
+  yield methods.METHODS
+  methods.METHODS.clear()
+  methods.METHODS.update(saved)
+
+
+def test_class_and_row_are_short():
+  lines = [line for line in ''.join(BLOCKS[:2]).splitlines() if line.strip()]
+  assert len(lines) < 20
+
+
+def test_hooks_of_the_page_exist():
+  hooks = re.findall(r'^\| `(\w+)', PAGE, re.MULTILINE)
+  assert '_drop_scores' in hooks
+  for hook in hooks:
+    assert hasattr(SparseSETOptimizerBase, hook), hook
+
+
+def test_it_drops_at_random_and_grows_by_gradient(methods_table, capsys):
+  namespace = {'__name__': 'random_drop'}
+  for block in BLOCKS:
+    exec(compile(block, 'adding_a_method.md', 'exec'), namespace)
+  assert 'random_drop' in methods_table
+  assert capsys.readouterr().out == PRINTED
+
+
+def test_a_script_trains_by_it(tmp_path):
+  (tmp_path / 'random_drop.py').write_text('\n\n'.join(BLOCKS[:3]))
+  result = subprocess.run(
+      [sys.executable, 'random_drop.py', '--training_method=random_drop',
+       '--num_epochs=2', f'--save_path={tmp_path / "run"}'],
+      cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+      capture_output=True, text=True, check=False)
+  assert result.returncode == 0, result.stderr
+  assert 'epoch   2/2' in result.stdout
+  assert 'sparsity 0.9653' in result.stdout

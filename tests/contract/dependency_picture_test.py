@@ -1,0 +1,76 @@
+"""The picture in docs/architecture.md shows the imports of the code."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+
+import pytest
+
+from tools import make_dependency_picture as tool
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_picture_is_up_to_date():
+  page = tool.PAGE.read_text(encoding='utf-8')
+  assert page == tool.updated(page, ROOT / 'rigl'), (
+      'run python tools/make_dependency_picture.py')
+
+
+def test_parts_that_are_imported_are_found():
+  source = '''
+import os
+import rigl.core.scores
+from rigl import sparse_utils, compat
+from rigl.mnist.mnist_data import load
+
+def f():
+  from rigl.training import config
+'''
+  assert tool.imported(ast.parse(source)) == {
+      'core', 'sparse_utils', 'compat', 'mnist', 'training'}
+
+
+def test_implied_arrows_are_left_out():
+  graph = {'a': {'b', 'c', 'd'}, 'b': {'c'}, 'c': set(), 'd': set()}
+  assert tool.without_implied(graph) == {
+      'a': {'b', 'd'}, 'b': {'c'}, 'c': set(), 'd': set()}
+
+
+def test_circles_are_errors():
+  with pytest.raises(ValueError, match='a imports itself'):
+    tool.without_implied({'a': {'b'}, 'b': {'c'}, 'c': {'a'}})
+
+
+def test_picture_of_a_small_package(tmp_path):
+  package = tmp_path / 'rigl'
+  (package / 'core').mkdir(parents=True)
+  (package / '__init__.py').touch()
+  (package / 'compat.py').touch()
+  (package / 'core' / 'scores.py').write_text('from rigl.compat import tf\n')
+  (package / 'top.py').write_text('from rigl.core import scores\n')
+  assert tool.picture(package) == '\n'.join([
+      '```mermaid', 'graph TD', '  core["core/"]', '  top["top.py"]',
+      '  top --> core', '```'])
+
+
+def test_a_page_without_marks_is_an_error():
+  with pytest.raises(ValueError, match='needs the lines'):
+    tool.updated('nothing', ROOT / 'rigl')
+
+
+def test_tool_writes_and_checks_the_page(tmp_path, monkeypatch, capsys):
+  page = tmp_path / 'architecture.md'
+  page.write_text(f'Before.\n{tool.BEGIN}\nold\n{tool.END}\nAfter.\n')
+  monkeypatch.setattr(tool, 'PAGE', page)
+  monkeypatch.setattr('sys.argv', ['make_dependency_picture.py', '--check'])
+  assert tool.main() == 1
+  assert 'out of date' in capsys.readouterr().out
+  monkeypatch.setattr('sys.argv', ['make_dependency_picture.py'])
+  assert tool.main() == 0
+  assert 'old' not in page.read_text()
+  assert page.read_text().startswith('Before.\n')
+  assert page.read_text().endswith('\nAfter.\n')
+  monkeypatch.setattr('sys.argv', ['make_dependency_picture.py', '--check'])
+  assert tool.main() == 0

@@ -1,0 +1,274 @@
+"""Disks and files that fail: a clear error, and what was good stays so."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf
+from rigl.training import checkpoints
+from tests.faults import scripts
+
+SCRIPTS = list(scripts.MODULES)
+# The others take half a minute each, for the same code.
+MNIST_FIRST = ['mnist', *(pytest.param(script, marks=pytest.mark.slow)
+                          for script in SCRIPTS if script != 'mnist')]
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  return scripts.write_data(tmp_path_factory.mktemp('data'))
+
+
+@pytest.fixture(scope='module')
+def servers(tmp_path_factory):
+  """fn(script) -> the server of its runs, started once."""
+  with contextlib.ExitStack() as stack:
+    started = {}
+
+    def get(script):
+      if script not in started:
+        started[script] = stack.enter_context(scripts.server(
+            script, tmp_path_factory.mktemp(script)))
+      return started[script]
+
+    yield get
+
+
+@pytest.fixture
+def disk(tmp_path):
+  """fn(megabytes) -> the folder of a disk of that size."""
+  mounted = []
+
+  def mount(megabytes):
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    done = subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', f'size={megabytes * 1024:.0f}k',
+         'tmpfs', str(folder)], capture_output=True, check=False)
+    if done.returncode:
+      pytest.skip(f'cannot mount a disk: {done.stderr.decode()}')
+    mounted.append(folder)
+    return folder
+
+  yield mount
+  for folder in mounted:
+    subprocess.run(['umount', str(folder)], check=True)
+
+
+def contents(folder):
+  """{path: content} of all files, but those of TensorBoard."""
+  return {path: path.read_bytes() for path in pathlib.Path(folder).rglob('*')
+          if path.is_file() and not path.name.startswith('events.')}
+
+
+# --- Full disk, read-only folder ---------------------------------------------
+
+
+@pytest.mark.parametrize('script', MNIST_FIRST)
+def test_full_disk_and_room_again(script, data, servers, disk, tmp_path):
+  """Names the file, keeps the last checkpoint, and goes on from it."""
+  server = servers(script)
+  whole = tmp_path / 'whole'
+  assert server.run(scripts.arguments(
+      script, data, whole, 'set')).code == 0
+  sizes = {path: path.stat().st_size for path in whole.rglob('*')
+           if path.is_file()}
+  last = checkpoints.latest(str(scripts.run_folder(whole)))
+  a_checkpoint = sum(
+      size for path, size in sizes.items() if str(path).startswith(f'{last}.'))
+  # As much as a whole training leaves, but for half a checkpoint.
+  n_free = sum(sizes.values()) - a_checkpoint // 2
+  n_all = 3 * sum(sizes.values()) // 2**20 + 4
+  folder = disk(n_all)
+  filler = folder / 'filler'
+  argv = scripts.arguments(script, data, folder / 'run', 'set')
+  with filler.open('wb') as file:
+    file.write(bytes(n_all * 2**20 - n_free))
+  error = scripts.error_line(server.run(argv))
+  assert 'No space left on device' in error
+  assert 'model.ckpt-' in error and str(folder) in error
+  kept = scripts.run_folder(folder / 'run')
+  prefix = checkpoints.latest(str(kept))
+  assert prefix and f'The last good checkpoint is {prefix}.' in error
+  checkpoints.read_tensors(prefix, ['global_step'])
+  assert not list(kept.glob('*_temp'))
+  filler.unlink()
+  result = server.run(argv)
+  assert result.code == 0, result.stderr
+  scripts.assert_same(folder / 'run', whole)
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_read_only_folder(script, data, servers, disk):
+  folder = disk(1)
+  subprocess.run(['mount', '-o', 'remount,ro', str(folder)], check=True)
+  error = scripts.error_line(servers(script).run(
+      scripts.arguments(script, data, folder / 'run', 'set')))
+  assert 'Read-only file system' in error and str(folder) in error
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_file_in_place_of_the_folder(script, data, servers, tmp_path):
+  path = tmp_path / 'run'
+  path.write_text('mine')
+  error = scripts.error_line(servers(script).run(
+      scripts.arguments(script, data, path, 'set')))
+  assert str(path) in error
+  assert path.read_text() == 'mine'
+
+
+# --- Damaged and foreign checkpoints -----------------------------------------
+
+
+@pytest.fixture(scope='module')
+def trained(data, servers, tmp_path_factory):
+  """fn(script) -> folder of a training that is half done, made once."""
+  made = {}
+
+  def get(script):
+    if script not in made:
+      made[script] = tmp_path_factory.mktemp('trained') / 'run'
+      result = servers(script).run(scripts.arguments(
+          script, data, made[script], 'set', **HALF[script]))
+      assert result.code == 0, result.stderr
+    return made[script]
+
+  return get
+
+
+HALF = {'mnist': {'num_epochs': 2}, 'cifar': {'max_steps': 8},
+        'imagenet': {'train_steps': 8}}
+
+
+def truncate(path):
+  path.write_bytes(path.read_bytes()[:len(path.read_bytes()) // 2])
+
+
+def flip_bit(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 4
+  path.write_bytes(content)
+
+
+# (what happens, file it happens to); {} stands for the latest checkpoint.
+DAMAGES = [
+    (truncate, '{}.index'), (truncate, '{}.data-00000-of-00001'),
+    (flip_bit, '{}.index'), (flip_bit, '{}.data-00000-of-00001'),
+    (pathlib.Path.unlink, '{}.index'),
+    (pathlib.Path.unlink, '{}.data-00000-of-00001'),
+    (truncate, 'checkpoint'), (lambda path: path.write_bytes(b''),
+                               'checkpoint'),
+    (lambda path: path.write_bytes(b'\xff\x00\xfe'), 'checkpoint'),
+]
+
+
+@pytest.mark.parametrize('script', MNIST_FIRST)
+def test_damaged_checkpoint_is_named_and_nothing_begins(
+    script, data, servers, trained, tmp_path):
+  for number, (damage, name) in enumerate(DAMAGES):
+    if script != 'mnist' and number % 3:
+      continue  # What is tested is the same code.
+    folder = pathlib.Path(shutil.copytree(
+        trained(script), tmp_path / str(number)))
+    run_folder = scripts.run_folder(folder)
+    latest = os.path.basename(checkpoints.latest(str(run_folder)))
+    path = run_folder / name.format(latest)
+    damage(path)
+    before = contents(folder)
+    error = scripts.error_line(servers(script).run(
+        scripts.arguments(script, data, folder, 'set')))
+    assert latest in error or str(path) in error, (name, error)
+    after = contents(folder)
+    assert {p: c for p, c in after.items()
+            if p.name.startswith(('model.ckpt', 'checkpoint'))} == {
+                p: c for p, c in before.items()
+                if p.name.startswith(('model.ckpt', 'checkpoint'))}
+
+
+def test_any_flipped_bit_is_refused_or_harmless(trained, tmp_path):
+  """Of the files of a checkpoint, at many random places."""
+  rng = random.Random(0)
+  folder = scripts.run_folder(trained('mnist'))
+  prefix = checkpoints.latest(str(folder))
+  names = list(tf.train.load_checkpoint(prefix).get_variable_to_shape_map())
+  good = checkpoints.read_tensors(prefix, names)
+  n_refused = 0
+  for suffix in ('index', 'data-00000-of-00001'):
+    for _ in range(40):
+      for other in ('index', 'data-00000-of-00001'):
+        shutil.copy(f'{prefix}.{other}', f'{tmp_path}/model.ckpt-1.{other}')
+      path = tmp_path / f'model.ckpt-1.{suffix}'
+      content = bytearray(path.read_bytes())
+      content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+      path.write_bytes(content)
+      try:
+        values = checkpoints.read_tensors(f'{tmp_path}/model.ckpt-1', names)
+      except ValueError as error:
+        assert f'{tmp_path}/model.ckpt-1' in str(error)
+        assert '\n' not in str(error)
+        n_refused += 1
+        continue
+      for name in names:
+        np.testing.assert_array_equal(values[name], good[name])
+  assert n_refused >= 70
+
+
+@pytest.mark.parametrize('script', MNIST_FIRST)
+def test_lost_state_file_is_no_new_start(
+    script, data, servers, trained, tmp_path):
+  """As a kill leaves it that comes before the first one is written."""
+  whole = tmp_path / 'whole'
+  assert servers(script).run(scripts.arguments(
+      script, data, whole, 'set')).code == 0
+  folder = shutil.copytree(trained(script), tmp_path / 'run')
+  (scripts.run_folder(folder) / 'checkpoint').unlink()
+  result = servers(script).run(scripts.arguments(script, data, folder, 'set'))
+  assert result.code == 0, result.stderr
+  assert 'going on from' in result.stderr
+  scripts.assert_same(folder, whole)
+
+
+@pytest.mark.parametrize('script, values, words', [
+    ('mnist', {'training_method': 'rigl'}, ['training_method']),
+    ('cifar', {'resnet_width': 2}, ['does not fit', ' is [']),
+    ('imagenet', {'training_method': 'rigl'}, ['training_method']),
+    ('imagenet', {'width': 0.25}, ['does not fit', ' is [']),
+])
+def test_checkpoint_of_another_training(
+    script, values, words, data, servers, trained, tmp_path):
+  folder = shutil.copytree(trained(script), tmp_path / 'run')
+  before = {p: c for p, c in contents(folder).items() if 'ckpt' in p.name}
+  error = scripts.error_line(servers(script).run(
+      scripts.arguments(script, data, folder, 'set', **values)))
+  for word in (*words, str(folder)):
+    assert word in error
+  assert before == {
+      p: c for p, c in contents(folder).items() if 'ckpt' in p.name}
+
+
+# --- Paths -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('script', MNIST_FIRST)
+def test_spaces_and_unicode_in_paths(script, data, servers, trained, tmp_path):
+  folder = shutil.copytree(trained(script), tmp_path / 'ein Wört ☃ 名')
+  result = servers(script).run(scripts.arguments(script, data, folder, 'set'))
+  assert result.code == 0, result.stderr
+  assert int(scripts.final_values(folder)['global_step']) in (12, 16, 40)
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_wildcards_in_paths_are_refused(script, data, servers, tmp_path):
+  """TensorFlow would write checkpoints there and not find them again."""
+  error = scripts.error_line(servers(script).run(
+      scripts.arguments(script, data, tmp_path / 'a[1]', 'set')))
+  assert 'a[1]' in error and 'wildcards' in error
+  assert not list(tmp_path.iterdir())

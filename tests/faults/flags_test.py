@@ -1,0 +1,281 @@
+"""Every flag of every script: what it refuses, and that it says so at once.
+
+A flag that is in neither table fails the test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from rigl.cifar_resnet import cifar_data
+from rigl.cifar_resnet import resnet_train_eval as cifar_script
+from rigl.imagenet_resnet import imagenet_data
+from rigl.imagenet_resnet import imagenet_train_eval as imagenet_script
+from rigl.mnist import mnist_data
+from rigl.mnist import mnist_train_eval as mnist_script
+from rigl.training import factory, finite, methods, runner, sparse_flags
+
+FLAGS = flags.FLAGS
+SCRIPTS = {
+    'mnist': mnist_script, 'cifar': cifar_script, 'imagenet': imagenet_script}
+
+RIGL = {'training_method': 'rigl'}
+PRUNE = {'training_method': 'prune'}
+FRACTIONS = (-0.1, 1., 'nan')
+NOT_POSITIVE = (0, -1)
+BAD_REALS = (-0.1, 'nan', 'inf')
+
+# {flag: [(bad value, other flags it needs, words beside flag and value)]}.
+REFUSED = {
+    'base_learning_rate': [(v, {}, []) for v in (0., *BAD_REALS)],
+    'batch_size': [(v, {}, []) for v in NOT_POSITIVE],
+    'checkpoint_epochs': [(0, {}, [])],
+    'checkpoint_steps': [(v, {}, []) for v in NOT_POSITIVE],
+    'data_format': [('NHWC', {}, ['channels_last', 'channels_first'])],
+    'drop_fraction': [(v, RIGL, []) for v in (-0.1, 1.5, 'nan')],
+    'drop_fraction_anneal': [
+        ('linear', RIGL, ['constant', 'cosine', 'exponential']),
+        ('exponential_', RIGL, []),
+        ('cosine', {**RIGL, 'maskupdate_end_step': -1}, ['constant'])],
+    'end_sparsity': [(v, RIGL, []) for v in (*FRACTIONS, 1.5)],
+    'erk_power_scale': [(v, RIGL, []) for v in BAD_REALS],
+    'eval_batch_size': [(v, {}, []) for v in NOT_POSITIVE],
+    'eval_once_ckpt_prefix': [('no/model.ckpt-7', {'mode': 'eval_once'}, [])],
+    'expansion_factor': [
+        (v, {'model_architecture': 'mobilenet_v2'}, []) for v in (0.5, 'nan')],
+    'export_model_freq': [(-1, {}, [])],
+    'first_layer_sparsity': [(v, {}, []) for v in (-0.5, 1., 'nan')],
+    'gin_bindings': [
+        ('SparsityConfig.no_such_field = 1', {}, []),
+        ('NoConfig.end_sparsity = 1', {}, ['SparsityConfig']),
+        ('SparsityConfig.end_sparsity = 2', {}, []),
+        ('SparsityConfig.end_sparsity =', {}, [])],
+    'gin_config': [('/no/such.gin', {}, [])],
+    'grow_init': [
+        ('ones', RIGL, ['zeros', 'grad_scale']),
+        ('random_normal_0', RIGL, []),
+        ('grad_sign', {'training_method': 'set'}, ['zeros'])],
+    'image_size': [(v, {}, []) for v in NOT_POSITIVE],
+    'init_method': [('xavier', {}, ['baseline', 'sparse', 'random_zeros'])],
+    'initial_value_checkpoint': [('/no/such/checkpoint', {}, [])],
+    'input_mask_path': [('/no/such/checkpoint', {}, [])],
+    'iterations_per_loop': [(0, {}, [])],
+    'keep_checkpoint_max': [(-1, {}, [])],
+    'l2': [(v, {}, []) for v in BAD_REALS],
+    'l2_scale': [(v, {}, []) for v in BAD_REALS],
+    'label_smoothing': [(v, {}, []) for v in FRACTIONS],
+    'last_layer_sparsity': [(v, {}, []) for v in (-0.5, 1., 'nan')],
+    'learning_rate': [(v, {}, []) for v in (0., *BAD_REALS)],
+    'load_mask_dir': [
+        ('/no/such/checkpoint', RIGL, []),
+        ('/no', {'training_method': 'dnw'}, ['dnw'])],
+    'lr_drop_epoch': [(v, {}, []) for v in NOT_POSITIVE],
+    'mask_init_method': [
+        ('erk', RIGL, ['random', 'erdos_renyi_kernel', 'str'])],
+    'mask_record_frequency': [(-1, {}, [])],
+    'maskupdate_begin_step': [
+        (-1, RIGL, []), (20, {**RIGL, 'maskupdate_end_step': 10}, ['10'])],
+    'maskupdate_end_step': [(5, {**RIGL, 'maskupdate_begin_step': 9}, ['9'])],
+    'maskupdate_frequency': [(v, RIGL, []) for v in NOT_POSITIVE],
+    'max_steps': [(v, {}, []) for v in NOT_POSITIVE],
+    'mode': [('test', {}, ['train', 'eval'])],
+    'model_architecture': [('alexnet', {}, ['resnet', 'mobilenet_v1'])],
+    'momentum': [(v, {}, []) for v in FRACTIONS],
+    'network_type': [('conv', {}, ['fc'])],
+    'num_classes': [(v, {}, []) for v in (*NOT_POSITIVE, 9)],
+    'num_cores': [(0, {}, []), (7, {'use_tpu': True}, ['train_batch_size'])],
+    'num_epochs': [(-1, {}, [])],
+    'num_eval_images': [(v, {}, []) for v in NOT_POSITIVE],
+    'num_label_classes': [(v, {}, []) for v in NOT_POSITIVE],
+    'num_parallel_calls': [(0, {}, [])],
+    'num_train_images': [
+        *((v, {}, []) for v in NOT_POSITIVE),
+        (9, {'train_batch_size': 10}, ['10'])],
+    'on_nan': [('ignore', {}, finite.ON_NAN)],
+    'optimizer': [('lion', {}, factory.INNER_OPTIMIZERS)],
+    'output_dir': [('/tmp/a*b', {}, [])],
+    'precision': [('float16', {}, ['float32', 'bfloat16'])],
+    'prune_begin_step': [(-1, {}, []), (9, {**PRUNE, 'prune_end_step': 9}, [])],
+    'prune_end_step': [(5, {**PRUNE, 'prune_begin_step': 9}, ['9'])],
+    'pruning_frequency': [(v, {}, []) for v in NOT_POSITIVE],
+    'pruning_hparams': [
+        ('no_such_name=1', {}, ['target_sparsity']), ('rubbish', {}, []),
+        ('begin_pruning_step=x', {}, [])],
+    'resnet_depth': [(11, {}, [])],
+    'resnet_width': [(v, {}, []) for v in NOT_POSITIVE],
+    'rigl_acc_scale': [(v, RIGL, []) for v in ('nan', 'inf')],
+    's_momentum': [(v, {}, []) for v in FRACTIONS],
+    'save_path': [('/tmp/a[1]', {}, [])],
+    'seed': [(v, {}, []) for v in (-1, 2**32)],
+    'sgdr_decay_step': [(v, {}, []) for v in (0., *BAD_REALS)],
+    'sgdr_m_mul': [(v, {}, []) for v in (0., *BAD_REALS)],
+    'sgdr_t_mul': [(v, {}, []) for v in (0., *BAD_REALS)],
+    'sparsity_begin_step': [
+        (-1, {}, []), (9, {**PRUNE, 'sparsity_end_step': 9}, [])],
+    'sparsity_end_step': [(5, {**PRUNE, 'sparsity_begin_step': 9}, ['9'])],
+    'sparsity_scale': [(v, {}, []) for v in BAD_REALS],
+    'steps_per_checkpoint': [(0, {}, [])],
+    'steps_per_eval': [(0, {}, [])],
+    'steps_per_summary': [(0, {}, [])],
+    'summaries_steps': [(0, {}, [])],
+    'threshold_decay': [(v, {}, []) for v in FRACTIONS],
+    'tpu': [('grpc://nowhere', {'use_tpu': True}, ['grpc://<host>:<port>'])],
+    'train_batch_size': [
+        *((v, {}, []) for v in NOT_POSITIVE), (12, {'use_tpu': True}, ['8'])],
+    'train_dir': [('/tmp/a?b', {}, [])],
+    'train_steps': [(v, {}, []) for v in NOT_POSITIVE],
+    'training_method': [('lottery', {}, methods.METHODS)],
+    'training_steps_multiplier': [
+        (v, {}, []) for v in (0., *BAD_REALS)],
+    'use_adam': [(True, {'use_sgdr': True}, ['use_sgdr'])],
+    'use_tpu': [(True, {'on_nan': 'skip', 'num_cores': 8}, ['on_nan=skip'])],
+    'weight_decay': [(v, {}, []) for v in BAD_REALS],
+    'width': [(v, {}, []) for v in ('nan', 'inf')],
+}
+# Nothing but a value of another type is wrong with these.
+ANY_VALUE = {
+    'block_height', 'block_width', 'dataset_size', 'eval_on_train',
+    'gcp_project', 'is_warm_up', 'log_mask_imgs_each_iteration', 'master',
+    'num_workers', 'per_class_metrics', 'prune_first_layer',
+    'prune_last_layer', 'ps_task', 'save_model', 'skip_corrupt_records',
+    'tpu_job_name', 'tpu_zone', 'transpose_input', 'use_batch_statistics',
+    'use_folder_stub', 'use_nesterov', 'use_sgdr', 'use_synthetic_data'}
+# Looked for, and not found, by the code that finds data.
+DATA = {'mnist', 'data_directory'}
+
+
+def flags_of(script):
+  return {flag.name: flag
+          for flag in FLAGS.get_key_flags_for_module(SCRIPTS[script])}
+
+
+PAIRS = [(script, name) for script in SCRIPTS for name in flags_of(script)]
+
+
+class WorkBegan(Exception):
+  """Data or a graph were about to be made."""
+
+
+@contextlib.contextmanager
+def no_work(monkeypatch, but=()):
+
+  def refuse(*args, **kwargs):
+    raise WorkBegan
+
+  with monkeypatch.context() as patch:
+    patch.setattr(runner, 'make_estimator', refuse)
+    for module, name in ((mnist_data, 'load_mnist'),
+                         (cifar_data, 'load_cifar'),
+                         (imagenet_data, 'find_data')):
+      if name not in but:
+        patch.setattr(module, name, refuse)
+    yield
+
+
+def run(script, values):
+  """main() with a command line, which ends before any work."""
+  argv = [f'--{name}={value}' for name, value in values.items()]
+  with flagsaver.flagsaver():
+    FLAGS.unparse_flags()
+    sparse_flags.set_script_defaults(SCRIPTS[script].SCRIPT_DEFAULTS)
+    FLAGS(['script.py', *argv])
+    SCRIPTS[script].main(['script.py'])
+
+
+def assert_refused(script, values, words):
+  with pytest.raises((ValueError, flags.Error)) as error:
+    run(script, values)
+  message = str(error.value)
+  for word in map(str, words):
+    assert word in message, (word, message)
+  assert '\n' not in message
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_every_flag_is_in_a_table(script):
+  assert set(flags_of(script)) <= set(REFUSED) | ANY_VALUE | DATA
+  assert not set(REFUSED) & ANY_VALUE
+
+
+def test_tables_name_no_other_flags():
+  known = {name for script in SCRIPTS for name in flags_of(script)}
+  assert set(REFUSED) | ANY_VALUE | DATA == known
+
+
+def test_good_flags_get_through_to_the_work(monkeypatch, tmp_path):
+  """Else all others would pass for the wrong reason."""
+  with no_work(monkeypatch):
+    for script, folder in (('mnist', 'save_path'), ('cifar', 'train_dir'),
+                           ('imagenet', 'output_dir')):
+      with pytest.raises(WorkBegan):
+        run(script, {folder: tmp_path})
+
+
+@pytest.mark.parametrize('script, name', PAIRS)
+def test_bad_value_is_named_before_any_work(
+    script, name, monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  for value, others, words in REFUSED.get(name, ()):
+    others = {n: v for n, v in others.items() if n in flags_of(script)}
+    # A gin binding is named as the parameter that it sets.
+    named = [] if name in ('gin_bindings', 'gin_config') else [name]
+    shown = value if name != 'gin_bindings' else value.split(' =')[0].split(
+        '.')[-1]
+    if value is True or name == 'eval_once_ckpt_prefix':
+      named = []
+      shown = shown if isinstance(value, str) else name
+    if name in ('tpu', 'num_cores', 'mode', 'resnet_depth', 'pruning_hparams'):
+      named = []
+    if isinstance(value, str) and value[:6] in ('begin_', 'no_suc'):
+      shown = value.split('=')[0]
+    with no_work(monkeypatch):
+      assert_refused(script, {**others, name: value}, [*named, shown, *words])
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('script, name', PAIRS)
+def test_value_of_another_type_is_named(script, name):
+  kind = flags_of(script)[name].flag_type()
+  if kind in ('int', 'float', 'bool'):
+    assert_refused(script, {name: 'many'}, [name, 'many'])
+  if kind == 'int':
+    assert_refused(script, {name: 1.5}, [name, '1.5'])
+
+
+@pytest.mark.parametrize('script, values, words', [
+    ('mnist', {'mnist': '/no/such/data'}, ['/no/such/data']),
+    ('imagenet', {'data_directory': '/no/such/data'}, ['/no/such/data']),
+    ('cifar', {'mode': 'eval_once'}, ['eval_once', 'train_and_eval']),
+    ('imagenet', {'mask_init_method': 'str', 'model_architecture': 'vgg_a'},
+     ['str', 'ResNet-50']),
+    ('imagenet', {'training_steps_multiplier': 0.1}, ['less than a step']),
+    ('mnist', {'sparsity_scale': 1.1, 'end_sparsity': 0.98}, ['layer2']),
+])
+def test_contradictions(script, values, words, monkeypatch):
+  with no_work(monkeypatch, but=('load_mnist', 'find_data')):
+    assert_refused(script, values, words) if 'data' not in words[0] else (
+        assert_data_error(script, values, words))
+
+
+def assert_data_error(script, values, words):
+  with pytest.raises((ValueError, FileNotFoundError)) as error:
+    run(script, values)
+  for word in words:
+    assert word in str(error.value)
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_words_that_are_no_flags(script, monkeypatch):
+  with no_work(monkeypatch), flagsaver.flagsaver():
+    with pytest.raises(ValueError, match='training_method=rigl'):
+      SCRIPTS[script].main(['script.py', 'training_method=rigl'])
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_misspelt_flag_is_named_with_the_right_one(script):
+  with pytest.raises(flags.UnrecognizedFlagError, match='end_sparsity'):
+    run(script, {'end_sparsities': 0.5})

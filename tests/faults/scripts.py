@@ -1,0 +1,93 @@
+"""The three training scripts as processes that can be killed, on tiny data."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+import numpy as np
+
+from tests import script_server, tiny_cifar, tiny_mnist
+
+MODULES = {
+    'mnist': 'rigl.mnist.mnist_train_eval',
+    'cifar': 'rigl.cifar_resnet.resnet_train_eval',
+    'imagenet': 'tests.faults.short_imagenet',
+}
+
+
+def write_data(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Writes what the scripts train on; returns {script: its folder}."""
+  images = tiny_cifar.make_images(50, 10)
+  return {
+      'mnist': tiny_mnist.write_idx_files(folder / 'mnist'),
+      'cifar': tiny_cifar.write_folder(
+          folder / 'cifar', tiny_cifar.files(
+              images, '.bin', tiny_cifar.binary_batch)),
+      'imagenet': folder,
+  }
+
+
+def arguments(script: str, data: dict[str, pathlib.Path],
+              folder: pathlib.Path, method: str, **values) -> list[str]:
+  """A command line of about a second of training with many checkpoints."""
+  if script == 'mnist':
+    return tiny_mnist.arguments(
+        data['mnist'], folder, **{
+            'training_method': method, 'num_epochs': 4, 'checkpoint_epochs': 1,
+            'maskupdate_frequency': 3, 'mask_record_frequency': 7, **values})
+  common = {
+      'training_method': method, 'maskupdate_frequency': 3,
+      'maskupdate_end_step': 30, 'grow_init': 'random_uniform_2'}
+  if script == 'cifar':
+    values = {
+        **common, 'train_dir': folder, 'data_directory': data['cifar'],
+        'resnet_depth': 10, 'resnet_width': 1, 'batch_size': 10,
+        'max_steps': 16, 'checkpoint_steps': 4, 'summaries_steps': 4,
+        'sparsity_begin_step': 1, 'sparsity_end_step': 12,
+        'pruning_frequency': 2, **values}
+  else:
+    values = {
+        **common, 'output_dir': folder, 'use_folder_stub': False,
+        'use_synthetic_data': True, 'image_size': 32, 'resnet_depth': 18,
+        'width': 0.125, 'num_label_classes': 10, 'num_train_images': 60,
+        'num_eval_images': 8, 'train_batch_size': 8, 'eval_batch_size': 8,
+        'train_steps': 12, 'steps_per_checkpoint': 4, 'steps_per_summary': 4,
+        'export_model_freq': 0, 'num_parallel_calls': 2, **values}
+  return [f'--{name}={value}' for name, value in values.items()]
+
+
+def server(script: str, folder: pathlib.Path) -> script_server.ScriptServer:
+  """Forks runs of a script, which may kill themselves; see `killable`."""
+  return script_server.ScriptServer(
+      'tests.faults.killable', folder, SCRIPT=MODULES[script])
+
+
+def run_folder(folder: pathlib.Path) -> pathlib.Path:
+  """The folder of the only run at or below `folder`."""
+  (path,) = {path.parent for path in folder.rglob('model.ckpt-*')
+             if path.is_file() and '_temp' not in str(path.parent)}
+  return path
+
+
+def final_values(folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """Every tensor of the last checkpoint of a run."""
+  return tiny_mnist.checkpoint_values(run_folder(folder))
+
+
+def assert_same(folder: pathlib.Path, expected: pathlib.Path) -> None:
+  """Both runs ended with the same step, weights, masks and slots."""
+  values, wanted = final_values(folder), final_values(expected)
+  assert set(values) == set(wanted)
+  for name, value in wanted.items():
+    np.testing.assert_array_equal(values[name], value, err_msg=name)
+
+
+def error_line(result: script_server.Result) -> str:
+  """The one line with which a script ends that was used wrongly."""
+  assert result.code == 1, result
+  assert 'Traceback' not in result.stderr, result.stderr
+  lines = re.findall('^Error: .*$', result.stderr, re.MULTILINE)
+  assert len(lines) == 1, result.stderr
+  assert result.stderr.rstrip('\n').endswith(lines[0]), result.stderr
+  return lines[0]

@@ -1,0 +1,123 @@
+"""Draws which part of rigl/ imports which into docs/architecture.md.
+
+    python tools/make_dependency_picture.py            # rewrites the block
+    python tools/make_dependency_picture.py --check    # fails if it is old
+
+A part is a folder of rigl/ or a module beside them. The imports are read off
+the sources. An arrow that others imply is left out: A --> C, where
+A --> B --> C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGE = ROOT / 'docs' / 'architecture.md'
+BEGIN = '<!-- dependencies: made by tools/make_dependency_picture.py -->'
+END = '<!-- end of dependencies -->'
+
+# Nearly all parts import it, which would hide the rest of the picture.
+LEFT_OUT = 'compat'
+
+Graph = dict[str, set[str]]
+
+
+def imported(tree: ast.Module) -> set[str]:
+  """The parts of rigl/ that a module imports, lazily or not."""
+  names = set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      names |= {f'{node.module}.{alias.name}' for alias in node.names}
+  return {
+      name.split('.')[1] for name in names if name.startswith('rigl.')
+  }
+
+
+def dependencies(package: pathlib.Path) -> Graph:
+  """{part: parts it imports} of a package, without LEFT_OUT."""
+  graph: Graph = {}
+  for path in sorted(package.rglob('*.py')):
+    part = path.relative_to(package).with_suffix('').parts[0]
+    if part in ('__init__', LEFT_OUT):
+      continue
+    found = imported(ast.parse(path.read_text(encoding='utf-8')))
+    graph.setdefault(part, set()).update(found - {part, LEFT_OUT})
+  return graph
+
+
+def reachable(graph: Graph, part: str) -> set[str]:
+  """The parts that `part` imports, directly or by way of others.
+
+  Raises:
+    ValueError: parts import each other in a circle.
+  """
+  seen: set[str] = set()
+  left = list(graph[part])
+  while left:
+    one = left.pop()
+    if one == part:
+      raise ValueError(f'{part} imports itself by way of others.')
+    if one not in seen:
+      seen.add(one)
+      left += graph[one]
+  return seen
+
+
+def without_implied(graph: Graph) -> Graph:
+  """The smallest graph in which the same parts can be reached."""
+  below = {part: reachable(graph, part) for part in graph}
+  return {
+      part: direct - set().union(*(below[one] for one in direct))
+      for part, direct in graph.items()
+  }
+
+
+def picture(package: pathlib.Path) -> str:
+  """A Mermaid diagram of the package, as a Markdown block."""
+  graph = without_implied(dependencies(package))
+  lines = ['```mermaid', 'graph TD']
+  for part in sorted(graph):
+    label = f'{part}/' if (package / part).is_dir() else f'{part}.py'
+    lines.append(f'  {part}["{label}"]')
+  for part in sorted(graph):
+    lines += [f'  {part} --> {one}' for one in sorted(graph[part])]
+  return '\n'.join([*lines, '```'])
+
+
+def updated(text: str, package: pathlib.Path) -> str:
+  """A page with the picture between its marks.
+
+  Raises:
+    ValueError: the page does not have each mark once.
+  """
+  if text.count(BEGIN) != 1 or text.count(END) != 1:
+    raise ValueError(f'The page needs the lines {BEGIN!r} and {END!r}, once.')
+  before, rest = text.split(BEGIN)
+  after = rest.split(END)[1]
+  return f'{before}{BEGIN}\n{picture(package)}\n{END}{after}'
+
+
+def main() -> int:
+  """Writes or checks the page; the exit code says whether it is up to date."""
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--check', action='store_true',
+                      help='only say whether the picture is up to date')
+  arguments = parser.parse_args()
+  old = PAGE.read_text(encoding='utf-8')
+  new = updated(old, ROOT / 'rigl')
+  if not arguments.check:
+    PAGE.write_text(new, encoding='utf-8')
+  elif old != new:
+    print(f'{PAGE} is out of date: run python tools/make_dependency_picture.py')
+    return 1
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
