@@ -190,6 +190,8 @@ def config_from_flags(
   """
   values = {field: FLAGS[flag].value
             for field, flag in flags_of(SparsityConfig, renamed).items()}
+  # '' is the default of the ImageNet script; it has no other meaning.
+  values['mask_init_method'] = values.get('mask_init_method') or 'random'
   try:
     return SparsityConfig(**{**values, **fields})
   except ValueError as error:
