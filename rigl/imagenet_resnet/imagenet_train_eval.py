@@ -198,8 +198,7 @@ def configs_from_flags() -> tuple[SparsityConfig, ImageNetConfig]:
   if FLAGS.maskupdate_frequency <= 0:
     raise ValueError('maskupdate_frequency must be > 0, got '
                      f'{FLAGS.maskupdate_frequency}.')
-  sparsity = sparse_flags.config_from_flags(
-      _RENAMED, mask_init_method=FLAGS.mask_init_method or 'random')
+  sparsity = sparse_flags.config_from_flags(_RENAMED)
   imagenet_config.check_combination(
       config, sparsity, FLAGS.num_cores if FLAGS.use_tpu else None)
   mask_init.check_load_mask_dir(sparsity, FLAGS.load_mask_dir)
