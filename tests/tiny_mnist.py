@@ -67,6 +67,9 @@ def parsed_flags(argv: list[str]):
   """In this context FLAGS have the values of a command line."""
   with flagsaver.flagsaver():
     FLAGS.unparse_flags()
+    # Another script in the process may have set its own.
+    mnist_train_eval.sparse_flags.set_script_defaults(
+        mnist_train_eval.SCRIPT_DEFAULTS)
     FLAGS(['mnist_train_eval.py', *argv])
     yield
 
