@@ -109,10 +109,15 @@ def images_per_second(sources: dict[str, Pipeline | Gather], batch_size: int,
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--batch_size', type=int, default=128)
-  parser.add_argument('--batches', type=int, default=200)
-  parser.add_argument('--repeats', type=int, default=5)
+  parser = argparse.ArgumentParser(
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--batch_size', type=int, default=128, metavar='N',
+                      help='images in a batch (default: %(default)s)')
+  parser.add_argument('--batches', type=int, default=200, metavar='N',
+                      help='batches of a measurement (default: %(default)s)')
+  parser.add_argument('--repeats', type=int, default=5, metavar='N',
+                      help='runs of each, in turns (default: %(default)s)')
   arguments = parser.parse_args()
   images, labels = make_images()
   size = arguments.batch_size

@@ -83,11 +83,17 @@ def measure_apart(method: str, kind: str,
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--depth', type=int, default=16)
-  parser.add_argument('--width', type=int, default=4)
-  parser.add_argument('--batch_size', type=int, default=128)
-  parser.add_argument('--steps', type=int, default=8)
+  parser = argparse.ArgumentParser(
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--depth', type=int, default=16, metavar='N',
+                      help='of the WideResNet (default: %(default)s)')
+  parser.add_argument('--width', type=int, default=4, metavar='N',
+                      help='of the WideResNet (default: %(default)s)')
+  parser.add_argument('--batch_size', type=int, default=128, metavar='N',
+                      help='images in a batch (default: %(default)s)')
+  parser.add_argument('--steps', type=int, default=8, metavar='N',
+                      help='steps that are timed (default: %(default)s)')
   parser.add_argument('--method', choices=METHODS, help=argparse.SUPPRESS)
   parser.add_argument('--kind', choices=FREQUENCY, help=argparse.SUPPRESS)
   arguments = parser.parse_args()

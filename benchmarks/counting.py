@@ -12,6 +12,7 @@ Times the fastest of several runs in one process, after one run to warm up:
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import time
@@ -40,6 +41,9 @@ def count_from_description() -> float:
 
 
 def main() -> None:
+  argparse.ArgumentParser(
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
   description = _fastest_seconds(count_from_description, 50)
 
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')

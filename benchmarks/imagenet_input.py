@@ -209,11 +209,17 @@ def medians(runners: dict[str, Runner], repeats: int,
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--batch_size', type=int, default=64)
-  parser.add_argument('--batches', type=int, default=16)
-  parser.add_argument('--repeats', type=int, default=5)
-  parser.add_argument('--images', type=int, default=256)
+  parser = argparse.ArgumentParser(
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--batch_size', type=int, default=64, metavar='N',
+                      help='images in a batch (default: %(default)s)')
+  parser.add_argument('--batches', type=int, default=16, metavar='N',
+                      help='batches of a measurement (default: %(default)s)')
+  parser.add_argument('--repeats', type=int, default=5, metavar='N',
+                      help='runs of each, in turns (default: %(default)s)')
+  parser.add_argument('--images', type=int, default=256, metavar='N',
+                      help='images in the data (default: %(default)s)')
   arguments = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
     data = write_data(folder, arguments.images)

@@ -138,9 +138,13 @@ def measure_apart(what: str, options: list[str]) -> dict[str, float]:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--batch_size', type=int, default=32)
-  parser.add_argument('--steps', type=int, default=3)
+  parser = argparse.ArgumentParser(
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--batch_size', type=int, default=32, metavar='N',
+                      help='images in a batch (default: %(default)s)')
+  parser.add_argument('--steps', type=int, default=3, metavar='N',
+                      help='steps that are timed (default: %(default)s)')
   parser.add_argument(
       '--what', choices=[*STEPS, *UPDATES], help=argparse.SUPPRESS)
   arguments = parser.parse_args()

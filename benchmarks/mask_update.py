@@ -87,10 +87,15 @@ def measure(size: int, repeats: int) -> tuple[float, float]:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--sizes', type=int, nargs='+', default=[
-      10_000, 100_000, 1_000_000, 2_400_000, 10_000_000])
-  parser.add_argument('--repeats', type=int, default=11)
+  parser = argparse.ArgumentParser(
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument(
+      '--sizes', type=int, nargs='+', metavar='N',
+      default=[10_000, 100_000, 1_000_000, 2_400_000, 10_000_000],
+      help='weights of a layer (default: %(default)s)')
+  parser.add_argument('--repeats', type=int, default=11, metavar='N',
+                      help='runs of each, in turns (default: %(default)s)')
   arguments = parser.parse_args()
   print('   weights   bisection        sort   ratio')
   for size in arguments.sizes:

@@ -5,4 +5,4 @@ need it. The method is described in "Rigging the Lottery: Making All Tickets
 Winners", https://arxiv.org/abs/1911.11134.
 """
 
-__version__ = "0.1.0"
+__version__ = '0.1.0'

@@ -16,12 +16,12 @@ import types
 
 # The C++ log tells every user about CUDA libraries they do not have; errors
 # reach Python as exceptions anyway. Set the variable to see it.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
-__all__ = ["estimator_module", "tf", "tf2"]
+__all__ = ['estimator_module', 'tf', 'tf2']
 
 
 def estimator_module() -> types.ModuleType:
@@ -42,8 +42,8 @@ def estimator_module() -> types.ModuleType:
     _ = module.tpu.TPUEstimator
   except (AttributeError, ImportError) as error:
     raise RuntimeError(
-      f"TensorFlow {tf.__version__} has no usable Estimator, which training"
-      " runs on: it was removed in TensorFlow 2.16. To fix this, run:"
+      f'TensorFlow {tf.__version__} has no usable Estimator, which training'
+      ' runs on: it was removed in TensorFlow 2.16. To fix this, run:'
       ' pip install "tensorflow==2.15.*"'
     ) from error
   return module

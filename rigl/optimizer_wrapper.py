@@ -29,7 +29,7 @@ def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
   root = tf.VariableScope(reuse=replicas.reuses_variables(), name='')
   with tf.init_scope(), tf.variable_scope(root, auxiliary_name_scope=False):
     return tf.get_variable(
-        name, shape, dtype, tf.constant_initializer(value, dtype),
+        name, shape, dtype, tf.constant_initializer(value),
         trainable=False)
 
 

@@ -20,6 +20,8 @@ from rigl.compat import tf
 
 _state = threading.local()
 
+_MEANS = 'rigl/means_over_replicas'
+
 
 def in_replica() -> bool:
   """Whether the code being run builds one replica of several."""
@@ -55,8 +57,78 @@ def copies(variable: tf.Variable) -> Sequence[tf.Variable]:
   return getattr(variable, 'values', (variable,))
 
 
+def on_each(build: Callable[[], tf.Operation]) -> tf.Operation:
+  """Builds an op for each device, which sees its own copies of variables.
+
+  Inside of it, unlike in a replica, conditions may assign variables.
+
+  Args:
+    build: builds what does the same with the same values everywhere.
+
+  Returns:
+    The op that does it on all devices, or `build()` without replicas.
+  """
+  if not in_replica():
+    return build()
+
+  def meet(strategy):
+    def update(_):
+      with _updating():
+        return build()
+
+    return strategy.extended.update(
+        tf.train.get_or_create_global_step(), update)
+
+  return tf.distribute.get_replica_context().merge_call(meet)
+
+
+def mean(tensor: tf.Tensor) -> tf.Tensor:
+  """The mean of a tensor over all replicas, or the tensor itself without.
+
+  All processes must compute it at the same step, or the others wait forever:
+  so each step has to run `means()` too, see runner.train_spec.
+
+  Args:
+    tensor: of this replica.
+  """
+  if not in_replica():
+    return tensor
+  result = _reduce(tf.distribute.ReduceOp.MEAN, tensor)
+  tf.add_to_collection(_MEANS, result)
+  return result
+
+
+def _reduce(how: Any, tensor: tf.Tensor) -> tf.Tensor:
+  return tf.distribute.get_replica_context().merge_call(
+      lambda strategy, tensors: strategy.reduce(how, tensors, axis=None),
+      args=(tensor,))
+
+
+def differences(tensor: tf.Tensor) -> tf.Tensor:
+  """Where a tensor is not the same on all replicas, bool of its shape.
+
+  All processes must compute it at the same step, as with `mean`.
+
+  Args:
+    tensor: int64 of this replica.
+  """
+  # Against the sum: what differs in one replica differs there in all of them,
+  # or in all but one.
+  n = tf.distribute.get_strategy().num_replicas_in_sync
+  total = _reduce(tf.distribute.ReduceOp.SUM, tensor)
+  differs = tf.cast(tf.not_equal(total, n * tensor), tf.int64)
+  return _reduce(tf.distribute.ReduceOp.SUM, differs) > 0
+
+
+def means() -> list[tf.Tensor]:
+  """What `mean` has returned to the replicas of this graph."""
+  return tf.get_collection(_MEANS)
+
+
 def outside(function: Callable[[], Any]) -> Any:
-  """Calls `function` where variables have the names of the first replica.
+  """What `function` returns, called once for all replicas.
+
+  Variables have the names of the first replica there.
 
   Args:
     function: takes nothing.

@@ -33,21 +33,18 @@ class PruningGetterTf1Mixin:
 
   def get_weights(self):
     """The masked weight variables."""
-    return [triple.weights for triple in self._triples()]
+    return [triple.weights for triple in pruning.masked_triples()]
 
   def get_masks(self):
     """The mask variables, in the order of `get_weights()`."""
-    return [triple.mask for triple in self._triples()]
+    return [triple.mask for triple in pruning.masked_triples()]
 
   def get_masked_weights(self):
     """The tensors mask * weights, in the order of `get_weights()`."""
     return [
         replicas.counterpart(triple.masked_weights, triple.weights)
-        for triple in self._triples()
+        for triple in pruning.masked_triples()
     ]
-
-  def _triples(self):
-    return replicas.outside(pruning.masked_triples)
 
 
 class SparseSETOptimizer(PruningGetterTf1Mixin, SparseSETOptimizerBase):

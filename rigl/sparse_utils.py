@@ -7,6 +7,7 @@ with `.name` and `.shape`.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Callable, Mapping, Optional, Sequence
 
 import numpy as np
@@ -209,13 +210,19 @@ def get_mask_init_fn(
     method: see `get_sparsities`.
     default_sparsity: see `get_sparsities`.
     custom_sparsity_map: see `get_sparsities`.
-    mask_fn: (mask, sparsity, dtype) -> tensor.
+    mask_fn: (mask, sparsity, dtype) -> tensor. The default draws all masks
+      from one generator, seeded by the seed of the graph (0 without one).
     erk_power_scale: see `get_sparsities`.
     extract_name_fn: mask name -> layer name.
 
   Returns:
     The op.
   """
+  if mask_fn is get_mask_random:
+    # Not numpy's own, which differs between processes.
+    seed = tf.get_default_graph().seed or 0
+    mask_fn = functools.partial(
+        mask_fn, random_state=np.random.RandomState(seed % 2**32))
   sparsities = get_sparsities(
       all_masks, method, default_sparsity, custom_sparsity_map,
       extract_name_fn, erk_power_scale)

@@ -26,16 +26,16 @@ class _BrokenWhenUsed(types.ModuleType):
 
 
 @pytest.mark.parametrize(
-  "attributes", [{}, {"estimator": _BrokenWhenUsed("estimator")}]
+  'attributes', [{}, {'estimator': _BrokenWhenUsed('estimator')}]
 )
 def test_missing_estimator_names_version_and_fix(monkeypatch, attributes):
-  newer = types.SimpleNamespace(__version__="2.21.0", **attributes)
-  monkeypatch.setattr(compat, "tf", newer)
-  with pytest.raises(RuntimeError, match=r"2\.21\.0.*tensorflow==2\.15\.\*"):
+  newer = types.SimpleNamespace(__version__='2.21.0', **attributes)
+  monkeypatch.setattr(compat, 'tf', newer)
+  with pytest.raises(RuntimeError, match=r'2\.21\.0.*tensorflow==2\.15\.\*'):
     compat.estimator_module()
 
 
 def test_import_switches_no_behaviour():
   # In a new process, for other tests may run a script that does.
-  code = "from rigl.compat import tf; assert tf.executing_eagerly()"
-  subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+  code = 'from rigl.compat import tf; assert tf.executing_eagerly()'
+  subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)

@@ -13,11 +13,11 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-GOLDENS = pathlib.Path(__file__).parent / "goldens"
+GOLDENS = pathlib.Path(__file__).parent / 'goldens'
 
 # The same examples in every run, however slow the machine is.
-hypothesis.settings.register_profile("rigl", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("rigl")
+hypothesis.settings.register_profile('rigl', deadline=None, derandomize=True)
+hypothesis.settings.load_profile('rigl')
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def graph():
     yield new_graph
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope='session')
 def goldens():
   """A function from name to the content of tests/goldens/<name>.json.
 
@@ -55,10 +55,10 @@ def goldens():
   """
 
   def load(name):
-    path = GOLDENS / f"{name}.json"
+    path = GOLDENS / f'{name}.json'
     if not path.exists():
-      known = sorted(file.stem for file in GOLDENS.glob("*.json"))
-      raise ValueError(f"No reference data {name!r}; there are {known}.")
-    return json.loads(path.read_text(encoding="utf-8"))
+      known = sorted(file.stem for file in GOLDENS.glob('*.json'))
+      raise ValueError(f'No reference data {name!r}; there are {known}.')
+    return json.loads(path.read_text(encoding='utf-8'))
 
   return load

@@ -9,25 +9,25 @@ from absl import flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-flags.DEFINE_integer("conftest_number", 1, "For the tests below.")
+flags.DEFINE_integer('conftest_number', 1, 'For the tests below.')
 
 
 # In this order: a leak of the first test's flags shows in the second.
-@pytest.mark.parametrize("attempt", [1, 2])
+@pytest.mark.parametrize('attempt', [1, 2])
 def test_flags_are_restored(attempt):
   assert flags.FLAGS.conftest_number == 1
-  assert flags.FLAGS["conftest_number"].using_default_value
+  assert flags.FLAGS['conftest_number'].using_default_value
   flags.FLAGS.conftest_number = 7
-  flags.FLAGS.set_default("conftest_number", 8)
+  flags.FLAGS.set_default('conftest_number', 8)
 
 
-@pytest.mark.parametrize("attempt", [1, 2])
+@pytest.mark.parametrize('attempt', [1, 2])
 def test_flags_defined_in_a_test_stay_with_their_defaults(attempt):
   if attempt == 1:
-    flags.DEFINE_string("conftest_late", "default", "Defined in a test.")
-    flags.FLAGS.conftest_late = "changed"
+    flags.DEFINE_string('conftest_late', 'default', 'Defined in a test.')
+    flags.FLAGS.conftest_late = 'changed'
   else:
-    assert flags.FLAGS.conftest_late == "default"
+    assert flags.FLAGS.conftest_late == 'default'
 
 
 def test_graph_is_new_and_seeded(graph):
@@ -47,15 +47,15 @@ def test_graph_is_new_and_seeded(graph):
 
 
 def test_goldens_reads_a_new_copy(goldens):
-  goldens("schedules").clear()
-  assert goldens("schedules")
+  goldens('schedules').clear()
+  assert goldens('schedules')
 
 
 def test_goldens_names_what_there_is(goldens):
   with pytest.raises(ValueError, match="'no_such'.*'schedules'"):
-    goldens("no_such")
+    goldens('no_such')
 
 
 def test_fixtures_do_not_import_tensorflow():
   code = "import sys, tests.conftest; sys.exit('tensorflow' in sys.modules)"
-  subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+  subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)

@@ -164,7 +164,7 @@ def test_sparsities_come_from_the_distribution_and_the_custom_map(method):
 
 @pytest.mark.parametrize('method', ['snip', 'dnw'])
 @pytest.mark.parametrize('changes, message', [
-    ({'mask_init_method': 'unknown'}, "unknown.*erdos_renyi"),
+    ({'mask_init_method': 'unknown'}, 'unknown.*erdos_renyi'),
     ({'mask_init_method': ''}, 'erdos_renyi'),
     ({'default_sparsity': 1.1}, r'1\.1'),
     ({'default_sparsity': -.1}, r'-0\.1'),

@@ -261,6 +261,22 @@ def test_mask_init_fn_assigns_masks_of_each_layers_sparsity(session, dtype):
         value.size, sparsities[mask.name])
 
 
+def test_mask_init_fn_draws_by_the_seed_of_the_graph():
+  drawn = []
+  for seed in (None, 0, 1, 1):
+    with tf.Graph().as_default(), tf.Session() as session:
+      if seed is not None:
+        tf.set_random_seed(seed)
+      masks = _masks()
+      init = sparse_utils.get_mask_init_fn(masks, 'random', .5, {})
+      session.run(tf.global_variables_initializer())
+      session.run(init)
+      drawn.append(np.concatenate([m.ravel() for m in session.run(masks)]))
+  np.testing.assert_array_equal(drawn[0], drawn[1])
+  np.testing.assert_array_equal(drawn[2], drawn[3])
+  assert (drawn[0] != drawn[2]).any()
+
+
 def test_mask_init_fn_takes_the_function_and_its_arguments(session):
   masks = _masks()
   calls = []

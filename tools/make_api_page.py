@@ -38,7 +38,7 @@ GROUPS = (
     ('Counting FLOPs and bytes', ('micronet.*',)),
 )
 
-_INTRODUCTION = """\
+_INTRODUCTION = '''\
 # API
 
 Every public function and class a program may build on, written from the
@@ -46,7 +46,7 @@ docstrings by `python tools/make_api_page.py`; do not edit it by hand. What the
 scripts take is in their `--help`, how the parts fit together in
 [architecture.md](architecture.md), which hooks a method of your own has in
 [adding_a_method.md](adding_a_method.md).
-"""
+'''
 
 _SECTIONS = ('Args', 'Attributes', 'Raises', 'Returns', 'Yields')
 _WIDTH = 80
@@ -285,7 +285,9 @@ def page(package: pathlib.Path) -> str:
 
 def main() -> int:
   """Writes or checks the page; the exit code says whether it is up to date."""
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser = argparse.ArgumentParser(
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--check', action='store_true',
                       help='only say whether the page is up to date')
   arguments = parser.parse_args()

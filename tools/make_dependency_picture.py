@@ -105,7 +105,9 @@ def updated(text: str, package: pathlib.Path) -> str:
 
 def main() -> int:
   """Writes or checks the page; the exit code says whether it is up to date."""
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser = argparse.ArgumentParser(
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--check', action='store_true',
                       help='only say whether the picture is up to date')
   arguments = parser.parse_args()

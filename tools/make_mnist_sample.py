@@ -22,7 +22,7 @@ import numpy as np
 from rigl.mnist import mnist_data
 
 _SEED = 0
-_LICENSE = """\
+_LICENSE = '''\
 The files in this folder hold a sample of MNIST, the database of handwritten
 digits by Yann LeCun, Corinna Cortes and Christopher J.C. Burges
 (http://yann.lecun.com/exdb/mnist/).
@@ -34,7 +34,7 @@ sample too.
 Changes: {n_train} of the 60,000 training digits and {n_test} of the 10,000 test
 digits were chosen at random, as many of each class, and kept in their order.
 The digits themselves are unchanged.
-"""
+'''
 
 
 def choose_balanced(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
@@ -54,8 +54,8 @@ def choose_balanced(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
   per_class, rest = divmod(n, mnist_data.N_CLASSES)
   if per_class < 1 or rest:
     raise ValueError(
-      f"The number of digits must be a positive multiple of"
-      f" {mnist_data.N_CLASSES}, found {n}."
+      f'The number of digits must be a positive multiple of'
+      f' {mnist_data.N_CLASSES}, found {n}.'
     )
   random_state = np.random.RandomState(seed)
   chosen = []
@@ -63,8 +63,8 @@ def choose_balanced(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     (positions,) = np.nonzero(labels == digit)
     if len(positions) < per_class:
       raise ValueError(
-        f"Expected at least {per_class} digits of class {digit}, found"
-        f" {len(positions)}."
+        f'Expected at least {per_class} digits of class {digit}, found'
+        f' {len(positions)}.'
       )
     chosen.append(random_state.permutation(positions)[:per_class])
   return np.sort(np.concatenate(chosen))
@@ -72,14 +72,14 @@ def choose_balanced(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 def idx_bytes(array: np.ndarray) -> bytes:
   """Returns an array of unsigned bytes as the content of an IDX file."""
-  header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+  header = struct.pack(f'>BBBB{array.ndim}I', 0, 0, 8, array.ndim, *array.shape)
   return header + np.ascontiguousarray(array, np.uint8).tobytes()
 
 
 def gzip_bytes(content: bytes) -> bytes:
   """Compresses without the time and file name that gzip would add."""
   buffer = io.BytesIO()
-  with gzip.GzipFile("", "wb", 9, buffer, mtime=0) as gzip_file:
+  with gzip.GzipFile('', 'wb', 9, buffer, mtime=0) as gzip_file:
     gzip_file.write(content)
   return buffer.getvalue()
 
@@ -102,29 +102,43 @@ def make_sample(
   test = choose_balanced(data.test_labels, n_test, _SEED)
   output.mkdir(parents=True, exist_ok=True)
   for field, name in mnist_data.IDX_FILES.items():
-    chosen = train if field.startswith("train") else test
+    chosen = train if field.startswith('train') else test
     content = gzip_bytes(idx_bytes(getattr(data, field)[chosen]))
-    (output / f"{name}.gz").write_bytes(content)
-  note = _LICENSE.format(n_train=f"{n_train:,}", n_test=f"{n_test:,}")
-  (output / "LICENSE-MNIST.txt").write_text(note, encoding="utf-8")
+    (output / f'{name}.gz').write_bytes(content)
+  note = _LICENSE.format(n_train=f'{n_train:,}', n_test=f'{n_test:,}')
+  (output / 'LICENSE-MNIST.txt').write_text(note, encoding='utf-8')
 
 
 def main(argv: list[str] | None = None) -> None:
   """Reads the command line and writes the sample."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--mnist", required=True, help="folder of the IDX files")
-  parser.add_argument(
-    "--output", required=True, type=pathlib.Path, help="folder to write to"
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--num_train", type=int, default=5000)
-  parser.add_argument("--num_test", type=int, default=1000)
+  parser.add_argument(
+    '--mnist', required=True, metavar='FOLDER', help='folder of the IDX files'
+  )
+  parser.add_argument(
+    '--output',
+    required=True,
+    type=pathlib.Path,
+    metavar='FOLDER',
+    help='folder to write to',
+  )
+  for part, default in (('train', 5000), ('test', 1000)):
+    parser.add_argument(
+      f'--num_{part}',
+      type=int,
+      default=default,
+      metavar='N',
+      help=f'{part} digits, a multiple of ten (default: {default})',
+    )
   args = parser.parse_args(argv)
   try:
     data = mnist_data.load_mnist(args.mnist)
     make_sample(data, args.output, args.num_train, args.num_test)
   except (OSError, ValueError) as error:
-    sys.exit(f"make_mnist_sample: {error}")
+    sys.exit(f'Error: {error}')
 
 
-if __name__ == "__main__":
+if __name__ == '__main__':
   main()

@@ -6,7 +6,7 @@ from typing import Callable, Optional
 
 from rigl.compat import tf
 from rigl.core import draws, seeding
-from rigl.model_pruning import sparse_layers
+from rigl.model_pruning import data_formats, sparse_layers
 
 
 def check_depth(depth: int) -> None:
@@ -47,8 +47,7 @@ class WideResNetModel:
     """
     sparse_layers.check_option('pruning_method', pruning_method,
                                sparse_layers.SPARSITY_TECHNIQUES)
-    sparse_layers.check_option('data_format', data_format,
-                               tuple(sparse_layers.DATA_FORMATS))
+    data_formats.check(data_format)
     if not 0. <= droprate < 1.:
       raise ValueError(f'droprate {droprate!r} is not in [0, 1).')
     self._is_training = is_training
@@ -112,7 +111,7 @@ class WideResNetModel:
     Returns:
       [batch, height / strides, width / strides, n_out], or channels first.
     """
-    n_in = x.shape.as_list()[sparse_layers.channel_axis(self._data_format)]
+    n_in = x.shape.as_list()[data_formats.channel_axis(self._data_format)]
     name = f'conv_{group}_{index}'
     with tf.name_scope(f'res_{index}'):
       shortcut = x

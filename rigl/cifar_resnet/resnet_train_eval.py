@@ -16,13 +16,15 @@ from typing import Any, Optional
 
 from absl import flags, logging
 
+from rigl import replicas
 from rigl.cifar_resnet import cifar_data, data_helper, resnet_model
 from rigl.compat import tf
 from rigl.training import (
   checkpoints,
+  command_line,
+  distribution,
   factory,
   finite,
-  gin_configs,
   hooks,
   lr_schedules,
   mask_init,
@@ -50,42 +52,38 @@ SCRIPT_DEFAULTS = {
 }
 MODES = ('train', 'eval', 'train_and_eval')
 
-sparse_flags.define_method(SCRIPT_DEFAULTS['training_method'])
-sparse_flags.define_mode(SCRIPT_DEFAULTS['mode'])
-sparse_flags.define(
-    'batch_size', 'data_directory', 'drop_fraction', 'drop_fraction_anneal',
-    'end_sparsity', 'erk_power_scale', 'gin_bindings', 'gin_config',
-    'grow_init', 'initial_value_checkpoint', 'keep_checkpoint_max',
-    'load_mask_dir', 'mask_init_method', 'maskupdate_begin_step',
-    'maskupdate_end_step', 'maskupdate_frequency', 'master', 'momentum',
-    'on_nan', 'ps_task', 'pruning_frequency', 'resnet_depth', 'rigl_acc_scale',
-    's_momentum', 'seed', 'threshold_decay', 'training_steps_multiplier',
-    'use_synthetic_data')
-sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
+sparse_flags.define_script(
+    SCRIPT_DEFAULTS, 'initial_value_checkpoint', 'load_mask_dir', 'master',
+    'ps_task', 'training_steps_multiplier', 'use_synthetic_data', modes=MODES)
 
-flags.DEFINE_string(
-    'pruning_hparams', '',
-    'prune: further hyperparameters, name=value,... (see PruningHParams).')
-flags.DEFINE_string(
-    'train_dir', '/tmp/cifar10/', 'Folder in which each run has its own.')
-flags.DEFINE_integer('max_steps', 97656, 'Training steps.')
-flags.DEFINE_float('l2', 5e-4, 'Coefficient of the L2 penalty.')
-flags.DEFINE_integer('resnet_width', 4, 'Widening factor of the WideResNet.')
-flags.DEFINE_integer('num_classes', 10, 'Classes.')
-flags.DEFINE_integer(
-    'dataset_size', 50000, 'Not used: the data know their size.')
-flags.DEFINE_integer(
-    'checkpoint_steps', 5000, 'Steps between checkpoints.', lower_bound=1)
-flags.DEFINE_integer(
-    'summaries_steps', 300, 'Steps between summaries and progress reports.',
-    lower_bound=1)
-flags.DEFINE_bool(
-    'per_class_metrics', True,
-    'Whether evaluation reports precision and recall of each class.')
-flags.DEFINE_integer('sparsity_begin_step', 20000, 'prune: first step.')
-flags.DEFINE_integer('sparsity_end_step', 75000, 'prune: last step.')
-flags.DEFINE_bool('prune_first_layer', False, 'Mask the first convolution.')
-flags.DEFINE_bool('prune_last_layer', True, 'Mask the last layer.')
+with command_line.group('Gradual pruning'):
+  flags.DEFINE_integer('sparsity_begin_step', 20000, 'prune: first step.')
+  flags.DEFINE_integer('sparsity_end_step', 75000, 'prune: last step.')
+  flags.DEFINE_string(
+      'pruning_hparams', '', 'prune: further hyperparameters, name=value,... '
+      '(see PruningHParams).')
+with command_line.group('Network'):
+  flags.DEFINE_integer('resnet_width', 4, 'Multiplier of the channels.')
+  flags.DEFINE_integer('num_classes', 10, 'Classes.')
+  flags.DEFINE_bool('prune_first_layer', False, 'Mask the first convolution.')
+  flags.DEFINE_bool('prune_last_layer', True, 'Mask the last layer.')
+with command_line.group('Optimisation'):
+  flags.DEFINE_integer(
+      'max_steps', 97656, 'Training steps, times training_steps_multiplier.')
+  flags.DEFINE_float('l2', 5e-4, 'Coefficient of the L2 penalty.')
+with command_line.group('Evaluation'):
+  flags.DEFINE_bool('per_class_metrics', True,
+                    'Whether to report precision and recall of each class.')
+with command_line.group('Output'):
+  flags.DEFINE_string(
+      'train_dir', '/tmp/cifar10/', 'Folder in which each run has its own.')
+  flags.DEFINE_integer(
+      'checkpoint_steps', 5000, 'Steps between checkpoints.', lower_bound=1)
+  flags.DEFINE_integer(
+      'summaries_steps', 300, 'Steps between summaries and progress reports.',
+      lower_bound=1)
+with command_line.group('Not used'):
+  flags.DEFINE_integer('dataset_size', 50000, 'Not used: size of the data.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +112,10 @@ class CifarConfig:
     if not 0. <= self.momentum < 1.:
       raise ValueError(f'momentum must be in [0, 1), got {self.momentum}.')
     resnet_model.check_depth(self.resnet_depth)
+    if self.total_steps < 1:
+      raise ValueError(
+          f'max_steps {self.max_steps} times training_steps_multiplier '
+          f'{self.training_steps_multiplier} is less than a step.')
 
   @property
   def total_steps(self) -> int:
@@ -238,6 +240,7 @@ def _train_spec(sparsity: SparsityConfig, config: CifarConfig, folder: str,
                 loss: tf.Tensor, scalars: dict[str, tf.Tensor]) -> Any:
   global_step = tf.train.get_global_step()
   learning_rate = config.learning_rate_at(global_step)
+  scalars = {tag: replicas.mean(value) for tag, value in scalars.items()}
   optimizer = factory.make_optimizer(
       sparsity, factory.make_inner_optimizer(
           'momentum', learning_rate, config.momentum, use_nesterov=True))
@@ -260,7 +263,8 @@ def _train_spec(sparsity: SparsityConfig, config: CifarConfig, folder: str,
   return runner.train_spec(
       finite.without_nan(loss), train_op, lambda: mask_init.make_scaffold(
           sparsity, load_mask_dir=FLAGS.load_mask_dir),
-      hooks=[finite.NotFiniteHook(FLAGS.on_nan, folder), progress])
+      hooks=[finite.NotFiniteHook(FLAGS.on_nan, folder)],
+      chief_hooks=[progress])
 
 
 def wide_resnet_w_pruning(features: tf.Tensor, labels: tf.Tensor, mode: str,
@@ -281,7 +285,8 @@ def wide_resnet_w_pruning(features: tf.Tensor, labels: tf.Tensor, mode: str,
   _, accuracy, top_5, logits = build_model(
       mode, features, labels, sparsity.training_method, config.num_classes,
       config.resnet_depth, config.resnet_width, config)
-  cross_entropy = tf.add_n(tf.losses.get_losses())
+  # The last one is this replica's: all of them share the collection.
+  cross_entropy = tf.losses.get_losses()[-1]
   loss = cross_entropy + tf.losses.get_regularization_loss()
   if mode == 'train':
     return _train_spec(sparsity, config, params['folder'], loss, {
@@ -312,14 +317,8 @@ def run(mode: str, sparsity: SparsityConfig, config: CifarConfig,
     config: hyperparameters of this script.
     data: the images.
     folder: of the run.
-
-  Raises:
-    ValueError: a batch is more than the training images.
   """
-  if config.batch_size > len(data.train_images):
-    raise ValueError(f'batch_size {config.batch_size} is more than the '
-                     f'{len(data.train_images)} training images.')
-  given = sparsity
+  write_config = hooks.WriteConfigHook(folder, sparsity, config)
   sparsity = sparsity.scaled(config.training_steps_multiplier)
   estimator = runner.make_estimator(
       wide_resnet_w_pruning, folder, seed=sparsity.seed,
@@ -327,7 +326,8 @@ def run(mode: str, sparsity: SparsityConfig, config: CifarConfig,
       save_checkpoints_steps=FLAGS.checkpoint_steps,
       keep_checkpoint_max=FLAGS.keep_checkpoint_max,
       save_summary_steps=FLAGS.summaries_steps,
-      params={'sparsity': sparsity, 'config': config, 'folder': folder})
+      params={'sparsity': sparsity, 'config': config, 'folder': folder},
+      num_replicas=FLAGS.num_replicas)
 
   def train_input(params):
     return data_helper.input_fn({
@@ -344,15 +344,16 @@ def run(mode: str, sparsity: SparsityConfig, config: CifarConfig,
         estimator, eval_input, config.total_steps):
       _print_metrics(metrics)
     return
-  # Not stretched yet: who reads it back stretches it.
-  gin_configs.write(folder, given, config)
   # Evaluated after each checkpoint, or trained in one go.
   chunk = FLAGS.checkpoint_steps if mode == 'train_and_eval' else (
       config.total_steps)
   step = checkpoints.latest_step(folder)
+  if step >= config.total_steps:
+    print(f'{folder} already holds {step} steps.')
   while step < config.total_steps:
     step = min(step - step % chunk + chunk, config.total_steps)
-    if not runner.train(estimator, train_input, max_steps=step):
+    if not runner.train(
+        estimator, train_input, max_steps=step, hooks=[write_config]):
       return
     if mode == 'train_and_eval':
       _print_metrics(runner.evaluate(
@@ -373,16 +374,13 @@ def _check_flags(sparsity: SparsityConfig, config: CifarConfig) -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Checks what the flags say, then trains or evaluates.
-
-  Raises:
-    ValueError: the command line holds more than flags, or one cannot be.
-  """
-  if argv[1:]:
-    raise ValueError(f'Unexpected arguments {argv[1:]}: flags begin with --.')
+  """Raises ValueError for what cannot be, else trains or evaluates."""
+  del argv  # script.run has seen to it that there are only flags.
   sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
   script.check_option('mode', FLAGS.mode, MODES)
   sparsity, config = configs_from_flags()
+  distribution.check(
+      FLAGS.num_replicas, config.batch_size, FLAGS.mode, FLAGS.on_nan)
   _check_flags(sparsity, config)
   data = cifar_data.load_cifar(
       FLAGS.data_directory, use_synthetic_data=FLAGS.use_synthetic_data,

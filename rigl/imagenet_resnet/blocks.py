@@ -10,12 +10,15 @@ only).
 from __future__ import annotations
 
 import dataclasses
-from typing import Mapping, Optional, Union
+from typing import Callable, Mapping, Optional, Union
 
 from rigl.compat import tf
 from rigl.imagenet_resnet import initializers
+from rigl.model_pruning import data_formats, sparse_layers
 from rigl.model_pruning import initializers as seeded_initializers
-from rigl.model_pruning import sparse_layers
+
+# Builds a network: (images, is_training) -> logits [batch, classes].
+ModelFn = Callable[[tf.Tensor, bool], tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +45,7 @@ class LayerSpec:
                                sparse_layers.SPARSITY_TECHNIQUES)
     sparse_layers.check_option('init_method', self.init_method,
                                initializers.INIT_METHODS)
-    sparse_layers.check_option('data_format', self.data_format,
-                               tuple(sparse_layers.DATA_FORMATS))
+    data_formats.check(self.data_format)
     sparsities = (
         self.end_sparsity if isinstance(self.end_sparsity, Mapping) else
         {'every layer': self.end_sparsity})
@@ -175,7 +177,7 @@ def depthwise_conv2d(x: tf.Tensor, kernel_size: int, strides: int,
   """
   x, padding = sparse_layers.fixed_padding(
       x, kernel_size, strides, spec.data_format)
-  axis = sparse_layers.channel_axis(spec.data_format)
+  axis = data_formats.channel_axis(spec.data_format)
   steps = [1, strides, strides]
   steps.insert(axis, 1)
   with tf.variable_scope(name):
@@ -184,7 +186,7 @@ def depthwise_conv2d(x: tf.Tensor, kernel_size: int, strides: int,
         x.dtype, seeded_initializers.glorot_uniform())
     return tf.nn.depthwise_conv2d(
         x, kernel, strides=steps, padding=padding,
-        data_format=sparse_layers.DATA_FORMATS[spec.data_format])
+        data_format=data_formats.DATA_FORMATS[spec.data_format])
 
 
 def batch_norm(x: tf.Tensor, is_training: bool, spec: LayerSpec,
@@ -225,7 +227,7 @@ def max_pool(x: tf.Tensor, pool_size: int, strides: int, padding: str,
   """
   return tf.nn.max_pool2d(
       x, pool_size, strides, padding,
-      data_format=sparse_layers.DATA_FORMATS[spec.data_format])
+      data_format=data_formats.DATA_FORMATS[spec.data_format])
 
 
 def classifier(x: tf.Tensor, num_classes: int, spec: LayerSpec,

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import tempfile
-from typing import Callable, Mapping, Optional, Union
+from typing import Mapping, Optional, Union
 
 from rigl.compat import tf, tf2
 from rigl.imagenet_resnet import (
+  blocks,
   initializers,
   mobilenetv1_model,
   mobilenetv2_model,
   resnet_model,
   vgg,
 )
-from rigl.model_pruning import sparse_layers
-from rigl.training import checkpoints, gin_configs, lr_schedules, script
+from rigl.model_pruning import data_formats
+from rigl.training import lr_schedules, script
 from rigl.training.config import SparsityConfig
-
-ModelFn = Callable[[tf.Tensor, bool], tf.Tensor]
 
 ARCHITECTURES = (
     'resnet', 'mobilenet_v1', 'mobilenet_v2', *sorted(vgg.VGG_TYPES))
@@ -80,12 +77,10 @@ class ImageNetConfig:
     for name, options in (
         ('model_architecture', ARCHITECTURES), ('precision', PRECISIONS),
         ('init_method', initializers.INIT_METHODS),
-        ('data_format', tuple(sparse_layers.DATA_FORMATS))):
+        ('data_format', tuple(data_formats.DATA_FORMATS))):
       script.check_option(name, getattr(self, name), options)
-    if self.model_architecture == 'resnet' and (
-        self.resnet_depth not in resnet_model.DEPTHS):
-      raise ValueError(f'resnet_depth {self.resnet_depth} is not one of '
-                       f'{", ".join(map(str, resnet_model.DEPTHS))}.')
+    if self.model_architecture == 'resnet':
+      resnet_model.check_depth(self.resnet_depth)
     for name in ('num_label_classes', 'image_size', 'num_train_images',
                  'num_eval_images', 'train_batch_size', 'eval_batch_size',
                  'train_steps', 'training_steps_multiplier',
@@ -242,50 +237,10 @@ def check_combination(config: ImageNetConfig, sparsity: SparsityConfig,
                        f'num_cores {n_cores}.')
 
 
-def check_same_method(folder: str, sparsity: SparsityConfig) -> None:
-  """Raises ValueError if `folder` holds a training by another method.
-
-  The variables do not tell: those of SET are those of RigL.
-
-  Args:
-    folder: of a run.
-    sparsity: the hyperparameters it is to go on with.
-  """
-  path = os.path.join(folder, gin_configs.CONFIG_FILE)
-  if os.path.exists(path) and checkpoints.latest(folder):
-    former = gin_configs.read([path], (), (SparsityConfig, ImageNetConfig)).get(
-        (SparsityConfig, 'training_method'), sparsity.training_method)
-    if former != sparsity.training_method:
-      raise ValueError(
-          f'The training in {folder} has training_method={former}, not '
-          f'{sparsity.training_method}. Give it back its own or choose another '
-          'output_dir.')
-
-
-def write(folder: str, sparsity: SparsityConfig,
-          config: ImageNetConfig) -> None:
-  """Makes `folder`, which may be remote, and writes config.gin there.
-
-  Args:
-    folder: of a run.
-    sparsity: hyperparameters in effect.
-    config: hyperparameters in effect.
-  """
-  tf.io.gfile.makedirs(folder)
-  if '://' not in folder:
-    gin_configs.write(folder, sparsity, config)
-    return
-  with tempfile.TemporaryDirectory() as local:
-    gin_configs.write(local, sparsity, config)
-    name = gin_configs.CONFIG_FILE
-    tf.io.gfile.copy(os.path.join(local, name), os.path.join(folder, name),
-                     overwrite=True)
-
-
 def make_network(
     config: ImageNetConfig,
     init_sparsity: Optional[Union[float, Mapping[str, float]]] = None,
-    pruning_method: str = 'threshold') -> ModelFn:
+    pruning_method: str = 'threshold') -> blocks.ModelFn:
   """The function that builds the network.
 
   Args:

@@ -7,6 +7,7 @@ import functools
 import os
 from typing import Any, Mapping, Optional
 
+from rigl import replicas
 from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_config, imagenet_input
 from rigl.model_pruning import pruning
@@ -228,6 +229,7 @@ def build_train_op(
 
 def _train_spec(training: Training, loss: tf.Tensor,
                 scalars: Mapping[str, tf.Tensor]) -> Any:
+  scalars = {tag: replicas.mean(value) for tag, value in scalars.items()}
   train_op, reported = build_train_op(training, loss, scalars)
 
   def host_call(**tensors):
@@ -235,19 +237,18 @@ def _train_spec(training: Training, loss: tf.Tensor,
         training.folder, steps_per_summary=training.steps_per_summary,
         **tensors)
 
-  step_hooks = []
+  step_hooks, chief_hooks = [], []
   if not training.use_tpu:
-    progress = hooks.ProgressHook(
-        {'loss': loss, 'top_1': scalars['top_1_accuracy'],
+    step_hooks = [finite.NotFiniteHook(training.on_nan, training.folder)]
+    chief_hooks = [hooks.ProgressHook(
+        {'loss': replicas.mean(loss), 'top_1': scalars['top_1_accuracy'],
          'lr': tf.squeeze(reported['learning_rate'])},
-        training.config.total_steps, training.steps_per_summary)
-    step_hooks = [
-        finite.NotFiniteHook(training.on_nan, training.folder), progress]
+        training.config.total_steps, training.steps_per_summary)]
   return runner.train_spec(
       # A TPU has no such hook: there the Estimator looks at the loss.
       loss if training.use_tpu else finite.without_nan(loss), train_op,
       lambda: _make_scaffold(training), hooks=step_hooks,
-      host_call=(host_call, reported))
+      chief_hooks=chief_hooks, host_call=(host_call, reported))
 
 
 def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,

@@ -29,6 +29,9 @@ from rigl.imagenet_resnet import (
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
 from rigl.training import (
   checkpoints,
+  command_line,
+  distribution,
+  hooks,
   mask_init,
   runner,
   script,
@@ -51,126 +54,114 @@ SCRIPT_DEFAULTS = {
     'training_method': 'scratch',
 }
 
-sparse_flags.define_method(SCRIPT_DEFAULTS['training_method'])
-sparse_flags.define_mode(SCRIPT_DEFAULTS['mode'])
-sparse_flags.define(
-    'data_directory', 'drop_fraction', 'drop_fraction_anneal', 'end_sparsity',
-    'erk_power_scale', 'gin_bindings', 'gin_config', 'grow_init',
-    'initial_value_checkpoint', 'keep_checkpoint_max', 'load_mask_dir',
-    'mask_init_method', 'maskupdate_begin_step', 'maskupdate_end_step',
-    'maskupdate_frequency', 'master', 'momentum', 'on_nan', 'ps_task',
-    'resnet_depth', 'rigl_acc_scale', 's_momentum', 'seed', 'threshold_decay',
-    'training_steps_multiplier', 'use_synthetic_data')
-sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
+sparse_flags.define_script(
+    SCRIPT_DEFAULTS, 'initial_value_checkpoint', 'load_mask_dir', 'master',
+    'ps_task', 'training_steps_multiplier', 'use_synthetic_data')
 
-# Network.
-flags.DEFINE_string(
-    'model_architecture', 'resnet',
-    f'Network: {", ".join(imagenet_config.ARCHITECTURES)}.')
-flags.DEFINE_float(
-    'width', -1.0, 'Multiplier of the channels; 1 if not positive.')
-flags.DEFINE_float(
-    'expansion_factor', 6.0, 'mobilenet_v2: expansion of its blocks.')
-flags.DEFINE_enum(
-    'init_method', 'baseline', ('baseline', 'sparse', 'random_zeros'),
-    'Initial weights: baseline: dense; sparse: variance scaled by the density '
-    'of the layer; random_zeros: as many zeros as the mask would have.')
-flags.DEFINE_string(
-    'data_format', 'channels_last',
-    'channels_last or channels_first (GPU and TPU only).')
-flags.DEFINE_string(
-    'precision', 'float32', 'Arithmetic of the network: float32 or bfloat16. '
-    'Variables and masks are float32.')
-flags.DEFINE_float(
-    'first_layer_sparsity', 0.0,
-    'Of the first layer; 0: dense, -1: as mask_init_method says.')
-flags.DEFINE_float(
-    'last_layer_sparsity', -1.0,
-    'Of the last layer; 0: dense, -1: as mask_init_method says.')
-flags.DEFINE_integer('num_label_classes', 1000, 'Classes.')
-flags.DEFINE_integer('image_size', 224, 'Height and width of an image.')
-
-# Training.
-flags.DEFINE_integer(
-    'train_steps', 2, 'Steps, before training_steps_multiplier.')
-flags.DEFINE_integer('train_batch_size', 1024, 'Images in a training batch.')
-flags.DEFINE_float(
-    'base_learning_rate', 0.1,
-    'Learning rate for 256 images; it grows with the batch.')
-flags.DEFINE_bool('use_adam', False, 'Adam, at a constant learning rate.')
-flags.DEFINE_bool('use_sgdr', False, 'Cosine decay with warm restarts.')
-flags.DEFINE_float('sgdr_decay_step', 5.0, 'SGDR: epochs of the first cycle.')
-flags.DEFINE_float('sgdr_t_mul', 1.5, 'SGDR: growth of the cycles.')
-flags.DEFINE_float('sgdr_m_mul', 0.5, 'SGDR: decay of the peaks.')
-flags.DEFINE_float('weight_decay', 1e-4, 'Coefficient of the L2 penalty.')
-flags.DEFINE_float(
-    'label_smoothing', 0.1, 'Share of a label that is spread over all classes.')
-flags.DEFINE_bool(
-    'use_batch_statistics', False,
-    'Whether evaluation normalises by the batch instead of moving averages.')
-
-# Data and evaluation.
-flags.DEFINE_integer('num_train_images', 1281167, 'Training images.')
-flags.DEFINE_integer('num_eval_images', 50000, 'Validation images.')
-flags.DEFINE_integer(
-    'num_parallel_calls', 64, 'Images decoded at a time.',
-    lower_bound=1)
-flags.DEFINE_bool(
-    'skip_corrupt_records', False,
-    'Whether to leave out images that cannot be read instead of stopping.')
-flags.DEFINE_bool(
-    'transpose_input', False,
-    'Whether images come with the batch last, which suits a TPU.')
-flags.DEFINE_integer('eval_batch_size', 1000, 'Images in evaluation batches.')
-flags.DEFINE_bool(
-    'eval_on_train', False, 'Whether to evaluate on the training images.')
-flags.DEFINE_string(
-    'eval_once_ckpt_prefix', '',
-    'eval_once: name of the checkpoint in the folder of the run, such as '
-    'model.ckpt-32000; the latest one if empty.')
-
-# Outputs.
-flags.DEFINE_string(
-    'output_dir', '/tmp/imagenet/', 'Folder in which each run has its own.')
-flags.DEFINE_bool(
-    'use_folder_stub', True,
-    'Whether a run has a folder named by its hyperparameters in output_dir, '
-    'instead of output_dir itself.')
-flags.DEFINE_integer(
-    'steps_per_checkpoint', 1000, 'Between checkpoints.',
-    lower_bound=1)
-flags.DEFINE_integer(
-    'steps_per_eval', 1251, 'train_and_eval: steps between evaluations.',
-    lower_bound=1)
-flags.DEFINE_integer(
-    'steps_per_summary', 100, 'Steps between summaries and progress reports.',
-    lower_bound=1)
-flags.DEFINE_bool(
-    'log_mask_imgs_each_iteration', False,
-    'Whether summaries have pictures of all masks, which is slow.')
-flags.DEFINE_integer(
-    'export_model_freq', 2502,
-    'Steps between exported SavedModels; 0 for none, not even at the end.',
-    lower_bound=0)
-
-# TPU.
-flags.DEFINE_bool('use_tpu', False, 'Train on a TPU.')
-flags.DEFINE_string(
-    'tpu', '', "TPU: name, grpc://<host>:<port>, or 'local' on a TPU VM.")
-flags.DEFINE_string('tpu_zone', '', 'TPU: its zone in Google Cloud.')
-flags.DEFINE_string('gcp_project', '', 'TPU: its project in Google Cloud.')
-flags.DEFINE_string('tpu_job_name', None, 'TPU: job name of the workers.')
-flags.DEFINE_integer(
-    'num_cores', 8, 'TPU: cores that share a batch.',
-    lower_bound=1)
-flags.DEFINE_integer(
-    'iterations_per_loop', 1251, 'TPU: steps without a look of the host.',
-    lower_bound=1)
-
-flags.DEFINE_integer('num_workers', 1, 'Not used: number of workers.')
-flags.DEFINE_bool('is_warm_up', True, 'Not used: warm-up of the penalty.')
-flags.DEFINE_integer('block_width', 1, 'Not used: width of a block.')
-flags.DEFINE_integer('block_height', 1, 'Not used: height of a block.')
+with command_line.group('Sparse training'):
+  flags.DEFINE_float(
+      'first_layer_sparsity', 0.0,
+      'Sparsity of the first layer; 0: dense, -1: as mask_init_method says.')
+  flags.DEFINE_float(
+      'last_layer_sparsity', -1.0,
+      'Sparsity of the last layer; 0: dense, -1: as mask_init_method says.')
+with command_line.group('Network'):
+  flags.DEFINE_string(
+      'model_architecture', 'resnet',
+      f'Network: {", ".join(imagenet_config.ARCHITECTURES)}.')
+  flags.DEFINE_float(
+      'width', -1.0, 'Multiplier of the channels; 1 if not positive.')
+  flags.DEFINE_float(
+      'expansion_factor', 6.0, 'mobilenet_v2: expansion of its blocks.')
+  flags.DEFINE_enum(
+      'init_method', 'baseline', ('baseline', 'sparse', 'random_zeros'),
+      'Initial weights. baseline: dense; sparse: variance scaled by the '
+      'density of the layer; random_zeros: as many zeros as the mask would '
+      'have.')
+  flags.DEFINE_string(
+      'data_format', 'channels_last',
+      'channels_last or channels_first (GPU and TPU only).')
+  flags.DEFINE_string(
+      'precision', 'float32', 'Arithmetic of the network: float32 or bfloat16. '
+      'Variables and masks are float32.')
+  flags.DEFINE_integer('num_label_classes', 1000, 'Classes.')
+  flags.DEFINE_integer('image_size', 224, 'Height and width of an image.')
+with command_line.group('Optimisation'):
+  flags.DEFINE_integer(
+      'train_steps', 2, 'Training steps, times training_steps_multiplier.')
+  flags.DEFINE_integer('train_batch_size', 1024, 'Images in a training batch.')
+  flags.DEFINE_float(
+      'base_learning_rate', 0.1,
+      'Learning rate for 256 images; it grows with the batch.')
+  flags.DEFINE_bool('use_adam', False, 'Adam, at a constant learning rate.')
+  flags.DEFINE_bool('use_sgdr', False, 'Cosine decay with warm restarts.')
+  flags.DEFINE_float('sgdr_decay_step', 5.0, 'SGDR: epochs of the first cycle.')
+  flags.DEFINE_float('sgdr_t_mul', 1.5, 'SGDR: growth of the cycles.')
+  flags.DEFINE_float('sgdr_m_mul', 0.5, 'SGDR: decay of the peaks.')
+  flags.DEFINE_float('weight_decay', 1e-4, 'Coefficient of the L2 penalty.')
+  flags.DEFINE_float(
+      'label_smoothing', 0.1,
+      'Share of a label that is spread over all classes.')
+with command_line.group('Data'):
+  flags.DEFINE_integer('num_train_images', 1281167, 'Training images.')
+  flags.DEFINE_integer('num_eval_images', 50000, 'Validation images.')
+  flags.DEFINE_integer(
+      'num_parallel_calls', 64, 'Images decoded at a time.', lower_bound=1)
+  flags.DEFINE_bool(
+      'skip_corrupt_records', False,
+      'Whether to leave out images that cannot be read instead of stopping.')
+  flags.DEFINE_bool(
+      'transpose_input', False,
+      'Whether images come with the batch last, which suits a TPU.')
+with command_line.group('Evaluation'):
+  flags.DEFINE_integer('eval_batch_size', 1000, 'Images in evaluation batches.')
+  flags.DEFINE_integer(
+      'steps_per_eval', 1251, 'train_and_eval: steps between evaluations.',
+      lower_bound=1)
+  flags.DEFINE_string(
+      'eval_once_ckpt_prefix', '',
+      'eval_once: name of the checkpoint in the folder of the run, such as '
+      'model.ckpt-32000; the latest one if empty.')
+  flags.DEFINE_bool(
+      'eval_on_train', False, 'Whether to evaluate on the training images.')
+  flags.DEFINE_bool(
+      'use_batch_statistics', False,
+      'Whether evaluation normalises by the batch instead of moving averages.')
+with command_line.group('Output'):
+  flags.DEFINE_string(
+      'output_dir', '/tmp/imagenet/', 'Folder in which each run has its own.')
+  flags.DEFINE_bool(
+      'use_folder_stub', True,
+      'Whether a run has a folder named by its hyperparameters in output_dir, '
+      'instead of output_dir itself.')
+  flags.DEFINE_integer(
+      'steps_per_checkpoint', 1000, 'Steps between checkpoints.', lower_bound=1)
+  flags.DEFINE_integer(
+      'steps_per_summary', 100, 'Steps between summaries and progress reports.',
+      lower_bound=1)
+  flags.DEFINE_bool(
+      'log_mask_imgs_each_iteration', False,
+      'Whether summaries have pictures of all masks, which is slow.')
+  flags.DEFINE_integer(
+      'export_model_freq', 2502, 'Steps between exported SavedModels; 0 for '
+      'none, not even at the end.', lower_bound=0)
+with command_line.group('Devices'):
+  flags.DEFINE_bool('use_tpu', False, 'Train on a TPU.')
+  flags.DEFINE_string(
+      'tpu', '', "TPU: name, grpc://<host>:<port>, or 'local' on a TPU VM.")
+  flags.DEFINE_string('tpu_zone', '', 'TPU: its zone in Google Cloud.')
+  flags.DEFINE_string('gcp_project', '', 'TPU: its project in Google Cloud.')
+  flags.DEFINE_string('tpu_job_name', None, 'TPU: job name of the workers.')
+  flags.DEFINE_integer(
+      'num_cores', 8, 'TPU: cores that share a batch.', lower_bound=1)
+  flags.DEFINE_integer(
+      'iterations_per_loop', 1251, 'TPU: steps between returns to the host.',
+      lower_bound=1)
+with command_line.group('Not used'):
+  flags.DEFINE_integer('num_workers', 1, 'Not used: number of workers.')
+  flags.DEFINE_bool('is_warm_up', True, 'Not used: warm-up of the penalty.')
+  flags.DEFINE_integer('block_width', 1, 'Not used: width of a block.')
+  flags.DEFINE_integer('block_height', 1, 'Not used: height of a block.')
 
 # prune has the schedule of the methods that move masks.
 _RENAMED = {'pruning_begin_step': 'maskupdate_begin_step',
@@ -202,6 +193,14 @@ def configs_from_flags() -> tuple[SparsityConfig, ImageNetConfig]:
   imagenet_config.check_combination(
       config, sparsity, FLAGS.num_cores if FLAGS.use_tpu else None)
   mask_init.check_load_mask_dir(sparsity, FLAGS.load_mask_dir)
+  distribution.check(FLAGS.num_replicas, config.train_batch_size, FLAGS.mode,
+                     FLAGS.on_nan)
+  n_replicas = max(FLAGS.num_replicas, distribution.n_workers())
+  if n_replicas > 1 and (FLAGS.use_tpu or config.transpose_input):
+    raise ValueError(
+        f'{n_replicas} replicas (num_replicas, or workers of TF_CONFIG) do not '
+        'work with use_tpu, where num_cores says how many share a batch, nor '
+        'with transpose_input.')
   return sparsity, config
 
 
@@ -291,10 +290,14 @@ def _print_metrics(metrics: dict[str, float]) -> None:
 
 def _train(mode: str, estimator: Any, training: imagenet_model_fn.Training,
            data: imagenet_data.ImageNetData,
-           evaluate: Callable[[str], Any]) -> None:
+           evaluate: Callable[[str], Any],
+           write_config: tf.train.SessionRunHook) -> None:
   """Trains in one go, or evaluates every steps_per_eval steps."""
   total = training.config.total_steps
   chunk = FLAGS.steps_per_eval if mode == 'train_and_eval' else total
+  # Workers export at the end only.
+  exporters = imagenet_model_fn.exporters(
+      training, FLAGS.export_model_freq if distribution.n_workers() == 1 else 0)
   step = checkpoints.latest_step(training.folder)
   if step >= total:
     print(f'{training.folder} already holds {step} steps.')
@@ -304,9 +307,10 @@ def _train(mode: str, estimator: Any, training: imagenet_model_fn.Training,
     step = min(step - step % chunk + chunk, total)
     if not runner.train(
         estimator, _make_input_fn(training, 'train', data), max_steps=step,
-        saving_listeners=imagenet_model_fn.exporters(
-            training, FLAGS.export_model_freq)):
+        hooks=[write_config], saving_listeners=exporters):
       return
+    if FLAGS.export_model_freq and not exporters and distribution.is_chief():
+      imagenet_model_fn.export_missing(training)
     if mode == 'train_and_eval':
       evaluate(checkpoints.resolve(training.folder))
 
@@ -323,7 +327,8 @@ def run(mode: str, sparsity: SparsityConfig, config: ImageNetConfig,
       save_checkpoints_steps=FLAGS.steps_per_checkpoint,
       keep_checkpoint_max=FLAGS.keep_checkpoint_max,
       save_summary_steps=FLAGS.steps_per_summary,
-      params={'training': training}, tpu=tpu)
+      params={'training': training}, tpu=tpu,
+      num_replicas=FLAGS.num_replicas)
   eval_input = _make_input_fn(training, 'eval', data)
   n_eval = (
       config.num_train_images if FLAGS.eval_on_train else
@@ -345,8 +350,8 @@ def run(mode: str, sparsity: SparsityConfig, config: ImageNetConfig,
         estimator, eval_input, config.total_steps, steps=eval_steps):
       _print_metrics(metrics)
   else:
-    imagenet_config.write(training.folder, sparsity, config)
-    _train(mode, estimator, training, data, evaluate)
+    _train(mode, estimator, training, data, evaluate,
+           hooks.WriteConfigHook(training.folder, sparsity, config))
 
 
 def _check_checkpoints(mode: str,
@@ -359,13 +364,14 @@ def _check_checkpoints(mode: str,
     for flag in ('load_mask_dir', 'initial_value_checkpoint'):
       if FLAGS[flag].value:
         checkpoints.resolve(FLAGS[flag].value, flag)
-    imagenet_config.check_same_method(training.folder, training.sparsity)
+    checkpoints.check_same_settings(
+        training.folder, 'output_dir', (training.sparsity, training.config),
+        ('training_method',))
 
 
 def main(argv: list[str]) -> None:
   """Raises ValueError for what cannot be, else trains or evaluates."""
-  if argv[1:]:
-    raise ValueError(f'Unexpected arguments {argv[1:]}: flags begin with --.')
+  del argv  # script.run has seen to it that there are only flags.
   sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
   sparsity, config = configs_from_flags()
   script.check_folder('output_dir', FLAGS.output_dir)

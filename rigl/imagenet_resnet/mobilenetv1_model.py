@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Mapping, Optional, Union
+from typing import Mapping, Optional, Union
 
 from rigl.compat import tf
 from rigl.imagenet_resnet import blocks, initializers
@@ -10,8 +10,6 @@ from rigl.imagenet_resnet import blocks, initializers
 # (filters, strides) of the separable convolutions.
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1),
           (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1))
-
-ModelFn = Callable[[tf.Tensor, bool], tf.Tensor]
 
 
 def _separable_conv(x: tf.Tensor, is_training: bool, filters: int,
@@ -33,7 +31,7 @@ def mobilenet_v1(num_classes: int,
                  name: Optional[str] = None,
                  init_method: str = 'baseline',
                  end_sparsity: Union[float, Mapping[str, float]] = 0.,
-                 prune_first_layer: bool = False) -> ModelFn:
+                 prune_first_layer: bool = False) -> blocks.ModelFn:
   """Makes the function that builds a MobileNet-v1.
 
   Depthwise convolutions have no masks.

@@ -5,18 +5,16 @@ Differs from the paper in ReLU instead of ReLU6.
 
 from __future__ import annotations
 
-from typing import Callable, Mapping, Optional, Union
+from typing import Mapping, Optional, Union
 
 from rigl.compat import tf
 from rigl.imagenet_resnet import blocks, initializers
-from rigl.model_pruning import sparse_layers
+from rigl.model_pruning import data_formats
 
 # (filters, strides) of the inverted residuals.
 BLOCKS = ((16, 1), (24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2),
           (64, 1), (64, 1), (64, 1), (96, 1), (96, 1), (96, 1), (160, 2),
           (160, 1), (160, 1), (320, 1))
-
-ModelFn = Callable[[tf.Tensor, bool], tf.Tensor]
 
 
 def _inverted_residual(x: tf.Tensor, is_training: bool, filters: int,
@@ -37,7 +35,7 @@ def _inverted_residual(x: tf.Tensor, is_training: bool, filters: int,
   Returns:
     [batch, height / strides, width / strides, filters], or channels first.
   """
-  n_in = x.shape.as_list()[sparse_layers.channel_axis(spec.data_format)]
+  n_in = x.shape.as_list()[data_formats.channel_axis(spec.data_format)]
   shortcut = x
   if index > 0:
     x = blocks.conv2d(x, int(expansion_factor * n_in), 1, 1, spec,
@@ -60,7 +58,7 @@ def mobilenet_v2(num_classes: int,
                  name: Optional[str] = None,
                  init_method: str = 'baseline',
                  end_sparsity: Union[float, Mapping[str, float]] = 0.,
-                 prune_first_layer: bool = False) -> ModelFn:
+                 prune_first_layer: bool = False) -> blocks.ModelFn:
   """Makes the function that builds a MobileNet-v2.
 
   Depthwise convolutions have no masks.

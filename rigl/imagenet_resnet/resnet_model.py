@@ -8,7 +8,7 @@ ResNet-34, whose number of channels does not change.
 
 from __future__ import annotations
 
-from typing import Callable, Mapping, Optional, Union
+from typing import Mapping, Optional, Union
 
 from rigl.compat import tf
 from rigl.imagenet_resnet import blocks, initializers
@@ -23,7 +23,16 @@ DEPTHS = {
     200: ('bottleneck', (3, 24, 36, 3)),
 }
 
-ModelFn = Callable[[tf.Tensor, bool], tf.Tensor]
+
+def check_depth(resnet_depth: int) -> None:
+  """Raises ValueError unless there is a ResNet of this depth.
+
+  Args:
+    resnet_depth: number of layers.
+  """
+  if resnet_depth not in DEPTHS:
+    raise ValueError(f'resnet_depth {resnet_depth!r} is not one of '
+                     f'{", ".join(map(str, DEPTHS))}.')
 
 
 def _convolutions(kind: str, filters: int,
@@ -92,7 +101,7 @@ def resnet_v1_(resnet_depth: int,
                data_format: str = 'channels_first',
                end_sparsity: Union[float, Mapping[str, float]] = 0.,
                weight_decay: float = 0.,
-               name: Optional[str] = None) -> ModelFn:
+               name: Optional[str] = None) -> blocks.ModelFn:
   """Makes the function that builds a ResNet.
 
   Args:
@@ -115,9 +124,7 @@ def resnet_v1_(resnet_depth: int,
   Raises:
     ValueError: an argument is not one of its options.
   """
-  if resnet_depth not in DEPTHS:
-    raise ValueError(f'resnet_depth {resnet_depth!r} is not one of '
-                     f'{", ".join(map(str, DEPTHS))}.')
+  check_depth(resnet_depth)
   blocks.check_width(width)
   kind, group_sizes = DEPTHS[resnet_depth]
   spec = blocks.LayerSpec(

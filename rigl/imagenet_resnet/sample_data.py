@@ -199,13 +199,16 @@ def write(output_dir: str, num_train: int = 120, num_eval: int = 40,
 def main() -> None:
   """Writes the data set that the command line asks for."""
   parser = argparse.ArgumentParser(
-      description='Writes a small data set in the format of ImageNet.')
-  parser.add_argument('--output_dir', required=True, help='folder to write to')
-  parser.add_argument('--num_train', type=int, default=120,
-                      help='training pictures')
-  parser.add_argument('--num_eval', type=int, default=40,
-                      help='validation pictures')
-  parser.add_argument('--seed', type=int, default=0, help='of all draws')
+      prog='python -m rigl.imagenet_resnet.sample_data', description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument(
+      '--output_dir', required=True, metavar='FOLDER', help='where to write')
+  for flag, default, meaning in (
+      ('--num_train', 120, 'training pictures'),
+      ('--num_eval', 40, 'validation pictures'),
+      ('--seed', 0, 'seed of all draws')):
+    parser.add_argument(flag, type=int, default=default, metavar='N',
+                        help=f'{meaning} (default: {default})')
   arguments = parser.parse_args()
   output_dir = os.path.abspath(arguments.output_dir)
   try:

@@ -6,11 +6,11 @@ the two large fully connected layers.
 
 from __future__ import annotations
 
-from typing import Callable, Mapping, Optional, Union
+from typing import Mapping, Optional, Union
 
 from rigl.compat import tf
 from rigl.imagenet_resnet import blocks, initializers
-from rigl.model_pruning import sparse_layers
+from rigl.model_pruning import data_formats, sparse_layers
 
 # Number of convolutions before each of the five poolings.
 VGG_TYPES = {
@@ -23,12 +23,10 @@ _MIN_SIZE = 2**len(_FILTERS)
 # Keeps the variance through ReLUs (arXiv 1502.01852); no normalization does.
 _INIT_SCALE = 2.
 
-ModelFn = Callable[[tf.Tensor, bool], tf.Tensor]
-
 
 def _check_size(inputs: tf.Tensor, data_format: str) -> None:
-  sizes = inputs.shape.as_list()[1:]
-  del sizes[sparse_layers.channel_axis(data_format) - 1]
+  shape = inputs.shape.as_list()
+  sizes = [shape[axis] for axis in data_formats.spatial_axes(data_format)]
   if any(size is not None and size < _MIN_SIZE for size in sizes):
     raise ValueError(f'VGG halves an image {len(_FILTERS)} times, so that it '
                      f'needs at least {_MIN_SIZE}x{_MIN_SIZE} pixels, not '
@@ -41,8 +39,7 @@ def _classifier(x: tf.Tensor, num_classes: int,
 
   Without a mask it has biases, and its variables are not in a doubled scope.
   """
-  axis = sparse_layers.channel_axis(spec.data_format)
-  spatial = [1, 2] if axis == 3 else [2, 3]
+  spatial = data_formats.spatial_axes(spec.data_format)
   x = tf.reduce_mean(x, spatial, keepdims=True)
   if spec.is_masked:
     x = blocks.conv2d(x, num_classes, 1, 1, spec, 'fc8', _INIT_SCALE)
@@ -67,7 +64,7 @@ def vgg(num_classes: int,
         data_format: str = 'channels_first',
         end_sparsity: Union[float, Mapping[str, float]] = 0.,
         weight_decay: float = 0.,
-        name: Optional[str] = None) -> ModelFn:
+        name: Optional[str] = None) -> blocks.ModelFn:
   """Makes the function that builds a VGG.
 
   Args:

@@ -12,6 +12,7 @@ FLOPs.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
 
@@ -157,7 +158,7 @@ def get_network(
   }
   given = {key: value for key, value in given.items() if value is not None}
   for key, value in given.items():
-    if value <= 0:
+    if not 0 < value < math.inf:
       raise ValueError(f'{key} must be positive, got {value}.')
   wide_resnet = re.fullmatch(r'wrn_(\d+)_(\d+)', name)
   if wide_resnet:

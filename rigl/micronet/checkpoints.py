@@ -34,23 +34,35 @@ def read_masks(path: str) -> dict[str, Mask]:
     scope of the layer -> its mask, sorted by name.
 
   Raises:
-    ValueError: if there is no checkpoint or no mask, or if a mask has values
-      other than 0 and 1.
+    ValueError: if there is no checkpoint or no mask, if one of them cannot be
+      read, or if a mask has values other than 0 and 1.
   """
   from rigl.compat import tf  # Loading TensorFlow takes seconds.
 
   prefix = path
-  if os.path.isdir(path):
+  if tf.io.gfile.isdir(path):
     prefix = tf.train.latest_checkpoint(path)
+    state_file = os.path.join(path, 'checkpoint')
+    # TensorFlow takes the folder for an empty one then.
+    if not prefix and tf.io.gfile.exists(state_file):
+      raise ValueError(f'{state_file} is damaged, or the checkpoint that it '
+                       'names is gone. Give the prefix of one that is there.')
   if not prefix or not tf.io.gfile.exists(f'{prefix}.index'):
     raise ValueError(f'There is no checkpoint at {path!r}. Give a prefix such '
                      f"as 'run/model.ckpt-32000' or the folder of a run.")
-  reader = tf.train.load_checkpoint(prefix)
+  try:
+    reader = tf.train.load_checkpoint(prefix)
+    tensors = {name: reader.get_tensor(name)
+               for name in sorted(reader.get_variable_to_shape_map())
+               if name.endswith(_MASK_SUFFIX)}
+  # TensorFlow reports a file that is too short as an IndexError.
+  except (tf.errors.OpError, IndexError, RuntimeError) as error:
+    message = ' '.join(str(error).split())
+    raise ValueError(
+        f'Cannot read the checkpoint {prefix!r}: {message}') from error
   masks = {}
-  for name in sorted(reader.get_variable_to_shape_map()):
-    if not name.endswith(_MASK_SUFFIX):
-      continue
-    values = np.asarray(reader.get_tensor(name)).astype(np.float32)
+  for name, tensor in tensors.items():
+    values = np.asarray(tensor).astype(np.float32)
     n_zeros = int(np.sum(values == 0))
     if n_zeros + int(np.sum(values == 1)) != values.size:
       raise ValueError(f'{name!r} in {prefix!r} holds values other than 0 and '

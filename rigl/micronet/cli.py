@@ -26,24 +26,27 @@ from rigl.micronet import (
 from rigl.micronet.model_ops import Network
 from rigl.micronet.network import count_network
 
-_EXAMPLES = """examples:
+_EXAMPLES = '''examples:
   python -m rigl.micronet
   python -m rigl.micronet --architecture=resnet50 --sparsity=0.9
   python -m rigl.micronet --architecture=wrn_22_2 --sparsity=0.95 --format=csv
   python -m rigl.micronet --checkpoint=/tmp/run/model.ckpt-32000
-"""
+'''
 
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
       prog='python -m rigl.micronet',
       description='Counts FLOPs and bytes by the rules of the MicroNet '
-      'Challenge. Without --architecture and --checkpoint: the published '
-      'tables of RigL, cell by cell.',
+      'Challenge.\nWithout --architecture and --checkpoint: the published '
+      'tables of RigL, cell by\ncell, next to what the rules give.',
       epilog=_EXAMPLES,
       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument(
-      '--format', choices=formatting.FORMATS, default='table')
+      '--format',
+      choices=formatting.FORMATS,
+      default='table',
+      help='of the output (default: table)')
 
   _add_network_arguments(parser.add_argument_group('network'))
   _add_sparsity_arguments(parser.add_argument_group('sparsity'))
@@ -57,10 +60,11 @@ def _add_network_arguments(network: argparse._ArgumentGroup) -> None:
       metavar='NAME',
       help=f'one of: {", ".join(architectures.ARCHITECTURES)}')
   network.add_argument(
-      '--width', type=float, help='factor for the channels')
+      '--width', type=float, metavar='X', help='factor for the channels')
   network.add_argument(
-      '--input_size', type=int, help='rows of the input image')
-  network.add_argument('--num_classes', type=int)
+      '--input_size', type=int, metavar='N', help='rows of the input image')
+  network.add_argument(
+      '--num_classes', type=int, metavar='N', help='outputs of the network')
   network.add_argument(
       '--all_operations',
       action='store_true',
@@ -69,19 +73,32 @@ def _add_network_arguments(network: argparse._ArgumentGroup) -> None:
   network.add_argument(
       '--param_bits',
       type=int,
+      metavar='N',
       default=32,
-      help='bits of a stored weight (32)')
+      help='bits of a stored weight (default: 32)')
 
 
 def _add_sparsity_arguments(sparsity: argparse._ArgumentGroup) -> None:
   sparsity.add_argument(
-      '--sparsity', type=float, default=0., help='default sparsity (0)')
+      '--sparsity',
+      type=float,
+      metavar='S',
+      default=0.,
+      help='of all layers together that have none of their own (default: 0)')
   sparsity.add_argument(
       '--distribution',
       choices=distributions.DISTRIBUTIONS,
+      metavar='NAME',
       default='erdos_renyi_kernel',
-      help='random is uniform (erdos_renyi_kernel)')
-  sparsity.add_argument('--erk_power_scale', type=float, default=1.)
+      help='how it is spread over layers: '
+      f'{", ".join(distributions.DISTRIBUTIONS)}; random is uniform (default: '
+      'erdos_renyi_kernel)')
+  sparsity.add_argument(
+      '--erk_power_scale',
+      type=float,
+      metavar='X',
+      default=1.,
+      help='exponent of the raw densities of erdos_renyi_kernel (default: 1)')
   for layer in ('first', 'last'):
     sparsity.add_argument(
         f'--{layer}_layer_sparsity',
@@ -106,20 +123,23 @@ def _add_training_arguments(training: argparse._ArgumentGroup) -> None:
   training.add_argument(
       '--delta_t',
       type=float,
+      metavar='N',
       default=training_flops.DEFAULT_DELTA_T,
-      help='steps between mask updates (100)')
+      help='steps between mask updates (default: 100)')
   training.add_argument(
       '--length',
       type=float,
+      metavar='X',
       default=1.,
-      help='training steps, as a multiple of those of the dense network (1)')
+      help='training steps, as a multiple of those of the dense network '
+      '(default: 1)')
   default = training_flops.DEFAULT_PRUNING
   training.add_argument(
       '--pruning_schedule',
       metavar='STEPS,BEGIN,END,FREQUENCY',
       default=f'{default.n_steps},{default.begin_step},{default.end_step},'
       f'{default.frequency}',
-      help='of gradual pruning (%(default)s)')
+      help='of gradual pruning (default: %(default)s)')
 
 
 def custom_sparsities(
@@ -178,13 +198,23 @@ def _pruning_schedule(text: str) -> training_flops.PruningSchedule:
   return training_flops.PruningSchedule(*steps)
 
 
+def _given(args: argparse.Namespace) -> list[str]:
+  """The names of the arguments that do not have their default."""
+  defaults = _parser().parse_args([])
+  return [name for name, value in vars(args).items()
+          if value != getattr(defaults, name)]
+
+
 def _network_report(args: argparse.Namespace) -> report.Report:
   """Counts what the arguments ask for."""
+  if args.param_bits < 1:
+    raise ValueError(f'--param_bits must be > 0, got {args.param_bits}.')
   masks = {}
   if args.checkpoint:
-    if args.sparsity:
-      raise ValueError('Give --sparsity or --checkpoint: the masks of a '
-                       'checkpoint have a sparsity of their own.')
+    for name in _given(args):
+      if 'sparsity' in name or name in ('distribution', 'erk_power_scale'):
+        raise ValueError(f'Give --{name} or --checkpoint: the masks of a '
+                         'checkpoint have a sparsity of their own.')
     # TensorFlow tells about missing GPUs otherwise.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
     masks = checkpoints.read_masks(args.checkpoint)
@@ -218,6 +248,13 @@ def _network_report(args: argparse.Namespace) -> report.Report:
                        args.length)
 
 
+def _check_no_network_is_meant(args: argparse.Namespace) -> None:
+  """Raises ValueError for arguments that the published tables do not have."""
+  for name in _given(args):
+    if name != 'format':
+      raise ValueError(f'--{name} needs --architecture or --checkpoint.')
+
+
 def _published(output_format: str) -> str:
   tables = published_table.published_tables()
   records = published_table.as_records(tables)
@@ -244,6 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_width = shutil.get_terminal_size().columns
       text = report.render(_network_report(args), args.format, max_width)
     else:
+      _check_no_network_is_meant(args)
       text = _published(args.format)
   except ValueError as error:
     parser.exit(2, f'{parser.prog}: {error}\n')

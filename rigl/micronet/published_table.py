@@ -26,7 +26,7 @@ _METHODS = {'ERK': 'erdos_renyi_kernel', 'Uniform': 'random'}
 # published training FLOPs, inference FLOPs, 10^6 bytes and top-1 accuracy,
 # checkpoint. FLOPs with an x are multiples of the dense network's.
 _ROWS = {
-    ('ResNet-50, extended training', 'resnet50_keras'): """
+    ('ResNet-50, extended training', 'resnet50_keras'): '''
         Dense   0     1   3.2e18 8.2e9 102.122 76.8  -
         ERK     0.8   5   2.09x  0.42x 23.683  77.17 s80erk5x
         Uniform 0.8   5   1.14x  0.23x 23.685  76.71 s80uniform5x
@@ -39,19 +39,19 @@ _ROWS = {
         ERK     0.99  5   0.29x  0.05x 4.354   61.86 s99erk5x
         ERK     0.99  10  0.58x  0.05x 4.354   63.89 s99erk10x
         ERK     0.99  40  2.32x  0.05x 4.354   66.94 s99erk40x
-        ERK     0.99  100 5.8x   0.05x 4.354   68.15 s99erk100x""",
-    ('ResNet-50, standard training', 'resnet50_keras'): """
+        ERK     0.99  100 5.8x   0.05x 4.354   68.15 s99erk100x''',
+    ('ResNet-50, standard training', 'resnet50_keras'): '''
         ERK     0.8   1   0.42x  0.42x 23.683  75.12 s80erk1x
         Uniform 0.8   1   0.23x  0.23x 23.685  74.60 s80uniform1x
         ERK     0.9   1   0.24x  0.24x 13.499  73.07 s90erk1x
-        Uniform 0.9   1   0.13x  0.13x 13.532  72.02 s90uniform1x""",
-    ('MobileNet-v1, extended training', 'mobilenet_v1_keras'): """
+        Uniform 0.9   1   0.13x  0.13x 13.532  72.02 s90uniform1x''',
+    ('MobileNet-v1, extended training', 'mobilenet_v1_keras'): '''
         Dense   0     1   4.5e17 1.14e9 16.864 72.1  -
         ERK     0.9   10  1.39x  0.21x  2.392  69.31 mbv1_s90_erk10x
         ERK     0.9   50  2.79x  0.21x  2.392  70.63 mbv1_s90_erk50x
         Uniform 0.9   10  1.25x  0.09x  2.392  69.28 mbv1_s90_uniform10x
         Uniform 0.9   50  6.25x  0.09x  2.392  70.25 mbv1_s90_uniform50x
-        Uniform 0.9   100 12.5x  0.09x  2.392  70.59 mbv1_s90_uniform100x""",
+        Uniform 0.9   100 12.5x  0.09x  2.392  70.59 mbv1_s90_uniform100x''',
 }
 
 SAME, LAST_DIGIT, DIFFERENT = 'same', 'last digit', 'different'
@@ -59,16 +59,16 @@ _MARKS = {SAME: '', LAST_DIGIT: '~', DIFFERENT: '!'}
 
 # Beginning of a title -> what to know about its differences.
 _NOTES = {
-    'ResNet-50': """\
+    'ResNet-50': '''\
 - By the rules, the sizes of ResNet-50 with Uniform 0.8 and ERK 0.965 are 23.729
   and 6.869.
-""",
-    'MobileNet-v1': """\
+''',
+    'MobileNet-v1': '''\
 - The multiples published for MobileNet-v1 follow from no choice of dense layers
   that was tried. The paper gives 0.27x and 0.12x for the same networks, which
   is what the rules give when the depthwise layers are sparse as well. The size
   published for the uniform networks is that of the ERK networks.
-""",
+''',
     '': '- Accuracies are copied, not measured.\n',
 }
 

@@ -5,7 +5,8 @@ and f_D the FLOPs of a forward pass of the sparse and the dense network, a step
 takes a forward pass and a backward pass of twice its cost: 3 * f_D when dense.
 
     baseline                1
-    static, SNIP, SET       3 f_S / 3 f_D
+    scratch, static,
+    SNIP, SET               3 f_S / 3 f_D
     SNFS, DNW               (2 f_S + f_D) / 3 f_D
     RigL                    (3 f_S dT + 2 f_S + f_D) / ((dT + 1) 3 f_D)
     gradual pruning         mean over the steps of f(s_t) / f_D
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterator
 # Steps between two mask updates in the paper.
 DEFAULT_DELTA_T = 100
 
-# Images that the published dense networks saw in training.
+# Of the published dense networks; their product is the images seen in training.
 PUBLISHED_STEPS = 32000
 PUBLISHED_BATCH_SIZE = 4096
 

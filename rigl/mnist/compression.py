@@ -120,24 +120,24 @@ def connected_units(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
 def _validated(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
   """Returns the masks as bool matrices, or raises ValueError."""
   if not len(masks):
-    raise ValueError("Expected the mask of at least one layer, found none.")
+    raise ValueError('Expected the mask of at least one layer, found none.')
   active = []
   for index, mask in enumerate(masks):
     mask = np.asarray(mask)
     if mask.ndim != 2:
       raise ValueError(
-        f"Expected the mask of layer {index} to have shape [n_in, n_out], found"
-        f" {mask.shape}."
+        f'Expected the mask of layer {index} to have shape [n_in, n_out], found'
+        f' {mask.shape}.'
       )
     if active and active[-1].shape[1] != mask.shape[0]:
       raise ValueError(
-        f"The mask of layer {index} has {mask.shape[0]} rows, but the layer"
-        f" before has {active[-1].shape[1]} neurons."
+        f'The mask of layer {index} has {mask.shape[0]} rows, but the layer'
+        f' before has {active[-1].shape[1]} neurons.'
       )
     if not np.isin(mask, (0, 1)).all():
       raise ValueError(
-        f"Expected the mask of layer {index} to hold only 0 and 1, found"
-        f" {mask[~np.isin(mask, (0, 1))][0]}."
+        f'Expected the mask of layer {index} to hold only 0 and 1, found'
+        f' {mask[~np.isin(mask, (0, 1))][0]}.'
       )
     active.append(mask.astype(bool))
   return active

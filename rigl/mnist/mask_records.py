@@ -27,8 +27,8 @@ from collections.abc import Mapping
 import numpy as np
 
 _VERSION = 1
-_MASK = "/mask"
-_SHAPE = "/shape"
+_MASK = '/mask'
+_SHAPE = '/shape'
 
 
 class MaskRecords:
@@ -74,20 +74,20 @@ class MaskRecords:
     """
     if self._iterations and iteration <= self._iterations[-1]:
       raise ValueError(
-        f"Expected an iteration after {self._iterations[-1]}, found"
-        f" {iteration}."
+        f'Expected an iteration after {self._iterations[-1]}, found'
+        f' {iteration}.'
       )
     masks = {name: np.asarray(mask) for name, mask in masks.items()}
     shapes = {name: mask.shape for name, mask in masks.items()}
     if not shapes:
-      raise ValueError("Expected the mask of at least one layer, found none.")
+      raise ValueError('Expected the mask of at least one layer, found none.')
     if self._shapes and shapes != self._shapes:
       raise ValueError(
-        f"Expected masks of the shapes {self._shapes}, found {shapes}."
+        f'Expected masks of the shapes {self._shapes}, found {shapes}.'
       )
     for name, mask in masks.items():
       if not np.isin(mask, (0, 1)).all():
-        raise ValueError(f"The mask of {name} holds more than 0 and 1.")
+        raise ValueError(f'The mask of {name} holds more than 0 and 1.')
     self._shapes = shapes
     self._iterations.append(int(iteration))
     for name, mask in masks.items():
@@ -125,7 +125,7 @@ class MaskRecords:
     Args:
       iteration: the last to keep.
     """
-    n_kept = int(np.searchsorted(self.iterations, iteration, side="right"))
+    n_kept = int(np.searchsorted(self.iterations, iteration, side='right'))
     del self._iterations[n_kept:]
     for bits in self._bits.values():
       del bits[n_kept:]
@@ -137,8 +137,8 @@ class MaskRecords:
       path: File to write; an earlier one is replaced.
     """
     arrays = {
-      "version": np.array(_VERSION, np.int64),
-      "iterations": self.iterations,
+      'version': np.array(_VERSION, np.int64),
+      'iterations': self.iterations,
     }
     for name, shape in self._shapes.items():
       n_bytes = -(-math.prod(shape) // 8)
@@ -146,9 +146,9 @@ class MaskRecords:
       arrays[name + _MASK] = bits
       arrays[name + _SHAPE] = np.array(shape, np.int64)
     path = pathlib.Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:
-      with temporary.open("wb") as file:
+      with temporary.open('wb') as file:
         np.savez_compressed(file, **arrays)
       os.replace(temporary, path)
     finally:
@@ -173,35 +173,35 @@ class MaskRecords:
     try:
       records._fill(arrays)
     except ValueError as error:
-      message = f"{path}: not a file of mask records: {error}"
+      message = f'{path}: not a file of mask records: {error}'
       raise ValueError(message) from error
     return records
 
   def _fill(self, arrays: dict[str, np.ndarray]) -> None:
     """Takes over the arrays of a file, or raises ValueError."""
-    for key in ("version", "iterations"):
+    for key in ('version', 'iterations'):
       if key not in arrays:
-        raise ValueError(f"expected an array named {key}, found none.")
-    if arrays["version"].tolist() != _VERSION:
+        raise ValueError(f'expected an array named {key}, found none.')
+    if arrays['version'].tolist() != _VERSION:
       raise ValueError(
         f"expected version {_VERSION}, found {arrays['version']}."
       )
-    iterations = arrays["iterations"]
+    iterations = arrays['iterations']
     if not _is_integer_list(iterations) or (np.diff(iterations) <= 0).any():
-      raise ValueError("expected a list of ascending iterations.")
+      raise ValueError('expected a list of ascending iterations.')
     self._iterations = iterations.tolist()
     for key in (key for key in arrays if key.endswith(_MASK)):
       name = key[: -len(_MASK)]
       if name + _SHAPE not in arrays:
-        raise ValueError(f"expected {name + _SHAPE} beside {key}, found none.")
+        raise ValueError(f'expected {name + _SHAPE} beside {key}, found none.')
       if not _is_integer_list(arrays[name + _SHAPE]):
-        raise ValueError(f"expected {name + _SHAPE} to be a list of sizes.")
+        raise ValueError(f'expected {name + _SHAPE} to be a list of sizes.')
       shape = tuple(arrays[name + _SHAPE].tolist())
       expected = (len(iterations), -(-math.prod(shape) // 8))
       if arrays[key].shape != expected or arrays[key].dtype != np.uint8:
         raise ValueError(
-          f"expected {key} to be uint8 of shape {expected}, found"
-          f" {arrays[key].dtype} of shape {arrays[key].shape}."
+          f'expected {key} to be uint8 of shape {expected}, found'
+          f' {arrays[key].dtype} of shape {arrays[key].shape}.'
         )
       self._shapes[name] = shape
       self._bits[name] = list(arrays[key])
@@ -237,12 +237,12 @@ def _is_integer_list(array: np.ndarray) -> bool:
 
 def _read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   """Reads all arrays of an `.npz` file."""
-  with open(path, "rb") as file:
+  with open(path, 'rb') as file:
     is_zip = zipfile.is_zipfile(file)
   if not is_zip:
     raise ValueError(
-      f"{path}: expected mask records in .npz format, found a file that is"
-      " truncated or of another format."
+      f'{path}: expected mask records in .npz format, found a file that is'
+      ' truncated or of another format.'
     )
   try:
     with np.load(path, allow_pickle=False) as arrays:
@@ -251,6 +251,6 @@ def _read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error
   ) as error:
     raise ValueError(
-      f"{path}: expected mask records in .npz format, found a damaged or"
-      f" foreign file ({error})."
+      f'{path}: expected mask records in .npz format, found a damaged or'
+      f' foreign file ({error}).'
     ) from error

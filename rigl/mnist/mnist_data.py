@@ -19,18 +19,18 @@ from absl import logging
 
 # Field of MnistData -> name of its IDX file, which may also end in ".gz".
 IDX_FILES = {
-  "train_images": "train-images-idx3-ubyte",
-  "train_labels": "train-labels-idx1-ubyte",
-  "test_images": "t10k-images-idx3-ubyte",
-  "test_labels": "t10k-labels-idx1-ubyte",
+  'train_images': 'train-images-idx3-ubyte',
+  'train_labels': 'train-labels-idx1-ubyte',
+  'test_images': 't10k-images-idx3-ubyte',
+  'test_labels': 't10k-labels-idx1-ubyte',
 }
-SAMPLE_FOLDER = pathlib.Path(__file__).resolve().parent / "sample"
+SAMPLE_FOLDER = pathlib.Path(__file__).resolve().parent / 'sample'
 N_CLASSES = 10
 
 _IMAGE_SHAPE = (28, 28)
-_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_MAGIC = b'\x1f\x8b'
 _IDX_UBYTE = 0x08
-_FILE_LIST = ", ".join(IDX_FILES.values())
+_FILE_LIST = ', '.join(IDX_FILES.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +79,12 @@ def load_mnist(
   folder = pathlib.Path(folder).expanduser()
   found = [name for name in IDX_FILES.values() if _find_idx(folder, name)]
   if found:
-    return _load_idx_folder(folder, f"the IDX files in {folder}")
+    return _load_idx_folder(folder, f'the IDX files in {folder}')
   if explicit:
-    state = "holds none of them" if folder.is_dir() else "is not a folder"
+    state = 'holds none of them' if folder.is_dir() else 'is not a folder'
     raise FileNotFoundError(
-      f"MNIST is expected in {folder} as the four files {_FILE_LIST} (with or"
-      f" without .gz), but {folder} {state}."
+      f'MNIST is expected in {folder} as the four files {_FILE_LIST} (with or'
+      f' without .gz), but {folder} {state}.'
     )
   return _load_prepared_tfds() or _load_sample(folder)
 
@@ -107,22 +107,22 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> np.ndarray:
   header_size = 4 + 4 * ndim
   if len(content) < header_size:
     raise ValueError(
-      f"{path}: expected an IDX header of {header_size} bytes, found"
-      f" {len(content)} bytes in all; the file is truncated."
+      f'{path}: expected an IDX header of {header_size} bytes, found'
+      f' {len(content)} bytes in all; the file is truncated.'
     )
   magic = bytes([0, 0, _IDX_UBYTE, ndim])
   if content[:4] != magic:
     raise ValueError(
-      f"{path}: expected the magic number 0x{magic.hex()} of an IDX file of"
-      f" bytes with {ndim} dimension(s), found 0x{content[:4].hex()}."
+      f'{path}: expected the magic number 0x{magic.hex()} of an IDX file of'
+      f' bytes with {ndim} dimension(s), found 0x{content[:4].hex()}.'
     )
-  shape = struct.unpack(f">{ndim}I", content[4:header_size])
+  shape = struct.unpack(f'>{ndim}I', content[4:header_size])
   expected, actual = math.prod(shape), len(content) - header_size
   if actual != expected:
-    problem = "is truncated" if actual < expected else "has trailing data"
+    problem = 'is truncated' if actual < expected else 'has trailing data'
     raise ValueError(
-      f"{path}: expected {expected} bytes for an array of shape {shape}, found"
-      f" {actual}; the file {problem}."
+      f'{path}: expected {expected} bytes for an array of shape {shape}, found'
+      f' {actual}; the file {problem}.'
     )
   return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
 
@@ -132,21 +132,21 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
   try:
     content = pathlib.Path(path).read_bytes()
   except FileNotFoundError:
-    raise FileNotFoundError(f"{path}: no such IDX file.") from None
+    raise FileNotFoundError(f'{path}: no such IDX file.') from None
   if not content.startswith(_GZIP_MAGIC):
     return content
   try:
     return gzip.decompress(content)
   except (EOFError, OSError, struct.error, zlib.error) as error:
     raise ValueError(
-      f"{path}: expected a complete gzip file, found {len(content)} bytes that"
-      f" cannot be unpacked ({error}); the file is truncated or damaged."
+      f'{path}: expected a complete gzip file, found {len(content)} bytes that'
+      f' cannot be unpacked ({error}); the file is truncated or damaged.'
     ) from error
 
 
 def _find_idx(folder: pathlib.Path, name: str) -> pathlib.Path | None:
   """Returns the path of an IDX file, gzipped or not, or None."""
-  for path in (folder / name, folder / f"{name}.gz"):
+  for path in (folder / name, folder / f'{name}.gz'):
     if path.is_file():
       return path
   return None
@@ -164,15 +164,15 @@ def _load_idx_folder(
       f" {_FILE_LIST} (with or without .gz), missing: {', '.join(missing)}."
     )
   arrays = {
-    field: read_idx(path, ndim=3 if field.endswith("images") else 1)
+    field: read_idx(path, ndim=3 if field.endswith('images') else 1)
     for field, path in paths.items()
   }
-  for part in ("train", "test"):
+  for part in ('train', 'test'):
     _check_part(
-      arrays[f"{part}_images"],
-      arrays[f"{part}_labels"],
-      images_name=str(paths[f"{part}_images"]),
-      labels_name=str(paths[f"{part}_labels"]),
+      arrays[f'{part}_images'],
+      arrays[f'{part}_labels'],
+      images_name=str(paths[f'{part}_images']),
+      labels_name=str(paths[f'{part}_labels']),
     )
   return MnistData(**arrays, source=source, is_sample=is_sample)
 
@@ -183,20 +183,20 @@ def _check_part(
   """Raises ValueError unless these are digits with a label each."""
   if images.shape[1:] != _IMAGE_SHAPE:
     raise ValueError(
-      f"{images_name}: expected images of 28x28 pixels, found an array of shape"
-      f" {images.shape}."
+      f'{images_name}: expected images of 28x28 pixels, found an array of shape'
+      f' {images.shape}.'
     )
   if not len(images):
-    raise ValueError(f"{images_name}: expected images, found none.")
+    raise ValueError(f'{images_name}: expected images, found none.')
   if len(images) != len(labels):
     raise ValueError(
-      f"{images_name} holds {len(images)} images, but {labels_name} holds"
-      f" {len(labels)} labels; expected one label for each image."
+      f'{images_name} holds {len(images)} images, but {labels_name} holds'
+      f' {len(labels)} labels; expected one label for each image.'
     )
   if labels.max() >= N_CLASSES:
     raise ValueError(
-      f"{labels_name}: expected labels from 0 to {N_CLASSES - 1}, found"
-      f" {labels.max()}."
+      f'{labels_name}: expected labels from 0 to {N_CLASSES - 1}, found'
+      f' {labels.max()}.'
     )
 
 
@@ -211,10 +211,10 @@ def _load_prepared_tfds() -> MnistData | None:
   from rigl.compat import tf
 
   # It logs errors of its own import and goes on as an empty module.
-  if not hasattr(tfds, "builder_from_directory"):
+  if not hasattr(tfds, 'builder_from_directory'):
     logging.warning(
-      "MNIST is prepared in %s, but the installed TensorFlow Datasets is broken"
-      " and cannot read it.",
+      'MNIST is prepared in %s, but the installed TensorFlow Datasets is broken'
+      ' and cannot read it.',
       folder,
     )
     return None
@@ -224,44 +224,44 @@ def _load_prepared_tfds() -> MnistData | None:
     builder = tfds.builder_from_directory(folder)
     parts = {
       part: builder.as_dataset(split=part, batch_size=-1, shuffle_files=False)
-      for part in ("train", "test")
+      for part in ('train', 'test')
     }
     parts = tfds.as_numpy(parts)
   arrays = {}
   for part, columns in parts.items():
-    images = columns["image"][..., 0]
-    labels = columns["label"].astype(np.uint8)
-    name = f"{folder}, split {part}"
+    images = columns['image'][..., 0]
+    labels = columns['label'].astype(np.uint8)
+    name = f'{folder}, split {part}'
     _check_part(images, labels, images_name=name, labels_name=name)
-    arrays[f"{part}_images"] = images
-    arrays[f"{part}_labels"] = labels
-  source = f"TensorFlow Datasets in {folder}"
+    arrays[f'{part}_images'] = images
+    arrays[f'{part}_labels'] = labels
+  source = f'TensorFlow Datasets in {folder}'
   return MnistData(**arrays, source=source, is_sample=False)
 
 
 def _prepared_tfds_folder() -> pathlib.Path | None:
   """Returns the folder of the newest MNIST prepared by TensorFlow Datasets."""
-  data_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+  data_dir = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
   versions = {}
   for info in pathlib.Path(data_dir).expanduser().glob(
-    "mnist/*/dataset_info.json"
+    'mnist/*/dataset_info.json'
   ):
     # Folders of unfinished downloads have a suffix after the version.
-    if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name):
-      versions[tuple(map(int, info.parent.name.split(".")))] = info.parent
+    if re.fullmatch(r'\d+\.\d+\.\d+', info.parent.name):
+      versions[tuple(map(int, info.parent.name.split('.')))] = info.parent
   return versions[max(versions)] if versions else None
 
 
 def _load_sample(folder: pathlib.Path) -> MnistData:
   """Loads the sample that ships with the package, and warns of it."""
   data = _load_idx_folder(
-    SAMPLE_FOLDER, "the sample of MNIST in the package", is_sample=True
+    SAMPLE_FOLDER, 'the sample of MNIST in the package', is_sample=True
   )
   logging.warning(
-    "No MNIST in %s, nor prepared by TensorFlow Datasets: using the sample of"
-    " %d training and %d test digits that ships with the package. Its"
-    " accuracies are not comparable with those on MNIST; for these, pass"
-    " --mnist=FOLDER with the files %s.",
+    'No MNIST in %s, nor prepared by TensorFlow Datasets: using the sample of'
+    ' %d training and %d test digits that ships with the package. Its'
+    ' accuracies are not comparable with those on MNIST; for these, pass'
+    ' --mnist=FOLDER with the files %s.',
     folder,
     len(data.train_images),
     len(data.test_images),

@@ -17,6 +17,7 @@ from typing import Any, Optional
 import numpy as np
 from absl import flags, logging
 
+from rigl import replicas
 from rigl.compat import tf
 from rigl.mnist import epoch_log, mnist_data, mnist_input
 from rigl.mnist.compression import get_compressed_fc  # noqa: F401
@@ -24,9 +25,11 @@ from rigl.mnist.mnist_model import mnist_network_fc  # noqa: F401
 from rigl.model_pruning import pruning
 from rigl.training import (
   checkpoints,
+  command_line,
+  distribution,
   factory,
   finite,
-  gin_configs,
+  hooks,
   lr_schedules,
   mask_init,
   runner,
@@ -47,49 +50,49 @@ SCRIPT_DEFAULTS = {
     'training_method': 'baseline',
 }
 
-sparse_flags.define_method(SCRIPT_DEFAULTS['training_method'])
-sparse_flags.define(
-    'batch_size', 'drop_fraction', 'drop_fraction_anneal', 'end_sparsity',
-    'gin_bindings', 'gin_config', 'grow_init', 'mask_init_method',
-    'maskupdate_begin_step', 'maskupdate_end_step', 'maskupdate_frequency',
-    'momentum', 'on_nan', 'pruning_frequency', 'rigl_acc_scale', 's_momentum',
-    'seed', 'threshold_decay')
-sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
+sparse_flags.define_script(SCRIPT_DEFAULTS)
 
-flags.DEFINE_string(
-    'mnist', '/tmp/data',
-    'Folder with the four IDX files of MNIST, gzipped or not. Without them, '
-    'and if the flag is not given, TensorFlow Datasets or the sample in the '
-    'package is used.')
-flags.DEFINE_float('learning_rate', 0.2, 'Initial learning rate.')
-flags.DEFINE_bool('use_nesterov', True, 'Nesterov momentum.')
-flags.DEFINE_integer('num_epochs', 200, 'Epochs to train.')
-flags.DEFINE_integer(
-    'lr_drop_epoch', 75,
-    'The learning rate is divided by 3 after this epoch and 20 epochs later.')
-flags.DEFINE_string(
-    'optimizer', 'momentum',
-    f'Inner optimizer: {", ".join(factory.INNER_OPTIMIZERS)}.')
-flags.DEFINE_float('l2_scale', 1e-4, 'Coefficient of the L2 penalty.')
-flags.DEFINE_string('network_type', 'fc', 'Network; fc is the only one.')
-flags.DEFINE_string(
-    'input_mask_path', '',
-    'Checkpoint (prefix or folder) of a former run: only the pixels its first '
-    'layer was connected to are used.')
-flags.DEFINE_float(
-    'sparsity_scale', 0.9,
-    'Sparsity of the second layer as a multiple of end_sparsity.')
-flags.DEFINE_integer(
-    'mask_record_frequency', 0,
-    'Iterations between stored masks; 0 for none.', lower_bound=0)
-flags.DEFINE_integer('prune_begin_step', 2000, 'prune: first step.')
-flags.DEFINE_integer('prune_end_step', 30000, 'prune: last step.')
-flags.DEFINE_string(
-    'save_path', '',
-    'Folder of checkpoints, logs and summaries. Without it nothing is kept.')
-flags.DEFINE_bool('save_model', True, 'Whether to write checkpoints.')
-flags.DEFINE_integer(
-    'checkpoint_epochs', 10, 'Epochs between checkpoints.', lower_bound=1)
+with command_line.group('Sparse training'):
+  flags.DEFINE_float(
+      'sparsity_scale', 0.9,
+      'Sparsity of the second layer as a multiple of end_sparsity.')
+with command_line.group('Gradual pruning'):
+  flags.DEFINE_integer('prune_begin_step', 2000, 'prune: first step.')
+  flags.DEFINE_integer('prune_end_step', 30000, 'prune: last step.')
+with command_line.group('Network'):
+  flags.DEFINE_string('network_type', 'fc', 'Network; fc is the only one.')
+  flags.DEFINE_string(
+      'input_mask_path', '',
+      'Checkpoint (prefix or folder) of a former run: only the pixels its '
+      'first layer was connected to are used.')
+with command_line.group('Optimisation'):
+  flags.DEFINE_integer('num_epochs', 200, 'Epochs to train.')
+  flags.DEFINE_float('learning_rate', 0.2, 'Initial learning rate.')
+  flags.DEFINE_integer(
+      'lr_drop_epoch', 75,
+      'The learning rate is divided by 3 after this epoch and 20 epochs later; '
+      'that of the baseline after epochs 60, 70 and 80.')
+  flags.DEFINE_string(
+      'optimizer', 'momentum',
+      f'Inner optimizer: {", ".join(factory.INNER_OPTIMIZERS)}.')
+  flags.DEFINE_bool('use_nesterov', True, 'Nesterov momentum.')
+  flags.DEFINE_float('l2_scale', 1e-4, 'Coefficient of the L2 penalty.')
+with command_line.group('Data'):
+  flags.DEFINE_string(
+      'mnist', '/tmp/data',
+      'Folder with the four IDX files of MNIST, gzipped or not. Without them, '
+      'and if the flag is not given, TensorFlow Datasets or the sample in the '
+      'package is used.')
+with command_line.group('Output'):
+  flags.DEFINE_string(
+      'save_path', '',
+      'Folder of checkpoints, logs and summaries. Without it nothing is kept.')
+  flags.DEFINE_bool('save_model', True, 'Whether to write checkpoints.')
+  flags.DEFINE_integer(
+      'checkpoint_epochs', 10, 'Epochs between checkpoints.', lower_bound=1)
+  flags.DEFINE_integer(
+      'mask_record_frequency', 0,
+      'Iterations between stored masks; 0 for none.', lower_bound=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,12 +119,8 @@ class MnistConfig:
         raise ValueError(f'{name} must be >= 0, got {getattr(self, name)}.')
     if not 0. <= self.momentum < 1.:
       raise ValueError(f'momentum must be in [0, 1), got {self.momentum}.')
-    if self.network_type != 'fc':
-      raise ValueError(
-          f'network_type {self.network_type!r} is not one of fc.')
-    if self.optimizer not in factory.INNER_OPTIMIZERS:
-      raise ValueError(f'optimizer {self.optimizer!r} is not one of '
-                       f'{", ".join(factory.INNER_OPTIMIZERS)}.')
+    script.check_option('network_type', self.network_type, ('fc',))
+    script.check_option('optimizer', self.optimizer, factory.INNER_OPTIMIZERS)
 
   def learning_rate_at(self, global_step: tf.Tensor, is_dense: bool,
                        n_batches: int) -> Any:
@@ -220,7 +219,10 @@ def _make_log(training: Training, loss: tf.Tensor, accuracy: tf.Tensor,
 
 
 def make_model_fn(training: Training, logs: list[epoch_log.EpochLog]):
-  """The model_fn of one training; appends its log to `logs`."""
+  """The model_fn of one training; appends its log to `logs`.
+
+  Of several replicas the first one's log, which comes first, is in use.
+  """
 
   def model_fn(features, labels, mode, params):
     del mode, params  # Tests run inside training, see epoch_log.
@@ -241,42 +243,16 @@ def make_model_fn(training: Training, logs: list[epoch_log.EpochLog]):
     train_op = factory.make_train_op(
         sparsity, optimizer, loss, global_step, custom_map,
         on_nan=FLAGS.on_nan)
-    logs.append(_make_log(training, loss, accuracy, optimizer))
+    log = _make_log(
+        training, replicas.mean(loss), replicas.mean(accuracy), optimizer)
+    logs.append(log)
     return runner.train_spec(
         finite.without_nan(loss), train_op,
         lambda: mask_init.make_scaffold(sparsity, custom_map),
-        hooks=[finite.NotFiniteHook(FLAGS.on_nan, training.folder), logs[-1]])
+        hooks=[finite.NotFiniteHook(FLAGS.on_nan, training.folder)],
+        chief_hooks=[log])
 
   return model_fn
-
-
-class _WriteConfigs(tf.train.SessionRunHook):
-  """Writes config.gin once the training is known to fit its folder."""
-
-  def __init__(self, folder: str, *configs: Any):
-    self._arguments = (folder, *configs)
-
-  def begin(self) -> None:
-    gin_configs.write(*self._arguments)
-
-
-def _check_same_training(folder: str, sparsity: SparsityConfig,
-                         config: MnistConfig) -> None:
-  """Raises ValueError if `folder` holds a training by another method.
-
-  The variables do not tell: those of SET are those of RigL.
-  """
-  path = os.path.join(folder, gin_configs.CONFIG_FILE)
-  if not os.path.exists(path) or not checkpoints.latest(folder):
-    return
-  former = gin_configs.read([path], (), (SparsityConfig, MnistConfig))
-  for key, value in (((SparsityConfig, 'training_method'),
-                      sparsity.training_method),
-                     ((MnistConfig, 'optimizer'), config.optimizer)):
-    if former.get(key, value) != value:
-      raise ValueError(
-          f'The training in {folder} has {key[1]}={former[key]}, not {value}. '
-          'Give it back its own or choose another save_path.')
 
 
 def train(sparsity: SparsityConfig, config: MnistConfig,
@@ -295,11 +271,12 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
   if config.batch_size > len(data.train_images):
     raise ValueError(f'batch_size {config.batch_size} is more than the '
                      f'{len(data.train_images)} training digits.')
-  custom_sparsity_map(sparsity, config)
-  _check_same_training(folder, sparsity, config)
+  checkpoints.check_same_settings(
+      folder, 'save_path', (sparsity, config), ('training_method', 'optimizer'))
   kept = _kept_pixels(FLAGS.input_mask_path)
   train_images = mnist_input.flat_pixels(data.train_images, kept)
   n_batches = len(train_images) // config.batch_size
+  first_step = checkpoints.latest_step(folder)
   schedule = epoch_log.Schedule(
       n_batches=n_batches, n_epochs=config.num_epochs,
       first_iteration=checkpoints.iterations_done(folder, sparsity),
@@ -326,16 +303,18 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
       train_batch_size=config.batch_size,
       save_checkpoints_steps=(
           FLAGS.checkpoint_epochs * n_batches if FLAGS.save_model else None),
-      keep_checkpoint_max=2, save_summary_steps=0)
+      keep_checkpoint_max=2, save_summary_steps=0,
+      num_replicas=FLAGS.num_replicas)
   finished = runner.train(
-      estimator, input_fn, hooks=[_WriteConfigs(folder, sparsity, config)],
+      estimator, input_fn, first_step=first_step,
+      hooks=[hooks.WriteConfigHook(folder, sparsity, config)],
       saving_listeners=(
-          [epoch_log.SaveRecords(lambda: logs[-1])] if FLAGS.save_model
+          [epoch_log.SaveRecords(lambda: logs[0])] if FLAGS.save_model
           else []))
-  logs[-1].save_records()
-  if finished and logs[-1].last_accuracy is not None:
-    print(f'Test error: final {1. - logs[-1].last_accuracy:.2%}, '
-          f'best {1. - logs[-1].best_accuracy:.2%}')
+  logs[0].save_records()
+  if finished and logs[0].last_accuracy is not None:
+    print(f'Test error: final {1. - logs[0].last_accuracy:.2%}, '
+          f'best {1. - logs[0].best_accuracy:.2%}')
 
 
 def run_name(sparsity: SparsityConfig, config: MnistConfig) -> str:
@@ -353,15 +332,19 @@ def run_name(sparsity: SparsityConfig, config: MnistConfig) -> str:
 
 
 def main(argv: list[str]) -> None:
-  """Checks what the flags say, then trains.
-
-  Raises:
-    ValueError: the command line holds more than flags, or one cannot be.
-  """
-  if argv[1:]:
-    raise ValueError(f'Unexpected arguments {argv[1:]}: flags begin with --.')
+  """Raises ValueError for what cannot be, else trains."""
+  del argv  # script.run has seen to it that there are only flags.
   sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
   sparsity, config = configs_from_flags()
+  custom_sparsity_map(sparsity, config)  # Only a check here.
+  distribution.check(
+      FLAGS.num_replicas, config.batch_size, on_nan=FLAGS.on_nan)
+  if distribution.n_workers() > 1 and (
+      FLAGS.mask_record_frequency or not FLAGS.save_path):
+    raise ValueError(
+        'The workers of TF_CONFIG need a save_path, got '
+        f'{FLAGS.save_path!r}, and mask_record_frequency=0, got '
+        f'{FLAGS.mask_record_frequency}.')
   script.check_folder('save_path', FLAGS.save_path)
   if FLAGS.input_mask_path:
     checkpoints.resolve(FLAGS.input_mask_path, 'input_mask_path')

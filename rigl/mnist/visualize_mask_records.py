@@ -1,7 +1,9 @@
-"""Turns the mask records of a run into a picture or an animated GIF.
+r"""Turns the mask records of a run into a picture or an animated GIF.
 
-    python -m rigl.mnist.visualize_mask_records \\
-      --records_path=masks.npz --output=masks.gif
+    python -m rigl.mnist.mnist_train_eval --training_method=rigl \
+        --mask_record_frequency=100 --save_path=/tmp/mnist_rigl
+    python -m rigl.mnist.visualize_mask_records --output=masks.gif \
+        --records_path=$(ls /tmp/mnist_rigl/*_masks.npz)
 
 Of a layer on MNIST pixels it shows how many connections each pixel has, which
 is how "Rigging the Lottery", https://arxiv.org/abs/1911.11134, shows that RigL
@@ -25,34 +27,44 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rigl.mnist.mask_records import MaskRecords
+from rigl.training import command_line
 
-_RECORDS_PATH = flags.DEFINE_string(
-  "records_path", None, "file of mask records (.npz) that a training run wrote"
-)
-_OUTPUT = flags.DEFINE_string(
-  "output",
-  None,
-  "file to write: .png for frames side by side, .gif for an animation",
-)
-_LAYER = flags.DEFINE_string(
-  "layer", "", "name of the layer to show (default: the first one)"
-)
-_NUM_FRAMES = flags.DEFINE_integer(
-  "num_frames",
-  0,
-  "number of records to show, evenly spaced from the first to the last"
-  " (0: 5 in a .png, at most 100 in a .gif)",
-  lower_bound=0,
-)
-_FPS = flags.DEFINE_float(
-  "fps", 10.0, "frames per second of a .gif", lower_bound=0.1, upper_bound=50.0
-)
+with command_line.group('General'):
+  _RECORDS_PATH = flags.DEFINE_string(
+    'records_path',
+    None,
+    'File of mask records (.npz) that a training run wrote. Required.',
+  )
+  _LAYER = flags.DEFINE_string(
+    'layer', '', 'Name of the layer to show; the first one if empty.'
+  )
+with command_line.group('Output'):
+  _OUTPUT = flags.DEFINE_string(
+    'output',
+    None,
+    'File to write: .png for frames side by side, .gif for an animation.'
+    ' Required.',
+  )
+  _NUM_FRAMES = flags.DEFINE_integer(
+    'num_frames',
+    0,
+    'Records to show, evenly spaced from the first to the last; 0 for 5 in a'
+    ' .png and at most 100 in a .gif.',
+    lower_bound=0,
+  )
+  _FPS = flags.DEFINE_float(
+    'fps',
+    10.0,
+    'Frames per second of a .gif, from 0.1 to 50.',
+    lower_bound=0.1,
+    upper_bound=50.0,
+  )
 
 _MNIST_SIDE = 28
-_DEFAULT_FRAMES = {".png": 5, ".gif": 100}
+_DEFAULT_FRAMES = {'.png': 5, '.gif': 100}
 _FRAMES_PER_ROW = 5
-_COLOUR_MAP = "viridis_r"
-_ZERO_COLOUR = "whitesmoke"
+_COLOUR_MAP = 'viridis_r'
+_ZERO_COLOUR = 'whitesmoke'
 _LAST_FRAME_MS = 2000
 
 
@@ -109,7 +121,7 @@ def make_film(records: MaskRecords, layer: str, n_frames: int) -> Film:
     ValueError: If there are no records, or none of that layer.
   """
   if not len(records):
-    raise ValueError("Expected at least one mask record, found none.")
+    raise ValueError('Expected at least one mask record, found none.')
   layer = layer or next(iter(records.shapes))
   last = len(records) - 1
   # The last record alone if there is to be a single frame.
@@ -123,23 +135,23 @@ def make_film(records: MaskRecords, layer: str, n_frames: int) -> Film:
     for index, mask in zip(indices, masks)
   ]
   if is_matrix:
-    title = f"Mask of {layer} (rows: inputs, columns: outputs)"
-    return Film(frames, title, "active", is_matrix)
-  title = f"Connections of the input pixels in {layer}"
-  return Film(frames, title, "connections", is_matrix)
+    title = f'Mask of {layer} (rows: inputs, columns: outputs)'
+    return Film(frames, title, 'active', is_matrix)
+  title = f'Connections of the input pixels in {layer}'
+  return Film(frames, title, 'connections', is_matrix)
 
 
 def _pixel_frame(iteration: int, mask: np.ndarray) -> Frame:
   """Shows the number of connections of each MNIST pixel."""
   counts = mask.sum(axis=1)
-  caption = f"{np.count_nonzero(counts)} of {counts.size} pixels connected"
+  caption = f'{np.count_nonzero(counts)} of {counts.size} pixels connected'
   picture = counts.reshape(_MNIST_SIDE, _MNIST_SIDE)
   return Frame(iteration, picture, caption)
 
 
 def _matrix_frame(iteration: int, mask: np.ndarray) -> Frame:
   """Shows a mask of any shape, the inputs as rows."""
-  caption = f"{mask.mean():.2%} of {mask.size:,} weights active"
+  caption = f'{mask.mean():.2%} of {mask.size:,} weights active'
   return Frame(iteration, mask.reshape(-1, mask.shape[-1]), caption)
 
 
@@ -155,16 +167,16 @@ def write_png(film: Film, path: str | os.PathLike[str]) -> None:
   figure = Figure(
     figsize=(2.5 * n_columns + 1.0, 2.9 * n_rows + 0.5),
     dpi=120,
-    layout="constrained",
+    layout='constrained',
   )
-  figure.suptitle(film.title, fontsize="medium")
+  figure.suptitle(film.title, fontsize='medium')
   axes = figure.subplots(n_rows, n_columns, squeeze=False)
   for axis in axes.flat[len(film.frames):]:
     axis.set_axis_off()
   for axis, frame in zip(axes.flat, film.frames):
     image = _draw_frame(axis, film, frame)
   _add_colour_bar(figure, image, axes, film)
-  figure.savefig(path, format="png")
+  figure.savefig(path, format='png')
 
 
 def write_gif(film: Film, path: str | os.PathLike[str], fps: float) -> None:
@@ -187,7 +199,7 @@ def write_gif(film: Film, path: str | os.PathLike[str], fps: float) -> None:
   durations[-1] = max(durations[-1], _LAST_FRAME_MS)
   pictures[0].save(
     path,
-    format="GIF",
+    format='GIF',
     save_all=True,
     append_images=pictures[1:],
     duration=durations,
@@ -197,22 +209,22 @@ def write_gif(film: Film, path: str | os.PathLike[str], fps: float) -> None:
 
 def _render(film: Film) -> list[Image.Image]:
   """Returns a picture of each frame, all of one size."""
-  figure = Figure(figsize=(4.4, 4.4), dpi=100, layout="constrained")
-  figure.suptitle(film.title, fontsize="medium")
+  figure = Figure(figsize=(4.4, 4.4), dpi=100, layout='constrained')
+  figure.suptitle(film.title, fontsize='medium')
   canvas = FigureCanvasAgg(figure)
   axis = figure.subplots()
   image = _draw_frame(axis, film, film.frames[0])
   _add_colour_bar(figure, image, axis, film)
   # Settled once, so that nothing moves when the text gets longer.
   figure.draw_without_rendering()
-  figure.set_layout_engine("none")
+  figure.set_layout_engine('none')
   pictures = []
   for frame in film.frames:
     image.set_data(frame.picture)
     _set_text(axis, frame)
     canvas.draw()
     rgba = Image.fromarray(np.asarray(canvas.buffer_rgba()).copy())
-    pictures.append(rgba.convert("RGB"))
+    pictures.append(rgba.convert('RGB'))
   return pictures
 
 
@@ -227,7 +239,7 @@ def _draw_frame(axis, film: Film, frame: Frame):
     cmap=ListedColormap([_ZERO_COLOUR, *colours]),
     vmin=-0.5,
     vmax=film.max_value + 0.5,
-    aspect="auto" if film.is_matrix else "equal",
+    aspect='auto' if film.is_matrix else 'equal',
   )
   axis.set_xticks([])
   axis.set_yticks([])
@@ -237,8 +249,8 @@ def _draw_frame(axis, film: Film, frame: Frame):
 
 def _set_text(axis, frame: Frame) -> None:
   """Writes the iteration above and the caption below a frame."""
-  axis.set_title(f"iteration {frame.iteration:,}", fontsize="medium")
-  axis.set_xlabel(frame.caption, fontsize="small")
+  axis.set_title(f'iteration {frame.iteration:,}', fontsize='medium')
+  axis.set_xlabel(frame.caption, fontsize='small')
 
 
 def _add_colour_bar(figure: Figure, image, axes, film: Film) -> None:
@@ -254,16 +266,21 @@ def main(argv: Sequence[str]) -> None:
 
   Args:
     argv: name of the program, and nothing else.
-
-  Raises:
-    UsageError: the command line holds more than flags, or a wrong one.
   """
-  if len(argv) > 1:
-    raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
   try:
+    _check_command_line(argv)
     _write(pathlib.Path(_RECORDS_PATH.value), pathlib.Path(_OUTPUT.value))
   except (OSError, ValueError) as error:
-    sys.exit(f"visualize_mask_records: {error}")
+    sys.exit(f'Error: {error}')
+
+
+def _check_command_line(argv: Sequence[str]) -> None:
+  """Raises ValueError for what is no flag and for a flag that is missing."""
+  if argv[1:]:
+    raise ValueError(f'Unexpected arguments {argv[1:]}: flags begin with --.')
+  for flag in (_RECORDS_PATH, _OUTPUT):
+    if not flag.value:
+      raise ValueError(f'--{flag.name} is not given. --help says more.')
 
 
 def _write(records_path: pathlib.Path, output: pathlib.Path) -> None:
@@ -271,17 +288,17 @@ def _write(records_path: pathlib.Path, output: pathlib.Path) -> None:
   suffix = output.suffix.lower()
   if suffix not in _DEFAULT_FRAMES:
     raise ValueError(
-      f"--output={output}: expected a name that ends in .png or .gif."
+      f'--output={output}: expected a name that ends in .png or .gif.'
     )
   n_frames = _NUM_FRAMES.value or _DEFAULT_FRAMES[suffix]
   film = make_film(MaskRecords.load(records_path), _LAYER.value, n_frames)
-  if suffix == ".png":
+  if suffix == '.png':
     write_png(film, output)
   else:
     write_gif(film, output, _FPS.value)
-  print(f"Wrote {output} with {len(film.frames)} frames.")
+  print(f'Wrote {output} with {len(film.frames)} frames.')
 
 
-if __name__ == "__main__":
-  flags.mark_flags_as_required([_RECORDS_PATH, _OUTPUT])
-  app.run(main)
+if __name__ == '__main__':
+  command_line.define_help(__name__)
+  app.run(main, flags_parser=command_line.parse)

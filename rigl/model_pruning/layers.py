@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import Any, Callable, Optional, Sequence, Union
 
 from rigl.compat import tf
-from rigl.model_pruning import initializers, mask_collections
+from rigl.model_pruning import data_formats, initializers, mask_collections
 
 _DATA_FORMATS = {
     None: 'NHWC',
     'NHWC': 'NHWC',
-    'channels_last': 'NHWC',
     'NCHW': 'NCHW',
-    'channels_first': 'NCHW',
+    **data_formats.DATA_FORMATS,
 }
 
 

@@ -49,6 +49,16 @@ def get_weights() -> list[tf.Variable]:
   return tf.get_collection(KERNEL)
 
 
+def scope_of(variable: tf.Variable) -> str:
+  """The scope of the layer that the variable belongs to.
+
+  Args:
+    variable: mask, weights or threshold.
+  """
+  # Not by its op: that of a copy on another replica has a name of its own.
+  return variable.name.rsplit('/', 1)[0]
+
+
 def apply_mask(weights: tf.Variable, mask: tf.Variable,
                threshold: tf.Variable) -> tf.Tensor:
   """Returns mask * weights and registers the layer unless it already is.
@@ -80,16 +90,18 @@ def masked_triples() -> list[MaskedTriple]:
   Raises:
     ValueError: a mask has no weights or no masked weights; names the mask.
   """
-  weights_of = {w.op.name.rsplit('/', 1)[0]: w for w in get_weights()}
+  weights_of = {scope_of(w): w for w in get_weights()}
   masked_of = {
       m.op.name.rsplit('/' + _MASKED_WEIGHT_OP, 1)[0]: m
       for m in reversed(get_masked_weights())
   }
   triples = {}
   for mask in get_masks():
-    scope = mask.op.name.rsplit('/', 1)[0]
+    scope = scope_of(mask)
     weights = weights_of.get(scope)
-    masked = masked_of.get(weights.op.name) if weights is not None else None
+    masked = None
+    if weights is not None:
+      masked = masked_of.get(weights.name.partition(':')[0])
     if masked is None:
       raise ValueError(
           f'The mask {mask.name} has no weights registered under its scope '

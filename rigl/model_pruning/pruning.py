@@ -10,6 +10,7 @@ import dataclasses
 import re
 from typing import Any, Optional
 
+from rigl import replicas
 from rigl.compat import tf
 from rigl.core import mask_math, schedules
 from rigl.model_pruning.mask_collections import (
@@ -20,6 +21,7 @@ from rigl.model_pruning.mask_collections import (
   get_weight_sparsity,
   get_weights,
   masked_triples,
+  scope_of,
 )
 
 __all__ = [
@@ -169,13 +171,14 @@ class Pruning:
 
   def _layer_sparsity(self, weights: tf.Variable,
                       sparsity: tf.Tensor) -> tf.Tensor:
+    name = weights.name.partition(':')[0]
     targets = [
         value for pattern, value in self._hparams.sparsity_by_pattern().items()
-        if re.search(pattern, weights.op.name)
+        if re.search(pattern, name)
     ]
     if len(targets) > 1:
       raise ValueError(f'Several entries of weight_sparsity_map match '
-                       f'{weights.op.name}: '
+                       f'{name}: '
                        f'{list(self._hparams.weight_sparsity_map)}.')
     if not targets:
       return sparsity
@@ -204,13 +207,12 @@ class Pruning:
   def mask_update_op(self) -> tf.Operation:
     """Recomputes all masks for the sparsity of the current global step."""
     sparsity = self._sparsity_now()
-    thresholds = {t.op.name.rsplit('/', 1)[0]: t for t in get_thresholds()}
-    updates = []
-    for triple in masked_triples():
-      scope = triple.weights.op.name.rsplit('/', 1)[0]
-      updates.append(self._update_layer(
-          triple, thresholds[scope],
-          self._layer_sparsity(triple.weights, sparsity)))
+    thresholds = {scope_of(t): t for t in get_thresholds()}
+    updates = [
+        self._update_layer(triple, thresholds[scope_of(triple.mask)],
+                           self._layer_sparsity(triple.weights, sparsity))
+        for triple in masked_triples()
+    ]
     with tf.control_dependencies(updates):
       return self._last_update_step.assign(
           tf.cast(self._global_step.read_value(), tf.int32)).op
@@ -222,6 +224,9 @@ class Pruning:
       with tf.control_dependencies([self.mask_update_op()]):
         return tf.constant(True)
 
-    is_update = self._schedule.is_update_step(
-        self._global_step.read_value(), self._last_update_step.read_value())
-    return tf.cond(is_update, update, lambda: tf.constant(False)).op
+    def update_if_due():
+      is_update = self._schedule.is_update_step(
+          self._global_step.read_value(), self._last_update_step.read_value())
+      return tf.cond(is_update, update, lambda: tf.constant(False)).op
+
+    return replicas.on_each(update_if_due)

@@ -16,14 +16,13 @@ from __future__ import annotations
 from typing import Callable, Optional, Sequence, Union
 
 from rigl.compat import tf
-from rigl.model_pruning import initializers, layers
+from rigl.model_pruning import data_formats, initializers, layers
 
 TensorFn = Callable[[tf.Tensor], tf.Tensor]
 Initializer = Callable[..., tf.Tensor]
 Size = Union[int, Sequence[int]]
 
 SPARSITY_TECHNIQUES = ('baseline', 'threshold')
-DATA_FORMATS = {'channels_last': 'NHWC', 'channels_first': 'NCHW'}
 
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
@@ -40,16 +39,6 @@ def check_option(what: str, value: object, options: Sequence[object]) -> None:
   if value not in options:
     raise ValueError(f'{what} {value!r} is not one of '
                      f'{", ".join(map(repr, options))}.')
-
-
-def channel_axis(data_format: str) -> int:
-  """The axis of the channels of a batch of images.
-
-  Args:
-    data_format: channels_last or channels_first.
-  """
-  check_option('data_format', data_format, tuple(DATA_FORMATS))
-  return 1 if data_format == 'channels_first' else 3
 
 
 def storage_dtype(dtype: tf.DType) -> tf.DType:
@@ -84,7 +73,8 @@ def _add_biases(x: tf.Tensor, name: str, units: int,
                 data_format: str = 'channels_last') -> tf.Tensor:
   biases = get_parameter(name, [units], x.dtype,
                          initializer or tf.zeros_initializer(), regularizer)
-  return tf.nn.bias_add(x, biases, data_format=DATA_FORMATS[data_format])
+  return tf.nn.bias_add(
+      x, biases, data_format=data_formats.DATA_FORMATS[data_format])
 
 
 def dense_conv2d(
@@ -120,7 +110,7 @@ def dense_conv2d(
     ValueError: unknown data format, or the number of channels is not known.
   """
   x = tf.convert_to_tensor(x)
-  n_in = x.shape.as_list()[channel_axis(data_format)]
+  n_in = x.shape.as_list()[data_formats.channel_axis(data_format)]
   if n_in is None:
     raise ValueError(f'The number of channels of {x} must be known.')
   if isinstance(kernel_size, int):
@@ -131,7 +121,7 @@ def dense_conv2d(
       kernel_initializer or initializers.glorot_uniform(), kernel_regularizer)
   outputs = tf.nn.conv2d(
       x, kernel, strides=strides, padding=padding.upper(),
-      data_format=DATA_FORMATS[data_format])
+      data_format=data_formats.DATA_FORMATS[data_format])
   if use_bias:
     outputs = _add_biases(outputs, bias_name, units, bias_initializer,
                           biases_regularizer, data_format)
@@ -229,7 +219,7 @@ def sparse_conv2d(
     ValueError: unknown technique, data format or number of channels.
   """
   check_option('sparsity_technique', sparsity_technique, SPARSITY_TECHNIQUES)
-  check_option('data_format', data_format, tuple(DATA_FORMATS))
+  data_formats.check(data_format)
   x = tf.convert_to_tensor(x)
   if sparsity_technique == 'threshold':
     biases = (bias_initializer or tf.zeros_initializer()) if use_bias else None
@@ -320,7 +310,7 @@ def fixed_padding(x: tf.Tensor, kernel_size: int, strides: int,
     return x, 'SAME'
   before = (kernel_size - 1) // 2
   spatial = [[before, kernel_size - 1 - before]] * 2
-  axis = channel_axis(data_format)
+  axis = data_formats.channel_axis(data_format)
   spatial.insert(axis - 1, [0, 0])
   return tf.pad(x, [[0, 0], *spatial]), 'VALID'
 
@@ -334,9 +324,9 @@ def _normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor,
     moving = {} if is_training else {'mean': mean, 'variance': variance}
     return tf.nn.fused_batch_norm(
         x, gamma, beta, epsilon=BATCH_NORM_EPSILON, is_training=is_training,
-        data_format=DATA_FORMATS[data_format], **moving)
+        data_format=data_formats.DATA_FORMATS[data_format], **moving)
   wide = tf.cast(x, gamma.dtype)
-  axis = channel_axis(data_format)
+  axis = data_formats.channel_axis(data_format)
   if is_training:
     mean, variance = tf.nn.moments(wide, [i for i in range(4) if i != axis])
   shape = [-1 if i == axis else 1 for i in range(4)]
@@ -352,7 +342,7 @@ def batch_norm(x: tf.Tensor, is_training: bool, data_format: str,
 
   Its variables are `batch_normalization`, `batch_normalization_1`, ... in the
   current scope, in the order of the calls. Updates of the moving averages are
-  in the collection UPDATE_OPS.
+  in the collection UPDATE_OPS; replicas move them by the mean of their steps.
 
   `tf.layers.batch_normalization` computes the same, but compares each new
   variable with all before it: most of the time of building a deep network.
@@ -368,15 +358,16 @@ def batch_norm(x: tf.Tensor, is_training: bool, data_format: str,
     tensor of the shape and type of `x`.
   """
   zeros, ones = tf.zeros_initializer(), tf.ones_initializer()
-  shape = [x.shape[channel_axis(data_format)]]
+  shape = [x.shape[data_formats.channel_axis(data_format)]]
   dtype = storage_dtype(x.dtype)
   with tf.variable_scope(None, 'batch_normalization'):
     gamma = tf.get_variable('gamma', shape, dtype, zeros if init_zero else ones)
     beta = tf.get_variable('beta', shape, dtype, zeros)
-    moving_mean = tf.get_variable(
-        'moving_mean', shape, dtype, zeros, trainable=False)
-    moving_variance = tf.get_variable(
-        'moving_variance', shape, dtype, ones, trainable=False)
+    moving_mean, moving_variance = (
+        tf.get_variable(name, shape, dtype, initializer, trainable=False,
+                        aggregation=tf.VariableAggregation.MEAN)
+        for name, initializer in (
+            ('moving_mean', zeros), ('moving_variance', ones)))
     outputs, mean, variance = _normalize(
         x, gamma, beta, moving_mean, moving_variance, is_training, data_format,
         fused)
@@ -395,5 +386,4 @@ def global_average_pool(x: tf.Tensor, data_format: str) -> tf.Tensor:
     x: a batch of images.
     data_format: channels_last or channels_first.
   """
-  axes = [1, 2] if channel_axis(data_format) == 3 else [2, 3]
-  return tf.reduce_mean(x, axes)
+  return tf.reduce_mean(x, data_formats.spatial_axes(data_format))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Iterable, Mapping, Optional, Sequence
+from typing import Any, Collection, Iterable, Mapping, Optional, Sequence
 
 import numpy as np
 from absl import logging
 
 from rigl.compat import tf
+from rigl.training import gin_configs
 from rigl.training.config import SparsityConfig
 
 _STATE_FILE = 'checkpoint'
@@ -198,12 +199,14 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]
   return read_tensors(prefix, [v.op.name for v in variables])
 
 
-def check_resumable(model_dir: str, variables: Iterable[tf.Variable]) -> None:
+def check_resumable(model_dir: str, variables: Iterable[tf.Variable],
+                    may_write: bool = True) -> None:
   """Checks the checkpoint that training in `model_dir` would go on from.
 
   Args:
     model_dir: folder of a training.
     variables: of its graph.
+    may_write: whether to restore a state file that is gone.
 
   Raises:
     ValueError: there is one and it does not fit; names what differs.
@@ -211,7 +214,34 @@ def check_resumable(model_dir: str, variables: Iterable[tf.Variable]) -> None:
   prefix = latest(model_dir)
   if prefix:
     read_values(prefix, list(variables))
-    _restore_state_file(model_dir, prefix)
+    if may_write:
+      _restore_state_file(model_dir, prefix)
+
+
+def check_same_settings(model_dir: str, flag: str, configs: Sequence[Any],
+                        names: Collection[str]) -> None:
+  """Raises ValueError if a training in `model_dir` has other settings.
+
+  For settings that its variables do not tell: those of SET are those of RigL.
+
+  Args:
+    model_dir: folder of a training; a remote one is not looked into.
+    flag: that names the folder, for the error.
+    configs: what it is to go on with, of all classes in its config.gin.
+    names: of the fields that must be what they were.
+  """
+  path = os.path.join(model_dir, gin_configs.CONFIG_FILE)
+  if not os.path.exists(path) or not latest(model_dir):
+    return
+  former = gin_configs.read([path], (), map(type, configs))
+  for config in configs:
+    for name in names:
+      value = getattr(config, name, None)
+      found = former.get((type(config), name), value)
+      if found != value:
+        raise ValueError(
+            f'The training in {model_dir} has {name}={found}, not {value}. '
+            f'Give it back its own or choose another {flag}.')
 
 
 def latest_step(model_dir: str) -> int:

@@ -11,7 +11,6 @@ from rigl.training import finite
 from rigl.training.config import SparsityConfig
 
 SparsityMap = Optional[Mapping[str, float]]
-GradsAndVars = Sequence[tuple[Optional[tf.Tensor], tf.Variable]]
 
 INNER_OPTIMIZERS = ('sgd', 'momentum', 'adam', 'rmsprop', 'adagrad')
 
@@ -170,7 +169,7 @@ def make_train_op(config: SparsityConfig,
                   global_step: tf.Variable,
                   custom_sparsity_map: SparsityMap = None,
                   pruning_hparams: str = '',
-                  gradients: Optional[GradsAndVars] = None,
+                  gradients: Optional[finite.GradsAndVars] = None,
                   on_nan: str = 'stop',
                   update_ops: Sequence[tf.Operation] = ()) -> tf.Operation:
   """One training step, with gradual pruning after it if that is the method.

@@ -19,6 +19,7 @@ from typing import Any, Optional, Sequence
 
 from absl import logging
 
+from rigl import replicas
 from rigl.compat import tf
 from rigl.training import checkpoints
 
@@ -55,8 +56,9 @@ def watch(loss: tf.Tensor, gradients: GradsAndVars,
   loss = tf.cast(loss, tf.float32)
   if may_skip is None:
     may_skip = tf.constant(True)
-  tf.add_to_collection(
-      _COLLECTION, tf.stack([loss, norm, tf.cast(may_skip, tf.float32)]))
+  # The mean, so that all workers stop at the same step.
+  tf.add_to_collection(_COLLECTION, replicas.mean(
+      tf.stack([loss, norm, tf.cast(may_skip, tf.float32)])))
   return tf.logical_and(tf.math.is_finite(loss), tf.math.is_finite(norm))
 
 

@@ -11,6 +11,8 @@ from typing import Any, Iterable
 import gin
 from gin import config_parser
 
+from rigl.compat import tf
+
 CONFIG_FILE = 'config.gin'
 _FORM = 'bindings are of the form <class>.<parameter> = <value>'
 
@@ -120,7 +122,7 @@ def write(folder: str, *configs: Any) -> None:
   """Writes the configs to `<folder>/config.gin`, readable by --gin_config.
 
   Args:
-    folder: exists.
+    folder: made if it does not exist; it may be remote.
     *configs: instances of config classes.
   """
   lines = ['# The hyperparameters in effect.']
@@ -132,7 +134,9 @@ def write(folder: str, *configs: Any) -> None:
     ]
   path = os.path.join(folder, CONFIG_FILE)
   temporary = f'{path}.{os.getpid()}.tmp'
-  pathlib.Path(temporary).write_text('\n'.join(lines) + '\n')
-  os.replace(temporary, path)
+  tf.io.gfile.makedirs(folder)
+  with tf.io.gfile.GFile(temporary, 'w') as stream:
+    stream.write('\n'.join(lines) + '\n')
+  tf.io.gfile.rename(temporary, path, overwrite=True)
 
 

@@ -10,18 +10,30 @@ from typing import Any, Mapping, Optional
 from absl import logging
 
 from rigl.compat import tf
-from rigl.training import checkpoints
+from rigl.training import checkpoints, gin_configs
 
 
 class CheckpointFitsHook(tf.train.SessionRunHook):
   """Refuses to start when the folder holds another training's checkpoint."""
 
-  def __init__(self, model_dir: str):
+  def __init__(self, model_dir: str, may_write: bool = True):
     """Checks the latest checkpoint of `model_dir` once the graph stands."""
-    self._model_dir = model_dir
+    self._arguments = {'model_dir': model_dir, 'may_write': may_write}
 
   def begin(self) -> None:
-    checkpoints.check_resumable(self._model_dir, tf.global_variables())
+    checkpoints.check_resumable(
+        variables=tf.global_variables(), **self._arguments)
+
+
+class WriteConfigHook(tf.train.SessionRunHook):
+  """Writes config.gin once the training is known to fit its folder."""
+
+  def __init__(self, model_dir: str, *configs: Any):
+    """Writes `configs`, not stretched yet: who reads them stretches them."""
+    self._arguments = (model_dir, *configs)
+
+  def begin(self) -> None:
+    gin_configs.write(*self._arguments)
 
 
 class StopOnSignalHook(tf.train.SessionRunHook):
@@ -136,7 +148,13 @@ class ProgressHook(tf.train.SessionRunHook):
   def begin(self) -> None:
     self._global_step = tf.train.get_global_step()
     self._n_runs = 0
-    self._begin = time.monotonic()
+
+  def after_create_session(self, session: Any, coord: Any) -> None:
+    del session, coord
+    self._start_clock()
+
+  def _start_clock(self) -> None:
+    self._n_begin, self._begin = self._n_runs, time.monotonic()
 
   def before_run(self, run_context: Any) -> Optional[tf.train.SessionRunArgs]:
     del run_context
@@ -147,14 +165,19 @@ class ProgressHook(tf.train.SessionRunHook):
     return tf.train.SessionRunArgs(self._scalars)
 
   def after_run(self, run_context: Any, run_values: Any) -> None:
-    if self._n_runs % self._every_n_steps:
-      return
-    step = run_context.session.run(self._global_step)
-    now = time.monotonic()
-    speed = self._every_n_steps / max(now - self._begin, 1e-9)
-    self._begin = now
+    is_due = self._n_runs % self._every_n_steps == 0
+    if is_due:
+      self._report(run_context.session, run_values.results)
+    # The first run takes long, for it optimizes the graph.
+    if is_due or self._n_runs == 1:
+      self._start_clock()
+
+  def _report(self, session: Any, results: Mapping[str, Any]) -> None:
+    step = session.run(self._global_step)
+    speed = (self._n_runs - self._n_begin) / max(
+        time.monotonic() - self._begin, 1e-9)
     report = '  '.join(
-        f'{name} {value:.4f}' for name, value in run_values.results.items())
+        f'{name} {value:.4f}' for name, value in results.items())
     left = format_seconds((self._max_steps - step) / speed)
     print(f'step {step}/{self._max_steps}  {report}  {speed:.1f} steps/s  '
           f'{left} left', flush=True)

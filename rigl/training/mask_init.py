@@ -6,7 +6,7 @@ from typing import Mapping, Optional
 
 import numpy as np
 
-from rigl import sparse_utils
+from rigl import replicas, sparse_utils
 from rigl.compat import tf
 from rigl.model_pruning import pruning
 from rigl.training import checkpoints
@@ -111,6 +111,7 @@ def make_scaffold(config: SparsityConfig,
   def load_masks(scaffold, session):
     del scaffold
     for mask in masks:
-      mask.load(values[mask.op.name], session)
+      for copy in replicas.copies(mask):
+        copy.load(values[mask.op.name], session)
 
   return tf.train.Scaffold(init_fn=load_masks)

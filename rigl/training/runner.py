@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Callable, Iterator, Optional, Sequence
 
-from rigl import compat
+from rigl import compat, replicas
 from rigl.compat import tf
-from rigl.training import checkpoints
+from rigl.training import checkpoints, distribution
 from rigl.training import hooks as training_hooks
 from rigl.training import tpu as tpu_lib
 
@@ -21,8 +21,11 @@ def make_estimator(model_fn: Callable[..., Any],
                    eval_batch_size: Optional[int] = None,
                    save_summary_steps: int = 100,
                    params: Optional[dict[str, Any]] = None,
-                   tpu: Optional[tpu_lib.TpuSetup] = None) -> Any:
+                   tpu: Optional[tpu_lib.TpuSetup] = None,
+                   num_replicas: int = 1) -> Any:
   """A TPUEstimator that runs on CPU or GPU, or on a TPU if one is given.
+
+  With the workers of a TF_CONFIG it is one of them, see distribution.py.
 
   Args:
     model_fn: (features, labels, mode, params) -> TPUEstimatorSpec.
@@ -35,51 +38,69 @@ def make_estimator(model_fn: Callable[..., Any],
     save_summary_steps: steps between the summaries of the graph.
     params: passed to model_fn and input_fn.
     tpu: the TPU, with the replicas that share a batch.
+    num_replicas: devices of this process that share a batch, without a TPU.
 
   Returns:
     The TPUEstimator.
   """
   estimator_lib = compat.estimator_module()
-  run_config = estimator_lib.tpu.RunConfig(
-      **_tpu_run_config(tpu),
-      model_dir=model_dir,
-      tf_random_seed=seed,
-      save_checkpoints_steps=save_checkpoints_steps,
-      save_checkpoints_secs=None,
-      save_summary_steps=save_summary_steps,
-      keep_checkpoint_max=keep_checkpoint_max or None,
-      log_step_count_steps=None)
+  is_chief = distribution.is_chief()
 
-  def model_fn_with_checkpoints(features, labels, mode, params):
+  def model_fn_with_hooks(features, labels, mode, params):
     spec = model_fn(features, labels, mode, params)
     # On a TPU the Estimator saves between two loops, when no step is running.
-    if mode != 'train' or save_checkpoints_steps is None or tpu is not None:
+    if mode != 'train' or tpu is not None:
       return spec
-    # The Estimator would run its own before all other hooks: what they write
-    # about a step would then be missing beside the checkpoint of the step.
-    saver = training_hooks.SaverHook(
-        model_dir, save_steps=save_checkpoints_steps)
-    return spec._replace(training_hooks=(*spec.training_hooks, saver))
+    hooks = list(spec.training_hooks)
+    if replicas.in_replica():
+      hooks.append(distribution.AgreementHook(save_checkpoints_steps or 1000))
+    if save_checkpoints_steps is not None and is_chief:
+      # The Estimator would run its own before all other hooks: what they write
+      # about a step would then be missing beside the checkpoint of the step.
+      hooks.append(training_hooks.SaverHook(
+          model_dir, save_steps=save_checkpoints_steps))
+    return spec._replace(training_hooks=tuple(hooks))
 
-  return estimator_lib.tpu.TPUEstimator(
-      model_fn=model_fn_with_checkpoints,
-      config=run_config,
-      use_tpu=tpu is not None,
-      batch_axis=list(tpu.batch_axis) if tpu else None,
-      train_batch_size=train_batch_size,
-      eval_batch_size=eval_batch_size,
-      params=params)
+  # Outside of a graph the strategy of workers would start a server.
+  with tf.Graph().as_default(), distribution.alone():
+    run_config = estimator_lib.tpu.RunConfig(
+        **(_tpu_run_config(tpu, save_checkpoints_steps) if tpu else
+           _run_config(num_replicas)),
+        model_dir=model_dir,
+        tf_random_seed=seed,
+        save_checkpoints_secs=None,
+        save_summary_steps=save_summary_steps if is_chief else 0,
+        keep_checkpoint_max=keep_checkpoint_max or None,
+        log_step_count_steps=None)
+    return estimator_lib.tpu.TPUEstimator(
+        model_fn=model_fn_with_hooks,
+        config=run_config,
+        use_tpu=tpu is not None,
+        batch_axis=list(tpu.batch_axis) if tpu else None,
+        train_batch_size=train_batch_size,
+        eval_batch_size=eval_batch_size,
+        params=params)
 
 
-def _tpu_run_config(tpu: Optional[tpu_lib.TpuSetup]) -> dict[str, Any]:
+def _run_config(num_replicas: int) -> dict[str, Any]:
+  """The arguments of RunConfig without a TPU."""
+  strategy = distribution.make_strategy(num_replicas)
+  return {
+      'train_distribute': strategy,
+      'session_config': strategy and distribution.session_config(num_replicas),
+      'save_checkpoints_steps': None,  # SaverHook does.
+  }
+
+
+def _tpu_run_config(tpu: tpu_lib.TpuSetup,
+                    save_checkpoints_steps: Optional[int]) -> dict[str, Any]:
   """The arguments of RunConfig that only a TPU needs."""
-  if tpu is None:
-    return {}
   return {
       'cluster': tpu.resolver,
       'tpu_config': compat.estimator_module().tpu.TPUConfig(
           iterations_per_loop=tpu.iterations_per_loop, num_shards=tpu.n_cores,
           tpu_job_name=tpu.job_name, per_host_input_for_training=True),
+      'save_checkpoints_steps': save_checkpoints_steps,
   }
 
 
@@ -87,6 +108,7 @@ def train_spec(loss: tf.Tensor,
                train_op: tf.Operation,
                make_scaffold: Callable[[], tf.train.Scaffold],
                hooks: Sequence[tf.train.SessionRunHook] = (),
+               chief_hooks: Sequence[tf.train.SessionRunHook] = (),
                host_call: Optional[tuple[Callable[..., Any],
                                          dict[str, tf.Tensor]]] = None) -> Any:
   """The TPUEstimatorSpec of a model_fn in mode 'train'.
@@ -96,11 +118,15 @@ def train_spec(loss: tf.Tensor,
     train_op: one training step.
     make_scaffold: called once the graph of the step stands.
     hooks: run with the training, on the host.
+    chief_hooks: likewise, but only in the process that writes.
     host_call: (function that writes summaries, its arguments).
   """
+  is_chief = distribution.is_chief()
   return compat.estimator_module().tpu.TPUEstimatorSpec(
-      'train', loss=loss, train_op=train_op, scaffold_fn=make_scaffold,
-      training_hooks=list(hooks), host_call=host_call)
+      'train', loss=loss, train_op=tf.group(train_op, *replicas.means()),
+      scaffold_fn=lambda: replicas.outside(make_scaffold),
+      training_hooks=[*hooks, *(chief_hooks if is_chief else ())],
+      host_call=host_call if is_chief else None)
 
 
 def eval_spec(loss: tf.Tensor, metric_fn: Callable[..., dict[str, Any]],
@@ -120,6 +146,7 @@ def train(estimator: Any,
           input_fn: Callable[[dict[str, Any]], tf.data.Dataset],
           *,
           max_steps: Optional[int] = None,
+          first_step: Optional[int] = None,
           hooks: Sequence[tf.train.SessionRunHook] = (),
           saving_listeners: Sequence[Any] = ()) -> bool:
   """Trains until the data end or the global step reaches `max_steps`.
@@ -130,8 +157,10 @@ def train(estimator: Any,
     estimator: from `make_estimator`.
     input_fn: gives the training batches, from the next one on.
     max_steps: the global step to stop at; None for the end of the data.
-    hooks: further ones of the session.
-    saving_listeners: called around each checkpoint.
+    first_step: of the checkpoint after which `input_fn` begins, if it does
+      not look for it itself.
+    hooks: further ones of the session, of the process that writes.
+    saving_listeners: called around each checkpoint; not by workers.
 
   Returns:
     Whether training ran to its end, as opposed to a signal that stopped it.
@@ -139,16 +168,43 @@ def train(estimator: Any,
   Raises:
     ValueError: the folder holds a checkpoint of another network or method.
   """
+  is_chief = distribution.is_chief()
+  fits = training_hooks.CheckpointFitsHook(estimator.model_dir, is_chief)
+  if distribution.n_workers() > 1:
+    if first_step is None:
+      first_step = checkpoints.latest_step(estimator.model_dir)
+    _train_with_workers(estimator, input_fn, max_steps, [
+        distribution.WorkerHook(first_step), fits,
+        *(hooks if is_chief else ())])
+    return True
+  if estimator.config.train_distribute:
+    input_fn = distribution.split_batches(input_fn)
   stop = training_hooks.StopOnSignalHook()
   try:
     estimator.train(
         input_fn, max_steps=max_steps,
-        saving_listeners=list(saving_listeners),
-        hooks=[training_hooks.CheckpointFitsHook(estimator.model_dir), stop,
-               *hooks])
+        saving_listeners=list(saving_listeners), hooks=[fits, stop, *hooks])
   finally:
     stop.restore()
   return not stop.was_stopped
+
+
+def _train_with_workers(estimator: Any, input_fn: Callable[..., Any],
+                        max_steps: Optional[int],
+                        hooks: Sequence[tf.train.SessionRunHook]) -> None:
+  """Trains as one of several workers; starts again if another is lost."""
+  estimator_lib = compat.estimator_module()
+  input_fn = distribution.split_batches(input_fn)
+  try:
+    # Outside of a graph the strategy would start a server of its own.
+    with tf.Graph().as_default():
+      estimator_lib.train_and_evaluate(
+          estimator,
+          estimator_lib.TrainSpec(input_fn, max_steps, hooks),
+          estimator_lib.EvalSpec(input_fn))
+  except (distribution.WorkerLostError, tf.errors.AbortedError,
+          tf.errors.CancelledError, tf.errors.UnavailableError) as error:
+    distribution.start_again(error)
 
 
 class _CheckpointFits(tf.train.SessionRunHook):

@@ -1,8 +1,9 @@
 """Command-line flags that two or three scripts share, each defined once.
 
-A script calls `define` for the shared flags it reads, keeps its own defaults
-of them in a dict, and applies these with `set_script_defaults`; a value given
-on the command line wins, and so do gin bindings over defaults:
+A script keeps its own defaults of them in a dict. It calls `define_script` with
+these and the names of further shared flags it reads, and
+`set_script_defaults` again when it starts. A value given on the command line
+wins, and so do gin bindings over defaults:
 
     command line > --gin_bindings > --gin_config > default of the script
 """
@@ -13,12 +14,12 @@ import dataclasses
 import functools
 import re
 import types
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 from absl import flags
 
 from rigl.core import distributions, growth, schedules
-from rigl.training import finite, gin_configs, methods
+from rigl.training import command_line, finite, gin_configs, methods
 from rigl.training.config import SparsityConfig
 
 # Flags belong to the script that asks for them, in --help and elsewhere.
@@ -26,99 +27,150 @@ flags.disclaim_key_flags()
 
 FLAGS = flags.FLAGS
 
-_METHODS_HELP = 'Training method: ' + '; '.join(
+_METHODS_HELP = 'Training method. ' + '; '.join(
     f'{name}: {method.description}'
     for name, method in methods.METHODS.items()) + '.'
 
 _Definition = tuple[Callable[..., Any], Any, str]
 
-# All modes of all scripts: an enum can be defined only once in a process. Each
-# script checks that it has the mode.
-_MODES = ('train', 'eval', 'eval_once', 'train_and_eval')
+_MODES = {
+    'train': 'train, on from the last checkpoint if there is one',
+    'eval': 'evaluate each checkpoint of a run as it is written',
+    'eval_once': 'evaluate one checkpoint',
+    'train_and_eval': 'both in turns',
+}
+
 
 def _define_on_nan(name: str, default: str, help_text: str) -> None:
   flags.DEFINE_enum(name, default, finite.ON_NAN, help_text)
 
 
-_SHARED: dict[str, _Definition] = {
-    'seed': (flags.DEFINE_integer, 0,
-             'Seed of weights, masks, mask updates and order of examples.'),
-    'momentum': (flags.DEFINE_float, 0.9,
-                 'Momentum coefficient of the inner optimizer.'),
-    'mask_init_method': (
-        flags.DEFINE_string, 'random',
-        'How sparsity is spread over layers: ' +
-        ', '.join(distributions.DISTRIBUTIONS) + '.'),
-    'erk_power_scale': (
-        flags.DEFINE_float, 1.0,
-        'Exponent of the raw densities of erdos_renyi_kernel.'),
-    'end_sparsity': (flags.DEFINE_float, 0.9,
-                     'Target sparsity, in [0, 1).'),
-    'drop_fraction': (
-        flags.DEFINE_float, 0.3,
-        'Share of the active connections that a mask update replaces; the '
-        'first value, if annealed.'),
-    'drop_fraction_anneal': (
-        flags.DEFINE_string, 'constant', 'How the drop fraction changes: ' +
-        ', '.join(schedules.DROP_FRACTION_ANNEALS) + '.'),
-    'grow_init': (
-        flags.DEFINE_string, 'zeros', 'Initial value of new connections: ' +
-        ', '.join(growth.GROW_INITS) + '; a trailing _<number> divides.'),
-    's_momentum': (
-        flags.DEFINE_float, 0.9,
-        'momentum (SNFS): decay of the averaged dense gradient.'),
-    'rigl_acc_scale': (
-        flags.DEFINE_float, 0.0,
-        'rigl: optimizer slots of new connections start at their initial '
-        'value plus this times the dense gradient.'),
-    'maskupdate_begin_step': (
-        flags.DEFINE_integer, 0, 'First global step that may move masks.'),
-    'maskupdate_end_step': (
-        flags.DEFINE_integer, 25000,
-        'Last global step that may move masks; negative for no end.'),
-    'maskupdate_frequency': (
-        flags.DEFINE_integer, 100, 'Steps between mask updates.'),
-    'pruning_frequency': (
-        flags.DEFINE_integer, 500, 'prune: steps between mask updates.'),
-    'threshold_decay': (
-        flags.DEFINE_float, 0.0,
-        'prune: smoothing of the magnitude threshold, in [0, 1).'),
-    'training_steps_multiplier': (
-        flags.DEFINE_float, 1.0,
-        'Stretches the training and all its schedules by this factor.'),
-    'load_mask_dir': (
-        flags.DEFINE_string, '',
-        'Checkpoint (prefix or folder) whose masks, and nothing else, are '
-        'used instead of random ones.'),
-    'initial_value_checkpoint': (
-        flags.DEFINE_string, '',
-        'Checkpoint (prefix or folder) whose parameters, and nothing else, '
-        'training starts from.'),
-    'data_directory': (flags.DEFINE_string, '', 'Folder of the data set.'),
-    'keep_checkpoint_max': (
-        functools.partial(flags.DEFINE_integer, lower_bound=0), 5,
-        'Checkpoints to keep; 0 for all.'),
-    'resnet_depth': (flags.DEFINE_integer, 50, 'Depth of the ResNet.'),
-    'batch_size': (flags.DEFINE_integer, 128, 'Examples in a batch.'),
-    'use_synthetic_data': (
-        flags.DEFINE_bool, False,
-        'Train on made-up, learnable data instead of the data set.'),
-    'on_nan': (
-        _define_on_nan, 'stop',
-        'On a step whose loss or gradients are NaN or infinite: stop: end the '
-        'training, the last checkpoint is kept; skip: train nothing on this '
-        'step and go on.'),
-    'master': (flags.DEFINE_string, '', 'Not used: address of a master.'),
-    'ps_task': (flags.DEFINE_integer, 0, 'Not used: task of a server.'),
-    'gin_config': (
-        flags.DEFINE_multi_string, [],
-        'Gin files of hyperparameters: lines such as '
-        'SparsityConfig.end_sparsity = 0.95. May be repeated.'),
-    'gin_bindings': (
-        flags.DEFINE_multi_string, [],
-        "Gin bindings, such as 'SparsityConfig.end_sparsity = 0.95'. May be "
-        'repeated.'),
+# {group of --help: {name of the flag: its definition}}.
+_GROUPS: dict[str, dict[str, _Definition]] = {
+    'General': {
+        'seed': (
+            flags.DEFINE_integer, 0,
+            'Seed of weights, masks, mask updates and order of examples.'),
+        'gin_config': (
+            flags.DEFINE_multi_string, [],
+            'Gin file of hyperparameters: lines such as '
+            'SparsityConfig.end_sparsity = 0.95'),
+        'gin_bindings': (
+            flags.DEFINE_multi_string, [],
+            "Gin binding, such as 'SparsityConfig.end_sparsity = 0.95'"),
+    },
+    'Sparse training': {
+        'end_sparsity': (
+            flags.DEFINE_float, 0.9, 'Target sparsity, in [0, 1).'),
+        'mask_init_method': (
+            flags.DEFINE_string, 'random',
+            'How sparsity is spread over layers: ' +
+            ', '.join(distributions.DISTRIBUTIONS) + '; random if empty.'),
+        'erk_power_scale': (
+            flags.DEFINE_float, 1.0,
+            'Exponent of the raw densities of erdos_renyi_kernel.'),
+        'load_mask_dir': (
+            flags.DEFINE_string, '',
+            'Checkpoint (prefix or folder) whose masks, and nothing else, are '
+            'used instead of random ones.'),
+    },
+    'Mask updates': {
+        'drop_fraction': (
+            flags.DEFINE_float, 0.3,
+            'Share of the active connections that a mask update replaces; the '
+            'first value, if annealed.'),
+        'drop_fraction_anneal': (
+            flags.DEFINE_string, 'constant',
+            'How the drop fraction changes: ' +
+            ', '.join(schedules.DROP_FRACTION_ANNEALS) + '.'),
+        'maskupdate_begin_step': (
+            flags.DEFINE_integer, 0,
+            'First global step that may move masks. On ImageNet prune has '
+            'this schedule too.'),
+        'maskupdate_end_step': (
+            flags.DEFINE_integer, 25000,
+            'Last global step that may move masks; negative for no end.'),
+        'maskupdate_frequency': (
+            flags.DEFINE_integer, 100, 'Steps between mask updates.'),
+        'grow_init': (
+            flags.DEFINE_string, 'zeros', 'Initial value of new connections: ' +
+            ', '.join(growth.GROW_INITS) + '; a trailing _<number> divides.'),
+        'rigl_acc_scale': (
+            flags.DEFINE_float, 0.0,
+            'rigl: optimizer slots of new connections start at their initial '
+            'value plus this times the dense gradient.'),
+        's_momentum': (
+            flags.DEFINE_float, 0.9,
+            'momentum (SNFS): decay of the averaged dense gradient.'),
+    },
+    'Gradual pruning': {
+        'pruning_frequency': (
+            flags.DEFINE_integer, 500, 'prune: steps between mask updates.'),
+        'threshold_decay': (
+            flags.DEFINE_float, 0.0,
+            'prune: smoothing of the magnitude threshold, in [0, 1).'),
+    },
+    'Network': {
+        'resnet_depth': (
+            flags.DEFINE_integer, 50,
+            'Depth of the ResNet: 18, 34, 50, 101, 152 or 200 on ImageNet, '
+            '6n + 4 on CIFAR.'),
+    },
+    'Optimisation': {
+        'batch_size': (flags.DEFINE_integer, 128, 'Examples in a batch.'),
+        'training_steps_multiplier': (
+            flags.DEFINE_float, 1.0,
+            'Stretches the training and all its schedules by this factor.'),
+        'momentum': (
+            flags.DEFINE_float, 0.9,
+            'Momentum coefficient of the inner optimizer.'),
+        'initial_value_checkpoint': (
+            flags.DEFINE_string, '',
+            'Checkpoint (prefix or folder) whose parameters, and nothing else, '
+            'training starts from.'),
+        'on_nan': (
+            _define_on_nan, 'stop',
+            'What to do at a step whose loss or gradients are NaN or infinite. '
+            'stop: end the training, the last checkpoint is kept; skip: train '
+            'nothing on this step and go on.'),
+    },
+    'Data': {
+        'data_directory': (
+            flags.DEFINE_string, '', 'Folder of the data set.'),
+        'use_synthetic_data': (
+            flags.DEFINE_bool, False,
+            'Train on made-up, learnable data instead of the data set.'),
+    },
+    'Output': {
+        'keep_checkpoint_max': (
+            functools.partial(flags.DEFINE_integer, lower_bound=0), 5,
+            'Checkpoints to keep; 0 for all.'),
+    },
+    'Devices': {
+        'num_replicas': (
+            flags.DEFINE_integer, 1,
+            'Devices of this process that share each batch, without a TPU: '
+            'GPUs if there are any, else logical CPU devices. Processes that '
+            'share it are the workers of the environment variable '
+            'TF_CONFIG.'),
+        'master': (
+            flags.DEFINE_string, '',
+            'On ImageNet: address of the TPU, unless --tpu says it. Not used '
+            'elsewhere.'),
+    },
+    'Not used': {
+        'ps_task': (flags.DEFINE_integer, 0, 'Not used: task of a server.'),
+    },
 }
+# Those that every script has.
+_OF_ALL = (
+    'drop_fraction', 'erk_power_scale', 'gin_bindings', 'gin_config',
+    'grow_init', 'maskupdate_begin_step', 'maskupdate_frequency', 'momentum',
+    'num_replicas', 'on_nan', 'rigl_acc_scale', 's_momentum', 'seed',
+    'threshold_decay')
+_SHARED = {
+    name: definition for definitions in _GROUPS.values()
+    for name, definition in definitions.items()}
 
 
 def define(*names: str) -> None:
@@ -128,12 +180,21 @@ def define(*names: str) -> None:
 
   Args:
     *names: of shared flags.
+
+  Raises:
+    ValueError: a flag is not shared.
   """
-  for name in names:
-    if name not in FLAGS:
-      define_fn, default, help_text = _SHARED[name]
-      define_fn(name, default, help_text)
-    flags.declare_key_flag(name)
+  unknown = sorted(set(names) - set(_SHARED))
+  if unknown:
+    raise ValueError(f'{", ".join(unknown)}: not among the shared flags.')
+  for title, definitions in _GROUPS.items():
+    for name, (define_fn, default, help_text) in definitions.items():
+      if name not in names:
+        continue
+      if name not in FLAGS:
+        with command_line.group(title, is_shared=True):
+          define_fn(name, default, help_text)
+      flags.declare_key_flag(name)
 
 
 def define_method(default: str) -> None:
@@ -143,23 +204,47 @@ def define_method(default: str) -> None:
     default: its value unless given.
   """
   if 'training_method' not in FLAGS:
-    flags.DEFINE_enum(
-        'training_method', default, list(methods.METHODS), _METHODS_HELP)
+    with command_line.group('Sparse training'):
+      flags.DEFINE_enum(
+          'training_method', default, list(methods.METHODS), _METHODS_HELP)
   flags.declare_key_flag('training_method')
 
 
-def define_mode(default: str) -> None:
+def define_mode(default: str, modes: Sequence[str]) -> None:
   """Defines --mode.
+
+  Scripts in one process share the flag, so a script whose modes are not all
+  modes must check that it has the one it is given.
 
   Args:
     default: its value unless given.
+    modes: those of the script.
   """
   if 'mode' not in FLAGS:
-    flags.DEFINE_enum(
-        'mode', default, _MODES,
-        'train; eval: evaluate each checkpoint as it is written; eval_once: '
-        'evaluate one checkpoint (ImageNet only); train_and_eval: in turns.')
+    meanings = [f'{mode}: {_MODES[mode]}' for mode in modes]
+    with command_line.group('General'):
+      flags.DEFINE_enum('mode', default, modes, 'What to do. '
+                        f'{"; ".join(meanings)}.')
+  parser = FLAGS['mode'].parser
+  parser.enum_values = list(dict.fromkeys([*parser.enum_values, *modes]))
   flags.declare_key_flag('mode')
+
+
+def define_script(defaults: Mapping[str, Any], *names: str,
+                  modes: Sequence[str] = tuple(_MODES)) -> None:
+  """Defines the shared flags of the calling script, those of all scripts too.
+
+  Args:
+    defaults: {flag: value} of those whose defaults are the script's own, with
+      training_method and, if it has modes, mode among them.
+    *names: further ones.
+    modes: those of the script.
+  """
+  define_method(defaults['training_method'])
+  if 'mode' in defaults:
+    define_mode(defaults['mode'], modes)
+  define(*_OF_ALL, *names, *(name for name in defaults if name in _SHARED))
+  set_script_defaults(defaults)
 
 
 def set_script_defaults(defaults: Mapping[str, Any]) -> None:

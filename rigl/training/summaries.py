@@ -11,10 +11,7 @@ from rigl.model_pruning import pruning
 
 def mask_sparsities() -> dict[str, tf.Tensor]:
   """{'pruning/<mask name>/sparsity': scalar} of every mask."""
-  return {
-      f'pruning/{mask.op.name}/sparsity': tf.nn.zero_fraction(mask)
-      for mask in pruning.get_masks()
-  }
+  return mask_summaries(pruning.get_masks())
 
 
 def add_scalars(scalars: Mapping[str, Optional[tf.Tensor]]) -> None:

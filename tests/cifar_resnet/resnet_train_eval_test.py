@@ -160,6 +160,11 @@ def test_learning_rates_are_those_of_the_reference():
     np.testing.assert_allclose(rates, case['learning_rate'], rtol=1e-6)
 
 
+def test_no_step_at_all_is_a_mistake():
+  with pytest.raises(ValueError, match='max_steps 9 .*less than a step'):
+    script.CifarConfig(max_steps=9, training_steps_multiplier=0.1)
+
+
 def test_flags_have_the_names_and_defaults_of_the_reference():
   for flag in _golden('flags_cifar_resnet_train_eval')['flags']:
     assert flag['name'] in FLAGS, flag['name']
@@ -240,6 +245,27 @@ def test_the_written_config_gives_the_same_training_again(data):
   assert bound[script.SparsityConfig, 'maskupdate_end_step'] == 5
   assert bound[script.CifarConfig, 'max_steps'] == 1
   assert _values(folder)['global_step'] == 2
+
+
+def test_a_training_that_was_over_says_so(data, capsys):
+  FLAGS.max_steps = 2
+  folder = _run('scratch', data)
+  assert 'already' not in capsys.readouterr().out
+  _run('scratch', data)
+  assert capsys.readouterr().out == f'{folder} already holds 2 steps.\n'
+
+
+def test_the_config_is_that_of_the_training_in_the_folder(data):
+  """Not that of one that was refused, nor of one with nothing left to do."""
+  FLAGS.max_steps = 2
+  path = pathlib.Path(_run('scratch', data), 'config.gin')
+  before = path.read_bytes()
+  FLAGS.l2 = 0.
+  _run('scratch', data)
+  FLAGS.max_steps, FLAGS.resnet_width = 4, 2
+  with pytest.raises(ValueError, match='does not fit'):
+    _run('scratch', data)
+  assert path.read_bytes() == before
 
 
 # Beside the network, the momentum slots and the step.

@@ -34,6 +34,8 @@ TOP_N = {
     'NaN is selected when nothing else is left': ([NAN, 1., NAN], 2, None,
                                                   [1, 1, 0]),
     'only NaN': ([NAN, NAN], 1, None, [1, 0]),
+    'NaN of either sign': ([-NAN, 1., -1e30, NAN, -INF], 3, None,
+                           [1, 1, 1, 0, 0]),
     'infinities': ([INF, -INF, 3.4e38, -3.4e38, INF], 3, None,
                    [1, 0, 1, 0, 1]),
     '-inf is selected last': ([-INF, -3.4e38, -INF], 2, None, [1, 1, 0]),
@@ -329,6 +331,48 @@ def test_top_n_mask_of_a_large_layer(dtype_name, n):
   session = _session(dtype_name)
   selected = session.run(session.top_n, {session.scores: scores, session.n: n})
   np.testing.assert_array_equal(selected, reference.top_n(scores, n))
+
+
+@pytest.mark.parametrize('mode', execution_modes.MODES)
+def test_a_layer_cut_into_parts_is_the_same_in_all_modes(mode):
+  """Ties and all kinds of numbers in four parts, the last one longer."""
+  rng = np.random.RandomState(1)
+  size = 250_003
+  values = np.asarray([-INF, -1., -0., 0., 1e-40, .5, 1., INF, NAN], 'f')
+  ties = rng.choice(values, size)
+  distinct = rng.randn(size).astype('f')
+  mask = (rng.rand(size) < .3).astype('f')
+  for drop, grow in [(ties, distinct), (distinct, ties)]:
+    outputs = execution_modes.run(
+        mode, lambda *tensors: mask_math.drop_and_grow(*tensors), mask, drop,
+        grow, np.float32(.37))
+    expected = reference.drop_and_grow(mask, drop, grow, .37)
+    for output, field, value in zip(outputs, expected._fields, expected):
+      np.testing.assert_array_equal(output, value, err_msg=field)
+
+
+@pytest.mark.parametrize('part_size', [1000, 51, 26, 9])
+def test_the_number_of_parts_does_not_matter(monkeypatch, part_size):
+  """With parts of very few numbers."""
+  monkeypatch.setattr(mask_math, '_PART_SIZE', part_size)
+  rng = np.random.RandomState(part_size)
+  for size in (33, 101):
+    for scores in (rng.randn(size), rng.randint(0, 3, size)):
+      scores = scores.astype(np.float32)
+      numbers = np.asarray([0, 1, size // 3, size - 1, size], np.int32)
+      selected = execution_modes.run(
+          execution_modes.GRAPH, lambda scores, numbers: [
+              mask_math.top_n_mask(scores, n) for n in tf.unstack(numbers)],
+          scores, numbers)
+      for n, got in zip(numbers, selected):
+        np.testing.assert_array_equal(got, reference.top_n(scores, n))
+
+
+@pytest.mark.parametrize('size, n_parts', [
+    (None, 1), (0, 1), (1, 1), (80_000, 1), (80_001, 2), (160_001, 4),
+    (320_000, 4), (320_001, None), (10**8, None)])
+def test_up_to_four_parts_of_80000_numbers(size, n_parts):
+  assert mask_math._n_parts(size) == n_parts
 
 
 @pytest.mark.parametrize('dtype', [

@@ -35,19 +35,19 @@ def test_does_not_disturb_or_follow_the_global_generator():
 
 def test_is_the_same_in_every_process():
   code = (
-    "from rigl.core import ordering;"
-    "print(ordering.epoch_order(12, 7, 3).tolist())"
+    'from rigl.core import ordering;'
+    'print(ordering.epoch_order(12, 7, 3).tolist())'
   )
   outputs = [
     subprocess.run(
-      [sys.executable, "-c", code],
-      env={"PYTHONHASHSEED": salt, "PYTHONPATH": str(ROOT)},
+      [sys.executable, '-c', code],
+      env={'PYTHONHASHSEED': salt, 'PYTHONPATH': str(ROOT)},
       capture_output=True,
       check=True,
       text=True,
     ).stdout.strip()
-    for salt in ("1", "2")
+    for salt in ('1', '2')
   ]
   # A literal, so that a later release cannot reorder runs in progress.
-  expected = "[0, 9, 5, 6, 8, 2, 11, 3, 7, 1, 10, 4]"
+  expected = '[0, 9, 5, 6, 8, 2, 11, 3, 7, 1, 10, 4]'
   assert outputs == [expected, expected]

@@ -110,6 +110,20 @@ def test_random_uniform_hardly_ever_ties():
   assert len(np.unique(draw)) > 995
 
 
+def test_drop_noise_is_symmetric_uncorrelated_and_hardly_ever_ties():
+  """Both halves come from the same bytes, in the order of the positions."""
+  draw = _draw('drop_noise', [200001], [3, 4]).astype(np.float64)
+  halves = draw[:100000], draw[100001:]
+  for half in halves:
+    half /= half.std()
+    assert np.abs(half.mean()) < .015
+    assert np.abs((half**3).mean()) < .03
+    assert np.abs(np.corrcoef(half[:-1], half[1:])[0, 1]) < .015
+    assert np.abs((np.abs(half) < 1.).mean() - .6827) < .02
+    assert len(np.unique(half[:1000])) > 990
+  assert np.abs(np.corrcoef(*halves)[0, 1]) < .015
+
+
 @pytest.mark.parametrize('stddev', [1e-5, 1., 0.])
 def test_drop_noise_is_close_to_gaussian(stddev):
   draw = _run(lambda seed: scores.drop_noise(

@@ -24,26 +24,6 @@ KINDS = ('between', 'within', 'after', 'writing')
 TIMEOUT_SECONDS = 120.
 
 
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-  return scripts.write_data(tmp_path_factory.mktemp('data'))
-
-
-@pytest.fixture(scope='module')
-def servers(tmp_path_factory):
-  """fn(script) -> the server of its runs, started once."""
-  with contextlib.ExitStack() as stack:
-    started = {}
-
-    def get(script):
-      if script not in started:
-        started[script] = stack.enter_context(scripts.server(
-            script, tmp_path_factory.mktemp(script)))
-      return started[script]
-
-    yield get
-
-
 def checkpoint_names(folder):
   """Names of files and folders of checkpoints; they come and go meanwhile."""
   return {name for _, folders, files in os.walk(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import shlex
 
 import numpy as np
@@ -265,6 +266,8 @@ def test_folder_of_another_method_is_left_alone(trained):
 
 
 def test_folder_of_another_network_is_left_alone(trained):
+  before = pathlib.Path(trained, 'config.gin').read_bytes()
   with pytest.raises(ValueError, match='does not fit'):
     imagenet_script.run(
         trained, training_method='scratch', width=0.25, train_steps=3)
+  assert pathlib.Path(trained, 'config.gin').read_bytes() == before

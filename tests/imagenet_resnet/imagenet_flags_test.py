@@ -235,7 +235,6 @@ def test_mistake_is_one_clear_error(argv, words):
     (['--load_mask_dir=/no/masks'], ['/no/masks']),
     (['--initial_value_checkpoint=/no/values'], ['/no/values']),
     (['--use_tpu'], ['--tpu=']),
-    (['model.ckpt-7'], ['model.ckpt-7']),
     ([], ['data_directory', 'use_synthetic_data']),
 ])
 def test_mistake_of_main_comes_before_any_work(argv, words, tmp_path,
@@ -247,7 +246,7 @@ def test_mistake_of_main_comes_before_any_work(argv, words, tmp_path,
   output = tmp_path / 'runs'
   with command_line(f'--output_dir={output}', *argv):
     with pytest.raises(ValueError) as error:
-      script.main(['script.py', *(a for a in argv if a[0] != '-')])
+      script.main(['script.py'])
   for word in words:
     assert word in str(error.value)
   assert not output.exists()

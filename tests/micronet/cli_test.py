@@ -266,6 +266,22 @@ class TestCheckpoint:
     for path in (tmp_path, tmp_path / 'model.ckpt-3'):
       assert 'no checkpoint at' in _fail(capsys, f'--checkpoint={path}')
 
+  def test_damaged_state_file(self, capsys, tmp_path):
+    _save(tmp_path, {'layer1': np.ones((784, 300), np.float32)})
+    state_file = tmp_path / 'checkpoint'
+    state_file.write_text('rubbish')
+    message = _fail(capsys, f'--checkpoint={tmp_path}')
+    assert f'{state_file} is damaged' in message
+
+  @pytest.mark.parametrize('suffix', ['index', 'data-00000-of-00001'])
+  def test_damaged_checkpoint(self, capsys, tmp_path, suffix):
+    _save(tmp_path, {'layer1': np.ones((784, 300), np.float32)})
+    (path,) = tmp_path.glob(f'*.{suffix}')
+    path.write_bytes(path.read_bytes()[:20])
+    message = _fail(capsys, f'--checkpoint={tmp_path}')
+    assert 'Cannot read the checkpoint' in message
+    assert str(tmp_path) in message
+
   def test_no_masks(self, capsys, tmp_path):
     _save(tmp_path, {}, {'layer1/weights': (3, 4)})
     assert 'holds no masks' in _fail(capsys, f'--checkpoint={tmp_path}')
@@ -287,6 +303,8 @@ class TestErrors:
       (['--architecture=resnet51'], 'Unknown architecture'),
       (['--architecture=resnet50', '--sparsity=1.5'], 'got 1.5'),
       (['--architecture=resnet50', '--width=-1'], 'width must be positive'),
+      (['--architecture=resnet50', '--width=inf'], 'width must be positive'),
+      (['--architecture=resnet50', '--param_bits=0'], 'param_bits must be > 0'),
       (['--architecture=vgg_16', '--distribution=str', '--sparsity=0.9023'],
        'vgg_16/conv1/conv1_1'),
       (['--architecture=resnet50', '--layer_sparsity=nope=0.5'], "['nope']"),
@@ -295,6 +313,11 @@ class TestErrors:
       (['--architecture=resnet50', '--pruning_schedule=1,2'],
        'STEPS,BEGIN,END,FREQUENCY'),
       (['--architecture=resnet50', '--delta_t=0'], 'delta_t must be'),
+      (['--sparsity=0.9'], '--sparsity needs --architecture or --checkpoint'),
+      (['--num_classes=10', '--format=csv'], '--num_classes needs'),
+      (['--layer_sparsity=a=0.5', '--checkpoint=x'],
+       'Give --layer_sparsity or --checkpoint'),
+      (['--distribution=str', '--checkpoint=x'], 'Give --distribution or'),
       (['--format=xml'], 'invalid choice'),
       (['--distribution=erdos'], 'invalid choice'),
   ])

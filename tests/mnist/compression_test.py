@@ -80,7 +80,7 @@ def test_published_sizes_in_bytes():
     rest = n_active - int(masks[1].sum() + masks[2].sum())
     rows_, columns = np.indices(shapes[0])
     order = np.argsort(
-      (columns - rows_) % shapes[0][1], axis=None, kind="stable"
+      (columns - rows_) % shapes[0][1], axis=None, kind='stable'
     )
     masks[0].flat[order[:rest]] = 1
     assert compression.get_compressed_fc(masks)[1] == list(sizes)
@@ -121,8 +121,8 @@ SIZES = [(6, 4), (9, 5, 3), (7, 7, 7, 7), (20, 12, 8, 6, 4)]
 DENSITIES = [0.05, 0.1, 0.2, 0.4, 0.9]
 
 
-@pytest.mark.parametrize("sizes", SIZES)
-@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize('sizes', SIZES)
+@pytest.mark.parametrize('density', DENSITIES)
 def test_equals_the_literal_definition(sizes, density):
   random_state = np.random.RandomState(3)
   for _ in range(20):
@@ -143,8 +143,8 @@ def forward(weights, biases, inputs):
   return activations
 
 
-@pytest.mark.parametrize("sizes", SIZES)
-@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize('sizes', SIZES)
+@pytest.mark.parametrize('density', DENSITIES)
 def test_dropping_does_not_change_what_the_network_computes(sizes, density):
   random_state = np.random.RandomState(4)
   masks = random_masks(random_state, sizes, density)
@@ -171,7 +171,7 @@ def test_dropping_does_not_change_what_the_network_computes(sizes, density):
   np.testing.assert_allclose(small[-1], activations[-1], atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int64, bool])
+@pytest.mark.parametrize('dtype', [np.float32, np.uint8, np.int64, bool])
 def test_masks_are_not_changed_and_any_type_will_do(dtype):
   masks = [mask.astype(dtype) for mask in CHAIN]
   copies = [mask.copy() for mask in masks]
@@ -192,13 +192,13 @@ def test_compressing_twice_changes_nothing():
 
 
 @pytest.mark.parametrize(
-  "masks, message",
+  'masks, message',
   [
-    ([], "at least one layer"),
-    ([np.ones((3, 3, 3, 3))], r"layer 0 .*\[n_in, n_out\].*\(3, 3, 3, 3\)"),
-    ([np.ones((4, 3)), np.ones((2, 5))], "layer 1 has 2 rows.*3 neurons"),
-    ([np.array([[1.0, 0.5]])], "layer 0 to hold only 0 and 1, found 0.5"),
-    ([np.array([[1.0, np.nan]])], "only 0 and 1, found nan"),
+    ([], 'at least one layer'),
+    ([np.ones((3, 3, 3, 3))], r'layer 0 .*\[n_in, n_out\].*\(3, 3, 3, 3\)'),
+    ([np.ones((4, 3)), np.ones((2, 5))], 'layer 1 has 2 rows.*3 neurons'),
+    ([np.array([[1.0, 0.5]])], 'layer 0 to hold only 0 and 1, found 0.5'),
+    ([np.array([[1.0, np.nan]])], 'only 0 and 1, found nan'),
   ],
 )
 def test_bad_masks(masks, message):

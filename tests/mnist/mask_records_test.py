@@ -10,7 +10,7 @@ import pytest
 
 from rigl.mnist import mask_records
 
-SHAPES = {"layer1": (7, 5), "block/conv": (3, 3, 2, 4), "vector": (13,)}
+SHAPES = {'layer1': (7, 5), 'block/conv': (3, 3, 2, 4), 'vector': (13,)}
 
 
 def random_masks(seed: int) -> dict[str, np.ndarray]:
@@ -39,29 +39,29 @@ def assert_records(records, iterations):
 
 
 def test_saved_records_come_back(tmp_path):
-  path = tmp_path / "masks.npz"
+  path = tmp_path / 'masks.npz'
   make_records().save(path)
   records = mask_records.MaskRecords.load(path)
   assert records.shapes == SHAPES
   assert_records(records, [0, 10, 30])
   np.testing.assert_array_equal(
-    records.mask("layer1", -1), random_masks(30)["layer1"]
+    records.mask('layer1', -1), random_masks(30)['layer1']
   )
 
 
 def test_file_is_read_by_numpy_alone_as_the_docstring_says(tmp_path):
-  path = tmp_path / "masks.npz"
+  path = tmp_path / 'masks.npz'
   make_records().save(path)
   with np.load(path, allow_pickle=False) as file:
     assert sorted(file.files) == sorted(
-      ["version", "iterations"]
-      + [f"{name}/{kind}" for name in SHAPES for kind in ("mask", "shape")]
+      ['version', 'iterations']
+      + [f'{name}/{kind}' for name in SHAPES for kind in ('mask', 'shape')]
     )
-    assert file["iterations"].tolist() == [0, 10, 30]
+    assert file['iterations'].tolist() == [0, 10, 30]
     for name, shape in SHAPES.items():
-      assert tuple(file[f"{name}/shape"]) == shape
+      assert tuple(file[f'{name}/shape']) == shape
       flat = np.unpackbits(
-        file[f"{name}/mask"], axis=1, count=math.prod(shape)
+        file[f'{name}/mask'], axis=1, count=math.prod(shape)
       )
       expected = [random_masks(k)[name] for k in (0, 10, 30)]
       np.testing.assert_array_equal(flat.reshape(3, *shape), expected)
@@ -69,22 +69,22 @@ def test_file_is_read_by_numpy_alone_as_the_docstring_says(tmp_path):
 
 def test_bits_are_packed_as_worked_out_by_hand(tmp_path):
   records = mask_records.MaskRecords()
-  records.append(5, {"layer": np.array([[1, 0, 0], [0, 1, 1], [0, 0, 1]])})
-  records.save(tmp_path / "masks.npz")
-  with np.load(tmp_path / "masks.npz") as file:
-    assert file["layer/mask"].tolist() == [[0b10001100, 0b10000000]]
+  records.append(5, {'layer': np.array([[1, 0, 0], [0, 1, 1], [0, 0, 1]])})
+  records.save(tmp_path / 'masks.npz')
+  with np.load(tmp_path / 'masks.npz') as file:
+    assert file['layer/mask'].tolist() == [[0b10001100, 0b10000000]]
 
 
 def test_later_changes_of_a_mask_do_not_reach_its_record():
   mask = np.ones((2, 2))
   records = mask_records.MaskRecords()
-  records.append(0, {"layer": mask})
+  records.append(0, {'layer': mask})
   mask[:] = 0
-  assert records.mask("layer", 0).sum() == 4
+  assert records.mask('layer', 0).sum() == 4
 
 
 def test_resumed_run_continues_its_records(tmp_path):
-  path = tmp_path / "masks.npz"
+  path = tmp_path / 'masks.npz'
   make_records([0, 10, 20, 30]).save(path)
   # The checkpoint is of iteration 20: the run does 30 again.
   records = mask_records.resume_mask_records(path, 20)
@@ -93,22 +93,22 @@ def test_resumed_run_continues_its_records(tmp_path):
   records.append(40, random_masks(40))
   records.save(path)
   whole = make_records([0, 10, 20, 30, 40])
-  whole.save(tmp_path / "whole.npz")
-  with np.load(path) as file, np.load(tmp_path / "whole.npz") as expected:
+  whole.save(tmp_path / 'whole.npz')
+  with np.load(path) as file, np.load(tmp_path / 'whole.npz') as expected:
     assert file.files == expected.files
     for key in file.files:
       np.testing.assert_array_equal(file[key], expected[key])
 
 
 def test_new_run_starts_without_records(tmp_path):
-  records = mask_records.resume_mask_records(tmp_path / "none.npz", 0)
+  records = mask_records.resume_mask_records(tmp_path / 'none.npz', 0)
   assert len(records) == 0
   records.append(0, random_masks(0))
   assert_records(records, [0])
 
 
 @pytest.mark.parametrize(
-  "iteration, kept",
+  'iteration, kept',
   [(-1, []), (0, [0]), (9, [0]), (10, [0, 10]), (99, [0, 10, 30])],
 )
 def test_drop_after(iteration, kept):
@@ -118,7 +118,7 @@ def test_drop_after(iteration, kept):
 
 
 def test_records_without_content_survive(tmp_path):
-  path = tmp_path / "masks.npz"
+  path = tmp_path / 'masks.npz'
   mask_records.MaskRecords().save(path)
   assert len(mask_records.MaskRecords.load(path)) == 0
   emptied = make_records()
@@ -131,36 +131,36 @@ def test_records_without_content_survive(tmp_path):
 
 
 def test_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-  path = tmp_path / "masks.npz"
+  path = tmp_path / 'masks.npz'
   make_records([0]).save(path)
 
   def fail(file, **arrays):
-    file.write(b"half of it")
-    raise OSError("disk full")
+    file.write(b'half of it')
+    raise OSError('disk full')
 
-  monkeypatch.setattr(np, "savez_compressed", fail)
-  with pytest.raises(OSError, match="disk full"):
+  monkeypatch.setattr(np, 'savez_compressed', fail)
+  with pytest.raises(OSError, match='disk full'):
     make_records([0, 10]).save(path)
-  assert os.listdir(tmp_path) == ["masks.npz"]
+  assert os.listdir(tmp_path) == ['masks.npz']
   assert_records(mask_records.MaskRecords.load(path), [0])
 
 
 @pytest.mark.parametrize(
-  "iteration, masks, message",
+  'iteration, masks, message',
   [
-    (30, random_masks(0), "iteration after 30, found 30"),
-    (7, random_masks(0), "iteration after 30, found 7"),
-    (40, {}, "at least one layer"),
-    (40, {"layer1": np.ones((7, 5))}, "Expected masks of the shapes"),
+    (30, random_masks(0), 'iteration after 30, found 30'),
+    (7, random_masks(0), 'iteration after 30, found 7'),
+    (40, {}, 'at least one layer'),
+    (40, {'layer1': np.ones((7, 5))}, 'Expected masks of the shapes'),
     (
       40,
-      {**random_masks(0), "layer1": np.ones((5, 7))},
-      r"Expected masks of the shapes .*\(7, 5\).* found .*\(5, 7\)",
+      {**random_masks(0), 'layer1': np.ones((5, 7))},
+      r'Expected masks of the shapes .*\(7, 5\).* found .*\(5, 7\)',
     ),
     (
       40,
-      {**random_masks(0), "layer1": np.full((7, 5), 0.5)},
-      "mask of layer1 holds more than 0 and 1",
+      {**random_masks(0), 'layer1': np.full((7, 5), 0.5)},
+      'mask of layer1 holds more than 0 and 1',
     ),
   ],
 )
@@ -172,15 +172,15 @@ def test_bad_record_is_refused_and_changes_nothing(iteration, masks, message):
 
 
 def test_unknown_layer_is_named_with_the_known_ones():
-  with pytest.raises(ValueError, match="named layer9; .* layer1, block/conv"):
-    make_records().mask("layer9", 0)
-  with pytest.raises(ValueError, match="records of no layer"):
-    mask_records.MaskRecords().mask("layer9", 0)
+  with pytest.raises(ValueError, match='named layer9; .* layer1, block/conv'):
+    make_records().mask('layer9', 0)
+  with pytest.raises(ValueError, match='records of no layer'):
+    mask_records.MaskRecords().mask('layer9', 0)
 
 
 def test_missing_file(tmp_path):
-  with pytest.raises(FileNotFoundError, match="none.npz"):
-    mask_records.MaskRecords.load(tmp_path / "none.npz")
+  with pytest.raises(FileNotFoundError, match='none.npz'):
+    mask_records.MaskRecords.load(tmp_path / 'none.npz')
 
 
 def assert_refused(path, message):
@@ -194,62 +194,62 @@ def assert_refused(path, message):
 
 
 def test_truncated_file_is_refused_wherever_it_ends(tmp_path):
-  path = tmp_path / "masks.npz"
+  path = tmp_path / 'masks.npz'
   make_records().save(path)
   content = path.read_bytes()
   for size in (0, 1, 30, len(content) // 2, len(content) - 1):
     path.write_bytes(content[:size])
-    assert_refused(path, "truncated or of another format|damaged or foreign")
+    assert_refused(path, 'truncated or of another format|damaged or foreign')
 
 
 def test_damaged_file_is_refused(tmp_path):
-  path = tmp_path / "masks.npz"
+  path = tmp_path / 'masks.npz'
   make_records().save(path)
   content = bytearray(path.read_bytes())
   content[80:120] = bytes(40)
   path.write_bytes(bytes(content))
-  assert_refused(path, "damaged or foreign")
+  assert_refused(path, 'damaged or foreign')
 
 
 def test_pickled_records_are_refused_and_not_loaded(tmp_path):
-  path = tmp_path / "records.npy"
-  np.save(path, {"layer1": [np.ones((2, 2))]}, allow_pickle=True)
-  assert_refused(path, "of another format")
-  path = tmp_path / "objects.npz"
+  path = tmp_path / 'records.npy'
+  np.save(path, {'layer1': [np.ones((2, 2))]}, allow_pickle=True)
+  assert_refused(path, 'of another format')
+  path = tmp_path / 'objects.npz'
   np.savez(path, iterations=np.array([{}], dtype=object))
-  assert_refused(path, "damaged or foreign file .*allow_pickle")
+  assert_refused(path, 'damaged or foreign file .*allow_pickle')
 
 
 MASK = np.zeros((2, 4), np.uint8)
 GOOD = {
-  "version": np.array(1),
-  "iterations": np.array([0, 5]),
-  "layer1/mask": MASK,
-  "layer1/shape": np.array([8, 4]),
+  'version': np.array(1),
+  'iterations': np.array([0, 5]),
+  'layer1/mask': MASK,
+  'layer1/shape': np.array([8, 4]),
 }
 
 
 @pytest.mark.parametrize(
-  "changes, message",
+  'changes, message',
   [
-    ({"version": None}, "an array named version"),
-    ({"iterations": None}, "an array named iterations"),
-    ({"version": np.array(2)}, "expected version 1, found 2"),
-    ({"version": np.array([1, 1])}, "not a file of mask records"),
-    ({"iterations": np.array([5, 5])}, "list of ascending iterations"),
-    ({"iterations": np.array(5)}, "list of ascending iterations"),
-    ({"iterations": np.array(["a", "b"])}, "not a file of mask records"),
-    ({"iterations": np.array([0.5, 1.5])}, "list of ascending iterations"),
-    ({"layer1/shape": None}, "expected layer1/shape beside layer1/mask"),
-    ({"layer1/shape": np.array([9, 4])}, r"uint8 of shape \(2, 5\)"),
-    ({"layer1/shape": np.array([8.5])}, "layer1/shape to be a list of sizes"),
-    ({"layer1/shape": np.array(32)}, "layer1/shape to be a list of sizes"),
-    ({"iterations": np.array([0])}, r"uint8 of shape \(1, 4\)"),
-    ({"layer1/mask": MASK.astype(float)}, "found float64 of shape"),
+    ({'version': None}, 'an array named version'),
+    ({'iterations': None}, 'an array named iterations'),
+    ({'version': np.array(2)}, 'expected version 1, found 2'),
+    ({'version': np.array([1, 1])}, 'not a file of mask records'),
+    ({'iterations': np.array([5, 5])}, 'list of ascending iterations'),
+    ({'iterations': np.array(5)}, 'list of ascending iterations'),
+    ({'iterations': np.array(['a', 'b'])}, 'not a file of mask records'),
+    ({'iterations': np.array([0.5, 1.5])}, 'list of ascending iterations'),
+    ({'layer1/shape': None}, 'expected layer1/shape beside layer1/mask'),
+    ({'layer1/shape': np.array([9, 4])}, r'uint8 of shape \(2, 5\)'),
+    ({'layer1/shape': np.array([8.5])}, 'layer1/shape to be a list of sizes'),
+    ({'layer1/shape': np.array(32)}, 'layer1/shape to be a list of sizes'),
+    ({'iterations': np.array([0])}, r'uint8 of shape \(1, 4\)'),
+    ({'layer1/mask': MASK.astype(float)}, 'found float64 of shape'),
   ],
 )
 def test_other_npz_files_are_refused(tmp_path, changes, message):
-  path = tmp_path / "file.npz"
+  path = tmp_path / 'file.npz'
   np.savez(path, **GOOD)
   assert len(mask_records.MaskRecords.load(path)) == 2
   arrays = {**GOOD, **changes}

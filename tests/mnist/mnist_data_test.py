@@ -19,33 +19,33 @@ from PIL import Image
 from rigl.mnist import mnist_data
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TRAIN_IMAGES = "train-images-idx3-ubyte"
-TRAIN_LABELS = "train-labels-idx1-ubyte"
+TRAIN_IMAGES = 'train-images-idx3-ubyte'
+TRAIN_LABELS = 'train-labels-idx1-ubyte'
 
 
 def idx(array: np.ndarray) -> bytes:
-  header = struct.pack(f">I{array.ndim}I", 0x800 + array.ndim, *array.shape)
+  header = struct.pack(f'>I{array.ndim}I', 0x800 + array.ndim, *array.shape)
   return header + array.astype(np.uint8).tobytes()
 
 
 def digits(n_train: int = 40, n_test: int = 20) -> dict[str, np.ndarray]:
   random_state = np.random.RandomState(1)
   arrays = {}
-  for part, n in (("train", n_train), ("t10k", n_test)):
+  for part, n in (('train', n_train), ('t10k', n_test)):
     images = random_state.randint(0, 256, (n, 28, 28)).astype(np.uint8)
-    arrays[f"{part}-images-idx3-ubyte"] = images
-    arrays[f"{part}-labels-idx1-ubyte"] = np.arange(n, dtype=np.uint8) % 10
+    arrays[f'{part}-images-idx3-ubyte'] = images
+    arrays[f'{part}-labels-idx1-ubyte'] = np.arange(n, dtype=np.uint8) % 10
   return arrays
 
 
 @pytest.fixture
 def folder(tmp_path):
   """A complete tiny MNIST: images gzipped, labels not."""
-  path = tmp_path / "mnist"
+  path = tmp_path / 'mnist'
   path.mkdir()
   for name, array in digits().items():
-    if "images" in name:
-      (path / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+    if 'images' in name:
+      (path / f'{name}.gz').write_bytes(gzip.compress(idx(array)))
     else:
       (path / name).write_bytes(idx(array))
   return path
@@ -53,53 +53,53 @@ def folder(tmp_path):
 
 @pytest.fixture(autouse=True)
 def no_prepared_tfds(tmp_path, monkeypatch):
-  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "no_tfds"))
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'no_tfds'))
 
 
 def test_reads_idx_bytes_worked_out_by_hand(tmp_path):
   content = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3])
-  path = tmp_path / "images"
+  path = tmp_path / 'images'
   path.write_bytes(content + bytes([1, 2, 3, 4, 5, 255]))
   image = mnist_data.read_idx(path, ndim=3)
   assert image.dtype == np.uint8
   assert image.tolist() == [[[1, 2, 3]], [[4, 5, 255]]]
 
 
-@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize('explicit', [True, False])
 def test_loads_four_files_gzipped_or_not(folder, explicit):
   data = mnist_data.load_mnist(folder, explicit=explicit)
   arrays = digits()
   np.testing.assert_array_equal(data.train_images, arrays[TRAIN_IMAGES])
   np.testing.assert_array_equal(data.train_labels, arrays[TRAIN_LABELS])
   np.testing.assert_array_equal(
-    data.test_images, arrays["t10k-images-idx3-ubyte"]
+    data.test_images, arrays['t10k-images-idx3-ubyte']
   )
   np.testing.assert_array_equal(
-    data.test_labels, arrays["t10k-labels-idx1-ubyte"]
+    data.test_labels, arrays['t10k-labels-idx1-ubyte']
   )
   assert not data.is_sample
   assert str(folder) in data.source
 
 
 def test_gzip_is_told_by_content_and_not_by_name(folder):
-  path = folder / f"{TRAIN_IMAGES}.gz"
+  path = folder / f'{TRAIN_IMAGES}.gz'
   path.write_bytes(gzip.decompress(path.read_bytes()))
   data = mnist_data.load_mnist(str(folder))
   np.testing.assert_array_equal(data.train_images, digits()[TRAIN_IMAGES])
 
 
-@pytest.mark.parametrize("explicit", [True, False])
-@pytest.mark.parametrize("name", list(digits()))
+@pytest.mark.parametrize('explicit', [True, False])
+@pytest.mark.parametrize('name', list(digits()))
 def test_missing_file_is_named(folder, name, explicit):
-  for path in folder.glob(f"{name}*"):
+  for path in folder.glob(f'{name}*'):
     path.unlink()
-  with pytest.raises(FileNotFoundError, match=rf"missing: {name}\.$"):
+  with pytest.raises(FileNotFoundError, match=rf'missing: {name}\.$'):
     mnist_data.load_mnist(folder, explicit=explicit)
 
 
-@pytest.mark.parametrize("make_folder", [True, False])
+@pytest.mark.parametrize('make_folder', [True, False])
 def test_asked_for_folder_without_files(tmp_path, make_folder):
-  path = tmp_path / "empty"
+  path = tmp_path / 'empty'
   if make_folder:
     path.mkdir()
   with pytest.raises(FileNotFoundError) as error:
@@ -109,32 +109,32 @@ def test_asked_for_folder_without_files(tmp_path, make_folder):
 
 
 def test_read_idx_of_missing_file(tmp_path):
-  with pytest.raises(FileNotFoundError, match="nothing-here: no such IDX file"):
-    mnist_data.read_idx(tmp_path / "nothing-here", ndim=1)
+  with pytest.raises(FileNotFoundError, match='nothing-here: no such IDX file'):
+    mnist_data.read_idx(tmp_path / 'nothing-here', ndim=1)
 
 
 GOOD_LABELS = idx(np.arange(40) % 10)
 
 
 @pytest.mark.parametrize(
-  "content, message",
+  'content, message',
   [
-    (b"", "expected an IDX header of 8 bytes, found 0 bytes"),
-    (GOOD_LABELS[:7], "expected an IDX header of 8 bytes, found 7 bytes"),
-    (GOOD_LABELS[:-1], "expected 40 bytes .*, found 39; the file is truncated"),
-    (GOOD_LABELS + b"\0", "expected 40 bytes .*, found 41; .* trailing data"),
-    (b"\0\0\x08\x03" + GOOD_LABELS[4:] * 9, "0x00000801 .*found 0x00000803"),
-    (b"\0\0\x0d\x01" + GOOD_LABELS[4:], "0x00000801 .*found 0x00000d01"),
-    (b"<!DOCTYPE html>", "0x00000801 .*found 0x3c21444f"),
-    (gzip.compress(GOOD_LABELS)[:-9], "complete gzip file, found .*truncated"),
-    (gzip.compress(GOOD_LABELS)[:12], "complete gzip file, found 12 bytes"),
-    (b"\x1f\x8b", "complete gzip file, found 2 bytes"),
+    (b'', 'expected an IDX header of 8 bytes, found 0 bytes'),
+    (GOOD_LABELS[:7], 'expected an IDX header of 8 bytes, found 7 bytes'),
+    (GOOD_LABELS[:-1], 'expected 40 bytes .*, found 39; the file is truncated'),
+    (GOOD_LABELS + b'\0', 'expected 40 bytes .*, found 41; .* trailing data'),
+    (b'\0\0\x08\x03' + GOOD_LABELS[4:] * 9, '0x00000801 .*found 0x00000803'),
+    (b'\0\0\x0d\x01' + GOOD_LABELS[4:], '0x00000801 .*found 0x00000d01'),
+    (b'<!DOCTYPE html>', '0x00000801 .*found 0x3c21444f'),
+    (gzip.compress(GOOD_LABELS)[:-9], 'complete gzip file, found .*truncated'),
+    (gzip.compress(GOOD_LABELS)[:12], 'complete gzip file, found 12 bytes'),
+    (b'\x1f\x8b', 'complete gzip file, found 2 bytes'),
     (
       gzip.compress(GOOD_LABELS)[:-8] + bytes(8),
-      "complete gzip file, .*damaged",
+      'complete gzip file, .*damaged',
     ),
-    (idx(np.arange(39) % 10), "40 images, but .*labels.* holds 39 labels"),
-    (idx(np.arange(40) % 11), "expected labels from 0 to 9, found 10"),
+    (idx(np.arange(39) % 10), '40 images, but .*labels.* holds 39 labels'),
+    (idx(np.arange(40) % 11), 'expected labels from 0 to 9, found 10'),
   ],
 )
 def test_bad_label_file_is_named(folder, content, message):
@@ -146,24 +146,24 @@ def test_bad_label_file_is_named(folder, content, message):
 
 
 def test_corrupt_deflate_stream_is_named(folder):
-  path = folder / f"{TRAIN_IMAGES}.gz"
+  path = folder / f'{TRAIN_IMAGES}.gz'
   content = bytearray(path.read_bytes())
   content[10] = 0xFF
   path.write_bytes(bytes(content))
-  with pytest.raises(ValueError, match="complete gzip file") as error:
+  with pytest.raises(ValueError, match='complete gzip file') as error:
     mnist_data.load_mnist(folder)
   assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize(
-  "shape, message",
+  'shape, message',
   [
-    ((40, 14, 14), r"28x28 pixels, found an array of shape \(40, 14, 14\)"),
-    ((0, 28, 28), "expected images, found none"),
+    ((40, 14, 14), r'28x28 pixels, found an array of shape \(40, 14, 14\)'),
+    ((0, 28, 28), 'expected images, found none'),
   ],
 )
 def test_bad_image_shapes(folder, shape, message):
-  path = folder / f"{TRAIN_IMAGES}.gz"
+  path = folder / f'{TRAIN_IMAGES}.gz'
   path.write_bytes(gzip.compress(idx(np.zeros(shape))))
   with pytest.raises(ValueError, match=message) as error:
     mnist_data.load_mnist(folder)
@@ -171,25 +171,25 @@ def test_bad_image_shapes(folder, shape, message):
 
 
 def test_header_of_a_giant_array_is_not_believed(tmp_path):
-  path = tmp_path / "images"
-  path.write_bytes(struct.pack(">4I", 0x803, *[2**32 - 1] * 3))
-  with pytest.raises(ValueError, match="the file is truncated"):
+  path = tmp_path / 'images'
+  path.write_bytes(struct.pack('>4I', 0x803, *[2**32 - 1] * 3))
+  with pytest.raises(ValueError, match='the file is truncated'):
     mnist_data.read_idx(path, ndim=3)
 
 
 def test_falls_back_on_the_sample_with_one_warning(tmp_path, caplog):
   start = time.perf_counter()
-  data = mnist_data.load_mnist(tmp_path / "none", explicit=False)
+  data = mnist_data.load_mnist(tmp_path / 'none', explicit=False)
   assert time.perf_counter() - start < 2
   assert data.is_sample
   (record,) = caplog.records
-  assert record.levelname == "WARNING"
-  assert "not comparable" in record.getMessage()
-  assert "5000 training and 1000 test" in record.getMessage()
+  assert record.levelname == 'WARNING'
+  assert 'not comparable' in record.getMessage()
+  assert '5000 training and 1000 test' in record.getMessage()
 
 
 def test_sample_holds_real_digits_of_every_class(tmp_path):
-  data = mnist_data.load_mnist(tmp_path / "none", explicit=False)
+  data = mnist_data.load_mnist(tmp_path / 'none', explicit=False)
   assert data.train_images.shape == (5000, 28, 28)
   assert data.test_images.shape == (1000, 28, 28)
   assert np.bincount(data.train_labels).tolist() == [500] * 10
@@ -208,8 +208,8 @@ def test_sample_is_small_and_has_a_licence_note():
   sizes = [path.stat().st_size for path in mnist_data.SAMPLE_FOLDER.iterdir()]
   assert len(sizes) == 5
   assert sum(sizes) < 1.1e6
-  note = (mnist_data.SAMPLE_FOLDER / "LICENSE-MNIST.txt").read_text()
-  for name in ("LeCun", "Cortes", "Burges", "Share Alike 3.0"):
+  note = (mnist_data.SAMPLE_FOLDER / 'LICENSE-MNIST.txt').read_text()
+  for name in ('LeCun', 'Cortes', 'Burges', 'Share Alike 3.0'):
     assert name in note
 
 
@@ -218,54 +218,54 @@ def prepare_tfds(data_dir: pathlib.Path, version: str, n_train: int) -> None:
   import tensorflow as tf
   import tensorflow_datasets as tfds
 
-  path = data_dir / "mnist" / version
+  path = data_dir / 'mnist' / version
   path.mkdir(parents=True)
   arrays = digits(n_train)
   splits = []
-  for split, part in (("train", "train"), ("test", "t10k")):
-    images = arrays[f"{part}-images-idx3-ubyte"]
-    labels = arrays[f"{part}-labels-idx1-ubyte"]
-    file = path / f"mnist-{split}.tfrecord-00000-of-00001"
+  for split, part in (('train', 'train'), ('test', 't10k')):
+    images = arrays[f'{part}-images-idx3-ubyte']
+    labels = arrays[f'{part}-labels-idx1-ubyte']
+    file = path / f'mnist-{split}.tfrecord-00000-of-00001'
     with tf.io.TFRecordWriter(str(file)) as writer:
       for image, label in zip(images, labels):
         png = io.BytesIO()
-        Image.fromarray(image).save(png, "PNG")
+        Image.fromarray(image).save(png, 'PNG')
         example = tf.train.Example()
         feature = example.features.feature
-        feature["image"].bytes_list.value.append(png.getvalue())
-        feature["label"].int64_list.value.append(int(label))
+        feature['image'].bytes_list.value.append(png.getvalue())
+        feature['label'].int64_list.value.append(int(label))
         writer.write(example.SerializeToString())
     splits.append({
-      "name": split,
-      "shardLengths": [str(len(images))],
-      "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+      'name': split,
+      'shardLengths': [str(len(images))],
+      'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
     })
   features = tfds.features.FeaturesDict({
-    "image": tfds.features.Image(shape=(28, 28, 1)),
-    "label": tfds.features.ClassLabel(num_classes=10),
+    'image': tfds.features.Image(shape=(28, 28, 1)),
+    'label': tfds.features.ClassLabel(num_classes=10),
   })
   features.save_config(str(path))
   info = {
-    "name": "mnist",
-    "version": version,
-    "fileFormat": "tfrecord",
-    "splits": splits,
+    'name': 'mnist',
+    'version': version,
+    'fileFormat': 'tfrecord',
+    'splits': splits,
   }
-  (path / "dataset_info.json").write_text(json.dumps(info))
+  (path / 'dataset_info.json').write_text(json.dumps(info))
 
 
 def test_prepared_tensorflow_datasets_are_used(tmp_path, monkeypatch, caplog):
   from rigl.compat import tf
 
-  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-  prepare_tfds(tmp_path / "tfds", "3.0.1", n_train=30)
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
+  prepare_tfds(tmp_path / 'tfds', '3.0.1', n_train=30)
   # Neither an older version nor an unfinished one must be taken.
-  prepare_tfds(tmp_path / "tfds", "2.10.0", n_train=10)
-  unfinished = tmp_path / "tfds" / "mnist" / "3.0.1.incompleteA1B2C3"
+  prepare_tfds(tmp_path / 'tfds', '2.10.0', n_train=10)
+  unfinished = tmp_path / 'tfds' / 'mnist' / '3.0.1.incompleteA1B2C3'
   unfinished.mkdir()
-  (unfinished / "dataset_info.json").write_text("{}")
+  (unfinished / 'dataset_info.json').write_text('{}')
   with tf.Graph().as_default() as graph:
-    data = mnist_data.load_mnist(tmp_path / "none", explicit=False)
+    data = mnist_data.load_mnist(tmp_path / 'none', explicit=False)
     # Data embedded in the caller's graph would end up in its checkpoints.
     assert not graph.get_operations()
   arrays = digits(30)
@@ -274,19 +274,19 @@ def test_prepared_tensorflow_datasets_are_used(tmp_path, monkeypatch, caplog):
   assert data.train_labels.dtype == np.uint8
   assert data.test_images.shape == (20, 28, 28)
   assert not data.is_sample
-  assert "TensorFlow Datasets" in data.source
-  assert not [r for r in caplog.records if "not comparable" in r.getMessage()]
+  assert 'TensorFlow Datasets' in data.source
+  assert not [r for r in caplog.records if 'not comparable' in r.getMessage()]
 
 
 def test_an_asked_for_folder_is_not_replaced_by_tensorflow_datasets(
   tmp_path, monkeypatch
 ):
-  info = tmp_path / "tfds" / "mnist" / "3.0.1" / "dataset_info.json"
+  info = tmp_path / 'tfds' / 'mnist' / '3.0.1' / 'dataset_info.json'
   info.parent.mkdir(parents=True)
-  info.write_text("{}")
-  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+  info.write_text('{}')
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
   with pytest.raises(FileNotFoundError):
-    mnist_data.load_mnist(tmp_path / "none", explicit=True)
+    mnist_data.load_mnist(tmp_path / 'none', explicit=True)
 
 
 def test_importing_does_not_import_tensorflow():
@@ -294,13 +294,13 @@ def test_importing_does_not_import_tensorflow():
     "import sys; import rigl.mnist.mnist_data;"
     "sys.exit('tensorflow' in sys.modules)"
   )
-  subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+  subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope='module')
 def make_mnist_sample():
-  path = ROOT / "tools" / "make_mnist_sample.py"
-  spec = importlib.util.spec_from_file_location("make_mnist_sample", path)
+  path = ROOT / 'tools' / 'make_mnist_sample.py'
+  spec = importlib.util.spec_from_file_location('make_mnist_sample', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
@@ -309,11 +309,11 @@ def make_mnist_sample():
 def test_sample_tool_draws_balanced_and_reproducibly(
   folder, tmp_path, make_mnist_sample
 ):
-  outputs = [tmp_path / "a", tmp_path / "b"]
+  outputs = [tmp_path / 'a', tmp_path / 'b']
   for output in outputs:
     make_mnist_sample.main([
-      f"--mnist={folder}", f"--output={output}", "--num_train=20",
-      "--num_test=10",
+      f'--mnist={folder}', f'--output={output}', '--num_train=20',
+      '--num_test=10',
     ])
   contents = [
     {path.name: path.read_bytes() for path in output.iterdir()}
@@ -334,11 +334,11 @@ def test_sample_tool_draws_balanced_and_reproducibly(
 
 
 @pytest.mark.parametrize(
-  "n_train, message",
+  'n_train, message',
   [
-    (50, "at least 5 digits of class 0, found 4"),
-    (15, "positive multiple of 10, found 15"),
-    (0, "positive multiple of 10, found 0"),
+    (50, 'at least 5 digits of class 0, found 4'),
+    (15, 'positive multiple of 10, found 15'),
+    (0, 'positive multiple of 10, found 0'),
   ],
 )
 def test_sample_tool_refuses_impossible_numbers(
@@ -346,7 +346,7 @@ def test_sample_tool_refuses_impossible_numbers(
 ):
   with pytest.raises(SystemExit, match=message):
     make_mnist_sample.main([
-      f"--mnist={folder}", f"--output={tmp_path / 'out'}",
-      f"--num_train={n_train}", "--num_test=10",
+      f'--mnist={folder}', f"--output={tmp_path / 'out'}",
+      f'--num_train={n_train}', '--num_test=10',
     ])
-  assert not (tmp_path / "out").exists()
+  assert not (tmp_path / 'out').exists()

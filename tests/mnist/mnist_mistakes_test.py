@@ -45,7 +45,7 @@ def assert_refused(server, argv, words, folder, one_line=True):
   assert not result.stdout
   if one_line:
     lines = [line for line in result.stderr.splitlines()
-             if not line.startswith(('I', 'W'))]
+             if not line.startswith(('Data: ', 'Warning: '))]
     assert len(lines) == 1, lines
     assert lines[0].startswith('Error: ')
   for word in words:

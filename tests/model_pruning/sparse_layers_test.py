@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
-from rigl.model_pruning import pruning, sparse_layers
+from rigl.model_pruning import data_formats, pruning, sparse_layers
 from tests import networks
 from tests.reference import networks as reference_networks
 
@@ -199,7 +199,7 @@ def test_wrong_fully_connected():
 @pytest.mark.parametrize('kernel_size, strides, pads', [
     (3, 1, None), (1, 2, (0, 0)), (2, 2, (0, 1)), (3, 2, (1, 1)),
     (7, 2, (3, 3))])
-@pytest.mark.parametrize('data_format', sparse_layers.DATA_FORMATS)
+@pytest.mark.parametrize('data_format', data_formats.DATA_FORMATS)
 def test_fixed_padding(kernel_size, strides, pads, data_format):
   axes = {'channels_last': (1, 2), 'channels_first': (2, 3)}[data_format]
   x = networks.images([2, 5, 6, 7])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
-from rigl.training import checkpoints, methods
+from rigl.training import checkpoints, gin_configs, methods
 from rigl.training.config import SparsityConfig
 from tests.training import one_masked_layer
 
@@ -194,6 +194,40 @@ def test_a_folder_of_another_network_cannot_be_resumed(prefix):
   with pytest.raises(ValueError, match='c/mask is missing'):
     checkpoints.check_resumable(
         os.path.dirname(prefix), variables_like(other))
+
+
+# --- check_same_settings -----------------------------------------------------
+
+
+def check_same_settings(prefix, written, **changes):
+  folder = os.path.dirname(prefix)
+  if written:
+    gin_configs.write(folder, written)
+  checkpoints.check_same_settings(
+      folder, 'save_path', [SparsityConfig(**changes)], ['training_method'])
+
+
+def test_settings_of_a_training_must_not_change(prefix):
+  with pytest.raises(ValueError) as error:
+    check_same_settings(
+        prefix, SparsityConfig(training_method='set'), training_method='rigl')
+  for words in (os.path.dirname(prefix), 'training_method=set, not rigl',
+                'another save_path'):
+    assert words in str(error.value)
+
+
+def test_other_settings_may_change(prefix):
+  check_same_settings(
+      prefix, SparsityConfig(training_method='set'), training_method='set',
+      end_sparsity=0.3)
+
+
+def test_settings_of_a_folder_without_a_training(prefix):
+  check_same_settings(prefix, None, training_method='rigl')
+  damage(prefix, '.index', 'missing')
+  os.remove(os.path.join(os.path.dirname(prefix), 'checkpoint'))
+  check_same_settings(
+      prefix, SparsityConfig(training_method='set'), training_method='rigl')
 
 
 # --- iterations_done: against counting ---------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging as python_logging
+
 import pytest
 from absl import app, logging
 
@@ -10,11 +12,19 @@ from rigl.training import script
 
 
 @pytest.fixture
-def run(monkeypatch):
+def arguments():
+  """What a command line holds beside flags."""
+  return []
+
+
+@pytest.fixture
+def run(monkeypatch, arguments):
   """script.run with app.run replaced by its essence."""
   former = logging.get_verbosity(), tf.get_logger().level
-  monkeypatch.setattr(app, 'run', lambda main: main(['script.py']))
+  monkeypatch.setattr(
+      app, 'run', lambda main, **kwargs: main(['script.py', *arguments]))
   yield script.run
+  logging.get_absl_handler().setFormatter(logging.PythonFormatter())
   logging.set_verbosity(former[0])
   tf.get_logger().setLevel(former[1])
 
@@ -29,6 +39,15 @@ def test_main_gets_the_arguments(run):
   seen = []
   run(seen.append)
   assert seen == [['script.py']]
+
+
+def test_words_that_are_no_flags_are_refused(run, arguments):
+  arguments.append('training_method=rigl')
+  with pytest.raises(SystemExit) as stop:
+    run(lambda argv: pytest.fail('main was called'))
+  assert stop.value.code == (
+      "Error: Unexpected arguments ['training_method=rigl']: flags begin with "
+      '--.')
 
 
 @pytest.mark.parametrize('error', [
@@ -48,7 +67,7 @@ def test_mistakes_of_ours_keep_their_traceback(run, error):
     run(raises(error))
 
 
-def test_traceback_is_there_for_who_asks(run, caplog, monkeypatch):
+def test_traceback_is_there_for_who_asks(run, monkeypatch):
   messages = []
   monkeypatch.setattr(
       logging, 'debug',
@@ -59,13 +78,32 @@ def test_traceback_is_there_for_who_asks(run, caplog, monkeypatch):
   assert kwargs['exc_info']
 
 
-@pytest.mark.parametrize('verbosity, level', [
-    (logging.INFO, 'ERROR'), (logging.WARNING, 'ERROR')])
-def test_tensorflow_is_silent(run, verbosity, level):
+@pytest.mark.parametrize('verbosity', [logging.INFO, logging.WARNING])
+def test_tensorflow_is_silent(run, verbosity):
   logging.set_verbosity(verbosity)
   tf.get_logger().setLevel('INFO')
   run(lambda argv: None)
   assert tf.get_logger().level == tf.logging.ERROR
+
+
+@pytest.mark.parametrize('level, begin', [
+    (logging.INFO, ''), (logging.WARNING, 'Warning: ')])
+def test_messages_have_no_place_and_time(run, level, begin):
+  logging.set_verbosity(logging.INFO)
+  run(lambda argv: None)
+  record = logging.get_absl_logger().makeRecord(
+      'absl', logging.converter.absl_to_standard(level), 'hooks.py', 54,
+      'Signal %d.', (15,), None)
+  assert logging.get_absl_handler().format(record) == f'{begin}Signal 15.'
+
+
+def test_messages_have_place_and_time_for_who_asks(run):
+  logging.set_verbosity(logging.DEBUG)
+  run(lambda argv: None)
+  record = logging.get_absl_logger().makeRecord(
+      'absl', python_logging.INFO, 'hooks.py', 54, 'Signal.', (), None)
+  text = logging.get_absl_handler().format(record)
+  assert 'hooks.py:54]' in text and text.endswith('Signal.')
 
 
 def test_tensorflow_speaks_when_asked_for_more(run):

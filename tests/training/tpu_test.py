@@ -97,8 +97,9 @@ def test_estimator_gets_the_topology(tmp_path):
   resolver = tf2.distribute.cluster_resolver.SimpleClusterResolver(
       compat.tf.train.ClusterSpec({}), master='grpc://10.0.0.1:8470')
   setup = tpu.TpuSetup(resolver, 16, 100, 'workers', (3, 0))
-  config = runner._tpu_run_config(setup)
+  config = runner._tpu_run_config(setup, 50)
   assert config['cluster'] is resolver
+  assert config['save_checkpoints_steps'] == 50
   options = config['tpu_config']
   assert (options.iterations_per_loop, options.num_shards,
           options.tpu_job_name) == (100, 16, 'workers')
@@ -108,4 +109,3 @@ def test_estimator_gets_the_topology(tmp_path):
       keep_checkpoint_max=0, tpu=setup)
   assert estimator.config.master == 'grpc://10.0.0.1:8470'
   assert estimator.config.tpu_config.num_shards == 16
-  assert runner._tpu_run_config(None) == {}

@@ -1,0 +1,36 @@
+"""Where a batch of images has its channels: `data_format` of all layers."""
+
+from __future__ import annotations
+
+# Name in this library -> name in TensorFlow's operations.
+DATA_FORMATS = {'channels_last': 'NHWC', 'channels_first': 'NCHW'}
+
+
+def check(data_format: str) -> None:
+  """Raises ValueError unless it is one of DATA_FORMATS.
+
+  Args:
+    data_format: given for it.
+  """
+  if data_format not in DATA_FORMATS:
+    raise ValueError(f'data_format {data_format!r} is not one of '
+                     f'{", ".join(map(repr, DATA_FORMATS))}.')
+
+
+def channel_axis(data_format: str) -> int:
+  """The axis of the channels of a batch of images.
+
+  Args:
+    data_format: channels_last or channels_first.
+  """
+  check(data_format)
+  return 1 if data_format == 'channels_first' else 3
+
+
+def spatial_axes(data_format: str) -> list[int]:
+  """The axes of height and width of a batch of images.
+
+  Args:
+    data_format: channels_last or channels_first.
+  """
+  return [axis for axis in (1, 2, 3) if axis != channel_axis(data_format)]

@@ -1,0 +1,307 @@
+"""Training on several devices of a machine, or in several processes.
+
+A tf.distribute strategy runs the model_fn once for each replica. Replicas share
+each batch: the input pipeline gives the batches of one replica, and these are
+cut up, so that the number of replicas changes neither the batches nor their
+order.
+
+Processes are the workers that the environment variable TF_CONFIG names, one
+replica in each. All of them read and one of them, the chief, writes the folder
+of the training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from typing import Any, Callable, Iterator, NoReturn, Optional
+
+from absl import logging
+
+from rigl import replicas
+from rigl.compat import tf, tf2
+
+# Of this process and those that replaced it.
+_N_STARTS = 'RIGL_N_STARTS'
+# After so many, replicas that do not agree at the start are given up.
+_MAX_STARTS = 3
+
+_InputFn = Callable[[dict[str, Any]], tf.data.Dataset]
+
+_EXAMPLE = ('{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
+            '"task": {"type": "worker", "index": 0}}')
+
+
+def _read_tf_config() -> tuple[dict[str, list[str]], str, int]:
+  """({job: addresses of its processes}, job and number of this one)."""
+  text = os.environ.get('TF_CONFIG', '') or '{}'
+  try:
+    config = json.loads(text)
+    cluster, task = config.get('cluster') or {}, config.get('task') or {}
+    if not all(isinstance(addresses, list) for addresses in cluster.values()):
+      raise ValueError('each job has a list of addresses')
+    job, index = task.get('type', ''), int(task.get('index', 0))
+    if len(_workers(cluster)) > 1:
+      if job not in ('chief', 'worker') or 'index' not in task:
+        raise ValueError('it does not say which worker this is')
+      if not 0 <= index < len(cluster.get(job, ())):
+        raise ValueError(f'there is no {job} {index}')
+  except (AttributeError, TypeError, ValueError) as error:
+    raise ValueError(f'TF_CONFIG={text} cannot be used ({error}); an example: '
+                     f'{_EXAMPLE}') from error
+  return cluster, job, index
+
+
+def _workers(cluster: dict[str, list[str]]) -> list[str]:
+  return [*cluster.get('chief', ()), *cluster.get('worker', ())]
+
+
+def n_workers() -> int:
+  """How many processes train together: those that TF_CONFIG names.
+
+  Raises:
+    ValueError: TF_CONFIG is not what it should be.
+  """
+  return max(1, len(_workers(_read_tf_config()[0])))
+
+
+def is_chief() -> bool:
+  """Whether this process is the one that writes."""
+  cluster, job, index = _read_tf_config()
+  return n_workers() == 1 or job == 'chief' or (
+      'chief' not in cluster and index == 0)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+  """Hides a TF_CONFIG of one process from Estimators, which want a chief."""
+  hidden = os.environ.pop('TF_CONFIG', None) if n_workers() == 1 else None
+  try:
+    yield
+  finally:
+    if hidden is not None:
+      os.environ['TF_CONFIG'] = hidden
+
+
+def check(num_replicas: int, batch_size: int, mode: str = 'train',
+          on_nan: str = 'stop') -> None:
+  """Raises ValueError for what cannot be shared.
+
+  Args:
+    num_replicas: devices of this process.
+    batch_size: examples in a training batch of all replicas.
+    mode: of the script.
+    on_nan: one of finite.ON_NAN.
+  """
+  if num_replicas < 1:
+    raise ValueError(f'num_replicas must be >= 1, got {num_replicas}.')
+  workers = n_workers()
+  if workers > 1:
+    if num_replicas > 1:
+      raise ValueError(f'num_replicas={num_replicas} and the {workers} workers '
+                       'of TF_CONFIG exclude each other: a worker has one.')
+    if mode != 'train':
+      raise ValueError(f'mode={mode} does not work with the {workers} workers '
+                       'of TF_CONFIG. Use train there, and eval in a process '
+                       'without TF_CONFIG.')
+  elif num_replicas > 1:
+    n_gpus = len(tf2.config.list_physical_devices('GPU'))
+    if 0 < n_gpus < num_replicas:
+      raise ValueError(
+          f'num_replicas={num_replicas}, but there are only {n_gpus} GPUs.')
+  if 'train' not in mode:
+    return
+  n = max(workers, num_replicas)
+  if batch_size % n:
+    raise ValueError(f'A batch of {batch_size} cannot be shared by {n} '
+                     'replicas evenly.')
+  if n > 1 and on_nan != 'stop':
+    raise ValueError(f'on_nan={on_nan} does not work with {n} replicas, which '
+                     'would have to agree. Use stop.')
+
+
+def make_strategy(num_replicas: int) -> Optional[tf.distribute.Strategy]:
+  """A strategy that trains on so many devices, or None for one alone.
+
+  To be called inside of a graph: outside, a strategy of workers would start a
+  server of its own.
+
+  Args:
+    num_replicas: devices of this process; GPUs if there are any, else logical
+      CPU devices. With a TF_CONFIG of several workers each has one replica.
+  """
+  if n_workers() > 1:
+    return tf.distribute.experimental.MultiWorkerMirroredStrategy()
+  if num_replicas == 1:
+    return None
+  kind = 'gpu' if tf2.config.list_physical_devices('GPU') else 'cpu'
+  return tf.distribute.MirroredStrategy(
+      [f'/{kind}:{i}' for i in range(num_replicas)])
+
+
+def session_config(num_replicas: int) -> tf.ConfigProto:
+  """The config of sessions that have as many logical CPU devices.
+
+  Args:
+    num_replicas: devices of this process.
+  """
+  return tf.ConfigProto(
+      device_count={'CPU': num_replicas}, allow_soft_placement=True)
+
+
+def split_batches(input_fn: _InputFn) -> Callable[..., tf.data.Dataset]:
+  """An input_fn whose batches are the parts of those of `input_fn`.
+
+  Args:
+    input_fn: (params) -> dataset of nested tensors [batch, ...].
+
+  Returns:
+    (params, input_context) -> dataset of the parts that the replicas of this
+    process take in turns; without a context, the batches themselves.
+  """
+
+  def split_input_fn(params: dict[str, Any],
+                     input_context: Any = None) -> tf.data.Dataset:
+    dataset = input_fn(params)
+    if input_context is None:
+      return dataset
+    n = input_context.num_replicas_in_sync
+    n_here = n // input_context.num_input_pipelines
+    first = n_here * input_context.input_pipeline_id
+
+    def cut(tensor: tf.Tensor) -> tf.Tensor:
+      shape = tf.concat([[n, -1], tf.shape(tensor)[1:]], 0)
+      parts = tf.reshape(tensor, shape)[first:first + n_here]
+      n_examples = tensor.shape[0] // n if tensor.shape[0] else None
+      parts.set_shape([n_here, n_examples, *tensor.shape[1:]])
+      return parts
+
+    return dataset.flat_map(
+        lambda *batch: tf.data.Dataset.from_tensor_slices(
+            tf.nest.map_structure(cut, batch)))
+
+  return split_input_fn
+
+
+def _fingerprint(variable: tf.Variable) -> tf.Tensor:
+  """int64 scalar that tells any two values of a variable apart, nearly."""
+  bits = tf.reshape(variable.read_value(), [-1])
+  if bits.dtype == tf.bool:
+    bits = tf.cast(bits, tf.int64)
+  kinds = {8: tf.int64, 4: tf.int32, 2: tf.int16, 1: tf.int8}
+  bits = tf.cast(tf.bitcast(bits, kinds[bits.dtype.size]), tf.int64)
+  # A hash of the place, as weight of what is there; odd, to lose no bit.
+  places = tf.range(1, tf.size(bits, out_type=tf.int64) + 1)
+  places *= 0x9E3779B97F4A7C15 - 2**64
+  places = tf.bitwise.bitwise_xor(places, tf.bitwise.right_shift(
+      places, tf.constant(29, tf.int64)))
+  return tf.reduce_sum(bits * tf.bitwise.bitwise_or(
+      places * 0x1B873593CC9E2D51, tf.constant(1, tf.int64)))
+
+
+class WorkerLostError(Exception):
+  """This process and another worker cannot go on together."""
+
+
+class AgreementHook(tf.train.SessionRunHook):
+  """Stops a training whose replicas do not hold the same variables.
+
+  Looks at the start, where workers might have restored different checkpoints,
+  whenever a checkpoint is due, before it is saved, and at the end.
+  """
+
+  def __init__(self, every_n_steps: int):
+    """Adds to the graph of a replica what compares all its variables."""
+    self._timer = tf.train.SecondOrStepTimer(every_steps=every_n_steps)
+    variables = tf.global_variables()
+    self._names = [v.name.partition(':')[0] for v in variables]
+    self._differs = replicas.differences(
+        tf.stack([_fingerprint(v) for v in variables]))
+
+  def begin(self) -> None:
+    self._global_step = tf.train.get_global_step()
+
+  def after_create_session(self, session: Any, coord: Any) -> None:
+    del coord
+    self._timer.update_last_triggered_step(session.run(self._global_step))
+    try:
+      self._check(session)
+    except ValueError as error:
+      if n_workers() > 1 and _n_starts() < _MAX_STARTS:
+        raise WorkerLostError(str(error)) from error
+      raise
+
+  def after_run(self, run_context: Any, run_values: Any) -> None:
+    del run_values
+    step = run_context.session.run(self._global_step)
+    if self._timer.should_trigger_for_step(step):
+      self._timer.update_last_triggered_step(step)
+      self._check(run_context.session)
+
+  def end(self, session: Any) -> None:
+    self._check(session)
+
+  def _check(self, session: Any) -> None:
+    found = [name for name, differs in zip(
+        self._names, session.run(self._differs)) if differs]
+    if found:
+      raise ValueError(
+          f'The replicas do not agree on {", ".join(found[:3])}'
+          f'{" and others" if found[3:] else ""}. Start all of them again, '
+          'from the same checkpoint.')
+
+
+class WorkerHook(tf.train.SessionRunHook):
+  """Ends a training that cannot go on as it is, see `start_again`."""
+
+  def __init__(self, first_step: int):
+    """For a training whose input begins at the checkpoint of this step."""
+    self._first_step = first_step
+    self._has_session = False
+
+  def begin(self) -> None:
+    self._global_step = tf.train.get_global_step()
+
+  def after_create_session(self, session: Any, coord: Any) -> None:
+    del coord
+    # TensorFlow would go on with another session, but in a process that has
+    # lost a worker no sum over workers works any more.
+    if self._has_session:
+      raise WorkerLostError('the session was lost')
+    self._has_session = True
+    step = session.run(self._global_step)
+    if step != self._first_step:
+      raise WorkerLostError(
+          f'a checkpoint of step {step} came meanwhile')
+
+
+def _n_starts() -> int:
+  """How often this process has replaced itself."""
+  return int(os.environ.get(_N_STARTS, '0'))
+
+
+def start_again(error: Exception) -> NoReturn:
+  """Replaces this process by a new one of the same command line.
+
+  It goes on from the last checkpoint once all workers are there.
+
+  Args:
+    error: how this one ended.
+  """
+  logging.warning('A worker is gone or behind (%s): starting again from the '
+                  'last checkpoint, when all are there.',
+                  error if isinstance(error, WorkerLostError) else
+                  type(error).__name__)
+  os.environ[_N_STARTS] = str(_n_starts() + 1)
+  # What listens at this worker's address must not outlive it.
+  for name in os.listdir('/dev/fd'):
+    if int(name) > 2:
+      with contextlib.suppress(OSError):
+        os.set_inheritable(int(name), False)
+  logging.flush()
+  sys.stdout.flush()
+  # Python 3.9 does not keep its own arguments.
+  command = getattr(sys, 'orig_argv', None) or [sys.executable, *sys.argv]
+  os.execv(sys.executable, [sys.executable, *command[1:]])

@@ -1,0 +1,94 @@
+"""The scripts on several replicas train as on one, and resume as on one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rigl.training import methods
+from tests.faults import scripts
+
+
+def run(servers, data, script, method, folder, **values):
+  if script == 'mnist':
+    # Small steps, which do not blow up the rounding of sums.
+    values = {'mask_record_frequency': 0, 'learning_rate': 0.02, **values}
+  result = servers(script).run(
+      scripts.arguments(script, data, folder, method, **values))
+  assert result.code == 0, result.stderr
+  return result
+
+
+# The optimizers of all methods are in tests/replicas_test.py too.
+QUICK = ('rigl', 'dnw', 'prune')
+
+
+@pytest.mark.parametrize('method', [
+    method if method in QUICK else pytest.param(method, marks=pytest.mark.slow)
+    for method in methods.METHODS])
+def test_masks_are_those_of_one_replica(method, data, servers, tmp_path):
+  """Each of the two replicas has half of each batch."""
+  results = [
+      run(servers, data, 'mnist', method, tmp_path / str(n), num_replicas=n)
+      for n in (1, 2)]
+  one, two = (scripts.final_values(tmp_path / str(n)) for n in (1, 2))
+  assert set(one) == set(two)
+  for name, value in one.items():
+    if name.endswith('/mask'):
+      np.testing.assert_array_equal(two[name], value, err_msg=name)
+    else:
+      np.testing.assert_allclose(
+          two[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+  # What they report is of the whole batch too.
+  lines = [[line.split()[:3] for line in result.stdout.splitlines()
+            if line.startswith('epoch')] for result in results]
+  assert lines[0] == lines[1] and len(lines[0]) == 4
+
+
+@pytest.mark.parametrize('script, method', [
+    ('mnist', 'prune'), ('imagenet', 'rigl'),
+    pytest.param('cifar', 'rigl', marks=pytest.mark.slow),
+    pytest.param('cifar', 'prune', marks=pytest.mark.slow),
+    pytest.param('cifar', 'dnw', marks=pytest.mark.slow),
+    pytest.param('cifar', 'momentum', marks=pytest.mark.slow),
+    pytest.param('cifar', 'snip', marks=pytest.mark.slow),
+    pytest.param('imagenet', 'prune', marks=pytest.mark.slow),
+    pytest.param('imagenet', 'set', marks=pytest.mark.slow),
+])
+def test_resumed_training_is_exact(script, method, data, servers, tmp_path):
+  """Also the averages of batch norm, of which each replica sees a part."""
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  length = {'mnist': 'num_epochs', 'cifar': 'max_steps',
+            'imagenet': 'train_steps'}[script]
+  half = {'mnist': 2, 'cifar': 8, 'imagenet': 8}[script]
+  run(servers, data, script, method, whole, num_replicas=2)
+  run(servers, data, script, method, parts, num_replicas=2, **{length: half})
+  before = scripts.final_values(parts)
+  run(servers, data, script, method, parts, num_replicas=2)
+  scripts.assert_same(parts, whole)
+  after = scripts.final_values(parts)
+  assert any(not np.array_equal(value, after[name])
+             for name, value in before.items())
+
+
+@pytest.mark.slow
+def test_replicas_go_on_from_one(data, servers, tmp_path):
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  run(servers, data, 'mnist', 'rigl', whole)
+  run(servers, data, 'mnist', 'rigl', parts, num_epochs=2)
+  run(servers, data, 'mnist', 'rigl', parts, num_replicas=4)
+  one, four = scripts.final_values(whole), scripts.final_values(parts)
+  for name, value in one.items():
+    np.testing.assert_allclose(
+        four[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_reported_loss_is_the_mean_of_the_replicas(data, servers, tmp_path):
+  """Of the same batch; batch norm alone makes a difference."""
+  losses = []
+  for n in (1, 2):
+    result = run(servers, data, 'cifar', 'baseline', tmp_path / str(n),
+                 num_replicas=n, max_steps=1, summaries_steps=1)
+    words = result.stdout.split()
+    losses.append(float(words[words.index('cross_entropy_loss') + 1]))
+  assert 0.7 < losses[1] / losses[0] < 1.4

@@ -1,0 +1,170 @@
+"""Two worker processes train as one, and survive the death of one of them.
+
+The hook that compares the variables of all workers at each checkpoint
+(tests/training/distribution_test.py) runs along.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from rigl.training import methods
+from tests.faults import scripts
+
+N_WORKERS = 2
+TIMEOUT_SECONDS = 240.
+
+
+def free_ports(n):
+  """Addresses that nobody listens at now."""
+  found = []
+  for _ in range(n):
+    found.append(socket.socket())
+    found[-1].bind(('localhost', 0))
+  ports = [s.getsockname()[1] for s in found]
+  for s in found:
+    s.close()
+  return ports
+
+
+class Workers:
+  """The workers of one training; a context manager, which leaves none."""
+
+  def __init__(self, script, argv, logs):
+    self._argv = [
+        sys.executable, '-c',
+        f'import {scripts.MODULES[script]} as module\n'
+        'from rigl.training import script\nscript.run(module.main)', *argv]
+    self._addresses = [f'localhost:{port}' for port in free_ports(N_WORKERS)]
+    self._logs = logs
+    self._logs.mkdir()
+    self._running = {}
+
+  def start(self, index):
+    """Starts one of them, with a seed of hash() of its own."""
+    config = {'cluster': {'worker': self._addresses},
+              'task': {'type': 'worker', 'index': index}}
+    with (self._logs / f'{index}.txt').open('a') as log:
+      self._running[index] = subprocess.Popen(
+          self._argv, stdout=log, stderr=log, env={
+              **os.environ, 'TF_CONFIG': json.dumps(config),
+              'PYTHONHASHSEED': str(index + 1)})
+
+  def kill(self, index):
+    """Ends one of them by SIGKILL."""
+    self._running[index].kill()
+    self._running[index].wait()
+
+  def is_running(self, index):
+    """Whether it has not ended yet."""
+    return self._running[index].poll() is None
+
+  def log(self, index):
+    """What one of them has printed."""
+    return (self._logs / f'{index}.txt').read_text()
+
+  def wait(self):
+    """Waits for the end of all, which must be a good one."""
+    end = time.monotonic() + TIMEOUT_SECONDS
+    for index, process in self._running.items():
+      code = process.wait(max(end - time.monotonic(), 0.1))
+      assert code == 0, self.log(index)
+
+  def __enter__(self):
+    for index in range(N_WORKERS):
+      self.start(index)
+    return self
+
+  def __exit__(self, *_):
+    for process in self._running.values():
+      process.kill()
+      process.wait()
+
+
+def arguments(script, data, folder, method, **values):
+  if script == 'mnist':
+    values = {'mask_record_frequency': 0, 'learning_rate': 0.02, **values}
+  return scripts.arguments(script, data, folder, method, **values)
+
+
+QUICK = ('rigl', 'dnw')
+
+
+@pytest.mark.parametrize('method', [
+    method if method in QUICK else pytest.param(method, marks=pytest.mark.slow)
+    for method in methods.METHODS])
+def test_two_workers_train_as_one(method, data, servers, tmp_path):
+  argv = arguments('mnist', data, tmp_path / 'one', method)
+  assert servers('mnist').run(argv).code == 0
+  with Workers('mnist', arguments(
+      'mnist', data, tmp_path / 'two', method), tmp_path / 'logs') as workers:
+    workers.wait()
+    assert 'Test error' in workers.log(0)
+    assert 'epoch' not in workers.log(1)
+  one, two = (scripts.final_values(tmp_path / n) for n in ('one', 'two'))
+  assert set(one) == set(two)
+  for name, value in one.items():
+    if name.endswith('/mask'):
+      np.testing.assert_array_equal(two[name], value, err_msg=name)
+    else:
+      np.testing.assert_allclose(
+          two[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('script', ['cifar', 'imagenet'])
+@pytest.mark.parametrize('method', ['rigl', 'prune'])
+def test_two_workers_are_two_replicas(
+    script, method, data, servers, tmp_path):
+  argv = arguments(script, data, tmp_path / 'one', method, num_replicas=2)
+  assert servers(script).run(argv).code == 0
+  with Workers(script, arguments(
+      script, data, tmp_path / 'two', method), tmp_path / 'logs') as workers:
+    workers.wait()
+  one, two = (scripts.final_values(tmp_path / n) for n in ('one', 'two'))
+  assert set(one) == set(two)
+  for name, value in one.items():
+    np.testing.assert_allclose(
+        two[name], value, rtol=1e-2, atol=1e-4, err_msg=name)
+
+
+def check_death(method, victim, data, tmp_path):
+  """Kills a worker amid a training and starts it again."""
+  def argv(folder):
+    return arguments('mnist', data, folder, method, num_epochs=30)
+
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  with Workers('mnist', argv(whole), tmp_path / 'logs_whole') as workers:
+    workers.wait()
+  with Workers('mnist', argv(killed), tmp_path / 'logs_killed') as workers:
+    end = time.monotonic() + TIMEOUT_SECONDS
+    while 'epoch   3' not in workers.log(0):
+      assert time.monotonic() < end, workers.log(0) + workers.log(1)
+      time.sleep(0.02)
+    workers.kill(victim)
+    assert workers.is_running(1 - victim), workers.log(1 - victim)
+    assert 'Test error' not in workers.log(0)
+    workers.start(victim)
+    workers.wait()
+    assert 'Test error' in workers.log(0)
+    assert 'A worker is gone' in workers.log(1 - victim)
+  scripts.assert_same(killed, whole)
+
+
+def test_a_worker_that_died_joins_again(data, tmp_path):
+  check_death('rigl', 1, data, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', ['rigl', 'momentum', 'prune'])
+@pytest.mark.parametrize('victim', range(N_WORKERS))
+def test_workers_that_died_join_again(method, victim, data, tmp_path):
+  check_death(method, victim, data, tmp_path)

@@ -1,0 +1,219 @@
+"""--help of the training scripts, and what they say to a wrong command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from rigl.training import command_line, methods
+from tests import script_server
+
+SCRIPTS = {
+    'mnist': 'rigl.mnist.mnist_train_eval',
+    'cifar': 'rigl.cifar_resnet.resnet_train_eval',
+    'imagenet': 'rigl.imagenet_resnet.imagenet_train_eval',
+}
+GOLDENS = {'mnist': 'mnist_train_eval', 'cifar': 'cifar_resnet_train_eval',
+           'imagenet': 'imagenet_train_eval'}
+_FLAG = re.compile(r'^  --(?:\[no\])?(\w+)', re.MULTILINE)
+
+
+@pytest.fixture(scope='module', params=SCRIPTS)
+def server(request, tmp_path_factory):
+  folder = tmp_path_factory.mktemp(request.param)
+  with script_server.ScriptServer(
+      SCRIPTS[request.param], folder, COLUMNS='80') as running:
+    running.script = request.param
+    yield running
+
+
+def groups(text):
+  """{heading: text below it} of what --help prints."""
+  parts = re.split(r'^([A-Z][\w ]*):$', text, flags=re.MULTILINE)
+  return dict(zip(parts[1::2], parts[2::2]))
+
+
+@pytest.fixture(scope='module')
+def help_of_script(server):
+  result = server.run(['--help'])
+  assert result.code == 0
+  assert not result.stderr
+  return result.stdout
+
+
+# --- The three scripts -------------------------------------------------------
+
+
+def test_help_has_each_flag_once_and_those_not_used_last(
+    help_of_script, server, goldens):
+  found = groups(help_of_script)
+  *titles, footer = found
+  assert footer == 'Of every script'
+  assert titles == [t for t in command_line.GROUPS if t in titles]
+  names = [name for title in titles for name in _FLAG.findall(found[title])]
+  assert len(names) == len(set(names))
+  golden = goldens(f'flags_{GOLDENS[server.script]}')['flags']
+  assert {flag['name'] for flag in golden} <= set(names)
+  not_used = [name for name in names
+              if re.search(rf'--(\[no\])?{name}\s+Not used', help_of_script)]
+  assert not_used == _FLAG.findall(found.get('Not used', ''))
+
+
+def test_help_begins_with_what_the_script_does_and_a_command(
+    help_of_script, server):
+  path = SCRIPTS[server.script].replace('.', '/') + '.py'
+  assert re.match(r'Trains [^\n]*\.\n\n    python ', help_of_script)
+  assert f'python {path} --training_method=rigl' in help_of_script
+
+
+def test_help_fits_a_terminal(help_of_script):
+  assert max(map(len, help_of_script.splitlines())) <= 80
+
+
+def test_help_explains_each_method_on_a_line_of_its_own(help_of_script):
+  text = groups(help_of_script)['Sparse training']
+  assert re.findall(r'^ {28}(\w+): ', text, re.MULTILINE) == list(
+      methods.METHODS)
+
+
+def test_help_has_the_modes_of_the_script(help_of_script, server):
+  modes = {'mnist': [], 'cifar': ['train', 'eval', 'train_and_eval'],
+           'imagenet': ['train', 'eval', 'eval_once', 'train_and_eval']}
+  general = groups(help_of_script)['General']
+  described = general.partition('--mode')[2].partition('--seed')[0]
+  assert re.findall(r'^ +(\w+): ', described, re.MULTILINE) == (
+      modes[server.script])
+
+
+def test_help_shows_the_defaults_of_the_script(help_of_script, server):
+  sparsity = {'mnist': '0.98', 'cifar': '0.9', 'imagenet': '0.9'}
+  assert f'in [0, 1). (default: {sparsity[server.script]})' in help_of_script
+
+
+@pytest.mark.parametrize('flag', ['-h', '-?', '--helpshort'])
+def test_help_has_other_names(flag, help_of_script, server):
+  assert server.run([flag]).stdout == help_of_script
+
+
+def test_full_help_has_flags_of_libraries_too(server):
+  text = server.run(['--helpfull']).stdout
+  assert '--end_sparsity' in text and '--[no]run_with_pdb' in text
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['--end_sparsitie=0.5'], ['end_sparsitie', 'end_sparsity']),
+    (['--maskupdate_frequency=often'], ['maskupdate_frequency', 'often']),
+    (['--training_method=lottery'], ['lottery', *methods.METHODS]),
+    (['rigl', '--seed=1'], ["Unexpected arguments ['rigl']"]),
+])
+def test_wrong_command_line_ends_with_a_line_on_it(arguments, words, server):
+  result = server.run(arguments)
+  assert result.code == 1
+  assert not result.stdout
+  first, *others = result.stderr.splitlines()
+  assert first.startswith('Error: ')
+  for word in words:
+    assert word in first
+  assert others in ([], ['--help lists all flags.'])
+
+
+def test_script_names_its_own_modes(server):
+  if server.script != 'mnist':
+    error = server.run(['--mode=test']).stderr
+    assert ('eval_once' in error) == (server.script == 'imagenet')
+
+
+def test_help_may_be_read_in_part():
+  reader, writer = os.pipe()
+  os.close(reader)
+  result = subprocess.run(
+      [sys.executable, '-m', 'rigl.mnist.visualize_mask_records', '--help'],
+      stdout=writer, stderr=subprocess.PIPE, text=True)
+  os.close(writer)
+  assert (result.returncode, result.stderr) == (0, '')
+
+
+# --- Groups ------------------------------------------------------------------
+
+
+@pytest.fixture
+def module():
+  """A module's name, whose flags are forgotten after the test."""
+  before = set(flags.FLAGS)
+  yield __name__
+  for name in set(flags.FLAGS) - before:
+    delattr(flags.FLAGS, name)
+
+
+def test_groups_come_in_their_order_and_flags_as_they_are_defined(module):
+  with command_line.group('Output'):
+    flags.DEFINE_string('test_folder', '', 'Folder.')
+  with command_line.group('General'):
+    flags.DEFINE_float('test_speed', 0.5, 'How fast.')
+    flags.DEFINE_bool('test_aloud', True, 'Whether to speak.')
+  text = command_line.help_text(module)
+  assert text.startswith('--help of the training scripts')
+  assert '''
+
+General:
+  --test_speed              How fast. (default: 0.5)
+  --[no]test_aloud          Whether to speak. (default: true)
+
+Output:
+  --test_folder             Folder.
+
+''' in text
+
+
+def test_own_flags_come_before_shared_ones_where_they_say_more(module):
+  with command_line.group('Network', is_shared=True):
+    flags.DEFINE_integer('test_shared', 1, 'Shared.')
+  with command_line.group('Network'):
+    flags.DEFINE_integer('test_own', 1, 'Own.')
+  text = command_line.help_text(module)
+  assert text.index('--test_own') < text.index('--test_shared')
+
+
+def test_options_stand_on_lines_of_their_own(module):
+  with command_line.group('General'):
+    flags.DEFINE_enum('test_shape', 'round', ['round', 'round_ish', 'flat'],
+                      'Shape. round: a disc; round_ish: an egg: nearly; '
+                      'flat: a line.')
+  assert '''
+  --test_shape              Shape. (default: round)
+                            round: a disc;
+                            round_ish: an egg: nearly;
+                            flat: a line.
+''' in command_line.help_text(module)
+
+
+def test_long_name_has_a_line_of_its_own(module):
+  with command_line.group('General'):
+    flags.DEFINE_string('test_with_a_name_too_long', None, 'Text.')
+  assert ('\n  --test_with_a_name_too_long\n' + ' ' * 28 + 'Text.\n') in (
+      command_line.help_text(module))
+
+
+def test_default_is_not_torn_off(module, monkeypatch):
+  monkeypatch.setenv('COLUMNS', '60')
+  with command_line.group('General'):
+    flags.DEFINE_integer('test_n', 7, 'A text that fills a line.')
+  assert 'A text that fills a line.\n' + ' ' * 28 + '(default: 7)\n' in (
+      command_line.help_text(module))
+
+
+def test_flag_in_no_group_is_an_error(module):
+  flags.DEFINE_string('test_alone', '', 'Alone.')
+  with pytest.raises(ValueError, match='--test_alone is in no group'):
+    command_line.help_text(module)
+
+
+def test_unknown_group_is_an_error():
+  with pytest.raises(ValueError, match="'Colours' is not one of General, "):
+    with command_line.group('Colours'):
+      pass
