@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Callable, Iterator, Optional, Sequence
 
+from absl import logging
+
 from rigl import compat, replicas
 from rigl.compat import tf
 from rigl.training import checkpoints, distribution
@@ -252,7 +254,8 @@ def evaluate_until(estimator: Any,
                   ) -> Iterator[dict[str, float]]:
   """Evaluates checkpoints as a running training writes them.
 
-  Ends after the checkpoint of `max_steps`, or when none came for so long.
+  Ends after the checkpoint of `max_steps`, or when none came for so long. One
+  that training deletes before it is evaluated is left out.
 
   Args:
     estimator: from `make_estimator`.
@@ -266,7 +269,14 @@ def evaluate_until(estimator: Any,
   """
   for checkpoint in tf.train.checkpoints_iterator(
       estimator.model_dir, timeout=timeout_seconds):
-    metrics = evaluate(estimator, input_fn, checkpoint, steps)
+    try:
+      metrics = evaluate(estimator, input_fn, checkpoint, steps)
+    except (tf.errors.OpError, ValueError):
+      if tf.train.checkpoint_exists(checkpoint):
+        raise
+      logging.warning('%s was deleted before it was evaluated. Keep more by '
+                      '--keep_checkpoint_max.', checkpoint)
+      continue
     yield metrics
     if metrics['global_step'] >= max_steps:
       return

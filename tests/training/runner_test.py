@@ -224,3 +224,17 @@ def test_evaluates_until_the_last_step_or_until_no_checkpoint_comes(
   steps = [metrics['global_step'] for metrics in runner.evaluate_until(
       estimator, input_of(1), max_steps, timeout_seconds=0.1)]
   assert steps == [7]
+
+
+def test_a_checkpoint_that_is_deleted_meanwhile_is_left_out(
+    whole, monkeypatch):
+  def latest_ones(folder):
+    yield str(folder / 'model.ckpt-1')
+    yield str(folder / 'model.ckpt-7')
+
+  monkeypatch.setattr(tf.train, 'checkpoints_iterator', lambda folder, timeout:
+                      latest_ones(whole[0]))
+  estimator = make_estimator(whole[0], CONFIG, None)
+  steps = [metrics['global_step'] for metrics in runner.evaluate_until(
+      estimator, input_of(1), 7)]
+  assert steps == [7]
