@@ -209,7 +209,8 @@ class AgreementHook(tf.train.SessionRunHook):
   """Stops a training whose replicas do not hold the same variables.
 
   Looks at the start, where workers might have restored different checkpoints,
-  whenever a checkpoint is due, before it is saved, and at the end.
+  whenever a checkpoint is due, before it is saved, and in one process at the
+  end.
   """
 
   def __init__(self, every_n_steps: int):
@@ -241,7 +242,9 @@ class AgreementHook(tf.train.SessionRunHook):
       self._check(run_context.session)
 
   def end(self, session: Any) -> None:
-    self._check(session)
+    # Workers cannot sum any more once one of them is out of data.
+    if n_workers() == 1:
+      self._check(session)
 
   def _check(self, session: Any) -> None:
     found = [name for name, differs in zip(
