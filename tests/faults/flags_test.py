@@ -264,6 +264,10 @@ def test_value_of_another_type_is_named(script, name):
     ('imagenet', {'mask_init_method': 'str', 'model_architecture': 'vgg_a'},
      ['str', 'ResNet-50']),
     ('imagenet', {'training_steps_multiplier': 0.1}, ['less than a step']),
+    ('imagenet', {'use_tpu': True, 'num_replicas': 2},
+     ['num_replicas', 'use_tpu']),
+    ('imagenet', {'transpose_input': True, 'num_replicas': 2},
+     ['num_replicas', 'transpose_input']),
     ('mnist', {'sparsity_scale': 1.1, 'end_sparsity': 0.98}, ['layer2']),
 ])
 def test_contradictions(script, values, words, monkeypatch):

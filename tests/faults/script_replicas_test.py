@@ -46,7 +46,8 @@ def test_masks_are_those_of_one_replica(method, data, servers, tmp_path):
 
 
 @pytest.mark.parametrize('script, method', [
-    ('mnist', 'prune'), ('imagenet', 'rigl'),
+    ('mnist', 'prune'),
+    pytest.param('imagenet', 'rigl', marks=pytest.mark.slow),
     pytest.param('cifar', 'rigl', marks=pytest.mark.slow),
     pytest.param('cifar', 'prune', marks=pytest.mark.slow),
     pytest.param('cifar', 'dnw', marks=pytest.mark.slow),

@@ -102,7 +102,7 @@ class TestPruning:
 
   def test_mean_of_the_cube(self):
     # The mean of 1 - (1 - x)^3 is 3/4.
-    schedule = PruningSchedule(100_000, 0, 100_000, 1)
+    schedule = PruningSchedule(20_000, 0, 20_000, 1)
     assert pruning_multiple(lambda s: 1 - s, 0.8, schedule) == pytest.approx(
         1 - 0.8 * 0.75, abs=1e-4)
 
