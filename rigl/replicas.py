@@ -57,6 +57,16 @@ def copies(variable: tf.Variable) -> Sequence[tf.Variable]:
   return getattr(variable, 'values', (variable,))
 
 
+def name_of(variable: tf.Variable) -> str:
+  """The name of a variable without ':0', the same on all replicas.
+
+  Args:
+    variable: of a strategy, or an ordinary one.
+  """
+  # Not that of its op: the copy on another replica has one of its own.
+  return variable.name.partition(':')[0]
+
+
 def on_each(build: Callable[[], tf.Operation]) -> tf.Operation:
   """Builds an op for each device, which sees its own copies of variables.
 
@@ -148,8 +158,7 @@ def counterpart(tensor: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
   """
   if not in_replica():
     return tensor
-  first = variable.name.partition(':')[0]
-  here = variable.op.name + tensor.name[len(first):]
+  here = variable.op.name + tensor.name[len(name_of(variable)):]
   return tf.get_default_graph().get_tensor_by_name(here)
 
 

@@ -126,7 +126,7 @@ class SparseMomentumOptimizer(DenseGradientMixin, SparseSETOptimizer):
     """Also creates the averages, `<layer scope>/dense_gradient_ema`."""
     gradients = super().compute_gradients(loss, var_list, **kwargs)
     for weights in self.get_weights():
-      scope = weights.name.rsplit('/', 1)[0]
+      scope = pruning.scope_of(weights)
       self._ema_grads[weights.name] = root_variable(
           f'{scope}/dense_gradient_ema', weights.shape, tf.float32, 0.)
     return gradients

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 
 import hypothesis
 import pytest
@@ -34,6 +35,15 @@ def _restore_flags():
   for name in set(flags.FLAGS).difference(saved):
     flags.FLAGS[name].unparse()
   flagsaver.restore_flag_values({**flagsaver.save_flag_values(), **saved})
+
+
+@pytest.fixture
+def module_that_must_not_run(tmp_path, monkeypatch):
+  """Name of a module that could be imported, and must not be."""
+  (tmp_path / 'surprise_module.py').write_text('')
+  monkeypatch.syspath_prepend(str(tmp_path))
+  yield 'surprise_module'
+  assert 'surprise_module' not in sys.modules
 
 
 @pytest.fixture

@@ -367,9 +367,8 @@ def _check_flags(sparsity: SparsityConfig, config: CifarConfig) -> None:
                      f'{config.num_classes}.')
   script.check_folder('train_dir', FLAGS.train_dir)
   mask_init.check_load_mask_dir(sparsity, FLAGS.load_mask_dir)
-  for flag in ('load_mask_dir', 'initial_value_checkpoint'):
-    if FLAGS[flag].value and FLAGS.mode != 'eval':
-      checkpoints.resolve(FLAGS[flag].value, flag)
+  if FLAGS.mode != 'eval':
+    sparse_flags.check_checkpoints('load_mask_dir', 'initial_value_checkpoint')
   factory.pruning_hparams_of(sparsity).parse(FLAGS.pruning_hparams)
 
 

@@ -195,7 +195,7 @@ def configs_from_flags() -> tuple[SparsityConfig, ImageNetConfig]:
   mask_init.check_load_mask_dir(sparsity, FLAGS.load_mask_dir)
   distribution.check(FLAGS.num_replicas, config.train_batch_size, FLAGS.mode,
                      FLAGS.on_nan)
-  n_replicas = max(FLAGS.num_replicas, distribution.n_workers())
+  n_replicas = distribution.total_replicas(FLAGS.num_replicas)
   if n_replicas > 1 and (FLAGS.use_tpu or config.transpose_input):
     raise ValueError(
         f'{n_replicas} replicas (num_replicas, or workers of TF_CONFIG) do not '
@@ -301,18 +301,16 @@ def _train(mode: str, estimator: Any, training: imagenet_model_fn.Training,
   step = checkpoints.latest_step(training.folder)
   if step >= total:
     print(f'{training.folder} already holds {step} steps.')
-    if FLAGS.export_model_freq:
-      imagenet_model_fn.export_missing(training)
   while step < total:
     step = min(step - step % chunk + chunk, total)
     if not runner.train(
         estimator, _make_input_fn(training, 'train', data), max_steps=step,
         hooks=[write_config], saving_listeners=exporters):
       return
-    if FLAGS.export_model_freq and not exporters and distribution.is_chief():
-      imagenet_model_fn.export_missing(training)
     if mode == 'train_and_eval':
       evaluate(checkpoints.resolve(training.folder))
+  if FLAGS.export_model_freq and distribution.is_chief():
+    imagenet_model_fn.export_missing(training)
 
 
 def run(mode: str, sparsity: SparsityConfig, config: ImageNetConfig,
@@ -361,9 +359,7 @@ def _check_checkpoints(mode: str,
     checkpoints.resolve(
         os.path.join(training.folder, FLAGS.eval_once_ckpt_prefix))
   if mode in ('train', 'train_and_eval'):
-    for flag in ('load_mask_dir', 'initial_value_checkpoint'):
-      if FLAGS[flag].value:
-        checkpoints.resolve(FLAGS[flag].value, flag)
+    sparse_flags.check_checkpoints('load_mask_dir', 'initial_value_checkpoint')
     checkpoints.check_same_settings(
         training.folder, 'output_dir', (training.sparsity, training.config),
         ('training_method',))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import time
 from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
@@ -105,7 +104,6 @@ class EpochLog(tf.train.SessionRunHook):
     self._totals = np.zeros(2)
     self._drop_fraction = 0.
     self._n_fetched = 0
-    self._n_untimed = 0
     self.best_accuracy: Optional[float] = None
     self.last_accuracy: Optional[float] = None
 
@@ -153,8 +151,7 @@ class EpochLog(tf.train.SessionRunHook):
     del coord
     if self._iteration == 0 and not len(self._records):
       self._record(session)
-    self._epoch_begin = time.monotonic()
-    self._n_runs = 0
+    self._clock = hooks.StepClock()
 
   def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
     del run_context
@@ -167,10 +164,7 @@ class EpochLog(tf.train.SessionRunHook):
     results = run_values.results
     self._totals += results['loss'], results['accuracy']
     self._n_fetched += 1
-    self._n_runs += 1
-    if self._n_runs == 1:
-      # It optimizes the graph, which takes longer than all others together.
-      self._epoch_begin, self._n_untimed = time.monotonic(), 1
+    self._clock.count()
     # It is 0 between updates: keep that of the last one.
     self._drop_fraction = (
         results.get('drop_fraction', 0.) or self._drop_fraction)
@@ -202,11 +196,8 @@ class EpochLog(tf.train.SessionRunHook):
         [self._fetches.test_loss, self._fetches.test_accuracy,
          list(self._fetches.masks)], self._fetches.test_feed)
     train_loss, train_accuracy = self._totals / self._n_fetched
-    seconds = time.monotonic() - self._epoch_begin
-    n_timed = max(self._n_fetched - self._n_untimed, 1)
-    steps_per_second = n_timed / max(seconds, 1e-9)
-    self._totals[:], self._n_fetched, self._n_untimed = 0., 0, 0
-    self._epoch_begin = time.monotonic()
+    steps_per_second = self._clock.steps_per_second()
+    self._totals[:], self._n_fetched = 0., 0
     self.last_accuracy = accuracy
     self._note_accuracy(accuracy)
     sparsity = _sparsity(masks) if masks else 0.

@@ -192,10 +192,6 @@ class Training:
   folder: str
   name: str
 
-  def custom_sparsity_map(self) -> dict[str, float]:
-    """The layers that are not as sparse as the rest."""
-    return custom_sparsity_map(self.sparsity, self.config)
-
 
 def _make_log(training: Training, loss: tf.Tensor, accuracy: tf.Tensor,
               optimizer: tf.train.Optimizer) -> epoch_log.EpochLog:
@@ -235,7 +231,7 @@ def make_model_fn(training: Training, logs: list[epoch_log.EpochLog]):
     learning_rate = config.learning_rate_at(
         global_step, not sparsity.method.uses_masks,
         training.schedule.n_batches)
-    custom_map = training.custom_sparsity_map()
+    custom_map = custom_sparsity_map(sparsity, config)
     optimizer = factory.make_optimizer(
         sparsity, factory.make_inner_optimizer(
             config.optimizer, learning_rate, config.momentum,
@@ -346,8 +342,7 @@ def main(argv: list[str]) -> None:
         f'{FLAGS.save_path!r}, and mask_record_frequency=0, got '
         f'{FLAGS.mask_record_frequency}.')
   script.check_folder('save_path', FLAGS.save_path)
-  if FLAGS.input_mask_path:
-    checkpoints.resolve(FLAGS.input_mask_path, 'input_mask_path')
+  sparse_flags.check_checkpoints('input_mask_path')
   data = mnist_data.load_mnist(
       FLAGS.mnist, explicit=sparse_flags.user_gave('mnist'))
   if FLAGS.save_path:

@@ -268,16 +268,15 @@ def main(argv: Sequence[str]) -> None:
     argv: name of the program, and nothing else.
   """
   try:
-    _check_command_line(argv)
+    command_line.check_only_flags(argv)
+    _check_required()
     _write(pathlib.Path(_RECORDS_PATH.value), pathlib.Path(_OUTPUT.value))
   except (OSError, ValueError) as error:
     sys.exit(f'Error: {error}')
 
 
-def _check_command_line(argv: Sequence[str]) -> None:
-  """Raises ValueError for what is no flag and for a flag that is missing."""
-  if argv[1:]:
-    raise ValueError(f'Unexpected arguments {argv[1:]}: flags begin with --.')
+def _check_required() -> None:
+  """Raises ValueError for a flag that is missing."""
   for flag in (_RECORDS_PATH, _OUTPUT):
     if not flag.value:
       raise ValueError(f'--{flag.name} is not given. --help says more.')

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from rigl import replicas
 from rigl.compat import tf
 
 MASKS = 'masks'
@@ -55,8 +56,7 @@ def scope_of(variable: tf.Variable) -> str:
   Args:
     variable: mask, weights or threshold.
   """
-  # Not by its op: that of a copy on another replica has a name of its own.
-  return variable.name.rsplit('/', 1)[0]
+  return replicas.name_of(variable).rsplit('/', 1)[0]
 
 
 def apply_mask(weights: tf.Variable, mask: tf.Variable,
@@ -101,7 +101,7 @@ def masked_triples() -> list[MaskedTriple]:
     weights = weights_of.get(scope)
     masked = None
     if weights is not None:
-      masked = masked_of.get(weights.name.partition(':')[0])
+      masked = masked_of.get(replicas.name_of(weights))
     if masked is None:
       raise ValueError(
           f'The mask {mask.name} has no weights registered under its scope '

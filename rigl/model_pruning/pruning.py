@@ -27,7 +27,7 @@ from rigl.model_pruning.mask_collections import (
 __all__ = [
     'Pruning', 'PruningHParams', 'apply_mask', 'get_masked_weights',
     'get_masks', 'get_pruning_hparams', 'get_thresholds',
-    'get_weight_sparsity', 'get_weights', 'masked_triples',
+    'get_weight_sparsity', 'get_weights', 'masked_triples', 'scope_of',
 ]
 
 
@@ -171,7 +171,7 @@ class Pruning:
 
   def _layer_sparsity(self, weights: tf.Variable,
                       sparsity: tf.Tensor) -> tf.Tensor:
-    name = weights.name.partition(':')[0]
+    name = replicas.name_of(weights)
     targets = [
         value for pattern, value in self._hparams.sparsity_by_pattern().items()
         if re.search(pattern, name)

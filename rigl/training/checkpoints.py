@@ -154,8 +154,13 @@ def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
         f'Cannot read the checkpoint {prefix}: {reason(error)}') from error
 
 
-def _names_and_shapes(variables: Iterable[tf.Variable]
-                     ) -> dict[str, tuple[int, ...]]:
+def names_and_shapes(variables: Iterable[tf.Variable]
+                    ) -> dict[str, tuple[int, ...]]:
+  """{variable name: shape}, as `check_fits` expects it.
+
+  Args:
+    variables: of a graph.
+  """
   return {v.op.name: tuple(v.shape.as_list()) for v in variables}
 
 
@@ -195,7 +200,7 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]
   Raises:
     ValueError: see check_fits; or the data cannot be read.
   """
-  check_fits(prefix, _names_and_shapes(variables))
+  check_fits(prefix, names_and_shapes(variables))
   return read_tensors(prefix, [v.op.name for v in variables])
 
 
@@ -324,5 +329,5 @@ def initialize_parameters_from_ckpt(
       v.op.name: v for v in tf.global_variables()
       if v.op.name.rsplit('/', 1)[-1] in param_suffixes
   }
-  check_fits(prefix, _names_and_shapes(parameters.values()))
+  check_fits(prefix, names_and_shapes(parameters.values()))
   tf.train.init_from_checkpoint(prefix, parameters)

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import textwrap
-from typing import Iterator
+from typing import Iterator, Sequence
 
 from absl import app, flags
 
@@ -183,6 +183,16 @@ def define_help(module: str, more: str = '') -> None:
   app.define_help_flags()
   for flag_class in (_HelpFlag, _ShortHelpFlag, _HFlag):
     flags.DEFINE_flag(flag_class(module, more))
+
+
+def check_only_flags(argv: Sequence[str]) -> None:
+  """Raises ValueError for what is no flag.
+
+  Args:
+    argv: name of the program, and what its flags have left of the rest.
+  """
+  if argv[1:]:
+    raise ValueError(f'Unexpected arguments {argv[1:]}: flags begin with --.')
 
 
 def parse(argv: list[str]) -> list[str]:

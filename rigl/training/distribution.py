@@ -74,6 +74,15 @@ def is_chief() -> bool:
       'chief' not in cluster and index == 0)
 
 
+def total_replicas(num_replicas: int) -> int:
+  """How many share a batch: workers have one replica each.
+
+  Args:
+    num_replicas: devices of this process.
+  """
+  return max(num_replicas, n_workers())
+
+
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
   """Hides a TF_CONFIG of one process from Estimators, which want a chief."""
@@ -113,7 +122,7 @@ def check(num_replicas: int, batch_size: int, mode: str = 'train',
           f'num_replicas={num_replicas}, but there are only {n_gpus} GPUs.')
   if 'train' not in mode:
     return
-  n = max(workers, num_replicas)
+  n = total_replicas(num_replicas)
   if batch_size % n:
     raise ValueError(f'A batch of {batch_size} cannot be shared by {n} '
                      'replicas evenly.')
@@ -217,7 +226,7 @@ class AgreementHook(tf.train.SessionRunHook):
     """Adds to the graph of a replica what compares all its variables."""
     self._timer = tf.train.SecondOrStepTimer(every_steps=every_n_steps)
     variables = tf.global_variables()
-    self._names = [v.name.partition(':')[0] for v in variables]
+    self._names = [replicas.name_of(v) for v in variables]
     self._differs = replicas.differences(
         tf.stack([_fingerprint(v) for v in variables]))
 
@@ -234,8 +243,15 @@ class AgreementHook(tf.train.SessionRunHook):
         raise WorkerLostError(str(error)) from error
       raise
 
+  def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
+    del run_context
+    return tf.train.SessionRunArgs(self._global_step)
+
   def after_run(self, run_context: Any, run_values: Any) -> None:
-    del run_values
+    # Read before or after the step, whichever came first: so it can only tell
+    # when it is too early, which it nearly always is.
+    if not self._timer.should_trigger_for_step(run_values.results + 1):
+      return
     step = run_context.session.run(self._global_step)
     if self._timer.should_trigger_for_step(step):
       self._timer.update_last_triggered_step(step)

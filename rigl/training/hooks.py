@@ -135,6 +135,34 @@ def format_seconds(seconds: float) -> str:
   return f'{minutes}m{seconds:02d}s' if minutes else f'{seconds}s'
 
 
+class StepClock:
+  """Measures steps per second, from one report to the next.
+
+  The first step of a session optimizes the graph, which may take longer than
+  all others together: the clock starts at its end.
+  """
+
+  def __init__(self) -> None:
+    """To be made with the session."""
+    self._begin = time.monotonic()
+    self._n_steps = -1
+
+  def count(self) -> None:
+    """Counts a step that has just ended."""
+    self._n_steps += 1
+    if self._n_steps == 0:
+      self._first_begin, self._begin = self._begin, time.monotonic()
+
+  def steps_per_second(self) -> float:
+    """The speed since the last call."""
+    now = time.monotonic()
+    # The first step alone is all there is to go by.
+    n_steps, begin = (self._n_steps, self._begin) if self._n_steps else (
+        1, self._first_begin)
+    self._n_steps, self._begin = 0, now
+    return n_steps / max(now - begin, 1e-9)
+
+
 class ProgressHook(tf.train.SessionRunHook):
   """Prints the step, some scalars, the speed and the time left."""
 
@@ -151,10 +179,7 @@ class ProgressHook(tf.train.SessionRunHook):
 
   def after_create_session(self, session: Any, coord: Any) -> None:
     del session, coord
-    self._start_clock()
-
-  def _start_clock(self) -> None:
-    self._n_begin, self._begin = self._n_runs, time.monotonic()
+    self._clock = StepClock()
 
   def before_run(self, run_context: Any) -> Optional[tf.train.SessionRunArgs]:
     del run_context
@@ -165,19 +190,13 @@ class ProgressHook(tf.train.SessionRunHook):
     return tf.train.SessionRunArgs(self._scalars)
 
   def after_run(self, run_context: Any, run_values: Any) -> None:
-    is_due = self._n_runs % self._every_n_steps == 0
-    if is_due:
-      self._report(run_context.session, run_values.results)
-    # The first run takes long, for it optimizes the graph.
-    if is_due or self._n_runs == 1:
-      self._start_clock()
-
-  def _report(self, session: Any, results: Mapping[str, Any]) -> None:
-    step = session.run(self._global_step)
-    speed = (self._n_runs - self._n_begin) / max(
-        time.monotonic() - self._begin, 1e-9)
+    self._clock.count()
+    if self._n_runs % self._every_n_steps:
+      return
+    step = run_context.session.run(self._global_step)
+    speed = self._clock.steps_per_second()
     report = '  '.join(
-        f'{name} {value:.4f}' for name, value in results.items())
+        f'{name} {value:.4f}' for name, value in run_values.results.items())
     left = format_seconds((self._max_steps - step) / speed)
     print(f'step {step}/{self._max_steps}  {report}  {speed:.1f} steps/s  '
           f'{left} left', flush=True)

@@ -216,8 +216,8 @@ class _CheckpointFits(tf.train.SessionRunHook):
     self._checkpoint = checkpoint
 
   def begin(self) -> None:
-    checkpoints.check_fits(self._checkpoint, {
-        v.op.name: v.shape.as_list() for v in tf.global_variables()})
+    checkpoints.check_fits(
+        self._checkpoint, checkpoints.names_and_shapes(tf.global_variables()))
 
 
 def evaluate(estimator: Any,

@@ -76,9 +76,7 @@ def run(main: Callable[[list[str]], Any]) -> None:
       warnings.filterwarnings('ignore', module='tensorflow')
       logging.get_absl_handler().setFormatter(_PlainFormatter())
     try:
-      if argv[1:]:
-        raise ValueError(
-            f'Unexpected arguments {argv[1:]}: flags begin with --.')
+      command_line.check_only_flags(argv)
       main(argv)
     except (ValueError, OSError, FloatingPointError,
             tf.train.NanLossDuringTrainingError) as error:

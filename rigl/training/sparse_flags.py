@@ -19,7 +19,13 @@ from typing import Any, Callable, Mapping, Sequence
 from absl import flags
 
 from rigl.core import distributions, growth, schedules
-from rigl.training import command_line, finite, gin_configs, methods
+from rigl.training import (
+  checkpoints,
+  command_line,
+  finite,
+  gin_configs,
+  methods,
+)
 from rigl.training.config import SparsityConfig
 
 # Flags belong to the script that asks for them, in --help and elsewhere.
@@ -308,6 +314,17 @@ def user_gave(name: str) -> bool:
     name: of the flag.
   """
   return FLAGS[name].present > 0
+
+
+def check_checkpoints(*names: str) -> None:
+  """Raises ValueError unless the checkpoints that flags name are there.
+
+  Args:
+    *names: of flags, each a prefix, a folder or ''.
+  """
+  for name in names:
+    if FLAGS[name].value:
+      checkpoints.resolve(FLAGS[name].value, name)
 
 
 def apply_gin(flags_of_class: Mapping[type, Mapping[str, str]]) -> None:

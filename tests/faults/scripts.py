@@ -83,6 +83,18 @@ def assert_same(folder: pathlib.Path, expected: pathlib.Path) -> None:
     np.testing.assert_array_equal(values[name], value, err_msg=name)
 
 
+def assert_same_masks(folder: pathlib.Path, expected: pathlib.Path) -> None:
+  """Both runs ended with the same masks, and all but rounding of the rest."""
+  values, wanted = final_values(folder), final_values(expected)
+  assert set(values) == set(wanted)
+  for name, value in wanted.items():
+    if name.endswith('/mask'):
+      np.testing.assert_array_equal(values[name], value, err_msg=name)
+    else:
+      np.testing.assert_allclose(
+          values[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
 def error_line(result: script_server.Result) -> str:
   """The one line with which a script ends that was used wrongly."""
   assert result.code == 1, result

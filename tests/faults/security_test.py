@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 
 import numpy as np
 import pytest
@@ -117,22 +116,14 @@ INCLUDES = [
 ]
 
 
-@pytest.fixture
-def module(tmp_path, monkeypatch):
-  """Name of a module that must not be imported."""
-  (tmp_path / 'surprise_module.py').write_text('')
-  monkeypatch.syspath_prepend(str(tmp_path))
-  yield 'surprise_module'
-  assert 'surprise_module' not in sys.modules
-
-
 def read(paths=(), bindings=()):
   return gin_configs.read(paths, bindings, [SparsityConfig])
 
 
 @pytest.mark.parametrize('text', IMPORTS)
-def test_import_however_it_is_written(text, module, tmp_path):
-  text = text.format(module)
+def test_import_however_it_is_written(
+    text, module_that_must_not_run, tmp_path):
+  text = text.format(module_that_must_not_run)
   with pytest.raises(ValueError):
     read(bindings=[text])
   path = tmp_path / 'a.gin'
@@ -142,9 +133,11 @@ def test_import_however_it_is_written(text, module, tmp_path):
 
 
 @pytest.mark.parametrize('text', INCLUDES)
-def test_include_however_it_is_written(text, module, tmp_path, monkeypatch):
+def test_include_however_it_is_written(
+    text, module_that_must_not_run, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  (tmp_path / 'evil.gin').write_text(f'import {module}')
+  (tmp_path / 'evil.gin').write_text(
+      f'import {module_that_must_not_run}')
   (tmp_path / 'middle.gin').write_text(text.format('evil.gin'))
   for path in ('evil.gin', 'middle.gin'):
     with pytest.raises(ValueError):

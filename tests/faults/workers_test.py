@@ -109,14 +109,7 @@ def test_two_workers_train_as_one(method, data, servers, tmp_path):
     workers.wait()
     assert 'Test error' in workers.log(0)
     assert 'epoch' not in workers.log(1)
-  one, two = (scripts.final_values(tmp_path / n) for n in ('one', 'two'))
-  assert set(one) == set(two)
-  for name, value in one.items():
-    if name.endswith('/mask'):
-      np.testing.assert_array_equal(two[name], value, err_msg=name)
-    else:
-      np.testing.assert_allclose(
-          two[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+  scripts.assert_same_masks(tmp_path / 'two', tmp_path / 'one')
 
 
 @pytest.mark.slow

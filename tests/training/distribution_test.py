@@ -168,7 +168,9 @@ class Compared:
   def after_run(self, step):
     for copy in self._step.values:
       copy.load(step, self._session)
-    self.hook.after_run(types.SimpleNamespace(session=self._session), None)
+    fetched = self._session.run(self.hook.before_run(None).fetches)
+    self.hook.after_run(types.SimpleNamespace(session=self._session),
+                        types.SimpleNamespace(results=fetched))
 
   def end(self):
     self.hook.end(self._session)

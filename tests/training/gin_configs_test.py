@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 import pytest
 
@@ -79,15 +78,6 @@ def test_includes_are_followed(tmp_path):
 
 
 # --- Imports run code: refused wherever they stand ---------------------------
-
-
-@pytest.fixture
-def module_that_must_not_run(tmp_path, monkeypatch):
-  """Name of a module that would be imported if gin were asked to."""
-  (tmp_path / 'surprise_module.py').write_text('')
-  monkeypatch.syspath_prepend(str(tmp_path))
-  yield 'surprise_module'
-  assert 'surprise_module' not in sys.modules
 
 
 def assert_refused(*paths, bindings=()):
