@@ -49,8 +49,8 @@ find_python() {
   done
   die "no Python 3.9, 3.10 or 3.11 with venv was found; TensorFlow 2.15 has" \
     "no build for any other. Install one, for example with" \
-    "'apt-get install python3.11 python3.11-venv', 'brew install python@3.11'" \
-    "or 'pyenv install 3.11', or name one that is not on the PATH:" \
+    "'apt-get install python3.11 python3.11-venv' or 'pyenv install 3.11'," \
+    "or name one that is not on the PATH:" \
     "PYTHON=/path/to/python3.11 bash run.sh"
 }
 
@@ -80,27 +80,15 @@ is_foreign() {
     grep -vxE 'bin|include|lib|lib64|share|set-up\.log|\.set-up\..*' >/dev/null
 }
 
-# One set-up at a time. The link is made in one step and names its process, so
-# that a lock whose process was killed is recognised.
-take_lock() {
-  local holder waiting=
-  until ln -sn "${BASHPID:-$$}" "$lock" 2>/dev/null; do
-    [ -w "$root" ] || die "$root is not writable."
-    holder=$(readlink "$lock" || true)
-    if [ -n "$holder" ] && ! kill -0 "$holder" 2>/dev/null; then
-      rm -f "$lock"
-      continue
-    fi
-    [ -n "$waiting" ] || say "waiting for the set-up of process $holder."
-    waiting=yes
-    sleep 1
-  done
-  trap 'rm -f "$lock"' EXIT
-}
-
 set_up() {
-  take_lock
-  # Another process may have finished the same set-up meanwhile.
+  # One set-up at a time. The system frees the lock of a process that dies.
+  [ -w "$root" ] || die "$root is not writable."
+  exec 9>"$lock"
+  flock --nonblock 9 || {
+    say "waiting for another set-up."
+    flock 9
+  }
+  # Which may have been the same one.
   if is_ready; then return; fi
 
   local python=$env/bin/python log=$env/set-up.log version

@@ -11,10 +11,10 @@ time with tf.image. Only the ratios say something about another machine.
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Callable
 
 import numpy as np
+import timing
 
 from rigl.cifar_resnet import data_helper
 from rigl.compat import tf, tf2
@@ -96,16 +96,10 @@ class Gather:
 def images_per_second(sources: dict[str, Pipeline | Gather], batch_size: int,
                       n_batches: int, repeats: int) -> dict[str, float]:
   """Median over turns in which each source gives n_batches batches."""
-  for source in sources.values():
-    source.run(20)
-  rates: dict[str, list[float]] = {name: [] for name in sources}
-  for _ in range(repeats):
-    for name, source in sources.items():
-      begin = time.perf_counter()
-      source.run(n_batches)
-      seconds = time.perf_counter() - begin
-      rates[name].append(n_batches * batch_size / seconds)
-  return {name: float(np.median(values)) for name, values in rates.items()}
+  return timing.medians_in_turns({
+      name: lambda source=source: n_batches * batch_size / timing.seconds_of(
+          lambda: source.run(n_batches))
+      for name, source in sources.items()}, repeats)
 
 
 def main() -> None:

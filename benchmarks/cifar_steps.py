@@ -12,13 +12,9 @@ is 5 % above fixed masks plus one copy of the masked gradients.
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import subprocess
-import sys
-import time
 
 import numpy as np
+import timing
 
 METHODS = ('scratch', 'rigl', 'set', 'momentum')
 DELTA_T = 100
@@ -27,8 +23,8 @@ FREQUENCY = {'ordinary': 10**6, 'update': 1}
 
 
 def measure(method: str, kind: str, depth: int, width: int, batch_size: int,
-            n_steps: int) -> dict[str, float]:
-  """Seconds of a step, peak memory and size of the masked gradients in MB."""
+            n_steps: int) -> None:
+  """Prints seconds of a step, MB of peak memory and of masked gradients."""
   from rigl.cifar_resnet import resnet_train_eval
   from rigl.compat import tf
   from rigl.model_pruning import pruning
@@ -53,33 +49,14 @@ def measure(method: str, kind: str, depth: int, width: int, batch_size: int,
         tf.losses.get_total_loss(), step)
   scaffold = mask_init.make_scaffold(config)
   n_masked = sum(m.shape.num_elements() for m in pruning.get_masks())
-  seconds = []
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
     scaffold.init_fn(session)
-    while len(seconds) < n_steps + 2:
-      before = session.run(step)
-      begin = time.perf_counter()
-      session.run(train_op)
-      taken = time.perf_counter() - begin
-      # RigL takes turns: of its steps only those that stay are updates.
-      stayed = session.run(step) == before
-      if method != 'rigl' or stayed == (kind == 'update'):
-        seconds.append(taken)
-  return {
-      'seconds': float(np.median(seconds[2:])),
-      'peak_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-      'gradients_mb': 4 * n_masked / 2**20,
-  }
-
-
-def measure_apart(method: str, kind: str,
-                  options: list[str]) -> dict[str, float]:
-  """`measure` in a new process."""
-  output = subprocess.run(
-      [sys.executable, __file__, f'--method={method}', f'--kind={kind}',
-       *options], stdout=subprocess.PIPE, text=True, check=True).stdout
-  return json.loads(output.splitlines()[-1])
+    seconds = timing.median_step(
+        session, train_op, step, n_steps, method, kind == 'update')
+  timing.print_figures(
+      seconds=seconds, peak_mb=timing.peak_megabytes(),
+      gradients_mb=4 * n_masked / 2**20)
 
 
 def main() -> None:
@@ -98,19 +75,23 @@ def main() -> None:
   parser.add_argument('--kind', choices=FREQUENCY, help=argparse.SUPPRESS)
   arguments = parser.parse_args()
   if arguments.method:
-    print(json.dumps(measure(
-        arguments.method, arguments.kind, arguments.depth, arguments.width,
-        arguments.batch_size, arguments.steps)))
+    measure(arguments.method, arguments.kind, arguments.depth, arguments.width,
+            arguments.batch_size, arguments.steps)
     return
   options = [f'--{name}={getattr(arguments, name)}'
              for name in ('depth', 'width', 'batch_size', 'steps')]
-  fixed = measure_apart('scratch', 'ordinary', options)
+
+  def apart(method: str, kind: str) -> dict[str, float]:
+    return timing.figures_apart(
+        __file__, f'--method={method}', f'--kind={kind}', *options)
+
+  fixed = apart('scratch', 'ordinary')
   allowed = 1.05 * (fixed['peak_mb'] + fixed['gradients_mb'])
   print('method     ordinary    update   amortised / fixed masks'
         '   peak memory / fixed masks   / allowed')
   for method in METHODS:
     results = {'ordinary': fixed, 'update': fixed} if method == 'scratch' else {
-        kind: measure_apart(method, kind, options) for kind in FREQUENCY}
+        kind: apart(method, kind) for kind in FREQUENCY}
     ordinary, update = (results[kind]['seconds'] for kind in FREQUENCY)
     peak = max(r['peak_mb'] for r in results.values())
     amortised = ordinary + (update - ordinary) / DELTA_T

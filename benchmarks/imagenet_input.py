@@ -19,6 +19,7 @@ import time
 from typing import Callable
 
 import numpy as np
+import timing
 from PIL import Image
 
 from rigl.compat import tf, tf2
@@ -175,8 +176,9 @@ def measure_rates(data: imagenet_data.ImageNetData, batch_size: int,
       'pipeline': Runner(lambda: pipeline(data, batch_size), n_batches),
       'naive': Runner(lambda: naive_dataset(data, batch_size), n_batches),
   }
-  rates = medians(runners, repeats, lambda clock, _: (
-      n_batches * batch_size / clock))
+  rates = timing.medians_in_turns({
+      name: lambda runner=runner: n_batches * batch_size / runner.run()[0]
+      for name, runner in runners.items()}, repeats)
   print('            images/s   pipeline is')
   for name, rate in rates.items():
     print(f'{name:10s} {rate:9,.0f} {rates["pipeline"] / rate:12.2f}x')
@@ -187,25 +189,14 @@ def measure_stages(data: imagenet_data.ImageNetData, batch_size: int,
   """Prints what each stage adds to the time of all processors."""
   runners = {name: Runner(make_dataset, n_batches)
              for name, make_dataset in stages(data, batch_size).items()}
-  times = medians(runners, repeats, lambda _, processors: (
-      processors / (n_batches * batch_size)))
+  times = timing.medians_in_turns({
+      name: lambda runner=runner: runner.run()[1] / (n_batches * batch_size)
+      for name, runner in runners.items()}, repeats)
   total, before = list(times.values())[-1], 0.
   print('stage              us an image   share')
   for name, seconds in times.items():
     added, before = seconds - before, seconds
     print(f'{name:18s} {added * 1e6:11.0f} {added / total:7.1%}')
-
-
-def medians(runners: dict[str, Runner], repeats: int,
-            figure: Callable[[float, float], float]) -> dict[str, float]:
-  """Median figure of runs in turns, so that they share what disturbs them."""
-  for runner in runners.values():
-    runner.run()
-  figures: dict[str, list[float]] = {name: [] for name in runners}
-  for _ in range(repeats):
-    for name, runner in runners.items():
-      figures[name].append(figure(*runner.run()))
-  return {name: float(np.median(values)) for name, values in figures.items()}
 
 
 def main() -> None:

@@ -11,13 +11,9 @@ and once with a selection that sorts (see mask_update.py).
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import subprocess
-import sys
-import time
 
 import numpy as np
+import timing
 
 STEPS = {
     'dense step': ('baseline', 10**6),
@@ -26,18 +22,6 @@ STEPS = {
     'RigL update step': ('rigl', 1),
 }
 UPDATES = {'update alone': False, 'update alone, sorting': True}
-
-
-def median_of_runs(session, operation, n_steps, counts=lambda: True) -> float:
-  """Median seconds of runs that count, after one that warms up."""
-  seconds = []
-  while len(seconds) < n_steps + 1:
-    begin = time.perf_counter()
-    session.run(operation)
-    taken = time.perf_counter() - begin
-    if counts():
-      seconds.append(taken)
-  return float(np.median(seconds[1:]))
 
 
 def build(method: str, images, frequency: int):
@@ -79,14 +63,8 @@ def measure_step(method: str, frequency: int, batch_size: int,
     session.run(tf.global_variables_initializer())
     if scaffold.init_fn:
       scaffold.init_fn(session)
-    last = [0]
-
-    def counts():
-      # RigL takes turns: of its steps only those that stay are updates.
-      before, last[0] = last[0], session.run(step)
-      return method != 'rigl' or (last[0] == before) == (frequency == 1)
-
-    return median_of_runs(session, train_op, n_steps, counts)
+    return timing.median_step(
+        session, train_op, step, n_steps, method, frequency == 1)
 
 
 def measure_update(sorts: bool, n_steps: int) -> float:
@@ -97,7 +75,6 @@ def measure_update(sorts: bool, n_steps: int) -> float:
 
   tf.disable_eager_execution()
   if sorts:
-    # Its neighbour in this folder.
     import mask_update
 
     def top_n_mask(scores, n, eligible=None):
@@ -111,7 +88,8 @@ def measure_update(sorts: bool, n_steps: int) -> float:
   gradients = [
       tf.Variable(tf.random.normal(w.shape, seed=i), trainable=False)
       for i, w in enumerate(optimizer.get_weights())]
-  optimizer._set_masked_grads([g.read_value() for g in gradients])
+  optimizer._set_masked_grads(
+      [g.read_value() for g in gradients], optimizer.get_weights())
   step = tf.train.get_or_create_global_step()
   update = optimizer.apply_gradients(
       [(g.read_value(), w)
@@ -124,17 +102,9 @@ def measure_update(sorts: bool, n_steps: int) -> float:
     scaffold.init_fn(session)
     session.run(back)
     # The schedule would let every second run train.
-    return median_of_runs(
-        session, update, n_steps, lambda: session.run(back) is None)
-
-
-def measure_apart(what: str, options: list[str]) -> dict[str, float]:
-  """The measurement `what` in a new process."""
-  output = subprocess.run(
-      [sys.executable, __file__, f'--what={what}', *options],
-      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-      check=True).stdout
-  return json.loads(output.splitlines()[-1])
+    return timing.median_seconds(
+        lambda: session.run(update), n_steps,
+        lambda: session.run(back) is None)
 
 
 def main() -> None:
@@ -154,8 +124,7 @@ def main() -> None:
           *STEPS[arguments.what], arguments.batch_size, arguments.steps)
     else:
       seconds = measure_update(UPDATES[arguments.what], arguments.steps)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({'seconds': seconds, 'peak_mb': peak}))
+    timing.print_figures(seconds=seconds, peak_mb=timing.peak_megabytes())
     return
   options = [f'--batch_size={arguments.batch_size}',
              f'--steps={arguments.steps}']
@@ -163,7 +132,7 @@ def main() -> None:
   print('                           time   / dense step   peak memory'
         '   / dense step')
   for what in (*STEPS, *UPDATES):
-    result = measure_apart(what, options)
+    result = timing.figures_apart(__file__, f'--what={what}', *options)
     dense = dense or result
     print(f'{what:22s} {result["seconds"]:7.3f} s '
           f'{result["seconds"] / dense["seconds"]:14.3f} '

@@ -11,12 +11,12 @@ something about another machine.
 from __future__ import annotations
 
 import argparse
-import time
 
 import numpy as np
+import timing
 
 from rigl.compat import tf
-from rigl.core import mask_math, scores
+from rigl.core import draws, mask_math, scores
 
 SPARSITY = 0.9
 DROP_FRACTION = 0.3
@@ -44,20 +44,6 @@ def sorting_drop_and_grow(mask: tf.Tensor, score_drop: tf.Tensor,
   return tf.cast(tf.logical_or(kept, grown), mask.dtype)
 
 
-def median_seconds(session: tf.Session, operations: list[tf.Operation],
-                   repeats: int) -> list[float]:
-  """Median time of each operation; taken in turns, so all see one machine."""
-  for operation in operations:
-    session.run(operation)
-  times: list[list[float]] = [[] for _ in operations]
-  for _ in range(repeats):
-    for i, operation in enumerate(operations):
-      begin = time.perf_counter()
-      session.run(operation)
-      times[i].append(time.perf_counter() - begin)
-  return [float(np.median(t)) for t in times]
-
-
 def measure(size: int, repeats: int) -> tuple[float, float]:
   """(seconds of drop_and_grow, seconds of the sort) for one layer."""
   rng = np.random.RandomState(0)
@@ -72,7 +58,7 @@ def measure(size: int, repeats: int) -> tuple[float, float]:
     }
     mask = variables['mask'].read_value()
     noisy = scores.magnitude(mask, variables['weights'].read_value())
-    noisy += scores.drop_noise(tf.shape(noisy), tf.constant([1, 2]), 1e-5)
+    noisy += draws.near_normal(tf.shape(noisy), tf.constant([1, 2]), 1e-5)
     growth = scores.gradient_magnitude(variables['gradient'].read_value())
     ours = mask_math.drop_and_grow(mask, noisy, growth, DROP_FRACTION).mask
     theirs = sorting_drop_and_grow(mask, noisy, growth, DROP_FRACTION)
@@ -83,7 +69,10 @@ def measure(size: int, repeats: int) -> tuple[float, float]:
           feeds['mask']: rng.rand(size) > SPARSITY,
       })
       np.testing.assert_array_equal(*session.run([ours, theirs]))
-      return tuple(median_seconds(session, [ours.op, theirs.op], repeats))
+      seconds = timing.medians_in_turns({
+          name: lambda op=op: timing.seconds_of(lambda: session.run(op))
+          for name, op in (('ours', ours.op), ('theirs', theirs.op))}, repeats)
+      return seconds['ours'], seconds['theirs']
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ import time
 from typing import Callable, Sequence
 
 import numpy as np
+import timing
 
 from rigl.compat import tf, tf2
 from rigl.core import distributions
@@ -82,15 +83,12 @@ def compare_steps(images: np.ndarray, labels: np.ndarray,
   mask update of RigL at Delta T = 100.
   """
   runs = {m: GraphSteps(m, images, labels) for m in methods}
-  times: dict[str, list[float]] = {m: [] for m in runs}
-  for run in runs.values():
-    run.seconds(101)
-  for _ in range(rounds):
-    for method, run in runs.items():
-      times[method].append(run.seconds(101) / 101)
+  milliseconds = timing.medians_in_turns(
+      {m: lambda run=run: 1e3 * run.seconds(101) / 101
+       for m, run in runs.items()}, rounds)
   for run in runs.values():
     run.close()
-  return {m: 1e3 * float(np.median(t)) for m, t in times.items()}
+  return milliseconds
 
 
 def bare_loop(images: np.ndarray, labels: np.ndarray) -> Callable[[int], float]:
@@ -148,10 +146,11 @@ def script_steps_per_second(mnist: str, n_epochs: int,
   with tempfile.TemporaryDirectory() as folder:
     process = subprocess.Popen(
         [*command, f'--save_path={os.path.join(folder, "run")}'],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        stdout=subprocess.PIPE, text=True)
     epoch_ends = [time.perf_counter() for line in process.stdout
                   if re.match(r'epoch +\d+/', line)]
-    process.wait()
+    if process.wait():
+      raise RuntimeError(f'{" ".join(command)} failed; its error is above.')
   # From the end of one test to the end of the last, tests included.
   return (n_epochs - 1) * n_batches / (epoch_ends[-1] - epoch_ends[0])
 
@@ -171,6 +170,8 @@ def main() -> None:
                       help='times that all sessions are made anew '
                       '(default: %(default)s)')
   arguments = parser.parse_args()
+  if arguments.epochs < 2:
+    parser.error('--epochs must be at least 2: the first is not timed.')
   data = mnist_data.load_mnist(
       arguments.mnist or '/tmp/data', explicit=bool(arguments.mnist))
   images = mnist_input.flat_pixels(data.train_images)

@@ -10,8 +10,12 @@ from typing import Any, Iterable, Optional, Sequence
 
 from rigl import replicas
 from rigl.compat import tf
+from rigl.core import copied_graphs
 
 GradsAndVars = Sequence[tuple[Optional[tf.Tensor], tf.Variable]]
+
+# Stateful, but the same whenever it runs: values read from a checkpoint.
+_REPEATABLE = ('RestoreV2',)
 
 
 def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
@@ -23,14 +27,48 @@ def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
     shape: of the variable.
     dtype: of the variable.
     value: it starts with, everywhere.
+
+  Raises:
+    ValueError: the graph has a variable of that name.
   """
   # Of the graph's kind: a resource variable assigned from a reference variable
   # (the global step, say) would share its memory and change along with it.
   root = tf.VariableScope(reuse=replicas.reuses_variables(), name='')
   with tf.init_scope(), tf.variable_scope(root, auxiliary_name_scope=False):
+    if not root.reuse and any(
+        replicas.name_of(v) == name for v in tf.global_variables()):
+      raise ValueError(f'The graph has a variable {name} already: it can hold '
+                       'one optimizer that moves its masks.')
     return tf.get_variable(
         name, shape, dtype, tf.constant_initializer(value),
         trainable=False)
+
+
+def initial_value_of(variable: tf.Variable,
+                     must_repeat: bool = False) -> tf.Tensor:
+  """The initial value, computed only if what it is built into runs.
+
+  Args:
+    variable: ordinary one of this device.
+    must_repeat: whether it has to be the value that the variable had.
+
+  Raises:
+    ValueError: that has to be, and the initializer draws anew each time.
+  """
+  value = variable.initial_value
+  stateful = {
+      op.type for op in copied_graphs.operations_behind(value)
+      if op.op_def.is_stateful and op.type not in _REPEATABLE}
+  if not stateful:
+    return copied_graphs.copy_here(value)
+  # Processes send initial values to one another, which all must do together.
+  if must_repeat and not any(
+      op_type.startswith('Collective') for op_type in stateful):
+    raise ValueError(
+        f'grow_init initial_dist needs the initial values of {variable.name}, '
+        f'but its initializer ({", ".join(sorted(stateful))}) draws others at '
+        'each evaluation. Use one of rigl.model_pruning.initializers.')
+  return value
 
 
 class OptimizerWrapper(tf.train.Optimizer):
@@ -91,6 +129,24 @@ class OptimizerWrapper(tf.train.Optimizer):
     return inner.apply_gradients(
         grads_and_vars, global_step, name, skip_gradients_aggregation=True)
 
+  def _trained_layers(
+      self, grads_and_vars: GradsAndVars
+  ) -> list[tuple[tf.Variable, tf.Variable]]:
+    """(mask, weights) of the layers to be trained; others are left alone.
+
+    Raises:
+      ValueError: there are no masked layers at all.
+    """
+    layers = list(zip(self.get_masks(), self.get_weights()))
+    if not layers:
+      raise ValueError('The graph has no masked layers; build them with '
+                       'rigl.model_pruning.layers.')
+    trained = {
+        replicas.name_of(v) for gradient, v in grads_and_vars
+        if gradient is not None}
+    return [(mask, weights) for mask, weights in layers
+            if replicas.name_of(weights) in trained]
+
   def create_slots(self, var_list: Sequence[tf.Variable]) -> None:
     """Creates, ahead of its time, every variable a step will ask for.
 
@@ -147,27 +203,37 @@ class DenseGradientMixin:
   """
 
   def compute_gradients(self, loss, var_list: Optional[Iterable] = None,
-                        **kwargs) -> GradsAndVars:
+                        *args, **kwargs) -> GradsAndVars:
     """As tf.train.Optimizer.compute_gradients.
 
     Raises:
-      ValueError: the loss does not depend on a masked layer; names it.
+      ValueError: the loss does not depend on a masked layer whose weights are
+        in `var_list`; names it.
     """
     if var_list is None:
       var_list = tf.trainable_variables()
     var_list = list(var_list)
-    masked_weights = list(self.get_masked_weights())
+    names = {replicas.name_of(v) for v in var_list}
+    layers = [
+        (weights, masked) for weights, masked in zip(
+            self.get_weights(), self.get_masked_weights())
+        if replicas.name_of(weights) in names]
     gradients = self._optimizer.compute_gradients(
-        loss, var_list=var_list + masked_weights, **kwargs)
-    self._set_masked_grads([g for g, _ in gradients[len(var_list):]])
+        loss, var_list + [masked for _, masked in layers], *args, **kwargs)
+    self._set_masked_grads(
+        [gradient for gradient, _ in gradients[len(var_list):]],
+        [weights for weights, _ in layers])
     return gradients[:len(var_list)]
 
-  def _set_masked_grads(self, dense_gradients: Sequence[tf.Tensor]) -> None:
-    pairs = list(zip(dense_gradients, self.get_weights()))
-    for gradient, weights in pairs:
+  def _set_masked_grads(self, dense_gradients: Sequence[Any],
+                        all_weights: Sequence[tf.Variable]) -> None:
+    for gradient, weights in zip(dense_gradients, all_weights):
       if gradient is None:
         raise ValueError(
             f'The loss does not depend on the masked layer {weights.name}.')
+    # A look-up of embeddings gives rows and their indices.
+    pairs = [(tf.convert_to_tensor(gradient), weights)
+             for gradient, weights in zip(dense_gradients, all_weights)]
     self._weight2masked_grads = {
         weights.name: gradient for gradient, (_, weights) in zip(
             self._sum_over_replicas(pairs), pairs)}
@@ -193,7 +259,8 @@ class DenseGradientMixin:
       weights: variable of the layer.
 
     Raises:
-      ValueError: `compute_gradients` of this optimizer was not called.
+      ValueError: `compute_gradients` of this optimizer was not called for
+        the layer.
     """
     if weights.name not in getattr(self, '_weight2masked_grads', {}):
       raise ValueError(

@@ -10,11 +10,12 @@ They act on the layers registered by `rigl.model_pruning`.
 
 from __future__ import annotations
 
+import functools
 from typing import Mapping, Optional
 
 from rigl import replicas, sparse_utils
 from rigl.compat import tf
-from rigl.core import mask_math, scores
+from rigl.core import checks, mask_math, scores
 from rigl.model_pruning import pruning
 from rigl.optimizer_wrapper import (
   DenseGradientMixin,
@@ -116,26 +117,29 @@ class SparseMomentumOptimizer(DenseGradientMixin, SparseSETOptimizer):
         optimizer, begin_step, end_step, frequency, drop_fraction,
         drop_fraction_anneal, use_locking, grow_init, name,
         stateless_seed_offset=stateless_seed_offset)
-    if not 0. <= momentum < 1.:
-      raise ValueError(f'momentum must be in [0, 1), got {momentum}.')
+    checks.below_one('momentum', momentum)
     self._ema_decay = momentum
     self._use_tpu = use_tpu
     self._ema_grads = {}
 
-  def compute_gradients(self, loss, var_list=None, **kwargs) -> GradsAndVars:
+  def compute_gradients(self, loss, var_list=None, *args,
+                        **kwargs) -> GradsAndVars:
     """Also creates the averages, `<layer scope>/dense_gradient_ema`."""
-    gradients = super().compute_gradients(loss, var_list, **kwargs)
+    gradients = super().compute_gradients(loss, var_list, *args, **kwargs)
     for weights in self.get_weights():
-      scope = pruning.scope_of(weights)
-      self._ema_grads[weights.name] = root_variable(
-          f'{scope}/dense_gradient_ema', weights.shape, tf.float32, 0.)
+      if (weights.name in self._weight2masked_grads and
+          weights.name not in self._ema_grads):
+        scope = pruning.scope_of(weights)
+        self._ema_grads[weights.name] = root_variable(
+            f'{scope}/dense_gradient_ema'.lstrip('/'), weights.shape,
+            tf.float32, 0.)
     return gradients
 
   def apply_local_gradients(self, grads_and_vars, global_step, name):
     """Updates the averages, applies the gradients, moves the masks."""
     decay = self._ema_decay
     updates = []
-    for weights in self.get_weights():
+    for _, weights in self._trained_layers(grads_and_vars):
       gradient = tf.cast(self.dense_gradient(weights), tf.float32)
       ema = self._ema_grads[weights.name]
       updates.append(ema.assign(
@@ -167,7 +171,7 @@ class _OneShotMaskOptimizer(DenseGradientMixin, PruningGetterTf1Mixin,
 
     Args:
       optimizer: trains the weights.
-      default_sparsity: in [0, 1).
+      default_sparsity: in [0, 1].
       mask_init_method: a distribution, see sparse_utils.get_sparsities.
       custom_sparsity_map: {layer name: sparsity} of exceptions.
       use_locking: as in tf.train.Optimizer.
@@ -182,14 +186,13 @@ class _OneShotMaskOptimizer(DenseGradientMixin, PruningGetterTf1Mixin,
     self._use_tpu = use_tpu
     self._erk_power_scale = erk_power_scale
 
-  def _set_masks_op(self, score_fn) -> tf.Operation:
+  def _set_masks_op(self, score_fn, grads_and_vars) -> tf.Operation:
     """Keeps, per layer, the connections of highest `score_fn(weights)`."""
-    masks = self.get_masks()
     sparsities = sparse_utils.get_sparsities(
-        masks, self._mask_init_method, self._default_sparsity,
+        self.get_masks(), self._mask_init_method, self._default_sparsity,
         self._custom_sparsity_map, erk_power_scale=self._erk_power_scale)
     assigns = []
-    for mask, weights in zip(masks, self.get_weights()):
+    for mask, weights in self._trained_layers(grads_and_vars):
       size = mask.shape.num_elements()
       n_ones = size - sparse_utils.get_n_zeros(size, sparsities[mask.name])
       kept = mask_math.top_n_mask(score_fn(weights), n_ones)
@@ -202,15 +205,20 @@ class SparseSnipOptimizer(_OneShotMaskOptimizer):
 
   Lee et al., arXiv 1810.02340. The first step, if it has global step 0, sets
   the masks instead of applying the gradient, and stays step 0.
-
-  Attributes:
-    is_snipped: bool scalar variable, whether the masks are set.
   """
 
-  def __init__(self, *args, **kwargs):
-    """See _OneShotMaskOptimizer for the arguments."""
-    super().__init__(*args, **kwargs)
-    self.is_snipped = root_variable('is_snipped', [], tf.bool, False)
+  @functools.cached_property
+  def is_snipped(self) -> tf.Variable:
+    """bool scalar variable, whether the masks are set."""
+    return root_variable('is_snipped', [], tf.bool, False)
+
+  def create_slots(self, var_list):
+    super().create_slots(var_list)
+    _ = self.is_snipped
+
+  def share_slots(self, other):
+    super().share_slots(other)
+    self.is_snipped = other.is_snipped
 
   def apply_local_gradients(self, grads_and_vars, global_step, name):
     """Sets the masks on the first step, else applies the gradients.
@@ -224,7 +232,8 @@ class SparseSnipOptimizer(_OneShotMaskOptimizer):
     def snip():
       set_masks = self._set_masks_op(
           lambda weights: scores.connection_sensitivity(
-              weights.read_value(), self.dense_gradient(weights)))
+              weights.read_value(), self.dense_gradient(weights)),
+          grads_and_vars)
       with tf.control_dependencies([set_masks]):
         return tf.identity(self.is_snipped.assign(True))
 
@@ -248,9 +257,9 @@ class SparseDNWOptimizer(_OneShotMaskOptimizer):
   part of the dense gradient, so it does not reach masked layers.
   """
 
-  def compute_gradients(self, loss, var_list=None, **kwargs):
+  def compute_gradients(self, loss, var_list=None, *args, **kwargs):
     """Gradients in which masked layers have the dense gradient."""
-    gradients = super().compute_gradients(loss, var_list, **kwargs)
+    gradients = super().compute_gradients(loss, var_list, *args, **kwargs)
     return [(self._weight2masked_grads.get(v.name, g), v)
             for g, v in gradients]
 
@@ -263,4 +272,4 @@ class SparseDNWOptimizer(_OneShotMaskOptimizer):
     with tf.control_dependencies([self._train_weights(
         grads_and_vars, global_step, name)]):
       return self._set_masks_op(
-          lambda weights: tf.abs(weights.read_value()))
+          lambda weights: tf.abs(weights.read_value()), grads_and_vars)

@@ -17,13 +17,14 @@ A method differs from SET in at most a few hooks:
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, Optional, Sequence
 
 from rigl.compat import tf, tf2
-from rigl.core import growth, mask_math, schedules, scores, seeding
+from rigl.core import draws, growth, mask_math, schedules, scores, seeding
 from rigl.optimizer_wrapper import (
   DenseGradientMixin,
   OptimizerWrapper,
+  initial_value_of,
   root_variable,
 )
 
@@ -36,11 +37,15 @@ class SparseSETOptimizerBase(OptimizerWrapper):
 
   Attributes:
     drop_fraction: after the train op was built, the float32 scalar tensor of
-      the fraction in use: 0 on a step that is no update step.
+      the fraction in use: 0 on a step that is no update step. Fetch it
+      together with the train op: it depends on the gradient step of methods
+      that train first, and fetched alone takes that step and moves no mask.
+    annealed_drop_fraction: likewise, but on every step: the fraction that an
+      update at this step has or would have.
   """
 
   _reinitialises_regrown = False
-  _grows_by_dense_gradient = False
+  _allows_gradient_grow_init = False
 
   def __init__(self,
                optimizer: tf.train.Optimizer,
@@ -80,14 +85,19 @@ class SparseSETOptimizerBase(OptimizerWrapper):
                        'differ between replicas and after a resume.')
     self._schedule = schedules.UpdateSchedule(begin_step, end_step, frequency)
     schedules.check_drop_fraction(drop_fraction, drop_fraction_anneal)
-    growth.check_grow_init(grow_init, self._grows_by_dense_gradient)
+    if schedules.lacks_end(drop_fraction_anneal, self._schedule):
+      tf.logging.warning(
+          'drop_fraction_anneal %s falls from begin_step to end_step and needs '
+          'an end after the begin, got %s and %s. Use constant to move masks '
+          'without end.', drop_fraction_anneal, begin_step, end_step)
+    growth.parse_grow_init(grow_init, self._allows_gradient_grow_init)
     self._initial_drop_fraction = drop_fraction
     self._drop_fraction_anneal = drop_fraction_anneal
     self._grow_init = grow_init
     self._stateless_seed_offset = stateless_seed_offset
     self._last_update_step = None
     self._seed_step = None
-    self.drop_fraction = drop_fraction
+    self.drop_fraction = self.annealed_drop_fraction = drop_fraction
 
   # --- When -----------------------------------------------------------------
 
@@ -131,20 +141,24 @@ class SparseSETOptimizerBase(OptimizerWrapper):
 
   def apply_local_gradients(self, grads_and_vars, global_step, name):
     """Applies the gradients, then moves the masks if it is time."""
+    layers = self._trained_layers(grads_and_vars)
     gradient_op = self._train_weights(grads_and_vars, global_step, name)
     if global_step is None:
       global_step = tf.train.get_or_create_global_step()
     with tf.control_dependencies([gradient_op]):
-      return self.cond_mask_update_op(global_step, tf.no_op)
+      return self.cond_mask_update_op(global_step, tf.no_op, layers)
 
   def cond_mask_update_op(
       self, global_step: tf.Variable,
-      otherwise: Callable[[], tf.Operation]) -> tf.Operation:
+      otherwise: Callable[[], tf.Operation],
+      layers: Optional[Sequence[tuple[tf.Variable, tf.Variable]]] = None
+  ) -> tf.Operation:
     """Moves the masks if `global_step` is an update step.
 
     Args:
       global_step: int64 scalar variable.
       otherwise: builds the op to run on all other steps.
+      layers: (mask, weights) of those to update; all when None.
 
     Returns:
       An op; see `drop_fraction` for what it did.
@@ -153,12 +167,17 @@ class SparseSETOptimizerBase(OptimizerWrapper):
     step = tf.cast(global_step.read_value(), tf.int64)
     is_update = self.is_mask_update_iter(step, last_update_step.read_value())
     self.drop_fraction = self.get_drop_fraction(step, is_update)
+    self.annealed_drop_fraction = self.get_drop_fraction(
+        step, tf.constant(True))
     self._seed_step = step
+
+    if layers is None:
+      layers = list(zip(self.get_masks(), self.get_weights()))
 
     def update_masks():
       updates = [
           self.generic_mask_update(mask, weights)
-          for mask, weights in zip(self.get_masks(), self.get_weights())
+          for mask, weights in layers
       ]
       with tf.control_dependencies(updates):
         return tf.group(last_update_step.assign(step))
@@ -204,7 +223,7 @@ class SparseSETOptimizerBase(OptimizerWrapper):
     old_mask = mask.read_value()
     old_weights = weights.read_value()
     score_drop = self._drop_scores(weights, old_mask)
-    score_drop += scores.drop_noise(
+    score_drop += draws.near_normal(
         tf.shape(score_drop), self._seed(weights, 'drop_noise'), noise_std)
     update = mask_math.drop_and_grow(
         old_mask, score_drop, self._grow_scores(weights, old_mask),
@@ -237,11 +256,15 @@ class SparseSETOptimizerBase(OptimizerWrapper):
       method: a `grow_init`, see rigl.core.growth.
 
     Raises:
-      ValueError: `method` is unknown or not a string; names the options.
+      ValueError: `method` is unknown or not a string, which names the
+        options; or it needs a dense gradient or initial values that there
+        are not.
     """
     return growth.grow_values(
         method, weights.read_value(), self._seed(weights, 'grow_init'),
-        initial_value=lambda: weights.initial_value)
+        initial_value=lambda: initial_value_of(weights, must_repeat=True),
+        dense_gradient=(lambda: self.dense_gradient(weights))
+        if self._allows_gradient_grow_init else None)
 
   def _slot_values(self, weights: tf.Variable,
                    slot: tf.Variable) -> tf.Tensor:
@@ -251,11 +274,14 @@ class SparseSETOptimizerBase(OptimizerWrapper):
     Adagrad that starts at 0 divides by it.
     """
     del weights
-    return slot.initial_value
+    return initial_value_of(slot)
 
   def reset_momentum(self, weights: tf.Variable,
                      new_connections: tf.Tensor) -> tf.Operation:
     """Resets every slot the wrapped optimizer keeps of new connections.
+
+    A slot of another shape than the weights, such as a norm of theirs, is none
+    of single connections: it is left alone, with a warning.
 
     Args:
       weights: the variable the slots belong to.
@@ -264,7 +290,13 @@ class SparseSETOptimizerBase(OptimizerWrapper):
     resets = []
     for name in self._optimizer.get_slot_names():
       slot = self._optimizer.get_slot(weights, name)
-      if slot is not None:
+      if slot is None:
+        continue
+      if slot.shape != weights.shape:
+        tf.logging.warning(
+            'The slot %s of shape %s is not reset at new connections of %s.',
+            slot.name, slot.shape, weights.name)
+      else:
         resets.append(slot.assign(tf.where(
             new_connections, self._slot_values(weights, slot),
             slot.read_value())))
@@ -287,7 +319,7 @@ class SparseRigLOptimizerBase(DenseGradientMixin, SparseSETOptimizerBase):
   *instead of* applying the gradient, and does not advance the global step.
   """
 
-  _grows_by_dense_gradient = True
+  _allows_gradient_grow_init = True
 
   def __init__(self,
                optimizer: tf.train.Optimizer,
@@ -323,17 +355,12 @@ class SparseRigLOptimizerBase(DenseGradientMixin, SparseSETOptimizerBase):
         tf.train.get_or_create_global_step())
     return self.cond_mask_update_op(
         schedule_step, lambda: self._train_weights(
-            grads_and_vars, global_step, name))
+            grads_and_vars, global_step, name),
+        self._trained_layers(grads_and_vars))
 
   def _grow_scores(self, weights, old_mask):
     del old_mask
     return scores.gradient_magnitude(self.dense_gradient(weights))
-
-  def get_grow_tensor(self, weights, method):
-    return growth.grow_values(
-        method, weights.read_value(), self._seed(weights, 'grow_init'),
-        initial_value=lambda: weights.initial_value,
-        dense_gradient=self.dense_gradient(weights))
 
   def _slot_values(self, weights, slot):
     start = super()._slot_values(weights, slot)

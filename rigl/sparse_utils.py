@@ -67,7 +67,7 @@ def get_mask_random_numpy(
 
   Args:
     mask_shape: its shape.
-    sparsity: in [0, 1).
+    sparsity: in [0, 1].
     random_state: the generator; numpy's global one when None.
 
   Returns:
@@ -97,11 +97,14 @@ def get_mask_random(
 
 def _by_layer(all_masks: Sequence[Any], extract_name_fn: NameFn):
   """({layer name: shape}, {layer name: mask name}) of the masks."""
-  mask_names = {extract_name_fn(mask.name): mask.name for mask in all_masks}
-  shapes = {
-      extract_name_fn(mask.name): tuple(mask.shape.as_list())
-      for mask in all_masks
-  }
+  shapes, mask_names = {}, {}
+  for mask in all_masks:
+    layer = extract_name_fn(mask.name)
+    if mask_names.setdefault(layer, mask.name) != mask.name:
+      raise ValueError(
+          f'{mask_names[layer]} and {mask.name} have one layer name, '
+          f'{layer!r}; extract_name_fn must tell them apart.')
+    shapes[layer] = tuple(mask.shape.as_list())
   return shapes, mask_names
 
 
@@ -118,7 +121,7 @@ def get_sparsities_erdos_renyi(
 
   Args:
     all_masks: of the network, with `.name` and `.shape`.
-    default_sparsity: overall sparsity of layers not in the map, in [0, 1).
+    default_sparsity: overall sparsity of layers not in the map, in [0, 1].
     custom_sparsity_map: {layer name: sparsity} of exceptions.
     include_kernel: whether height and width of kernels count too.
     extract_name_fn: from the name of a mask to that of its layer.
@@ -127,11 +130,9 @@ def get_sparsities_erdos_renyi(
   Returns:
     {mask name: sparsity}.
   """
-  shapes, mask_names = _by_layer(all_masks, extract_name_fn)
-  sparsities = distributions.erdos_renyi(
-      shapes, default_sparsity, custom_sparsity_map,
-      include_kernel=include_kernel, power_scale=erk_power_scale)
-  return {mask_names[layer]: s for layer, s in sparsities.items()}
+  return get_sparsities(
+      all_masks, 'erdos_renyi_kernel' if include_kernel else 'erdos_renyi',
+      default_sparsity, custom_sparsity_map, extract_name_fn, erk_power_scale)
 
 
 def get_sparsities_uniform(
@@ -143,14 +144,12 @@ def get_sparsities_uniform(
 
   Args:
     all_masks: of the network, with `.name` and `.shape`.
-    default_sparsity: of layers not in the map, in [0, 1).
+    default_sparsity: of layers not in the map, in [0, 1].
     custom_sparsity_map: {layer name: sparsity} of exceptions.
     extract_name_fn: from the name of a mask to that of its layer.
   """
-  shapes, mask_names = _by_layer(all_masks, extract_name_fn)
-  sparsities = distributions.uniform(
-      shapes, default_sparsity, custom_sparsity_map)
-  return {mask_names[layer]: s for layer, s in sparsities.items()}
+  return get_sparsities(all_masks, 'random', default_sparsity,
+                        custom_sparsity_map, extract_name_fn)
 
 
 def get_sparsities_str(all_masks: Sequence[Any],
@@ -161,9 +160,7 @@ def get_sparsities_str(all_masks: Sequence[Any],
     all_masks: of a ResNet-50, with `.name` and `.shape`.
     default_sparsity: one that the table has.
   """
-  shapes, mask_names = _by_layer(all_masks, mask_extract_name_fn)
-  sparsities = distributions.str_published(shapes, default_sparsity)
-  return {mask_names[layer]: s for layer, s in sparsities.items()}
+  return get_sparsities(all_masks, 'str', default_sparsity, None)
 
 
 def get_sparsities(all_masks: Sequence[Any],
@@ -177,7 +174,7 @@ def get_sparsities(all_masks: Sequence[Any],
   Args:
     all_masks: variables with `.name` and `.shape`.
     method: random (uniform), erdos_renyi, erdos_renyi_kernel or str.
-    default_sparsity: of all layers outside the map together, in [0, 1).
+    default_sparsity: of all layers outside the map together, in [0, 1].
     custom_sparsity_map: {layer name: sparsity} of exceptions.
     extract_name_fn: mask name -> layer name.
     erk_power_scale: exponent of the raw densities of erdos_renyi_kernel.
@@ -186,8 +183,8 @@ def get_sparsities(all_masks: Sequence[Any],
     {mask name: sparsity}.
 
   Raises:
-    ValueError: unknown method, unknown layer in the map, or a sparsity
-      outside [0, 1); names it.
+    ValueError: unknown method, unknown layer in the map, two masks of one
+      layer name, or a sparsity outside [0, 1]; names it.
   """
   shapes, mask_names = _by_layer(all_masks, extract_name_fn)
   sparsities = distributions.get_sparsities(

@@ -5,6 +5,7 @@ TensorFlow takes seconds to import, so only the fixtures that need it do.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -21,9 +22,9 @@ hypothesis.settings.register_profile('rigl', deadline=None, derandomize=True)
 hypothesis.settings.load_profile('rigl')
 
 
-@pytest.fixture(autouse=True)
-def _restore_flags():
-  """Gives each test parsed absl flags and takes back what it sets.
+@contextlib.contextmanager
+def restored_flags():
+  """Gives parsed absl flags and takes back what is set meanwhile.
 
   Flags that a test defines, by importing a script, stay defined: the script
   stays imported too. They go back to their defaults.
@@ -35,6 +36,18 @@ def _restore_flags():
   for name in set(flags.FLAGS).difference(saved):
     flags.FLAGS[name].unparse()
   flagsaver.restore_flag_values({**flagsaver.save_flag_values(), **saved})
+
+
+@pytest.fixture(autouse=True)
+def _restore_flags():
+  with restored_flags():
+    yield
+
+
+@pytest.fixture(autouse=True)
+def no_prepared_tfds(monkeypatch):
+  """Hides what TensorFlow Datasets may have prepared on this machine."""
+  monkeypatch.setenv('TFDS_DATA_DIR', '/no/tensorflow_datasets')
 
 
 @pytest.fixture

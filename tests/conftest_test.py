@@ -7,27 +7,32 @@ import sys
 import pytest
 from absl import flags
 
+from tests import conftest
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 flags.DEFINE_integer('conftest_number', 1, 'For the tests below.')
 
 
-# In this order: a leak of the first test's flags shows in the second.
-@pytest.mark.parametrize('attempt', [1, 2])
-def test_flags_are_restored(attempt):
+def test_flags_are_restored():
+  with conftest.restored_flags():
+    flags.FLAGS.conftest_number = 7
+    flags.FLAGS.set_default('conftest_number', 8)
   assert flags.FLAGS.conftest_number == 1
   assert flags.FLAGS['conftest_number'].using_default_value
-  flags.FLAGS.conftest_number = 7
-  flags.FLAGS.set_default('conftest_number', 8)
 
 
-@pytest.mark.parametrize('attempt', [1, 2])
-def test_flags_defined_in_a_test_stay_with_their_defaults(attempt):
-  if attempt == 1:
+def test_flags_defined_in_a_test_stay_with_their_defaults():
+  with conftest.restored_flags():
     flags.DEFINE_string('conftest_late', 'default', 'Defined in a test.')
     flags.FLAGS.conftest_late = 'changed'
-  else:
-    assert flags.FLAGS.conftest_late == 'default'
+  assert flags.FLAGS.conftest_late == 'default'
+
+
+@pytest.mark.parametrize('attempt', range(2))
+def test_every_test_has_its_flags_restored(attempt):
+  assert flags.FLAGS.conftest_number == 1
+  flags.FLAGS.conftest_number = 7
 
 
 def test_graph_is_new_and_seeded(graph):

@@ -5,14 +5,9 @@ from __future__ import annotations
 import numpy as np
 from absl import flags
 
+from rigl import network_tables
 from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_train_eval as script
-from rigl.imagenet_resnet import (
-  mobilenetv1_model,
-  mobilenetv2_model,
-  resnet_model,
-  vgg,
-)
 
 FLAGS = flags.FLAGS
 
@@ -41,11 +36,11 @@ SMALL = {
 
 def shorten_networks(monkeypatch) -> None:
   """Leaves each kind of network a few of its blocks, of every kind."""
-  monkeypatch.setitem(resnet_model.DEPTHS, 18, ('residual', (2,)))
-  monkeypatch.setitem(resnet_model.DEPTHS, 50, ('bottleneck', (1, 1)))
-  monkeypatch.setattr(mobilenetv1_model, 'BLOCKS', ((64, 1), (128, 2)))
-  monkeypatch.setattr(mobilenetv2_model, 'BLOCKS', ((16, 1), (16, 1)))
-  monkeypatch.setitem(vgg.VGG_TYPES, 'vgg_a', (1, 1, 0, 0, 1))
+  monkeypatch.setitem(network_tables.RESNETS, 18, ('residual', (2,)))
+  monkeypatch.setitem(network_tables.RESNETS, 50, ('bottleneck', (1, 1)))
+  monkeypatch.setattr(network_tables, 'MOBILENET_V1', ((64, 1), (128, 2)))
+  monkeypatch.setattr(network_tables, 'MOBILENET_V2', ((16, 1), (16, 1)))
+  monkeypatch.setitem(network_tables.VGGS, 'vgg_a', (1, 1, 0, 0, 1))
 
 
 def set_flags(**values) -> None:
@@ -61,13 +56,6 @@ def run(folder, **values) -> str:
   set_flags(output_dir=str(folder), **values)
   script.main(['imagenet_train_eval.py'])
   return str(folder)
-
-
-def read(folder) -> dict[str, np.ndarray]:
-  """{variable name: value} of the latest checkpoint."""
-  reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(folder)))
-  return {name: reader.get_tensor(name)
-          for name in reader.get_variable_to_shape_map()}
 
 
 def write(path, values) -> str:

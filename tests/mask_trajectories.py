@@ -20,16 +20,14 @@ LAYERS = {
 }
 DYNAMIC = {'begin_step': 1, 'end_step': -1, 'frequency': 2,
            'drop_fraction': .4}
-ONE_SHOT = {'default_sparsity': .6, 'mask_init_method': 'random'}
 
 
 def digests(method: str, seed: int) -> dict[str, str]:
   """SHA-256 of the masks of ten steps, and of the final weights."""
-  hyper = ONE_SHOT
-  if method in sparse_net.DYNAMIC_METHODS:
-    # Draws too, so that the digests depend on every seed in use.
-    hyper = {**DYNAMIC, 'grow_init': 'random_normal_3',
-             'stateless_seed_offset': seed}
+  hyper = sparse_net.hyper_of(method, {
+      # Draws too, so that the digests depend on every seed in use.
+      **DYNAMIC, 'grow_init': 'random_normal_3',
+      'stateless_seed_offset': seed})
   masks, weights = hashlib.sha256(), hashlib.sha256()
   with sparse_net.SparseNet(LAYERS, 'momentum', method, hyper,
                             use_resource=None) as net:

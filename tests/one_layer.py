@@ -4,26 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from rigl import sparse_optimizers
 from rigl.compat import tf
 from rigl.model_pruning import layers
-
-OPTIMIZERS = {
-    'rigl': sparse_optimizers.SparseRigLOptimizer,
-    'set': sparse_optimizers.SparseSETOptimizer,
-    'static': sparse_optimizers.SparseStaticOptimizer,
-    'momentum': sparse_optimizers.SparseMomentumOptimizer,
-    'snip': sparse_optimizers.SparseSnipOptimizer,
-    'dnw': sparse_optimizers.SparseDNWOptimizer,
-}
-
-INNER_OPTIMIZERS = {
-    'sgd': tf.train.GradientDescentOptimizer,
-    'momentum': tf.train.MomentumOptimizer,
-    'adam': tf.train.AdamOptimizer,
-    'rmsprop': tf.train.RMSPropOptimizer,
-    'adagrad': tf.train.AdagradOptimizer,
-}
+from tests import sparse_net
 
 # Slot names of the inner optimizers, as the reference data call them.
 SLOTS = {
@@ -38,7 +21,7 @@ SLOTS = {
 def make_inner(description):
   """The inner optimizer of {'type': name, **arguments}."""
   arguments = dict(description)
-  return INNER_OPTIMIZERS[arguments.pop('type')](**arguments)
+  return sparse_net.INNER_OPTIMIZERS[arguments.pop('type')].func(**arguments)
 
 
 class OneLayer:
@@ -64,7 +47,8 @@ class OneLayer:
     hyper = dict(hyper)
     if 'ema_decay' in hyper:
       hyper['momentum'] = hyper.pop('ema_decay')
-    self.optimizer = OPTIMIZERS[method](make_inner(inner), **hyper)
+    self.optimizer = sparse_net.METHODS[method](
+        make_inner(inner), **hyper)
     (self.weights,) = self.optimizer.get_weights()
     (self.mask,) = self.optimizer.get_masks()
     (masked,) = self.optimizer.get_masked_weights()

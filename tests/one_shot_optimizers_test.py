@@ -1,5 +1,7 @@
 """Tests of SparseSnipOptimizer and SparseDNWOptimizer."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,6 @@ LAYERS = {
     'kernel_float64': sparse_net.LayerSpec((3, 3, 2, 4), tf.float64),
     'float32_mask': sparse_net.LayerSpec((4, 5), tf.bfloat16, tf.float32),
 }
-HYPER = {'default_sparsity': .6, 'mask_init_method': 'random'}
 N_ONES = {'matrix': 12, 'kernel': 29, 'matrix_bfloat16': 12,
           'kernel_float64': 29, 'float32_mask': 8}
 
@@ -25,7 +26,7 @@ def _bytes(state, keys):
   return {key: state[key].tobytes() for key in keys}
 
 
-def _net(method, inner='momentum', hyper=HYPER, density=1.):
+def _net(method, inner='momentum', hyper=sparse_net.ONE_SHOT, density=1.):
   return sparse_net.SparseNet(LAYERS, inner, method, hyper, density)
 
 
@@ -96,7 +97,7 @@ def test_snip_does_nothing_in_a_run_that_starts_later():
 
 
 def test_snip_needs_a_global_step():
-  with _net('snip', hyper=HYPER) as net, net.graph.as_default():
+  with _net('snip') as net, net.graph.as_default():
     gradients = net.optimizer.compute_gradients(net.loss)
     with pytest.raises(ValueError, match='global_step'):
       net.optimizer.apply_gradients(gradients)
@@ -172,4 +173,13 @@ def test_sparsities_come_from_the_distribution_and_the_custom_map(method):
     ({'custom_sparsity_map': {'matrix': 1.5}}, r'1\.5')])
 def test_bad_sparsities_are_rejected(method, changes, message):
   with pytest.raises(ValueError, match=message):
-    _net(method, hyper={**HYPER, **changes})
+    _net(method, hyper={**sparse_net.ONE_SHOT, **changes})
+
+
+def test_signatures_name_the_arguments():
+  snip, dnw = [inspect.signature(c) for c in (
+      sparse_optimizers.SparseSnipOptimizer,
+      sparse_optimizers.SparseDNWOptimizer)]
+  assert snip == dnw
+  assert list(snip.parameters)[:3] == [
+      'optimizer', 'default_sparsity', 'mask_init_method']

@@ -9,22 +9,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rigl.compat import tf
+from rigl.optimizer_wrapper import OptimizerWrapper
 from tests import sparse_net
 from tests.replica_net import BATCH, N_IN, N_OUT, ReplicaNet
 
 N_STEPS = 8
 SCHEDULE = {'begin_step': 0, 'end_step': 20, 'frequency': 3,
             'drop_fraction': 0.4}
-SPARSITY = {'default_sparsity': 0.5, 'mask_init_method': 'random'}
-HYPER = {'snip': SPARSITY, 'dnw': SPARSITY}
 
 
-def _train(method, n_replicas, inner='momentum'):
+def _train(method, n_replicas, inner='momentum', **changes):
   """The states after each step, {variable name: its value on each replica}."""
   rng = np.random.RandomState(0)
   states = []
   with ReplicaNet(method, n_replicas, inner,
-                  HYPER.get(method, SCHEDULE)) as net:
+                  {**sparse_net.hyper_of(method, SCHEDULE), **changes}) as net:
     for _ in range(N_STEPS):
       net.step(rng.randn(BATCH, N_IN), rng.randn(BATCH, N_OUT))
       states.append(net.state())
@@ -51,3 +51,36 @@ def test_two_replicas_train_as_one(method, inner):
     np.testing.assert_array_equal(
         two['global_step'][0], one['global_step'][0])
   assert (moved > 0) == (method not in ('static', 'snip'))
+
+
+@pytest.mark.parametrize('method', ['set', 'rigl'])
+def test_new_values_are_the_same_on_all_replicas(method):
+  """Each device computes the initial values anew."""
+  one = _train(method, 1, grow_init='initial_dist')[-1]
+  two = _train(method, 2, grow_init='initial_dist')[-1]
+  zeros = _train(method, 1)[-1]
+  for name in ('first/weights', 'second/weights'):
+    np.testing.assert_array_equal(*two[name])
+    np.testing.assert_allclose(two[name][0], one[name][0], rtol=1e-9)
+    assert (one[name][0] != zeros[name][0]).any()
+
+
+class _Plain(OptimizerWrapper):
+  """Trains as the optimizer that it wraps."""
+
+  def __init__(self, inner):
+    super().__init__(inner, use_locking=False, name='Plain')
+
+
+@pytest.mark.parametrize('method', ['set', 'dnw'])
+@pytest.mark.parametrize('n_replicas', [1, 2])
+def test_wrappers_may_be_wrapped(method, n_replicas, monkeypatch):
+  monkeypatch.setitem(
+      sparse_net.INNER_OPTIMIZERS, 'plain',
+      lambda: _Plain(tf.train.MomentumOptimizer(.1, .9)))
+  plain = _train(method, n_replicas, 'plain')[-1]
+  direct = _train(method, n_replicas, 'momentum')[-1]
+  assert set(plain) == set(direct)
+  for name, copies in direct.items():
+    for copy, other in zip(copies, plain[name]):
+      np.testing.assert_array_equal(other, copy, err_msg=name)

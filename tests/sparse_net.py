@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
@@ -20,13 +21,18 @@ METHODS = {
 }
 DYNAMIC_METHODS = ('set', 'static', 'momentum', 'rigl')
 
+SCHEDULE = {
+    'begin_step': 1, 'end_step': 15, 'frequency': 4, 'drop_fraction': .5}
+ONE_SHOT = {'default_sparsity': .6, 'mask_init_method': 'random'}
+
 INNER_OPTIMIZERS = {
-    'sgd': lambda: tf.train.GradientDescentOptimizer(.1),
-    'momentum': lambda: tf.train.MomentumOptimizer(.1, .9),
-    'nesterov': lambda: tf.train.MomentumOptimizer(.1, .9, use_nesterov=True),
-    'adam': lambda: tf.train.AdamOptimizer(.05),
-    'rmsprop': lambda: tf.train.RMSPropOptimizer(.02, momentum=.9),
-    'adagrad': lambda: tf.train.AdagradOptimizer(.2),
+    'sgd': functools.partial(tf.train.GradientDescentOptimizer, .1),
+    'momentum': functools.partial(tf.train.MomentumOptimizer, .1, .9),
+    'nesterov': functools.partial(
+        tf.train.MomentumOptimizer, .1, .9, use_nesterov=True),
+    'adam': functools.partial(tf.train.AdamOptimizer, .05),
+    'rmsprop': functools.partial(tf.train.RMSPropOptimizer, .02, momentum=.9),
+    'adagrad': functools.partial(tf.train.AdagradOptimizer, .2),
 }
 
 # What TensorFlow's optimizers start each slot with, by variable name.
@@ -38,6 +44,35 @@ SLOT_STARTS = {
     'rmsprop': {'RMSProp': 1., 'RMSProp_1': 0.},
     'adagrad': {'Adagrad': .1},
 }
+
+
+def hyper_of(method: str,
+             schedule: Mapping[str, Any] = SCHEDULE,
+             one_shot: Mapping[str, Any] = ONE_SHOT) -> Mapping[str, Any]:
+  """Arguments of a method: those of the dynamic ones or those of the others."""
+  return schedule if method in DYNAMIC_METHODS else one_shot
+
+
+def add_layer(scope, weights, mask=None, mask_dtype=None, reuse=None):
+  """Returns (weights, mask, threshold, masked weights) of a new masked layer.
+
+  Args:
+    scope: of its variables.
+    weights: initial values.
+    mask: initial values; ones when None.
+    mask_dtype: NumPy type; that of the weights when None.
+    reuse: whether the variables exist.
+  """
+  weights = np.asarray(weights)
+  mask = np.ones(weights.shape) if mask is None else np.asarray(mask)
+  with tf.variable_scope(scope, reuse=reuse):
+    variables = (
+        tf.get_variable('weights', initializer=weights),
+        tf.get_variable('mask', trainable=False,
+                        initializer=mask.astype(mask_dtype or weights.dtype)),
+        tf.get_variable('threshold', [], weights.dtype,
+                        tf.zeros_initializer(), trainable=False))
+  return *variables, mask_collections.apply_mask(*variables)
 
 
 class LayerSpec(NamedTuple):
@@ -101,16 +136,10 @@ class SparseNet:
       self.initialize()
 
   def _add_layer(self, name, spec, density):
-    dtype = spec.dtype.as_numpy_dtype
-    mask_dtype = spec.mask_dtype or spec.dtype
-    weights = self._rng.randn(*spec.shape).astype(dtype)
+    weights = self._rng.randn(*spec.shape).astype(spec.dtype.as_numpy_dtype)
     mask = self._rng.rand(*spec.shape) < density
-    with tf.variable_scope(name):
-      mask_collections.apply_mask(
-          tf.get_variable('weights', initializer=weights),
-          tf.get_variable('mask', trainable=False,
-                          initializer=mask.astype(mask_dtype.as_numpy_dtype)),
-          tf.get_variable('threshold', initializer=0., trainable=False))
+    add_layer(name, weights, mask,
+              (spec.mask_dtype or spec.dtype).as_numpy_dtype)
 
   def __enter__(self):
     return self

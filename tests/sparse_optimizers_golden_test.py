@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
-from tests import one_layer
+from tests import one_layer, sparse_net
 
 GOLDENS = pathlib.Path(__file__).parent / 'goldens'
 
@@ -130,44 +130,68 @@ def test_an_inactive_connection_is_never_kept(name):
   assert not np.ravel(result['weights'])[entered].any()
 
 
+def _assert_row(row, before, after, drop_fraction, initial_fraction):
+  """One iteration did what a row of the reference says.
+
+  Args:
+    row: {column: value}.
+    before: state of the layer.
+    after: state of the layer.
+    drop_fraction: reported by the method, or None.
+    initial_fraction: of the schedule, or None.
+  """
+  assert before['global_step'] == row['global_step_before']
+  assert after['global_step'] == row['global_step_after']
+  # New connections start at zero without any training.
+  stayed = (before['mask'] > 0) & (after['mask'] > 0)
+  trained = (before['weights'] != after['weights'])[stayed].any()
+  assert trained == row['gradient_steps_applied']
+  moved = (before['mask'] != after['mask']).any()
+  if 'mask_changed' in row:
+    assert moved == row['mask_changed']
+    return
+  assert after['last_mask_update_step'] == row['last_mask_update_step_after']
+  assert moved <= row['mask_update']
+  expected = float(row['drop_fraction'])
+  # begin == end: the reference has 0/0 where we have the initial one.
+  if np.isnan(expected):
+    expected = initial_fraction
+  np.testing.assert_allclose(drop_fraction, expected, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize('trace', TRACES, ids=lambda t: '-'.join(
     str(v) for k, v in t.items() if k not in ('columns', 'rows')))
 def test_training_loop(trace):
   """Which iterations train, which move masks, and where the steps stand."""
   method = trace['method']
   rng = np.random.RandomState(0)
-  weights = rng.randn(6, 5).astype('f')
-  if method in ('snip', 'dnw'):
-    hyper = {'default_sparsity': 0.5, 'mask_init_method': 'random'}
-  else:
-    hyper = {
-        'begin_step': trace['begin_step'], 'end_step': trace['end_step'],
-        'frequency': trace['frequency'],
-        'drop_fraction': trace['drop_fraction'],
-        'drop_fraction_anneal': trace['anneal']}
+  hyper = sparse_net.hyper_of(method, {
+      key: trace.get(column) for key, column in (
+          ('begin_step', 'begin_step'), ('end_step', 'end_step'),
+          ('frequency', 'frequency'), ('drop_fraction', 'drop_fraction'),
+          ('drop_fraction_anneal', 'anneal'))})
+  is_dynamic = method in sparse_net.DYNAMIC_METHODS
+  n_moved = 0
   with tf.Graph().as_default():
     layer = one_layer.OneLayer(
-        weights, rng.randn(6, 5), method,
-        {'type': 'sgd', 'learning_rate': 0.}, hyper)
-    last_update = layer.last_update_step()
-    fraction = getattr(layer.optimizer, 'drop_fraction', None)
+        rng.randn(6, 5).astype('f'), rng.randn(6, 5), method,
+        {'type': 'sgd', 'learning_rate': .8}, hyper)
+    fetches = layer.state()
+    fraction = getattr(layer.optimizer, 'drop_fraction', tf.constant(0.))
     with tf.Session() as session:
       session.run(tf.global_variables_initializer())
-      layer.global_step.load(trace.get('first_global_step', 0), session)
+      layer.load(session, {'global_step': trace.get('first_global_step', 0)})
+      if is_dynamic:
+        layer.load(session, {'mask': rng.rand(6, 5) < .5})
+      after = session.run(fetches)
       for values in trace['rows']:
-        row = dict(zip(trace['columns'], values))
-        before = session.run(layer.global_step)
-        assert before == row['global_step_before']
-        got_fraction = session.run(
-            [layer.train_op] + ([fraction] if fraction is not None else []))
-        after = session.run(layer.global_step)
-        assert after == row['global_step_after']
-        if last_update is not None:
-          assert (session.run(last_update) ==
-                  row['last_mask_update_step_after'])
-          expected = float(row['drop_fraction'])
-          # begin == end: the reference has 0/0 where we have the initial one.
-          if np.isnan(expected):
-            expected = trace['drop_fraction']
-          np.testing.assert_allclose(got_fraction[1], expected, rtol=1e-5,
-                                     atol=1e-7)
+        before = after
+        _, got_fraction = session.run([layer.train_op, fraction])
+        after = session.run(fetches)
+        n_moved += (before['mask'] != after['mask']).any()
+        _assert_row(dict(zip(trace['columns'], values)), before, after,
+                    got_fraction, trace.get('drop_fraction'))
+  if is_dynamic:
+    # The fraction is the last column.
+    drops = any(float(row[-1]) != 0. for row in trace['rows'])
+    assert (n_moved > 0) == (drops and method != 'static')

@@ -23,8 +23,9 @@ ONE_SHOT = {'default_sparsity': .6, 'mask_init_method': 'erdos_renyi_kernel'}
 
 
 def _net(method, **changes):
-  hyper = HYPER if method in sparse_net.DYNAMIC_METHODS else ONE_SHOT
-  return sparse_net.SparseNet(LAYERS, 'momentum', method, hyper, **changes)
+  return sparse_net.SparseNet(
+      LAYERS, 'momentum', method,
+      sparse_net.hyper_of(method, HYPER, ONE_SHOT), **changes)
 
 
 # --- Processes and control flow ----------------------------------------------
@@ -195,20 +196,14 @@ def test_a_training_run_is_the_same_in_all_modes(method):
 
 # --- Resuming ----------------------------------------------------------------
 
-RESUMED_HYPER = {
-    **{method: {**HYPER, 'grow_init': 'random_normal_2'}
-       for method in sparse_net.DYNAMIC_METHODS},
-    'snip': ONE_SHOT,
-    'dnw': ONE_SHOT,
-}
-
-
 @pytest.mark.parametrize('method', sparse_net.METHODS)
 def test_a_resumed_run_equals_an_uninterrupted_one(method, tmp_path):
   """Interrupted early and late, restored in a graph of its own."""
 
   def make_net():
-    return sparse_net.SparseNet(LAYERS, 'adam', method, RESUMED_HYPER[method])
+    return sparse_net.SparseNet(
+        LAYERS, 'adam', method, sparse_net.hyper_of(
+            method, {**HYPER, 'grow_init': 'random_normal_2'}, ONE_SHOT))
 
   prefixes = {}
   with make_net() as net, net.graph.as_default():

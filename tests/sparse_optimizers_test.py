@@ -21,7 +21,7 @@ LAYERS = {
 FEW_LAYERS = {
     'a': sparse_net.LayerSpec((6, 5)), 'b': sparse_net.LayerSpec((3, 3, 2, 4))}
 
-HYPER = {'begin_step': 1, 'end_step': 15, 'frequency': 4, 'drop_fraction': .5}
+HYPER = sparse_net.SCHEDULE
 EVERY_STEP = {**HYPER, 'begin_step': 0, 'end_step': -1, 'frequency': 1}
 # The noise on drop scores has a standard deviation of 1e-5.
 NOISE_MARGIN = 2e-4

@@ -8,9 +8,6 @@ from rigl.compat import tf
 from rigl.model_pruning import layers
 from tests import sparse_net
 
-HYPER = {'begin_step': 1, 'end_step': 15, 'frequency': 4, 'drop_fraction': .5}
-ONE_SHOT = {'default_sparsity': .6, 'mask_init_method': 'random'}
-
 
 class _Spy(tf.train.GradientDescentOptimizer):
   """Counts calls."""
@@ -28,12 +25,9 @@ class _Spy(tf.train.GradientDescentOptimizer):
     return super().apply_gradients(*args, **kwargs)
 
 
-def _hyper(method):
-  return HYPER if method in sparse_net.DYNAMIC_METHODS else ONE_SHOT
-
-
 def _wrap(method, inner, **changes):
-  return sparse_net.METHODS[method](inner, **{**_hyper(method), **changes})
+  return sparse_net.METHODS[method](
+      inner, **{**sparse_net.hyper_of(method), **changes})
 
 
 def _two_layers():
@@ -116,7 +110,7 @@ def test_without_a_global_step_the_graphs_own_is_read():
     session.run(tf.global_variables_initializer())
     step.load(1, session)
     fraction, _ = session.run([optimizer.drop_fraction, train_op])
-    assert fraction == HYPER['drop_fraction']
+    assert fraction == sparse_net.SCHEDULE['drop_fraction']
     assert session.run(step) == 1
 
 
@@ -197,7 +191,7 @@ def test_the_bases_ask_for_getters():
   with tf.Graph().as_default():
     for base in (sparse_optimizers_base.SparseSETOptimizerBase,
                  sparse_optimizers_base.SparseRigLOptimizerBase):
-      optimizer = base(_Spy(), **HYPER)
+      optimizer = base(_Spy(), **sparse_net.SCHEDULE)
       for getter in ('get_weights', 'get_masks', 'get_masked_weights'):
         with pytest.raises(NotImplementedError):
           getattr(optimizer, getter)()

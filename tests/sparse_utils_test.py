@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from rigl import sparse_utils
+from rigl import sparse_utils, str_sparsities
 from rigl.compat import tf
 from rigl.core import distributions
 
@@ -113,15 +113,6 @@ def test_sparsities_are_those_of_the_distribution(method, custom, make_masks):
   assert list(got) == [f'{layer}/mask:0' for layer in SHAPES]
 
 
-def test_erk_by_hand():
-  """Densities are to be as (2 + 2) / 4 = 1 to (4 + 4) / 16 = 1 / 2."""
-  masks = _masks(shapes={'a': (2, 2), 'b': (4, 4)})
-  got = sparse_utils.get_sparsities(masks, 'erdos_renyi_kernel', .7, None)
-  # eps * (4 * 1 + 16 / 2) = 20 weights less 2 + 11 zeros.
-  eps = (4 - math.floor(.7 * 4) + 16 - math.floor(.7 * 16)) / 12
-  assert got == pytest.approx({'a/mask:0': 1 - eps, 'b/mask:0': 1 - eps / 2})
-
-
 def test_erk_power_scale_is_passed_on():
   masks = _masks()
   flat = sparse_utils.get_sparsities(
@@ -145,13 +136,6 @@ def test_one_function_per_distribution():
     assert get() == sparse_utils.get_sparsities(masks, method, .8, CUSTOM)
 
 
-def test_custom_layers_keep_their_sparsity():
-  got = sparse_utils.get_sparsities(
-      _masks(), 'erdos_renyi', .8, {'head': 0., 'block2/conv': .33})
-  assert got['head/mask:0'] == 0.
-  assert got['block2/conv/mask:0'] == .33
-
-
 def test_another_extract_name_fn():
   """Keras names its mask as it likes; the map then uses the same names."""
   masks = [KerasLikeWeight('dense/kernel_mask:0', (4, 5)),
@@ -164,6 +148,17 @@ def test_another_extract_name_fn():
     sparse_utils.get_sparsities(masks, 'random', .5, None)
 
 
+def test_str_is_the_table_of_its_own_network():
+  masks = [KerasLikeWeight(f'{name}/mask:0', (3, 3, 4, 5))
+           for name in str_sparsities.LAYER_NAMES]
+  sparsities = sparse_utils.get_sparsities_str(masks, .9023)
+  assert set(sparsities) == {mask.name for mask in masks}
+  assert len(set(sparsities.values())) > 10
+  for names in (masks, reversed(masks)):
+    assert sparse_utils.get_sparsities(
+        list(names), 'str', .9023, None) == sparsities
+
+
 def test_str_needs_its_own_network():
   with pytest.raises(ValueError):
     sparse_utils.get_sparsities_str(_masks(), .9)
@@ -171,51 +166,36 @@ def test_str_needs_its_own_network():
     sparse_utils.get_sparsities(_masks(), 'str', .9, None)
 
 
-@pytest.mark.parametrize('method', ['', 'unknown', 'Random', 'erk', None])
-def test_unknown_methods_are_rejected_with_the_options(method):
-  with pytest.raises(ValueError) as error:
-    sparse_utils.get_sparsities(_masks(), method, .8, None)
-  assert repr(method) in str(error.value)
-  for option in ('random', 'erdos_renyi', 'erdos_renyi_kernel', 'str'):
-    assert option in str(error.value)
+@pytest.mark.parametrize('method, sparsity, custom, message', [
+    ('erk', .8, None, "'erk' is not one of random, erdos_renyi"),
+    ('random', .8, {'head/mask:0': .5}, "'head/mask:0'.*'head'"),
+    ('erdos_renyi', 1.1, None, r'\[0, 1\], got 1.1'),
+    ('erdos_renyi_kernel', .8, {'head': math.nan}, "'head'.*got nan")])
+def test_what_the_distributions_reject_is_rejected(
+    method, sparsity, custom, message):
+  with pytest.raises(ValueError, match=message):
+    sparse_utils.get_sparsities(_masks(), method, sparsity, custom)
 
 
-@pytest.mark.parametrize('key', [
-    'tail', 'head/mask:0', 'head/mask', 'conv', 'Head', ''])
-@pytest.mark.parametrize('method', [
-    'random', 'erdos_renyi', 'erdos_renyi_kernel'])
-def test_unknown_layers_are_rejected_by_name(method, key):
-  with pytest.raises(ValueError, match=f"'{key}'"):
-    sparse_utils.get_sparsities(_masks(), method, .8, {key: .5})
-
-
-@pytest.mark.parametrize('sparsity', [-.1, 1.1, math.nan, math.inf])
-@pytest.mark.parametrize('method', [
-    'random', 'erdos_renyi', 'erdos_renyi_kernel'])
-def test_sparsities_out_of_range_are_rejected(method, sparsity):
-  with pytest.raises(ValueError, match=f'{sparsity}'):
-    sparse_utils.get_sparsities(_masks(), method, sparsity, None)
-  with pytest.raises(ValueError, match=f'head.*{sparsity}'):
-    sparse_utils.get_sparsities(
-        tf.global_variables(), method, .8, {'head': sparsity})
+def test_two_masks_of_one_layer_name_are_an_error():
+  """Merged, one of them would have no sparsity."""
+  masks = [KerasLikeWeight('cell/kernel_mask:0', (4, 5)),
+           KerasLikeWeight('cell/recurrent_mask:0', (5, 5))]
+  for get in (sparse_utils.get_sparsities_uniform, lambda *args, **kwargs: (
+      sparse_utils.get_mask_init_fn(args[0], 'random', *args[1:], **kwargs))):
+    with pytest.raises(ValueError, match=(
+        "cell/kernel_mask:0 and cell/recurrent_mask:0.*'cell'")):
+      get(masks, .5, None, extract_name_fn=lambda name: name.split('/')[0])
 
 
 # --- Masks -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('size, sparsity, n_zeros', [
-    (10, .35, 3), (100, .29, 28), (7, .9, 6), (100, .58, 57), (1, .999, 0),
-    (235200, .98, 230496)])
-def test_get_n_zeros(size, sparsity, n_zeros):
-  assert sparse_utils.get_n_zeros(size, sparsity) == n_zeros
-
-
-@pytest.mark.parametrize('sparsity', [0., .29, .5, .98])
-def test_random_masks_have_the_exact_number_of_zeros(sparsity):
-  mask = sparse_utils.get_mask_random_numpy((10, 2, 5), sparsity)
+def test_random_masks_have_the_exact_number_of_zeros():
+  mask = sparse_utils.get_mask_random_numpy((10, 2, 5), .29)
   assert mask.shape == (10, 2, 5)
   assert np.isin(mask, (0, 1)).all()
-  assert (mask == 0).sum() == math.floor(sparsity * 100)
+  assert (mask == 0).sum() == sparse_utils.get_n_zeros(100, .29) == 28
 
 
 def test_random_masks_follow_the_generator():

@@ -12,6 +12,8 @@ from typing import Callable
 
 import numpy as np
 
+from tests import tiny_tfds
+
 TRAIN_FILES = [f'data_batch_{i}' for i in range(1, 6)]
 PYTHON_FILES = [*TRAIN_FILES, 'test_batch']
 BINARY_FILES = [f'{name}.bin' for name in PYTHON_FILES]
@@ -127,27 +129,7 @@ def write_archive(path: pathlib.Path, contents: dict[str, bytes],
 def write_tfds(data_dir: pathlib.Path, data: Images,
                version: str = '3.0.2') -> pathlib.Path:
   """Has TensorFlow Datasets prepare `data` as cifar10; returns its folder."""
-  import tensorflow_datasets as tfds
-
-  folder = data_dir / 'cifar10' / version
-  folder.mkdir(parents=True)
-  features = tfds.features.FeaturesDict({
-      'id': tfds.features.Text(),
-      'image': tfds.features.Image(shape=data.train_images.shape[1:]),
-      'label': tfds.features.ClassLabel(num_classes=10),
-  })
-  identity = tfds.core.DatasetIdentity(
-      name='cifar10', version=version, data_dir=str(folder), module_name='')
-  writer = tfds.core.SequentialWriter(
-      tfds.core.DatasetInfo(builder=identity, features=features),
-      max_examples_per_shard=20)
-  writer.initialize_splits(['train', 'test'])
-  for part, images, labels in (
-      ('train', data.train_images, data.train_labels),
-      ('test', data.test_images, data.test_labels)):
-    writer.add_examples({part: [
-        {'id': f'{part}_{i}', 'image': image, 'label': int(label)}
-        for i, (image, label) in enumerate(zip(images, labels))
-    ]})
-  writer.close_all()
-  return folder
+  return tiny_tfds.write(
+      data_dir, 'cifar10', version, data.train_images.shape[1:], 'png', 10, {
+          'train': zip(data.train_images, data.train_labels),
+          'test': zip(data.test_images, data.test_labels)}, shard_length=20)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import pathlib
-from typing import Optional, Sequence
+from typing import Iterator, Optional, Sequence
 
 import numpy as np
 from PIL import Image
+
+from rigl.compat import tf
+from rigl.imagenet_resnet import imagenet_data
+from tests import tiny_tfds
 
 N_CLASSES = 5
 
@@ -34,8 +39,6 @@ def encode(pixels: np.ndarray, image_format: str = 'JPEG',
 
 def make_record(encoded: bytes | None, label: int | None) -> bytes:
   """A serialized tf.train.Example; without what is None."""
-  from rigl.compat import tf
-
   feature = {'image/filename': tf.train.Feature(
       bytes_list=tf.train.BytesList(value=[b'picture.JPEG']))}
   if encoded is not None:
@@ -57,8 +60,6 @@ def make_records(n: int, first: int = 0) -> list[bytes]:
 def write_part(folder: pathlib.Path, part: str, records: Sequence[bytes],
                n_shards: int) -> list[pathlib.Path]:
   """Writes TFRecords of about equally many successive records."""
-  from rigl.compat import tf
-
   folder.mkdir(parents=True, exist_ok=True)
   paths = []
   bounds = np.linspace(0, len(records), n_shards + 1).astype(int)
@@ -83,26 +84,19 @@ def write_folder(folder: pathlib.Path, n_train: int = 23, n_eval: int = 9,
 def write_tfds(data_dir: pathlib.Path, n_train: int = 23, n_eval: int = 9,
                version: str = '5.1.0') -> pathlib.Path:
   """Has TensorFlow Datasets prepare the same pictures; returns its folder."""
-  import tensorflow_datasets as tfds
+  def examples(first: int, n: int) -> Iterator[tuple[io.BytesIO, int]]:
+    for i in range(first, first + n):
+      yield io.BytesIO(encode(make_pixels(i))), i % N_CLASSES
 
-  folder = data_dir / 'imagenet2012' / version
-  folder.mkdir(parents=True)
-  features = tfds.features.FeaturesDict({
-      'image': tfds.features.Image(encoding_format='jpeg'),
-      'label': tfds.features.ClassLabel(num_classes=N_CLASSES),
-      'file_name': tfds.features.Text(),
-  })
-  identity = tfds.core.DatasetIdentity(
-      name='imagenet2012', version=version, data_dir=str(folder),
-      module_name='')
-  writer = tfds.core.SequentialWriter(
-      tfds.core.DatasetInfo(builder=identity, features=features),
-      max_examples_per_shard=8)
-  writer.initialize_splits(['train', 'validation'])
-  for part, numbers in (('train', range(n_train)),
-                        ('validation', range(1000, 1000 + n_eval))):
-    writer.add_examples({part: [
-        {'image': io.BytesIO(encode(make_pixels(i))), 'label': i % N_CLASSES,
-         'file_name': f'{i}.JPEG'} for i in numbers]})
-  writer.close_all()
-  return folder
+  return tiny_tfds.write(
+      data_dir, 'imagenet2012', version, (None, None, 3), 'jpeg', N_CLASSES, {
+          'train': examples(0, n_train), 'validation': examples(1000, n_eval)},
+      shard_length=8)
+
+
+def find(directory: str | os.PathLike[str] | None, n_train: int = 23,
+         n_eval: int = 9, **options) -> imagenet_data.ImageNetData:
+  """find_data() of a folder, or of none, with the numbers above."""
+  return imagenet_data.find_data(directory and str(directory), **{
+      'num_train_images': n_train, 'num_eval_images': n_eval,
+      'num_classes': N_CLASSES, **options})

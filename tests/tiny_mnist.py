@@ -8,10 +8,9 @@ import struct
 
 import numpy as np
 from absl import flags
-from absl.testing import flagsaver
 
-from rigl.compat import tf
 from rigl.mnist import mnist_train_eval
+from tests import script_flags
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 N_TRAIN = 200
@@ -65,12 +64,7 @@ def arguments(data: pathlib.Path, save_path: pathlib.Path | None = None,
 @contextlib.contextmanager
 def parsed_flags(argv: list[str]):
   """In this context FLAGS have the values of a command line."""
-  with flagsaver.flagsaver():
-    FLAGS.unparse_flags()
-    # Another script in the process may have set its own.
-    mnist_train_eval.sparse_flags.set_script_defaults(
-        mnist_train_eval.SCRIPT_DEFAULTS)
-    FLAGS(['mnist_train_eval.py', *argv])
+  with script_flags.parsed(mnist_train_eval.SCRIPT_DEFAULTS, argv):
     yield
 
 
@@ -78,13 +72,6 @@ def train(argv: list[str]) -> None:
   """The script's main() with a command line, in this process."""
   with parsed_flags(argv):
     mnist_train_eval.main([])
-
-
-def checkpoint_values(folder: pathlib.Path) -> dict[str, np.ndarray]:
-  """All tensors of the latest checkpoint of a folder."""
-  reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(folder)))
-  return {name: reader.get_tensor(name)
-          for name in reader.get_variable_to_shape_map()}
 
 
 def masks_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

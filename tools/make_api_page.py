@@ -1,7 +1,7 @@
 """Writes docs/api.md, the public functions and classes, from the docstrings.
 
-    python tools/make_api_page.py            # writes the page
-    python tools/make_api_page.py --check    # fails if it is out of date
+    python -m tools.make_api_page            # writes the page
+    python -m tools.make_api_page --check    # fails if it is out of date
 
 The sources are parsed, never imported, so the page is the same wherever it is
 made and needs no TensorFlow.
@@ -9,7 +9,6 @@ made and needs no TensorFlow.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import dataclasses
 import fnmatch
@@ -17,6 +16,8 @@ import pathlib
 import re
 import sys
 from typing import Iterator, Optional, Union
+
+from tools import generated_page
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs' / 'api.md'
@@ -35,14 +36,17 @@ GROUPS = (
         'imagenet_resnet.blocks', 'imagenet_resnet.initializers',
         'imagenet_resnet.pruning_layers')),
     ('Training', ('training.*',)),
-    ('Counting FLOPs and bytes', ('micronet.*',)),
+    ('Counting FLOPs and bytes', ('micronet.*', 'network_tables')),
 )
+# Of the command lines; nothing to build on.
+LEFT_OUT = ('micronet.cli', 'micronet.formatting', 'micronet.report',
+            'training.command_line', 'training.script')
 
 _INTRODUCTION = '''\
 # API
 
 Every public function and class a program may build on, written from the
-docstrings by `python tools/make_api_page.py`; do not edit it by hand. What the
+docstrings by `python -m tools.make_api_page`; do not edit it by hand. What the
 scripts take is in their `--help`, how the parts fit together in
 [architecture.md](architecture.md), which hooks a method of your own has in
 [adding_a_method.md](adding_a_method.md).
@@ -69,6 +73,10 @@ class Module:
         r'\s+', ' ', ast.get_source_segment(self.source, node) or '')
 
 
+# {name of a class: where it is}.
+Classes = dict[str, tuple[Module, ast.ClassDef]]
+
+
 def load_modules(package: pathlib.Path) -> list[Module]:
   """The modules of a package, by name; folders themselves are left out."""
   modules = []
@@ -88,7 +96,7 @@ def grouped(modules: list[Module]) -> list[tuple[str, list[Module]]]:
   for title, patterns in GROUPS:
     names = [
         name for pattern in patterns for name in sorted(left)
-        if fnmatch.fnmatchcase(name, pattern)
+        if fnmatch.fnmatchcase(name, pattern) and name not in LEFT_OUT
     ]
     groups.append((title, [left.pop(n) for n in dict.fromkeys(names)]))
   return groups
@@ -101,7 +109,8 @@ def public(body: list[ast.stmt]) -> Iterator[Definition]:
   methods are those of the public one.
   """
   bases = {
-      base.id for node in body if isinstance(node, ast.ClassDef)
+      base.id for node in body
+      if isinstance(node, ast.ClassDef) and not node.name.startswith('_')
       for base in node.bases if isinstance(base, ast.Name)
   }
   for node in body:
@@ -163,13 +172,32 @@ def _fields(module: Module, node: ast.ClassDef) -> list[str]:
   ]
 
 
-def signature(module: Module, node: Definition, owner: str = '') -> str:
+def constructor(classes: Classes, module: Module, node: ast.ClassDef
+               ) -> Optional[tuple[Module, Function]]:
+  """The __init__ that says what a class takes: its own, or that of a base.
+
+  One that only passes `*args, **kwargs` on says nothing.
+  """
+  init = _method(node, '__init__')
+  if init is not None and parameters(
+      module, init, is_method=True) != ['*args', '**kwargs']:
+    return module, init
+  for base in node.bases:
+    name = base.id if isinstance(base, ast.Name) else ''
+    found = name in classes and constructor(classes, *classes[name])
+    if found:
+      return found
+  return None
+
+
+def signature(classes: Classes, module: Module, node: Definition,
+              owner: str = '') -> str:
   """How a function or class is called, wrapped to 80 columns."""
   name = f'{owner}.{node.name}' if owner else node.name
   if isinstance(node, ast.ClassDef):
-    init = _method(node, '__init__')
-    if init is not None:
-      given = parameters(module, init, is_method=True)
+    found = constructor(classes, module, node)
+    if found is not None:
+      given = parameters(*found, is_method=True)
     elif has_fields(node):
       given = _fields(module, node)
     else:
@@ -238,21 +266,26 @@ def markdown(docstring: Optional[str]) -> str:
   return '\n\n'.join(blocks)
 
 
-def _entry(module: Module, node: Definition, owner: str = '') -> list[str]:
+def entry(classes: Classes, module: Module, node: Definition,
+          owner: str = '') -> list[str]:
+  """The blocks of Markdown about a function or class."""
+  # What only overrides a method is described with that method.
+  if owner and not ast.get_docstring(node):
+    return []
   blocks = []
   if not owner:
     blocks.append(f'#### `{node.name}`')
-  blocks.append(f'```py\n{signature(module, node, owner)}\n```')
+  blocks.append(f'```py\n{signature(classes, module, node, owner)}\n```')
   blocks.append(markdown(ast.get_docstring(node)))
   if isinstance(node, ast.ClassDef):
     init = _method(node, '__init__')
-    if init is not None and node.bases:
+    if node.bases and constructor(classes, module, node):
       bases = ', '.join(f'`{module.text_of(base)}`' for base in node.bases)
       blocks.append(f'Bases: {bases}')
     if init is not None:
       blocks.append(markdown(ast.get_docstring(init)))
     for one in public(node.body):
-      blocks += _entry(module, one, node.name)
+      blocks += entry(classes, module, one, node.name)
   return [block for block in blocks if block]
 
 
@@ -261,9 +294,31 @@ def _anchor(heading: str) -> str:
   return re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
 
 
+def _taken_over(module: Module, listed: set[str]) -> str:
+  """A line on what is in __all__ of a module but defined in another."""
+  own = {node.name for node in public(module.tree.body)}
+  names = [
+      name for node in module.tree.body if isinstance(node, ast.Assign)
+      and module.text_of(node.targets[0]) == '__all__'
+      for name in ast.literal_eval(node.value)
+      if name not in own and name in listed
+  ]
+  links = [f'[`{name}`](#{_anchor(name)})' for name in names]
+  return f'Also here: {", ".join(links)}.' if links else ''
+
+
 def page(package: pathlib.Path) -> str:
   """The whole page."""
-  groups = grouped(load_modules(package))
+  all_modules = load_modules(package)
+  groups = grouped(all_modules)
+  classes = {
+      node.name: (module, node) for module in all_modules
+      for node in module.tree.body if isinstance(node, ast.ClassDef)
+  }
+  listed = {
+      node.name for _, modules in groups for module in modules
+      for node in public(module.tree.body)
+  }
   blocks = [_INTRODUCTION.strip()]
   for title, modules in groups:
     lines = [f'**{title}**', '']
@@ -278,26 +333,15 @@ def page(package: pathlib.Path) -> str:
     for module in modules:
       blocks.append(f'### `rigl.{module.name}`')
       blocks.append(markdown(ast.get_docstring(module.tree)))
+      blocks.append(_taken_over(module, listed))
       for node in public(module.tree.body):
-        blocks += _entry(module, node)
+        blocks += entry(classes, module, node)
   return '\n\n'.join(block for block in blocks if block) + '\n'
 
 
 def main() -> int:
   """Writes or checks the page; the exit code says whether it is up to date."""
-  parser = argparse.ArgumentParser(
-      description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--check', action='store_true',
-                      help='only say whether the page is up to date')
-  arguments = parser.parse_args()
-  text = page(ROOT / 'rigl')
-  if not arguments.check:
-    PAGE.write_text(text, encoding='utf-8')
-  elif not PAGE.exists() or PAGE.read_text(encoding='utf-8') != text:
-    print(f'{PAGE} is out of date: run python tools/make_api_page.py')
-    return 1
-  return 0
+  return generated_page.run(__doc__, PAGE, page(ROOT / 'rigl'))
 
 
 if __name__ == '__main__':

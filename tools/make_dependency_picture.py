@@ -1,7 +1,7 @@
 """Draws which part of rigl/ imports which into docs/architecture.md.
 
-    python tools/make_dependency_picture.py            # rewrites the block
-    python tools/make_dependency_picture.py --check    # fails if it is old
+    python -m tools.make_dependency_picture            # rewrites the block
+    python -m tools.make_dependency_picture --check    # fails if it is old
 
 A part is a folder of rigl/ or a module beside them. The imports are read off
 the sources. An arrow that others imply is left out: A --> C, where
@@ -10,10 +10,11 @@ A --> B --> C.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import pathlib
 import sys
+
+from tools import generated_page
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs' / 'architecture.md'
@@ -105,20 +106,8 @@ def updated(text: str, package: pathlib.Path) -> str:
 
 def main() -> int:
   """Writes or checks the page; the exit code says whether it is up to date."""
-  parser = argparse.ArgumentParser(
-      description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--check', action='store_true',
-                      help='only say whether the picture is up to date')
-  arguments = parser.parse_args()
   old = PAGE.read_text(encoding='utf-8')
-  new = updated(old, ROOT / 'rigl')
-  if not arguments.check:
-    PAGE.write_text(new, encoding='utf-8')
-  elif old != new:
-    print(f'{PAGE} is out of date: run python tools/make_dependency_picture.py')
-    return 1
-  return 0
+  return generated_page.run(__doc__, PAGE, updated(old, ROOT / 'rigl'))
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@
 The same input gives the same digits on every machine, and the same files with
 the same zlib:
 
-    python tools/make_mnist_sample.py --mnist=FOLDER --output=rigl/mnist/sample
+    python -m tools.make_mnist_sample --mnist=FOLDER --output=rigl/mnist/sample
 
 FOLDER holds the four IDX files of MNIST.
 """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import math
 import os
 import pathlib
 import tarfile
@@ -16,7 +17,8 @@ from typing import Callable, Collection, Optional
 import numpy as np
 from absl import logging
 
-from rigl.cifar_resnet import cifar_pickle, cifar_tfds, synthetic_cifar
+from rigl.cifar_resnet import cifar_pickle, synthetic_cifar
+from rigl.data import missing
 
 N_CLASSES = 10
 IMAGE_SHAPE = (32, 32, 3)
@@ -24,8 +26,9 @@ IMAGE_SHAPE = (32, 32, 3)
 _TRAIN_FILES = tuple(f'data_batch_{i}' for i in range(1, 6))
 _TEST_FILE = 'test_batch'
 _FULL_SIZE = {'train': 50000, 'test': 10000}
-# A label, then the red, green and blue plane of its image.
-_RECORD_BYTES = 1 + 3 * 32 * 32
+# The red, green and blue plane of an image, in a record after its label.
+_PLANES_BYTES = math.prod(IMAGE_SHAPE)
+_RECORD_BYTES = 1 + _PLANES_BYTES
 
 _THREE_WAYS = (
     'CIFAR-10 can be given in three ways:\n'
@@ -50,7 +53,6 @@ class CifarData:
     test_images: uint8 [n_test, 32, 32, 3].
     test_labels: uint8 [n_test].
     source: where the images come from, for log messages.
-    is_synthetic: whether they are not CIFAR-10 at all.
   """
 
   train_images: np.ndarray
@@ -58,7 +60,6 @@ class CifarData:
   test_images: np.ndarray
   test_labels: np.ndarray
   source: str
-  is_synthetic: bool = False
 
 
 # (images, labels) of a file or of a part.
@@ -66,8 +67,7 @@ _Part = tuple[np.ndarray, np.ndarray]
 
 
 def load_cifar(directory: str | os.PathLike[str] = '',
-               use_synthetic_data: bool = False,
-               seed: int = 0) -> CifarData:
+               use_synthetic_data: bool = False) -> CifarData:
   """Loads the data that the user asked for.
 
   Args:
@@ -75,7 +75,6 @@ def load_cifar(directory: str | os.PathLike[str] = '',
       as the archive they come in), such an archive itself, or a data_dir of
       TensorFlow Datasets. Empty for the default data_dir of the latter.
     use_synthetic_data: whether to make up a problem instead.
-    seed: of the synthetic problem.
 
   Returns:
     The images and labels.
@@ -83,23 +82,15 @@ def load_cifar(directory: str | os.PathLike[str] = '',
   Raises:
     FileNotFoundError: nothing is there, or not all files.
     ValueError: a file is truncated, damaged or something else.
-    RuntimeError: the data are prepared for TensorFlow Datasets, which cannot be
-      imported.
   """
   if use_synthetic_data:
-    return _synthetic(directory, seed)
-  if directory:
-    path = pathlib.Path(directory).expanduser()
-    data = _load_files(path) or _load_prepared_tfds(path)
-    state = 'holds none of it' if path.is_dir() else 'is not a folder'
-    problem = f'CIFAR-10 is expected in {path}, but {path} {state}.'
-  else:
-    path = pathlib.Path(
-        os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
-    data = _load_prepared_tfds(path.expanduser())
-    problem = 'No --data_directory is given.'
+    return _synthetic(directory)
+  path = os.path.expanduser(directory)
+  data = _load_files(pathlib.Path(path)) if path else None
+  data = data or _load_prepared_tfds(path)
   if data is None:
-    raise FileNotFoundError(f'{problem} {_THREE_WAYS}')
+    raise missing.not_found(
+        'CIFAR-10', path, os.path.isdir(path), _THREE_WAYS)
   for part, labels in (('train', data.train_labels),
                        ('test', data.test_labels)):
     if len(labels) != _FULL_SIZE[part]:
@@ -109,23 +100,24 @@ def load_cifar(directory: str | os.PathLike[str] = '',
   return data
 
 
-def make_synthetic(seed: int = 0, n_train: int = 5000,
-                   n_test: int = 1000) -> CifarData:
+def make_synthetic(n_train: int = 5000, n_test: int = 1000) -> CifarData:
   """Makes up the problem that `synthetic_cifar` describes.
 
+  It is the same in every run, whatever the seed of the training.
+
   Args:
-    seed: of the problem; the same seed gives the same images.
     n_train: number of training images.
     n_test: number of test images.
 
   Returns:
     The images and labels.
   """
-  train = synthetic_cifar.make_part('train', n_train, seed)
-  test = synthetic_cifar.make_part('test', n_test, seed)
-  source = (f'SYNTHETIC images (seed {seed}), not CIFAR-10: accuracies are not '
-            'comparable')
-  return CifarData(*train, *test, source=source, is_synthetic=True)
+  train, test = (
+      synthetic_cifar.make_part(part, n, N_CLASSES, IMAGE_SHAPE[0])
+      for part, n in (('train', n_train), ('test', n_test)))
+  return CifarData(
+      *train, *test,
+      source='SYNTHETIC images, not CIFAR-10: accuracies are not comparable')
 
 
 def parse_python_batch(content: bytes, source: str) -> _Part:
@@ -149,10 +141,11 @@ def parse_python_batch(content: bytes, source: str) -> _Part:
         f'{source}: expected the keys data and labels, found '
         f'{", ".join(sorted(batch)) or "none"}.')
   planes, labels = batch['data'], batch['labels']
-  if not isinstance(planes, np.ndarray) or planes.shape[1:] != (3072,):
+  shape = (_PLANES_BYTES,)
+  if not isinstance(planes, np.ndarray) or planes.shape[1:] != shape:
     found = getattr(planes, 'shape', type(planes).__name__)
-    raise ValueError(f'{source}: expected data as an array of shape [n, 3072], '
-                     f'found {found}.')
+    raise ValueError(f'{source}: expected data as an array of shape '
+                     f'[n, {_PLANES_BYTES}], found {found}.')
   if isinstance(labels, np.ndarray):
     labels = labels.tolist()
   if not isinstance(labels, list):
@@ -209,11 +202,10 @@ _VERSIONS = (
 )
 
 
-def _synthetic(directory: str | os.PathLike[str], seed: int) -> CifarData:
-  data = make_synthetic(seed)
+def _synthetic(directory: str | os.PathLike[str]) -> CifarData:
+  data = make_synthetic()
   if directory:
     logging.warning('--use_synthetic_data is given: %s is not read.', directory)
-  logging.warning('Using %s.', data.source)
   return data
 
 
@@ -306,14 +298,18 @@ def _join(parts: dict[str, _Part], version: _Version,
                    *parts[version.files[-1]], source=source)
 
 
-def _load_prepared_tfds(data_dir: pathlib.Path) -> Optional[CifarData]:
+def _load_prepared_tfds(data_dir: str) -> Optional[CifarData]:
   """Loads CIFAR-10 as TensorFlow Datasets has prepared it, if it is there."""
-  folder = cifar_tfds.find_prepared(data_dir)
+  # TensorFlow takes seconds to import, and only this path needs it.
+  from rigl.data import prepared_tfds
+
+  folder = prepared_tfds.find_prepared(
+      data_dir or prepared_tfds.default_dir(), 'cifar10')
   if folder is None:
     return None
-  arrays = [
-      array for part in ('train', 'test')
-      for array in _checked(*cifar_tfds.read_split(folder, part),
-                            f'{folder}, split {part}')
-  ]
+  arrays = []
+  for part in ('train', 'test'):
+    split = prepared_tfds.read_split(folder, 'cifar10', part)
+    arrays += _checked(
+        *prepared_tfds.read_pictures(split, IMAGE_SHAPE), split.source)
   return CifarData(*arrays, source=f'TensorFlow Datasets in {folder}')

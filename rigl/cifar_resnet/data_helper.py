@@ -16,7 +16,7 @@ import numpy as np
 
 from rigl.cifar_resnet import cifar_data
 from rigl.compat import tf
-from rigl.core import draws, ordering, seeding
+from rigl.core import checks, draws, ordering, seeding
 
 MODES = ('train', 'eval')
 # Pixels by which the image is extended on each side before a crop.
@@ -29,9 +29,9 @@ _N_VALUES = _SIZE * _SIZE * _CHANNELS
 def input_fn(params: Mapping[str, Any]) -> tf.data.Dataset:
   """The batches to train on or to evaluate on.
 
-  Training has an order for each epoch, leaves out the last incomplete batch
-  of it, and crops and flips at random. Evaluation visits every test image
-  exactly once, in order; its last batch may be smaller.
+  Training never ends. It has an order for each epoch, leaves out the last
+  incomplete batch of it, and crops and flips at random. Evaluation visits every
+  test image exactly once, in order; its last batch may be smaller.
 
   Args:
     params: dict of
@@ -44,8 +44,6 @@ def input_fn(params: Mapping[str, Any]) -> tf.data.Dataset:
       seed: training: of order and augmentation; default 0.
       first_iteration: training: number of the first batch; default 0. To
         resume, the number of batches already taken.
-      num_iterations: training: how many batches to give; default None, for no
-        end.
 
   Returns:
     dataset of (images float32 [batch, 32, 32, 3], labels int32 [batch]), each
@@ -56,25 +54,25 @@ def input_fn(params: Mapping[str, Any]) -> tf.data.Dataset:
     FileNotFoundError: there are no data, see cifar_data.load_cifar.
   """
   mode, batch_size = params.get('mode'), params.get('batch_size')
-  if mode not in MODES:
-    raise ValueError(f'mode {mode!r} is not one of {", ".join(MODES)}.')
+  checks.one_of('mode', mode, MODES)
+  if batch_size is None:
+    raise ValueError('batch_size is missing.')
   seed = params.get('seed') or 0
   data = params.get('data')
   if data is None:
     data = cifar_data.load_cifar(
         params.get('data_directory', ''),
-        params.get('use_synthetic_data', False), seed)
+        params.get('use_synthetic_data', False))
   if mode == 'eval':
     return eval_dataset(data.test_images, data.test_labels, batch_size)
   return train_dataset(
       data.train_images, data.train_labels, batch_size, seed,
-      params.get('first_iteration') or 0, params.get('num_iterations'))
+      params.get('first_iteration') or 0)
 
 
 def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
-                  seed: int, first_iteration: int = 0,
-                  num_iterations: Optional[int] = None) -> tf.data.Dataset:
-  """The training batches first_iteration, first_iteration + 1, ...
+                  seed: int, first_iteration: int = 0) -> tf.data.Dataset:
+  """The training batches first_iteration, first_iteration + 1, ..., for ever.
 
   Args:
     images: uint8 [n, 32, 32, 3].
@@ -82,7 +80,6 @@ def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
     batch_size: at most n.
     seed: of order and augmentation.
     first_iteration: number of the first batch.
-    num_iterations: how many batches to give, or None for no end.
 
   Returns:
     dataset of (float32 [batch, 32, 32, 3], int32 [batch]).
@@ -90,17 +87,16 @@ def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
   Raises:
     ValueError: an argument is out of range.
   """
-  _check_batch_size(batch_size, len(images))
-  for name, value in (('first_iteration', first_iteration),
-                      ('num_iterations', num_iterations)):
-    if value is not None and value < 0:
-      raise ValueError(f'{name} must be >= 0, got {value}.')
+  checks.positive('batch_size', batch_size)
+  if batch_size > len(images):
+    raise ValueError(f'batch_size {batch_size} is more than the {len(images)} '
+                     'training images.')
+  checks.not_negative('first_iteration', first_iteration)
   n_batches = len(images) // batch_size
 
   def batches() -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     epoch, order = None, None
-    for iteration in itertools.islice(
-        itertools.count(first_iteration), num_iterations):
+    for iteration in itertools.count(first_iteration):
       if epoch != iteration // n_batches:
         epoch = iteration // n_batches
         order = ordering.epoch_order(len(images), seed, epoch)
@@ -138,7 +134,7 @@ def eval_dataset(images: np.ndarray, labels: np.ndarray,
   Raises:
     ValueError: batch_size is not positive.
   """
-  _check_batch_size(batch_size)
+  checks.positive('batch_size', batch_size)
 
   def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for begin in range(0, len(images), batch_size):
@@ -246,11 +242,3 @@ def _in_parallel(dataset: tf.data.Dataset, prepare: Any) -> tf.data.Dataset:
   # There is no control flow in it for AutoGraph to convert.
   prepare = tf.autograph.experimental.do_not_convert(prepare)
   return dataset.map(prepare, autotune, deterministic=True).prefetch(autotune)
-
-
-def _check_batch_size(batch_size: int, n: Optional[int] = None) -> None:
-  if batch_size is None or batch_size <= 0:
-    raise ValueError(f'batch_size must be > 0, got {batch_size}.')
-  if n is not None and batch_size > n:
-    raise ValueError(
-        f'batch_size {batch_size} is more than the {n} training images.')

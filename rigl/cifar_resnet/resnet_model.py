@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Callable, Optional
 
 from rigl.compat import tf
-from rigl.core import draws, seeding
-from rigl.model_pruning import data_formats, sparse_layers
+from rigl.core import checks, draws, seeding
+from rigl.model_pruning import data_formats, dense_layers, sparse_layers
 
 
 def check_depth(depth: int) -> None:
@@ -16,8 +16,8 @@ def check_depth(depth: int) -> None:
     depth: number of layers, 6n + 4.
   """
   if depth < 10 or (depth - 4) % 6:
-    raise ValueError(f'The depth of a WideResNet is 6n + 4 (10, 16, 22, 28, '
-                     f'...), not {depth!r}.')
+    raise ValueError('resnet_depth of a WideResNet must be 6n + 4 (10, 16, 22, '
+                     f'28, ...), got {depth}.')
 
 
 class WideResNetModel:
@@ -45,11 +45,10 @@ class WideResNetModel:
     Raises:
       ValueError: an argument is not one of its options.
     """
-    sparse_layers.check_option('pruning_method', pruning_method,
-                               sparse_layers.SPARSITY_TECHNIQUES)
+    checks.one_of('pruning_method', pruning_method,
+                  sparse_layers.SPARSITY_TECHNIQUES)
     data_formats.check(data_format)
-    if not 0. <= droprate < 1.:
-      raise ValueError(f'droprate {droprate!r} is not in [0, 1).')
+    checks.below_one('droprate', droprate)
     self._is_training = is_training
     self._regularizer = regularizer
     self._data_format = data_format
@@ -63,7 +62,7 @@ class WideResNetModel:
 
   def _conv(self, x: tf.Tensor, filters: int, kernel_size: int, strides: int,
             name: str, is_pruned: bool = True) -> tf.Tensor:
-    x, padding = sparse_layers.fixed_padding(
+    x, padding = dense_layers.fixed_padding(
         x, kernel_size, strides, self._data_format)
     return sparse_layers.sparse_conv2d(
         x, filters, kernel_size, strides=strides, padding=padding,
@@ -71,7 +70,7 @@ class WideResNetModel:
         sparsity_technique=self._technique(is_pruned), name=name)
 
   def _batch_norm_relu(self, x: tf.Tensor) -> tf.Tensor:
-    return tf.nn.relu(sparse_layers.batch_norm(
+    return tf.nn.relu(dense_layers.batch_norm(
         x, self._is_training, self._data_format, fused=False))
 
   def _dropout(self, x: tf.Tensor, name: str) -> tf.Tensor:
@@ -146,8 +145,7 @@ class WideResNetModel:
       ValueError: the depth is not 6n + 4, or the width is not positive.
     """
     check_depth(depth)
-    if width <= 0:
-      raise ValueError(f'width {width!r} is not positive.')
+    checks.positive('width', width)
     with tf.variable_scope(name or 'resnet_model'):
       x = self._conv(inputs, 16, 3, 1, 'conv_1', self._prune_first_layer)
       for group, strides in ((2, 1), (3, 2), (4, 2)):
@@ -156,7 +154,7 @@ class WideResNetModel:
           for i in range((depth - 4) // 6):
             x = self._block(x, filters, strides if i == 0 else 1, group, i)
       x = self._batch_norm_relu(x)
-      features = sparse_layers.global_average_pool(x, self._data_format)
+      features = dense_layers.global_average_pool(x, self._data_format)
       return sparse_layers.sparse_fully_connected(
           features, num_classes, kernel_regularizer=self._regularizer,
           sparsity_technique=self._technique(self._prune_last_layer),

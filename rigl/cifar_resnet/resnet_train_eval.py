@@ -4,13 +4,13 @@ r"""Trains and evaluates WideResNets on CIFAR-10 with sparse training methods.
         --mask_init_method=erdos_renyi_kernel --data_directory=/data/cifar10
 
 A run has its own folder below --train_dir. Started again it goes on where it
-stopped; `--mode=eval` follows a run and evaluates each of its checkpoints.
+stopped; `--mode=eval` follows a run and evaluates its newest checkpoint at each
+look.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from typing import Any, Optional
 
@@ -18,7 +18,10 @@ from absl import flags, logging
 
 from rigl import replicas
 from rigl.cifar_resnet import cifar_data, data_helper, resnet_model
+from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
+from rigl.core import checks
+from rigl.model_pruning import pruning
 from rigl.training import (
   checkpoints,
   command_line,
@@ -26,8 +29,9 @@ from rigl.training import (
   factory,
   finite,
   hooks,
-  lr_schedules,
   mask_init,
+  metrics,
+  resuming,
   runner,
   script,
   sparse_flags,
@@ -54,7 +58,14 @@ MODES = ('train', 'eval', 'train_and_eval')
 
 sparse_flags.define_script(
     SCRIPT_DEFAULTS, 'initial_value_checkpoint', 'load_mask_dir', 'master',
-    'ps_task', 'training_steps_multiplier', 'use_synthetic_data', modes=MODES)
+    'ps_task', 'training_steps_multiplier', 'use_synthetic_data', modes=MODES,
+    helps={
+        'gin_config': 'Gin file of hyperparameters, lines such as '
+                      'SparsityConfig.end_sparsity = 0.95; or the name of one '
+                      'that comes with this script, such as rigl.',
+        'master': 'Not used: address of a server.',
+        'resnet_depth': 'Depth of the WideResNet, 6n + 4.',
+    })
 
 with command_line.group('Gradual pruning'):
   flags.DEFINE_integer('sparsity_begin_step', 20000, 'prune: first step.')
@@ -85,54 +96,35 @@ with command_line.group('Output'):
 with command_line.group('Not used'):
   flags.DEFINE_integer('dataset_size', 50000, 'Not used: size of the data.')
 
+_RENAMED = {'pruning_begin_step': 'sparsity_begin_step',
+            'pruning_end_step': 'sparsity_end_step'}
+
 
 @dataclasses.dataclass(frozen=True)
-class CifarConfig:
-  """The hyperparameters of this script alone; flags of the same names."""
+class Training:
+  """All that the graph depends on.
 
-  batch_size: int = 128
-  max_steps: int = 97656
-  momentum: float = 0.9
-  l2: float = 5e-4
-  resnet_depth: int = 16
-  resnet_width: int = 4
-  num_classes: int = 10
-  prune_first_layer: bool = False
-  prune_last_layer: bool = True
-  training_steps_multiplier: float = 1.
+  Attributes:
+    sparsity: already stretched by config.training_steps_multiplier.
+    config: network and optimizer.
+    folder: of checkpoints and summaries.
+    pruning_hparams: further hyperparameters of `prune`, name=value,...
+    load_mask_dir: checkpoint whose masks are used, or ''.
+    initial_value_checkpoint: checkpoint whose parameters are used, or ''.
+    summaries_steps: steps between progress reports.
+    per_class_metrics: whether to evaluate precision and recall of each class.
+    on_nan: one of finite.ON_NAN.
+  """
 
-  def __post_init__(self):
-    for name in ('batch_size', 'max_steps', 'resnet_width', 'num_classes',
-                 'training_steps_multiplier'):
-      value = getattr(self, name)
-      if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f'{name} must be > 0, got {value}.')
-    if not (self.l2 >= 0. and math.isfinite(self.l2)):
-      raise ValueError(f'l2 must be >= 0, got {self.l2}.')
-    if not 0. <= self.momentum < 1.:
-      raise ValueError(f'momentum must be in [0, 1), got {self.momentum}.')
-    resnet_model.check_depth(self.resnet_depth)
-    if self.total_steps < 1:
-      raise ValueError(
-          f'max_steps {self.max_steps} times training_steps_multiplier '
-          f'{self.training_steps_multiplier} is less than a step.')
-
-  @property
-  def total_steps(self) -> int:
-    """max_steps times training_steps_multiplier."""
-    return int(self.max_steps * self.training_steps_multiplier)
-
-  def learning_rate_at(self, global_step: tf.Tensor) -> tf.Tensor:
-    """0.1, divided by 5 every 30,000 steps times the multiplier.
-
-    Args:
-      global_step: int64 scalar.
-    """
-    boundaries = [
-        int(step * self.training_steps_multiplier)
-        for step in (30000, 60000, 90000)
-    ]
-    return lr_schedules.step_decay(global_step, 0.1, boundaries, 5.)
+  sparsity: SparsityConfig
+  config: CifarConfig
+  folder: str
+  pruning_hparams: str = ''
+  load_mask_dir: str = ''
+  initial_value_checkpoint: str = ''
+  summaries_steps: int = 300
+  per_class_metrics: bool = True
+  on_nan: str = 'stop'
 
 
 def configs_from_flags() -> tuple[SparsityConfig, CifarConfig]:
@@ -141,16 +133,7 @@ def configs_from_flags() -> tuple[SparsityConfig, CifarConfig]:
   Raises:
     ValueError: a value is out of its range or unknown; names it.
   """
-  renamed = {'pruning_begin_step': 'sparsity_begin_step',
-             'pruning_end_step': 'sparsity_end_step'}
-  own = [field.name for field in dataclasses.fields(CifarConfig)]
-  sparse_flags.apply_gin({
-      SparsityConfig: sparse_flags.flags_of(SparsityConfig, renamed),
-      CifarConfig: sparse_flags.flags_of(CifarConfig),
-  })
-  config = CifarConfig(**{name: FLAGS[name].value for name in own})
-  sparsity = sparse_flags.config_from_flags(renamed)
-  return sparsity, config
+  return sparse_flags.configs_from_flags(CifarConfig, _RENAMED)
 
 
 def run_folder(sparsity: SparsityConfig) -> str:
@@ -170,6 +153,20 @@ def run_folder(sparsity: SparsityConfig) -> str:
     parts[0] = sparsity.end_sparsity
   return os.path.join(
       FLAGS.train_dir, sparsity.training_method, *map(str, parts))
+
+
+def make_training(sparsity: SparsityConfig, config: CifarConfig) -> Training:
+  """The training of the flags.
+
+  Args:
+    sparsity: hyperparameters of the method, not stretched yet.
+    config: hyperparameters of this script.
+  """
+  sparsity = sparsity.scaled(config.training_steps_multiplier)
+  return Training(
+      sparsity, config, run_folder(sparsity), FLAGS.pruning_hparams,
+      FLAGS.load_mask_dir, FLAGS.initial_value_checkpoint,
+      FLAGS.summaries_steps, FLAGS.per_class_metrics, FLAGS.on_nan)
 
 
 def build_model(mode: str,
@@ -212,32 +209,31 @@ def build_model(mode: str,
   labels = tf.cast(labels, tf.int32)
   with tf.name_scope('computing_cross_entropy_loss'):
     tf.losses.sparse_softmax_cross_entropy(labels, logits)
-  is_right = tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels)
-  in_top_5 = tf.math.in_top_k(logits, labels, min(5, num_classes))
-  return (global_step, tf.reduce_mean(tf.cast(is_right, tf.float32)),
-          tf.reduce_mean(tf.cast(in_top_5, tf.float32)), logits)
+  accuracy, top_5 = (
+      tf.reduce_mean(metrics.in_top_k(labels, logits, k)) for k in (1, 5))
+  return global_step, accuracy, top_5, logits
 
 
-def _metric_fn(labels: tf.Tensor, logits: tf.Tensor, num_classes: int,
+def _metric_fn(labels: tf.Tensor, logits: tf.Tensor,
                per_class: bool) -> dict[str, Any]:
   """Metrics over all evaluated examples."""
-  predictions = tf.argmax(logits, 1, output_type=tf.int32)
-  metrics = {
-      'accuracy': tf.metrics.accuracy(labels, predictions),
-      'top_5_accuracy': tf.metrics.mean(tf.cast(
-          tf.math.in_top_k(logits, labels, min(5, num_classes)), tf.float32)),
+  found = {
+      'accuracy': tf.metrics.mean(metrics.in_top_k(labels, logits, 1)),
+      'top_5_accuracy': tf.metrics.mean(metrics.in_top_k(labels, logits, 5)),
   }
   if per_class:
-    for c in range(num_classes):
+    predictions = tf.argmax(logits, 1, output_type=tf.int32)
+    for c in range(logits.shape.as_list()[1]):
       is_class, said_class = tf.equal(labels, c), tf.equal(predictions, c)
-      metrics[f'precision/class_{c}'] = tf.metrics.precision(
+      found[f'precision/class_{c}'] = tf.metrics.precision(
           is_class, said_class)
-      metrics[f'recall/class_{c}'] = tf.metrics.recall(is_class, said_class)
-  return metrics
+      found[f'recall/class_{c}'] = tf.metrics.recall(is_class, said_class)
+  return found
 
 
-def _train_spec(sparsity: SparsityConfig, config: CifarConfig, folder: str,
-                loss: tf.Tensor, scalars: dict[str, tf.Tensor]) -> Any:
+def _train_spec(training: Training, loss: tf.Tensor,
+                scalars: dict[str, tf.Tensor]) -> Any:
+  sparsity, config = training.sparsity, training.config
   global_step = tf.train.get_global_step()
   learning_rate = config.learning_rate_at(global_step)
   scalars = {tag: replicas.mean(value) for tag, value in scalars.items()}
@@ -246,24 +242,24 @@ def _train_spec(sparsity: SparsityConfig, config: CifarConfig, folder: str,
           'momentum', learning_rate, config.momentum, use_nesterov=True))
   train_op = factory.make_train_op(
       sparsity, optimizer, loss, global_step,
-      pruning_hparams=FLAGS.pruning_hparams, on_nan=FLAGS.on_nan,
+      pruning_hparams=training.pruning_hparams, on_nan=training.on_nan,
       update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS))
   summaries.add_scalars({
       **scalars,
       'learning_rate': learning_rate,
-      'drop_fraction': getattr(optimizer, 'drop_fraction', None),
-      **summaries.mask_sparsities(),
+      'drop_fraction': getattr(optimizer, 'annealed_drop_fraction', None),
+      **summaries.mask_summaries(pruning.get_masks()),
   })
-  if FLAGS.initial_value_checkpoint:
+  if training.initial_value_checkpoint:
     checkpoints.initialize_parameters_from_ckpt(
-        FLAGS.initial_value_checkpoint, folder)
+        training.initial_value_checkpoint, training.folder)
   progress = hooks.ProgressHook(
       {tag.rsplit('/', 1)[-1]: value for tag, value in scalars.items()},
-      config.total_steps, FLAGS.summaries_steps)
+      config.total_steps, training.summaries_steps)
   return runner.train_spec(
       finite.without_nan(loss), train_op, lambda: mask_init.make_scaffold(
-          sparsity, load_mask_dir=FLAGS.load_mask_dir),
-      hooks=[finite.NotFiniteHook(FLAGS.on_nan, folder)],
+          sparsity, load_mask_dir=training.load_mask_dir),
+      hooks=[finite.NotFiniteHook(training.on_nan, training.folder)],
       chief_hooks=[progress])
 
 
@@ -275,21 +271,21 @@ def wide_resnet_w_pruning(features: tf.Tensor, labels: tf.Tensor, mode: str,
     features: images float32 [batch, 32, 32, 3].
     labels: int32 [batch].
     mode: of tf.estimator.ModeKeys.
-    params: 'sparsity' (SparsityConfig), 'config' (CifarConfig) and 'folder' of
-      the run.
+    params: 'training', a Training; that of the flags when it is not there.
 
   Returns:
     A TPUEstimatorSpec.
   """
-  sparsity, config = params['sparsity'], params['config']
+  training = params.get('training') or make_training(*configs_from_flags())
+  config = training.config
   _, accuracy, top_5, logits = build_model(
-      mode, features, labels, sparsity.training_method, config.num_classes,
-      config.resnet_depth, config.resnet_width, config)
+      mode, features, labels, training.sparsity.training_method,
+      config.num_classes, config.resnet_depth, config.resnet_width, config)
   # The last one is this replica's: all of them share the collection.
   cross_entropy = tf.losses.get_losses()[-1]
   loss = cross_entropy + tf.losses.get_regularization_loss()
   if mode == 'train':
-    return _train_spec(sparsity, config, params['folder'], loss, {
+    return _train_spec(training, loss, {
         'total_loss': loss,
         'computing_cross_entropy_loss/cross_entropy_loss': cross_entropy,
         'accuracy': accuracy,
@@ -297,67 +293,58 @@ def wide_resnet_w_pruning(features: tf.Tensor, labels: tf.Tensor, mode: str,
     })
   return runner.eval_spec(
       loss, lambda labels, logits: _metric_fn(
-          labels, logits, config.num_classes, FLAGS.per_class_metrics),
+          labels, logits, training.per_class_metrics),
       [tf.cast(labels, tf.int32), logits])
 
 
-def _print_metrics(metrics: dict[str, float]) -> None:
-  print(f'step {metrics["global_step"]}: accuracy {metrics["accuracy"]:.2%}, '
-        f'top 5 {metrics["top_5_accuracy"]:.2%}, loss {metrics["loss"]:.4f}',
+def _print_metrics(found: dict[str, float]) -> None:
+  print(f'step {found["global_step"]}: accuracy {found["accuracy"]:.2%}, '
+        f'top 5 {found["top_5_accuracy"]:.2%}, loss {found["loss"]:.4f}',
         flush=True)
 
 
-def run(mode: str, sparsity: SparsityConfig, config: CifarConfig,
-        data: cifar_data.CifarData, folder: str) -> None:
-  """Trains, evaluates or both in `folder`.
+def run(mode: str, training: Training, data: cifar_data.CifarData,
+        write_config: tf.train.SessionRunHook) -> None:
+  """Trains, evaluates or both in the folder of a training.
 
   Args:
     mode: one of MODES.
-    sparsity: hyperparameters of the method, not stretched yet.
-    config: hyperparameters of this script.
+    training: what to train.
     data: the images.
-    folder: of the run.
+    write_config: hook that notes the hyperparameters in the folder.
   """
-  write_config = hooks.WriteConfigHook(folder, sparsity, config)
-  sparsity = sparsity.scaled(config.training_steps_multiplier)
+  sparsity, config = training.sparsity, training.config
   estimator = runner.make_estimator(
-      wide_resnet_w_pruning, folder, seed=sparsity.seed,
+      wide_resnet_w_pruning, training.folder, seed=sparsity.seed,
       train_batch_size=config.batch_size, eval_batch_size=config.batch_size,
       save_checkpoints_steps=FLAGS.checkpoint_steps,
       keep_checkpoint_max=FLAGS.keep_checkpoint_max,
       save_summary_steps=FLAGS.summaries_steps,
-      params={'sparsity': sparsity, 'config': config, 'folder': folder},
-      num_replicas=FLAGS.num_replicas)
+      params={'training': training}, num_replicas=FLAGS.num_replicas)
 
   def train_input(params):
     return data_helper.input_fn({
         'batch_size': params['batch_size'], 'mode': 'train', 'data': data,
-        'seed': sparsity.seed,
-        'first_iteration': checkpoints.iterations_done(folder, sparsity)})
+        'seed': sparsity.seed, 'first_iteration': resuming.iterations_done(
+            training.folder, sparsity)})
 
   def eval_input(params):
     return data_helper.input_fn({
         'batch_size': params['batch_size'], 'mode': 'eval', 'data': data})
 
+  def evaluate(checkpoint):
+    _print_metrics(runner.evaluate(estimator, eval_input, checkpoint))
+
   if mode == 'eval':
-    for metrics in runner.evaluate_until(
+    for found in runner.evaluate_until(
         estimator, eval_input, config.total_steps):
-      _print_metrics(metrics)
-    return
-  # Evaluated after each checkpoint, or trained in one go.
-  chunk = FLAGS.checkpoint_steps if mode == 'train_and_eval' else (
-      config.total_steps)
-  step = checkpoints.latest_step(folder)
-  if step >= config.total_steps:
-    print(f'{folder} already holds {step} steps.')
-  while step < config.total_steps:
-    step = min(step - step % chunk + chunk, config.total_steps)
-    if not runner.train(
-        estimator, train_input, max_steps=step, hooks=[write_config]):
-      return
-    if mode == 'train_and_eval':
-      _print_metrics(runner.evaluate(
-          estimator, eval_input, checkpoints.resolve(folder)))
+      _print_metrics(found)
+  else:
+    factory.warn_of_late_pruning(
+        sparsity, config.total_steps, training.pruning_hparams)
+    runner.train_in_turns(
+        estimator, train_input, config.total_steps, FLAGS.checkpoint_steps,
+        evaluate if mode == 'train_and_eval' else None, hooks=[write_config])
 
 
 def _check_flags(sparsity: SparsityConfig, config: CifarConfig) -> None:
@@ -367,27 +354,31 @@ def _check_flags(sparsity: SparsityConfig, config: CifarConfig) -> None:
                      f'{config.num_classes}.')
   script.check_folder('train_dir', FLAGS.train_dir)
   mask_init.check_load_mask_dir(sparsity, FLAGS.load_mask_dir)
+  factory.pruning_hparams_of(sparsity).parse(FLAGS.pruning_hparams)
   if FLAGS.mode != 'eval':
     sparse_flags.check_checkpoints('load_mask_dir', 'initial_value_checkpoint')
-  factory.pruning_hparams_of(sparsity).parse(FLAGS.pruning_hparams)
 
 
 def main(argv: list[str]) -> None:
   """Raises ValueError for what cannot be, else trains or evaluates."""
   del argv  # script.run has seen to it that there are only flags.
   sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
-  script.check_option('mode', FLAGS.mode, MODES)
+  checks.one_of('mode', FLAGS.mode, MODES)
   sparsity, config = configs_from_flags()
   distribution.check(
       FLAGS.num_replicas, config.batch_size, FLAGS.mode, FLAGS.on_nan)
   _check_flags(sparsity, config)
+  training = make_training(sparsity, config)
+  if FLAGS.mode != 'eval':
+    resuming.check_same_settings(
+        training.folder, 'train_dir', (sparsity, config),
+        ('resnet_depth', 'resnet_width', 'num_classes', 'prune_first_layer',
+         'prune_last_layer'))
   data = cifar_data.load_cifar(
-      FLAGS.data_directory, use_synthetic_data=FLAGS.use_synthetic_data,
-      seed=sparsity.seed)
-  folder = run_folder(sparsity.scaled(config.training_steps_multiplier))
-  os.makedirs(folder, exist_ok=True)
-  logging.info('Data: %s. Run: %s.', data.source, folder)
-  run(FLAGS.mode, sparsity, config, data, folder)
+      FLAGS.data_directory, use_synthetic_data=FLAGS.use_synthetic_data)
+  logging.info('Data: %s. Run: %s.', data.source, training.folder)
+  run(FLAGS.mode, training, data,
+      hooks.WriteConfigHook(training.folder, sparsity, config))
 
 
 if __name__ == '__main__':

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from rigl.core import seeding
+from rigl.data import plane_waves
 
-N_CLASSES = 10
-SIZE = 32
-
+_NAME = 'synthetic_cifar'
 _HIGHEST_FREQUENCY = 4
 # In steps of the 256 of a pixel.
 _CONTRAST = (15., 45.)
@@ -25,67 +23,62 @@ _NOISE = 35.
 _BLOCK = 500
 
 
-def make_part(part: str, n: int,
-              seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def make_part(part: str, n: int, n_classes: int,
+              size: int) -> tuple[np.ndarray, np.ndarray]:
   """Draws a part of the problem; the classes are as many as each other.
 
   Args:
     part: a name; parts of different names share the classes, not the images.
     n: number of images.
-    seed: of the classes and the images.
+    n_classes: number of classes.
+    size: height and width.
 
   Returns:
-    uint8 images [n, 32, 32, 3] and uint8 labels [n].
+    uint8 images [n, size, size, 3] and uint8 labels [n].
   """
-  patterns = _patterns(_random_state('classes', seed))
-  random_state = _random_state(part, seed)
-  labels = random_state.permutation(np.arange(n) % N_CLASSES)
+  patterns = _patterns(
+      n_classes, size, plane_waves.random_state(_NAME, 'classes'))
+  random_state = plane_waves.random_state(_NAME, part)
+  labels = random_state.permutation(np.arange(n) % n_classes)
   # In blocks, for noise takes eight times the memory of the pixels.
-  images = [np.zeros((0, SIZE, SIZE, 3), np.uint8)] + [
+  images = [np.zeros((0, size, size, 3), np.uint8)] + [
       _images(patterns[labels[i:i + _BLOCK]], random_state)
       for i in range(0, n, _BLOCK)
   ]
   return np.concatenate(images), labels.astype(np.uint8)
 
 
-def _random_state(purpose: str, seed: int) -> np.random.RandomState:
-  return np.random.RandomState(
-      seeding.stable_seed('synthetic_cifar', purpose, seed))
-
-
-def _waves(n: int, random_state: np.random.RandomState) -> np.ndarray:
-  """Plane waves of random direction, phase and colour, float [n, 32, 32, 3].
+def _waves(n: int, size: int,
+           random_state: np.random.RandomState) -> np.ndarray:
+  """Plane waves of random direction, phase and colour, float [n, h, w, 3].
 
   They are periodic in the image, and of mean 0 and amplitude 1.
   """
-  frequencies = random_state.randint(
-      -_HIGHEST_FREQUENCY, _HIGHEST_FREQUENCY + 1, (n, 2))
-  frequencies[(frequencies == 0).all(axis=1)] = 1
-  phases = random_state.uniform(0., 2. * np.pi, n)
-  colours = random_state.randn(n, 3)
-  colours /= np.linalg.norm(colours, axis=1, keepdims=True)
-  position = 2. * np.pi * np.arange(SIZE) / SIZE
+  frequencies, phases, colours = plane_waves.draw(
+      (n,), _HIGHEST_FREQUENCY, random_state)
+  position = 2. * np.pi * np.arange(size) / size
   angles = (frequencies[:, 0, None, None] * position[:, None] +
             frequencies[:, 1, None, None] * position +
-            phases[:, None, None])
+            2. * np.pi * phases[:, None, None])
   return np.cos(angles)[..., None] * colours[:, None, None, :]
 
 
-def _patterns(random_state: np.random.RandomState) -> np.ndarray:
-  """The pattern of each class, float [10, 32, 32, 3]."""
-  waves = _waves(2 * N_CLASSES, random_state)
-  return waves[:N_CLASSES] + waves[N_CLASSES:]
+def _patterns(n_classes: int, size: int,
+              random_state: np.random.RandomState) -> np.ndarray:
+  """The pattern of each class, float [class, h, w, 3]."""
+  waves = _waves(2 * n_classes, size, random_state)
+  return waves[:n_classes] + waves[n_classes:]
 
 
 def _images(patterns: np.ndarray,
             random_state: np.random.RandomState) -> np.ndarray:
-  """An image of each pattern, uint8 [n, 32, 32, 3]."""
-  n = len(patterns)
-  shifts = random_state.randint(0, SIZE, (2, n))
-  rows, columns = (shifts[:, :, None] + np.arange(SIZE)) % SIZE
+  """An image of each pattern, uint8 [n, h, w, 3]."""
+  n, size = patterns.shape[:2]
+  shifts = random_state.randint(0, size, (2, n))
+  rows, columns = (shifts[:, :, None] + np.arange(size)) % size
   shifted = patterns[
       np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
   pixels = random_state.uniform(*_CONTRAST, (n, 1, 1, 1)) * shifted
-  pixels += _BACKGROUND * _waves(n, random_state)
+  pixels += _BACKGROUND * _waves(n, size, random_state)
   pixels += _NOISE * random_state.standard_normal(shifted.shape)
   return np.clip(np.rint(128. + pixels), 0, 255).astype(np.uint8)

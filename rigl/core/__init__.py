@@ -1,5 +1,6 @@
 """The algorithms as pure functions: no variables, flags or sessions.
 
 Importing this package loads no submodule and therefore not TensorFlow; the
-modules that are numpy only (`distributions`) stay usable without it.
+modules that do without it (`checks`, `distributions`, `ordering`, `seeding`)
+stay usable where it is not installed.
 """

@@ -22,6 +22,7 @@ from typing import Optional
 import numpy as np
 
 from rigl import str_sparsities
+from rigl.core import checks
 
 Shapes = Mapping[str, Sequence[int]]
 CustomMap = Optional[Mapping[str, float]]
@@ -60,7 +61,7 @@ def random_mask(
   Raises:
     ValueError: if the sparsity is outside [0, 1].
   """
-  _check_sparsity(sparsity, 'sparsity')
+  checks.in_unit_interval('sparsity', sparsity)
   flat = np.ones(math.prod(shape), dtype=np.float32)
   flat[:get_n_zeros(flat.size, sparsity)] = 0.
   random_state.shuffle(flat)
@@ -195,9 +196,7 @@ def get_sparsities(
   Raises:
     ValueError: on an unknown method, and as the distributions themselves.
   """
-  if method not in DISTRIBUTIONS:
-    raise ValueError(f'Unknown sparsity distribution {method!r}. '
-                     f'Choose one of {DISTRIBUTIONS}.')
+  checks.one_of('Sparsity distribution', method, DISTRIBUTIONS)
   if method == 'random':
     return uniform(shapes, default_sparsity, custom_sparsity_map)
   if method == 'str':
@@ -210,19 +209,13 @@ def get_sparsities(
       power_scale=erk_power_scale)
 
 
-def _check_sparsity(sparsity: float, what: str) -> None:
-  # Written so that nan fails as well.
-  if not 0. <= sparsity <= 1.:
-    raise ValueError(f'{what} must be in [0, 1], got {sparsity}.')
-
-
 def _validated_custom_map(
     shapes: Shapes,
     default_sparsity: float,
     custom_sparsity_map: CustomMap,
 ) -> dict[str, float]:
   """Checks what all distributions take; returns the map with float values."""
-  _check_sparsity(default_sparsity, 'The default sparsity')
+  checks.in_unit_interval('The default sparsity', default_sparsity)
   custom = {
       name: float(sparsity)
       for name, sparsity in (custom_sparsity_map or {}).items()
@@ -233,7 +226,7 @@ def _validated_custom_map(
         f'The custom sparsity map names {unknown}, but the masked layers are '
         f'{list(shapes)}.')
   for name, sparsity in custom.items():
-    _check_sparsity(sparsity, f'The custom sparsity of {name!r}')
+    checks.in_unit_interval(f'The custom sparsity of {name!r}', sparsity)
   return custom
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import Callable, Optional
 
 from rigl.compat import tf
-from rigl.core import draws, schedules
+from rigl.core import draws, tokens
 
 _WEIGHT_INITS = ('zeros', 'initial_dist', 'random_normal', 'random_uniform')
 _GRADIENT_INITS = ('grad_scale', 'grad_sign')
 GROW_INITS = _WEIGHT_INITS + _GRADIENT_INITS
 
 
-def check_grow_init(grow_init: str, has_dense_gradient: bool) -> str:
-  """Returns the name of `grow_init` without its divisor.
+def parse_grow_init(grow_init: str,
+                    has_dense_gradient: bool) -> tuple[str, float]:
+  """Returns the name of `grow_init` and its divisor, 1 if it gives none.
 
   Args:
     grow_init: a name, optionally followed by `_<number>`, the divisor.
@@ -25,23 +25,26 @@ def check_grow_init(grow_init: str, has_dense_gradient: bool) -> str:
       initialisation for a method without dense gradient.
   """
   options = GROW_INITS if has_dense_gradient else _WEIGHT_INITS
-  match = isinstance(grow_init, str) and re.fullmatch(
-      r'([a-z_]+?)(_(?:\d+\.?\d*|\.\d+))?', grow_init)
-  if not match or match.group(1) not in options:
+  try:
+    name, divisor = tokens.split_number(grow_init)
+  except ValueError:
+    name = None
+  if name not in options:
     raise ValueError(
         f'grow_init {grow_init!r} is not one of {", ".join(options)}, '
         'optionally followed by _<number> to divide by it, as in '
         'random_normal_10.')
-  if schedules.extract_number(grow_init) == 0.:
+  if divisor == 0.:
     raise ValueError(f'grow_init {grow_init!r} would divide by zero.')
-  return match.group(1)
+  return name, divisor
 
 
 def grow_values(grow_init: str,
                 weights: tf.Tensor,
                 seed: tf.Tensor,
                 initial_value: Optional[Callable[[], tf.Tensor]] = None,
-                dense_gradient: Optional[tf.Tensor] = None) -> tf.Tensor:
+                dense_gradient: Optional[Callable[[], tf.Tensor]] = None
+               ) -> tf.Tensor:
   """Values for every position; the caller uses those of new connections.
 
   * zeros
@@ -56,16 +59,15 @@ def grow_values(grow_init: str,
     weights: the current weights [...].
     seed: int32 [2], for the stateless draws.
     initial_value: returns the initial values [...]; needed by initial_dist.
-    dense_gradient: [...], needed by grad_scale and grad_sign.
+    dense_gradient: returns it, [...]; needed by grad_scale and grad_sign.
 
   Returns:
     tensor of the shape and type of `weights`.
 
   Raises:
-    ValueError: see check_grow_init; or initial_dist without initial_value.
+    ValueError: see parse_grow_init; or initial_dist without initial_value.
   """
-  name = check_grow_init(grow_init, dense_gradient is not None)
-  divisor = schedules.extract_number(grow_init)
+  name, divisor = parse_grow_init(grow_init, dense_gradient is not None)
   shape = tf.shape(weights)
   if name == 'zeros':
     values = tf.zeros(shape)
@@ -82,7 +84,7 @@ def grow_values(grow_init: str,
     bound = tf.reduce_mean(tf.abs(tf.cast(weights, tf.float32)))
     values = bound * (2. * draws.uniform(shape, seed) - 1.)
   elif name == 'grad_scale':
-    values = dense_gradient
+    values = dense_gradient()
   else:
-    values = tf.sign(dense_gradient)
+    values = tf.sign(dense_gradient())
   return tf.cast(tf.cast(values, tf.float32) / divisor, weights.dtype)

@@ -7,8 +7,7 @@ import numpy as np
 from rigl.core import seeding
 
 
-def epoch_order(n: int, seed: int, epoch: int,
-                purpose: str = 'examples') -> np.ndarray:
+def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
   """The order in which an epoch visits the examples.
 
   With it a resumed training finds its place without replaying what it has
@@ -18,11 +17,10 @@ def epoch_order(n: int, seed: int, epoch: int,
     n: number of examples.
     seed: the user's seed.
     epoch: its number, from 0.
-    purpose: what is ordered, so that two orders of one epoch can differ.
 
   Returns:
     int [n], a permutation of 0 ... n - 1.
   """
-  digest = seeding.stable_seed(f'epoch/{epoch}', purpose, seed)
+  digest = seeding.stable_seed(f'epoch/{epoch}', 'examples', seed)
   # RandomState, unlike Generator, promises the same stream in every release.
   return np.random.RandomState(digest).permutation(n)

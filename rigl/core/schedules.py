@@ -4,30 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 
 from rigl.compat import tf
+from rigl.core import checks, tokens
 
 DROP_FRACTION_ANNEALS = ('constant', 'cosine', 'exponential_<exponent>')
-
-
-def extract_number(token: str) -> float:
-  """The number after the last underscore of `token`, 1.0 when there is none.
-
-  'exponential_3' gives 3.0, 'exponential_.3' 0.3, 'exponential' 1.0. Only
-  digits and one point make a number: signs and exponents do not.
-
-  Args:
-    token: such as a value of drop_fraction_anneal or grow_init.
-
-  Raises:
-    ValueError: `token` ends with an underscore.
-  """
-  if token.endswith('_'):
-    raise ValueError(f'{token!r} ends with an underscore; a number must follow '
-                     'it, as in exponential_3.')
-  match = re.search(r'_(\d+\.?\d*|\.\d+)$', token)
-  return float(match.group(1)) if match else 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +29,9 @@ class UpdateSchedule:
   frequency: int
 
   def __post_init__(self):
-    if self.frequency <= 0:
-      raise ValueError(f'frequency must be > 0, got {self.frequency}.')
+    for name in ('begin_step', 'end_step', 'frequency'):
+      checks.integer(name, getattr(self, name))
+    checks.positive('frequency', self.frequency)
     if 0 <= self.end_step < self.begin_step:
       raise ValueError(
           f'end_step ({self.end_step}) must not lie before begin_step '
@@ -78,6 +60,9 @@ class UpdateSchedule:
   def n_updates_through(self, last_update_step: int) -> int:
     """How many updates a run has made whose last one was at that step.
 
+    For methods whose updates take the place of gradient steps, as RigL's do:
+    updates that follow a gradient step never see step 0.
+
     Args:
       last_update_step: the value of the variable of that name.
     """
@@ -98,12 +83,42 @@ def check_drop_fraction(drop_fraction: float, anneal: str) -> None:
   Raises:
     ValueError: one of them is not; names it and the options.
   """
-  if not 0. <= drop_fraction <= 1.:
-    raise ValueError(f'drop_fraction must be in [0, 1], got {drop_fraction}.')
-  if not isinstance(anneal, str) or not re.fullmatch(
-      r'constant|cosine|exponential(_(\d+\.?\d*|\.\d+))?', anneal):
+  checks.in_unit_interval('drop_fraction', drop_fraction)
+  _exponent(anneal)
+
+
+def extract_number(token: str) -> float:
+  """The number after the last underscore of `token`, or 1.
+
+  Args:
+    token: such as exponential_3, see tokens.split_number.
+
+  Raises:
+    ValueError: `token` is no string or ends with an underscore.
+  """
+  return tokens.split_number(token)[1]
+
+
+def _exponent(anneal: str) -> float:
+  """That of exponential_<exponent>; rejects unknown names."""
+  try:
+    name, exponent = tokens.split_number(anneal)
+  except ValueError:
+    name = None
+  if name != 'exponential' and anneal not in ('constant', 'cosine'):
     raise ValueError(f'drop_fraction_anneal {anneal!r} is not one of '
                      f'{", ".join(DROP_FRACTION_ANNEALS)}.')
+  return exponent
+
+
+def lacks_end(anneal: str, schedule: UpdateSchedule) -> bool:
+  """Whether `anneal` is to fall over the steps of a schedule without any.
+
+  Args:
+    anneal: as in check_drop_fraction.
+    schedule: from whose begin to whose end it falls.
+  """
+  return anneal != 'constant' and schedule.end_step <= schedule.begin_step
 
 
 def annealed_drop_fraction(step: tf.Tensor, drop_fraction: float, anneal: str,
@@ -114,14 +129,14 @@ def annealed_drop_fraction(step: tf.Tensor, drop_fraction: float, anneal: str,
   itself, as in the RigL paper's code, so with begin > 0 it has already fallen
   at the first update. `exponential_k` is
   f * (1 - (step - begin) / (end - begin)) ** k. Neither means much without an
-  end: the formulas then give 0 and values that reach 1.
+  end (see `lacks_end`): the formulas then give 0 and values that reach 1.
 
   Args:
     step: integer scalar.
     drop_fraction: the initial fraction f, in [0, 1].
     anneal: one of DROP_FRACTION_ANNEALS.
     schedule: the UpdateSchedule whose begin and end the annealing spans. When
-      they are equal there is one update, with f.
+      they are equal, every update has f.
 
   Returns:
     float32 scalar in [0, 1].
@@ -140,7 +155,7 @@ def annealed_drop_fraction(step: tf.Tensor, drop_fraction: float, anneal: str,
     fraction = initial * (0.5 * (1.0 + tf.cos(math.pi * progress)))
   else:
     progress = (step - float(schedule.begin_step)) / span
-    fraction = initial * tf.pow(1.0 - progress, extract_number(anneal))
+    fraction = initial * tf.pow(1.0 - progress, _exponent(anneal))
     # Before begin and after end the power may be negative, or of a negative.
     fraction = tf.where(
         tf.math.is_nan(fraction), tf.zeros_like(fraction), fraction)

@@ -19,18 +19,6 @@ def magnitude(mask: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
   return tf.abs(tf.cast(mask, tf.float32) * tf.cast(weights, tf.float32))
 
 
-def drop_noise(shape: tf.Tensor, seed: tf.Tensor,
-               stddev: float) -> tf.Tensor:
-  """Gaussian noise of `shape` on a drop score, so that no index is favoured.
-
-  Args:
-    shape: of the score, int32 [rank].
-    seed: int32 [2].
-    stddev: of the noise.
-  """
-  return draws.near_normal(shape, seed, stddev)
-
-
 def random_uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
   """U[0, 1) of `shape`: SET grows at random (Nature Comm. 2018, 9:2383).
 

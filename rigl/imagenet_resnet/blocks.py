@@ -13,9 +13,13 @@ import dataclasses
 from typing import Callable, Mapping, Optional, Union
 
 from rigl.compat import tf
+from rigl.core import checks
 from rigl.imagenet_resnet import initializers
-from rigl.model_pruning import data_formats, sparse_layers
+from rigl.model_pruning import data_formats, dense_layers, sparse_layers
 from rigl.model_pruning import initializers as seeded_initializers
+
+# Of kernel and biases, where published checkpoints have the names of Keras.
+KERAS_NAMES = ('kernel', 'bias')
 
 # Builds a network: (images, is_training) -> logits [batch, classes].
 ModelFn = Callable[[tf.Tensor, bool], tf.Tensor]
@@ -41,20 +45,16 @@ class LayerSpec:
   weight_decay: float = 0.
 
   def __post_init__(self):
-    sparse_layers.check_option('pruning_method', self.pruning_method,
-                               sparse_layers.SPARSITY_TECHNIQUES)
-    sparse_layers.check_option('init_method', self.init_method,
-                               initializers.INIT_METHODS)
+    checks.one_of('pruning_method', self.pruning_method,
+                  sparse_layers.SPARSITY_TECHNIQUES)
+    checks.one_of('init_method', self.init_method, initializers.INIT_METHODS)
     data_formats.check(self.data_format)
     sparsities = (
         self.end_sparsity if isinstance(self.end_sparsity, Mapping) else
         {'every layer': self.end_sparsity})
     for layer, sparsity in sparsities.items():
-      if not 0. <= sparsity < 1.:
-        raise ValueError(f'end_sparsity {sparsity!r} of {layer} is not in '
-                         '[0, 1).')
-    if self.weight_decay < 0.:
-      raise ValueError(f'weight_decay {self.weight_decay!r} is negative.')
+      checks.below_one(f'end_sparsity of {layer}', sparsity)
+    checks.not_negative('weight_decay', self.weight_decay)
 
   def unless_pruned(self, is_pruned: bool) -> LayerSpec:
     """The spec of a first or last layer, which may be kept dense.
@@ -73,7 +73,7 @@ class LayerSpec:
     return self.pruning_method == 'threshold'
 
   @property
-  def regularizer(self) -> Optional[sparse_layers.TensorFn]:
+  def regularizer(self) -> Optional[dense_layers.TensorFn]:
     """Of kernels only; None without weight decay."""
     if not self.weight_decay:
       return None
@@ -109,7 +109,8 @@ def conv2d(x: tf.Tensor,
            strides: int,
            spec: LayerSpec,
            name: str,
-           init_scale: float = 1.) -> tf.Tensor:
+           init_scale: float = 1.,
+           dense_names: Optional[tuple[str, str]] = None) -> tf.Tensor:
   """Convolution without biases, with fixed padding where it is strided.
 
   Args:
@@ -120,43 +121,19 @@ def conv2d(x: tf.Tensor,
     spec: of the network.
     name: of the layer; its mask is `<name>/mask`.
     init_scale: the initial weights have variance init_scale / fan_in.
+    dense_names: see `sparse_layers.sparse_conv2d`.
 
   Returns:
     [batch, ceil(height / s), ceil(width / s), filters], or channels first.
   """
-  x, padding = sparse_layers.fixed_padding(
+  x, padding = dense_layers.fixed_padding(
       x, kernel_size, strides, spec.data_format)
   family = initializers.fan_in_normal(init_scale)
   return sparse_layers.sparse_conv2d(
       x, filters, kernel_size, strides=strides, padding=padding,
       data_format=spec.data_format, sparsity_technique=spec.pruning_method,
       kernel_initializer=spec.kernel_initializer(name, family),
-      kernel_regularizer=spec.regularizer, name=name)
-
-
-def keras_named_conv2d(x: tf.Tensor, filters: int, kernel_size: int,
-                       strides: int, spec: LayerSpec, name: str) -> tf.Tensor:
-  """As `conv2d`, but a layer without a mask names its kernel `<name>/kernel`.
-
-  Args:
-    x: [batch, height, width, channels], or as `spec` orders them.
-    filters: output channels.
-    kernel_size: height and width of the kernel.
-    strides: in both directions.
-    spec: what the layers of the network share.
-    name: scope of the layer.
-  """
-  if spec.is_masked:
-    return conv2d(x, filters, kernel_size, strides, spec, name)
-  family = initializers.fan_in_normal()
-  kernel_initializer = spec.kernel_initializer(name, family)
-  with tf.variable_scope(name):
-    x, padding = sparse_layers.fixed_padding(
-        x, kernel_size, strides, spec.data_format)
-    return sparse_layers.dense_conv2d(
-        x, filters, kernel_size, strides, padding, spec.data_format,
-        kernel_initializer, spec.regularizer,
-        variable_names=('kernel', 'bias'))
+      kernel_regularizer=spec.regularizer, name=name, dense_names=dense_names)
 
 
 def depthwise_conv2d(x: tf.Tensor, kernel_size: int, strides: int,
@@ -175,13 +152,13 @@ def depthwise_conv2d(x: tf.Tensor, kernel_size: int, strides: int,
   Returns:
     [batch, ceil(height / s), ceil(width / s), n_in], or channels first.
   """
-  x, padding = sparse_layers.fixed_padding(
+  x, padding = dense_layers.fixed_padding(
       x, kernel_size, strides, spec.data_format)
   axis = data_formats.channel_axis(spec.data_format)
   steps = [1, strides, strides]
   steps.insert(axis, 1)
   with tf.variable_scope(name):
-    kernel = sparse_layers.get_parameter(
+    kernel = dense_layers.get_parameter(
         'depthwise_weights', [kernel_size, kernel_size, x.shape[axis], 1],
         x.dtype, seeded_initializers.glorot_uniform())
     return tf.nn.depthwise_conv2d(
@@ -191,7 +168,7 @@ def depthwise_conv2d(x: tf.Tensor, kernel_size: int, strides: int,
 
 def batch_norm(x: tf.Tensor, is_training: bool, spec: LayerSpec,
                init_zero: bool = False) -> tf.Tensor:
-  """Batch normalization; see `sparse_layers.batch_norm`.
+  """Batch normalization; see `dense_layers.batch_norm`.
 
   Args:
     x: a batch of images.
@@ -199,7 +176,7 @@ def batch_norm(x: tf.Tensor, is_training: bool, spec: LayerSpec,
     spec: what the layers of the network share.
     init_zero: whether the scale starts at 0 instead of 1.
   """
-  return sparse_layers.batch_norm(x, is_training, spec.data_format, init_zero)
+  return dense_layers.batch_norm(x, is_training, spec.data_format, init_zero)
 
 
 def batch_norm_relu(x: tf.Tensor, is_training: bool,
@@ -232,66 +209,39 @@ def max_pool(x: tf.Tensor, pool_size: int, strides: int, padding: str,
 
 def classifier(x: tf.Tensor, num_classes: int, spec: LayerSpec,
                family: initializers.InitializerFamily,
-               name: str = 'final_dense') -> tf.Tensor:
-  """The last layer, on the features averaged over the image.
+               dense_names: Optional[tuple[str, str]] = None) -> tf.Tensor:
+  """The last layer `final_dense`, on the features averaged over the image.
 
   Args:
     x: [batch, height, width, n_in], or channels first.
     num_classes: n_out.
     spec: of this layer.
     family: the distribution of its initial weights.
-    name: of the layer.
+    dense_names: see `sparse_layers.sparse_fully_connected`.
 
   Returns:
     logits [batch, num_classes].
   """
-  features = sparse_layers.global_average_pool(x, spec.data_format)
+  features = dense_layers.global_average_pool(x, spec.data_format)
   return sparse_layers.sparse_fully_connected(
       features, num_classes, sparsity_technique=spec.pruning_method,
-      kernel_initializer=spec.kernel_initializer(name, family),
-      kernel_regularizer=spec.regularizer, name=name)
+      kernel_initializer=spec.kernel_initializer('final_dense', family),
+      kernel_regularizer=spec.regularizer, name='final_dense',
+      dense_names=dense_names)
 
 
-def keras_named_classifier(x: tf.Tensor, num_classes: int, spec: LayerSpec,
-                           family: initializers.InitializerFamily,
-                           name: str = 'final_dense') -> tf.Tensor:
-  """As `classifier`, but without a mask its variables are `<name>/kernel` and
-  `<name>/bias`.
+def scaled(filters: int, width: float) -> int:
+  """int(filters * width), at least 1.
 
   Args:
-    x: [batch, height, width, n_in], or channels first.
-    num_classes: number of logits.
-    spec: what the layers of the network share.
-    family: makes the initializer of a sparsity.
-    name: scope of the layer.
-  """
-  if spec.is_masked:
-    return classifier(x, num_classes, spec, family, name)
-  kernel_initializer = spec.kernel_initializer(name, family)
-  features = sparse_layers.global_average_pool(x, spec.data_format)
-  with tf.variable_scope(name):
-    return sparse_layers.dense_fully_connected(
-        features, num_classes, kernel_initializer, spec.regularizer,
-        variable_names=('kernel', 'bias'))
-
-
-def make_divisible(channels: int, divisor: int = 8) -> int:
-  """The multiple of `divisor` nearest to `channels`, not over 10 % below it.
-
-  Args:
-    channels: number asked for.
-    divisor: of the number returned.
-  """
-  rounded = max(divisor, (channels + divisor // 2) // divisor * divisor)
-  return rounded + divisor if rounded < 0.9 * channels else rounded
-
-
-def check_width(width: float) -> None:
-  """Raises a ValueError unless the width multiplier is positive.
-
-  Args:
+    filters: number of channels at width 1.
     width: multiplier of the channels.
+
+  Raises:
+    ValueError: the width is not positive, or leaves no channel.
   """
-  if width <= 0.:
-    raise ValueError(f'width {width!r} is not a positive multiplier of the '
-                     'number of channels.')
+  checks.positive('width', width)
+  channels = int(filters * width)
+  if not channels:
+    raise ValueError(f'width {width} leaves none of {filters} channels.')
+  return channels

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Mapping, Optional, Union
 
+from rigl import network_tables
 from rigl.compat import tf, tf2
+from rigl.core import checks
 from rigl.imagenet_resnet import (
   blocks,
   initializers,
@@ -15,12 +16,11 @@ from rigl.imagenet_resnet import (
   resnet_model,
   vgg,
 )
-from rigl.model_pruning import data_formats
-from rigl.training import lr_schedules, script
+from rigl.training import lr_schedules
 from rigl.training.config import SparsityConfig
 
 ARCHITECTURES = (
-    'resnet', 'mobilenet_v1', 'mobilenet_v2', *sorted(vgg.VGG_TYPES))
+    'resnet', 'mobilenet_v1', 'mobilenet_v2', *sorted(network_tables.VGGS))
 PRECISIONS = ('float32', 'bfloat16')
 
 # (multiplier of the peak rate, epoch), for 120 epochs and more.
@@ -76,61 +76,47 @@ class ImageNetConfig:
   def __post_init__(self):
     for name, options in (
         ('model_architecture', ARCHITECTURES), ('precision', PRECISIONS),
-        ('init_method', initializers.INIT_METHODS),
-        ('data_format', tuple(data_formats.DATA_FORMATS))):
-      script.check_option(name, getattr(self, name), options)
-    if self.model_architecture == 'resnet':
-      resnet_model.check_depth(self.resnet_depth)
+        ('init_method', initializers.INIT_METHODS)):
+      checks.one_of(name, getattr(self, name), options)
     for name in ('num_label_classes', 'image_size', 'num_train_images',
                  'num_eval_images', 'train_batch_size', 'eval_batch_size',
                  'train_steps', 'training_steps_multiplier',
                  'base_learning_rate', 'sgdr_decay_step', 'sgdr_t_mul',
                  'sgdr_m_mul'):
-      value = getattr(self, name)
-      if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f'{name} must be > 0, got {value}.')
+      checks.positive(name, getattr(self, name))
     for name in ('momentum', 'label_smoothing'):
-      if not 0. <= getattr(self, name) < 1.:
-        raise ValueError(f'{name} must be in [0, 1), got '
-                         f'{getattr(self, name)}.')
+      checks.below_one(name, getattr(self, name))
     for name in ('first_layer_sparsity', 'last_layer_sparsity'):
       value = getattr(self, name)
       if value != -1. and not 0. <= value < 1.:
         raise ValueError(f'{name} must be -1 or in [0, 1), got {value}.')
-    if not (self.weight_decay >= 0. and math.isfinite(self.weight_decay)):
-      raise ValueError(f'weight_decay must be >= 0, got {self.weight_decay}.')
     self._check_combinations()
 
   def _check_combinations(self) -> None:
-    if not math.isfinite(self.width):
-      raise ValueError(f'width must be finite, got {self.width}.')
+    checks.finite('width', self.width)
     if self.use_adam and self.use_sgdr:
       raise ValueError('use_adam keeps the learning rate constant and use_sgdr '
                        'changes it: choose one.')
     if self.train_batch_size > self.num_train_images:
       raise ValueError(f'train_batch_size {self.train_batch_size} is more than '
                        f'num_train_images {self.num_train_images}.')
-    if self.model_architecture == 'mobilenet_v2' and (
-        not self.expansion_factor >= 1.):
-      raise ValueError(
-          f'expansion_factor must be >= 1, got {self.expansion_factor}.')
     if self.is_vgg and self.image_size < 32:
       raise ValueError(f'image_size {self.image_size} is too small for '
                        f'{self.model_architecture}, which needs 32.')
-    if self.total_steps < 1:
-      raise ValueError(
-          f'train_steps {self.train_steps} times training_steps_multiplier '
-          f'{self.training_steps_multiplier} is less than a step.')
+    # Only checks here.
+    _ = self.total_steps
+    make_network(self)
 
   @property
   def is_vgg(self) -> bool:
     """Whether the network is a VGG."""
-    return self.model_architecture in vgg.VGG_TYPES
+    return self.model_architecture in network_tables.VGGS
 
   @property
   def total_steps(self) -> int:
     """train_steps times training_steps_multiplier."""
-    return int(self.train_steps * self.training_steps_multiplier)
+    return lr_schedules.stretched_steps(
+        'train_steps', self.train_steps, self.training_steps_multiplier)
 
   # --- Learning rate --------------------------------------------------------
 
@@ -239,15 +225,14 @@ def check_combination(config: ImageNetConfig, sparsity: SparsityConfig,
 
 def make_network(
     config: ImageNetConfig,
-    init_sparsity: Optional[Union[float, Mapping[str, float]]] = None,
-    pruning_method: str = 'threshold') -> blocks.ModelFn:
-  """The function that builds the network.
+    init_sparsity: Optional[Union[float, Mapping[str, float]]] = None
+) -> blocks.ModelFn:
+  """The function that builds the network, with masks whatever the method.
 
   Args:
     config: which one.
     init_sparsity: what config.init_method assumes, see `blocks.LayerSpec`;
       None for ordinary initial weights.
-    pruning_method: 'threshold' (with masks) or 'baseline' (without).
 
   Returns:
     fn(images, is_training) -> logits [batch, classes], where images is
@@ -255,7 +240,7 @@ def make_network(
   """
   arguments = {
       'num_classes': config.num_label_classes,
-      'pruning_method': pruning_method,
+      'pruning_method': 'threshold',
       'init_method': 'baseline' if init_sparsity is None else (
           config.init_method),
       'end_sparsity': init_sparsity or 0.,

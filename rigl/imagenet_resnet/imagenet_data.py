@@ -16,8 +16,11 @@ from typing import BinaryIO, Optional
 from absl import logging
 
 from rigl.compat import tf
-from rigl.imagenet_resnet import imagenet_tfds, preprocessing
+from rigl.core import checks, messages
+from rigl.data import missing, prepared_tfds
+from rigl.imagenet_resnet import preprocessing
 
+_TFDS_NAME = 'imagenet2012'
 # Local files of less than that are counted at once.
 _SMALL_BYTES = 10**9
 # Length of the record and checksum of the length; checksum of the record.
@@ -81,7 +84,6 @@ class ImageNetData:
     source: a phrase for logs.
     record_format: of the files.
     is_synthetic: whether images are made up.
-    seed: of the synthetic images.
   """
 
   train: Part
@@ -90,13 +92,15 @@ class ImageNetData:
   source: str
   record_format: RecordFormat = TFRECORD_FORMAT
   is_synthetic: bool = False
-  seed: int = 0
+
+
+# Parts by their names, the source, and the format of the files.
+_Found = tuple[dict[str, Part], str, RecordFormat]
 
 
 def find_data(data_directory: Optional[str], *,
               use_synthetic_data: bool = False, num_train_images: int,
-              num_eval_images: int, num_classes: int,
-              seed: int = 0) -> ImageNetData:
+              num_eval_images: int, num_classes: int) -> ImageNetData:
   """Finds the data that the user asked for.
 
   Only one of the two parts need be there. If the files are local and small, or
@@ -110,50 +114,38 @@ def find_data(data_directory: Optional[str], *,
     num_train_images: number of training images.
     num_eval_images: number of validation images.
     num_classes: number of classes.
-    seed: of the synthetic problem.
 
   Returns:
     Where the data are.
 
   Raises:
-    ValueError: nothing is there, a file is missing or damaged, or a number of
-      images or classes is wrong.
+    FileNotFoundError: nothing is there.
+    ValueError: a file is missing or damaged, or a number of images or classes
+      is wrong.
   """
   for name, value in (('num_train_images', num_train_images),
                       ('num_eval_images', num_eval_images),
                       ('num_classes', num_classes)):
-    if value <= 0:
-      raise ValueError(f'{name} must be > 0, got {value}.')
+    checks.positive(name, value)
   if use_synthetic_data:
     return _synthetic(data_directory, Part('train', num_train_images),
-                      Part('validation', num_eval_images), num_classes, seed)
-  directory = os.path.expanduser(
-      data_directory or os.environ.get('TFDS_DATA_DIR') or
-      '~/tensorflow_datasets')
+                      Part('validation', num_eval_images), num_classes)
+  directory = os.path.expanduser(data_directory or '')
+  data_dir = directory or prepared_tfds.default_dir()
   numbers = {'train': num_train_images, 'validation': num_eval_images}
   try:
-    parts = None
-    if data_directory:
-      parts = _find_tfrecords(directory, numbers)
-      source, record_format = f'TFRecords in {directory}', TFRECORD_FORMAT
-    if parts is None:
-      parts, folder = _find_tfds(directory, numbers)
-      source = f'TensorFlow Datasets imagenet2012 in {folder}'
-      record_format = TFDS_FORMAT
+    found = _find_tfrecords(directory, numbers) if directory else None
+    found = found or _find_tfds(data_dir, numbers)
   except tf.errors.OpError as error:
     raise ValueError(
-        f'{directory} cannot be read: {error.message}') from error
-  if parts is None:
-    problem = 'No data_directory is given.'
-    if data_directory:
-      state = 'holds none of it' if tf.gfile.IsDirectory(
-          directory) else 'is not a folder'
-      problem = (f'ImageNet is expected in {directory}, but {directory} '
-                 f'{state}.')
-    raise ValueError(f'{problem} {_THREE_WAYS}')
-  missing = [name for name, part in parts.items() if not part.files]
-  if missing:
-    source += f' (without {missing[0]} images)'
+        f'{data_dir} cannot be read: {messages.reason(error)}') from error
+  if found is None:
+    raise missing.not_found(
+        'ImageNet', directory, tf.gfile.IsDirectory(directory), _THREE_WAYS)
+  parts, source, record_format = found
+  empty = [name for name, part in parts.items() if not part.files]
+  if empty:
+    source += f' (without {empty[0]} images)'
   data = ImageNetData(parts['train'], parts['validation'], num_classes, source,
                       record_format)
   for part in parts.values():
@@ -211,20 +203,19 @@ def _record_length(stream: BinaryIO, n_left: int) -> Optional[int]:
 
 
 def _synthetic(directory: Optional[str], train: Part, validation: Part,
-               num_classes: int, seed: int) -> ImageNetData:
-  source = (f'synthetic: images made up (seed {seed}), not ImageNet; '
-            'accuracies are not comparable')
+               num_classes: int) -> ImageNetData:
+  source = ('synthetic: images made up, not ImageNet; accuracies are not '
+            'comparable')
   if directory:
     logging.warning(
         '--use_synthetic_data is given: %s is not read.', directory)
-  logging.warning('Data are %s.', source)
-  return ImageNetData(train, validation, num_classes, source,
-                      is_synthetic=True, seed=seed)
+  return ImageNetData(
+      train, validation, num_classes, source, is_synthetic=True)
 
 
 def _find_tfrecords(directory: str,
-                    numbers: dict[str, int]) -> Optional[dict[str, Part]]:
-  """The parts in a folder of ImageNet's usual TFRecord files, or None."""
+                    numbers: dict[str, int]) -> Optional[_Found]:
+  """What is in a folder of ImageNet's usual TFRecord files, or None."""
   files = {name: _find_shards(directory, name) for name in numbers}
   if not any(files.values()):
     return None
@@ -235,7 +226,7 @@ def _find_tfrecords(directory: str,
       found = sum(map(count_records, part.files))
       if part.files and found != part.num_images:
         raise ValueError(wrong_number(part, found))
-  return parts
+  return parts, f'TFRecords in {directory}', TFRECORD_FORMAT
 
 
 def _find_shards(directory: str, name: str) -> tuple[str, ...]:
@@ -264,22 +255,22 @@ def _find_shards(directory: str, name: str) -> tuple[str, ...]:
   return ()
 
 
-def _find_tfds(
-    data_dir: str, numbers: dict[str, int]
-) -> tuple[Optional[dict[str, Part]], Optional[str]]:
-  """The parts that TensorFlow Datasets has prepared, and their folder."""
-  folder = imagenet_tfds.find_prepared(data_dir)
+def _find_tfds(data_dir: str, numbers: dict[str, int]) -> Optional[_Found]:
+  """What TensorFlow Datasets has prepared, or None."""
+  folder = prepared_tfds.find_prepared(data_dir, _TFDS_NAME)
   if folder is None:
-    return None, None
+    return None
   parts = {}
   for name, number in numbers.items():
-    split = imagenet_tfds.read_split(folder, name)
+    split = prepared_tfds.read_split(folder, _TFDS_NAME, name)
     parts[name] = Part(name, number, split.files, _sizes(split.files))
-    if split.files and split.num_images != number:
-      raise ValueError(wrong_number(parts[name], split.num_images))
+    found = sum(split.lengths)
+    if split.files and found != number:
+      raise ValueError(wrong_number(parts[name], found))
   if not any(part.files for part in parts.values()):
     raise ValueError(f'{folder} has neither a train nor a validation split.')
-  return parts, folder
+  source = f'TensorFlow Datasets {_TFDS_NAME} in {folder}'
+  return parts, source, TFDS_FORMAT
 
 
 def _sizes(paths: tuple[str, ...]) -> tuple[int, ...]:
@@ -305,16 +296,18 @@ def _n_bytes(parts: dict[str, Part]) -> int:
 
 def _check_first_record(part: Part, data: ImageNetData) -> None:
   """Raises ValueError if the first record of a part cannot be used."""
-  for path, size in zip(part.files[:1], part.sizes):
-    if not size:
-      continue
-    with tf.gfile.GFile(path, 'rb') as stream:
-      length = _record_length(stream, size)
-      problem = 'does not fit into the file; this is no TFRecord file'
-      if length is not None:
-        problem = find_problem(stream.read(length), data)
-    if problem:
-      raise ValueError(f'{path}: record 0 {problem}.')
+  not_empty = ((path, size) for path, size in zip(part.files, part.sizes)
+               if size)
+  path, size = next(not_empty, (None, 0))
+  if path is None:
+    return
+  with tf.gfile.GFile(path, 'rb') as stream:
+    length = _record_length(stream, size)
+    problem = 'does not fit into the file; this is no TFRecord file'
+    if length is not None:
+      problem = find_problem(stream.read(length), data)
+  if problem:
+    raise ValueError(f'{path}: record 0 {problem}.')
 
 
 def find_problem(record: bytes, data: ImageNetData) -> Optional[str]:
@@ -349,6 +342,6 @@ def find_problem(record: bytes, data: ImageNetData) -> Optional[str]:
     try:
       session.run(preprocessing.decode_all(tf.constant(images[0])).op)
     except tf.errors.OpError as error:
-      problem = error.message.split('\n')[0]
-      return f'has a picture that is no JPEG or PNG, or damaged ({problem})'
+      return ('has a picture that is no JPEG or PNG, or damaged '
+              f'({messages.reason(error)})')
   return None

@@ -23,7 +23,7 @@ from typing import Any, Callable, Iterator, Mapping, Optional
 from absl import logging
 
 from rigl.compat import tf
-from rigl.core import seeding
+from rigl.core import checks, seeding
 from rigl.imagenet_resnet import (
   imagenet_data,
   preprocessing,
@@ -34,8 +34,6 @@ from rigl.imagenet_resnet import (
 MODES = ('train', 'eval')
 # The label of black images: fillers, and damaged ones.
 NO_LABEL = -1
-
-preprocess_eval = preprocessing.preprocess_eval
 
 _Example = tuple[tf.Tensor, tf.Tensor]
 
@@ -80,6 +78,8 @@ def input_fn(params: Mapping[str, Any]) -> tf.data.Dataset:
     ValueError: one of params is missing or out of range, or there are no files
       of the part asked for.
   """
+  if params.get('batch_size') is None:
+    raise ValueError('batch_size is missing.')
   names = [field.name for field in dataclasses.fields(_Pipeline)]
   return _Pipeline(**{name: params[name] for name in names
                       if params.get(name) is not None}).batches()
@@ -165,18 +165,13 @@ class _Pipeline:
   tries_all: bool = False
 
   def __post_init__(self):
-    if self.mode not in MODES:
-      raise ValueError(
-          f'mode {self.mode!r} is not one of {", ".join(MODES)}.')
+    checks.one_of('mode', self.mode, MODES)
     if not isinstance(self.data, imagenet_data.ImageNetData):
       raise ValueError('data must be an ImageNetData, from '
                        f'imagenet_data.find_data; got {self.data!r}.')
     for name in ('batch_size', 'image_size', 'n_hosts'):
-      if getattr(self, name) <= 0:
-        raise ValueError(f'{name} must be > 0, got {getattr(self, name)}.')
-    if self.first_iteration < 0:
-      raise ValueError(
-          f'first_iteration must be >= 0, got {self.first_iteration}.')
+      checks.positive(name, getattr(self, name))
+    checks.not_negative('first_iteration', self.first_iteration)
     if not 0 <= self.host_index < self.n_hosts:
       raise ValueError(f'host_index must be from 0 to {self.n_hosts - 1}, got '
                        f'{self.host_index}.')
@@ -242,7 +237,7 @@ class _Pipeline:
     """Image and label of the record of this number on this host."""
     path, index, serialized = record
     if self.data.is_synthetic:
-      arguments = (self.part.name, index, self.data.num_classes, self.data.seed)
+      arguments = (self.part.name, index, self.data.num_classes)
       image = synthetic_imagenet.image(*arguments, self.image_size)
       return (tf.cast(image, self.dtype),
               synthetic_imagenet.label(*arguments))
@@ -289,7 +284,8 @@ class _Pipeline:
           encoded, self._draw('crop', number), self._draw('flip', number),
           self.image_size, self.dtype)
     else:
-      image = preprocess_eval(encoded, self.image_size, self.dtype)
+      image = preprocessing.preprocess_eval(
+          encoded, self.image_size, self.dtype)
     check = tf.debugging.Assert(self._is_class(label), [label])
     with tf.control_dependencies([check]):
       return image, tf.cast(label, tf.int32)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
-from typing import Any, Mapping, Optional
+import re
+from typing import Any, Iterator, Mapping, Optional
 
 from rigl import replicas
 from rigl.compat import tf
-from rigl.imagenet_resnet import imagenet_config, imagenet_input
+from rigl.imagenet_resnet import imagenet_config, preprocessing
 from rigl.model_pruning import pruning
 from rigl.training import (
   checkpoints,
@@ -18,6 +20,7 @@ from rigl.training import (
   finite,
   hooks,
   mask_init,
+  metrics,
   runner,
   summaries,
 )
@@ -81,8 +84,8 @@ def normalize(images: tf.Tensor,
 
 def build_logits(images: tf.Tensor, config: imagenet_config.ImageNetConfig,
                  is_training: bool = False,
-                 init_sparsity: Optional[Mapping[str, float]] = None,
-                 pruning_method: str = 'threshold') -> tf.Tensor:
+                 init_sparsity: Optional[Mapping[str, float]] = None
+                ) -> tf.Tensor:
   """The network on images of pixels 0 to 255 -> float32 [batch, classes].
 
   Args:
@@ -90,10 +93,51 @@ def build_logits(images: tf.Tensor, config: imagenet_config.ImageNetConfig,
     config: of the network.
     is_training: whether batch norm takes the statistics of the batch.
     init_sparsity: see `imagenet_config.make_network`.
-    pruning_method: see `imagenet_config.make_network`.
   """
-  network = imagenet_config.make_network(config, init_sparsity, pruning_method)
+  network = imagenet_config.make_network(config, init_sparsity)
   return tf.cast(network(normalize(images, config), is_training), tf.float32)
+
+
+def masked_layers(config: imagenet_config.ImageNetConfig) -> dict[str, int]:
+  """{layer: number of its weights} of all with a mask, as they are built.
+
+  Args:
+    config: of the network.
+  """
+  with tf.Graph().as_default():
+    build_logits(tf.zeros([1, 64, 64, 3]), config)
+    return {mask.op.name[:-len('/mask')]: mask.shape.num_elements()
+            for mask in pruning.get_masks()}
+
+
+@contextlib.contextmanager
+def explained_misfits(
+    config: imagenet_config.ImageNetConfig) -> Iterator[None]:
+  """Names the flag when a checkpoint has or lacks the mask of an end layer.
+
+  Args:
+    config: of the network.
+
+  Raises:
+    ValueError: one that the context raises, with the flag where it matters.
+  """
+  try:
+    yield
+  except ValueError as error:
+    missing = re.findall(r'(\S+) is missing there', str(error))
+    flag_of = {config.first_layer: 'first_layer_sparsity',
+               config.last_layer: 'last_layer_sparsity'}
+    # With and without a mask, a layer has its weights by another name.
+    hints = [
+        f'--{flag}=-1 gives {layer} a mask, 0 none'
+        for layer, flag in flag_of.items() if any(
+            re.fullmatch(rf'{layer}/(.+/)?weights', name) for name in missing)]
+    # In a checkpoint of another network all layers are missing.
+    if not hints or not all(
+        name.startswith(tuple(f'{layer}/' for layer in flag_of))
+        for name in missing):
+      raise
+    raise ValueError(f'{error} ({"; ".join(hints)})') from error
 
 
 def _init_sparsity(training: Training) -> Optional[Mapping[str, float]]:
@@ -129,16 +173,6 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor,
   return tf.nn.softmax_cross_entropy_with_logits_v2(targets, logits)
 
 
-def _is_right(labels: tf.Tensor, logits: tf.Tensor,
-              k: int) -> tf.Tensor:
-  """float32 [batch], 1 where the label is among the k largest logits."""
-  # Unlike in_top_k this does not call everything right when all logits are
-  # equal, and no logit has the label -1 of padding.
-  best = tf.math.top_k(logits, min(k, logits.shape.as_list()[1])).indices
-  return tf.cast(
-      tf.reduce_any(tf.equal(best, labels[:, None]), axis=1), tf.float32)
-
-
 def metric_fn(labels: tf.Tensor, logits: tf.Tensor,
               label_smoothing: float) -> dict[str, Any]:
   """Metrics over all evaluated images; a label of -1 marks one that is not.
@@ -150,8 +184,8 @@ def metric_fn(labels: tf.Tensor, logits: tf.Tensor,
   """
   weights = tf.cast(labels >= 0, tf.float32)
   values = {
-      'top_1_accuracy': _is_right(labels, logits, 1),
-      'top_5_accuracy': _is_right(labels, logits, 5),
+      'top_1_accuracy': metrics.in_top_k(labels, logits, 1),
+      'top_5_accuracy': metrics.in_top_k(labels, logits, 5),
       'cross_loss': cross_entropy(labels, logits, label_smoothing),
   }
   return {name: tf.metrics.mean(value, weights)
@@ -222,8 +256,11 @@ def build_train_op(
         config.custom_sparsity_map, gradients=gradients,
         on_nan=training.on_nan,
         update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS))
-  reported.update(summaries.format_tensors(
-      {'drop_fraction': getattr(optimizer, 'drop_fraction', None)}))
+  with tf.control_dependencies([train_op]):
+    trained = tf.not_equal(global_step.read_value(), step)
+  reported.update(summaries.format_tensors({
+      'drop_fraction': getattr(optimizer, 'annealed_drop_fraction', None),
+      'trained': trained}))
   return train_op, reported
 
 
@@ -252,20 +289,16 @@ def _train_spec(training: Training, loss: tf.Tensor,
 
 
 def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
-             params: Mapping[str, Any]) -> Any:
-  """The model_fn of TPUEstimator.
+             training: Training) -> Any:
+  """The TPUEstimatorSpec of a mode.
 
   Args:
     features: images [batch, height, width, 3], or [height, width, 3, batch]
       with transpose_input, of values 0 to 255.
     labels: int32 [batch]; -1 in evaluation marks padding.
     mode: of tf.estimator.ModeKeys.
-    params: 'training', a Training.
-
-  Returns:
-    A TPUEstimatorSpec.
+    training: what to build.
   """
-  training = params['training']
   config = training.config
   is_training = mode == 'train'
   if config.transpose_input:
@@ -281,7 +314,7 @@ def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
     return _train_spec(training, loss, {
         'cross_loss': cross_loss,
         'reg_loss': reg_loss,
-        'top_1_accuracy': tf.reduce_mean(_is_right(labels, logits, 1)),
+        'top_1_accuracy': tf.reduce_mean(metrics.in_top_k(labels, logits, 1)),
     })
   return runner.eval_spec(
       loss, lambda labels, logits: metric_fn(
@@ -310,7 +343,7 @@ def export_checkpoint(training: Training, checkpoint: str) -> str:
       _export_folder(training),
       image_shape=[config.image_size, config.image_size, 3],
       decode=functools.partial(
-          imagenet_input.preprocess_eval, image_size=config.image_size))
+          preprocessing.preprocess_eval, image_size=config.image_size))
 
 
 def exporters(training: Training, every_n_steps: int) -> list[Any]:

@@ -5,14 +5,13 @@ r"""Trains and evaluates ResNets, MobileNets and VGGs on ImageNet.
         --train_steps=32000 --train_batch_size=4096 --data_directory=$IMAGENET
 
 A run has its own folder below --output_dir. Started again it goes on where it
-stopped; `--mode=eval` follows a run and evaluates each of its checkpoints,
-`--mode=eval_once` evaluates one. docs/imagenet.md has the commands of all
+stopped; `--mode=eval` follows a run and evaluates its newest checkpoint at each
+look, `--mode=eval_once` evaluates one. docs/imagenet.md has the commands of all
 published results.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from typing import Any, Callable, Optional
@@ -31,8 +30,10 @@ from rigl.training import (
   checkpoints,
   command_line,
   distribution,
+  factory,
   hooks,
   mask_init,
+  resuming,
   runner,
   script,
   sparse_flags,
@@ -56,7 +57,16 @@ SCRIPT_DEFAULTS = {
 
 sparse_flags.define_script(
     SCRIPT_DEFAULTS, 'initial_value_checkpoint', 'load_mask_dir', 'master',
-    'ps_task', 'training_steps_multiplier', 'use_synthetic_data')
+    'ps_task', 'training_steps_multiplier', 'use_synthetic_data', helps={
+        'gin_config': 'Gin file of hyperparameters, lines such as '
+                      'SparsityConfig.end_sparsity = 0.95; or the name of one '
+                      'that comes with this script, such as rigl.',
+        'maskupdate_begin_step': 'First global step that may move masks. prune '
+                                 'has this schedule too.',
+        'master': 'Address of the TPU, unless --tpu says it.',
+        'resnet_depth':
+            'Depth of the ResNet: 18, 34, 50, 101, 152 or 200.',
+    })
 
 with command_line.group('Sparse training'):
   flags.DEFINE_float(
@@ -88,7 +98,8 @@ with command_line.group('Network'):
   flags.DEFINE_integer('image_size', 224, 'Height and width of an image.')
 with command_line.group('Optimisation'):
   flags.DEFINE_integer(
-      'train_steps', 2, 'Training steps, times training_steps_multiplier.')
+      'train_steps', 2, 'Training steps, times training_steps_multiplier; the '
+      'default only tries things out.')
   flags.DEFINE_integer('train_batch_size', 1024, 'Images in a training batch.')
   flags.DEFINE_float(
       'base_learning_rate', 0.1,
@@ -179,17 +190,7 @@ def configs_from_flags() -> tuple[SparsityConfig, ImageNetConfig]:
     ValueError: a value is out of its range or unknown, or two contradict each
       other; names them.
   """
-  sparse_flags.apply_gin({
-      SparsityConfig: sparse_flags.flags_of(SparsityConfig, _RENAMED),
-      ImageNetConfig: sparse_flags.flags_of(ImageNetConfig),
-  })
-  config = ImageNetConfig(**{
-      field.name: FLAGS[field.name].value
-      for field in dataclasses.fields(ImageNetConfig)})
-  if FLAGS.maskupdate_frequency <= 0:
-    raise ValueError('maskupdate_frequency must be > 0, got '
-                     f'{FLAGS.maskupdate_frequency}.')
-  sparsity = sparse_flags.config_from_flags(_RENAMED)
+  sparsity, config = sparse_flags.configs_from_flags(ImageNetConfig, _RENAMED)
   imagenet_config.check_combination(
       config, sparsity, FLAGS.num_cores if FLAGS.use_tpu else None)
   mask_init.check_load_mask_dir(sparsity, FLAGS.load_mask_dir)
@@ -239,8 +240,7 @@ def resnet_model_fn_w_pruning(features: tf.Tensor, labels: tf.Tensor, mode: str,
   """`imagenet_model_fn.model_fn` of the flags unless params has 'training'.
   """
   training = params.get('training') or make_training(*configs_from_flags())
-  return imagenet_model_fn.model_fn(
-      features, labels, mode, {'training': training})
+  return imagenet_model_fn.model_fn(features, labels, mode, training)
 
 
 def _make_input_fn(training: imagenet_model_fn.Training, mode: str,
@@ -255,7 +255,7 @@ def _make_input_fn(training: imagenet_model_fn.Training, mode: str,
           'context'].current_input_fn_deployment()
     first_iteration = 0
     if mode == 'train':
-      first_iteration = checkpoints.iterations_done(training.folder, sparsity)
+      first_iteration = resuming.iterations_done(training.folder, sparsity)
     return imagenet_input.input_fn({
         'batch_size': params['batch_size'], 'mode': mode, 'data': data,
         'seed': sparsity.seed, 'first_iteration': first_iteration,
@@ -288,38 +288,42 @@ def _print_metrics(metrics: dict[str, float]) -> None:
         f'loss {metrics["cross_loss"]:.4f}', flush=True)
 
 
-def _train(mode: str, estimator: Any, training: imagenet_model_fn.Training,
+def _print_sparsities(checkpoint: str, config: ImageNetConfig) -> None:
+  """Those of all layers with a mask, in the order of the network."""
+  found = checkpoints.mask_sparsities(checkpoint)
+  sizes = imagenet_model_fn.masked_layers(config)
+  for layer in sizes:
+    print(f'  sparsity {found[layer]:.4f}  {layer}')
+  if sizes:
+    n_zeros = sum(found[layer] * size for layer, size in sizes.items())
+    print(f'  sparsity {n_zeros / sum(sizes.values()):.4f}  of all of them')
+
+
+def _train(estimator: Any, training: imagenet_model_fn.Training,
            data: imagenet_data.ImageNetData,
-           evaluate: Callable[[str], Any],
+           evaluate: Optional[Callable[[str], Any]],
            write_config: tf.train.SessionRunHook) -> None:
-  """Trains in one go, or evaluates every steps_per_eval steps."""
-  total = training.config.total_steps
-  chunk = FLAGS.steps_per_eval if mode == 'train_and_eval' else total
+  """Trains, and evaluates every steps_per_eval steps if it can."""
+  factory.warn_of_late_pruning(training.sparsity, training.config.total_steps)
   # Workers export at the end only.
   exporters = imagenet_model_fn.exporters(
       training, FLAGS.export_model_freq if distribution.n_workers() == 1 else 0)
-  step = checkpoints.latest_step(training.folder)
-  if step >= total:
-    print(f'{training.folder} already holds {step} steps.')
-  while step < total:
-    step = min(step - step % chunk + chunk, total)
-    if not runner.train(
-        estimator, _make_input_fn(training, 'train', data), max_steps=step,
-        hooks=[write_config], saving_listeners=exporters):
-      return
-    if mode == 'train_and_eval':
-      evaluate(checkpoints.resolve(training.folder))
+  runner.train_in_turns(
+      estimator, _make_input_fn(training, 'train', data),
+      training.config.total_steps, FLAGS.steps_per_eval, evaluate,
+      hooks=[write_config], saving_listeners=exporters)
   if FLAGS.export_model_freq and distribution.is_chief():
     imagenet_model_fn.export_missing(training)
 
 
-def run(mode: str, sparsity: SparsityConfig, config: ImageNetConfig,
-        data: imagenet_data.ImageNetData,
+def run(mode: str, training: imagenet_model_fn.Training,
+        data: imagenet_data.ImageNetData, checkpoint: str,
+        write_config: tf.train.SessionRunHook,
         tpu: Optional[tpu_lib.TpuSetup] = None) -> None:
-  """Trains, evaluates or both, with hyperparameters not stretched yet."""
-  training = make_training(sparsity, config)
+  """Trains, evaluates or both; `checkpoint` is that of eval_once."""
+  config = training.config
   estimator = runner.make_estimator(
-      resnet_model_fn_w_pruning, training.folder, seed=sparsity.seed,
+      resnet_model_fn_w_pruning, training.folder, seed=training.sparsity.seed,
       train_batch_size=config.train_batch_size,
       eval_batch_size=config.eval_batch_size,
       save_checkpoints_steps=FLAGS.steps_per_checkpoint,
@@ -333,36 +337,39 @@ def run(mode: str, sparsity: SparsityConfig, config: ImageNetConfig,
       config.num_eval_images)
   eval_steps = math.ceil(n_eval / config.eval_batch_size) if tpu else None
 
-  def evaluate(checkpoint: str) -> None:
-    _print_metrics(runner.evaluate(
-        estimator, eval_input, checkpoint, eval_steps))
+  def evaluate(prefix: str) -> None:
+    _print_metrics(runner.evaluate(estimator, eval_input, prefix, eval_steps))
 
   if mode == 'eval_once':
-    checkpoint = checkpoints.resolve(
-        os.path.join(training.folder, FLAGS.eval_once_ckpt_prefix))
     evaluate(checkpoint)
-    for layer, zeros in checkpoints.mask_sparsities(checkpoint).items():
-      print(f'  sparsity {zeros:.4f}  {layer}')
+    _print_sparsities(checkpoint, config)
   elif mode == 'eval':
     for metrics in runner.evaluate_until(
         estimator, eval_input, config.total_steps, steps=eval_steps):
       _print_metrics(metrics)
   else:
-    _train(mode, estimator, training, data, evaluate,
-           hooks.WriteConfigHook(training.folder, sparsity, config))
+    _train(estimator, training, data,
+           evaluate if mode == 'train_and_eval' else None, write_config)
 
 
-def _check_checkpoints(mode: str,
-                       training: imagenet_model_fn.Training) -> None:
-  """Raises ValueError if a checkpoint that the flags name is not there."""
+def _find_checkpoint(mode: str, folder: str, sparsity: SparsityConfig,
+                     config: ImageNetConfig) -> str:
+  """The checkpoint that eval_once is to evaluate, else ''.
+
+  Raises:
+    ValueError: a checkpoint that the flags name is not there, or that of the
+      folder cannot be gone on from.
+  """
   if mode == 'eval_once':
-    checkpoints.resolve(
-        os.path.join(training.folder, FLAGS.eval_once_ckpt_prefix))
-  if mode in ('train', 'train_and_eval'):
+    return checkpoints.resolve(
+        os.path.join(folder, FLAGS.eval_once_ckpt_prefix))
+  if mode != 'eval':
     sparse_flags.check_checkpoints('load_mask_dir', 'initial_value_checkpoint')
-    checkpoints.check_same_settings(
-        training.folder, 'output_dir', (training.sparsity, training.config),
-        ('training_method',))
+    resuming.check_same_settings(
+        folder, 'output_dir', (sparsity, config),
+        ('model_architecture', 'resnet_depth', 'width', 'expansion_factor',
+         'num_label_classes', 'first_layer_sparsity', 'last_layer_sparsity'))
+  return ''
 
 
 def main(argv: list[str]) -> None:
@@ -372,16 +379,18 @@ def main(argv: list[str]) -> None:
   sparsity, config = configs_from_flags()
   script.check_folder('output_dir', FLAGS.output_dir)
   training = make_training(sparsity, config)
-  _check_checkpoints(FLAGS.mode, training)
+  checkpoint = _find_checkpoint(FLAGS.mode, training.folder, sparsity, config)
   tpu = _find_tpu(config)
   data = imagenet_data.find_data(
       FLAGS.data_directory or '', use_synthetic_data=FLAGS.use_synthetic_data,
       num_train_images=config.num_train_images,
       num_eval_images=config.num_eval_images,
-      num_classes=config.num_label_classes, seed=sparsity.seed)
+      num_classes=config.num_label_classes)
   logging.info('Data: %s. Run: %s.', data.source, training.folder)
-  with imagenet_input.explained_errors(data):
-    run(FLAGS.mode, sparsity, config, data, tpu)
+  write_config = hooks.WriteConfigHook(training.folder, sparsity, config)
+  with imagenet_input.explained_errors(data), (
+      imagenet_model_fn.explained_misfits(config)):
+    run(FLAGS.mode, training, data, checkpoint, write_config, tpu)
 
 
 if __name__ == '__main__':

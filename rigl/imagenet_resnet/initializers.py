@@ -10,7 +10,7 @@ import math
 from typing import Callable
 
 from rigl.compat import tf
-from rigl.core import draws, seeding
+from rigl.core import checks, draws, seeding
 from rigl.model_pruning import initializers
 
 INIT_METHODS = ('baseline', 'sparse', 'random_zeros')
@@ -92,11 +92,9 @@ def kernel_initializer(init_method: str, family: InitializerFamily,
   Raises:
     ValueError: unknown method.
   """
-  if init_method == 'baseline':
-    return family(1.)
+  checks.one_of('init_method', init_method, INIT_METHODS)
   if init_method == 'sparse':
     return family(1. / (1. - sparsity) if is_masked else 1.)
   if init_method == 'random_zeros':
     return random_zeros(family(1.), sparsity)
-  raise ValueError(f'init_method {init_method!r} is not one of '
-                   f'{", ".join(map(repr, INIT_METHODS))}.')
+  return family(1.)

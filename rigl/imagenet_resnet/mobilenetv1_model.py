@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Mapping, Optional, Union
 
+from rigl import network_tables
 from rigl.compat import tf
+from rigl.core import checks
 from rigl.imagenet_resnet import blocks, initializers
-
-# (filters, strides) of the separable convolutions.
-BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1),
-          (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1))
 
 
 def _separable_conv(x: tf.Tensor, is_training: bool, filters: int,
@@ -56,22 +54,23 @@ def mobilenet_v1(num_classes: int,
   Raises:
     ValueError: an argument is not one of its options.
   """
-  blocks.check_width(width)
+  checks.positive('width', width)
   spec = blocks.LayerSpec(
       pruning_method, init_method, data_format, end_sparsity, weight_decay)
 
   def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
     with tf.variable_scope(name or 'resnet_model'):
-      x = blocks.keras_named_conv2d(
-          inputs, blocks.make_divisible(int(width * 32)), 3, 2,
-          spec.unless_pruned(prune_first_layer), 'initial_conv')
+      x = blocks.conv2d(
+          inputs, network_tables.make_divisible(int(width * 32)), 3, 2,
+          spec.unless_pruned(prune_first_layer), 'initial_conv',
+          dense_names=blocks.KERAS_NAMES)
       x = blocks.batch_norm_relu(x, is_training, spec)
-      for i, (filters, strides) in enumerate(BLOCKS):
-        filters = blocks.make_divisible(
+      for i, (filters, strides) in enumerate(network_tables.MOBILENET_V1):
+        filters = network_tables.make_divisible(
             int(width * filters), 1 if i == 0 else 8)
         x = _separable_conv(x, is_training, filters, strides, spec, i)
-      return blocks.keras_named_classifier(
+      return blocks.classifier(
           x, num_classes, spec.unless_pruned(prune_last_layer),
-          initializers.fan_in_normal())
+          initializers.fan_in_normal(), blocks.KERAS_NAMES)
 
   return model

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from typing import Mapping, Optional, Union
 
+from rigl import network_tables
 from rigl.compat import tf
+from rigl.core import checks
 from rigl.imagenet_resnet import blocks, initializers
 from rigl.model_pruning import data_formats
-
-# (filters, strides) of the inverted residuals.
-BLOCKS = ((16, 1), (24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2),
-          (64, 1), (64, 1), (64, 1), (96, 1), (96, 1), (96, 1), (160, 2),
-          (160, 1), (160, 1), (320, 1))
 
 
 def _inverted_residual(x: tf.Tensor, is_training: bool, filters: int,
@@ -84,27 +81,30 @@ def mobilenet_v2(num_classes: int,
   Raises:
     ValueError: an argument is not one of its options.
   """
-  blocks.check_width(width)
-  if expansion_factor < 1.:
-    raise ValueError(f'expansion_factor {expansion_factor!r} is below 1.')
+  checks.positive('width', width)
+  if not expansion_factor >= 1.:
+    raise ValueError(
+        f'expansion_factor must be >= 1, got {expansion_factor}.')
+  checks.finite('expansion_factor', expansion_factor)
   spec = blocks.LayerSpec(
       pruning_method, init_method, data_format, end_sparsity, weight_decay)
 
   def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
     with tf.variable_scope(name or 'resnet_model'):
-      x = blocks.keras_named_conv2d(
-          inputs, blocks.make_divisible(int(width * 32)), 3, 2,
-          spec.unless_pruned(prune_first_layer), 'initial_conv')
+      x = blocks.conv2d(
+          inputs, network_tables.make_divisible(int(width * 32)), 3, 2,
+          spec.unless_pruned(prune_first_layer), 'initial_conv',
+          dense_names=blocks.KERAS_NAMES)
       x = blocks.batch_norm_relu(x, is_training, spec)
-      for i, (filters, strides) in enumerate(BLOCKS):
+      for i, (filters, strides) in enumerate(network_tables.MOBILENET_V2):
         x = _inverted_residual(
-            x, is_training, blocks.make_divisible(int(width * filters)),
+            x, is_training, network_tables.make_divisible(int(width * filters)),
             strides, expansion_factor, spec, i)
-      final_filters = blocks.make_divisible(int(max(width, 1.) * 1280))
+      final_filters = network_tables.make_divisible(int(max(width, 1.) * 1280))
       x = blocks.conv2d(x, final_filters, 1, 1, spec, 'final_1x1_conv')
       x = blocks.batch_norm_relu(x, is_training, spec)
-      return blocks.keras_named_classifier(
+      return blocks.classifier(
           x, num_classes, spec.unless_pruned(prune_last_layer),
-          initializers.fan_in_normal())
+          initializers.fan_in_normal(), blocks.KERAS_NAMES)
 
   return model

@@ -10,29 +10,10 @@ from __future__ import annotations
 
 from typing import Mapping, Optional, Union
 
+from rigl import network_tables
 from rigl.compat import tf
+from rigl.core import checks
 from rigl.imagenet_resnet import blocks, initializers
-
-# Depth -> (kind of block, number of blocks in each group).
-DEPTHS = {
-    18: ('residual', (2, 2, 2, 2)),
-    34: ('residual', (3, 4, 6, 3)),
-    50: ('bottleneck', (3, 4, 6, 3)),
-    101: ('bottleneck', (3, 4, 23, 3)),
-    152: ('bottleneck', (3, 8, 36, 3)),
-    200: ('bottleneck', (3, 24, 36, 3)),
-}
-
-
-def check_depth(resnet_depth: int) -> None:
-  """Raises ValueError unless there is a ResNet of this depth.
-
-  Args:
-    resnet_depth: number of layers.
-  """
-  if resnet_depth not in DEPTHS:
-    raise ValueError(f'resnet_depth {resnet_depth!r} is not one of '
-                     f'{", ".join(map(str, DEPTHS))}.')
 
 
 def _convolutions(kind: str, filters: int,
@@ -124,21 +105,21 @@ def resnet_v1_(resnet_depth: int,
   Raises:
     ValueError: an argument is not one of its options.
   """
-  check_depth(resnet_depth)
-  blocks.check_width(width)
-  kind, group_sizes = DEPTHS[resnet_depth]
+  checks.one_of('resnet_depth', resnet_depth, network_tables.RESNETS)
+  kind, group_sizes = network_tables.RESNETS[resnet_depth]
+  filters = [blocks.scaled(64 * 2**i, width) for i in range(len(group_sizes))]
   spec = blocks.LayerSpec(
       pruning_method, init_method, data_format, end_sparsity, weight_decay)
 
   def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
     with tf.variable_scope(name or 'resnet_model'):
-      x = blocks.conv2d(inputs, int(64 * width), 7, 2,
+      x = blocks.conv2d(inputs, filters[0], 7, 2,
                         spec.unless_pruned(prune_first_layer), 'initial_conv')
       x = blocks.batch_norm_relu(x, is_training, spec)
       x = blocks.max_pool(x, 3, 2, 'SAME', spec)
       for i, n_blocks in enumerate(group_sizes):
         x = _block_group(
-            x, is_training, kind, int(64 * 2**i * width), n_blocks,
+            x, is_training, kind, filters[i], n_blocks,
             1 if i == 0 else 2, spec, f'block_group{i + 1}')
       return blocks.classifier(
           x, num_classes, spec.unless_pruned(prune_last_layer),

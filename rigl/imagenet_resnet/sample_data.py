@@ -14,12 +14,13 @@ import colorsys
 import io
 import math
 import os
+import shlex
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from rigl.compat import tf
-from rigl.core import seeding
+from rigl.core import checks, messages, seeding
 
 # Corners of a shape around the origin, in turns and in parts of its radius.
 _SHAPES = {
@@ -179,8 +180,7 @@ def write(output_dir: str, num_train: int = 120, num_eval: int = 40,
     ValueError: a number is not positive.
   """
   for name, n in (('num_train', num_train), ('num_eval', num_eval)):
-    if n <= 0:
-      raise ValueError(f'{name} must be > 0, got {n}.')
+    checks.positive(name, n)
   os.makedirs(output_dir, exist_ok=True)
   paths = []
   for part, n in (('train', num_train), ('validation', num_eval)):
@@ -194,6 +194,24 @@ def write(output_dir: str, num_train: int = 120, num_eval: int = 40,
       os.replace(path + '.tmp', path)
       paths.append(path)
   return paths
+
+
+def _training_command(output_dir: str, num_train: int, num_eval: int) -> str:
+  """A command line that trains a small network on the data set."""
+  lines = (
+      '  python -m rigl.imagenet_resnet.imagenet_train_eval',
+      f'--data_directory={shlex.quote(output_dir)} --num_label_classes='
+      f'{len(CLASSES)}',
+      f'--num_train_images={num_train} --num_eval_images={num_eval}',
+      f'--train_batch_size={min(50, num_train)} '
+      f'--eval_batch_size={min(100, num_eval)}',
+      '--image_size=32 --resnet_depth=18 --width=0.25 --training_method=rigl',
+      '--mask_init_method=erdos_renyi_kernel --first_layer_sparsity=-1',
+      '--end_sparsity=0.8 --drop_fraction_anneal=cosine',
+      '--maskupdate_end_step=600 --base_learning_rate=0.4 --train_steps=800',
+      '--mode=train_and_eval --steps_per_eval=400',
+      f'--output_dir={shlex.quote(output_dir + "_rigl")}')
+  return ' \\\n      '.join(lines)
 
 
 def main() -> None:
@@ -216,16 +234,14 @@ def main() -> None:
                   arguments.seed)
   except (ValueError, OSError) as error:
     parser.exit(1, f'Error: {error}\n')
+  except tf.errors.OpError as error:
+    parser.exit(1, f'Error: {output_dir} cannot be written to: '
+                f'{messages.reason(error)}\n')
   n_bytes = sum(map(os.path.getsize, paths))
   print(f'Wrote {arguments.num_train} training and {arguments.num_eval} '
         f'validation pictures of {len(CLASSES)} classes to {output_dir}: '
-        f'{len(paths)} files, {n_bytes:,} bytes.\nTo train on them:\n'
-        '  python -m rigl.imagenet_resnet.imagenet_train_eval \\\n'
-        f'      --data_directory={output_dir} --num_label_classes='
-        f'{len(CLASSES)} \\\n'
-        f'      --num_train_images={arguments.num_train} '
-        f'--num_eval_images={arguments.num_eval} \\\n'
-        '      --train_batch_size=20 --eval_batch_size=20')
+        f'{len(paths)} files, {n_bytes:,} bytes.\nTo train on them:\n' +
+        _training_command(output_dir, arguments.num_train, arguments.num_eval))
 
 
 if __name__ == '__main__':

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from typing import Mapping, Optional, Union
 
+from rigl import network_tables
 from rigl.compat import tf
+from rigl.core import checks
 from rigl.imagenet_resnet import blocks, initializers
 from rigl.model_pruning import data_formats, sparse_layers
 
-# Number of convolutions before each of the five poolings.
-VGG_TYPES = {
-    'vgg_a': (1, 1, 2, 2, 2),
-    'vgg_16': (2, 2, 3, 3, 3),
-    'vgg_19': (2, 2, 4, 4, 4),
-}
-_FILTERS = (64, 128, 256, 512, 512)
-_MIN_SIZE = 2**len(_FILTERS)
+# Each pooling halves the image.
+_N_POOLINGS = len(network_tables.VGG_FILTERS)
+_MIN_SIZE = 2**_N_POOLINGS
 # Keeps the variance through ReLUs (arXiv 1502.01852); no normalization does.
 _INIT_SCALE = 2.
 
@@ -28,7 +25,7 @@ def _check_size(inputs: tf.Tensor, data_format: str) -> None:
   shape = inputs.shape.as_list()
   sizes = [shape[axis] for axis in data_formats.spatial_axes(data_format)]
   if any(size is not None and size < _MIN_SIZE for size in sizes):
-    raise ValueError(f'VGG halves an image {len(_FILTERS)} times, so that it '
+    raise ValueError(f'VGG halves an image {_N_POOLINGS} times, so that it '
                      f'needs at least {_MIN_SIZE}x{_MIN_SIZE} pixels, not '
                      f'{"x".join(map(str, sizes))}.')
 
@@ -40,17 +37,14 @@ def _classifier(x: tf.Tensor, num_classes: int,
   Without a mask it has biases, and its variables are not in a doubled scope.
   """
   spatial = data_formats.spatial_axes(spec.data_format)
-  x = tf.reduce_mean(x, spatial, keepdims=True)
-  if spec.is_masked:
-    x = blocks.conv2d(x, num_classes, 1, 1, spec, 'fc8', _INIT_SCALE)
-  else:
-    initializer = spec.kernel_initializer(
-        'fc8', initializers.fan_in_normal(_INIT_SCALE))
-    with tf.variable_scope('fc8'):
-      x = sparse_layers.dense_conv2d(
-          x, num_classes, 1, data_format=spec.data_format,
-          kernel_initializer=initializer, kernel_regularizer=spec.regularizer,
-          use_bias=True)
+  family = initializers.fan_in_normal(_INIT_SCALE)
+  x = sparse_layers.sparse_conv2d(
+      tf.reduce_mean(x, spatial, keepdims=True), num_classes, 1,
+      use_bias=not spec.is_masked, data_format=spec.data_format,
+      sparsity_technique=spec.pruning_method,
+      kernel_initializer=spec.kernel_initializer('fc8', family),
+      kernel_regularizer=spec.regularizer, name='fc8',
+      dense_names=('weights', 'biases'))
   return tf.squeeze(x, spatial)
 
 
@@ -88,8 +82,9 @@ def vgg(num_classes: int,
   Raises:
     ValueError: an argument is not one of its options.
   """
-  sparse_layers.check_option('vgg_type', vgg_type, tuple(VGG_TYPES))
-  blocks.check_width(width)
+  checks.one_of('vgg_type', vgg_type, network_tables.VGGS)
+  widths = [blocks.scaled(filters, width)
+            for filters in network_tables.VGG_FILTERS]
   spec = blocks.LayerSpec(
       pruning_method, init_method, data_format, end_sparsity, weight_decay)
 
@@ -98,14 +93,14 @@ def vgg(num_classes: int,
     _check_size(inputs, data_format)
     x = inputs
     with tf.variable_scope(name or vgg_type):
-      groups = zip(_FILTERS, VGG_TYPES[vgg_type])
+      groups = zip(widths, network_tables.VGGS[vgg_type])
       for group, (filters, n_convs) in enumerate(groups, start=1):
         with tf.variable_scope(f'conv{group}'):
           for i in range(1, n_convs + 1):
             is_first = group == i == 1
             conv_spec = spec.unless_pruned(prune_first_layer or not is_first)
             x = tf.nn.relu(blocks.conv2d(
-                x, int(filters * width), 3, 1, conv_spec, f'conv{group}_{i}',
+                x, filters, 3, 1, conv_spec, f'conv{group}_{i}',
                 _INIT_SCALE))
         x = blocks.max_pool(x, 2, 2, 'VALID', spec)
       return _classifier(x, num_classes, spec.unless_pruned(prune_last_layer))

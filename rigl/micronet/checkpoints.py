@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rigl.micronet import architectures
-from rigl.micronet.model_ops import Network
-from rigl.micronet.network import kernel_shapes
+from rigl.micronet.network import Network, kernel_shapes
 
 _MASK_SUFFIX = '/mask'
 
@@ -91,31 +90,68 @@ def mismatch(network: Network, masks: Mapping[str, Mask]) -> str | None:
   return None
 
 
+def get_network(
+    name: str,
+    masks: Mapping[str, Mask],
+    width: float | None = None,
+    input_size: int | None = None,
+    num_classes: int | None = None,
+) -> Network:
+  """Builds the description of the network that masks may belong to.
+
+  Args:
+    name: of the architecture.
+    masks: {layer name: mask}.
+    width: factor for the number of channels.
+    input_size: rows of the square input image.
+    num_classes: units of the last layer; None takes those of its mask, or the
+      usual ones if it has no mask.
+
+  Raises:
+    ValueError: as `architectures.get_network`.
+  """
+  network = architectures.get_network(name, width, input_size, num_classes)
+  mask = masks.get(network.last_layer)
+  if num_classes is None and mask and mask.shape:
+    network = architectures.get_network(
+        name, width, input_size, mask.shape[-1])
+  return network
+
+
 def find_architecture(
     masks: Mapping[str, Mask],
     width: float | None = None,
+    input_size: int | None = None,
+    num_classes: int | None = None,
 ) -> str:
   """Finds the architecture that masks belong to.
 
   Args:
     masks: as from `read_masks`.
     width: factor for the number of channels.
+    input_size: rows of the square input image.
+    num_classes: units of the last layer; None in these three as in
+      `get_network`.
 
   Returns:
-    The name of the architecture, for `architectures.get_network`.
+    The name of the architecture, for `get_network`.
 
   Raises:
     ValueError: if none has all these layers in these shapes.
   """
   n_unmasked = {}
   for name in _candidates(masks):
-    network = architectures.get_network(name, width=width)
+    try:
+      network = get_network(name, masks, width, input_size, num_classes)
+    except ValueError:  # Another network may have these sizes.
+      continue
     if mismatch(network, masks) is None:
       n_unmasked[name] = len(network.weighted_layers) - len(masks)
   if not n_unmasked:
     raise ValueError(
         f'No known architecture has the masked layers {list(masks)[:3]}, ... '
-        f'in their shapes. Give --architecture, and --width if it is not 1.')
+        f'in their shapes. Give --architecture, and those of --width, '
+        f'--input_size and --num_classes that are not as usual.')
   # The layers of ResNet-18 are also layers of ResNet-34.
   return min(n_unmasked, key=n_unmasked.__getitem__)
 

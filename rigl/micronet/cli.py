@@ -8,13 +8,13 @@ shape, sparsity, weights, FLOPs and bytes.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
-from rigl.core import distributions
+from rigl.core import checks, distributions
 from rigl.micronet import (
     architectures,
     checkpoints,
@@ -23,8 +23,7 @@ from rigl.micronet import (
     report,
     training_flops,
 )
-from rigl.micronet.model_ops import Network
-from rigl.micronet.network import count_network
+from rigl.micronet.network import Network, count_network
 
 _EXAMPLES = '''examples:
   python -m rigl.micronet
@@ -34,8 +33,15 @@ _EXAMPLES = '''examples:
 '''
 
 
+class _Parser(argparse.ArgumentParser):
+  """Says what is wrong in one line, as the scripts do."""
+
+  def error(self, message: str) -> NoReturn:
+    self.exit(2, f'Error: {message} (--help lists all arguments)\n')
+
+
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+  parser = _Parser(
       prog='python -m rigl.micronet',
       description='Counts FLOPs and bytes by the rules of the MicroNet '
       'Challenge.\nWithout --architecture and --checkpoint: the published '
@@ -46,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
       '--format',
       choices=formatting.FORMATS,
       default='table',
-      help='of the output (default: table)')
+      help='of the output (default: %(default)s)')
 
   _add_network_arguments(parser.add_argument_group('network'))
   _add_sparsity_arguments(parser.add_argument_group('sparsity'))
@@ -75,7 +81,7 @@ def _add_network_arguments(network: argparse._ArgumentGroup) -> None:
       type=int,
       metavar='N',
       default=32,
-      help='bits of a stored weight (default: 32)')
+      help='bits of a stored weight (default: %(default)s)')
 
 
 def _add_sparsity_arguments(sparsity: argparse._ArgumentGroup) -> None:
@@ -84,7 +90,8 @@ def _add_sparsity_arguments(sparsity: argparse._ArgumentGroup) -> None:
       type=float,
       metavar='S',
       default=0.,
-      help='of all layers together that have none of their own (default: 0)')
+      help='of all layers together that have none of their own (default: '
+      '%(default)g)')
   sparsity.add_argument(
       '--distribution',
       choices=distributions.DISTRIBUTIONS,
@@ -92,13 +99,14 @@ def _add_sparsity_arguments(sparsity: argparse._ArgumentGroup) -> None:
       default='erdos_renyi_kernel',
       help='how it is spread over layers: '
       f'{", ".join(distributions.DISTRIBUTIONS)}; random is uniform (default: '
-      'erdos_renyi_kernel)')
+      '%(default)s)')
   sparsity.add_argument(
       '--erk_power_scale',
       type=float,
       metavar='X',
       default=1.,
-      help='exponent of the raw densities of erdos_renyi_kernel (default: 1)')
+      help='exponent of the raw densities of erdos_renyi_kernel (default: '
+      '%(default)g)')
   for layer in ('first', 'last'):
     sparsity.add_argument(
         f'--{layer}_layer_sparsity',
@@ -125,14 +133,15 @@ def _add_training_arguments(training: argparse._ArgumentGroup) -> None:
       type=float,
       metavar='N',
       default=training_flops.DEFAULT_DELTA_T,
-      help='steps between mask updates (default: 100)')
+      help='steps between mask updates, for the cost of RigL alone; inf for '
+      'none (default: %(default)g)')
   training.add_argument(
       '--length',
       type=float,
       metavar='X',
       default=1.,
       help='training steps, as a multiple of those of the dense network '
-      '(default: 1)')
+      '(default: %(default)g)')
   default = training_flops.DEFAULT_PRUNING
   training.add_argument(
       '--pruning_schedule',
@@ -165,10 +174,7 @@ def custom_sparsities(
   Raises:
     ValueError: on a text of another form.
   """
-  custom = {
-      name: factor * sparsity
-      for name, factor in network.sparsity_factors.items()
-  }
+  custom = network.custom_sparsities(sparsity)
   for name, value in ((network.first_layer, first_layer_sparsity),
                       (network.last_layer, last_layer_sparsity)):
     if value == -1:
@@ -205,12 +211,33 @@ def _given(args: argparse.Namespace) -> list[str]:
           if value != getattr(defaults, name)]
 
 
+def _title(name: str, network: Network, args: argparse.Namespace,
+           custom: Mapping[str, float]) -> str:
+  """What is counted, exceptions included."""
+  # There is nothing to spread over a single layer.
+  spread = f', {args.distribution}' if len(custom) < len(
+      network.shapes) - 1 else ''
+  title = f'{name}{spread} at sparsity {args.sparsity:g}'
+  if not custom or not args.sparsity:
+    return title
+  exceptions = [f'{layer.rpartition("/")[2]} {value:g}'
+                for layer, value in custom.items()]
+  if len(exceptions) > 3:
+    exceptions = [f'{len(exceptions)} layers have their own']
+  return f'{title}; {", ".join(exceptions)}'
+
+
 def _network_report(args: argparse.Namespace) -> report.Report:
   """Counts what the arguments ask for."""
-  if args.param_bits < 1:
-    raise ValueError(f'--param_bits must be > 0, got {args.param_bits}.')
+  sizes = {name: getattr(args, name)
+           for name in ('width', 'input_size', 'num_classes')}
+  numbers = {**sizes, 'param_bits': args.param_bits, 'length': args.length}
+  for name, value in numbers.items():
+    if value is not None:
+      checks.positive(f'--{name}', value)
+  schedule = _pruning_schedule(args.pruning_schedule)
   masks = {}
-  if args.checkpoint:
+  if args.checkpoint is not None:
     for name in _given(args):
       if 'sparsity' in name or name in ('distribution', 'erk_power_scale'):
         raise ValueError(f'Give --{name} or --checkpoint: the masks of a '
@@ -218,11 +245,12 @@ def _network_report(args: argparse.Namespace) -> report.Report:
     # TensorFlow tells about missing GPUs otherwise.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
     masks = checkpoints.read_masks(args.checkpoint)
-  name = args.architecture or checkpoints.find_architecture(masks, args.width)
-  network = architectures.get_network(name, args.width, args.input_size,
-                                      args.num_classes)
+  name = args.architecture
+  if name is None:
+    name = checkpoints.find_architecture(masks, **sizes)
+  network = checkpoints.get_network(name, masks, **sizes)
   layers = network.layers if args.all_operations else network.weighted_layers
-  if args.checkpoint:
+  if args.checkpoint is not None:
     problem = checkpoints.mismatch(network, masks)
     if problem:
       raise ValueError(f'{args.checkpoint!r} is not a checkpoint of {name}: '
@@ -232,18 +260,17 @@ def _network_report(args: argparse.Namespace) -> report.Report:
     n_zeros = {scope: mask.n_zeros for scope, mask in masks.items()}
     count = count_network(layers, None, args.param_bits, n_zeros)
   else:
-    title = f'{name}, {args.distribution} at sparsity {args.sparsity:g}'
     custom = custom_sparsities(network, args.sparsity,
                                args.first_layer_sparsity,
                                args.last_layer_sparsity, args.layer_sparsity)
+    title = _title(name, network, args, custom)
     sparsities = distributions.get_sparsities(
         network.shapes, args.distribution, args.sparsity, custom,
         args.erk_power_scale)
     count = count_network(layers, sparsities, args.param_bits)
   dense = count_network(layers, None, args.param_bits)
   multiples = report.training_multiples(
-      count, dense, args.delta_t, args.length,
-      _pruning_schedule(args.pruning_schedule))
+      count, dense, args.delta_t, args.length, schedule)
   return report.Report(title, count, dense, multiples, args.delta_t,
                        args.length)
 
@@ -259,10 +286,9 @@ def _published(output_format: str) -> str:
   tables = published_table.published_tables()
   records = published_table.as_records(tables)
   if output_format == 'json':
-    return json.dumps(records, indent=2) + '\n'
+    return formatting.json_text(records)
   if output_format == 'csv':
-    return formatting.csv_table(
-        list(records[0]), [list(record.values()) for record in records])
+    return formatting.csv_table(records)
   return published_table.render(tables, is_markdown=output_format == 'markdown')
 
 
@@ -274,8 +300,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   """
   parser = _parser()
   args = parser.parse_args(argv)
+  # The rules of tables are not ASCII: better a '?' than no table.
+  if hasattr(sys.stdout, 'reconfigure'):
+    sys.stdout.reconfigure(errors='replace')
   try:
-    if args.architecture or args.checkpoint:
+    if args.architecture is not None or args.checkpoint is not None:
       max_width = None
       if sys.stdout.isatty():
         max_width = shutil.get_terminal_size().columns
@@ -284,6 +313,6 @@ def main(argv: Sequence[str] | None = None) -> int:
       _check_no_network_is_meant(args)
       text = _published(args.format)
   except ValueError as error:
-    parser.exit(2, f'{parser.prog}: {error}\n')
+    parser.exit(2, f'Error: {error}\n')
   sys.stdout.write(text)
   return 0

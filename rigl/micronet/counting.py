@@ -35,6 +35,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rigl.core import checks
 from rigl.micronet.operations import (
     Add,
     Arithmetic,
@@ -48,23 +49,10 @@ from rigl.micronet.operations import (
 )
 
 __all__ = [
-    'ACTIVATION_FLOPS',
-    'Add',
-    'Arithmetic',
-    'Conv2D',
-    'Counts',
-    'DepthWiseConv2D',
-    'DotProducts',
-    'FullyConnected',
-    'GlobalAvg',
-    'Info',
-    'MicroNetCounter',
-    'Scale',
-    'add_counts',
-    'conv_output_size',
-    'count_ops',
-    'get_info',
-    'has_kernel',
+    'ACTIVATION_FLOPS', 'Add', 'Arithmetic', 'Conv2D', 'Counts',
+    'DepthWiseConv2D', 'DotProducts', 'FullyConnected', 'GlobalAvg', 'Info',
+    'MicroNetCounter', 'Scale', 'add_counts', 'check_names', 'conv_output_size',
+    'count_ops', 'get_info', 'has_kernel',
 ]
 
 # Name -> (multiplications, additions) for each output element. None is the
@@ -124,10 +112,10 @@ def conv_output_size(
     ceil((input_size - kernel_size + 1 + 2 * pad) / stride).
 
   Raises:
-    ValueError: on another padding, or an output without rows.
+    ValueError: on another padding, a stride below 1, or an output without rows.
   """
-  if padding not in ('same', 'valid'):
-    raise ValueError(f"padding must be 'same' or 'valid', got {padding!r}.")
+  checks.one_of('padding', padding, ('same', 'valid'))
+  checks.positive('stride', stride)
   pad = kernel_size // 2 if padding == 'same' else 0
   size = math.ceil((input_size - kernel_size + 1 + 2 * pad) / stride)
   if size < 1:
@@ -192,11 +180,8 @@ def _fully_connected_as_dots(op: FullyConnected) -> DotProducts:
 
 def _count_dots(op: DotProducts, sparsity: float, param_bits: int) -> Counts:
   """Applies the rules for kernels, biases and activations."""
-  if op.activation not in ACTIVATION_FLOPS:
-    raise ValueError(f'No rule for the activation {op.activation!r}. '
-                     f'Known: {list(ACTIVATION_FLOPS)}.')
-  if not 0. <= sparsity <= 1.:
-    raise ValueError(f'The sparsity must be in [0, 1], got {sparsity}.')
+  checks.one_of('activation', op.activation, ACTIVATION_FLOPS)
+  checks.in_unit_interval('The sparsity', sparsity)
   n_outputs = op.n_positions * op.n_channels
   length = op.vector_length * (1 - sparsity)
   bits = op.n_weights * param_bits * (1 - sparsity)
@@ -262,6 +247,20 @@ def has_kernel(op: Any) -> bool:
     op: one of the operations of this module.
   """
   return type(op) in _AS_DOTS
+
+
+def check_names(names: Iterable[str], known: Iterable[str]) -> None:
+  """Raises ValueError if a sparsity is given for what has no kernel.
+
+  Args:
+    names: that sparsities are given for.
+    known: names of the operations with a kernel.
+  """
+  known = list(known)
+  unknown = sorted(set(names).difference(known))
+  if unknown:
+    raise ValueError(f'Sparsities are given for {unknown}, but the layers with '
+                     f'a kernel are {known}.')
 
 
 def count_ops(op: Any, sparsity: float, param_bits: int) -> Counts:
@@ -365,14 +364,22 @@ class MicroNetCounter:
       add_bits: width of the additions.
       mul_bits: width of the multiplications.
       summarize_blocks: prints one line per block rather than per operation.
+
+    Raises:
+      ValueError: if a sparsity names no operation with a kernel.
     """
+    groups = [(name, ops if name.startswith('block') else [(name, ops)])
+              for name, ops in self.all_ops]
+    kernels = [name for _, ops in groups for name, op in ops if has_kernel(op)]
+    if not isinstance(sparsity, Mapping):
+      sparsity = dict.fromkeys(kernels, sparsity)
+    check_names(sparsity, kernels)
     rows = []
-    for name, ops in self.all_ops:
-      if not name.startswith('block'):
-        ops = [(name, ops)]
-      counts = [(op_name, op,
-                 count_ops(op, _sparsity_of(op_name, sparsity), param_bits))
-                for op_name, op in ops]
+    for name, ops in groups:
+      counts = [
+          (op_name, op, count_ops(op, sparsity.get(op_name, 0.), param_bits))
+          for op_name, op in ops
+      ]
       if name.startswith('block') and summarize_blocks:
         rows.append((name, '', add_counts(count for _, _, count in counts)))
       else:
@@ -386,12 +393,6 @@ class MicroNetCounter:
       megabytes, mults, adds = self.process_counts(*count, mul_bits, add_bits)
       print(f'{name:<{width}}  {description:<24}'
             f'{megabytes:>10.4f}{mults:>12.3f}{adds:>12.3f}')
-
-
-def _sparsity_of(name: str, sparsity: float | Mapping[str, float]) -> float:
-  if isinstance(sparsity, Mapping):
-    return sparsity.get(name, 0.)
-  return sparsity
 
 
 def _describe(op: Any) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 FORMATS = ('table', 'json', 'csv', 'markdown')
 
@@ -12,8 +14,8 @@ _UNITS = ((1e18, 'E'), (1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'),
           (1e3, 'k'))
 
 
-def quantity(value: float, unit: str = '') -> str:
-  """Formats with a decimal prefix: 8202340776 is '8.202 G'.
+def quantity(value: float, unit: str) -> str:
+  """Formats with a decimal prefix: 8202340776 FLOPs are '8.202 GFLOPs'.
 
   Args:
     value: to be formatted.
@@ -23,7 +25,7 @@ def quantity(value: float, unit: str = '') -> str:
     # What rounds to 1000 of a unit is 1 of the next.
     if abs(value) >= 0.9995 * factor:
       return f'{value / factor:.4g} {prefix}{unit}'
-  return f'{value:.4g} {unit}'.rstrip()
+  return f'{value:.4g} {unit}'
 
 
 def multiple(value: float) -> str:
@@ -111,18 +113,36 @@ def markdown_table(
   return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
 
 
-def csv_table(
-    header: Sequence[str],
-    rows: Sequence[Sequence[object]],
-) -> str:
+def _rounded(value: Any) -> Any:
+  """The value, with floats inside it at 12 digits: 0.1, not 0.09999999...98."""
+  if isinstance(value, float):
+    return float(f'{value:.12g}')
+  if isinstance(value, Mapping):
+    return {name: _rounded(inner) for name, inner in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_rounded(inner) for inner in value]
+  return value
+
+
+def json_text(data: Any) -> str:
+  """Renders JSON.
+
+  Args:
+    data: of dictionaries, lists, texts and finite numbers.
+  """
+  return json.dumps(_rounded(data), indent=2, allow_nan=False) + '\n'
+
+
+def csv_table(records: Sequence[Mapping[str, object]]) -> str:
   """Renders comma-separated values.
 
   Args:
-    header: names of the columns.
-    rows: of cells.
+    records: at least one; the names of the columns -> cells, in the same order
+      in each.
   """
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator='\n')
-  writer.writerow(header)
-  writer.writerows(rows)
+  writer.writerow(records[0])
+  writer.writerows(
+      map(_rounded, record.values()) for record in records)
   return buffer.getvalue()

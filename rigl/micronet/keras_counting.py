@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rigl.core import distributions
+from rigl.core import checks, distributions
 from rigl.micronet import keras_layers, network
 from rigl.micronet.counting import (
     Arithmetic,
@@ -23,6 +23,9 @@ from rigl.micronet.counting import (
 )
 from rigl.micronet.keras_layers import NotCounted
 from rigl.micronet.network import Layer, NetworkCount
+
+# The input shape, or one for each input, and the output shape of a call.
+Shapes = tuple[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,17 +88,22 @@ def get_stats(
 
   Raises:
     ValueError: on another kind of layer, one that is not built or not square,
-      two kernels of one name, or wrong arguments of the distribution.
+      two kernels of one name, wrong arguments of the distribution, or a width
+      that is impossible, leaves a layer without channels, or meets no first or
+      last layer of that name.
   """
+  checks.positive('width', width)
   layers = [_published_layer(layer) for layer in masked_layers]
   sparsities = distributions.get_sparsities(
       network.kernel_shapes(layers), method, default_sparsity,
       custom_sparsities, erk_power_scale)
   if width != 1.:
     names = [layer.name for layer in layers]
-    layers = network.scale_width(layers, width,
-                                 _find_name(names, first_layer_name),
-                                 _find_name(names, last_layer_name))
+    layers = network.scale_width(
+        layers, width,
+        _find_name(names, 'first_layer_name', first_layer_name),
+        _find_name(names, 'last_layer_name', last_layer_name))
+    network.check_channels(layers, f'The network at width {width:g}')
   count = network.count_network(layers, sparsities, param_size)
   if is_debug:
     for row in count.layers:
@@ -104,13 +112,15 @@ def get_stats(
   return count.flops, count.counts.param_bits, count.real_sparsity
 
 
-def _find_name(kernel_names: Sequence[str], layer_name: str) -> str:
+def _find_name(kernel_names: Sequence[str], argument: str,
+               layer_name: str) -> str:
   """Finds a kernel by its layer's name, then by the beginning of its name."""
   for beginning in (f'{layer_name}/', layer_name):
     for name in kernel_names:
       if name.startswith(beginning):
         return name
-  return ''
+  raise ValueError(f'Another width needs {argument}, but no kernel begins with '
+                   f'{layer_name!r}. There are {list(kernel_names)}.')
 
 
 def _published_layer(layer: Any) -> Layer:
@@ -207,16 +217,15 @@ class _Collector:
 
   def visit_children(self, model: Any, prefix: str) -> None:
     """Visits every call of a layer inside a model, layer or list."""
-    for layer, in_shape, out_shape in _calls(model):
-      self._visit(layer, in_shape, out_shape, prefix + layer.name)
+    for layer, shapes in _calls(model):
+      self._visit(layer, shapes, prefix + layer.name)
 
-  def _visit(self, layer: Any, in_shape: Any, out_shape: Any,
-             name: str) -> None:
+  def _visit(self, layer: Any, shapes: Shapes | None, name: str) -> None:
     kind = keras_layers.class_name(
         layer, (*keras_layers.HANDLERS, *keras_layers.FREE,
                 *keras_layers.OPAQUE))
     if kind in keras_layers.HANDLERS:
-      self._count(layer, kind, in_shape, out_shape, name)
+      self._count(layer, kind, shapes, name)
     elif kind in keras_layers.FREE:
       if kind != 'InputLayer':
         self.free.append(
@@ -227,14 +236,10 @@ class _Collector:
     else:
       self._skip(layer, name, 'no rule for this kind of layer')
 
-  def _count(self, layer: Any, kind: str, in_shape: Any, out_shape: Any,
+  def _count(self, layer: Any, kind: str, shapes: Shapes | None,
              name: str) -> None:
-    if in_shape is None or out_shape is None:
-      self._skip(layer, name, 'its input size is not known; call the model '
-                 'once on an input')
-      return
     try:
-      parts = keras_layers.HANDLERS[kind](layer, in_shape, out_shape)
+      parts = keras_layers.HANDLERS[kind](layer, *(shapes or _shapes(layer)))
     except NotCounted as error:
       self._skip(layer, name, str(error))
       return
@@ -285,23 +290,35 @@ def _both_calls(first: Any, second: Any) -> Any:
       vector_length=length / n_positions if n_positions else 0)
 
 
-def _calls(model: Any) -> Iterator[tuple[Any, Any, Any]]:
-  """Yields (layer, input shape, output shape) for each call inside a model.
+def _calls(model: Any) -> Iterator[tuple[Any, Shapes | None]]:
+  """Yields (layer, shapes) for each call inside a model.
 
-  Shapes are None where they cannot be known.
+  Only a functional model knows the shapes of its calls; None stands for others.
   """
-  outputs = getattr(model, 'outputs', None)
   if isinstance(model, (list, tuple)):
-    yield from ((layer, *_shapes(layer)) for layer in model)
-  elif outputs and all(hasattr(out, '_keras_history') for out in outputs):
+    yield from ((layer, None) for layer in model)
+  elif _is_functional(model):
     yield from _functional_calls(model)
   elif _children(model):
-    yield from ((layer, *_shapes(layer)) for layer in _children(model))
+    yield from ((layer, None) for layer in _children(model))
   else:
-    yield (model, *_shapes(model))
+    yield model, None
 
 
-def _functional_calls(model: Any) -> Iterator[tuple[Any, Any, Any]]:
+def _is_functional(model: Any) -> bool:
+  """Tells whether the outputs of a model come from layers inside it.
+
+  In graph mode those of a subclassed model may come from the model itself.
+  """
+  outputs = getattr(model, 'outputs', None) or []
+  inside = {id(layer) for layer in getattr(model, 'layers', ())}
+  histories = [getattr(output, '_keras_history', None) for output in outputs]
+  return bool(outputs) and all(
+      history is not None and id(history[0]) in inside
+      for history in histories)
+
+
+def _functional_calls(model: Any) -> Iterator[tuple[Any, Shapes]]:
   """Follows the calls from the outputs back, yields them in layer order.
 
   A layer may also have been called outside this model, so the list of its calls
@@ -320,7 +337,7 @@ def _functional_calls(model: Any) -> Iterator[tuple[Any, Any, Any]]:
     for index in range(len(layer.inbound_nodes)):
       node = calls.get((id(layer), index))
       if node is not None:
-        yield layer, node.input_shapes, node.output_shapes
+        yield layer, (node.input_shapes, node.output_shapes)
 
 
 def _children(layer: Any) -> list[Any]:
@@ -348,14 +365,21 @@ def _input_shape(layer: Any) -> Any:
     config = getattr(layer, 'get_build_config', lambda: None)() or {}
     shape = config.get('input_shape')
   if shape is None:
-    raise NotCounted('its input size is not known; call it once on an input')
+    raise NotCounted('its input size is not known; call the model once on an '
+                     'input')
   return shape
 
 
-def _shapes(layer: Any) -> tuple[Any, Any]:
-  """Returns (input shape, output shape), (None, None) if they are unknown."""
+def _shapes(layer: Any) -> Shapes:
+  """Returns the shapes of a layer by itself.
+
+  Raises:
+    NotCounted: if they are not known.
+  """
+  shape = _input_shape(layer)
   try:
-    shape = _input_shape(layer)
     return shape, tuple(layer.compute_output_shape(shape))
-  except (NotCounted, NotImplementedError):
-    return None, None
+  # A layer of one's own may raise anything there.
+  except Exception as error:
+    message = ' '.join(str(error).split())
+    raise NotCounted(f'its output size is not known: {message}') from error

@@ -162,18 +162,14 @@ def _transposed(layer: Any, in_shape: Shape, out_shape: Shape) -> list[Layer]:
 
 
 def _separable(layer: Any, in_shape: Shape, out_shape: Shape) -> list[Layer]:
-  n_positions = known_size(spatial(layer, out_shape))
-  kernel = kernel_of(layer)
-  *receptive, channels, multiplier = _shape_of(kernel)
-  depthwise = _dots(layer, kernel, n_positions, math.prod(receptive),
-                    channels * multiplier, 'depthwise')
+  depthwise, = _depthwise(layer, in_shape, out_shape)
   c_in, c_out = _shape_of(layer.pointwise_kernel)[-2:]
   # The bias and the activation come once, after both.
   return [
-      depthwise._replace(
-          op=depthwise.op._replace(n_biases=0, activation=None)),
-      _dots(layer, layer.pointwise_kernel, n_positions, c_in, c_out,
-            'pointwise'),
+      Layer('depthwise', depthwise.op._replace(n_biases=0, activation=None),
+            depthwise.shape),
+      _dots(layer, layer.pointwise_kernel, depthwise.op.n_positions, c_in,
+            c_out, 'pointwise'),
   ]
 
 

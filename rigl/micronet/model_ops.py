@@ -13,9 +13,10 @@ published figures do not hold them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
+from rigl import network_tables
+from rigl.core import checks
 from rigl.micronet.counting import (
     Add,
     Conv2D,
@@ -24,64 +25,7 @@ from rigl.micronet.counting import (
     GlobalAvg,
     has_kernel,
 )
-from rigl.micronet.network import Layer, kernel_shapes
-
-RESNET_BLOCKS = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-    200: (3, 24, 36, 3),
-}
-
-VGG_CONVS = {
-    'vgg_a': (1, 1, 2, 2, 2),
-    'vgg_16': (2, 2, 3, 3, 3),
-    'vgg_19': (2, 2, 4, 4, 4),
-}
-
-# (output channels, stride) of the blocks of MobileNet-v1.
-MOBILENET_V1_BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1),
-                        (512, 2), (512, 1), (512, 1), (512, 1), (512, 1),
-                        (512, 1), (1024, 2), (1024, 1))
-
-# (output channels, number of blocks, stride of the first) of MobileNet-v2.
-_MOBILENET_V2_GROUPS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2),
-                        (96, 3, 1), (160, 3, 2), (320, 1, 1))
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-  """A network ready to be counted.
-
-  Attributes:
-    layers: all operations, in the order of the training graph.
-    first_layer: name of the layer that sees the image.
-    last_layer: name of the layer that gives the predictions.
-    sparsity_factors: layer name -> what its sparsity is as a multiple of the
-      default sparsity when nothing else is said, as in the training scripts. 0
-      stands for a layer without a mask; layers left out follow the
-      distribution.
-    distribution_layers: layers whose shapes a distribution looks at, where they
-      are not `layers`.
-  """
-  layers: tuple[Layer, ...]
-  first_layer: str
-  last_layer: str
-  sparsity_factors: Mapping[str, float] = dataclasses.field(
-      default_factory=dict)
-  distribution_layers: tuple[Layer, ...] | None = None
-
-  @property
-  def weighted_layers(self) -> tuple[Layer, ...]:
-    """The layers with a kernel."""
-    return tuple(layer for layer in self.layers if has_kernel(layer.op))
-
-  @property
-  def shapes(self) -> dict[str, tuple[int, ...]]:
-    """Layer name -> kernel shape, for `rigl.core.distributions`."""
-    return kernel_shapes(self.distribution_layers or self.layers)
+from rigl.micronet.network import Layer, Network
 
 
 class _Builder:
@@ -106,6 +50,12 @@ class _Builder:
     self.shrink(stride)
     self.channels = filters
 
+  def projection(self, name: str, filters: int, stride: int) -> None:
+    """Appends a 1x1 convolution beside the layers that follow."""
+    size, channels = self.size, self.channels
+    self.conv(name, 1, filters, stride)
+    self.size, self.channels = size, channels
+
   def depthwise(self, name: str, stride: int) -> None:
     self._append(
         name,
@@ -128,12 +78,6 @@ class _Builder:
     self.channels = units
 
 
-def _divisible(channels: float, divisor: int = 8) -> int:
-  """Rounds to a multiple of the divisor that is not more than 10 % lower."""
-  rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-  return rounded + divisor if rounded < 0.9 * channels else rounded
-
-
 def resnet(
     depth: int,
     width: float = 1.,
@@ -151,25 +95,21 @@ def resnet(
   Raises:
     ValueError: there is no ResNet of this depth; names those there are.
   """
-  if depth not in RESNET_BLOCKS:
-    raise ValueError(f'No ResNet of depth {depth}. '
-                     f'Known depths: {sorted(RESNET_BLOCKS)}.')
-  is_bottleneck = depth >= 50
-  kind = 'bottleneck' if is_bottleneck else 'residual'
+  checks.one_of('The depth of a ResNet', depth, network_tables.RESNETS)
+  kind, group_sizes = network_tables.RESNETS[depth]
+  is_bottleneck = kind == 'bottleneck'
   net = _Builder('resnet_model/', input_size)
   net.conv('initial_conv', 7, int(64 * width), 2)
   net.shrink(2)
-  for group, n_blocks in enumerate(RESNET_BLOCKS[depth], start=1):
+  for group, n_blocks in enumerate(group_sizes, start=1):
     filters = int(64 * 2**(group - 1) * width)
     for block in range(n_blocks):
       stride = 2 if group > 1 and block == 0 else 1
       suffix = f'block_group{group}_{block}_1'
       if block == 0:
         suffix = f'block_group_projection_block_group{group}'
-        size, channels = net.size, net.channels
-        net.conv(f'{kind}_projection_{suffix}', 1,
-                 4 * filters if is_bottleneck else filters, stride)
-        net.size, net.channels = size, channels
+        net.projection(f'{kind}_projection_{suffix}',
+                       4 * filters if is_bottleneck else filters, stride)
       if is_bottleneck:
         net.conv(f'{kind}_1_{suffix}', 1, filters)
         net.conv(f'{kind}_2_{suffix}', 3, filters, stride)
@@ -196,11 +136,11 @@ def mobilenet_v1(
     num_classes: number of logits.
   """
   net = _Builder('resnet_model/', input_size)
-  net.conv('initial_conv', 3, _divisible(int(width * 32)), 2)
-  for i, (filters, stride) in enumerate(MOBILENET_V1_BLOCKS):
+  net.conv('initial_conv', 3, network_tables.make_divisible(int(width * 32)), 2)
+  for i, (filters, stride) in enumerate(network_tables.MOBILENET_V1):
     net.depthwise(f'depthwise_nxn_{i}', stride)
-    net.conv(f'contraction_1x1_{i}', 1,
-             _divisible(int(width * filters), 1 if i == 0 else 8))
+    net.conv(f'contraction_1x1_{i}', 1, network_tables.make_divisible(
+        int(width * filters), 1 if i == 0 else 8))
   net.global_average()
   net.dense('final_dense', num_classes)
   return _network(net, unmasked=('initial_conv', 'depthwise'))
@@ -210,7 +150,6 @@ def mobilenet_v2(
     width: float = 1.,
     input_size: int = 224,
     num_classes: int = 1000,
-    expansion_factor: float = 6.,
 ) -> Network:
   """MobileNet-v2 (https://arxiv.org/abs/1801.04381).
 
@@ -218,24 +157,20 @@ def mobilenet_v2(
     width: multiplier of the channels.
     input_size: height and width of an image.
     num_classes: number of logits.
-    expansion_factor: of the channels inside a block.
   """
   net = _Builder('resnet_model/', input_size)
-  net.conv('initial_conv', 3, _divisible(int(width * 32)), 2)
-  i = 0
-  for channels, n_blocks, first_stride in _MOBILENET_V2_GROUPS:
-    filters = _divisible(int(width * channels))
-    for block in range(n_blocks):
-      stride = first_stride if block == 0 else 1
-      in_channels = net.channels
-      if i > 0:
-        net.conv(f'expand_1x1_{i}', 1, int(expansion_factor * in_channels))
-      net.depthwise(f'depthwise_nxn_{i}', stride)
-      net.conv(f'contraction_1x1_{i}', 1, filters)
-      if stride == 1 and in_channels == filters:
-        net.add(f'add_{i}')
-      i += 1
-  net.conv('final_1x1_conv', 1, max(1280, _divisible(int(width * 1280))))
+  net.conv('initial_conv', 3, network_tables.make_divisible(int(width * 32)), 2)
+  for i, (channels, stride) in enumerate(network_tables.MOBILENET_V2):
+    filters = network_tables.make_divisible(int(width * channels))
+    in_channels = net.channels
+    if i > 0:
+      net.conv(f'expand_1x1_{i}', 1, 6 * in_channels)
+    net.depthwise(f'depthwise_nxn_{i}', stride)
+    net.conv(f'contraction_1x1_{i}', 1, filters)
+    if stride == 1 and in_channels == filters:
+      net.add(f'add_{i}')
+  final_filters = network_tables.make_divisible(int(max(width, 1.) * 1280))
+  net.conv('final_1x1_conv', 1, final_filters)
   net.global_average()
   net.dense('final_dense', num_classes)
   return _network(net, unmasked=('initial_conv', 'depthwise'))
@@ -256,16 +191,19 @@ def vgg(
     num_classes: number of logits.
 
   Raises:
-    ValueError: another type; names those there are.
+    ValueError: another type, of which it names those there are, or an image
+      that vanishes in the poolings.
   """
-  if vgg_type not in VGG_CONVS:
-    raise ValueError(f'No VGG {vgg_type!r}. Known: {list(VGG_CONVS)}.')
+  checks.one_of('vgg_type', vgg_type, network_tables.VGGS)
   net = _Builder(f'{vgg_type}/', input_size, use_bias=False)
-  for group, n_convs in enumerate(VGG_CONVS[vgg_type], start=1):
-    filters = int(64 * min(8, 2**(group - 1)) * width)
+  groups = zip(network_tables.VGG_FILTERS, network_tables.VGGS[vgg_type])
+  for group, (filters, n_convs) in enumerate(groups, start=1):
     for i in range(1, n_convs + 1):
-      net.conv(f'conv{group}/conv{group}_{i}', 3, filters)
+      net.conv(f'conv{group}/conv{group}_{i}', 3, int(filters * width))
     net.size //= 2
+    if not net.size:
+      raise ValueError(f'input_size {input_size} is too small for {vgg_type}: '
+                       f'pooling {group} leaves nothing of the image.')
   net.global_average()
   net.conv('fc8', 1, num_classes)
   return _network(net)
@@ -297,9 +235,7 @@ def wide_resnet(
     for block in range((depth - 4) // 6):
       stride = 2 if group > 2 and block == 0 else 1
       if block == 0 and net.channels != filters:
-        size, channels = net.size, net.channels
-        net.conv(f'skip_conv_{group}', 1, filters, stride)
-        net.size, net.channels = size, channels
+        net.projection(f'skip_conv_{group}', filters, stride)
       net.conv(f'conv_{group}_{block}_1', 3, filters, stride)
       net.conv(f'conv_{group}_{block}_2', 3, filters)
       net.add(f'add_{group}_{block}')

@@ -1,4 +1,4 @@
-"""Counts a list of named layers at layer-wise sparsities."""
+"""Networks as lists of named layers, counted at layer-wise sparsities."""
 
 from __future__ import annotations
 
@@ -31,6 +31,51 @@ class Layer(NamedTuple):
     if self.shape is not None:
       return tuple(self.shape)
     return tuple(getattr(self.op, 'kernel_shape', ()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """A network ready to be counted.
+
+  Attributes:
+    layers: all operations, in the order of the training graph.
+    first_layer: name of the layer that sees the image.
+    last_layer: name of the layer that gives the predictions.
+    sparsity_factors: layer name -> what its sparsity is as a multiple of the
+      default sparsity when nothing else is said, as in the training scripts. 0
+      stands for a layer without a mask; layers left out follow the
+      distribution.
+    distribution_layers: layers whose shapes a distribution looks at, where they
+      are not `layers`.
+  """
+  layers: tuple[Layer, ...]
+  first_layer: str
+  last_layer: str
+  sparsity_factors: Mapping[str, float] = dataclasses.field(
+      default_factory=dict)
+  distribution_layers: tuple[Layer, ...] | None = None
+
+  @property
+  def weighted_layers(self) -> tuple[Layer, ...]:
+    """The layers with a kernel."""
+    return tuple(
+        layer for layer in self.layers if counting.has_kernel(layer.op))
+
+  @property
+  def shapes(self) -> dict[str, tuple[int, ...]]:
+    """Layer name -> kernel shape, for `rigl.core.distributions`."""
+    return kernel_shapes(self.distribution_layers or self.layers)
+
+  def custom_sparsities(self, sparsity: float) -> dict[str, float]:
+    """Returns name -> sparsity of the layers outside the distribution.
+
+    Args:
+      sparsity: default sparsity, of which theirs are multiples.
+    """
+    return {
+        name: factor * sparsity
+        for name, factor in self.sparsity_factors.items()
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +126,14 @@ class NetworkCount:
     return self.counts.flops
 
   @property
+  def n_bytes(self) -> float:
+    """Stored size: kernels with their masks, and biases."""
+    return self.counts.param_bits / 8
+
+  @property
   def megabytes(self) -> float:
-    """Stored size, kernels with their masks and biases, in 10^6 bytes."""
-    return self.counts.param_bits / 8e6
+    """Stored size in 10^6 bytes."""
+    return self.n_bytes / 1e6
 
   @property
   def n_weights(self) -> int:
@@ -146,10 +196,7 @@ def count_network(
   """
   sparsities, n_zeros = sparsities or {}, n_zeros or {}
   shapes = kernel_shapes(layers)
-  unknown = sorted({*sparsities, *n_zeros} - set(shapes))
-  if unknown:
-    raise ValueError(f'Sparsities are given for {unknown}, but the layers with '
-                     f'a kernel are {list(shapes)}.')
+  counting.check_names({*sparsities, *n_zeros}, shapes)
   rows = []
   for layer in layers:
     sparsity = float(sparsities.get(layer.name, 0.))
@@ -170,19 +217,32 @@ def count_network(
   return NetworkCount(tuple(rows))
 
 
+def check_channels(layers: Iterable[Layer], title: str) -> None:
+  """Raises ValueError for a kernel without input or output channels.
+
+  Args:
+    layers: of a network.
+    title: of the network, with its width.
+  """
+  for layer in layers:
+    if 0 in layer.kernel_shape:
+      raise ValueError(f'{title} has a layer without channels: {layer.name!r} '
+                       f'of shape {layer.kernel_shape}.')
+
+
 def scale_width(
     layers: Iterable[Layer],
     width: float,
     first_layer: str,
     last_layer: str,
 ) -> list[Layer]:
-  """Multiplies the channels of kernels and images.
+  """Multiplies the channels of kernels.
 
   Input channels of the first and output channels of the last layer stay, as
   does every dimension of 1. Sizes are truncated to integers.
 
   Args:
-    layers: what to scale.
+    layers: what to scale, each with a kernel.
     width: factor for the channels.
     first_layer: name of the layer that sees the image.
     last_layer: name of the layer that gives the predictions.
@@ -196,13 +256,11 @@ def scale_width(
 
   result = []
   for layer in layers:
-    name, op = layer.name, layer.op
-    if hasattr(op, 'kernel_shape'):
-      *kernel, c_in, c_out = op.kernel_shape
-      c_in = c_in if name == first_layer else scaled(c_in)
-      c_out = c_out if name == last_layer else scaled(c_out)
-      op = op._replace(kernel_shape=(*kernel, c_in, c_out))
-    elif hasattr(op, 'n_channels'):
-      op = op._replace(n_channels=scaled(op.n_channels))
+    *kernel, c_in, c_out = layer.op.kernel_shape
+    if layer.name != first_layer:
+      c_in = scaled(c_in)
+    if layer.name != last_layer:
+      c_out = scaled(c_out)
+    op = layer.op._replace(kernel_shape=(*kernel, c_in, c_out))
     result.append(layer._replace(op=op))
   return result

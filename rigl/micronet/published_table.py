@@ -59,10 +59,6 @@ _MARKS = {SAME: '', LAST_DIGIT: '~', DIFFERENT: '!'}
 
 # Beginning of a title -> what to know about its differences.
 _NOTES = {
-    'ResNet-50': '''\
-- By the rules, the sizes of ResNet-50 with Uniform 0.8 and ERK 0.965 are 23.729
-  and 6.869.
-''',
     'MobileNet-v1': '''\
 - The multiples published for MobileNet-v1 follow from no choice of dense layers
   that was tried. The paper gives 0.27x and 0.12x for the same networks, which
@@ -154,12 +150,19 @@ def count_published(
 
   Returns:
     The count.
+
+  Raises:
+    ValueError: on an unknown name, an impossible number, or a sparsity for
+      'Dense'.
   """
   network = architectures.get_network(architecture, width=width)
   if distribution == 'Dense':
+    if sparsity or custom_sparsities:
+      raise ValueError(f"'Dense' has no sparsity, got {sparsity} and the "
+                       f'custom sparsities {custom_sparsities}.')
     return count_network(network.layers)
   if custom_sparsities is None:
-    custom_sparsities = dict(network.sparsity_factors)
+    custom_sparsities = network.custom_sparsities(sparsity)
     if distribution == 'Uniform' or sparsity == 0.99:
       custom_sparsities[network.first_layer] = 0.
   sparsities = distributions.get_sparsities(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -83,13 +83,12 @@ def render(
     The text, ending in a line break.
   """
   if output_format == 'json':
-    return json.dumps(_as_json(report), indent=2) + '\n'
+    return formatting.json_text(_as_json(report))
   if output_format == 'csv':
     records = [_layer_record(layer) for layer in report.count.layers]
     for record in records:
       record['shape'] = formatting.shape_text(record['shape'])
-    return formatting.csv_table(
-        list(records[0]), [list(record.values()) for record in records])
+    return formatting.csv_table(records)
   training_header = ('training', f'length {report.length:g}')
   note = (f'Training in multiples of one dense training, with '
           f'{report.delta_t:g} steps between mask updates.\n')
@@ -133,21 +132,21 @@ def _layer_table(report: Report,
   header = ['layer', 'shape', 'sparsity', 'density', 'weights', 'kept', unit,
             'share', 'kB']
 
-  def row(name: str, shape: str, sparsity: float, part: Any,
-          n_bytes: float) -> list[str]:
+  def row(name: str, shape: str, sparsity: float,
+          part: LayerCount | NetworkCount) -> list[str]:
     weights = ['-'] * 4
     if part.n_weights:
       weights = [f'{sparsity:.4f}', f'{1 - sparsity:.4f}',
                  f'{part.n_weights:,}', f'{part.n_kept:,}']
+    share = part.flops / total.flops if total.flops else 0.
     return [name, shape, *weights, f'{part.flops / factor:,.3f}',
-            f'{part.flops / total.flops:.1%}', f'{n_bytes / 1e3:,.2f}']
+            f'{share:.1%}', f'{part.n_bytes / 1e3:,.2f}']
 
   rows = [
       row(layer.name[len(prefix):], formatting.shape_text(layer.shape),
-          layer.sparsity, layer, layer.n_bytes) for layer in total.layers
+          layer.sparsity, layer) for layer in total.layers
   ]
-  rows.append(
-      row('total', '', total.real_sparsity, total, total.megabytes * 1e6))
+  rows.append(row('total', '', total.real_sparsity, total))
   return header, rows
 
 
@@ -194,15 +193,16 @@ def _as_json(report: Report) -> dict[str, Any]:
   return {
       'title': report.title,
       'flops': count.flops,
-      'bytes': count.counts.param_bits / 8,
+      'bytes': count.n_bytes,
       'sparsity': count.real_sparsity,
       'weights': count.n_weights,
       'kept': count.n_kept,
       'dense_flops': dense.flops,
-      'dense_bytes': dense.counts.param_bits / 8,
+      'dense_bytes': dense.n_bytes,
       'inference_multiple': count.flops / dense.flops,
       'length': report.length,
-      'delta_t': report.delta_t,
+      # JSON has no infinity.
+      'delta_t': report.delta_t if math.isfinite(report.delta_t) else None,
       'training_multiples': dict(report.training),
       'layers': [_layer_record(layer) for layer in count.layers],
   }

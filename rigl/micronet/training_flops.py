@@ -23,6 +23,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
+from rigl.core import checks
+
 # Steps between two mask updates in the paper.
 DEFAULT_DELTA_T = 100
 
@@ -35,25 +37,22 @@ PUBLISHED_BATCH_SIZE = 4096
 class PruningSchedule:
   """Gradual magnitude pruning (https://arxiv.org/abs/1710.01878).
 
-  The sparsity is s_f + (s_0 - s_f) * (1 - (t - begin) / (end - begin))^3 at the
-  steps where masks are updated, and constant in between.
+  The sparsity is s_f * (1 - (1 - (t - begin) / (end - begin))^3) at the steps
+  where masks are updated, constant in between, and 0 before.
 
   Attributes:
     n_steps: of the whole training.
     begin_step: of the first update.
     end_step: from which the final sparsity holds.
     frequency: steps between updates.
-    initial_sparsity: s_0; the network is dense before `begin_step`.
   """
   n_steps: int
   begin_step: int
   end_step: int
   frequency: int
-  initial_sparsity: float = 0.
 
   def __post_init__(self):
-    if self.frequency < 1:
-      raise ValueError(f'frequency must be at least 1, got {self.frequency}.')
+    checks.positive('frequency', self.frequency)
     if not 0 <= self.begin_step < self.end_step <= self.n_steps:
       raise ValueError(
           'A pruning schedule needs 0 <= begin_step < end_step <= n_steps, got '
@@ -68,7 +67,7 @@ class PruningSchedule:
     """
     progress = (step - self.begin_step) / (self.end_step - self.begin_step)
     remaining = (1 - min(max(progress, 0.), 1.))**3
-    return final_sparsity + (self.initial_sparsity - final_sparsity) * remaining
+    return final_sparsity * (1 - remaining)
 
   def phases(self, final_sparsity: float) -> Iterator[tuple[float, int]]:
     """Yields (sparsity, number of steps it holds) over the training.
@@ -145,11 +144,11 @@ def training_multiple(
     hint = ' Use pruning_multiple for prune.' if method == 'prune' else ''
     raise ValueError(f'Unknown training method {method!r}. Choose one of '
                      f'{tuple(_MULTIPLES)}.{hint}')
-  _check(f_dense, length)
-  if f_sparse < 0:
-    raise ValueError(f'f_sparse cannot be negative, got {f_sparse}.')
-  if not delta_t > 0:
-    raise ValueError(f'delta_t must be positive, got {delta_t}.')
+  checks.positive('f_dense', f_dense)
+  checks.positive('length', length)
+  checks.not_negative('f_sparse', f_sparse)
+  if delta_t != math.inf:
+    checks.positive('delta_t', delta_t)
   if math.isinf(delta_t) and method == 'rigl':
     return length * _sparse_only(f_sparse, f_dense, delta_t)
   return length * _MULTIPLES[method](f_sparse, f_dense, delta_t)
@@ -177,15 +176,9 @@ def pruning_multiple(
     ValueError: on impossible numbers.
   """
   f_dense = flops_at(0.)
-  _check(f_dense, length)
+  checks.positive('f_dense', f_dense)
+  checks.positive('length', length)
   total = sum(
       flops_at(sparsity) * n_steps
       for sparsity, n_steps in schedule.phases(final_sparsity) if n_steps)
   return length * total / (schedule.n_steps * f_dense)
-
-
-def _check(f_dense: float, length: float) -> None:
-  if not f_dense > 0:
-    raise ValueError(f'f_dense must be positive, got {f_dense}.')
-  if not length > 0:
-    raise ValueError(f'length must be positive, got {length}.')

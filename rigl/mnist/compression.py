@@ -8,7 +8,7 @@ gives the sizes that remain of LeNet-300-100 and the bytes they take.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Sequence
 
 import numpy as np
 
@@ -17,30 +17,28 @@ _BITS_PER_BYTE = 8
 
 
 def get_compressed_fc(
-  masks: Sequence[np.ndarray],
-) -> tuple[list[float], list[int]]:
+    masks: Sequence[np.ndarray]) -> tuple[list[float], list[int]]:
   """Measures a fully connected network without its unconnected units.
 
   Args:
-    masks: 0/1 arrays [n_in, n_out] of consecutive layers. They are not changed.
+    masks: 0/1 arrays [n_in, n_out] of consecutive layers; they stay unchanged.
 
   Returns:
     The sparsity of each layer's remaining matrix (1.0 where nothing remains),
     and the remaining units [n_inputs, n_hidden_1, ..., n_outputs].
 
   Raises:
-    ValueError: If the masks are not 0/1 matrices of consecutive layers.
+    ValueError: the masks are not 0/1 matrices of consecutive layers.
   """
   compressed = compress_masks(masks)
   sparsities = [
-    1.0 - float(mask.mean()) if mask.size else 1.0 for mask in compressed
-  ]
+      1. - float(mask.mean()) if mask.size else 1. for mask in compressed]
   sizes = [mask.shape[0] for mask in compressed] + [compressed[-1].shape[1]]
   return sparsities, sizes
 
 
 def compressed_size_bytes(masks: Sequence[np.ndarray]) -> int:
-  """Returns the bytes that the network takes without its unconnected units.
+  """The bytes that the network takes without its unconnected units.
 
   Counts 4 bytes for each active weight, 4 for the bias of each remaining neuron
   and, to tell which weights are active, one bit for each entry of the remaining
@@ -49,11 +47,8 @@ def compressed_size_bytes(masks: Sequence[np.ndarray]) -> int:
   Args:
     masks: 0/1 arrays [n_in, n_out] of consecutive layers.
 
-  Returns:
-    The size in bytes.
-
   Raises:
-    ValueError: If the masks are not 0/1 matrices of consecutive layers.
+    ValueError: the masks are not 0/1 matrices of consecutive layers.
   """
   size = 0
   for mask in compress_masks(masks):
@@ -64,26 +59,26 @@ def compressed_size_bytes(masks: Sequence[np.ndarray]) -> int:
 
 
 def compress_masks(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
-  """Returns the masks without the rows and columns of unconnected units.
+  """The masks without the rows and columns of unconnected units.
 
   Args:
-    masks: 0/1 arrays [n_in, n_out] of consecutive layers. They are not changed.
+    masks: 0/1 arrays [n_in, n_out] of consecutive layers; they stay unchanged.
 
   Returns:
     bool arrays [n_in_kept, n_out_kept], one for each layer.
 
   Raises:
-    ValueError: If the masks are not 0/1 matrices of consecutive layers.
+    ValueError: the masks are not 0/1 matrices of consecutive layers.
   """
   kept = connected_units(masks)
   return [
-    np.asarray(mask, bool)[np.ix_(rows, columns)]
-    for mask, rows, columns in zip(masks, kept[:-1], kept[1:])
+      np.asarray(mask, bool)[np.ix_(rows, columns)]
+      for mask, rows, columns in zip(masks, kept[:-1], kept[1:])
   ]
 
 
 def connected_units(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
-  """Finds the units on a path from an input to an output.
+  """The units on a path from an input to an output.
 
   Dropping units without incoming or without outgoing connections, and again
   those that lost their last connection by it, ends with just these units; two
@@ -103,7 +98,7 @@ def connected_units(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
     [n_out] for each layer.
 
   Raises:
-    ValueError: If the masks are not 0/1 matrices of consecutive layers.
+    ValueError: the masks are not 0/1 matrices of consecutive layers.
   """
   active = _validated(masks)
   from_inputs = [np.ones(active[0].shape[0], bool)]
@@ -118,26 +113,22 @@ def connected_units(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _validated(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
-  """Returns the masks as bool matrices, or raises ValueError."""
+  """The masks as bool matrices; raises ValueError unless they are such."""
   if not len(masks):
     raise ValueError('Expected the mask of at least one layer, found none.')
   active = []
   for index, mask in enumerate(masks):
     mask = np.asarray(mask)
     if mask.ndim != 2:
-      raise ValueError(
-        f'Expected the mask of layer {index} to have shape [n_in, n_out], found'
-        f' {mask.shape}.'
-      )
+      raise ValueError(f'Expected the mask of layer {index} to have shape '
+                       f'[n_in, n_out], found {mask.shape}.')
     if active and active[-1].shape[1] != mask.shape[0]:
       raise ValueError(
-        f'The mask of layer {index} has {mask.shape[0]} rows, but the layer'
-        f' before has {active[-1].shape[1]} neurons.'
-      )
-    if not np.isin(mask, (0, 1)).all():
-      raise ValueError(
-        f'Expected the mask of layer {index} to hold only 0 and 1, found'
-        f' {mask[~np.isin(mask, (0, 1))][0]}.'
-      )
+          f'The mask of layer {index} has {mask.shape[0]} rows, but the layer '
+          f'before has {active[-1].shape[1]} neurons.')
+    others = mask[~np.isin(mask, (0, 1))]
+    if others.size:
+      raise ValueError(f'Expected the mask of layer {index} to hold only 0 and '
+                       f'1, found {others[0]}.')
     active.append(mask.astype(bool))
   return active

@@ -8,15 +8,21 @@ mask records. It works inside the session that trains, so nothing is rebuilt.
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
+import re
 from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 
 from rigl.compat import tf
 from rigl.mnist import compression, mask_records
-from rigl.training import hooks
+from rigl.training import files, hooks
+
+# The beginning of a line of the text file.
+_EPOCH = ('epoch={epoch} iteration={iteration}, test loss {test_loss:.6f}, '
+          'test accuracy {accuracy:.6f}, ')
+_READ_EPOCH = re.compile(
+    r'epoch=\d+ iteration=(\d+), test loss \S+, test accuracy ([\d.]+), ')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Fetches:
   Attributes:
     loss: training loss, scalar.
     accuracy: training accuracy, scalar.
-    drop_fraction: 0 but on mask updates, scalar; None without updates.
+    drop_fraction: annealed, scalar; None without mask updates.
     test_loss: scalar, of the digits in `test_feed`.
     test_accuracy: scalar, of the same.
     test_feed: {placeholder: array}.
@@ -85,7 +91,8 @@ class EpochLog(tf.train.SessionRunHook):
   """
 
   def __init__(self, fetches: Fetches, schedule: Schedule, folder: str,
-               text_file: str, records_file: str):
+               text_file: str, records_file: str,
+               kept_pixels: Optional[np.ndarray] = None):
     """Continues the files of an earlier process where they exist.
 
     Args:
@@ -94,15 +101,18 @@ class EpochLog(tf.train.SessionRunHook):
       folder: for TensorBoard.
       text_file: one line an epoch.
       records_file: mask records (.npz).
+      kept_pixels: bool [784], the pixels that are inputs; None for all.
     """
     self._fetches = fetches
     self._schedule = schedule
     self._folder = folder
     self._text_file = pathlib.Path(text_file)
     self._records_file = records_file
+    self._kept_pixels = kept_pixels
+    # Stays empty in a worker that does not write, where the hook does not run.
+    self._records = mask_records.MaskRecords()
     self._iteration = schedule.first_iteration
     self._totals = np.zeros(2)
-    self._drop_fraction = 0.
     self._n_fetched = 0
     self.best_accuracy: Optional[float] = None
     self.last_accuracy: Optional[float] = None
@@ -111,12 +121,19 @@ class EpochLog(tf.train.SessionRunHook):
 
   def begin(self) -> None:
     self._records = mask_records.resume_mask_records(
-        self._records_file, self._iteration)
+        self._records_file, self._iteration, self._kept_pixels)
     self._truncate_text()
     self._writer = tf.summary.FileWriterCache.get(self._folder)
+    # TensorBoard then forgets what will be done again.
+    self._writer.add_session_log(
+        tf.SessionLog(status=tf.SessionLog.START), self._iteration + 1)
 
   def _truncate_text(self) -> None:
-    """Removes the lines of iterations that will be done again."""
+    """Removes the lines of iterations that will be done again.
+
+    Raises:
+      ValueError: a line is not one of this class; names the file.
+    """
     lines = []
     if self._text_file.exists():
       # A kill may have left half a line.
@@ -125,21 +142,21 @@ class EpochLog(tf.train.SessionRunHook):
     kept, done = [], True
     for line in lines:
       if line.startswith('epoch='):
-        fields = dict(f.split('=') for f in line.split(',')[0].split())
-        done = int(fields['iteration']) <= self._iteration
+        match = _READ_EPOCH.match(line)
+        if not match:
+          raise ValueError(f'{self._text_file} was changed: cannot read the '
+                           f'line {line.rstrip()!r}. Move the file away.')
+        done = int(match[1]) <= self._iteration
         if done:
-          accuracy = line.split('test accuracy ')[1].split(',')[0]
-          self._note_accuracy(float(accuracy))
+          self._note_accuracy(float(match[2]))
       if done:
         kept.append(line)
-    temporary = self._text_file.with_name(
-        f'{self._text_file.name}.{os.getpid()}.tmp')
-    temporary.write_text(''.join(kept))
-    os.replace(temporary, self._text_file)
+    with files.replaced(str(self._text_file)) as temporary:
+      pathlib.Path(temporary).write_text(''.join(kept))
 
   def save_records(self) -> None:
     """Writes the mask records; to be called with each checkpoint."""
-    if self._schedule.record_frequency:
+    if len(self._records):
       self._records.save(self._records_file)
 
   def _note_accuracy(self, accuracy: float) -> None:
@@ -165,16 +182,13 @@ class EpochLog(tf.train.SessionRunHook):
     self._totals += results['loss'], results['accuracy']
     self._n_fetched += 1
     self._clock.count()
-    # It is 0 between updates: keep that of the last one.
-    self._drop_fraction = (
-        results.get('drop_fraction', 0.) or self._drop_fraction)
     self._iteration += 1
     session = run_context.session
     if self._schedule.record_frequency and (
         self._iteration % self._schedule.record_frequency == 0):
       self._record(session)
     if self._iteration % self._schedule.n_batches == 0:
-      self._report(session)
+      self._report(session, results.get('drop_fraction', 0.))
 
   def end(self, session: Any) -> None:
     del session
@@ -190,7 +204,7 @@ class EpochLog(tf.train.SessionRunHook):
 
   # --- Reports --------------------------------------------------------------
 
-  def _report(self, session: Any) -> None:
+  def _report(self, session: Any, drop_fraction: float) -> None:
     epoch = self._iteration // self._schedule.n_batches
     test_loss, accuracy, masks = session.run(
         [self._fetches.test_loss, self._fetches.test_accuracy,
@@ -214,7 +228,7 @@ class EpochLog(tf.train.SessionRunHook):
         'accuracy': train_accuracy,
         'test_loss': test_loss,
         'test_accuracy': accuracy,
-        'drop_fraction': self._drop_fraction,
+        'drop_fraction': drop_fraction,
         'global_sparsity': sparsity,
         **{f'sparsity/{variable.op.name}_0': _sparsity([mask])
            for variable, mask in zip(self._fetches.masks, masks)},
@@ -223,9 +237,9 @@ class EpochLog(tf.train.SessionRunHook):
   def _append_text(self, epoch: int, test_loss: float, accuracy: float,
                    sparsity: float, masks: Sequence[np.ndarray]) -> None:
     layers = ' '.join(f'{_sparsity([mask]):.4f}' for mask in masks)
-    text = (f'epoch={epoch} iteration={self._iteration}, '
-            f'test loss {test_loss:.6f}, test accuracy {accuracy:.6f}, '
-            f'sparsity {sparsity:.6f}, layers {layers or "dense"}\n')
+    text = _EPOCH.format(epoch=epoch, iteration=self._iteration,
+                         test_loss=test_loss, accuracy=accuracy)
+    text += f'sparsity {sparsity:.6f}, layers {layers or "dense"}\n'
     if masks:
       text += compression_line(masks) + '\n'
     with self._text_file.open('a') as file:

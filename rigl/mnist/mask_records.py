@@ -5,11 +5,12 @@ The file loads without pickle and without this module. It holds
     iterations      int64 [n_records], when each record was taken
     <layer>/mask    uint8 [n_records, ceil(n_weights / 8)], bits of the masks
     <layer>/shape   int64 [n_dimensions], shape of one mask
+    kept_pixels     bool [n_pixels], the input mask of the run, if it had one
     version         int64 [], 1
 
 and the masks of a layer are
 
-    np.unpackbits(file["layer1/mask"], axis=1, count=n_weights)
+    np.unpackbits(file['layer1/mask'], axis=1, count=n_weights)
 
 with `n_weights` the product of `layer1/shape`. Bits rather than bytes, because
 a long run has thousands of records.
@@ -22,13 +23,18 @@ import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Mapping
+from typing import Mapping, Optional, Union
 
 import numpy as np
+
+from rigl.training import files
 
 _VERSION = 1
 _MASK = '/mask'
 _SHAPE = '/shape'
+_KEPT_PIXELS = 'kept_pixels'
+
+_Path = Union[str, 'os.PathLike[str]']
 
 
 class MaskRecords:
@@ -37,12 +43,17 @@ class MaskRecords:
   Example:
 
       records = MaskRecords()
-      records.append(0, {"layer1": mask})
-      records.save("masks.npz")
-      MaskRecords.load("masks.npz").mask("layer1", 0)
+      records.append(0, {'layer1': mask})
+      records.save('masks.npz')
+      MaskRecords.load('masks.npz').mask('layer1', 0)
+
+  Attributes:
+    kept_pixels: bool [n_pixels], which pixels the rows of the first layer stand
+      for; None for all.
   """
 
-  def __init__(self) -> None:
+  def __init__(self, kept_pixels: Optional[np.ndarray] = None) -> None:
+    self.kept_pixels = kept_pixels
     self._iterations: list[int] = []
     self._shapes: dict[str, tuple[int, ...]] = {}
     self._bits: dict[str, list[np.ndarray]] = {}
@@ -64,27 +75,24 @@ class MaskRecords:
     """Adds a record.
 
     Args:
-      iteration: Iteration of training, later than that of the last record.
-      masks: Layer name -> 0/1 array. Names and shapes are those of the first
-        record.
+      iteration: of training, later than that of the last record.
+      masks: {layer: 0/1 array}, names and shapes those of the first record.
 
     Raises:
-      ValueError: If the iteration or the masks do not fit the earlier records,
-        or an array holds something else than 0 and 1.
+      ValueError: the iteration or the masks do not fit the earlier records, or
+        an array holds something else than 0 and 1.
     """
     if self._iterations and iteration <= self._iterations[-1]:
-      raise ValueError(
-        f'Expected an iteration after {self._iterations[-1]}, found'
-        f' {iteration}.'
-      )
+      raise ValueError(f'Expected an iteration after {self._iterations[-1]}, '
+                       f'found {iteration}.')
     masks = {name: np.asarray(mask) for name, mask in masks.items()}
     shapes = {name: mask.shape for name, mask in masks.items()}
     if not shapes:
       raise ValueError('Expected the mask of at least one layer, found none.')
     if self._shapes and shapes != self._shapes:
       raise ValueError(
-        f'Expected masks of the shapes {self._shapes}, found {shapes}.'
-      )
+          f'Expected masks of the shapes {self._shapes}, found {shapes}.')
+    self._check_rows(shapes)
     for name, mask in masks.items():
       if not np.isin(mask, (0, 1)).all():
         raise ValueError(f'The mask of {name} holds more than 0 and 1.')
@@ -95,23 +103,18 @@ class MaskRecords:
       self._bits.setdefault(name, []).append(bits)
 
   def mask(self, name: str, index: int) -> np.ndarray:
-    """Returns the mask of a layer in one record.
+    """The mask of a layer in one record, uint8 of the layer's shape.
 
     Args:
-      name: Name of the layer.
-      index: Number of the record, from 0; from the end if negative.
-
-    Returns:
-      uint8 array of the layer's shape.
+      name: of the layer.
+      index: of the record, from 0; from the end if negative.
 
     Raises:
-      ValueError: If there are no records of such a layer.
+      ValueError: there are no records of such a layer.
     """
     if name not in self._shapes:
-      raise ValueError(
-        f"No records of a layer named {name}; there are records of"
-        f" {', '.join(self._shapes) or 'no layer'}."
-      )
+      raise ValueError(f'No records of a layer named {name}; there are records '
+                       f'of {", ".join(self._shapes) or "no layer"}.')
     shape = self._shapes[name]
     bits = self._bits[name][index]
     return np.unpackbits(bits, count=math.prod(shape)).reshape(shape)
@@ -130,51 +133,43 @@ class MaskRecords:
     for bits in self._bits.values():
       del bits[n_kept:]
 
-  def save(self, path: str | os.PathLike[str]) -> None:
+  def save(self, path: _Path) -> None:
     """Writes all records, leaving no half-written file if interrupted.
 
     Args:
-      path: File to write; an earlier one is replaced.
+      path: of the file; an earlier one is replaced.
     """
-    arrays = {
-      'version': np.array(_VERSION, np.int64),
-      'iterations': self.iterations,
-    }
+    arrays = {'version': np.array(_VERSION, np.int64),
+              'iterations': self.iterations}
+    if self.kept_pixels is not None:
+      arrays[_KEPT_PIXELS] = np.asarray(self.kept_pixels, bool)
     for name, shape in self._shapes.items():
       n_bytes = -(-math.prod(shape) // 8)
       bits = np.array(self._bits[name], np.uint8).reshape(len(self), n_bytes)
       arrays[name + _MASK] = bits
       arrays[name + _SHAPE] = np.array(shape, np.int64)
-    path = pathlib.Path(path)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-      with temporary.open('wb') as file:
+    with files.replaced(os.fspath(path)) as temporary:
+      with open(temporary, 'wb') as file:
         np.savez_compressed(file, **arrays)
-      os.replace(temporary, path)
-    finally:
-      temporary.unlink(missing_ok=True)
 
   @classmethod
-  def load(cls, path: str | os.PathLike[str]) -> MaskRecords:
-    """Reads the records that `save` wrote.
+  def load(cls, path: _Path) -> MaskRecords:
+    """The records that `save` wrote.
 
     Args:
-      path: The file.
-
-    Returns:
-      The records.
+      path: of the file.
 
     Raises:
-      FileNotFoundError: If there is no such file.
-      ValueError: If the file is damaged, or is not a file of mask records.
+      FileNotFoundError: there is no such file.
+      ValueError: the file is damaged, or not one of mask records.
     """
     arrays = _read_npz(path)
     records = cls()
     try:
       records._fill(arrays)
     except ValueError as error:
-      message = f'{path}: not a file of mask records: {error}'
-      raise ValueError(message) from error
+      raise ValueError(
+          f'{path}: not a file of mask records: {error}') from error
     return records
 
   def _fill(self, arrays: dict[str, np.ndarray]) -> None:
@@ -184,12 +179,16 @@ class MaskRecords:
         raise ValueError(f'expected an array named {key}, found none.')
     if arrays['version'].tolist() != _VERSION:
       raise ValueError(
-        f"expected version {_VERSION}, found {arrays['version']}."
-      )
+          f'expected version {_VERSION}, found {arrays["version"]}.')
     iterations = arrays['iterations']
     if not _is_integer_list(iterations) or (np.diff(iterations) <= 0).any():
       raise ValueError('expected a list of ascending iterations.')
     self._iterations = iterations.tolist()
+    kept = self.kept_pixels = arrays.get(_KEPT_PIXELS)
+    if kept is not None and (kept.ndim != 1 or kept.dtype != bool):
+      raise ValueError(
+          f'expected {_KEPT_PIXELS} to be a list of bool, found {kept.dtype} '
+          f'of shape {kept.shape}.')
     for key in (key for key in arrays if key.endswith(_MASK)):
       name = key[: -len(_MASK)]
       if name + _SHAPE not in arrays:
@@ -200,57 +199,64 @@ class MaskRecords:
       expected = (len(iterations), -(-math.prod(shape) // 8))
       if arrays[key].shape != expected or arrays[key].dtype != np.uint8:
         raise ValueError(
-          f'expected {key} to be uint8 of shape {expected}, found'
-          f' {arrays[key].dtype} of shape {arrays[key].shape}.'
-        )
+            f'expected {key} to be uint8 of shape {expected}, found '
+            f'{arrays[key].dtype} of shape {arrays[key].shape}.')
       self._shapes[name] = shape
       self._bits[name] = list(arrays[key])
+    self._check_rows(self._shapes)
+
+  def _check_rows(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises ValueError unless the first layer has a row a kept pixel."""
+    if self.kept_pixels is None or not shapes:
+      return
+    n_kept = np.count_nonzero(self.kept_pixels)
+    name, shape = next(iter(shapes.items()))
+    if shape[:1] != (n_kept,):
+      raise ValueError(f'expected {name} to have {n_kept} rows, one for each '
+                       f'of {_KEPT_PIXELS}, found the shape {shape}.')
 
 
 def resume_mask_records(
-  path: str | os.PathLike[str], iteration: int
-) -> MaskRecords:
-  """Returns the records to which a run adds that goes on at `iteration`.
+    path: _Path, iteration: int,
+    kept_pixels: Optional[np.ndarray] = None) -> MaskRecords:
+  """The records to which a run adds that goes on at `iteration`.
 
   Args:
-    path: File of the records; there is none yet at the start of a run.
-    iteration: Iteration of the checkpoint that the run goes on from. Later
-      records are dropped.
-
-  Returns:
-    The records up to `iteration`.
+    path: of the records' file; there is none yet at the start of a run.
+    iteration: of the checkpoint that the run goes on from; later records are
+      dropped.
+    kept_pixels: bool [n_pixels], see MaskRecords; None for all.
 
   Raises:
-    ValueError: If the file is damaged, or is not a file of mask records.
+    ValueError: the file is damaged, or not one of mask records.
   """
   if not pathlib.Path(path).exists():
-    return MaskRecords()
+    return MaskRecords(kept_pixels)
   records = MaskRecords.load(path)
+  # The file may be of a time when they were not kept.
+  records.kept_pixels = kept_pixels
   records.drop_after(iteration)
   return records
 
 
 def _is_integer_list(array: np.ndarray) -> bool:
-  """Tells whether an array is one-dimensional and holds integers."""
+  """Whether an array is one-dimensional and holds integers."""
   return array.ndim == 1 and np.issubdtype(array.dtype, np.integer)
 
 
-def _read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-  """Reads all arrays of an `.npz` file."""
+def _read_npz(path: _Path) -> dict[str, np.ndarray]:
+  """All arrays of an `.npz` file."""
   with open(path, 'rb') as file:
     is_zip = zipfile.is_zipfile(file)
   if not is_zip:
     raise ValueError(
-      f'{path}: expected mask records in .npz format, found a file that is'
-      ' truncated or of another format.'
-    )
+        f'{path}: expected mask records in .npz format, found a file that is '
+        'truncated or of another format.')
   try:
     with np.load(path, allow_pickle=False) as arrays:
       return {key: arrays[key] for key in arrays.files}
-  except (
-    EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error
-  ) as error:
+  except (EOFError, OSError, ValueError, zipfile.BadZipFile,
+          zlib.error) as error:
     raise ValueError(
-      f'{path}: expected mask records in .npz format, found a damaged or'
-      f' foreign file ({error}).'
-    ) from error
+        f'{path}: expected mask records in .npz format, found a damaged or '
+        f'foreign file ({error}).') from error

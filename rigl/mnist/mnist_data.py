@@ -10,12 +10,12 @@ import gzip
 import math
 import os
 import pathlib
-import re
 import struct
 import zlib
 
 import numpy as np
-from absl import logging
+
+from rigl.data import missing
 
 # Field of MnistData -> name of its IDX file, which may also end in ".gz".
 IDX_FILES = {
@@ -74,19 +74,19 @@ def load_mnist(
   Raises:
     FileNotFoundError: If only some of the four files are in the folder, or none
       although the user named it.
-    ValueError: If a file is not a complete IDX file of MNIST digits.
+    ValueError: If a file is not a complete IDX file of MNIST digits, or one of
+      TensorFlow Datasets is missing, truncated or damaged.
   """
   folder = pathlib.Path(folder).expanduser()
   found = [name for name in IDX_FILES.values() if _find_idx(folder, name)]
   if found:
     return _load_idx_folder(folder, f'the IDX files in {folder}')
   if explicit:
-    state = 'holds none of them' if folder.is_dir() else 'is not a folder'
-    raise FileNotFoundError(
-      f'MNIST is expected in {folder} as the four files {_FILE_LIST} (with or'
-      f' without .gz), but {folder} {state}.'
+    raise missing.not_found(
+      'MNIST', str(folder), folder.is_dir(),
+      f'Expected the four files {_FILE_LIST} (with or without .gz).'
     )
-  return _load_prepared_tfds() or _load_sample(folder)
+  return _load_prepared_tfds() or _load_sample()
 
 
 def read_idx(path: str | os.PathLike[str], ndim: int) -> np.ndarray:
@@ -193,78 +193,43 @@ def _check_part(
       f'{images_name} holds {len(images)} images, but {labels_name} holds'
       f' {len(labels)} labels; expected one label for each image.'
     )
-  if labels.max() >= N_CLASSES:
-    raise ValueError(
-      f'{labels_name}: expected labels from 0 to {N_CLASSES - 1}, found'
-      f' {labels.max()}.'
-    )
+  for label in (labels.min(), labels.max()):
+    if not 0 <= label < N_CLASSES:
+      raise ValueError(
+        f'{labels_name}: expected labels from 0 to {N_CLASSES - 1}, found'
+        f' {label}.'
+      )
 
 
 def _load_prepared_tfds() -> MnistData | None:
   """Loads MNIST as prepared on disk by TensorFlow Datasets, if it is there."""
-  folder = _prepared_tfds_folder()
+  # TensorFlow takes seconds to import, and only this path needs it.
+  from rigl.data import prepared_tfds
+
+  folder = prepared_tfds.find_prepared(prepared_tfds.default_dir(), 'mnist')
   if folder is None:
     return None
-  # Both take seconds to import, and only this path needs them.
-  import tensorflow_datasets as tfds
-
-  from rigl.compat import tf
-
-  # It logs errors of its own import and goes on as an empty module.
-  if not hasattr(tfds, 'builder_from_directory'):
-    logging.warning(
-      'MNIST is prepared in %s, but the installed TensorFlow Datasets is broken'
-      ' and cannot read it.',
-      folder,
-    )
-    return None
-  # A builder made from its name may ask the network for newer versions. The
-  # graph of its own keeps the data set out of the caller's graph.
-  with tf.Graph().as_default():
-    builder = tfds.builder_from_directory(folder)
-    parts = {
-      part: builder.as_dataset(split=part, batch_size=-1, shuffle_files=False)
-      for part in ('train', 'test')
-    }
-    parts = tfds.as_numpy(parts)
   arrays = {}
-  for part, columns in parts.items():
-    images = columns['image'][..., 0]
-    labels = columns['label'].astype(np.uint8)
-    name = f'{folder}, split {part}'
-    _check_part(images, labels, images_name=name, labels_name=name)
+  for part in ('train', 'test'):
+    split = prepared_tfds.read_split(folder, 'mnist', part)
+    images, labels = prepared_tfds.read_pictures(split, (*_IMAGE_SHAPE, 1))
+    images = images[..., 0]
+    _check_part(
+      images, labels, images_name=split.source, labels_name=split.source
+    )
     arrays[f'{part}_images'] = images
-    arrays[f'{part}_labels'] = labels
+    arrays[f'{part}_labels'] = labels.astype(np.uint8)
   source = f'TensorFlow Datasets in {folder}'
   return MnistData(**arrays, source=source, is_sample=False)
 
 
-def _prepared_tfds_folder() -> pathlib.Path | None:
-  """Returns the folder of the newest MNIST prepared by TensorFlow Datasets."""
-  data_dir = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-  versions = {}
-  for info in pathlib.Path(data_dir).expanduser().glob(
-    'mnist/*/dataset_info.json'
-  ):
-    # Folders of unfinished downloads have a suffix after the version.
-    if re.fullmatch(r'\d+\.\d+\.\d+', info.parent.name):
-      versions[tuple(map(int, info.parent.name.split('.')))] = info.parent
-  return versions[max(versions)] if versions else None
-
-
-def _load_sample(folder: pathlib.Path) -> MnistData:
-  """Loads the sample that ships with the package, and warns of it."""
-  data = _load_idx_folder(
-    SAMPLE_FOLDER, 'the sample of MNIST in the package', is_sample=True
+def _load_sample() -> MnistData:
+  """Loads the sample that ships with the package."""
+  data = _load_idx_folder(SAMPLE_FOLDER, '', is_sample=True)
+  return dataclasses.replace(
+    data,
+    source=(
+      f'a sample of {len(data.train_images)} + {len(data.test_images)} digits;'
+      ' for all of MNIST, --mnist=FOLDER with its four IDX files'
+    ),
   )
-  logging.warning(
-    'No MNIST in %s, nor prepared by TensorFlow Datasets: using the sample of'
-    ' %d training and %d test digits that ships with the package. Its'
-    ' accuracies are not comparable with those on MNIST; for these, pass'
-    ' --mnist=FOLDER with the files %s.',
-    folder,
-    len(data.train_images),
-    len(data.test_images),
-    _FILE_LIST,
-  )
-  return data

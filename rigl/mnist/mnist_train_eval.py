@@ -9,7 +9,6 @@ Started again with the same --save_path it goes on where it stopped.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import tempfile
 from typing import Any, Optional
@@ -19,9 +18,10 @@ from absl import flags, logging
 
 from rigl import replicas
 from rigl.compat import tf
+from rigl.core import checks
 from rigl.mnist import epoch_log, mnist_data, mnist_input
 from rigl.mnist.compression import get_compressed_fc  # noqa: F401
-from rigl.mnist.mnist_model import mnist_network_fc  # noqa: F401
+from rigl.mnist.mnist_model import mnist_network_fc
 from rigl.model_pruning import pruning
 from rigl.training import (
   checkpoints,
@@ -32,6 +32,7 @@ from rigl.training import (
   hooks,
   lr_schedules,
   mask_init,
+  resuming,
   runner,
   script,
   sparse_flags,
@@ -94,6 +95,9 @@ with command_line.group('Output'):
       'mask_record_frequency', 0,
       'Iterations between stored masks; 0 for none.', lower_bound=0)
 
+_RENAMED = {'pruning_begin_step': 'prune_begin_step',
+            'pruning_end_step': 'prune_end_step'}
+
 
 @dataclasses.dataclass(frozen=True)
 class MnistConfig:
@@ -109,18 +113,16 @@ class MnistConfig:
   l2_scale: float
   network_type: str
   sparsity_scale: float
+  input_mask_path: str = ''
 
   def __post_init__(self):
     for name in ('batch_size', 'learning_rate', 'lr_drop_epoch'):
-      if not 0 < getattr(self, name) < math.inf:
-        raise ValueError(f'{name} must be > 0, got {getattr(self, name)}.')
+      checks.positive(name, getattr(self, name))
     for name in ('num_epochs', 'l2_scale', 'sparsity_scale'):
-      if not 0 <= getattr(self, name) < math.inf:
-        raise ValueError(f'{name} must be >= 0, got {getattr(self, name)}.')
-    if not 0. <= self.momentum < 1.:
-      raise ValueError(f'momentum must be in [0, 1), got {self.momentum}.')
-    script.check_option('network_type', self.network_type, ('fc',))
-    script.check_option('optimizer', self.optimizer, factory.INNER_OPTIMIZERS)
+      checks.not_negative(name, getattr(self, name))
+    checks.below_one('momentum', self.momentum)
+    checks.one_of('network_type', self.network_type, ('fc',))
+    checks.one_of('optimizer', self.optimizer, factory.INNER_OPTIMIZERS)
 
   def learning_rate_at(self, global_step: tf.Tensor, is_dense: bool,
                        n_batches: int) -> Any:
@@ -159,25 +161,30 @@ def custom_sparsity_map(sparsity: SparsityConfig,
 
 def configs_from_flags() -> tuple[SparsityConfig, MnistConfig]:
   """The hyperparameters that flags and gin bindings give."""
-  renamed = {'pruning_begin_step': 'prune_begin_step',
-             'pruning_end_step': 'prune_end_step'}
-  own = [field.name for field in dataclasses.fields(MnistConfig)]
-  sparse_flags.apply_gin({
-      SparsityConfig: sparse_flags.flags_of(SparsityConfig, renamed),
-      MnistConfig: sparse_flags.flags_of(MnistConfig),
-  })
-  sparsity = sparse_flags.config_from_flags(renamed)
-  return sparsity, MnistConfig(**{name: FLAGS[name].value for name in own})
+  return sparse_flags.configs_from_flags(MnistConfig, _RENAMED)
 
 
 def _kept_pixels(path: str) -> Optional[np.ndarray]:
   """bool [784]: the pixels that layer1 of another run was connected to."""
   if not path:
     return None
-  prefix = checkpoints.resolve(path)
-  checkpoints.check_fits(prefix, {'layer1/mask': (784, 300)})
+  prefix = checkpoints.resolve(path, 'input_mask_path')
+  shapes = checkpoints.open_checkpoint(prefix).get_variable_to_shape_map()
+  n_pixels = shapes.get('layer1/mask', [None])[0]
+  if n_pixels is None:
+    raise ValueError(f'input_mask_path={path}: layer1/mask is missing in '
+                     f'{prefix}.')
+  if n_pixels != 784:
+    raise ValueError(
+        f'input_mask_path={path}: layer1/mask in {prefix} is that of '
+        f'{n_pixels} of the 784 pixels, as that run had an input mask itself. '
+        'Give a run on all pixels.')
   mask = checkpoints.read_tensors(prefix, ['layer1/mask'])['layer1/mask']
-  return mask.any(axis=1)
+  kept = mask.any(axis=1)
+  if not kept.any():
+    raise ValueError(f'input_mask_path={path}: no pixel is connected in '
+                     f'{prefix}.')
+  return kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +198,7 @@ class Training:
   test_labels: np.ndarray
   folder: str
   name: str
+  kept_pixels: Optional[np.ndarray] = None
 
 
 def _make_log(training: Training, loss: tf.Tensor, accuracy: tf.Tensor,
@@ -204,14 +212,14 @@ def _make_log(training: Training, loss: tf.Tensor, accuracy: tf.Tensor,
       model_pruning=training.sparsity.method.uses_masks, l2_scale=0.)
   fetches = epoch_log.Fetches(
       loss=loss, accuracy=accuracy,
-      drop_fraction=getattr(optimizer, 'drop_fraction', None),
+      drop_fraction=getattr(optimizer, 'annealed_drop_fraction', None),
       test_loss=test_loss, test_accuracy=test_accuracy,
       test_feed={images: training.test_images, labels: training.test_labels},
       masks=pruning.get_masks())
   path = os.path.join(training.folder, training.name)
   return epoch_log.EpochLog(
       fetches, training.schedule, training.folder, f'{path}.txt',
-      f'{path}_masks.npz')
+      f'{path}_masks.npz', training.kept_pixels)
 
 
 def make_model_fn(training: Training, logs: list[epoch_log.EpochLog]):
@@ -245,10 +253,40 @@ def make_model_fn(training: Training, logs: list[epoch_log.EpochLog]):
     return runner.train_spec(
         finite.without_nan(loss), train_op,
         lambda: mask_init.make_scaffold(sparsity, custom_map),
-        hooks=[finite.NotFiniteHook(FLAGS.on_nan, training.folder)],
+        hooks=[finite.NotFiniteHook(
+            FLAGS.on_nan, training.folder if FLAGS.save_path else '')],
         chief_hooks=[log])
 
   return model_fn
+
+
+def _saves() -> bool:
+  """Whether there are to be checkpoints."""
+  return bool(FLAGS.save_model and FLAGS.save_path)
+
+
+def _make_estimator(training: Training, logs: list[epoch_log.EpochLog]) -> Any:
+  n_batches = training.schedule.n_batches
+  return runner.make_estimator(
+      make_model_fn(training, logs), training.folder,
+      seed=training.sparsity.seed,
+      train_batch_size=training.config.batch_size,
+      save_checkpoints_steps=(
+          FLAGS.checkpoint_epochs * n_batches if _saves() else None),
+      keep_checkpoint_max=2, save_summary_steps=0,
+      num_replicas=FLAGS.num_replicas)
+
+
+def _describe_stop(folder: str, sparsity: SparsityConfig,
+                   n_iterations: int) -> str:
+  """What is kept of a training that a signal has stopped."""
+  if not FLAGS.save_path:
+    return 'Stopped; nothing is kept, as there is no --save_path.'
+  if not FLAGS.save_model:
+    return 'Stopped; no checkpoint is kept, as of --nosave_model.'
+  return (
+      f'Stopped at iteration {resuming.iterations_done(folder, sparsity)} '
+      f'of {n_iterations}, saved in {folder}. The same command goes on.')
 
 
 def train(sparsity: SparsityConfig, config: MnistConfig,
@@ -263,26 +301,29 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
 
   Raises:
     ValueError: a batch is more than the training images.
+    hooks.StoppedError: a signal has stopped it.
   """
   if config.batch_size > len(data.train_images):
     raise ValueError(f'batch_size {config.batch_size} is more than the '
                      f'{len(data.train_images)} training digits.')
-  checkpoints.check_same_settings(
-      folder, 'save_path', (sparsity, config), ('training_method', 'optimizer'))
-  kept = _kept_pixels(FLAGS.input_mask_path)
+  resuming.check_same_settings(
+      folder, 'save_path', (sparsity, config),
+      ('optimizer', 'input_mask_path', 'sparsity_scale'))
+  kept = _kept_pixels(config.input_mask_path)
   train_images = mnist_input.flat_pixels(data.train_images, kept)
   n_batches = len(train_images) // config.batch_size
   first_step = checkpoints.latest_step(folder)
   schedule = epoch_log.Schedule(
       n_batches=n_batches, n_epochs=config.num_epochs,
-      first_iteration=checkpoints.iterations_done(folder, sparsity),
+      first_iteration=resuming.iterations_done(folder, sparsity),
       record_frequency=FLAGS.mask_record_frequency)
   training = Training(
       sparsity, config, schedule,
       mnist_input.flat_pixels(data.test_images, kept), data.test_labels,
-      folder, run_name(sparsity, config))
+      folder, run_name(sparsity, config), kept)
   logging.info('Data: %s.', data.source)
   n_iterations = config.num_epochs * n_batches
+  factory.warn_of_late_pruning(sparsity, n_iterations)
 
   def input_fn(params):
     del params
@@ -294,29 +335,27 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
     print(f'{folder} already holds {config.num_epochs} epochs.')
     return
   logs: list[epoch_log.EpochLog] = []
-  estimator = runner.make_estimator(
-      make_model_fn(training, logs), folder, seed=sparsity.seed,
-      train_batch_size=config.batch_size,
-      save_checkpoints_steps=(
-          FLAGS.checkpoint_epochs * n_batches if FLAGS.save_model else None),
-      keep_checkpoint_max=2, save_summary_steps=0,
-      num_replicas=FLAGS.num_replicas)
-  finished = runner.train(
-      estimator, input_fn, first_step=first_step,
+  stopped_by = runner.train(
+      _make_estimator(training, logs), input_fn, first_step=first_step,
       hooks=[hooks.WriteConfigHook(folder, sparsity, config)],
       saving_listeners=(
-          [epoch_log.SaveRecords(lambda: logs[0])] if FLAGS.save_model
-          else []))
+          [epoch_log.SaveRecords(lambda: logs[0])] if _saves() else []))
   logs[0].save_records()
-  if finished and logs[0].last_accuracy is not None:
+  if stopped_by:
+    raise hooks.StoppedError(
+        stopped_by, _describe_stop(folder, sparsity, n_iterations))
+  if logs[0].last_accuracy is not None:
     print(f'Test error: final {1. - logs[0].last_accuracy:.2%}, '
           f'best {1. - logs[0].best_accuracy:.2%}')
 
 
 def run_name(sparsity: SparsityConfig, config: MnistConfig) -> str:
-  """The hyperparameters that tell runs apart, as a file name."""
+  """The hyperparameters that tell runs apart, as a file name.
+
+  Not their number of epochs: who trains longer goes on with the same files.
+  """
   parts = [sparsity.training_method, config.optimizer,
-           f'lr{config.learning_rate:g}', f'epochs{config.num_epochs}']
+           f'lr{config.learning_rate:g}']
   if sparsity.method.uses_masks:
     parts += [f'sparsity{sparsity.end_sparsity:g}',
               f'scale{config.sparsity_scale:g}']
@@ -341,6 +380,9 @@ def main(argv: list[str]) -> None:
         'The workers of TF_CONFIG need a save_path, got '
         f'{FLAGS.save_path!r}, and mask_record_frequency=0, got '
         f'{FLAGS.mask_record_frequency}.')
+  if FLAGS.mask_record_frequency and not sparsity.method.uses_masks:
+    logging.warning('mask_record_frequency=%d has no effect: %s has no masks.',
+                    FLAGS.mask_record_frequency, sparsity.training_method)
   script.check_folder('save_path', FLAGS.save_path)
   sparse_flags.check_checkpoints('input_mask_path')
   data = mnist_data.load_mnist(

@@ -3,20 +3,22 @@ r"""Turns the mask records of a run into a picture or an animated GIF.
     python -m rigl.mnist.mnist_train_eval --training_method=rigl \
         --mask_record_frequency=100 --save_path=/tmp/mnist_rigl
     python -m rigl.mnist.visualize_mask_records --output=masks.gif \
-        --records_path=$(ls /tmp/mnist_rigl/*_masks.npz)
+        --records_path=/tmp/mnist_rigl
 
 Of a layer on MNIST pixels it shows how many connections each pixel has, which
 is how "Rigging the Lottery", https://arxiv.org/abs/1911.11134, shows that RigL
-finds the pixels that matter. Of any other layer it shows the mask as a matrix.
+finds the pixels that matter. The pixels that an --input_mask_path took from the
+run are grey. Of any other layer it shows the mask as a matrix.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from typing import Any, Optional, Sequence, Union
 
 import numpy as np
 from absl import app, flags
@@ -24,6 +26,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from rigl.mnist.mask_records import MaskRecords
@@ -31,40 +34,33 @@ from rigl.training import command_line
 
 with command_line.group('General'):
   _RECORDS_PATH = flags.DEFINE_string(
-    'records_path',
-    None,
-    'File of mask records (.npz) that a training run wrote. Required.',
-  )
+      'records_path', None,
+      'Folder of a training run, or the file of mask records (*_masks.npz) in '
+      'it. Required.')
   _LAYER = flags.DEFINE_string(
-    'layer', '', 'Name of the layer to show; the first one if empty.'
-  )
+      'layer', '', 'Name of the layer to show; the first one if empty.')
 with command_line.group('Output'):
   _OUTPUT = flags.DEFINE_string(
-    'output',
-    None,
-    'File to write: .png for frames side by side, .gif for an animation.'
-    ' Required.',
-  )
+      'output', None,
+      'File to write: .png for frames side by side, .gif for an animation. '
+      'Required.')
   _NUM_FRAMES = flags.DEFINE_integer(
-    'num_frames',
-    0,
-    'Records to show, evenly spaced from the first to the last; 0 for 5 in a'
-    ' .png and at most 100 in a .gif.',
-    lower_bound=0,
-  )
+      'num_frames', 0,
+      'Records to show, evenly spaced from the first to the last; 0 for 5 in a '
+      '.png and at most 100 in a .gif.', lower_bound=0)
   _FPS = flags.DEFINE_float(
-    'fps',
-    10.0,
-    'Frames per second of a .gif, from 0.1 to 50.',
-    lower_bound=0.1,
-    upper_bound=50.0,
-  )
+      'fps', 10., 'Frames per second of a .gif, from 0.1 to 50.',
+      lower_bound=0.1, upper_bound=50.)
+
+_Path = Union[str, 'os.PathLike[str]']
 
 _MNIST_SIDE = 28
 _DEFAULT_FRAMES = {'.png': 5, '.gif': 100}
 _FRAMES_PER_ROW = 5
 _COLOUR_MAP = 'viridis_r'
 _ZERO_COLOUR = 'whitesmoke'
+_NO_INPUT_COLOUR = 'silver'
+_OVER_COLOUR = 'black'
 _LAST_FRAME_MS = 2000
 
 
@@ -73,10 +69,10 @@ class Frame:
   """What is shown of one record.
 
   Attributes:
-    iteration: Iteration of training at which the mask was recorded.
-    picture: Array [height, width]: the connections of each input pixel, or the
-      mask itself.
-    caption: What the picture adds up to.
+    iteration: of training, when the mask was recorded.
+    picture: [height, width], the connections of each input pixel, masked where
+      a pixel is no input; or the mask itself.
+    caption: what the picture adds up to.
   """
 
   iteration: int
@@ -89,10 +85,10 @@ class Film:
   """The frames of a layer, in order of time.
 
   Attributes:
-    frames: The frames, at least one.
-    title: Title of the whole.
-    unit: What the colours of the pictures stand for.
-    is_matrix: Whether the pictures are masks (and not counts).
+    frames: at least one.
+    title: of the whole.
+    unit: what the colours of the pictures stand for.
+    is_matrix: whether the pictures are masks (and not counts).
   """
 
   frames: list[Frame]
@@ -102,23 +98,50 @@ class Film:
 
   @property
   def max_value(self) -> int:
-    """The end of the colour scale, which all frames share."""
-    return max(1, *(int(frame.picture.max()) for frame in self.frames))
+    """The end of the colour scale, which all frames share.
+
+    Frames of a single value do not count: the dense start of a method shows
+    nothing, and would leave a few shades to the others.
+    """
+    return max(1, *(int(p.max()) for p in self._varied))
+
+  @property
+  def exponent(self) -> float:
+    """Of the colour scale; below 1 it gives more shades to the small counts.
+
+    Gradual pruning begins with many times the connections of its end, and the
+    last frame is to have half of the shades.
+    """
+    last = max(1, int(self._varied[-1].max()))
+    if 2 * last >= self.max_value:
+      return 1.
+    return math.log(0.5) / math.log(last / self.max_value)
+
+  @property
+  def _varied(self) -> list[np.ndarray]:
+    """The pictures of more than one value, or all if there are none."""
+    pictures = [frame.picture for frame in self.frames]
+    return [p for p in pictures if p.min() < p.max()] or pictures
+
+  @property
+  def is_clipped(self) -> bool:
+    """Whether a frame goes beyond the colour scale."""
+    return any(f.picture.max() > self.max_value for f in self.frames)
 
 
 def make_film(records: MaskRecords, layer: str, n_frames: int) -> Film:
   """Chooses records, evenly spaced, and turns their masks into pictures.
 
   Args:
-    records: The records of a run.
-    layer: Name of the layer; empty for the first one.
-    n_frames: Greatest number of frames.
+    records: of a run.
+    layer: its name; empty for the first one.
+    n_frames: greatest number of frames.
 
   Returns:
     The frames, with the first and the last record among them.
 
   Raises:
-    ValueError: If there are no records, or none of that layer.
+    ValueError: there are no records, or none of that layer.
   """
   if not len(records):
     raise ValueError('Expected at least one mask record, found none.')
@@ -128,47 +151,61 @@ def make_film(records: MaskRecords, layer: str, n_frames: int) -> Film:
   positions = np.linspace(last, 0, min(n_frames, last + 1))[::-1]
   indices = positions.round().astype(int)
   masks = [records.mask(layer, index) for index in indices]
-  is_matrix = masks[0].ndim != 2 or masks[0].shape[0] != _MNIST_SIDE**2
-  make_frame = _matrix_frame if is_matrix else _pixel_frame
-  frames = [
-    make_frame(int(records.iterations[index]), mask)
-    for index, mask in zip(indices, masks)
-  ]
-  if is_matrix:
+  iterations = [int(records.iterations[index]) for index in indices]
+  kept = _kept_pixels(records, layer)
+  if kept is None:
     title = f'Mask of {layer} (rows: inputs, columns: outputs)'
-    return Film(frames, title, 'active', is_matrix)
+    frames = [_matrix_frame(*pair) for pair in zip(iterations, masks)]
+    return Film(frames, title, 'mask', True)
   title = f'Connections of the input pixels in {layer}'
-  return Film(frames, title, 'connections', is_matrix)
+  if not kept.all():
+    title += ' (grey: no input)'
+  frames = [_pixel_frame(*pair, kept) for pair in zip(iterations, masks)]
+  return Film(frames, title, 'connections', False)
 
 
-def _pixel_frame(iteration: int, mask: np.ndarray) -> Frame:
-  """Shows the number of connections of each MNIST pixel."""
+def _kept_pixels(records: MaskRecords, layer: str) -> Optional[np.ndarray]:
+  """bool [784], the pixels that are the rows of a layer; None if none are."""
+  shape = records.shapes[layer]
+  if len(shape) != 2:
+    return None
+  kept = records.kept_pixels
+  if kept is None or layer != next(iter(records.shapes)):
+    kept = np.ones(shape[0], bool)
+  return kept if kept.size == _MNIST_SIDE**2 else None
+
+
+def _pixel_frame(iteration: int, mask: np.ndarray, kept: np.ndarray) -> Frame:
+  """The number of connections of each MNIST pixel."""
   counts = mask.sum(axis=1)
-  caption = f'{np.count_nonzero(counts)} of {counts.size} pixels connected'
-  picture = counts.reshape(_MNIST_SIDE, _MNIST_SIDE)
-  return Frame(iteration, picture, caption)
+  what = 'pixels' if kept.all() else 'inputs'
+  caption = f'{np.count_nonzero(counts)} of {counts.size} {what}'
+  # Their colour alone does not tell, as the colour scale may leave them out.
+  caption += (f', {counts[0]} connections each'
+              if 0 < counts.min() == counts.max() else ' connected')
+  picture = np.ma.masked_all(kept.size, int)
+  picture[kept] = counts
+  return Frame(iteration, picture.reshape(_MNIST_SIDE, _MNIST_SIDE), caption)
 
 
 def _matrix_frame(iteration: int, mask: np.ndarray) -> Frame:
-  """Shows a mask of any shape, the inputs as rows."""
+  """A mask of any shape, the inputs as rows."""
   caption = f'{mask.mean():.2%} of {mask.size:,} weights active'
   return Frame(iteration, mask.reshape(-1, mask.shape[-1]), caption)
 
 
-def write_png(film: Film, path: str | os.PathLike[str]) -> None:
+def write_png(film: Film, path: _Path) -> None:
   """Draws all frames side by side.
 
   Args:
-    film: The frames.
-    path: The PNG file to write.
+    film: the frames.
+    path: of the PNG file.
   """
   n_columns = min(len(film.frames), _FRAMES_PER_ROW)
   n_rows = -(-len(film.frames) // n_columns)
   figure = Figure(
-    figsize=(2.5 * n_columns + 1.0, 2.9 * n_rows + 0.5),
-    dpi=120,
-    layout='constrained',
-  )
+      figsize=(2.5 * n_columns + 1., 2.9 * n_rows + 0.5), dpi=120,
+      layout='constrained')
   figure.suptitle(film.title, fontsize='medium')
   axes = figure.subplots(n_rows, n_columns, squeeze=False)
   for axis in axes.flat[len(film.frames):]:
@@ -179,36 +216,29 @@ def write_png(film: Film, path: str | os.PathLike[str]) -> None:
   figure.savefig(path, format='png')
 
 
-def write_gif(film: Film, path: str | os.PathLike[str], fps: float) -> None:
+def write_gif(film: Film, path: _Path, fps: float) -> None:
   """Draws one frame after the other, over and over.
 
   Args:
-    film: The frames.
-    path: The GIF file to write.
-    fps: Frames per second. The last frame stays longer.
+    film: the frames.
+    path: of the GIF file.
+    fps: frames per second; the last frame stays longer.
   """
   pictures = _render(film)
   # One palette for all, or the colours would flicker. Every picture shows the
   # colour bar, and so all the colours there are.
   palette = pictures[-1].quantize(256, dither=Image.Dither.NONE)
-  pictures = [
-    picture.quantize(palette=palette, dither=Image.Dither.NONE)
-    for picture in pictures
-  ]
+  pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE)
+              for picture in pictures]
   durations = [round(1000 / fps)] * len(pictures)
   durations[-1] = max(durations[-1], _LAST_FRAME_MS)
   pictures[0].save(
-    path,
-    format='GIF',
-    save_all=True,
-    append_images=pictures[1:],
-    duration=durations,
-    loop=0,
-  )
+      path, format='GIF', save_all=True, append_images=pictures[1:],
+      duration=durations, loop=0)
 
 
 def _render(film: Film) -> list[Image.Image]:
-  """Returns a picture of each frame, all of one size."""
+  """A picture of each frame, all of one size."""
   figure = Figure(figsize=(4.4, 4.4), dpi=100, layout='constrained')
   figure.suptitle(film.title, fontsize='medium')
   canvas = FigureCanvasAgg(figure)
@@ -228,36 +258,38 @@ def _render(film: Film) -> list[Image.Image]:
   return pictures
 
 
-def _draw_frame(axis, film: Film, frame: Frame):
+def _draw_frame(axis: Any, film: Film, frame: Frame) -> Any:
   """Draws a frame into a matplotlib Axes and returns the AxesImage."""
   # One colour for each whole number, so that no connection and a single one are
   # not mistaken for each other.
-  shades = np.linspace(1.0, 0.0, film.max_value)[::-1]
-  colours = colormaps[_COLOUR_MAP](shades)
+  shades = np.linspace(0., 1., film.max_value)**film.exponent
+  colour_map = ListedColormap(
+      [_ZERO_COLOUR, *colormaps[_COLOUR_MAP](shades)]).with_extremes(
+          bad=_NO_INPUT_COLOUR, over=_OVER_COLOUR)
   image = axis.imshow(
-    frame.picture,
-    cmap=ListedColormap([_ZERO_COLOUR, *colours]),
-    vmin=-0.5,
-    vmax=film.max_value + 0.5,
-    aspect='auto' if film.is_matrix else 'equal',
-  )
+      frame.picture, cmap=colour_map, vmin=-0.5, vmax=film.max_value + 0.5,
+      interpolation='nearest', aspect='auto' if film.is_matrix else 'equal')
   axis.set_xticks([])
   axis.set_yticks([])
   _set_text(axis, frame)
   return image
 
 
-def _set_text(axis, frame: Frame) -> None:
+def _set_text(axis: Any, frame: Frame) -> None:
   """Writes the iteration above and the caption below a frame."""
   axis.set_title(f'iteration {frame.iteration:,}', fontsize='medium')
   axis.set_xlabel(frame.caption, fontsize='small')
 
 
-def _add_colour_bar(figure: Figure, image, axes, film: Film) -> None:
+def _add_colour_bar(figure: Figure, image: Any, axes: Any,
+                    film: Film) -> None:
   """Adds the colour bar that all frames share, with whole numbers only."""
-  bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
-  step = -(-film.max_value // 6)
-  bar.set_ticks(range(0, film.max_value + 1, step))
+  # Of one width, however many rows it stands beside.
+  aspect = 20 * len(np.atleast_2d(axes))
+  bar = figure.colorbar(
+      image, ax=axes, fraction=0.05, pad=0.02, aspect=aspect,
+      extend='max' if film.is_clipped else 'neither', extendfrac=1 / aspect)
+  bar.locator = MaxNLocator(6, steps=[1, 2, 5, 10], integer=True)
   bar.set_label(film.unit)
 
 
@@ -287,15 +319,39 @@ def _write(records_path: pathlib.Path, output: pathlib.Path) -> None:
   suffix = output.suffix.lower()
   if suffix not in _DEFAULT_FRAMES:
     raise ValueError(
-      f'--output={output}: expected a name that ends in .png or .gif.'
-    )
+        f'--output={output}: expected a name that ends in .png or .gif.')
   n_frames = _NUM_FRAMES.value or _DEFAULT_FRAMES[suffix]
-  film = make_film(MaskRecords.load(records_path), _LAYER.value, n_frames)
+  records_path = _find_records(records_path)
+  records = MaskRecords.load(records_path)
+  try:
+    film = make_film(records, _LAYER.value, n_frames)
+  except ValueError as error:
+    raise ValueError(f'{records_path}: {error}') from error
   if suffix == '.png':
     write_png(film, output)
   else:
     write_gif(film, output, _FPS.value)
-  print(f'Wrote {output} with {len(film.frames)} frames.')
+  plural = 's' if len(film.frames) > 1 else ''
+  print(f'Wrote {output} of {len(film.frames)} iteration{plural}.')
+
+
+def _find_records(path: pathlib.Path) -> pathlib.Path:
+  """The file that --records_path means, or raises ValueError."""
+  given = f'--records_path={path}'
+  if not path.is_dir():
+    if not path.exists() and any(c in str(path) for c in '*?['):
+      raise ValueError(
+          f'{given}: found no file of this name. Wildcards are not expanded '
+          'here: give the folder of the run, or a file in it.')
+    return path
+  found = sorted(file.name for file in path.glob('*_masks.npz'))
+  if not found:
+    raise ValueError(f'{given} holds no mask records; '
+                     '--mask_record_frequency writes them.')
+  if len(found) > 1:
+    raise ValueError(f'{given} holds {len(found)} files of mask records: '
+                     f'{", ".join(found)}, choose one.')
+  return path / found[0]
 
 
 if __name__ == '__main__':

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rigl.core import checks
+
 # Name in this library -> name in TensorFlow's operations.
 DATA_FORMATS = {'channels_last': 'NHWC', 'channels_first': 'NCHW'}
 
@@ -12,9 +14,7 @@ def check(data_format: str) -> None:
   Args:
     data_format: given for it.
   """
-  if data_format not in DATA_FORMATS:
-    raise ValueError(f'data_format {data_format!r} is not one of '
-                     f'{", ".join(map(repr, DATA_FORMATS))}.')
+  checks.one_of('data_format', data_format, DATA_FORMATS)
 
 
 def channel_axis(data_format: str) -> int:

@@ -9,7 +9,13 @@ from __future__ import annotations
 from typing import Any, Callable, Optional, Sequence, Union
 
 from rigl.compat import tf
-from rigl.model_pruning import data_formats, initializers, mask_collections
+from rigl.core import checks
+from rigl.model_pruning import (
+  data_formats,
+  dense_layers,
+  initializers,
+  mask_collections,
+)
 
 _DATA_FORMATS = {
     None: 'NHWC',
@@ -50,7 +56,7 @@ def _masked_variables(shape: Sequence[int], inputs: tf.Tensor,
       mask_collections.apply_mask(weights, mask, threshold), inputs.dtype)
 
 
-def _finish(outputs: tf.Tensor, n_channels: int, data_format: str,
+def _finish(outputs: tf.Tensor, data_format: str,
             activation_fn: Optional[Callable[[tf.Tensor], tf.Tensor]],
             normalizer_fn: Optional[Callable[..., tf.Tensor]],
             normalizer_params: Optional[dict[str, Any]],
@@ -61,10 +67,9 @@ def _finish(outputs: tf.Tensor, n_channels: int, data_format: str,
   if normalizer_fn is not None:
     outputs = normalizer_fn(outputs, **(normalizer_params or {}))
   elif biases_initializer is not None:
-    biases = tf.get_variable('biases', [n_channels], dtype or outputs.dtype,
-                             biases_initializer, biases_regularizer, trainable)
-    outputs = tf.nn.bias_add(
-        outputs, tf.cast(biases, outputs.dtype), data_format=data_format)
+    outputs = dense_layers.add_biases(
+        outputs, data_format, 'biases', biases_initializer, biases_regularizer,
+        trainable, dtype or outputs.dtype)
   return outputs if activation_fn is None else activation_fn(outputs)
 
 
@@ -107,20 +112,15 @@ def masked_fully_connected(
     ValueError: the size of the inputs is not known.
   """
   with tf.variable_scope(scope, 'fully_connected', reuse=reuse):
-    inputs = tf.convert_to_tensor(inputs)
-    n_in = inputs.shape[1:].num_elements()
-    if n_in is None:
-      raise ValueError(
-          f'All dimensions of {inputs} but the first must be known.')
-    inputs = tf.reshape(inputs, [-1, n_in])
+    inputs = dense_layers.flattened(inputs)
     masked = _masked_variables(
-        [n_in, num_outputs], inputs, variables_dtype,
+        [inputs.shape[1], num_outputs], inputs, variables_dtype,
         weights_initializer or initializers.glorot_uniform(),
         weights_regularizer, trainable, mask_first=False)
     return _finish(
-        tf.matmul(inputs, masked), num_outputs, 'NHWC', activation_fn,
-        normalizer_fn, normalizer_params, biases_initializer,
-        biases_regularizer, trainable, variables_dtype)
+        tf.matmul(inputs, masked), 'NHWC', activation_fn, normalizer_fn,
+        normalizer_params, biases_initializer, biases_regularizer, trainable,
+        variables_dtype)
 
 
 def masked_conv2d(
@@ -172,28 +172,22 @@ def masked_conv2d(
   Raises:
     ValueError: unknown data format, or the number of channels is not known.
   """
-  if data_format not in _DATA_FORMATS:
-    raise ValueError(f'data_format {data_format!r} is not one of '
-                     f'{", ".join(map(repr, _DATA_FORMATS))}.')
+  checks.one_of('data_format', data_format, _DATA_FORMATS)
   data_format = _DATA_FORMATS[data_format]
   with tf.variable_scope(scope, 'Conv', reuse=reuse):
     inputs = tf.convert_to_tensor(inputs)
-    n_in = inputs.shape.as_list()[-1 if data_format == 'NHWC' else 1]
-    if n_in is None:
-      raise ValueError(f'The number of channels of {inputs} must be known.')
-    if isinstance(kernel_size, int):
-      kernel_size = (kernel_size, kernel_size)
+    shape = dense_layers.kernel_shape(
+        inputs, -1 if data_format == 'NHWC' else 1, kernel_size, num_outputs)
     masked = _masked_variables(
-        [*kernel_size, n_in, num_outputs], inputs, variables_dtype,
+        shape, inputs, variables_dtype,
         weights_initializer or initializers.glorot_uniform(),
         weights_regularizer, trainable, mask_first=True)
     outputs = tf.nn.conv2d(
         inputs, masked, strides=stride, padding=padding.upper(),
         data_format=data_format, dilations=rate)
     return _finish(
-        outputs, num_outputs, data_format, activation_fn, normalizer_fn,
-        normalizer_params, biases_initializer, biases_regularizer, trainable,
-        variables_dtype)
+        outputs, data_format, activation_fn, normalizer_fn, normalizer_params,
+        biases_initializer, biases_regularizer, trainable, variables_dtype)
 
 
 masked_convolution = masked_conv2d

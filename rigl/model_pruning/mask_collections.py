@@ -3,13 +3,13 @@ them.
 
 A masked layer is a triple (weights, mask, masked weights) that belongs
 together by scope: `<scope>/weights`, `<scope>/mask` and the tensor
-`<scope>/weights/masked_weight`. Building a network a second time with reuse,
-say for testing, registers nothing again.
+`<scope>/weights/masked_weight`. A layer that is used again, by reuse of its
+variables, uses that tensor again: its gradient is that of all uses together.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional, Sequence
 
 from rigl import replicas
 from rigl.compat import tf
@@ -51,17 +51,31 @@ def get_weights() -> list[tf.Variable]:
 
 
 def scope_of(variable: tf.Variable) -> str:
-  """The scope of the layer that the variable belongs to.
+  """The scope of the layer that the variable belongs to; '' for none.
 
   Args:
     variable: mask, weights or threshold.
   """
-  return replicas.name_of(variable).rsplit('/', 1)[0]
+  return replicas.name_of(variable).rpartition('/')[0]
+
+
+def _find_tensor(name: str) -> Optional[tf.Tensor]:
+  """The tensor of the default graph or of one around it, or None."""
+  graph = tf.get_default_graph()
+  while graph is not None:
+    try:
+      return graph.get_tensor_by_name(name)
+    except KeyError:
+      graph = getattr(graph, 'outer_graph', None)
+  return None
 
 
 def apply_mask(weights: tf.Variable, mask: tf.Variable,
                threshold: tf.Variable) -> tf.Tensor:
   """Returns mask * weights and registers the layer unless it already is.
+
+  The product is made once in a graph and computed once in a step. A loop over
+  a layer needs one made outside of it.
 
   Args:
     weights: trainable variable [...].
@@ -72,10 +86,12 @@ def apply_mask(weights: tf.Variable, mask: tf.Variable,
     tensor of the shape and type of `weights`, the only thing a forward pass
     should use: dense gradients are taken with respect to it.
   """
-  with tf.name_scope(weights.op.name + '/'):
-    masked = tf.multiply(
-        tf.cast(mask, weights.dtype.base_dtype), weights,
-        name=_MASKED_WEIGHT_OP)
+  masked = _find_tensor(f'{weights.op.name}/{_MASKED_WEIGHT_OP}:0')
+  if masked is None:
+    with tf.name_scope(weights.op.name + '/'):
+      masked = tf.multiply(
+          tf.cast(mask, weights.dtype.base_dtype), weights,
+          name=_MASKED_WEIGHT_OP)
   if not any(known is mask for known in get_masks()):
     tf.add_to_collection(MASKS, mask)
     tf.add_to_collection(MASKED_WEIGHTS, masked)
@@ -84,20 +100,33 @@ def apply_mask(weights: tf.Variable, mask: tf.Variable,
   return masked
 
 
+def _by_scope(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
+  """{scope: its variable}, in their order; they may be listed repeatedly."""
+  found: dict[str, tf.Variable] = {}
+  for variable in variables:
+    scope = scope_of(variable)
+    known = found.setdefault(scope, variable)
+    if replicas.name_of(known) != replicas.name_of(variable):
+      raise ValueError(
+          f'{known.name} and {variable.name} lie in one scope, {scope!r}; '
+          'each masked layer needs a scope of its own.')
+  return found
+
+
 def masked_triples() -> list[MaskedTriple]:
   """The masked layers of the default graph, paired by scope.
 
   Raises:
-    ValueError: a mask has no weights or no masked weights; names the mask.
+    ValueError: a mask has no weights or no masked weights, or a scope has two
+      of them; names the variables.
   """
-  weights_of = {scope_of(w): w for w in get_weights()}
+  weights_of = _by_scope(get_weights())
   masked_of = {
       m.op.name.rsplit('/' + _MASKED_WEIGHT_OP, 1)[0]: m
       for m in reversed(get_masked_weights())
   }
-  triples = {}
-  for mask in get_masks():
-    scope = scope_of(mask)
+  triples = []
+  for scope, mask in _by_scope(get_masks()).items():
     weights = weights_of.get(scope)
     masked = None
     if weights is not None:
@@ -106,8 +135,8 @@ def masked_triples() -> list[MaskedTriple]:
       raise ValueError(
           f'The mask {mask.name} has no weights registered under its scope '
           f'{scope!r}. Registered scopes: {sorted(weights_of)}.')
-    triples.setdefault(scope, MaskedTriple(weights, mask, masked))
-  return list(triples.values())
+    triples.append(MaskedTriple(weights, mask, masked))
+  return triples
 
 
 def get_weight_sparsity() -> list[tf.Tensor]:

@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 from rigl import replicas
 from rigl.compat import tf
-from rigl.core import mask_math, schedules
+from rigl.core import checks, mask_math, schedules
 from rigl.model_pruning.mask_collections import (
   apply_mask,
   get_masked_weights,
@@ -64,10 +64,24 @@ class PruningHParams:
 
   def __post_init__(self):
     for name in ('initial_sparsity', 'target_sparsity', 'threshold_decay'):
-      if not 0. <= getattr(self, name) < 1.:
-        raise ValueError(
-            f'{name} must be in [0, 1), got {getattr(self, name)}.')
-    self.sparsity_by_pattern()  # Rejects malformed entries.
+      checks.below_one(name, getattr(self, name))
+    for name in ('begin_pruning_step', 'end_pruning_step',
+                 'pruning_frequency', 'sparsity_function_begin_step',
+                 'sparsity_function_end_step'):
+      checks.integer(name, getattr(self, name))
+    checks.positive('pruning_frequency', self.pruning_frequency)
+    if 0 <= self.end_pruning_step < self.begin_pruning_step:
+      raise ValueError(
+          f'end_pruning_step ({self.end_pruning_step}) must not lie before '
+          f'begin_pruning_step ({self.begin_pruning_step}); a negative one '
+          'means no end.')
+    if self.sparsity_function_end_step <= self.sparsity_function_begin_step:
+      raise ValueError(
+          f'sparsity_function_end_step ({self.sparsity_function_end_step}) '
+          'must lie behind sparsity_function_begin_step '
+          f'({self.sparsity_function_begin_step}).')
+    if any(self.sparsity_by_pattern().values()) and not self.target_sparsity:
+      raise ValueError('weight_sparsity_map needs a target_sparsity > 0.')
 
   def parse(self, text: str) -> PruningHParams:
     """Returns a copy with the values of 'name=value,name=[a,b],...'.
@@ -97,7 +111,8 @@ class PruningHParams:
       try:
         changes[name] = kind(value)
       except ValueError as error:
-        raise ValueError(f'Pruning hyperparameter {name}={value!r} is not of '
+        given = f'[{listed}]' if listed else value
+        raise ValueError(f'Pruning hyperparameter {name}={given!r} is not of '
                          f'type {kind.__name__}.') from error
     return dataclasses.replace(self, **changes)
 
@@ -105,14 +120,17 @@ class PruningHParams:
     """The entries of weight_sparsity_map as {regex: target sparsity}.
 
     Raises:
-      ValueError: an entry is not of the form regex:value, or names a regex or a
-        value that cannot be; names it.
+      ValueError: an entry is not of the form regex:value, names a regex or a
+        value that cannot be, or a regex for the second time; names it.
     """
     targets = {}
     for entry in self.weight_sparsity_map:
       if not entry:
         continue
       pattern, _, value = entry.rpartition(':')
+      if pattern in targets:
+        raise ValueError(f'weight_sparsity_map entry {entry!r} is the second '
+                         f'for {pattern!r}.')
       try:
         targets[pattern] = float(value)
         re.compile(pattern)
@@ -169,6 +187,13 @@ class Pruning:
         hparams.sparsity_function_end_step,
         hparams.sparsity_function_exponent)
 
+  def _check_patterns(self) -> None:
+    names = [replicas.name_of(weights) for weights in get_weights()]
+    for pattern in self._hparams.sparsity_by_pattern():
+      if not any(re.search(pattern, name) for name in names):
+        raise ValueError(f'weight_sparsity_map entry {pattern!r} matches no '
+                         f'masked layer; their weights are {names}.')
+
   def _layer_sparsity(self, weights: tf.Variable,
                       sparsity: tf.Tensor) -> tf.Tensor:
     name = replicas.name_of(weights)
@@ -180,16 +205,15 @@ class Pruning:
       raise ValueError(f'Several entries of weight_sparsity_map match '
                        f'{name}: '
                        f'{list(self._hparams.weight_sparsity_map)}.')
-    if not targets:
+    if not targets or not self._hparams.target_sparsity:
       return sparsity
-    if not self._hparams.target_sparsity:
-      if not targets[0]:
-        return sparsity
-      raise ValueError('weight_sparsity_map needs a target_sparsity > 0.')
     return sparsity * (targets[0] / self._hparams.target_sparsity)
 
   def _update_layer(self, triple, threshold, sparsity) -> tf.Operation:
     magnitude = tf.abs(tf.cast(triple.weights.read_value(), tf.float32))
+    # As the smallest: compared with NaN, no weight would be large enough.
+    magnitude = tf.where(
+        tf.math.is_nan(magnitude), tf.zeros_like(magnitude), magnitude)
     size = tf.cast(tf.size(magnitude), tf.float32)
     n_keep = tf.cast(tf.round(size * (1. - sparsity)), tf.int32)
     kept = mask_math.top_n_mask(magnitude, tf.maximum(n_keep, 1))
@@ -205,7 +229,13 @@ class Pruning:
         triple.mask.assign(mask))
 
   def mask_update_op(self) -> tf.Operation:
-    """Recomputes all masks for the sparsity of the current global step."""
+    """Recomputes all masks for the sparsity of the current global step.
+
+    Raises:
+      ValueError: no layer, or more than one pattern, fits an entry of
+        weight_sparsity_map; names them.
+    """
+    self._check_patterns()
     sparsity = self._sparsity_now()
     thresholds = {scope_of(t): t for t in get_thresholds()}
     updates = [
@@ -216,6 +246,13 @@ class Pruning:
     with tf.control_dependencies(updates):
       return self._last_update_step.assign(
           tf.cast(self._global_step.read_value(), tf.int32)).op
+
+  def skip_update_op(self) -> tf.Operation:
+    """Counts an update that is due as made, so that it is not made up for."""
+    step = tf.cast(self._global_step.read_value(), tf.int32)
+    last = self._last_update_step.read_value()
+    return self._last_update_step.assign(tf.where_v2(
+        self._schedule.is_update_step(step, last), step, last)).op
 
   def conditional_mask_update_op(self) -> tf.Operation:
     """`mask_update_op()` on the steps of the schedule, else nothing."""

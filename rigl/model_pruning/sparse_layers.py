@@ -6,168 +6,18 @@ An ordinary layer's variables sit in a doubled scope, `<name>/<name>/weights`,
 because those of the published checkpoints do.
 
 Variables of half precision inputs are stored in float32.
-
-Below them is what else the convolutional networks share: padding that does not
-depend on the size of the image, and batch normalization.
 """
 
 from __future__ import annotations
 
-from typing import Callable, Optional, Sequence, Union
+from typing import Optional
 
 from rigl.compat import tf
-from rigl.model_pruning import data_formats, initializers, layers
-
-TensorFn = Callable[[tf.Tensor], tf.Tensor]
-Initializer = Callable[..., tf.Tensor]
-Size = Union[int, Sequence[int]]
+from rigl.core import checks
+from rigl.model_pruning import data_formats, dense_layers, layers
+from rigl.model_pruning.dense_layers import Initializer, Size, TensorFn
 
 SPARSITY_TECHNIQUES = ('baseline', 'threshold')
-
-BATCH_NORM_MOMENTUM = 0.9
-BATCH_NORM_EPSILON = 1e-5
-
-
-def check_option(what: str, value: object, options: Sequence[object]) -> None:
-  """Raises a ValueError that names the options unless `value` is one.
-
-  Args:
-    what: name of the argument.
-    value: given for it.
-    options: allowed for it.
-  """
-  if value not in options:
-    raise ValueError(f'{what} {value!r} is not one of '
-                     f'{", ".join(map(repr, options))}.')
-
-
-def storage_dtype(dtype: tf.DType) -> tf.DType:
-  """The type of variables that are used in computations of `dtype`.
-
-  Args:
-    dtype: of the computation.
-  """
-  return tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
-
-
-def get_parameter(name: str, shape: Sequence[int], dtype: tf.DType,
-                  initializer: Initializer,
-                  regularizer: Optional[TensorFn] = None) -> tf.Tensor:
-  """A trainable variable as a tensor of `dtype`, stored in at least float32.
-
-  Args:
-    name: in the current variable scope.
-    shape: of the variable.
-    dtype: of the tensor.
-    initializer: of the variable.
-    regularizer: of the tensor, or None.
-  """
-  variable = tf.get_variable(
-      name, shape, storage_dtype(dtype), initializer, regularizer)
-  return tf.cast(variable, dtype)
-
-
-def _add_biases(x: tf.Tensor, name: str, units: int,
-                initializer: Optional[Initializer],
-                regularizer: Optional[TensorFn],
-                data_format: str = 'channels_last') -> tf.Tensor:
-  biases = get_parameter(name, [units], x.dtype,
-                         initializer or tf.zeros_initializer(), regularizer)
-  return tf.nn.bias_add(
-      x, biases, data_format=data_formats.DATA_FORMATS[data_format])
-
-
-def dense_conv2d(
-    x: tf.Tensor, units: int, kernel_size: Size, strides: Size = 1,
-    padding: str = 'SAME',
-    data_format: str = 'channels_last',
-    kernel_initializer: Optional[Initializer] = None,
-    kernel_regularizer: Optional[TensorFn] = None,
-    use_bias: bool = False,
-    bias_initializer: Optional[Initializer] = None,
-    biases_regularizer: Optional[TensorFn] = None,
-    variable_names: Sequence[str] = ('weights', 'biases')) -> tf.Tensor:
-  """Ordinary 2-D convolution, its variables in the current variable scope.
-
-  Args:
-    x: [batch, height, width, n_in], or channels first.
-    units: n_out.
-    kernel_size: k or (k_h, k_w).
-    strides: s or (s_h, s_w).
-    padding: 'SAME' or 'VALID'.
-    data_format: 'channels_last' or 'channels_first'.
-    kernel_initializer: Glorot uniform, seeded by scope, when None.
-    kernel_regularizer: of the kernel.
-    use_bias: whether to add biases.
-    bias_initializer: zeros when None.
-    biases_regularizer: of the biases.
-    variable_names: of the kernel and of the biases.
-
-  Returns:
-    [batch, height', width', n_out], or channels first.
-
-  Raises:
-    ValueError: unknown data format, or the number of channels is not known.
-  """
-  x = tf.convert_to_tensor(x)
-  n_in = x.shape.as_list()[data_formats.channel_axis(data_format)]
-  if n_in is None:
-    raise ValueError(f'The number of channels of {x} must be known.')
-  if isinstance(kernel_size, int):
-    kernel_size = (kernel_size, kernel_size)
-  kernel_name, bias_name = variable_names
-  kernel = get_parameter(
-      kernel_name, [*kernel_size, n_in, units], x.dtype,
-      kernel_initializer or initializers.glorot_uniform(), kernel_regularizer)
-  outputs = tf.nn.conv2d(
-      x, kernel, strides=strides, padding=padding.upper(),
-      data_format=data_formats.DATA_FORMATS[data_format])
-  if use_bias:
-    outputs = _add_biases(outputs, bias_name, units, bias_initializer,
-                          biases_regularizer, data_format)
-  return outputs
-
-
-def dense_fully_connected(
-    x: tf.Tensor,
-    units: int,
-    kernel_initializer: Optional[Initializer] = None,
-    kernel_regularizer: Optional[TensorFn] = None,
-    use_bias: bool = True,
-    bias_initializer: Optional[Initializer] = None,
-    biases_regularizer: Optional[TensorFn] = None,
-    variable_names: Sequence[str] = ('weights', 'biases')) -> tf.Tensor:
-  """Ordinary fully connected layer, variables in the current variable scope.
-
-  Args:
-    x: [batch, n_in], or [batch, ...] of static size, which is flattened.
-    units: n_out.
-    kernel_initializer: Glorot uniform, seeded by scope, when None.
-    kernel_regularizer: of the kernel.
-    use_bias: whether to add biases.
-    bias_initializer: zeros when None.
-    biases_regularizer: of the biases.
-    variable_names: of the kernel and of the biases.
-
-  Returns:
-    [batch, n_out].
-
-  Raises:
-    ValueError: the size of the inputs is not known.
-  """
-  x = tf.convert_to_tensor(x)
-  n_in = x.shape[1:].num_elements()
-  if n_in is None:
-    raise ValueError(f'All dimensions of {x} but the first must be known.')
-  kernel_name, bias_name = variable_names
-  kernel = get_parameter(
-      kernel_name, [n_in, units], x.dtype,
-      kernel_initializer or initializers.glorot_uniform(), kernel_regularizer)
-  outputs = tf.matmul(tf.reshape(x, [-1, n_in]), kernel)
-  if use_bias:
-    outputs = _add_biases(outputs, bias_name, units, bias_initializer,
-                          biases_regularizer)
-  return outputs
 
 
 def _doubled_names(scope: tf.VariableScope) -> tuple[str, str]:
@@ -192,7 +42,8 @@ def sparse_conv2d(
     strides: Size = (1, 1),
     padding: str = 'SAME',
     data_format: str = 'channels_last',
-    name: Optional[str] = None) -> tf.Tensor:
+    name: Optional[str] = None,
+    dense_names: Optional[tuple[str, str]] = None) -> tf.Tensor:
   """2-D convolution, with or without a mask on its kernel.
 
   Args:
@@ -211,6 +62,8 @@ def sparse_conv2d(
     padding: 'SAME' or 'VALID'.
     data_format: 'channels_last' or 'channels_first'.
     name: variable scope; `Conv`, made unique, when None.
+    dense_names: of kernel and biases in the scope of a layer without a mask;
+      <name>/weights and <name>/biases when None.
 
   Returns:
     [batch, height', width', n_out], or channels first.
@@ -218,7 +71,7 @@ def sparse_conv2d(
   Raises:
     ValueError: unknown technique, data format or number of channels.
   """
-  check_option('sparsity_technique', sparsity_technique, SPARSITY_TECHNIQUES)
+  checks.one_of('sparsity_technique', sparsity_technique, SPARSITY_TECHNIQUES)
   data_formats.check(data_format)
   x = tf.convert_to_tensor(x)
   if sparsity_technique == 'threshold':
@@ -229,13 +82,13 @@ def sparse_conv2d(
         weights_initializer=kernel_initializer,
         weights_regularizer=kernel_regularizer, biases_initializer=biases,
         biases_regularizer=biases_regularizer, scope=name,
-        variables_dtype=storage_dtype(x.dtype))
+        variables_dtype=dense_layers.storage_dtype(x.dtype))
   with tf.variable_scope(name, 'Conv') as scope:
-    outputs = dense_conv2d(
+    outputs = dense_layers.dense_conv2d(
         x, units, kernel_size, strides, padding, data_format,
         kernel_initializer, kernel_regularizer,
         use_bias and normalizer_fn is None, bias_initializer,
-        biases_regularizer, _doubled_names(scope))
+        biases_regularizer, dense_names or _doubled_names(scope))
     if normalizer_fn is not None:
       outputs = normalizer_fn(outputs)
     return outputs if activation is None else activation(outputs)
@@ -251,7 +104,8 @@ def sparse_fully_connected(
     bias_initializer: Optional[Initializer] = None,
     biases_regularizer: Optional[TensorFn] = None,
     sparsity_technique: str = 'baseline',
-    name: Optional[str] = None) -> tf.Tensor:
+    name: Optional[str] = None,
+    dense_names: Optional[tuple[str, str]] = None) -> tf.Tensor:
   """Fully connected layer, with or without a mask on its weights.
 
   Args:
@@ -265,6 +119,8 @@ def sparse_fully_connected(
     biases_regularizer: of the biases.
     sparsity_technique: 'baseline' (no mask) or 'threshold' (with mask).
     name: variable scope; `fully_connected`, made unique, when None.
+    dense_names: of kernel and biases in the scope of a layer without a mask;
+      <name>/weights and <name>/biases when None.
 
   Returns:
     [batch, n_out].
@@ -272,7 +128,7 @@ def sparse_fully_connected(
   Raises:
     ValueError: unknown technique, or the size of the inputs is not known.
   """
-  check_option('sparsity_technique', sparsity_technique, SPARSITY_TECHNIQUES)
+  checks.one_of('sparsity_technique', sparsity_technique, SPARSITY_TECHNIQUES)
   x = tf.convert_to_tensor(x)
   if sparsity_technique == 'threshold':
     biases = (bias_initializer or tf.zeros_initializer()) if use_bias else None
@@ -281,109 +137,10 @@ def sparse_fully_connected(
         weights_initializer=kernel_initializer,
         weights_regularizer=kernel_regularizer, biases_initializer=biases,
         biases_regularizer=biases_regularizer, scope=name,
-        variables_dtype=storage_dtype(x.dtype))
+        variables_dtype=dense_layers.storage_dtype(x.dtype))
   with tf.variable_scope(name, 'fully_connected') as scope:
-    outputs = dense_fully_connected(
+    outputs = dense_layers.dense_fully_connected(
         x, units, kernel_initializer, kernel_regularizer, use_bias,
-        bias_initializer, biases_regularizer, _doubled_names(scope))
+        bias_initializer, biases_regularizer,
+        dense_names or _doubled_names(scope))
     return outputs if activation is None else activation(outputs)
-
-
-def fixed_padding(x: tf.Tensor, kernel_size: int, strides: int,
-                  data_format: str) -> tuple[tf.Tensor, str]:
-  """Pads images for a strided convolution, whatever their size.
-
-  'SAME' pads an even-sized image on its lower and right side only. Here a
-  strided kernel of size k always gets k - 1 zeros, (k - 1) // 2 of them first.
-
-  Args:
-    x: [batch, height, width, channels], or channels first.
-    kernel_size: k.
-    strides: of the convolution that follows.
-    data_format: 'channels_last' or 'channels_first'.
-
-  Returns:
-    (images, padding): what to give to the convolution; untouched and 'SAME'
-    when it is not strided.
-  """
-  if strides == 1:
-    return x, 'SAME'
-  before = (kernel_size - 1) // 2
-  spatial = [[before, kernel_size - 1 - before]] * 2
-  axis = data_formats.channel_axis(data_format)
-  spatial.insert(axis - 1, [0, 0])
-  return tf.pad(x, [[0, 0], *spatial]), 'VALID'
-
-
-def _normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor,
-               mean: tf.Tensor, variance: tf.Tensor, is_training: bool,
-               data_format: str,
-               fused: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-  """Returns (normalized x, mean, variance), of the batch when training."""
-  if fused:
-    moving = {} if is_training else {'mean': mean, 'variance': variance}
-    return tf.nn.fused_batch_norm(
-        x, gamma, beta, epsilon=BATCH_NORM_EPSILON, is_training=is_training,
-        data_format=data_formats.DATA_FORMATS[data_format], **moving)
-  wide = tf.cast(x, gamma.dtype)
-  axis = data_formats.channel_axis(data_format)
-  if is_training:
-    mean, variance = tf.nn.moments(wide, [i for i in range(4) if i != axis])
-  shape = [-1 if i == axis else 1 for i in range(4)]
-  outputs = tf.nn.batch_normalization(
-      wide, *(tf.reshape(v, shape) for v in (mean, variance, beta, gamma)),
-      BATCH_NORM_EPSILON)
-  return tf.cast(outputs, x.dtype), mean, variance
-
-
-def batch_norm(x: tf.Tensor, is_training: bool, data_format: str,
-               init_zero: bool = False, fused: bool = True) -> tf.Tensor:
-  """Batch normalization (https://arxiv.org/abs/1502.03167) over the channels.
-
-  Its variables are `batch_normalization`, `batch_normalization_1`, ... in the
-  current scope, in the order of the calls. Updates of the moving averages are
-  in the collection UPDATE_OPS; replicas move them by the mean of their steps.
-
-  `tf.layers.batch_normalization` computes the same, but compares each new
-  variable with all before it: most of the time of building a deep network.
-
-  Args:
-    x: [batch, height, width, channels], or channels first.
-    is_training: use the statistics of the batch, else the moving averages.
-    data_format: 'channels_last' or 'channels_first'.
-    init_zero: whether gamma starts at 0 instead of 1.
-    fused: one kernel, whose moving variance takes the unbiased estimate.
-
-  Returns:
-    tensor of the shape and type of `x`.
-  """
-  zeros, ones = tf.zeros_initializer(), tf.ones_initializer()
-  shape = [x.shape[data_formats.channel_axis(data_format)]]
-  dtype = storage_dtype(x.dtype)
-  with tf.variable_scope(None, 'batch_normalization'):
-    gamma = tf.get_variable('gamma', shape, dtype, zeros if init_zero else ones)
-    beta = tf.get_variable('beta', shape, dtype, zeros)
-    moving_mean, moving_variance = (
-        tf.get_variable(name, shape, dtype, initializer, trainable=False,
-                        aggregation=tf.VariableAggregation.MEAN)
-        for name, initializer in (
-            ('moving_mean', zeros), ('moving_variance', ones)))
-    outputs, mean, variance = _normalize(
-        x, gamma, beta, moving_mean, moving_variance, is_training, data_format,
-        fused)
-    if is_training:
-      for moving, value in ((moving_mean, mean), (moving_variance, variance)):
-        step = (1. - BATCH_NORM_MOMENTUM) * (moving - value)
-        tf.add_to_collection(
-            tf.GraphKeys.UPDATE_OPS, tf.assign_sub(moving, step).op)
-  return outputs
-
-
-def global_average_pool(x: tf.Tensor, data_format: str) -> tf.Tensor:
-  """[batch, height, width, channels], or channels first -> [batch, channels].
-
-  Args:
-    x: a batch of images.
-    data_format: channels_last or channels_first.
-  """
-  return tf.reduce_mean(x, data_formats.spatial_axes(data_format))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Collection, Iterable, Mapping, Optional, Sequence
+from typing import Iterable, Mapping, Optional, Sequence
 
 import numpy as np
 from absl import logging
 
 from rigl.compat import tf
-from rigl.training import gin_configs
-from rigl.training.config import SparsityConfig
+from rigl.core import messages
 
 _STATE_FILE = 'checkpoint'
 _INDEX = re.compile(r'model\.ckpt-(\d+)\.index')
@@ -25,17 +24,6 @@ def _all_complete(model_dir: str) -> list[str]:
   matches = filter(None, map(_INDEX.fullmatch, tf.io.gfile.listdir(model_dir)))
   steps = sorted(int(match[1]) for match in matches)
   return [os.path.join(model_dir, f'model.ckpt-{step}') for step in steps]
-
-
-def reason(error: Exception) -> str:
-  """The message of an error in one line, without TensorFlow's traceback.
-
-  Args:
-    error: of TensorFlow or of Python.
-  """
-  text = getattr(error, 'message', None) or str(error)
-  match = re.search(r"Node: '[^']*'\n(.*?)\n\s*\[\[", text, re.DOTALL)
-  return ' '.join((match[1] if match else text).split())
 
 
 def latest(model_dir: str) -> Optional[str]:
@@ -150,8 +138,8 @@ def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
     return {name: reader.get_tensor(name) for name in names}
   # TensorFlow reports a file that is too short as an IndexError.
   except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
-    raise ValueError(
-        f'Cannot read the checkpoint {prefix}: {reason(error)}') from error
+    raise ValueError(f'Cannot read the checkpoint {prefix}: '
+                     f'{messages.reason(error)}') from error
 
 
 def names_and_shapes(variables: Iterable[tf.Variable]
@@ -205,7 +193,7 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]
 
 
 def check_resumable(model_dir: str, variables: Iterable[tf.Variable],
-                    may_write: bool = True) -> None:
+                    may_write: bool) -> None:
   """Checks the checkpoint that training in `model_dir` would go on from.
 
   Args:
@@ -223,32 +211,6 @@ def check_resumable(model_dir: str, variables: Iterable[tf.Variable],
       _restore_state_file(model_dir, prefix)
 
 
-def check_same_settings(model_dir: str, flag: str, configs: Sequence[Any],
-                        names: Collection[str]) -> None:
-  """Raises ValueError if a training in `model_dir` has other settings.
-
-  For settings that its variables do not tell: those of SET are those of RigL.
-
-  Args:
-    model_dir: folder of a training; a remote one is not looked into.
-    flag: that names the folder, for the error.
-    configs: what it is to go on with, of all classes in its config.gin.
-    names: of the fields that must be what they were.
-  """
-  path = os.path.join(model_dir, gin_configs.CONFIG_FILE)
-  if not os.path.exists(path) or not latest(model_dir):
-    return
-  former = gin_configs.read([path], (), map(type, configs))
-  for config in configs:
-    for name in names:
-      value = getattr(config, name, None)
-      found = former.get((type(config), name), value)
-      if found != value:
-        raise ValueError(
-            f'The training in {model_dir} has {name}={found}, not {value}. '
-            f'Give it back its own or choose another {flag}.')
-
-
 def latest_step(model_dir: str) -> int:
   """The global step of the latest checkpoint; 0 without one.
 
@@ -259,31 +221,6 @@ def latest_step(model_dir: str) -> int:
   if not prefix:
     return 0
   return int(read_tensors(prefix, ['global_step'])['global_step'])
-
-
-def iterations_done(model_dir: str, config: SparsityConfig) -> int:
-  """Batches that a training in `model_dir` has consumed so far.
-
-  That is its global step, and one for each step that set or moved masks
-  instead of training.
-
-  Args:
-    model_dir: folder of the checkpoints; 0 when it has none.
-    config: of that training.
-  """
-  prefix = latest(model_dir)
-  if not prefix:
-    return 0
-  shapes = open_checkpoint(prefix).get_variable_to_shape_map()
-  counters = read_tensors(prefix, ['global_step', *(
-      name for name in ('last_mask_update_step', 'is_snipped')
-      if name in shapes)])
-  done = int(counters['global_step'])
-  if (config.method.skips_gradient_on_update and
-      'last_mask_update_step' in counters):
-    done += config.update_schedule.n_updates_through(
-        int(counters['last_mask_update_step']))
-  return done + int(counters.get('is_snipped', 0))
 
 
 def mask_sparsities(prefix: str) -> dict[str, float]:

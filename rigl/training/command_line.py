@@ -9,6 +9,7 @@ A flag's group is said where the flag is defined:
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import re
 import sys
@@ -16,6 +17,8 @@ import textwrap
 from typing import Iterator, Sequence
 
 from absl import app, flags
+
+from rigl.core import checks
 
 FLAGS = flags.FLAGS
 
@@ -34,6 +37,15 @@ _MIN_TEXT_WIDTH = 30
 _MAX_WIDTH = 100
 # textwrap breaks lines at other spaces only.
 _UNBREAKABLE = '\N{NO-BREAK SPACE}'
+
+# Paths that begin with ~ when the shell leaves it alone behind the =.
+_PATHS = ('initial_value_checkpoint', 'input_mask_path', 'load_mask_dir',
+          'output', 'output_dir', 'records_path', 'save_path', 'train_dir')
+
+# What the scripts, and others, call the folder of their runs.
+_RUN_FOLDERS = ('output_dir', 'train_dir', 'save_path', 'model_dir', 'logdir')
+_OTHER_NAMES = {'lr': 'learning_rate'}
+_MAX_SUGGESTIONS = 4
 
 # Where a script's own flags say more than those it shares with others.
 _OWN_FLAGS_FIRST = ('Network', 'Optimisation', 'Output')
@@ -54,8 +66,7 @@ def group(title: str, is_shared: bool = False) -> Iterator[None]:
   Raises:
     ValueError: there is no such group.
   """
-  if title not in GROUPS:
-    raise ValueError(f'{title!r} is not one of {", ".join(GROUPS)}.')
+  checks.one_of('title', title, GROUPS)
   before = set(FLAGS)
   yield
   defined = [name for name in FLAGS if name not in before]
@@ -185,6 +196,11 @@ def define_help(module: str, more: str = '') -> None:
     flags.DEFINE_flag(flag_class(module, more))
 
 
+def only_evaluates() -> bool:
+  """Whether --mode asks a script for evaluation alone."""
+  return 'mode' in FLAGS and (FLAGS['mode'].value or '').startswith('eval')
+
+
 def check_only_flags(argv: Sequence[str]) -> None:
   """Raises ValueError for what is no flag.
 
@@ -195,8 +211,40 @@ def check_only_flags(argv: Sequence[str]) -> None:
     raise ValueError(f'Unexpected arguments {argv[1:]}: flags begin with --.')
 
 
+def suggestions(word: str) -> list[str]:
+  """Flags that a user may have meant by one that does not exist.
+
+  Those that contain its words, such as num_epochs for epochs, come before
+  those that are spelled nearly alike.
+
+  Args:
+    word: what the user gave as the name of a flag.
+
+  Returns:
+    At most _MAX_SUGGESTIONS names.
+  """
+  if word in _RUN_FOLDERS:
+    return [name for name in _GROUP_OF if name in _RUN_FOLDERS]
+
+  def words(name: str) -> list[str]:
+    return [part.rstrip('s') for part in name.split('_')]
+
+  wanted = words(_OTHER_NAMES.get(word, word))
+  containing = [
+      name for name in _GROUP_OF
+      if any(words(name)[i:i + len(wanted)] == wanted
+             for i in range(len(words(name))))]
+  # The last words say what a flag is: end_sparsity, and then sparsity_scale.
+  containing.sort(key=lambda name: (
+      f'_{word}_' not in f'_{name}_', words(name)[-len(wanted):] != wanted))
+  alike = difflib.get_close_matches(word, list(FLAGS), cutoff=0.72)
+  return list(dict.fromkeys([*containing, *alike]))[:_MAX_SUGGESTIONS]
+
+
 def parse(argv: list[str]) -> list[str]:
   """Parses the flags, or ends the program with one line on what is wrong.
+
+  A ~ at the beginning of a path becomes the home folder.
 
   Args:
     argv: the command line.
@@ -205,6 +253,15 @@ def parse(argv: list[str]) -> list[str]:
     The name of the program and what is no flag.
   """
   try:
-    return FLAGS(argv)
+    left = FLAGS(argv)
+  except flags.UnrecognizedFlagError as error:
+    similar = [f'--{name}' for name in suggestions(error.flagname)]
+    hint = f' Did you mean {" or ".join(similar)}?' if similar else ''
+    sys.exit(f'Error: There is no flag --{error.flagname}.{hint}\n'
+             '--help lists all flags.')
   except flags.Error as error:
     sys.exit(f'Error: {error}\n--help lists all flags.')
+  for name in _PATHS:
+    if name in FLAGS and FLAGS[name].value:
+      FLAGS[name].value = os.path.expanduser(FLAGS[name].value)
+  return left

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any
 
-from rigl.core import distributions, growth, schedules
+from rigl.core import checks, distributions, growth, schedules
 from rigl.training import methods
 
 
@@ -54,27 +52,19 @@ class SparsityConfig:
   seed: int = 0
 
   def __post_init__(self):
-    self._check_member('training_method', methods.METHODS)
-    self._check_member('mask_init_method', distributions.DISTRIBUTIONS)
+    checks.one_of('training_method', self.training_method, methods.METHODS)
+    checks.one_of('mask_init_method', self.mask_init_method,
+                  distributions.DISTRIBUTIONS)
     for name in ('end_sparsity', 's_momentum', 'threshold_decay'):
-      value = getattr(self, name)
-      if not 0. <= value < 1.:
-        raise ValueError(f'{name} must be in [0, 1), got {value}.')
-    for name in ('maskupdate_begin_step', 'pruning_begin_step', 'seed'):
-      if getattr(self, name) < 0:
-        raise ValueError(f'{name} must be >= 0, got {getattr(self, name)}.')
-    if not 0. <= self.erk_power_scale < math.inf:
-      raise ValueError(
-          f'erk_power_scale must be >= 0, got {self.erk_power_scale}.')
-    if not math.isfinite(self.rigl_acc_scale):
-      raise ValueError(
-          f'rigl_acc_scale must be finite, got {self.rigl_acc_scale}.')
+      checks.below_one(name, getattr(self, name))
+    for name in ('maskupdate_begin_step', 'pruning_begin_step', 'seed',
+                 'erk_power_scale'):
+      checks.not_negative(name, getattr(self, name))
+    checks.finite('rigl_acc_scale', self.rigl_acc_scale)
     # What numpy's generators take.
     if self.seed >= 2**32:
       raise ValueError(f'seed must be < 2**32, got {self.seed}.')
-    if self.pruning_frequency <= 0:
-      raise ValueError(
-          f'pruning_frequency must be > 0, got {self.pruning_frequency}.')
+    checks.positive('pruning_frequency', self.pruning_frequency)
     if self.method.prunes_gradually and (
         self.pruning_end_step <= self.pruning_begin_step):
       raise ValueError(
@@ -82,11 +72,6 @@ class SparsityConfig:
           f'pruning_begin_step={self.pruning_begin_step} and '
           f'pruning_end_step={self.pruning_end_step}.')
     self._check_mask_updates()
-
-  def _check_member(self, name: str, options: Any) -> None:
-    if getattr(self, name) not in options:
-      raise ValueError(f'{name} {getattr(self, name)!r} is not one of '
-                       f'{", ".join(options)}.')
 
   def _check_mask_updates(self) -> None:
     try:
@@ -99,14 +84,14 @@ class SparsityConfig:
       ) from error
     schedules.check_drop_fraction(
         self.drop_fraction, self.drop_fraction_anneal)
-    if (self.method.is_dynamic and self.drop_fraction_anneal != 'constant' and
-        schedule.end_step <= schedule.begin_step):
+    if self.method.is_dynamic and schedules.lacks_end(
+        self.drop_fraction_anneal, schedule):
       raise ValueError(
           f'drop_fraction_anneal {self.drop_fraction_anneal!r} falls from '
           'maskupdate_begin_step to maskupdate_end_step and needs an end after '
           f'the begin, got {schedule.begin_step} and {schedule.end_step}. Use '
           'constant to move masks without end.')
-    growth.check_grow_init(
+    growth.parse_grow_init(
         self.grow_init, self.method.allows_gradient_grow_init or
         not self.method.is_dynamic)
 
@@ -132,11 +117,9 @@ class SparsityConfig:
       multiplier: of the length.
 
     Raises:
-      ValueError: multiplier <= 0.
+      ValueError: multiplier <= 0, or one that leaves no valid schedule.
     """
-    if multiplier <= 0:
-      raise ValueError(
-          f'training_steps_multiplier must be > 0, got {multiplier}.')
+    checks.positive('training_steps_multiplier', multiplier)
     scaled = {
         name: int(getattr(self, name) * multiplier) for name in (
             'maskupdate_begin_step', 'maskupdate_end_step',
@@ -144,4 +127,8 @@ class SparsityConfig:
     }
     if self.maskupdate_end_step < 0:
       scaled['maskupdate_end_step'] = self.maskupdate_end_step
-    return dataclasses.replace(self, **scaled)
+    try:
+      return dataclasses.replace(self, **scaled)
+    except ValueError as error:
+      raise ValueError(
+          f'training_steps_multiplier={multiplier} leaves: {error}') from error

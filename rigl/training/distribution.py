@@ -43,8 +43,15 @@ def _read_tf_config() -> tuple[dict[str, list[str]], str, int]:
     if not all(isinstance(addresses, list) for addresses in cluster.values()):
       raise ValueError('each job has a list of addresses')
     job, index = task.get('type', ''), int(task.get('index', 0))
+    unknown = sorted(set(cluster) - {'chief', 'worker'})
+    if unknown:
+      raise ValueError(f'there are no jobs but chief and worker here, and not '
+                       f'{", ".join(unknown)}')
+    if cluster and job not in cluster:
+      raise ValueError(f'the type of its task, {job!r}, is no job of its '
+                       'cluster')
     if len(_workers(cluster)) > 1:
-      if job not in ('chief', 'worker') or 'index' not in task:
+      if 'index' not in task:
         raise ValueError('it does not say which worker this is')
       if not 0 <= index < len(cluster.get(job, ())):
         raise ValueError(f'there is no {job} {index}')

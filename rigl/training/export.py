@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 
 from rigl.compat import tf
+from rigl.core import checks, messages
 from rigl.model_pruning import mask_collections
 from rigl.training import checkpoints
 
@@ -194,13 +195,6 @@ def _write(meta_graph: Any, values: Mapping[str, np.ndarray],
     builder.save()
 
 
-def _cause(error: Exception) -> str:
-  """One line that says what went wrong."""
-  # TensorFlow says it between where an operation was made and a stack trace.
-  lines = str(error).partition('[[{{node')[0].strip().splitlines()
-  return lines[-1] if lines else type(error).__name__
-
-
 def _publish(temporary: str, path: str) -> None:
   """Renames a folder to `path`, where there may be an older one."""
   older = f'{temporary}-older'
@@ -233,7 +227,7 @@ def _write_atomically(
         tf.io.gfile.rmtree(temporary)
   except (OSError, tf.errors.OpError) as error:
     raise OSError(f'Cannot write the exported model {path}: '
-                  f'{_cause(error)}') from error
+                  f'{messages.reason(error)}') from error
   return path
 
 
@@ -295,7 +289,9 @@ class ExportModelHook(tf.train.CheckpointSaverListener):
   """Exports checkpoints during training and the last one after it.
 
   Give it to `runner.train` as one of `saving_listeners`. Exported is the first
-  checkpoint at or after each multiple of `every_n_steps`.
+  checkpoint at or after each multiple of `every_n_steps`. An export between
+  that is not done when training is killed is left out; the checkpoint is there
+  to export it from. That of the last step is made when training ends.
   """
 
   def __init__(self, export_fn: Callable[[str], Any], model_dir: str,
@@ -312,9 +308,7 @@ class ExportModelHook(tf.train.CheckpointSaverListener):
     Raises:
       ValueError: `every_n_steps` is not positive.
     """
-    if every_n_steps <= 0:
-      raise ValueError(
-          f'Steps between exports must be > 0, got {every_n_steps}.')
+    checks.positive('every_n_steps', every_n_steps)
     self._export_fn = export_fn
     self._model_dir = model_dir
     self._every_n_steps = every_n_steps

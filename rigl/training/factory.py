@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Callable, Mapping, Optional, Sequence
 
+from absl import logging
+
 from rigl.compat import tf
+from rigl.core import checks
 from rigl.model_pruning import pruning
 from rigl.training import finite
 from rigl.training.config import SparsityConfig
@@ -28,6 +31,7 @@ def make_inner_optimizer(name: str, learning_rate: tf.Tensor, momentum: float,
   Raises:
     ValueError: unknown name.
   """
+  checks.one_of('optimizer', name, INNER_OPTIMIZERS)
   if name == 'sgd':
     return tf.train.GradientDescentOptimizer(learning_rate)
   if name == 'momentum':
@@ -37,10 +41,7 @@ def make_inner_optimizer(name: str, learning_rate: tf.Tensor, momentum: float,
     return tf.train.AdamOptimizer(learning_rate)
   if name == 'rmsprop':
     return tf.train.RMSPropOptimizer(learning_rate, momentum=momentum)
-  if name == 'adagrad':
-    return tf.train.AdagradOptimizer(learning_rate)
-  raise ValueError(f'optimizer {name!r} is not one of '
-                   f'{", ".join(INNER_OPTIMIZERS)}.')
+  return tf.train.AdagradOptimizer(learning_rate)
 
 
 def make_optimizer(config: SparsityConfig,
@@ -110,10 +111,35 @@ def pruning_hparams_of(config: SparsityConfig,
           for layer, sparsity in (custom_sparsity_map or {}).items()))
 
 
+def warn_of_late_pruning(config: SparsityConfig, total_steps: int,
+                         pruning_hparams: str = '') -> None:
+  """Warns of a gradual pruning that does not get as far as it is to.
+
+  Args:
+    config: the hyperparameters, already stretched.
+    total_steps: the global step at which training ends.
+    pruning_hparams: 'name=value,...' that override those of `config`.
+  """
+  if not config.method.prunes_gradually:
+    return
+  hparams = pruning_hparams_of(config).parse(pruning_hparams)
+  if hparams.sparsity_function_end_step > total_steps:
+    logging.warning(
+        'prune reaches end_sparsity=%g at step %d, but training ends at step '
+        '%d.', hparams.target_sparsity, hparams.sparsity_function_end_step,
+        total_steps)
+
+
 def _find_variable(name: str) -> Optional[tf.Variable]:
   """The variable of that name in the graph, or None."""
   found = [v for v in tf.global_variables() if v.op.name == name]
   return found[0] if found else None
+
+
+def _step_of_schedule(config: SparsityConfig, step: tf.Tensor) -> tf.Tensor:
+  """What the schedule of mask updates looks at in an iteration, int64."""
+  skips = config.method.skips_gradient_on_update
+  return tf.cast(step if skips else step + 1, tf.int64)
 
 
 def _count_step(config: SparsityConfig, optimizer: tf.train.Optimizer,
@@ -121,15 +147,14 @@ def _count_step(config: SparsityConfig, optimizer: tf.train.Optimizer,
   """Counts a step that is skipped as what it would have been.
 
   So a mask update that is skipped is not made up for, the schedule keeps its
-  rhythm, and `checkpoints.iterations_done` stays right.
+  rhythm, and `resuming.iterations_done` stays right.
   """
   step = global_step.read_value()
   last_update_step = _find_variable('last_mask_update_step')
   if not config.method.is_dynamic or last_update_step is None:
     return global_step.assign_add(tf.ones_like(step)).op
   skips = config.method.skips_gradient_on_update
-  # What the schedule would have looked at.
-  seen = tf.cast(step if skips else step + 1, tf.int64)
+  seen = _step_of_schedule(config, step)
   last = last_update_step.read_value()
   is_update = optimizer.is_mask_update_iter(seen, last)
   with tf.control_dependencies([is_update]):
@@ -141,25 +166,37 @@ def _count_step(config: SparsityConfig, optimizer: tf.train.Optimizer,
 
 def _train_if(is_finite: tf.Tensor, train: Callable[[], tf.Operation],
               config: SparsityConfig, optimizer: tf.train.Optimizer,
-              global_step: tf.Variable) -> tf.Operation:
+              global_step: tf.Variable,
+              pruner: Optional[pruning.Pruning]) -> tf.Operation:
   """Runs what `train` builds if `is_finite`, else counts the step."""
   has_drop_fraction = config.method.is_dynamic
 
   def train_branch():
     with tf.control_dependencies([train()]):
-      return tf.identity(tf.convert_to_tensor(
-          optimizer.drop_fraction if has_drop_fraction else 0., tf.float32))
+      values = (
+          (optimizer.drop_fraction, optimizer.annealed_drop_fraction)
+          if has_drop_fraction else (0., 0.))
+      return [tf.identity(tf.convert_to_tensor(value, tf.float32))
+              for value in values]
 
   def skip_branch():
-    with tf.control_dependencies(
-        [_count_step(config, optimizer, global_step)]):
-      return tf.constant(0.)
+    annealed = optimizer.get_drop_fraction(
+        _step_of_schedule(config, global_step.read_value()),
+        tf.constant(True)) if has_drop_fraction else tf.constant(0.)
+    with tf.control_dependencies([annealed]):
+      count = _count_step(config, optimizer, global_step)
+    if pruner is not None:
+      with tf.control_dependencies([count]):
+        count = pruner.skip_update_op()
+    with tf.control_dependencies([count]):
+      return [tf.constant(0.), tf.identity(annealed)]
 
   # The branch that trains is traced first: it creates what the other counts.
-  drop_fraction = tf.cond(is_finite, train_branch, skip_branch)
+  drop_fraction, annealed = tf.cond(is_finite, train_branch, skip_branch)
   if has_drop_fraction:
     # A tensor inside of a branch cannot be fetched.
     optimizer.drop_fraction = drop_fraction
+    optimizer.annealed_drop_fraction = annealed
   return drop_fraction.op
 
 
@@ -218,4 +255,5 @@ def make_train_op(config: SparsityConfig,
                      'on_nan=stop.')
   with tf.control_dependencies(
       [finite.only_if(is_finite, update) for update in update_ops]):
-    return _train_if(is_finite, train, config, optimizer, global_step)
+    return _train_if(
+        is_finite, train, config, optimizer, global_step, pruner)

@@ -73,13 +73,11 @@ def only_if(condition: tf.Tensor, update: tf.Operation) -> tf.Operation:
   Raises:
     ValueError: `update` does something else.
   """
-  if update.type not in ('AssignSubVariableOp', 'AssignSub'):
+  if update.type != 'AssignSubVariableOp':
     raise ValueError(f'on_nan=skip cannot leave out {update.name}, which is a '
                      f'{update.type}.')
   variable, step = update.inputs
   step = tf.where_v2(condition, step, tf.zeros_like(step))
-  if update.type == 'AssignSub':
-    return tf.raw_ops.AssignSub(ref=variable, value=step).op
   return tf.raw_ops.AssignSubVariableOp(resource=variable, value=step)
 
 
@@ -107,7 +105,8 @@ class NotFiniteHook(tf.train.SessionRunHook):
 
     Args:
       on_nan: one of ON_NAN, the one that the train op was made with.
-      model_dir: folder of the checkpoints, to name the last one.
+      model_dir: folder of the checkpoints, to name the last one; '' if none
+        are kept.
     """
     self._on_nan = on_nan
     self._model_dir = model_dir
@@ -134,12 +133,13 @@ class NotFiniteHook(tf.train.SessionRunHook):
 
   def _handle(self, step: int, loss: float, norm: float,
               may_skip: bool) -> None:
-    latest = checkpoints.describe_latest(self._model_dir)
+    latest = self._model_dir and (
+        f' {checkpoints.describe_latest(self._model_dir)}')
     found = (f'step {step}: NaN or infinity: the loss is {loss:g}, the norm of '
              f'the gradients {norm:g}')
     if self._on_nan == 'stop':
       raise FloatingPointError(
-          f'Training stops at {found}. {latest} Lower the learning rate, or '
+          f'Training stops at {found}.{latest} Lower the learning rate, or '
           'leave out such steps by --on_nan=skip.')
     if not may_skip:
       raise FloatingPointError(
@@ -150,7 +150,7 @@ class NotFiniteHook(tf.train.SessionRunHook):
     if self._in_a_row > MAX_SKIPPED_IN_A_ROW:
       raise FloatingPointError(
           f'Training stops at {found}, as at the {MAX_SKIPPED_IN_A_ROW} steps '
-          f'before: the weights must be spoilt. {latest}')
+          f'before: the weights must be spoilt.{latest}')
     if self.n_skipped <= _N_REPORTED_ONE_BY_ONE:
       logging.warning('Skipped %s (%d skipped so far).', found, self.n_skipped)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import sys
 import tokenize
 from typing import Any, Iterable
 
@@ -12,6 +13,7 @@ import gin
 from gin import config_parser
 
 from rigl.compat import tf
+from rigl.training import files
 
 CONFIG_FILE = 'config.gin'
 _FORM = 'bindings are of the form <class>.<parameter> = <value>'
@@ -41,8 +43,10 @@ def _check(text: str, source: str, above: tuple[str, ...] = ()) -> None:
     statements = list(config_parser.ConfigParser(text, _Literals()))
   except (ValueError, SyntaxError, tokenize.TokenError) as error:
     message = ' '.join(str(error).split())
-    number = getattr(error, 'lineno', None)
-    line = f' {text.splitlines()[number - 1]!r}' if number else ''
+    # The number may be that of the line after the last.
+    number = getattr(error, 'lineno', None) or 0
+    line = ''.join(f' {line!r}' for line in text.splitlines()[
+        max(number - 1, 0):number])
     raise ValueError(f'{source}: {message}{line} ({_FORM})') from error
   for statement in statements:
     if isinstance(statement, config_parser.ImportStatement):
@@ -50,6 +54,11 @@ def _check(text: str, source: str, above: tuple[str, ...] = ()) -> None:
                        'hyperparameters and includes are allowed.')
     if isinstance(statement, config_parser.IncludeStatement):
       _check_file(statement.filename, above)
+    elif isinstance(statement, config_parser.BindingStatement) and (
+        not statement.arg_name):
+      raise ValueError(f'{source} binds {statement.selector} without a class: '
+                       'write <class>.<parameter> = <value>, such as '
+                       'SparsityConfig.end_sparsity = 0.95.')
     elif statement.scope:
       name = f'{statement.scope}/{statement.selector}'
       if isinstance(statement, config_parser.BindingStatement):
@@ -58,14 +67,42 @@ def _check(text: str, source: str, above: tuple[str, ...] = ()) -> None:
                        '<class>.<parameter> = <value> has an effect.')
 
 
+def _open(path: str) -> Any:
+  """As gin opens it: it must not read other lines than were checked."""
+  if os.path.isfile(path):
+    return open(path, encoding='utf-8')
+  return tf.io.gfile.GFile(path)
+
+
+gin.config.register_file_reader(tf.io.gfile.GFile, tf.io.gfile.exists)
+
+
 def _check_file(path: str, above: tuple[str, ...] = ()) -> None:
   if path in above:
     raise ValueError(f'The gin file {path} includes itself.')
   try:
-    text = pathlib.Path(path).read_text(encoding='utf-8')
-  except (OSError, UnicodeDecodeError) as error:
+    with _open(path) as stream:
+      text = stream.read()
+  except (OSError, UnicodeDecodeError, tf.errors.OpError) as error:
     raise ValueError(f'Cannot read the gin file {path}: {error}') from error
   _check(text, f'The gin file {path}', (*above, path))
+
+
+def _find(path: str, config_classes: Iterable[type]) -> str:
+  """The gin file of a path, or of the name of one that a script comes with."""
+  if os.path.basename(path) != path or os.path.isfile(path):
+    return path
+  modules = [sys.modules.get(c.__module__) for c in config_classes]
+  own = {
+      file.stem: str(file) for module in modules
+      for file in sorted(pathlib.Path(
+          getattr(module, '__file__', None) or '').parent.glob(
+              'configs/*.gin'))}
+  name = path.removesuffix('.gin')
+  if own and name not in own:
+    raise ValueError(f'There is no gin file {path}, and those that come with '
+                     f'this script are {", ".join(own)}.')
+  return own.get(name, path)
 
 
 def read(paths: Iterable[str], bindings: Iterable[str],
@@ -73,7 +110,8 @@ def read(paths: Iterable[str], bindings: Iterable[str],
   """The bound hyperparameters.
 
   Args:
-    paths: gin files, later ones win.
+    paths: gin files, which may be remote; later ones win. A bare name may be
+      that of a file in the folder `configs` beside the module of a class.
     bindings: lines of gin, which win over files.
     config_classes: dataclasses whose fields may be bound, by class name.
 
@@ -85,6 +123,7 @@ def read(paths: Iterable[str], bindings: Iterable[str],
       or an unknown parameter; names it.
   """
   config_classes = list(config_classes)
+  paths = [_find(path, config_classes) for path in paths]
   for path in paths:
     _check_file(path)
   _check('\n'.join(bindings), '--gin_bindings')
@@ -132,11 +171,19 @@ def write(folder: str, *configs: Any) -> None:
         f'{getattr(config, field.name)!r}'
         for field in dataclasses.fields(config)
     ]
-  path = os.path.join(folder, CONFIG_FILE)
-  temporary = f'{path}.{os.getpid()}.tmp'
   tf.io.gfile.makedirs(folder)
-  with tf.io.gfile.GFile(temporary, 'w') as stream:
-    stream.write('\n'.join(lines) + '\n')
-  tf.io.gfile.rename(temporary, path, overwrite=True)
+  with files.replaced(
+      os.path.join(folder, CONFIG_FILE), _move, _remove) as temporary:
+    with tf.io.gfile.GFile(temporary, 'w') as stream:
+      stream.write('\n'.join(lines) + '\n')
+
+
+def _move(source: str, target: str) -> None:
+  tf.io.gfile.rename(source, target, overwrite=True)
+
+
+def _remove(path: str) -> None:
+  if tf.io.gfile.exists(path):
+    tf.io.gfile.remove(path)
 
 

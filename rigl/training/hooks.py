@@ -10,19 +10,30 @@ from typing import Any, Mapping, Optional
 from absl import logging
 
 from rigl.compat import tf
+from rigl.core import messages
 from rigl.training import checkpoints, gin_configs
 
 
-class CheckpointFitsHook(tf.train.SessionRunHook):
+class ResumableHook(tf.train.SessionRunHook):
   """Refuses to start when the folder holds another training's checkpoint."""
 
-  def __init__(self, model_dir: str, may_write: bool = True):
-    """Checks the latest checkpoint of `model_dir` once the graph stands."""
+  def __init__(self, model_dir: str, may_write: bool, says_so: bool = False):
+    """Checks the latest checkpoint of `model_dir` once the graph stands.
+
+    Args:
+      model_dir: folder of the training.
+      may_write: whether to restore a state file that is gone.
+      says_so: whether to print which checkpoint it is.
+    """
     self._arguments = {'model_dir': model_dir, 'may_write': may_write}
+    self._says_so = says_so
 
   def begin(self) -> None:
     checkpoints.check_resumable(
         variables=tf.global_variables(), **self._arguments)
+    prefix = checkpoints.latest(self._arguments['model_dir'])
+    if self._says_so and prefix:
+      print(f'Going on from {prefix}.', flush=True)
 
 
 class WriteConfigHook(tf.train.SessionRunHook):
@@ -36,6 +47,19 @@ class WriteConfigHook(tf.train.SessionRunHook):
     gin_configs.write(*self._arguments)
 
 
+class StoppedError(Exception):
+  """A signal has stopped training; the message says what is kept of it.
+
+  Attributes:
+    number: of the signal.
+  """
+
+  def __init__(self, number: int, message: str):
+    """See the class."""
+    super().__init__(message)
+    self.number = number
+
+
 class StopOnSignalHook(tf.train.SessionRunHook):
   """Ends training after the running step on SIGINT (Ctrl-C) or SIGTERM.
 
@@ -43,13 +67,13 @@ class StopOnSignalHook(tf.train.SessionRunHook):
   same command goes on from there. A second signal acts as it always did.
 
   Attributes:
-    was_stopped: whether a signal came.
+    stopped_by: the signal that came; None before.
   """
 
   _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
   def __init__(self) -> None:
-    self.was_stopped = False
+    self.stopped_by: Optional[signal.Signals] = None
     self._former: dict[int, Any] = {}
 
   def begin(self) -> None:
@@ -61,9 +85,10 @@ class StopOnSignalHook(tf.train.SessionRunHook):
 
   def _on_signal(self, number: int, frame: Any) -> None:
     del frame
-    self.was_stopped = True
+    self.stopped_by = signal.Signals(number)
     self.restore()
-    logging.warning('Signal %d: stopping after this step.', number)
+    logging.warning('%s: stopping after this step; again to stop at once.',
+                    self.stopped_by.name)
 
   def restore(self) -> None:
     """Gives signals back, which a training that fails does not do."""
@@ -73,7 +98,7 @@ class StopOnSignalHook(tf.train.SessionRunHook):
 
   def after_run(self, run_context: Any, run_values: Any) -> None:
     del run_values
-    if self.was_stopped:
+    if self.stopped_by:
       run_context.request_stop()
 
   def end(self, session: Any) -> None:
@@ -112,7 +137,7 @@ class SaverHook(tf.train.CheckpointSaverHook):
         tf.io.gfile.rmtree(temporary)
       raise OSError(
           f'Cannot write the checkpoint {self._save_path}-{step}: '
-          f'{checkpoints.reason(error)}. '
+          f'{messages.reason(error)}. '
           f'{checkpoints.describe_latest(folder)}') from error
 
   def end(self, session: Any) -> None:
@@ -164,39 +189,61 @@ class StepClock:
 
 
 class ProgressHook(tf.train.SessionRunHook):
-  """Prints the step, some scalars, the speed and the time left."""
+  """Prints the step, some scalars, the speed and the time left.
+
+  Also after the first step of a session and after the last one of all, and at
+  least once a minute.
+  """
+
+  _MAX_SECONDS = 60.
 
   def __init__(self, scalars: Mapping[str, tf.Tensor], max_steps: int,
                every_n_steps: int):
-    """Prints `scalars` every so many training iterations, until `max_steps`."""
+    """Prints `scalars` at the multiples of `every_n_steps`.
+
+    Args:
+      scalars: {name: scalar}.
+      max_steps: the global step at which training ends.
+      every_n_steps: global steps.
+    """
     self._scalars = dict(scalars)
     self._max_steps = max_steps
     self._every_n_steps = every_n_steps
 
   def begin(self) -> None:
     self._global_step = tf.train.get_global_step()
-    self._n_runs = 0
 
   def after_create_session(self, session: Any, coord: Any) -> None:
-    del session, coord
+    del coord
+    self._step = int(session.run(self._global_step))
     self._clock = StepClock()
+    self._reported_at: Optional[float] = None
 
   def before_run(self, run_context: Any) -> Optional[tf.train.SessionRunArgs]:
     del run_context
-    self._n_runs += 1
-    if self._n_runs % self._every_n_steps:
-      return None
+    # As the step will be, unless this run moves masks instead.
+    step = self._step + 1
+    self._is_due = (
+        self._reported_at is None or step == self._max_steps or
+        step % self._every_n_steps == 0 or
+        time.monotonic() >= self._reported_at + self._MAX_SECONDS)
     # With the step itself: a run of their own would take another batch.
-    return tf.train.SessionRunArgs(self._scalars)
+    return tf.train.SessionRunArgs(self._scalars) if self._is_due else None
 
   def after_run(self, run_context: Any, run_values: Any) -> None:
     self._clock.count()
-    if self._n_runs % self._every_n_steps:
-      return
-    step = run_context.session.run(self._global_step)
-    speed = self._clock.steps_per_second()
-    report = '  '.join(
-        f'{name} {value:.4f}' for name, value in run_values.results.items())
-    left = format_seconds((self._max_steps - step) / speed)
-    print(f'step {step}/{self._max_steps}  {report}  {speed:.1f} steps/s  '
-          f'{left} left', flush=True)
+    former = self._step
+    self._step = int(run_context.session.run(self._global_step))
+    if self._is_due and self._step > former:
+      self._report(run_values.results)
+
+  def _report(self, values: Mapping[str, float]) -> None:
+    parts = [f'step {self._step}/{self._max_steps}',
+             *(f'{name} {value:.4f}' for name, value in values.items())]
+    # The first step takes longer than those to come.
+    if self._reported_at is not None:
+      speed = self._clock.steps_per_second()
+      left = format_seconds((self._max_steps - self._step) / speed)
+      parts += [f'{speed:.1f} steps/s', f'{left} left']
+    self._reported_at = time.monotonic()
+    print('  '.join(parts), flush=True)

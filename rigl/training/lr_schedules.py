@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Sequence, Union
 
 from rigl.compat import tf
+from rigl.core import checks
 
 
 def step_decay(global_step: tf.Tensor, initial: float,
@@ -51,6 +52,24 @@ def stretched(schedule: EpochSchedule,
     multiplier: of the length.
   """
   return [(value, epoch * multiplier) for value, epoch in schedule]
+
+
+def stretched_steps(name: str, steps: int, multiplier: float) -> int:
+  """The steps of a training that is `multiplier` times as long, at least 1.
+
+  Args:
+    name: of the flag that gave the steps.
+    steps: of a training of the usual length.
+    multiplier: of the length; the flag training_steps_multiplier.
+
+  Raises:
+    ValueError: that is less than a step, or infinitely many.
+  """
+  product = f'{name} {steps} times training_steps_multiplier {multiplier}'
+  if steps * multiplier < 1:
+    raise ValueError(f'{product} is less than a step.')
+  checks.finite(product, steps * multiplier)
+  return int(steps * multiplier)
 
 
 def epoch_decay(epoch: Union[float, tf.Tensor], peak: float,

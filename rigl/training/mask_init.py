@@ -13,6 +13,21 @@ from rigl.training import checkpoints
 from rigl.training.config import SparsityConfig
 
 
+def _sparsities(config: SparsityConfig,
+                custom_sparsity_map: Optional[Mapping[str, float]]
+               ) -> dict[str, float]:
+  """{name of a mask: sparsity} by the distribution of the config."""
+  return sparse_utils.get_sparsities(
+      pruning.get_masks(), config.mask_init_method, config.end_sparsity,
+      custom_sparsity_map, erk_power_scale=config.erk_power_scale)
+
+
+def _loaded_masks(load_mask_dir: str) -> dict[str, np.ndarray]:
+  """{mask variable name: 0/1 array} of a checkpoint, of all masks here."""
+  return checkpoints.read_values(
+      checkpoints.resolve(load_mask_dir), pruning.get_masks())
+
+
 def random_masks(config: SparsityConfig,
                  custom_sparsity_map: Optional[Mapping[str, float]] = None
                 ) -> dict[str, np.ndarray]:
@@ -28,15 +43,12 @@ def random_masks(config: SparsityConfig,
   Returns:
     {mask variable name: 0/1 array}.
   """
-  masks = pruning.get_masks()
-  sparsities = sparse_utils.get_sparsities(
-      masks, config.mask_init_method, config.end_sparsity,
-      custom_sparsity_map, erk_power_scale=config.erk_power_scale)
+  sparsities = _sparsities(config, custom_sparsity_map)
   random_state = np.random.RandomState(config.seed)
   return {
       mask.op.name: sparse_utils.get_mask_random_numpy(
           mask.shape.as_list(), sparsities[mask.name], random_state)
-      for mask in masks
+      for mask in pruning.get_masks()
   }
 
 
@@ -66,15 +78,11 @@ def initial_sparsities(
     custom_sparsity_map: {layer name: sparsity} of exceptions.
     load_mask_dir: checkpoint prefix or folder, or ''.
   """
-  masks = pruning.get_masks()
   if load_mask_dir:
-    values = checkpoints.read_values(checkpoints.resolve(load_mask_dir), masks)
-    sparsities = {
-        mask.name: float(np.mean(values[mask.op.name] == 0)) for mask in masks}
+    sparsities = {f'{name}:0': float(np.mean(mask == 0))
+                  for name, mask in _loaded_masks(load_mask_dir).items()}
   else:
-    sparsities = sparse_utils.get_sparsities(
-        masks, config.mask_init_method, config.end_sparsity,
-        custom_sparsity_map, erk_power_scale=config.erk_power_scale)
+    sparsities = _sparsities(config, custom_sparsity_map)
   return {sparse_utils.mask_extract_name_fn(name): sparsity
           for name, sparsity in sparsities.items()}
 
@@ -104,7 +112,7 @@ def make_scaffold(config: SparsityConfig,
   if not config.method.inits_masks:
     return tf.train.Scaffold()
   if load_mask_dir:
-    values = checkpoints.read_values(checkpoints.resolve(load_mask_dir), masks)
+    values = _loaded_masks(load_mask_dir)
   else:
     values = random_masks(config, custom_sparsity_map)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any, Callable, Iterator, Optional, Sequence
 
 from absl import logging
@@ -150,7 +151,8 @@ def train(estimator: Any,
           max_steps: Optional[int] = None,
           first_step: Optional[int] = None,
           hooks: Sequence[tf.train.SessionRunHook] = (),
-          saving_listeners: Sequence[Any] = ()) -> bool:
+          saving_listeners: Sequence[Any] = (),
+          says_resumed: bool = True) -> Optional[signal.Signals]:
   """Trains until the data end or the global step reaches `max_steps`.
 
   A checkpoint in the estimator's folder is continued from.
@@ -163,32 +165,34 @@ def train(estimator: Any,
       not look for it itself.
     hooks: further ones of the session, of the process that writes.
     saving_listeners: called around each checkpoint; not by workers.
+    says_resumed: whether to print which checkpoint is continued from.
 
   Returns:
-    Whether training ran to its end, as opposed to a signal that stopped it.
+    The signal that stopped training; None if it ran to its end.
 
   Raises:
     ValueError: the folder holds a checkpoint of another network or method.
   """
   is_chief = distribution.is_chief()
-  fits = training_hooks.CheckpointFitsHook(estimator.model_dir, is_chief)
+  resumable = training_hooks.ResumableHook(
+      estimator.model_dir, is_chief, is_chief and says_resumed)
   if distribution.n_workers() > 1:
     if first_step is None:
       first_step = checkpoints.latest_step(estimator.model_dir)
     _train_with_workers(estimator, input_fn, max_steps, [
-        distribution.WorkerHook(first_step), fits,
+        distribution.WorkerHook(first_step), resumable,
         *(hooks if is_chief else ())])
-    return True
+    return None
   if estimator.config.train_distribute:
     input_fn = distribution.split_batches(input_fn)
   stop = training_hooks.StopOnSignalHook()
   try:
     estimator.train(
-        input_fn, max_steps=max_steps,
-        saving_listeners=list(saving_listeners), hooks=[fits, stop, *hooks])
+        input_fn, max_steps=max_steps, hooks=[resumable, stop, *hooks],
+        saving_listeners=list(saving_listeners))
   finally:
     stop.restore()
-  return not stop.was_stopped
+  return stop.stopped_by
 
 
 def _train_with_workers(estimator: Any, input_fn: Callable[..., Any],
@@ -207,6 +211,54 @@ def _train_with_workers(estimator: Any, input_fn: Callable[..., Any],
   except (distribution.WorkerLostError, tf.errors.AbortedError,
           tf.errors.CancelledError, tf.errors.UnavailableError) as error:
     distribution.start_again(error)
+
+
+def train_in_turns(estimator: Any,
+                   input_fn: Callable[[dict[str, Any]], tf.data.Dataset],
+                   total: int,
+                   chunk: int,
+                   evaluate: Optional[Callable[[str], Any]] = None,
+                   **arguments: Any) -> None:
+  """Trains to the global step `total`, in turns with `evaluate`, if given.
+
+  A training that is over already still evaluates its last checkpoint: what
+  stopped the process may have come between the two.
+
+  Args:
+    estimator: from `make_estimator`.
+    input_fn: gives the training batches, from the next one on.
+    total: the global step to stop at.
+    chunk: steps between evaluations, which come at its multiples and at the
+      end.
+    evaluate: called with the prefix of a checkpoint; None trains in one go.
+    **arguments: further ones of `train`.
+
+  Raises:
+    ValueError: see `train`.
+    hooks.StoppedError: a signal has stopped training.
+  """
+  folder = estimator.model_dir
+  step = checkpoints.latest_step(folder)
+  if step >= total:
+    print(f'{folder} already holds {step} steps.')
+    if evaluate:
+      evaluate(checkpoints.resolve(folder))
+    return
+  is_first = True
+  while step < total:
+    step = min(step - step % chunk + chunk, total) if evaluate else total
+    stopped_by = train(estimator, input_fn, max_steps=step, **arguments,
+                       says_resumed=is_first)
+    is_first = False
+    if stopped_by:
+      raise training_hooks.StoppedError(
+          stopped_by, f'Stopped at step {checkpoints.latest_step(folder)} of '
+          f'{total}, saved in {folder}. The same command goes on.')
+    if evaluate:
+      evaluate(checkpoints.resolve(folder))
+  if distribution.is_chief():
+    print(f'Trained to step {checkpoints.latest_step(folder)}: '
+          f'{checkpoints.resolve(folder)}.', flush=True)
 
 
 class _CheckpointFits(tf.train.SessionRunHook):
@@ -246,16 +298,32 @@ def evaluate(estimator: Any,
       hooks=[_CheckpointFits(checkpoint)])
 
 
+def _checkpoints_of(model_dir: str, timeout_seconds: float) -> Iterator[str]:
+  """The newest checkpoint at each look, until none comes for so long."""
+  first = checkpoints.latest(model_dir)
+  # TensorFlow does not find it without the file that names it.
+  is_alone = first is not None and not tf.train.latest_checkpoint(model_dir)
+  if first is None:
+    logging.info('Waiting for a checkpoint in %s ...', model_dir)
+  elif is_alone:
+    yield first
+  for prefix in tf.train.checkpoints_iterator(
+      model_dir, timeout=timeout_seconds):
+    if not is_alone or prefix != first:
+      yield prefix
+
+
 def evaluate_until(estimator: Any,
                    input_fn: Callable[[dict[str, Any]], tf.data.Dataset],
                    max_steps: int,
                    timeout_seconds: float = 3600.,
                    steps: Optional[int] = None
                   ) -> Iterator[dict[str, float]]:
-  """Evaluates checkpoints as a running training writes them.
+  """Evaluates the newest checkpoint of a running training, again and again.
 
-  Ends after the checkpoint of `max_steps`, or when none came for so long. One
-  that training deletes before it is evaluated is left out.
+  Those that training writes during an evaluation are left out, but for the
+  newest of them, and so is one that it deletes before it is evaluated. Ends
+  after the checkpoint of `max_steps`, or when none came for so long.
 
   Args:
     estimator: from `make_estimator`.
@@ -266,9 +334,13 @@ def evaluate_until(estimator: Any,
 
   Yields:
     The metrics of each checkpoint, as `evaluate`.
+
+  Raises:
+    ValueError: the folder is damaged, see checkpoints.latest; or a checkpoint
+      is, see `evaluate`.
   """
-  for checkpoint in tf.train.checkpoints_iterator(
-      estimator.model_dir, timeout=timeout_seconds):
+  last_step = None
+  for checkpoint in _checkpoints_of(estimator.model_dir, timeout_seconds):
     try:
       metrics = evaluate(estimator, input_fn, checkpoint, steps)
     except (tf.errors.OpError, ValueError):
@@ -278,5 +350,10 @@ def evaluate_until(estimator: Any,
                       '--keep_checkpoint_max.', checkpoint)
       continue
     yield metrics
-    if metrics['global_step'] >= max_steps:
+    last_step = metrics['global_step']
+    if last_step >= max_steps:
       return
+  logging.warning(
+      'No new checkpoint in %s for %d s: evaluation ends %s.',
+      estimator.model_dir, timeout_seconds,
+      'without one' if last_step is None else f'at step {last_step}')

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging as python_logging
-import re
+import signal
 import sys
 import warnings
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, NoReturn
 
 from absl import app, logging
 
 from rigl.compat import tf
-from rigl.training import checkpoints, command_line
-
-_OF_THE_SYSTEM = re.compile(
-    'No space left|Read-only file system|Permission denied|Not a directory|'
-    'is not a directory|Input/output error|File name too long|quota')
+from rigl.core import messages
+from rigl.training import command_line, hooks
 
 _MORE_HELP = '''\
   --verbosity=1             tracebacks, and what TensorFlow has to say'''
@@ -32,29 +29,25 @@ class _PlainFormatter(python_logging.Formatter):
     return f'{record.levelname.capitalize()}: {text}'
 
 
-def check_option(name: str, value: str, options: Sequence[str]) -> None:
-  """Raises ValueError unless `value` is one of the options.
-
-  Args:
-    name: of the flag.
-    value: given for it.
-    options: allowed for it.
-  """
-  if value not in options:
-    raise ValueError(f'{name} {value!r} is not one of {", ".join(options)}.')
-
-
 def check_folder(flag: str, path: str) -> None:
-  """Raises ValueError if TensorFlow would not find checkpoints there again.
+  """Raises ValueError for a folder that checkpoints would be lost in.
 
   Args:
     flag: its name.
     path: its value.
   """
+  if path.startswith('~'):
+    raise ValueError(f'{flag}={path!r} is below the home folder of an unknown '
+                     'user. Give the whole path.')
   wildcards = sorted(set('*?[\\') & set(path))
   if wildcards:
     raise ValueError(f'{flag}={path!r} has {" ".join(wildcards)} in it, which '
                      'TensorFlow takes for wildcards. Choose another folder.')
+
+
+def _exit_by_signal(number: int, message: str) -> NoReturn:
+  print(message, file=sys.stderr, flush=True)
+  sys.exit(128 + number)
 
 
 def run(main: Callable[[list[str]], Any]) -> None:
@@ -63,7 +56,8 @@ def run(main: Callable[[list[str]], Any]) -> None:
   TensorFlow's own messages are hidden, and so are the place and the time of
   ours, and a user's mistake ends in one line instead of a traceback.
   `--verbosity=1` shows them all. What is no flag is a mistake too. `--help`
-  prints the docstring of main's module and its flags.
+  prints the docstring of main's module and its flags. A script that a signal
+  stops says so and ends with 128 + its number, as a shell would report it.
 
   Args:
     main: called with the name of the program alone.
@@ -78,15 +72,19 @@ def run(main: Callable[[list[str]], Any]) -> None:
     try:
       command_line.check_only_flags(argv)
       main(argv)
-    except (ValueError, OSError, FloatingPointError,
-            tf.train.NanLossDuringTrainingError) as error:
+    except (ValueError, OSError, FloatingPointError, OverflowError,
+            tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
       logging.debug('The error came from here:', exc_info=True)
-      sys.exit(f'Error: {error}')
-    except tf.errors.OpError as error:
-      # Of files that TensorFlow writes itself, such as summaries.
-      if not _OF_THE_SYSTEM.search(str(error)):
-        raise
-      logging.debug('The error came from here:', exc_info=True)
-      sys.exit(f'Error: {checkpoints.reason(error)}')
+      is_of_tensorflow = isinstance(error, tf.errors.OpError)
+      sys.exit('Error: ' + (
+          messages.reason(error) if is_of_tensorflow else str(error)))
+    except hooks.StoppedError as stopped:
+      _exit_by_signal(stopped.number, str(stopped))
+    except KeyboardInterrupt:
+      logging.debug('It came here:', exc_info=True)
+      _exit_by_signal(signal.SIGINT, 'Stopped by Ctrl-C.' + (
+          '' if command_line.only_evaluates() else
+          ' The same command goes on from the last checkpoint, if there is '
+          'one.'))
 
   app.run(run_main, flags_parser=command_line.parse)

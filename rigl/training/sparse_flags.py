@@ -14,11 +14,11 @@ import dataclasses
 import functools
 import re
 import types
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence, TypeVar
 
 from absl import flags
 
-from rigl.core import distributions, growth, schedules
+from rigl.core import growth, schedules
 from rigl.training import (
   checkpoints,
   command_line,
@@ -37,11 +37,14 @@ _METHODS_HELP = 'Training method. ' + '; '.join(
     f'{name}: {method.description}'
     for name, method in methods.METHODS.items()) + '.'
 
+# The dataclass of a script's own hyperparameters.
+_Config = TypeVar('_Config')
+
 _Definition = tuple[Callable[..., Any], Any, str]
 
 _MODES = {
     'train': 'train, on from the last checkpoint if there is one',
-    'eval': 'evaluate each checkpoint of a run as it is written',
+    'eval': 'follow a run and evaluate its newest checkpoint at each look',
     'eval_once': 'evaluate one checkpoint',
     'train_and_eval': 'both in turns',
 }
@@ -70,8 +73,9 @@ _GROUPS: dict[str, dict[str, _Definition]] = {
             flags.DEFINE_float, 0.9, 'Target sparsity, in [0, 1).'),
         'mask_init_method': (
             flags.DEFINE_string, 'random',
-            'How sparsity is spread over layers: ' +
-            ', '.join(distributions.DISTRIBUTIONS) + '; random if empty.'),
+            'How sparsity is spread over layers: random (the same in each), '
+            'erdos_renyi, erdos_renyi_kernel (ERK), str (the table published '
+            'with STR); random if empty.'),
         'erk_power_scale': (
             flags.DEFINE_float, 1.0,
             'Exponent of the raw densities of erdos_renyi_kernel.'),
@@ -91,8 +95,7 @@ _GROUPS: dict[str, dict[str, _Definition]] = {
             ', '.join(schedules.DROP_FRACTION_ANNEALS) + '.'),
         'maskupdate_begin_step': (
             flags.DEFINE_integer, 0,
-            'First global step that may move masks. On ImageNet prune has '
-            'this schedule too.'),
+            'First global step that may move masks.'),
         'maskupdate_end_step': (
             flags.DEFINE_integer, 25000,
             'Last global step that may move masks; negative for no end.'),
@@ -117,10 +120,7 @@ _GROUPS: dict[str, dict[str, _Definition]] = {
             'prune: smoothing of the magnitude threshold, in [0, 1).'),
     },
     'Network': {
-        'resnet_depth': (
-            flags.DEFINE_integer, 50,
-            'Depth of the ResNet: 18, 34, 50, 101, 152 or 200 on ImageNet, '
-            '6n + 4 on CIFAR.'),
+        'resnet_depth': (flags.DEFINE_integer, 50, 'Depth of the network.'),
     },
     'Optimisation': {
         'batch_size': (flags.DEFINE_integer, 128, 'Examples in a batch.'),
@@ -159,10 +159,7 @@ _GROUPS: dict[str, dict[str, _Definition]] = {
             'GPUs if there are any, else logical CPU devices. Processes that '
             'share it are the workers of the environment variable '
             'TF_CONFIG.'),
-        'master': (
-            flags.DEFINE_string, '',
-            'On ImageNet: address of the TPU, unless --tpu says it. Not used '
-            'elsewhere.'),
+        'master': (flags.DEFINE_string, '', 'Address of the TPU.'),
     },
     'Not used': {
         'ps_task': (flags.DEFINE_integer, 0, 'Not used: task of a server.'),
@@ -179,13 +176,16 @@ _SHARED = {
     for name, definition in definitions.items()}
 
 
-def define(*names: str) -> None:
+def define(*names: str,
+           helps: Mapping[str, str] = types.MappingProxyType({})) -> None:
   """Defines shared flags as flags of the calling script.
 
   Scripts may share a process, so a flag another one has defined stays.
 
   Args:
     *names: of shared flags.
+    helps: {name: what the flag means to this script}, where that differs. One
+      that begins with 'Not used' goes to the flags that are not.
 
   Raises:
     ValueError: a flag is not shared.
@@ -198,8 +198,11 @@ def define(*names: str) -> None:
       if name not in names:
         continue
       if name not in FLAGS:
-        with command_line.group(title, is_shared=True):
-          define_fn(name, default, help_text)
+        text = helps.get(name, help_text)
+        with command_line.group(
+            'Not used' if text.startswith('Not used') else title,
+            is_shared=True):
+          define_fn(name, default, text)
       flags.declare_key_flag(name)
 
 
@@ -237,7 +240,9 @@ def define_mode(default: str, modes: Sequence[str]) -> None:
 
 
 def define_script(defaults: Mapping[str, Any], *names: str,
-                  modes: Sequence[str] = tuple(_MODES)) -> None:
+                  modes: Sequence[str] = tuple(_MODES),
+                  helps: Mapping[str, str] = types.MappingProxyType({})
+                 ) -> None:
   """Defines the shared flags of the calling script, those of all scripts too.
 
   Args:
@@ -245,11 +250,13 @@ def define_script(defaults: Mapping[str, Any], *names: str,
       training_method and, if it has modes, mode among them.
     *names: further ones.
     modes: those of the script.
+    helps: see `define`.
   """
   define_method(defaults['training_method'])
   if 'mode' in defaults:
     define_mode(defaults['mode'], modes)
-  define(*_OF_ALL, *names, *(name for name in defaults if name in _SHARED))
+  define(*_OF_ALL, *names, *(name for name in defaults if name in _SHARED),
+         helps=helps)
   set_script_defaults(defaults)
 
 
@@ -291,6 +298,29 @@ def config_from_flags(
     message = re.sub(r'\b(' + '|'.join(renamed) + r')\b',
                      lambda match: renamed[match[0]], str(error))
     raise ValueError(message) from error
+
+
+def configs_from_flags(
+    config_class: type[_Config],
+    renamed: Mapping[str, str] = types.MappingProxyType({})
+) -> tuple[SparsityConfig, _Config]:
+  """What flags and gin bindings give, times of schedules not stretched yet.
+
+  Args:
+    config_class: dataclass of a script's own hyperparameters, each of which
+      has a flag of its name.
+    renamed: {field of SparsityConfig: flag} where the names differ.
+
+  Raises:
+    ValueError: a value is out of its range or unknown, or two contradict each
+      other; names the flags.
+  """
+  own = flags_of(config_class)
+  apply_gin({SparsityConfig: flags_of(SparsityConfig, renamed),
+             config_class: own})
+  config = config_class(**{
+      field: FLAGS[flag].value for field, flag in own.items()})
+  return config_from_flags(renamed), config
 
 
 def flags_of(config_class: type,

@@ -9,11 +9,6 @@ from rigl.compat import tf, tf2
 from rigl.model_pruning import pruning
 
 
-def mask_sparsities() -> dict[str, tf.Tensor]:
-  """{'pruning/<mask name>/sparsity': scalar} of every mask."""
-  return mask_summaries(pruning.get_masks())
-
-
 def add_scalars(scalars: Mapping[str, Optional[tf.Tensor]]) -> None:
   """Adds tf.summary.scalar for each tag whose tensor is not None.
 
@@ -106,6 +101,7 @@ def format_tensors(*values: Mapping[str, Any]) -> dict[str, tf.Tensor]:
 
 def host_call_fn(model_dir: str, global_step: tf.Tensor,
                  steps_per_summary: int = 1,
+                 trained: Optional[tf.Tensor] = None,
                  **tensors: tf.Tensor) -> list[tf.Operation]:
   """Writes summaries from the host, away from the accelerator.
 
@@ -113,6 +109,9 @@ def host_call_fn(model_dir: str, global_step: tf.Tensor,
     model_dir: folder of the event files.
     global_step: int64 [n_replicas], all the same.
     steps_per_summary: steps between what is written.
+    trained: bool [n_replicas], all the same: whether this iteration makes the
+      step. One that moves masks instead, on a batch of its own, has the number
+      of the next that does, and writes nothing. All write if None.
     **tensors: from `format_tensors`: vectors are written as the mean over the
       replicas, tensors of four dimensions as the picture of the first.
 
@@ -122,6 +121,8 @@ def host_call_fn(model_dir: str, global_step: tf.Tensor,
   step = tf.cast(global_step[0], tf.int64)
   writer = tf2.summary.create_file_writer(model_dir)
   is_due = tf.equal(step % steps_per_summary, 0)
+  if trained is not None:
+    is_due = tf.logical_and(is_due, trained[0])
   with tf.name_scope(None), writer.as_default(), tf2.summary.record_if(is_due):
     for tag, tensor in tensors.items():
       if tensor.shape.rank == 4:

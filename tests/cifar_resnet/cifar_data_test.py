@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import json
 import os
 import pathlib
 import pickle
@@ -32,17 +31,11 @@ ARCHIVES = {'python': 'cifar-10-python.tar.gz',
             'binary': 'cifar-10-binary.tar.gz'}
 
 
-@pytest.fixture(autouse=True)
-def no_prepared_tfds(tmp_path, monkeypatch):
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'no_tfds'))
-
-
 def assert_is_the_data(data: cifar_data.CifarData) -> None:
   for field in dataclasses.fields(DATA):
     found = getattr(data, field.name)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, getattr(DATA, field.name))
-  assert not data.is_synthetic
   assert 'SYNTHETIC' not in data.source
 
 
@@ -257,13 +250,24 @@ def test_flipped_bits_in_archives(tmp_path, version):
 
 
 @pytest.mark.parametrize('content', [
-    b'not an archive', gzip.compress(b'not a tar'), gzip.compress(b'')])
+    b'not an archive', gzip.compress(b'not a tar', mtime=0),
+    gzip.compress(b'', mtime=0)])
 def test_other_files_instead_of_an_archive(tmp_path, content):
   path = tmp_path / 'cifar.tar.gz'
   path.write_bytes(content)
   with pytest.raises(ValueError, match='complete .tar.gz archive') as error:
     cifar_data.load_cifar(path)
   assert str(path) in str(error.value)
+
+
+def test_what_follows_the_end_of_an_archive_is_checked_too(tmp_path):
+  path = write('archive', 'python', tmp_path)
+  tar = gzip.decompress(path.read_bytes()) + bytes(1 << 22)
+  path.write_bytes(gzip.compress(tar))
+  assert_is_the_data(cifar_data.load_cifar(tmp_path))
+  path.write_bytes(gzip.compress(tar)[:-1])
+  with pytest.raises(ValueError, match='complete .tar.gz archive'):
+    cifar_data.load_cifar(tmp_path)
 
 
 def test_an_archive_of_something_else(tmp_path):
@@ -280,104 +284,59 @@ def test_a_part_of_cifar_is_warned_about(tmp_path, caplog):
   assert 'test part has 20 images, that of CIFAR-10 has 10000' in messages[1]
 
 
-def test_data_prepared_by_tensorflow_datasets(tmp_path, monkeypatch):
-  from rigl.compat import tf
-
-  folder = tiny_cifar.write_tfds(tmp_path / 'tfds', DATA, '3.0.2')
-  # Neither an older version nor an unfinished one must be taken.
-  tiny_cifar.write_tfds(
-      tmp_path / 'tfds', tiny_cifar.make_images(7, 3), '2.10.0')
-  unfinished = folder.with_name('3.0.2.incompleteA1B2C3')
-  unfinished.mkdir()
-  (unfinished / 'dataset_info.json').write_text('{}')
-  assert len(list(folder.glob('cifar10-train.tfrecord*'))) == 3
-  with tf.Graph().as_default() as graph:
-    assert_is_the_data(cifar_data.load_cifar(tmp_path / 'tfds'))
-    assert not graph.get_operations()
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
-  data = cifar_data.load_cifar()
-  assert_is_the_data(data)
-  assert data.source == f'TensorFlow Datasets in {folder}'
-  # But not instead of what was asked for.
-  with pytest.raises(FileNotFoundError):
-    cifar_data.load_cifar(tmp_path / 'none')
-
-
 @pytest.fixture
 def prepared(tmp_path):
   return tiny_cifar.write_tfds(tmp_path / 'tfds', DATA)
 
 
-@pytest.mark.parametrize('damage, message', [
-    (lambda content: content[:-5], 'expected 20 records, found 19 before'),
-    (lambda content: b'', 'expected 20 records, found 0'),
-    (lambda content: content[:600] + b'?' + content[601:],
-     'expected 20 records, found 0 before: corrupted record'),
-    (None, 'expected 20 records, found 0 before: .*No such file'),
-])
-def test_a_damaged_shard_is_named(prepared, damage, message):
+def test_data_prepared_by_tensorflow_datasets(tmp_path, prepared, monkeypatch):
+  from rigl.compat import tf
+
+  with tf.Graph().as_default() as graph:
+    for directory in (prepared.parents[1], prepared, f'{prepared}/'):
+      assert_is_the_data(cifar_data.load_cifar(directory))
+    assert not graph.get_operations()
+  monkeypatch.setenv('TFDS_DATA_DIR', str(prepared.parents[1]))
+  data = cifar_data.load_cifar()
+  assert_is_the_data(data)
+  assert data.source == f'TensorFlow Datasets in {prepared}'
+  # But not instead of what was asked for.
+  with pytest.raises(FileNotFoundError):
+    cifar_data.load_cifar(tmp_path / 'none')
+
+
+def test_a_damaged_prepared_file_is_named(prepared):
   (shard,) = prepared.glob('cifar10-train.tfrecord-00001*')
-  content = shard.read_bytes()
-  shard.unlink()
-  if damage:
-    shard.write_bytes(damage(content))
-  with pytest.raises(ValueError, match=message) as error:
-    cifar_data.load_cifar(prepared.parents[1])
+  shard.write_bytes(shard.read_bytes()[:-5])
+  with pytest.raises(ValueError, match='truncated record') as error:
+    cifar_data.load_cifar(prepared)
   assert str(shard) in str(error.value)
-
-
-@pytest.mark.parametrize('name', ['dataset_info.json', 'features.json'])
-@pytest.mark.parametrize('content', ['', '{', '{}', '[]'])
-def test_a_damaged_description_is_an_error(prepared, name, content):
-  (prepared / name).write_text(content)
-  with pytest.raises(ValueError, match='complete split train') as error:
-    cifar_data.load_cifar(prepared.parents[1])
-  assert str(prepared) in str(error.value)
 
 
 def test_another_data_set_in_the_folder(tmp_path):
   data = tiny_cifar.make_images(7, 3)
   data.train_images = data.train_images[:, :28, :28]
   data.test_images = data.test_images[:, :28, :28]
-  tiny_cifar.write_tfds(tmp_path, data)
-  with pytest.raises(ValueError, match=r'split train: .*\(28, 28, 3\)'):
+  folder = tiny_cifar.write_tfds(tmp_path, data)
+  with pytest.raises(ValueError, match=r'\[28,28,3\]') as error:
     cifar_data.load_cifar(tmp_path)
-
-
-@pytest.mark.parametrize('key', ['type', 'pythonClassName'])
-def test_a_module_that_features_name_is_not_imported(
-    tmp_path, monkeypatch, prepared, key):
-  (tmp_path / 'evil_features.py').write_text('class Image: pass\n')
-  monkeypatch.syspath_prepend(str(tmp_path))
-  path = prepared / 'features.json'
-  features = json.loads(path.read_text())
-  features['featuresDict']['features']['image'] = {
-      key: 'evil_features.Image', 'content': {}}
-  path.write_text(json.dumps(features))
-  with pytest.raises(ValueError, match='names evil_features.Image.*malicious'):
-    cifar_data.load_cifar(prepared.parents[1])
-  assert 'evil_features' not in sys.modules
+  assert f'{folder}/cifar10-train.tfrecord' in str(error.value)
 
 
 def test_synthetic_data_are_named_so_everywhere(tmp_path, caplog):
   data = cifar_data.load_cifar(str(tmp_path), use_synthetic_data=True)
-  assert data.is_synthetic
   assert data.train_images.shape == (5000, 32, 32, 3)
   assert data.test_images.shape == (1000, 32, 32, 3)
   assert data.source.startswith('SYNTHETIC')
   assert 'not comparable' in data.source
   messages = [record.getMessage() for record in caplog.records]
   assert messages == [
-      f'--use_synthetic_data is given: {tmp_path} is not read.',
-      f'Using {data.source}.']
+      f'--use_synthetic_data is given: {tmp_path} is not read.']
 
 
-def test_synthetic_data_of_other_sizes_and_seeds():
-  data = cifar_data.make_synthetic(seed=4, n_train=30, n_test=20)
-  other = cifar_data.make_synthetic(seed=5, n_train=30, n_test=20)
+def test_synthetic_data_of_other_sizes():
+  data = cifar_data.make_synthetic(n_train=30, n_test=20)
   assert (len(data.train_images), len(data.test_labels)) == (30, 20)
-  assert 'seed 4' in data.source
-  assert (data.train_images != other.train_images).any()
 
 
 def test_importing_does_not_import_tensorflow():

@@ -91,23 +91,25 @@ def test_name():
 @pytest.mark.parametrize('depth', [4, 9, 11, 15, 18])
 def test_wrong_depth(depth):
   with tf.Graph().as_default():
-    with pytest.raises(ValueError, match=f'6n . 4 .*not {depth}'):
+    with pytest.raises(ValueError, match=f'6n . 4 .*got {depth}'):
       resnet_model.WideResNetModel(True).build(
           tf.zeros([1, 32, 32, 3]), depth, 1, 10)
     assert not tf.global_variables()
 
 
-def test_wrong_width():
-  with tf.Graph().as_default(), pytest.raises(ValueError, match='width 0'):
+@pytest.mark.parametrize('width', [0, float('nan')])
+def test_wrong_width(width):
+  with tf.Graph().as_default(), pytest.raises(
+      ValueError, match=f'width must be > 0, got {width}'):
     resnet_model.WideResNetModel(True).build(
-        tf.zeros([1, 32, 32, 3]), 10, 0, 10)
+        tf.zeros([1, 32, 32, 3]), 10, width, 10)
 
 
 @pytest.mark.parametrize('arguments, message', [
-    ({'pruning_method': 'rigl'}, "pruning_method 'rigl' .*'threshold'"),
-    ({'data_format': 'NHWC'}, "data_format 'NHWC' .*'channels_first'"),
-    ({'droprate': 1.}, 'droprate 1.0'),
-    ({'droprate': -0.1}, 'droprate -0.1'),
+    ({'pruning_method': 'rigl'}, "pruning_method 'rigl' .* threshold"),
+    ({'data_format': 'NHWC'}, "data_format 'NHWC' .* channels_first"),
+    ({'droprate': 1.}, r'droprate must be in \[0, 1\), got 1.0'),
+    ({'droprate': -0.1}, 'droprate must be .*, got -0.1'),
 ])
 def test_wrong_arguments(arguments, message):
   with pytest.raises(ValueError, match=message):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 
@@ -13,17 +12,11 @@ from absl import flags
 from rigl.cifar_resnet import cifar_data
 from rigl.cifar_resnet import resnet_train_eval as script
 from rigl.compat import tf
-from rigl.core import distributions
 from rigl.model_pruning import pruning
-from rigl.training import factory, gin_configs, methods
+from rigl.training import checkpoints, factory, gin_configs, hooks, methods
+from tests import checkpoint_values, whole_steps
 
 FLAGS = flags.FLAGS
-GOLDENS = pathlib.Path(__file__).parents[1] / 'goldens'
-CONFIGS = pathlib.Path(script.__file__).parent / 'configs'
-
-
-def _golden(name):
-  return json.loads((GOLDENS / f'{name}.json').read_text())
 
 
 @pytest.fixture(autouse=True)
@@ -46,53 +39,34 @@ def script_flags(tmp_path):
 
 @pytest.fixture(scope='module')
 def data():
-  return cifar_data.make_synthetic(seed=0, n_train=60, n_test=23)
+  return cifar_data.make_synthetic(n_train=60, n_test=23)
 
 
 def _run(method, data, mode='train'):
   FLAGS.training_method = method
-  sparsity, config = script.configs_from_flags()
-  folder = script.run_folder(sparsity)
-  os.makedirs(folder, exist_ok=True)
-  script.run(mode, sparsity, config, data, folder)
-  return folder
-
-
-def _values(folder):
-  reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(folder))
-  return {name: reader.get_tensor(name)
-          for name in reader.get_variable_to_shape_map()}
-
-
-def _assert_sparsities(method, values):
-  """Every mask has the zeros that ERK at 0.9 gives it."""
-  masks = {name: v for name, v in values.items() if name.endswith('/mask')}
-  assert bool(masks) == methods.METHODS[method].uses_masks
-  shapes = {name: mask.shape for name, mask in masks.items()}
-  wanted = distributions.get_sparsities(shapes, 'erdos_renyi_kernel', 0.9)
-  for name, mask in masks.items():
-    n_zeros = mask.size - np.count_nonzero(mask)
-    if methods.METHODS[method].prunes_gradually:
-      # The same sparsity everywhere, rounded.
-      assert abs(n_zeros - 0.9 * mask.size) <= 1, name
-    else:
-      assert n_zeros == distributions.get_n_zeros(mask.size, wanted[name]), name
+  configs = script.configs_from_flags()
+  training = script.make_training(*configs)
+  script.run(mode, training, data,
+             hooks.WriteConfigHook(training.folder, *configs))
+  return training.folder
 
 
 @pytest.mark.parametrize('method', methods.METHODS)
 def test_method_trains_evaluates_and_resumes_exactly(
     method, data, capsys, tmp_path):
   FLAGS.mask_init_method = 'erdos_renyi_kernel'
-  whole = _values(_run(method, data, 'train_and_eval'))
+  whole = checkpoint_values.of(_run(method, data, 'train_and_eval'))
   assert 'step 6: accuracy' in capsys.readouterr().out
   assert whole['global_step'] == 6
-  _assert_sparsities(method, whole)
+  assert any(name.endswith('/mask') for name in whole) == (
+      methods.METHODS[method].uses_masks)
+  checkpoint_values.assert_sparsities(whole, method, 0.9, pruned=0.9)
 
   FLAGS.train_dir = str(tmp_path / 'again')
   FLAGS.max_steps = 2
   _run(method, data)
   FLAGS.max_steps = 6
-  resumed = _values(_run(method, data))
+  resumed = checkpoint_values.of(_run(method, data))
   assert sorted(whole) == sorted(resumed)
   for name, value in whole.items():
     np.testing.assert_array_equal(resumed[name], value, err_msg=name)
@@ -140,8 +114,8 @@ def test_evaluation_sees_every_image_once(data, monkeypatch):
   assert {'precision/class_9', 'recall/class_0'} <= set(seen[0])
 
 
-def test_learning_rates_are_those_of_the_reference():
-  for case in _golden('lr_schedules')['cifar_resnet_train_eval']['cases']:
+def test_learning_rates_are_those_of_the_reference(goldens):
+  for case in goldens('lr_schedules')['cifar_resnet_train_eval']['cases']:
     multiplier = next(
         (float(f.split('=')[1]) for f in case['flags']), 1.)
     config = script.CifarConfig(training_steps_multiplier=multiplier)
@@ -165,74 +139,28 @@ def test_no_step_at_all_is_a_mistake():
     script.CifarConfig(max_steps=9, training_steps_multiplier=0.1)
 
 
-def test_flags_have_the_names_and_defaults_of_the_reference():
-  for flag in _golden('flags_cifar_resnet_train_eval')['flags']:
-    assert flag['name'] in FLAGS, flag['name']
-    default = script.SCRIPT_DEFAULTS.get(
-        flag['name'], FLAGS[flag['name']].default)
-    if flag['name'] != 'master':  # Not used.
-      assert default == flag['default'], flag['name']
-
-
-@pytest.mark.parametrize('name', sorted(p.name for p in CONFIGS.glob('*.gin')))
-def test_shipped_config_is_valid(name):
-  bound = gin_configs.read(
-      [str(CONFIGS / name)], [], [script.SparsityConfig, script.CifarConfig])
-  assert bound
-  for config_class in (script.SparsityConfig, script.CifarConfig):
-    config_class(**{field: value for (c, field), value in bound.items()
-                    if c is config_class})
-
-
 def test_step_under_xla_gives_the_masks_of_a_session():
   """The whole RigL step of WRN-10-1, masks and all."""
+  config = script.SparsityConfig(
+      training_method='rigl', end_sparsity=0.8, maskupdate_frequency=2,
+      maskupdate_end_step=-1)
+  images = np.random.RandomState(0).randn(4, 32, 32, 3).astype(np.float32)
 
-  def masks_after(compiled, n_steps=4):
-    config = script.SparsityConfig(
-        training_method='rigl', end_sparsity=0.8, maskupdate_frequency=2,
-        maskupdate_end_step=-1)
-    rng = np.random.RandomState(0)
-    images = tf.constant(rng.randn(4, 32, 32, 3), tf.float32)
-    labels = tf.constant([1, 2, 3, 4])
+  def build(images, labels):
+    step, _, _, _ = script.build_model(
+        'train', images, labels, 'rigl', depth=10, width=1)
+    inner = factory.make_inner_optimizer('momentum', 0.01, 0.9, True)
+    with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+      return factory.make_train_op(
+          config, factory.make_optimizer(config, inner),
+          tf.losses.get_total_loss(), step)
 
-    def build(images, labels):
-      step, _, _, _ = script.build_model(
-          'train', images, labels, 'rigl', depth=10, width=1)
-      inner = factory.make_inner_optimizer('momentum', 0.01, 0.9, True)
-      with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
-        return factory.make_train_op(
-            config, factory.make_optimizer(config, inner),
-            tf.losses.get_total_loss(), step)
-
-    tf.set_random_seed(0)
-    if compiled:
-      with tf.variable_scope('', use_resource=True):
-        train_op = tf.xla.experimental.compile(build, [images, labels])
-    else:
-      train_op = build(images, labels)
-    masks = sorted((v for v in tf.global_variables()
-                    if v.op.name.endswith('/mask')), key=lambda v: v.op.name)
-    # Grappler breaks the names inside clusters with conditions in them.
-    options = tf.ConfigProto()
-    options.graph_options.rewrite_options.disable_meta_optimizer = True
-    with tf.Session(config=options) as session:
-      session.run(tf.global_variables_initializer())
-      random_state = np.random.RandomState(0)
-      for mask in masks:
-        mask.load(distributions.random_mask(
-            mask.shape.as_list(), 0.8, random_state), session)
-      start = session.run(masks)
-      for _ in range(n_steps):
-        session.run(train_op)
-      return start, session.run(masks)
-
-  with tf.Graph().as_default():
-    start, plain = masks_after(compiled=False)
-  with tf.Graph().as_default():
-    _, compiled = masks_after(compiled=True)
-  assert any((a != b).any() for a, b in zip(start, plain))
-  for a, b in zip(plain, compiled):
-    np.testing.assert_array_equal(a, b)
+  (start, plain), (_, compiled) = (
+      whole_steps.run(build, [images, [1, 2, 3, 4]], 4, is_compiled, 0.8)
+      for is_compiled in (False, True))
+  assert any((plain[name] != mask).any() for name, mask in start.items())
+  for name in start:
+    np.testing.assert_array_equal(plain[name], compiled[name], err_msg=name)
 
 
 def test_the_written_config_gives_the_same_training_again(data):
@@ -244,7 +172,7 @@ def test_the_written_config_gives_the_same_training_again(data):
       (script.SparsityConfig, script.CifarConfig))
   assert bound[script.SparsityConfig, 'maskupdate_end_step'] == 5
   assert bound[script.CifarConfig, 'max_steps'] == 1
-  assert _values(folder)['global_step'] == 2
+  assert checkpoint_values.of(folder)['global_step'] == 2
 
 
 def test_a_training_that_was_over_says_so(data, capsys):
@@ -253,6 +181,70 @@ def test_a_training_that_was_over_says_so(data, capsys):
   assert 'already' not in capsys.readouterr().out
   _run('scratch', data)
   assert capsys.readouterr().out == f'{folder} already holds 2 steps.\n'
+
+
+def test_the_evaluation_that_a_dying_process_owed_is_made_up_for(
+    data, monkeypatch):
+  """It died between the last checkpoint and its evaluation."""
+  FLAGS.max_steps, FLAGS.checkpoint_steps = 4, 2
+  steps = []
+
+  def die_at_the_end(found):
+    if found['global_step'] == 4:
+      raise KeyError('dead')
+    steps.append(found['global_step'])
+
+  monkeypatch.setattr(script, '_print_metrics', die_at_the_end)
+  with pytest.raises(KeyError, match='dead'):
+    _run('scratch', data, 'train_and_eval')
+  monkeypatch.setattr(script, '_print_metrics',
+                      lambda found: steps.append(found['global_step']))
+  folder = _run('scratch', data, 'train_and_eval')
+  assert checkpoints.latest_step(folder) == 4
+  assert steps == [2, 4]
+
+
+def _main_without_a_folder(tmp_path, **values):
+  """Runs main() on images that are made up; --train_dir must not be made."""
+  for name, value in {'use_synthetic_data': True, **values}.items():
+    setattr(FLAGS, name, value)
+  try:
+    script.main(['resnet_train_eval.py'])
+  finally:
+    assert not (tmp_path / 'runs').exists()
+
+
+def test_evaluation_makes_no_folder(tmp_path, monkeypatch):
+  """As --train_dir may be mistyped."""
+  monkeypatch.setattr(script.runner, 'evaluate_until', lambda *_: ())
+  _main_without_a_folder(tmp_path, mode='eval')
+
+
+def test_batch_of_more_than_all_images_makes_no_folder(tmp_path):
+  with pytest.raises(ValueError, match='batch_size 5001 is more than the 5000'):
+    _main_without_a_folder(tmp_path, batch_size=5001)
+
+
+def test_a_collapsed_network_is_right_by_chance():
+  """All its logits are equal."""
+  images, labels = np.zeros([10, 32, 32, 3], np.float32), np.arange(10)
+  with tf.Graph().as_default(), tf.Session() as session:
+    _, accuracy, top_5, logits = script.build_model(
+        'eval', tf.constant(images), tf.constant(labels))
+    evaluated = script._metric_fn(
+        tf.constant(labels, tf.int32), logits, per_class=True)
+    session.run([tf.global_variables_initializer(),
+                 tf.local_variables_initializer()])
+    for weights in tf.trainable_variables():
+      if weights.op.name.endswith('/weights'):
+        weights.load(np.zeros(weights.shape.as_list()), session)
+    assert not session.run(logits).any()
+    assert session.run([accuracy, top_5]) == [np.float32(0.1), 0.5]
+    session.run([update for _, update in evaluated.values()])
+    found = session.run({k: value for k, (value, _) in evaluated.items()})
+  assert (found['accuracy'], found['top_5_accuracy']) == (
+      np.float32(0.1), 0.5)
+  assert (found['recall/class_0'], found['recall/class_1']) == (1., 0.)
 
 
 def test_the_config_is_that_of_the_training_in_the_folder(data):
@@ -282,13 +274,12 @@ EXTRA_VARIABLES = {
     ('variables_wrn_16_4', 16, 4, tuple(EXTRA_VARIABLES)),
     ('variables_wrn_22_2', 22, 2, ('rigl', 'baseline'))])
 def test_the_graph_of_each_method_has_the_published_names(
-    golden, depth, width, chosen, tmp_path):
-  reference = _golden(golden)
+    golden, depth, width, chosen, goldens):
+  reference = goldens(golden)
   assert set(EXTRA_VARIABLES) == set(methods.METHODS)
   FLAGS.resnet_depth, FLAGS.resnet_width = depth, width
   for method in chosen:
     FLAGS.training_method = method
-    sparsity, config = script.configs_from_flags()
     network = dict(reference['variables'])
     if method == 'baseline':
       variant = reference['variants']['pruning_method=baseline']
@@ -307,7 +298,6 @@ def test_the_graph_of_each_method_has_the_published_names(
         expected[name] = []
     with tf.Graph().as_default():
       script.wide_resnet_w_pruning(
-          tf.zeros([2, 32, 32, 3]), tf.zeros([2], tf.int32), 'train',
-          {'sparsity': sparsity, 'config': config, 'folder': str(tmp_path)})
+          tf.zeros([2, 32, 32, 3]), tf.zeros([2], tf.int32), 'train', {})
       actual = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
     assert actual == expected, method

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import doctest
 import importlib
 import importlib.util
 import pathlib
@@ -16,6 +17,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from rigl.compat import tf
+from rigl.micronet import cli
 from rigl.training import methods
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -27,6 +29,8 @@ SCRIPTS = (
 # What parses its arguments with argparse in `main`.
 PROGRAMS = re.compile(
     r'rigl\.micronet|rigl\.imagenet_resnet\.sample_data|(benchmarks|tools)\..*')
+# Each block of this page goes on from the one before.
+ONE_PROGRAM = 'docs/adding_a_method.md'
 
 
 def _text(page: str) -> str:
@@ -37,13 +41,16 @@ def _blocks(page: str, language: str) -> list[str]:
   return re.findall(rf'```{language}\n(.*?)```', _text(page), re.DOTALL)
 
 
+def _outside_blocks(page: str) -> str:
+  return re.sub(r'```.*?```', '', _text(page), flags=re.DOTALL)
+
+
 def _lines(page: str) -> list[str]:
   """Commands: lines of bash blocks, prompts of console blocks, inline code."""
   lines = ''.join(_blocks(page, 'bash')).replace('\\\n', ' ').splitlines()
   for block in _blocks(page, 'console'):
     lines += re.findall(r'^\$ (.*)', block, re.MULTILINE)
-  without_blocks = re.sub(r'```.*?```', '', _text(page), flags=re.DOTALL)
-  return lines + re.findall(r'`(python [^`\n]*)`', without_blocks)
+  return lines + re.findall(r'`(python [^`\n]*)`', _outside_blocks(page))
 
 
 def _split(line: str) -> tuple[str, list[str]]:
@@ -69,6 +76,9 @@ COMMANDS = sorted({
 })
 
 
+# --- Commands ----------------------------------------------------------------
+
+
 def _check_script_flags(name: str, arguments: list[str]) -> None:
   script = importlib.import_module(name)
   with flagsaver.flagsaver():
@@ -83,7 +93,8 @@ def _check_script_flags(name: str, arguments: list[str]) -> None:
 def test_flags_of_script_commands_are_valid(page, name, arguments):
   _check_script_flags(name, [
       a for a in arguments
-      if not a.startswith('--help') and a != '--gin_config=my.gin'])
+      if not a.startswith('--help') and a not in ('--gin_config=my.gin', '...')
+  ])
 
 
 class _ParsedError(Exception):
@@ -112,6 +123,8 @@ def test_arguments_of_programs_are_valid(page, name, arguments, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look their module up.
     monkeypatch.setitem(sys.modules, spec.name, module)
+    # As Python does for a program: neighbours can be imported.
+    monkeypatch.syspath_prepend(str(path.parent))
     spec.loader.exec_module(module)
   with pytest.raises(_ParsedError):
     module.main()
@@ -125,6 +138,13 @@ def test_all_commands_are_of_a_known_kind():
       if not PROGRAMS.fullmatch(name)}
   assert others <= {'pytest', 'rigl.mnist.visualize_mask_records'}
   assert len(COMMANDS) >= 15
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_no_command_hides_in_indented_text(page):
+  """Only blocks and inline code are looked at above."""
+  assert not re.search(
+      r'^ {4}.*\bpython3? ', _outside_blocks(page), re.MULTILINE)
 
 
 def test_a_wrong_flag_is_found():
@@ -148,28 +168,6 @@ def test_imagenet_trainings_are_found():
   assert len(TRAININGS) == 23
 
 
-def _needs_earlier_blocks(page: str) -> bool:
-  return page == 'docs/adding_a_method.md'
-
-
-@pytest.mark.parametrize(
-    'page', [page for page in PAGES if _blocks(page, 'python')])
-def test_python_snippets_run(page, capsys):
-  saved = dict(methods.METHODS)
-  namespace = {'__name__': 'snippet'}
-  try:
-    for code in _blocks(page, 'python'):
-      if not _needs_earlier_blocks(page):
-        namespace = {'__name__': 'snippet'}
-      with tf.Graph().as_default():
-        exec(compile(code, page, 'exec'), namespace)
-  finally:
-    methods.METHODS.clear()
-    methods.METHODS.update(saved)
-  if page == 'README.md':
-    assert 'sparsity 0.900' in capsys.readouterr().out
-
-
 def test_first_run_trains(tmp_path):
   command = re.search(
       r'<!-- 30 second run -->\n```bash\n(.*?)```', _text('README.md'),
@@ -184,6 +182,90 @@ def test_first_run_trains(tmp_path):
   assert result.returncode == 0, result.stderr
   assert 'epoch   2/2' in result.stdout
   assert 'Test error: final' in result.stdout
+
+
+# --- Programs and what they print --------------------------------------------
+
+
+def _assert_same(expected: str, actual: str) -> None:
+  """Equal, but for spaces at the ends of lines and what `...` stands for."""
+  actual = ''.join(f'{line.rstrip()}\n' for line in actual.splitlines())
+  matches = doctest.OutputChecker().check_output(
+      expected, actual, doctest.ELLIPSIS)
+  assert matches, f'expected:\n{expected}\ngot:\n{actual}'
+
+
+# (page, program, what it prints or None).
+PROGRAMS_AND_OUTPUTS = [
+    (page, code, printed or None) for page in PAGES
+    for code, printed in re.findall(
+        r'```python\n(.*?)```(?:\n\n```text\n(.*?)```)?', _text(page),
+        re.DOTALL)]
+EXAMPLES = [path.read_text(encoding='utf-8')
+            for path in (ROOT / 'examples').glob('*.py')]
+
+
+def _run(code: str, page: str, namespace: dict[str, object]) -> None:
+  with tf.Graph().as_default():
+    exec(compile(code, page, 'exec'), namespace)
+
+
+@pytest.mark.parametrize('page, code, printed', [
+    row for row in PROGRAMS_AND_OUTPUTS
+    # examples_test.py runs these, as the programs they are.
+    if row[0] != ONE_PROGRAM and row[1] not in EXAMPLES])
+def test_python_snippet(page, code, printed, capsys):
+  _run(code, page, {'__name__': 'snippet'})
+  if printed is not None:
+    _assert_same(printed, capsys.readouterr().out)
+
+
+def test_python_snippets_that_build_on_each_other(capsys):
+  saved = dict(methods.METHODS)
+  namespace = {'__name__': 'snippets'}
+  printed = ''
+  try:
+    for page, code, text in PROGRAMS_AND_OUTPUTS:
+      if page == ONE_PROGRAM:
+        _run(code, page, namespace)
+        printed += text or ''
+  finally:
+    methods.METHODS.clear()
+    methods.METHODS.update(saved)
+  assert printed
+  _assert_same(printed, capsys.readouterr().out)
+
+
+CONSOLE = [
+    (page, arguments, printed) for page in PAGES
+    for arguments, printed in re.findall(
+        r'```console\n\$ python -m rigl\.micronet(.*?)\n(.*?)```', _text(page),
+        re.DOTALL)]
+
+
+@pytest.mark.parametrize('page, arguments, printed', CONSOLE)
+def test_output_of_the_counter(page, arguments, printed, capsys):
+  assert cli.main(shlex.split(arguments)) == 0
+  _assert_same(printed, capsys.readouterr().out)
+
+
+def test_published_tables_are_the_output_of_the_counter(capsys):
+  assert cli.main(['--format=markdown']) == 0
+  printed = capsys.readouterr().out.strip()
+  begin = printed.index('| Distribution')
+  assert printed[begin:] in _text('README.md')
+
+
+def test_programs_are_found():
+  assert {page for page, *_ in PROGRAMS_AND_OUTPUTS} == {
+      'README.md', 'docs/adding_a_method.md', 'docs/flop_counting.md'}
+  assert sum(printed is not None for *_, printed in PROGRAMS_AND_OUTPUTS) == 5
+  assert len(CONSOLE) == sum(len(_blocks(page, 'console')) for page in PAGES)
+  assert {page for page, *_ in CONSOLE} == {
+      'README.md', 'docs/flop_counting.md'}
+
+
+# --- Links -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('page', PAGES)
@@ -204,11 +286,8 @@ def test_every_page_can_be_reached_from_the_readme(page):
   assert f'({page})' in _text('README.md')
 
 
-def test_measured_errors_in_the_results_are_those_of_the_readme():
-  text = _text('docs/results.md')
-  mnist = text[text.index('## MNIST'):text.index('## CIFAR-10')]
-  rows = re.findall(r'^\|.*\| (\d\.\d\d) \((\d\.\d\d)\) \|$', mnist,
-                    re.MULTILINE)
-  assert len(rows) == 14
-  for number in {number for row in rows for number in row}:
-    assert f' {number} ' in _text('README.md'), number
+def test_errors_in_the_readme_are_those_of_the_results():
+  readme, results = _text('README.md'), _text('docs/results.md')
+  for number in ('1.90 %', '1.48 %', '1.87 %', '73.00 %'):
+    assert number in readme
+    assert number.split()[0] in results

@@ -119,6 +119,16 @@ def test_cosine_by_hand():
       got, [.4, .2 * (1 + half), .2, .2 * (1 - half), 0., 0.], atol=1e-7)
 
 
+def test_without_an_end_nothing_is_annealed_if_begin_is_the_same():
+  """begin = end = -1: updates go on for ever, with the initial fraction."""
+  schedule = UpdateSchedule(-1, -1, 1)
+  got = _evaluate(lambda step: schedules.annealed_drop_fraction(
+      step, .3, 'cosine', schedule), [0, 5, 1000])
+  np.testing.assert_allclose(got, .3)
+  assert _evaluate(lambda step: schedule.is_update_step(
+      step, tf.constant(0, tf.int64)), [5, 1000]).all()
+
+
 def test_exponential_by_hand():
   got = _evaluate(
       lambda step: schedules.annealed_drop_fraction(
@@ -127,22 +137,6 @@ def test_exponential_by_hand():
   np.testing.assert_allclose(got[:5], [.8, .512, .2, .008, 0.], rtol=1e-5,
                              atol=1e-8)
   assert 0. <= got[5] <= 1.
-
-
-@pytest.mark.parametrize(
-    'token, expected',
-    [(t, v) for t, v in REFERENCE['extract_number'].items()
-     if not isinstance(v, str)])
-def test_extract_number_equals_the_reference(token, expected):
-  assert schedules.extract_number(token) == expected
-
-
-@pytest.mark.parametrize(
-    'token', [t for t, v in REFERENCE['extract_number'].items()
-              if isinstance(v, str)])
-def test_extract_number_rejects_what_the_reference_rejects(token):
-  with pytest.raises(ValueError, match=repr(token)):
-    schedules.extract_number(token)
 
 
 @pytest.mark.parametrize('anneal', REFERENCE['other_anneal_names'])
@@ -174,6 +168,23 @@ def test_valid_drop_fractions(fraction, anneal):
 def test_no_fraction(fraction):
   with pytest.raises(ValueError, match=rf'drop_fraction.*{fraction}'):
     schedules.check_drop_fraction(fraction, 'constant')
+
+
+@pytest.mark.parametrize('steps, name', [
+    ((0, 7.5, 2), 'end_step'), ((0., 7, 2), 'begin_step'),
+    ((0, 7, '2'), 'frequency')])
+def test_steps_are_integers(steps, name):
+  with pytest.raises(ValueError, match=f'{name} must be an integer'):
+    UpdateSchedule(*steps)
+  UpdateSchedule(np.int64(0), np.int32(7), 2)
+
+
+@pytest.mark.parametrize('anneal, begin, end, expected', [
+    ('cosine', 0, -1, True), ('exponential_3', 5, -1, True),
+    ('cosine', 5, 5, True), ('cosine', 5, 6, False),
+    ('constant', 0, -1, False), ('constant', 5, 5, False)])
+def test_annealing_needs_an_end_after_the_begin(anneal, begin, end, expected):
+  assert schedules.lacks_end(anneal, UpdateSchedule(begin, end, 1)) == expected
 
 
 @pytest.mark.parametrize('frequency', [0, -1])

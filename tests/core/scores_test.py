@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
-from rigl.core import scores
+from rigl.core import draws, scores
 from tests import execution_modes
 
 DTYPES = [np.float32, np.float64, tf.bfloat16.as_numpy_dtype]
@@ -12,23 +12,10 @@ MASK = [1., 0., 1., 1., 0.]
 WEIGHTS = [-2., 3., 0.5, -0., -4.]
 GRADIENT = [0.25, -1., -8., 5., 0.]
 
-# Both draws, as functions of (shape, seed).
-DRAWS = {
-    'random_uniform': scores.random_uniform,
-    'drop_noise': lambda shape, seed: scores.drop_noise(
-        shape, seed, 1e-5),
-}
-
 
 def _run(function, *arrays):
   return execution_modes.run(
       execution_modes.GRAPH, lambda *tensors: [function(*tensors)], *arrays)[0]
-
-
-def _draw(name, shape, seed, mode=execution_modes.GRAPH):
-  return execution_modes.run(
-      mode, lambda seed: [DRAWS[name](tf.constant(shape, tf.int32), seed)],
-      np.asarray(seed, np.int32))[0]
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=lambda d: np.dtype(d).name)
@@ -61,80 +48,10 @@ def test_connection_sensitivity_by_hand(dtype):
   np.testing.assert_array_equal(got, [.5, 3., 4., 0., 0.])
 
 
-@pytest.mark.parametrize('name', DRAWS)
-@pytest.mark.parametrize('shape', [[], [7], [3, 4], [2, 3, 4, 5], [0, 3]])
-def test_draws_have_the_shape_and_are_float32(name, shape):
-  got = _draw(name, shape, [1, 2])
-  assert got.shape == tuple(shape)
-  assert got.dtype == np.float32
-
-
-@pytest.mark.parametrize('name', DRAWS)
-def test_draws_depend_on_both_halves_of_the_seed_only(name):
-  draws = {seed: _draw(name, [100], seed)
-           for seed in [(1, 2), (1, 3), (2, 2), (2, 1), (0, 0), (2**31 - 1, 0)]}
-  np.testing.assert_array_equal(draws[1, 2], _draw(name, [100], (1, 2)))
-  values = list(draws.values())
-  for i, first in enumerate(values):
-    for second in values[:i]:
-      assert np.abs(np.corrcoef(first, second)[0, 1]) < .5
-
-
-@pytest.mark.parametrize('name', DRAWS)
-@pytest.mark.parametrize('mode', execution_modes.MODES)
-def test_draws_are_the_same_in_all_modes(name, mode):
-  """Masks depend on them, so every way to run must draw the same bits.
-
-  The seed is an argument: with a constant one the graph would be folded before
-  it reaches XLA, and the test could not fail.
-  """
-  expected = _draw(name, [50, 41], [1234567, 89])
-  got = _draw(name, [50, 41], [1234567, 89], mode)
-  np.testing.assert_array_equal(got, expected)
-
-
-def test_random_uniform_is_uniform():
-  draw = _draw('random_uniform', [200, 500], [5, 6])
-  assert draw.min() >= 0. and draw.max() < 1.
-  counts, _ = np.histogram(draw, bins=20, range=(0., 1.))
-  # 5,000 in each bin, standard deviation 69.
-  assert np.abs(counts - 5000).max() < 5 * 69
-  # Rows are draws of their own, and neighbours do not follow each other.
-  assert np.abs(np.corrcoef(draw[0], draw[1])[0, 1]) < .25
-  flat = draw.ravel()
-  assert np.abs(np.corrcoef(flat[:-1], flat[1:])[0, 1]) < .02
-
-
-def test_random_uniform_hardly_ever_ties():
-  draw = _draw('random_uniform', [1000], [5, 6])
-  assert len(np.unique(draw)) > 995
-
-
-def test_drop_noise_is_symmetric_uncorrelated_and_hardly_ever_ties():
-  """Both halves come from the same bytes, in the order of the positions."""
-  draw = _draw('drop_noise', [200001], [3, 4]).astype(np.float64)
-  halves = draw[:100000], draw[100001:]
-  for half in halves:
-    half /= half.std()
-    assert np.abs(half.mean()) < .015
-    assert np.abs((half**3).mean()) < .03
-    assert np.abs(np.corrcoef(half[:-1], half[1:])[0, 1]) < .015
-    assert np.abs((np.abs(half) < 1.).mean() - .6827) < .02
-    assert len(np.unique(half[:1000])) > 990
-  assert np.abs(np.corrcoef(*halves)[0, 1]) < .015
-
-
-@pytest.mark.parametrize('stddev', [1e-5, 1., 0.])
-def test_drop_noise_is_close_to_gaussian(stddev):
-  draw = _run(lambda seed: scores.drop_noise(
-      tf.constant([100000]), seed, stddev), np.asarray([3, 4], np.int32))
-  if not stddev:
-    assert not draw.any()
-    return
-  draw = draw.astype(np.float64) / stddev
-  assert np.abs(draw.mean()) < .02
-  assert np.abs(draw.std() - 1.) < .02
-  assert np.abs(draw).max() < 3.5
-  # Share within one, two and three standard deviations.
-  for bound, share in [(1, .6827), (2, .9545), (3, .9973)]:
-    assert np.abs((np.abs(draw) < bound).mean() - share) < .02
+def test_random_uniform_is_that_of_draws():
+  """SET's masks are a function of these numbers."""
+  seed = np.asarray([5, 6], np.int32)
+  got = _run(lambda seed: scores.random_uniform(tf.constant([7, 3]), seed),
+             seed)
+  np.testing.assert_array_equal(
+      got, _run(lambda seed: draws.uniform(tf.constant([7, 3]), seed), seed))

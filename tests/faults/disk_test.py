@@ -11,8 +11,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from rigl.compat import tf
 from rigl.training import checkpoints
+from tests import checkpoint_values
 from tests.faults import scripts
 
 SCRIPTS = list(scripts.MODULES)
@@ -40,12 +40,6 @@ def disk(tmp_path):
   yield mount
   for folder in mounted:
     subprocess.run(['umount', str(folder)], check=True)
-
-
-def contents(folder):
-  """{path: content} of all files, but those of TensorBoard."""
-  return {path: path.read_bytes() for path in pathlib.Path(folder).rglob('*')
-          if path.is_file() and not path.name.startswith('events.')}
 
 
 # --- Full disk, read-only folder ---------------------------------------------
@@ -161,11 +155,11 @@ def test_damaged_checkpoint_is_named_and_nothing_begins(
     latest = os.path.basename(checkpoints.latest(str(run_folder)))
     path = run_folder / name.format(latest)
     damage(path)
-    before = contents(folder)
+    before = scripts.files(folder)
     error = scripts.error_line(servers(script).run(
         scripts.arguments(script, data, folder, 'set')))
     assert latest in error or str(path) in error, (name, error)
-    after = contents(folder)
+    after = scripts.files(folder)
     assert {p: c for p, c in after.items()
             if p.name.startswith(('model.ckpt', 'checkpoint'))} == {
                 p: c for p, c in before.items()
@@ -177,8 +171,7 @@ def test_any_flipped_bit_is_refused_or_harmless(trained, tmp_path):
   rng = random.Random(0)
   folder = scripts.run_folder(trained('mnist'))
   prefix = checkpoints.latest(str(folder))
-  names = list(tf.train.load_checkpoint(prefix).get_variable_to_shape_map())
-  good = checkpoints.read_tensors(prefix, names)
+  good = checkpoint_values.of(prefix)
   n_refused = 0
   for suffix in ('index', 'data-00000-of-00001'):
     for _ in range(40):
@@ -189,14 +182,14 @@ def test_any_flipped_bit_is_refused_or_harmless(trained, tmp_path):
       content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
       path.write_bytes(content)
       try:
-        values = checkpoints.read_tensors(f'{tmp_path}/model.ckpt-1', names)
+        values = checkpoints.read_tensors(f'{tmp_path}/model.ckpt-1', good)
       except ValueError as error:
         assert f'{tmp_path}/model.ckpt-1' in str(error)
         assert '\n' not in str(error)
         n_refused += 1
         continue
-      for name in names:
-        np.testing.assert_array_equal(values[name], good[name])
+      for name, value in good.items():
+        np.testing.assert_array_equal(values[name], value)
   assert n_refused >= 70
 
 
@@ -217,19 +210,22 @@ def test_lost_state_file_is_no_new_start(
 
 @pytest.mark.parametrize('script, values, words', [
     ('mnist', {'training_method': 'rigl'}, ['training_method']),
-    ('cifar', {'resnet_width': 2}, ['does not fit', ' is [']),
+    ('cifar', {'resnet_width': 2}, ['resnet_width=1, not 2', 'train_dir']),
+    ('cifar', {'batch_size': 5}, ['batch_size=10, not 5', 'train_dir']),
     ('imagenet', {'training_method': 'rigl'}, ['training_method']),
-    ('imagenet', {'width': 0.25}, ['does not fit', ' is [']),
+    ('imagenet', {'train_batch_size': 4},
+     ['train_batch_size=8, not 4', 'output_dir']),
+    ('imagenet', {'width': 0.25}, ['width=0.125, not 0.25', 'output_dir']),
 ])
 def test_checkpoint_of_another_training(
     script, values, words, data, servers, trained, tmp_path):
   folder = shutil.copytree(trained(script), tmp_path / 'run')
-  before = contents(folder)
+  before = scripts.files(folder)
   error = scripts.error_line(servers(script).run(
       scripts.arguments(script, data, folder, 'set', **values)))
   for word in (*words, str(folder)):
     assert word in error
-  assert contents(folder) == before
+  assert scripts.files(folder) == before
 
 
 # --- Paths -------------------------------------------------------------------

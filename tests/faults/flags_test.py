@@ -10,7 +10,6 @@ import dataclasses
 
 import pytest
 from absl import flags
-from absl.testing import flagsaver
 
 from rigl.cifar_resnet import cifar_data
 from rigl.cifar_resnet import resnet_train_eval as cifar_script
@@ -18,20 +17,31 @@ from rigl.imagenet_resnet import imagenet_data
 from rigl.imagenet_resnet import imagenet_train_eval as imagenet_script
 from rigl.mnist import mnist_data
 from rigl.mnist import mnist_train_eval as mnist_script
-from rigl.training import factory, finite, methods, runner, sparse_flags
+from rigl.training import factory, finite, methods, runner
 from rigl.training.config import SparsityConfig
+from tests import script_flags
 
 FLAGS = flags.FLAGS
 SCRIPTS = {
     'mnist': mnist_script, 'cifar': cifar_script, 'imagenet': imagenet_script}
+
+
+class Only(tuple):
+  """All words that an error must hold."""
+
+  def __new__(cls, *words):
+    return super().__new__(cls, words)
+
 
 RIGL = {'training_method': 'rigl'}
 PRUNE = {'training_method': 'prune'}
 FRACTIONS = (-0.1, 1., 'nan')
 NOT_POSITIVE = (0, -1)
 BAD_REALS = (-0.1, 'nan', 'inf')
+BAD_FOLDERS = ('/tmp/a[1]', '/tmp/a*b', '/tmp/a?b', '~nobody_knows/a')
 
-# {flag: [(bad value, other flags it needs, words beside flag and value)]}.
+# {flag: [(bad value, other flags it needs, words of the error)]}. An error must
+# also hold the flag and the value, but where the words are Only.
 REFUSED = {
     'base_learning_rate': [(v, {}, []) for v in (0., *BAD_REALS)],
     'batch_size': [(v, {}, []) for v in NOT_POSITIVE],
@@ -46,17 +56,18 @@ REFUSED = {
     'end_sparsity': [(v, RIGL, []) for v in (*FRACTIONS, 1.5)],
     'erk_power_scale': [(v, RIGL, []) for v in BAD_REALS],
     'eval_batch_size': [(v, {}, []) for v in NOT_POSITIVE],
-    'eval_once_ckpt_prefix': [('no/model.ckpt-7', {'mode': 'eval_once'}, [])],
+    'eval_once_ckpt_prefix': [
+        ('no/model.ckpt-7', {'mode': 'eval_once'}, Only('no/model.ckpt-7'))],
     'expansion_factor': [
         (v, {'model_architecture': 'mobilenet_v2'}, []) for v in (0.5, 'nan')],
     'export_model_freq': [(-1, {}, [])],
     'first_layer_sparsity': [(v, {}, []) for v in (-0.5, 1., 'nan')],
     'gin_bindings': [
-        ('SparsityConfig.no_such_field = 1', {}, []),
-        ('NoConfig.end_sparsity = 1', {}, ['SparsityConfig']),
-        ('SparsityConfig.end_sparsity = 2', {}, []),
+        ('SparsityConfig.no_such_field = 1', {}, Only('no_such_field')),
+        ('NoConfig.end_sparsity = 1', {}, Only('NoConfig', 'SparsityConfig')),
+        ('SparsityConfig.end_sparsity = 2', {}, Only('end_sparsity', '2')),
         ('SparsityConfig.end_sparsity =', {}, [])],
-    'gin_config': [('/no/such.gin', {}, [])],
+    'gin_config': [('/no/such.gin', {}, Only('/no/such.gin'))],
     'grow_init': [
         ('ones', RIGL, ['zeros', 'grad_scale']),
         ('random_normal_0', RIGL, []),
@@ -100,19 +111,20 @@ REFUSED = {
         (9, {'train_batch_size': 10}, ['10'])],
     'on_nan': [('ignore', {}, finite.ON_NAN)],
     'optimizer': [('lion', {}, factory.INNER_OPTIMIZERS)],
-    'output_dir': [('/tmp/a*b', {}, [])],
+    'output_dir': [(path, {}, []) for path in BAD_FOLDERS],
     'precision': [('float16', {}, ['float32', 'bfloat16'])],
     'prune_begin_step': [(-1, {}, []), (9, {**PRUNE, 'prune_end_step': 9}, [])],
     'prune_end_step': [(5, {**PRUNE, 'prune_begin_step': 9}, ['9'])],
     'pruning_frequency': [(v, {}, []) for v in NOT_POSITIVE],
     'pruning_hparams': [
-        ('no_such_name=1', {}, ['target_sparsity']), ('rubbish', {}, []),
-        ('begin_pruning_step=x', {}, [])],
+        ('no_such_name=1', {}, Only("'no_such_name'", 'target_sparsity')),
+        ('rubbish', {}, Only("'rubbish'", 'name=value')),
+        ('begin_pruning_step=x', {}, Only("begin_pruning_step='x'", 'int'))],
     'resnet_depth': [(11, {}, [])],
     'resnet_width': [(v, {}, []) for v in NOT_POSITIVE],
     'rigl_acc_scale': [(v, RIGL, []) for v in ('nan', 'inf')],
     's_momentum': [(v, {}, []) for v in FRACTIONS],
-    'save_path': [('/tmp/a[1]', {}, [])],
+    'save_path': [(path, {}, []) for path in BAD_FOLDERS],
     'seed': [(v, {}, []) for v in (-1, 2**32)],
     'sgdr_decay_step': [(v, {}, []) for v in (0., *BAD_REALS)],
     'sgdr_m_mul': [(v, {}, []) for v in (0., *BAD_REALS)],
@@ -126,16 +138,18 @@ REFUSED = {
     'steps_per_summary': [(0, {}, [])],
     'summaries_steps': [(0, {}, [])],
     'threshold_decay': [(v, {}, []) for v in FRACTIONS],
-    'tpu': [('grpc://nowhere', {'use_tpu': True}, ['grpc://<host>:<port>'])],
+    'tpu': [('grpc://nowhere', {'use_tpu': True},
+             Only('TPU address', 'grpc://nowhere', 'grpc://<host>:<port>'))],
     'train_batch_size': [
         *((v, {}, []) for v in NOT_POSITIVE), (12, {'use_tpu': True}, ['8'])],
-    'train_dir': [('/tmp/a?b', {}, [])],
+    'train_dir': [(path, {}, []) for path in BAD_FOLDERS],
     'train_steps': [(v, {}, []) for v in NOT_POSITIVE],
     'training_method': [('lottery', {}, methods.METHODS)],
     'training_steps_multiplier': [
         (v, {}, []) for v in (0., *BAD_REALS)],
-    'use_adam': [(True, {'use_sgdr': True}, ['use_sgdr'])],
-    'use_tpu': [(True, {'on_nan': 'skip', 'num_cores': 8}, ['on_nan=skip'])],
+    'use_adam': [(True, {'use_sgdr': True}, Only('use_adam', 'use_sgdr'))],
+    'use_tpu': [(True, {'on_nan': 'skip', 'num_cores': 8},
+                 Only('use_tpu', 'on_nan=skip'))],
     'weight_decay': [(v, {}, []) for v in BAD_REALS],
     'width': [(v, {}, []) for v in ('nan', 'inf')],
 }
@@ -185,10 +199,7 @@ def no_work(monkeypatch, but=()):
 def run(script, values):
   """main() with a command line, which ends before any work."""
   argv = [f'--{name}={value}' for name, value in values.items()]
-  with flagsaver.flagsaver():
-    FLAGS.unparse_flags()
-    sparse_flags.set_script_defaults(SCRIPTS[script].SCRIPT_DEFAULTS)
-    FLAGS(['script.py', *argv])
+  with script_flags.parsed(SCRIPTS[script].SCRIPT_DEFAULTS, argv):
     SCRIPTS[script].main(['script.py'])
 
 
@@ -201,15 +212,10 @@ def assert_refused(script, values, words):
   assert '\n' not in message
 
 
-@pytest.mark.parametrize('script', SCRIPTS)
-def test_every_flag_is_in_a_table(script):
-  assert set(flags_of(script)) <= set(REFUSED) | ANY_VALUE | DATA
-  assert not set(REFUSED) & ANY_VALUE
-
-
-def test_tables_name_no_other_flags():
+def test_every_flag_is_in_a_table_and_no_other():
   known = {name for script in SCRIPTS for name in flags_of(script)}
   assert set(REFUSED) | ANY_VALUE | DATA == known
+  assert not set(REFUSED) & ANY_VALUE
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
@@ -236,19 +242,10 @@ def test_bad_value_is_named_before_any_work(
   monkeypatch.chdir(tmp_path)
   for value, others, words in REFUSED[name]:
     others = {n: v for n, v in others.items() if n in flags_of(script)}
-    # A gin binding is named as the parameter that it sets.
-    named = [] if name in ('gin_bindings', 'gin_config') else [name]
-    shown = value if name != 'gin_bindings' else value.split(' =')[0].split(
-        '.')[-1]
-    if value is True or name == 'eval_once_ckpt_prefix':
-      named = []
-      shown = shown if isinstance(value, str) else name
-    if name in ('tpu', 'num_cores', 'mode', 'resnet_depth', 'pruning_hparams'):
-      named = []
-    if isinstance(value, str) and value[:6] in ('begin_', 'no_suc'):
-      shown = value.split('=')[0]
+    if not isinstance(words, Only):
+      words = [name, value, *words]
     with no_work(monkeypatch):
-      assert_refused(script, {**others, name: value}, [*named, shown, *words])
+      assert_refused(script, {**others, name: value}, words)
   assert not list(tmp_path.iterdir())
 
 

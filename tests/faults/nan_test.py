@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import re
 
@@ -18,29 +19,27 @@ from rigl.training import (
   hooks,
   mask_init,
   methods,
+  resuming,
 )
 from rigl.training.config import SparsityConfig
 from tests.faults import scripts
 
-COUNTERS = ('global_step', 'last_mask_update_step')
+COUNTERS = ('global_step', 'last_mask_update_step',
+            'model_pruning/last_mask_update_step')
 MASKED = [name for name, method in methods.METHODS.items()
           if method.uses_masks]
 # SNIP chooses its masks on the first step, which is good in these tests.
 GOOD, NAN, INFINITE = 0., float('nan'), float('inf')
 
 
-@pytest.fixture(autouse=True)
-def graph():
-  with tf.Graph().as_default() as graph:
-    tf.set_random_seed(3)
-    yield graph
+pytestmark = pytest.mark.usefixtures('graph')
 
 
 def config_of(method):
   return SparsityConfig(
       training_method=method, end_sparsity=0.5, maskupdate_frequency=2,
       maskupdate_end_step=-1, pruning_begin_step=0, pruning_end_step=6,
-      pruning_frequency=1)
+      pruning_frequency=2)
 
 
 def dense(inputs, n_units, name):
@@ -166,11 +165,31 @@ def test_skipping_nothing_is_the_ordinary_training(method):
 
 def test_drop_fraction_can_be_fetched_when_steps_may_be_skipped():
   with started('rigl', 'skip') as (training, session, _):
-    fetches = [training.train_op, training.optimizer.drop_fraction]
-    fractions = [session.run(fetches, training.feed(loss))[1]
+    fetches = [training.train_op, training.optimizer.drop_fraction,
+               training.optimizer.annealed_drop_fraction]
+    fractions = [session.run(fetches, training.feed(loss))[1:]
                  for loss in (GOOD, GOOD, GOOD, GOOD, NAN, GOOD)]
   # Updates at step 0 and 2; that of step 4 would be the seventh run.
-  np.testing.assert_allclose(fractions, [0.3, 0, 0, 0.3, 0, 0], rtol=1e-6)
+  np.testing.assert_allclose(
+      fractions, [(f, 0.3) for f in (0.3, 0, 0, 0.3, 0, 0)], rtol=1e-6)
+
+
+@pytest.mark.parametrize('method', ['set', 'rigl'])
+def test_annealed_drop_fraction_is_the_same_when_steps_may_be_skipped(method):
+  seen = []
+  for on_nan, losses in (('stop', [GOOD] * 6), ('skip', [GOOD] * 6),
+                         ('skip', [GOOD] * 3 + [NAN, GOOD, GOOD])):
+    config = dataclasses.replace(
+        config_of(method), drop_fraction_anneal='cosine',
+        maskupdate_end_step=9)
+    with tf.Graph().as_default(), tf.Session() as session:
+      training = Training(method, on_nan, config)
+      session.run(tf.global_variables_initializer())
+      fetches = [training.train_op, training.optimizer.annealed_drop_fraction]
+      seen.append([session.run(fetches, training.feed(loss))[1]
+                   for loss in losses])
+  assert len(set(seen[0])) > 1 and min(seen[0]) > 0.
+  assert seen[0] == seen[1] == seen[2]
 
 
 def test_update_that_cannot_be_left_out_is_named():
@@ -208,7 +227,8 @@ def train(training, on_nan, folder, losses, save_steps=2, gradient=False):
       checkpoint_dir=str(folder), save_checkpoint_steps=None,
       save_checkpoint_secs=None, save_summaries_steps=None,
       save_summaries_secs=None, hooks=[
-          hooks.CheckpointFitsHook(str(folder)), hook, saver]) as session:
+          hooks.ResumableHook(str(folder), may_write=True), hook, saver
+      ]) as session:
     for value in losses:
       session.run(training.train_op, training.feed(
           **{'gradient' if gradient else 'loss': value}))
@@ -258,7 +278,7 @@ def test_batches_taken_are_right_after_skipped_steps(method, tmp_path):
     with tf.Graph().as_default():
       training = Training(method, 'skip')
       train(training, 'skip', tmp_path, losses)
-      assert checkpoints.iterations_done(
+      assert resuming.iterations_done(
           str(tmp_path), training.config) == n_steps
 
 
@@ -271,6 +291,21 @@ def test_spoilt_weights_end_the_skipping(tmp_path, monkeypatch):
     # Not in a row.
     train(Training('set', 'skip'), 'skip', tmp_path,
           [NAN, NAN, GOOD, NAN, NAN, NAN, GOOD, NAN])
+
+
+def test_nothing_is_said_of_checkpoints_that_are_not_kept(
+    tmp_path, monkeypatch):
+  monkeypatch.setattr(finite, 'MAX_SKIPPED_IN_A_ROW', 1)
+  for on_nan in finite.ON_NAN:
+    hook = finite.NotFiniteHook(on_nan, '')
+    with tf.Graph().as_default():
+      training = Training('set', on_nan)
+      with pytest.raises(FloatingPointError, match='NaN or inf') as error:
+        with tf.train.SingularMonitoredSession(hooks=[hook]) as session:
+          for _ in range(2):
+            session.run(training.train_op, training.feed(NAN))
+    assert 'checkpoint' not in str(error.value)
+    assert '  ' not in str(error.value)
 
 
 def test_snip_cannot_choose_masks_by_a_bad_gradient(tmp_path):

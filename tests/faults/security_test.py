@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from rigl.imagenet_resnet import imagenet_data
 from rigl.mnist import mask_records, mnist_data
 from rigl.training import checkpoints, gin_configs
 from rigl.training.config import SparsityConfig
-from tests import tiny_imagenet
+from tests import tiny_cifar, tiny_imagenet, tiny_tfds
 
 
 class Evil:
@@ -79,6 +80,52 @@ def test_pickle_as_a_picture(trace, tmp_path):
         str(tmp_path), num_train_images=1, num_eval_images=1, num_classes=5)
 
 
+# --- Data prepared by TensorFlow Datasets -------------------------------------
+
+
+def prepare_mnist(data_dir):
+  pictures = [(np.zeros((28, 28, 1), np.uint8), i) for i in range(3)]
+  return tiny_tfds.write(
+      data_dir, 'mnist', '3.0.1', (28, 28, 1), 'png', 10,
+      {'train': pictures, 'test': pictures}, shard_length=2)
+
+
+PREPARED = {
+    'mnist': (prepare_mnist, lambda folder: mnist_data.load_mnist(
+        '/no/mnist', explicit=False).train_labels.tolist() == [0, 1, 2]),
+    'cifar': (
+        lambda data_dir: tiny_cifar.write_tfds(
+            data_dir, tiny_cifar.make_images(7, 3)),
+        lambda folder: len(cifar_data.load_cifar(folder).test_labels) == 3),
+    'imagenet': (
+        lambda data_dir: tiny_imagenet.write_tfds(data_dir, 3, 2),
+        lambda folder: tiny_imagenet.find(folder, 3, 2).train.num_images == 3),
+}
+
+
+@pytest.mark.parametrize('name', PREPARED)
+def test_module_that_a_description_names(
+    name, module_that_must_not_run, tmp_path, monkeypatch):
+  prepare, is_read = PREPARED[name]
+  folder = prepare(tmp_path)
+  tiny_tfds.name_a_module(folder, module_that_must_not_run)
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  assert is_read(folder)
+
+
+def test_the_trap_of_a_description_works(tmp_path, monkeypatch):
+  import tensorflow_datasets as tfds
+
+  (tmp_path / 'evil_features.py').write_text('')
+  monkeypatch.syspath_prepend(str(tmp_path))
+  folder = prepare_mnist(tmp_path)
+  tiny_tfds.name_a_module(folder, 'evil_features')
+  with pytest.raises((AttributeError, ValueError)):
+    tfds.builder_from_directory(folder)
+  assert 'evil_features' in sys.modules
+  del sys.modules['evil_features']
+
+
 # --- Checkpoints -------------------------------------------------------------
 
 
@@ -128,7 +175,7 @@ def test_import_however_it_is_written(
     read(bindings=[text])
   path = tmp_path / 'a.gin'
   path.write_text(text)
-  with pytest.raises(ValueError):
+  with pytest.raises(ValueError, match='a.gin'):
     read([str(path)])
 
 

@@ -15,12 +15,12 @@ from tests.reference import networks as reference_networks
 
 
 @pytest.mark.parametrize('arguments, message', [
-    ({'pruning_method': 'mask'}, "pruning_method 'mask' .*'baseline', 'thres"),
-    ({'init_method': ''}, "init_method '' .*'baseline', 'sparse', 'random_ze"),
-    ({'data_format': None}, "data_format None .*'channels_last'"),
-    ({'end_sparsity': -0.1}, 'end_sparsity -0.1 of every layer'),
-    ({'end_sparsity': {'a': 0., 'b': 1.}}, 'end_sparsity 1.0 of b'),
-    ({'weight_decay': -1.}, 'weight_decay -1.0'),
+    ({'pruning_method': 'mask'}, "pruning_method 'mask' .* baseline, thres"),
+    ({'init_method': ''}, "init_method '' .* baseline, sparse, random_ze"),
+    ({'data_format': None}, 'data_format None .* channels_last'),
+    ({'end_sparsity': -0.1}, 'end_sparsity of every layer must be .* got -0.1'),
+    ({'end_sparsity': {'a': 0., 'b': 1.}}, 'end_sparsity of b must be .*1.0'),
+    ({'weight_decay': -1.}, 'weight_decay must be >= 0, got -1.0'),
 ])
 def test_spec_rejects(arguments, message):
   with pytest.raises(ValueError, match=message):
@@ -87,12 +87,19 @@ def test_depthwise_conv_is_that_of_numpy(size, strides):
       rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('channels, divisor, expected', [
-    (32, 8, 32), (9, 8, 16), (12, 8, 16), (19, 8, 24), (38, 8, 40),
-    (76, 8, 80), (67, 8, 64), (1, 8, 8), (19, 1, 19)])
-def test_make_divisible(channels, divisor, expected):
-  # 9 and 19 would lose more than a tenth by going down to 8 and 16.
-  assert blocks.make_divisible(channels, divisor) == expected
+def test_scaled():
+  assert blocks.scaled(64, 0.3) == 19
+  assert blocks.scaled(64, 1 / 64) == 1
+
+
+@pytest.mark.parametrize('width, message', [
+    (0.01, 'width 0.01 leaves none of 64 channels'),
+    (0., 'width must be > 0, got 0.0'),
+    (float('nan'), 'width must be > 0, got nan'),
+    (float('inf'), 'width must be finite, got inf')])
+def test_width_that_leaves_no_number_of_channels(width, message):
+  with pytest.raises(ValueError, match=message):
+    blocks.scaled(64, width)
 
 
 def test_old_path_of_the_sparse_layers():

@@ -8,8 +8,6 @@ import shlex
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from rigl.compat import tf
 from rigl.core import distributions
@@ -20,9 +18,12 @@ from rigl.imagenet_resnet import (
 )
 from rigl.imagenet_resnet import imagenet_train_eval as script
 from rigl.training import runner
-from tests import imagenet_script, networks
-
-FLAGS = flags.FLAGS
+from tests import (
+  checkpoint_values,
+  imagenet_script,
+  networks,
+  script_flags,
+)
 
 # As the README of the 2020 repository has them.
 COMMANDS = {
@@ -87,7 +88,7 @@ def write_published(path, network, step):
   """Writes a checkpoint; returns its (top 1, top 5) of the data."""
   data = imagenet_data.find_data(
       '', use_synthetic_data=True, num_train_images=1281167,
-      num_eval_images=N_IMAGES, num_classes=1000, seed=0)
+      num_eval_images=N_IMAGES, num_classes=1000)
   _, config = script.configs_from_flags()
   with tf.Graph().as_default() as graph, tf.Session() as session:
     images, labels = session.run(tf.data.make_one_shot_iterator(
@@ -126,23 +127,21 @@ def test_published_command(command, tmp_path, capsys):
   # Images of a size and number that fit a test.
   argv += ['--use_synthetic_data', '--image_size=48',
            f'--num_eval_images={N_IMAGES}']
-  with flagsaver.flagsaver():
-    FLAGS.unparse_flags()
-    script.sparse_flags.set_script_defaults(script.SCRIPT_DEFAULTS)
-    FLAGS(['imagenet_train_eval.py', *argv])
+  with script_flags.parsed(script.SCRIPT_DEFAULTS, argv):
     tf.get_logger().setLevel('ERROR')
     top_1, top_5 = write_published(tmp_path / name, NETWORKS[command], step)
     assert (top_1, top_5) == (0.5, 0.75)
     (tmp_path / 'checkpoint').unlink()
     script.main(['imagenet_train_eval.py'])
-  lines = capsys.readouterr().out.splitlines()
-  assert lines[0].startswith(
+  first, *rows, total = capsys.readouterr().out.splitlines()
+  assert first.startswith(
       f'step {step}: top 1 50.00%, top 5 75.00%, loss ')
   n_masks = sum(name.endswith('/mask') for name in
                 networks.load_golden(NETWORKS[command])['variables'])
-  sparsities = sorted(line.split()[1] for line in lines[1:])
+  sparsities = sorted(row.split()[1] for row in rows)
   assert len(sparsities) == n_masks and sparsities[0] == '0.0000'
   assert {s[:4] for s in sparsities[1:]} <= {'0.49', '0.50'}
+  assert total.endswith('of all of them')
 
 
 # --- Checkpoints that do not fit ---------------------------------------------
@@ -159,7 +158,7 @@ def trained(short, tmp_path):
 
 
 def evaluate_changed(trained, change, **values):
-  read = imagenet_script.read(trained)
+  read = checkpoint_values.of(trained)
   change(read)
   prefix = imagenet_script.write(os.path.join(trained, 'changed'), read)
   imagenet_script.run(
@@ -172,8 +171,9 @@ def evaluate_changed(trained, change, **values):
     'resnet_model/residual_1_block_group1_1_1/mask',
     'resnet_model/batch_normalization/moving_mean', 'global_step'])
 def test_missing_variable_is_named(name, trained):
-  with pytest.raises(ValueError, match=f'{name} is missing'):
+  with pytest.raises(ValueError, match=f'{name} is missing') as error:
     evaluate_changed(trained, lambda read: read.pop(name))
+  assert 'layer_sparsity' not in str(error.value)
 
 
 def test_misshapen_variable_is_named(trained):
@@ -188,9 +188,40 @@ def test_misshapen_variable_is_named(trained):
 
 
 def test_first_layer_without_a_mask_is_named(trained):
-  with pytest.raises(ValueError, match='initial_conv/mask is missing'):
+  with pytest.raises(ValueError, match='initial_conv/mask is missing') as error:
     imagenet_script.run(
         trained, mode='eval_once', first_layer_sparsity=-1.)
+  assert str(error.value).endswith(
+      '(--first_layer_sparsity=-1 gives resnet_model/initial_conv a mask, 0 '
+      'none)')
+
+
+def test_last_layer_with_a_mask_is_named(trained):
+  with pytest.raises(ValueError, match='final_dense/.* is missing') as error:
+    imagenet_script.run(
+        trained, mode='eval_once', last_layer_sparsity=0.)
+  assert '(--last_layer_sparsity=-1 gives resnet_model/final_dense a mask' in (
+      str(error.value))
+
+
+def test_eval_once_lists_layers_as_they_are_built_and_all_of_them(
+    trained, capsys):
+  capsys.readouterr()
+  imagenet_script.run(trained, mode='eval_once')
+  _, *rows, total = capsys.readouterr().out.splitlines()
+  masks = {name[:-len('/mask')]: mask
+           for name, mask in checkpoint_values.of(trained).items()
+           if name.endswith('/mask')}
+  layers = [row.split()[2] for row in rows]
+  assert set(layers) == set(masks) and layers != sorted(layers)
+  assert 'block_group1' in layers[0]
+  assert layers[-1] == 'resnet_model/final_dense'
+  for row in rows:
+    _, sparsity, layer = row.split()
+    assert float(sparsity) == pytest.approx(1 - masks[layer].mean(), abs=1e-4)
+  n_active = sum(mask.sum() for mask in masks.values())
+  n_all = sum(mask.size for mask in masks.values())
+  assert total == f'  sparsity {1 - n_active / n_all:.4f}  of all of them'
 
 
 def test_variables_of_training_may_be_missing(trained, capsys):
@@ -225,10 +256,10 @@ def test_eval_once_takes_a_prefix_a_folder_or_the_latest(trained, monkeypatch):
 # --- Masks and parameters of another training --------------------------------
 
 
-def _starts(folder):
-  reader = tf.train.load_checkpoint(os.path.join(folder, 'model.ckpt-0'))
-  return {name: reader.get_tensor(name)
-          for name in reader.get_variable_to_shape_map()}
+def first_and_source(folder, trained):
+  """What a training began with, and what the one before it ended with."""
+  first = checkpoint_values.of(os.path.join(folder, 'model.ckpt-0'))
+  return first, checkpoint_values.of(trained)
 
 
 @pytest.mark.parametrize('as_folder', [True, False])
@@ -236,7 +267,7 @@ def test_masks_and_nothing_else_are_loaded(as_folder, trained, tmp_path):
   path = trained if as_folder else os.path.join(trained, 'model.ckpt-2')
   folder = imagenet_script.run(
       tmp_path / 'next', training_method='scratch', seed=5, load_mask_dir=path)
-  source, start = imagenet_script.read(trained), _starts(folder)
+  start, source = first_and_source(folder, trained)
   for name, value in start.items():
     if name.endswith('/mask'):
       np.testing.assert_array_equal(value, source[name])
@@ -248,7 +279,7 @@ def test_parameters_and_nothing_else_are_loaded(trained, tmp_path):
   folder = imagenet_script.run(
       tmp_path / 'next', training_method='rigl', seed=5,
       mask_init_method='random', initial_value_checkpoint=trained)
-  source, start = imagenet_script.read(trained), _starts(folder)
+  start, source = first_and_source(folder, trained)
   assert start['global_step'] == 0
   for name, value in start.items():
     leaf = name.rsplit('/', 1)[-1]
@@ -267,7 +298,7 @@ def test_folder_of_another_method_is_left_alone(trained):
 
 def test_folder_of_another_network_is_left_alone(trained):
   before = pathlib.Path(trained, 'config.gin').read_bytes()
-  with pytest.raises(ValueError, match='does not fit'):
+  with pytest.raises(ValueError, match='width=0.125, not 0.25'):
     imagenet_script.run(
         trained, training_method='scratch', width=0.25, train_steps=3)
   assert pathlib.Path(trained, 'config.gin').read_bytes() == before

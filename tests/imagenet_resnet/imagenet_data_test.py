@@ -6,23 +6,14 @@ import json
 
 import pytest
 
+from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_data
 from tests import tiny_imagenet
-
-
-@pytest.fixture(autouse=True)
-def no_prepared_tfds(tmp_path, monkeypatch):
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'no_tfds'))
-
-
-def find(directory, **options):
-  return imagenet_data.find_data(directory and str(directory), **{
-      'num_train_images': 23, 'num_eval_images': 9,
-      'num_classes': tiny_imagenet.N_CLASSES, **options})
+from tests.tiny_imagenet import find
 
 
 def assert_rejects(directory, *texts, **options):
-  with pytest.raises(ValueError) as error:
+  with pytest.raises((ValueError, FileNotFoundError)) as error:
     find(directory, **options)
   for text in texts:
     assert str(text) in str(error.value)
@@ -81,13 +72,16 @@ def test_nothing_there(tmp_path, make_folder):
   if make_folder:
     path.mkdir()
   state = 'holds none of it' if make_folder else 'is not a folder'
-  assert_rejects(path, f'{path} {state}', 'three ways', 'validation-00000',
-                 'imagenet2012', '--use_synthetic_data', 'sample_data')
+  with pytest.raises(FileNotFoundError) as error:
+    find(path)
+  for text in (f'{path} {state}', 'three ways', 'validation-00000',
+               'imagenet2012', '--use_synthetic_data', 'sample_data'):
+    assert text in str(error.value)
 
 
 @pytest.mark.parametrize('directory', ['', None])
 def test_no_directory(directory):
-  assert_rejects(directory, 'No data_directory', 'three ways')
+  assert_rejects(directory, 'No --data_directory', 'three ways')
 
 
 @pytest.mark.parametrize('option, found', [
@@ -127,7 +121,7 @@ def test_counts_records(tmp_path):
 
 @pytest.mark.parametrize('encoded, label, problem', [
     (None, 1, 'no picture'),
-    (b'not a picture', 1, 'no JPEG or PNG'),
+    (b'not a picture', 1, 'no JPEG or PNG, or damaged (Unknown image file'),
     (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), None, 'no label'),
     (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), 0, 'label 0'),
     (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), 6, 'label 6'),
@@ -140,6 +134,23 @@ def test_a_useless_first_record(tmp_path, encoded, label, problem):
       tmp_path, tmp_path / 'train-00000-of-00003', 'record 0', problem)
 
 
+def test_the_first_record_may_be_in_a_later_file(tmp_path):
+  records = tiny_imagenet.make_records(23)
+  records[7] = tiny_imagenet.make_record(None, 1)
+  tiny_imagenet.write_folder(tmp_path, train_records=records)
+  (tmp_path / 'train-00000-of-00003').write_bytes(b'')
+  assert_rejects(tmp_path, tmp_path / 'train-00001-of-00003',
+                 'record 0 has no picture', num_train_images=16)
+
+
+def test_large_files_are_not_counted(tmp_path, monkeypatch):
+  monkeypatch.setattr(imagenet_data, '_SMALL_BYTES', 0)
+  tiny_imagenet.write_folder(tmp_path)
+  for path in tmp_path.glob('train-*'):
+    path.write_bytes(b'')
+  assert find(tmp_path).train.sizes == (0, 0, 0)
+
+
 def test_files_that_are_no_tfrecords(tmp_path):
   tiny_imagenet.write_folder(tmp_path)
   path = tmp_path / 'train-00000-of-00003'
@@ -147,12 +158,8 @@ def test_files_that_are_no_tfrecords(tmp_path):
   assert_rejects(tmp_path, path, 'no TFRecord')
 
 
-def test_finds_the_newest_prepared_by_tfds(tmp_path, monkeypatch):
-  folder = tiny_imagenet.write_tfds(tmp_path / 'tfds', version='5.10.0')
-  tiny_imagenet.write_tfds(tmp_path / 'tfds', 3, 3, version='5.9.0')
-  unfinished = tmp_path / 'tfds' / 'imagenet2012' / '9.0.0.incompleteA1B2'
-  unfinished.mkdir()
-  (unfinished / 'dataset_info.json').touch()
+def test_finds_what_tfds_has_prepared(tmp_path, monkeypatch):
+  folder = tiny_imagenet.write_tfds(tmp_path / 'tfds')
   for directory in (tmp_path / 'tfds', folder):
     data = find(directory)
     assert data.source == f'TensorFlow Datasets imagenet2012 in {folder}'
@@ -169,19 +176,46 @@ def test_tfds_with_a_missing_file(tmp_path):
   assert_rejects(tmp_path, f'{path} is missing')
 
 
-@pytest.mark.parametrize('change, text', [
-    ({'fileFormat': 'array_record'}, 'array_record'),
-    ({'splits': None}, 'TypeError'),
-])
-def test_tfds_with_an_unusable_description(tmp_path, change, text):
+def test_tfds_with_an_unusable_description(tmp_path):
   path = tiny_imagenet.write_tfds(tmp_path) / 'dataset_info.json'
-  path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-  assert_rejects(tmp_path, path, text)
+  path.write_text(json.dumps(
+      {**json.loads(path.read_text()), 'fileFormat': 'array_record'}))
+  assert_rejects(tmp_path, path, 'array_record')
 
 
-def test_synthetic_data_say_so(tmp_path):
-  data = find('', use_synthetic_data=True, seed=7)
+def test_tfds_without_the_splits_wanted(tmp_path):
+  folder = tiny_imagenet.write_tfds(tmp_path)
+  path = folder / 'dataset_info.json'
+  info = json.loads(path.read_text())
+  for split in info['splits']:
+    split['name'] += '_mini'
+  path.write_text(json.dumps(info))
+  assert_rejects(tmp_path, folder, 'neither a train nor a validation split')
+
+
+def test_files_that_may_not_be_read(tmp_path, monkeypatch):
+  tiny_imagenet.write_folder(tmp_path)
+  # Not by changing the rights of a file: those are nothing to root.
+  monkeypatch.setattr(imagenet_data.os, 'access', lambda *_: False)
+  assert_rejects(tmp_path, 'train-00000-of-00003', 'permission denied')
+
+
+def test_a_file_system_that_fails(tmp_path, monkeypatch):
+  def fail(path):
+    raise tf.errors.PermissionDeniedError(None, None, 'no credentials')
+  monkeypatch.setattr(tf.gfile, 'ListDirectory', fail)
+  monkeypatch.setattr(tf.gfile, 'Glob', fail)
+  assert_rejects(tmp_path, tmp_path, 'cannot be read: no credentials')
+
+
+def test_synthetic_data_are_not_read_from_a_folder(tmp_path, caplog):
+  assert find(tmp_path, use_synthetic_data=True).is_synthetic
+  assert [record.getMessage() for record in caplog.records] == [
+      f'--use_synthetic_data is given: {tmp_path} is not read.']
+
+
+def test_synthetic_data_say_so():
+  data = find('', use_synthetic_data=True)
   assert data.is_synthetic
   assert data.source.startswith('synthetic: ')
-  assert 'seed 7' in data.source
   assert data.train.num_images == 23

@@ -11,16 +11,11 @@ import pytest
 from PIL import Image
 
 from rigl.compat import tf
-from rigl.imagenet_resnet import imagenet_data, imagenet_input, preprocessing
+from rigl.imagenet_resnet import imagenet_input, preprocessing
 from tests import tiny_imagenet
+from tests.tiny_imagenet import find
 
 N_TRAIN, N_EVAL, SIZE = 23, 9, 16
-
-
-def find(folder, n_train=N_TRAIN, n_eval=N_EVAL, **options):
-  return imagenet_data.find_data(
-      folder and str(folder), num_train_images=n_train, num_eval_images=n_eval,
-      num_classes=5, **options)
 
 
 @pytest.fixture(scope='module')
@@ -173,7 +168,8 @@ def test_transposed_and_in_bfloat16(data):
 
 @pytest.mark.parametrize('params, text', [
     ({'mode': 'predict'}, "mode 'predict'"),
-    ({'batch_size': 0}, 'batch_size'),
+    ({'batch_size': 0}, 'batch_size must be > 0, got 0'),
+    ({'batch_size': None}, 'batch_size is missing'),
     ({'data': None}, 'data must be'),
     ({'first_iteration': -1}, 'first_iteration'),
     ({'host_index': 2, 'n_hosts': 2}, 'host_index'),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rigl.training import methods
-from tests import imagenet_script
+from tests import checkpoint_values, imagenet_script
 
 
 @pytest.fixture(autouse=True)
@@ -15,12 +15,12 @@ def short(monkeypatch):
 
 
 def assert_resumes(tmp_path, stops, total, **values):
-  whole = imagenet_script.read(imagenet_script.run(
+  whole = checkpoint_values.of(imagenet_script.run(
       tmp_path / 'whole', train_steps=total, **values))
   for stop in (*stops, total):
     folder = imagenet_script.run(
         tmp_path / 'parts', train_steps=stop, **values)
-  resumed = imagenet_script.read(folder)
+  resumed = checkpoint_values.of(folder)
   assert whole['global_step'] == total
   assert sorted(whole) == sorted(resumed)
   for name, value in whole.items():
@@ -42,16 +42,16 @@ def test_in_the_next_epoch_and_with_evaluations_between(tmp_path):
 
 def test_finished_training_is_left_as_it_is(tmp_path, capsys):
   folder = imagenet_script.run(tmp_path, training_method='scratch')
-  before = imagenet_script.read(folder)
+  before = checkpoint_values.of(folder)
   imagenet_script.run(tmp_path, training_method='scratch')
   assert 'already holds 2 steps' in capsys.readouterr().out
-  after = imagenet_script.read(folder)
+  after = checkpoint_values.of(folder)
   for name, value in before.items():
     np.testing.assert_array_equal(after[name], value)
 
 
 def test_seed_reaches_weights_masks_and_batches(tmp_path):
-  runs = [imagenet_script.read(imagenet_script.run(
+  runs = [checkpoint_values.of(imagenet_script.run(
       tmp_path / str(i), training_method='scratch', seed=seed))
           for i, seed in enumerate((0, 0, 1))]
   for name, value in runs[0].items():

@@ -6,23 +6,24 @@ import dataclasses
 import glob
 import os
 import pathlib
+import types
 
 import numpy as np
 import pytest
 from absl import flags
 
 from rigl.compat import tf, tf2
-from rigl.core import distributions
 from rigl.imagenet_resnet import (
   imagenet_config,
   imagenet_input,
   imagenet_model_fn,
+  preprocessing,
 )
 from rigl.imagenet_resnet import imagenet_train_eval as script
 from rigl.model_pruning import pruning
 from rigl.training import methods
 from rigl.training.config import SparsityConfig
-from tests import imagenet_script
+from tests import checkpoint_values, imagenet_script, whole_steps
 
 FLAGS = flags.FLAGS
 ARCHITECTURES = ('resnet', 'mobilenet_v1', 'mobilenet_v2', 'vgg_a')
@@ -69,31 +70,14 @@ def train_op(made, pixels, labels):
 # --- Methods and architectures -----------------------------------------------
 
 
-def assert_sparsities(architecture, method, values):
-  """Every mask has the zeros that its method and ERK at 0.8 give it."""
-  masks = {name[:-len('/mask')]: v for name, v in values.items()
-           if name.endswith('/mask')}
-  assert masks
-  row = methods.METHODS[method]
-  custom = dataclasses.replace(
-      CONFIG, model_architecture=architecture).custom_sparsity_map
-  wanted = distributions.get_sparsities(
-      {name: mask.shape for name, mask in masks.items()},
-      'erdos_renyi_kernel', 0.8, custom)
-  for name, mask in masks.items():
-    n_zeros = np.sum(mask == 0)
-    if row.prunes_gradually or not row.uses_masks:
-      assert n_zeros < 0.8 * mask.size, name
-    else:
-      assert n_zeros == distributions.get_n_zeros(mask.size, wanted[name]), name
-
-
 def assert_trains(folder, architecture, method):
-  values = imagenet_script.read(imagenet_script.run(
+  values = checkpoint_values.of(imagenet_script.run(
       folder, model_architecture=architecture, training_method=method))
   assert values['global_step'] == 2
   assert all(np.isfinite(value).all() for value in values.values())
-  assert_sparsities(architecture, method, values)
+  custom = dataclasses.replace(
+      CONFIG, model_architecture=architecture).custom_sparsity_map
+  checkpoint_values.assert_sparsities(values, method, 0.8, custom)
 
 
 @pytest.mark.parametrize('architecture, method', [
@@ -120,7 +104,7 @@ def test_whole_network_trains(architecture, method, tmp_path):
 def test_options(values, short, tmp_path):
   folder = imagenet_script.run(
       tmp_path, mode='train_and_eval', **values)
-  read = imagenet_script.read(folder)
+  read = checkpoint_values.of(folder)
   for name, value in read.items():
     assert np.isfinite(value).all(), name
     if name not in ('global_step', 'last_mask_update_step', 'is_snipped'):
@@ -236,11 +220,9 @@ def test_batch_statistics_move_on_steps_that_move_masks(short):
       imagenet_model_fn._make_scaffold(made).init_fn(session)
       states = []
       for _ in range(3):
-        fraction, _ = session.run([reported['drop_fraction'], op])
-        states.append((float(fraction[0]), session.run(step),
-                       session.run(moving)))
-  assert [(np.float32(f), s) for f, s, _ in states] == [
-      (np.float32(0.3), 0), (0., 1), (0., 2)]
+        (trained,), _ = session.run([reported['trained'], op])
+        states.append((trained, session.run(step), session.run(moving)))
+  assert [state[:2] for state in states] == [(False, 0), (True, 1), (True, 2)]
   for before, after in zip(states, states[1:]):
     for a, b in zip(before[2], after[2]):
       assert not np.array_equal(a, b)
@@ -293,32 +275,12 @@ def test_metrics_leave_padding_out():
 @pytest.mark.parametrize('method', methods.METHODS)
 def test_step_runs_under_xla(method, short):
   made = training(method=method)
-  rng = np.random.RandomState(0)
-
-  def build(pixels, labels):
-    return train_op(made, pixels, labels)[0]
-
-  # Grappler breaks the names inside clusters with conditions in them.
-  options = tf.ConfigProto()
-  options.graph_options.rewrite_options.disable_meta_optimizer = True
-  with tf.Graph().as_default(), tf.variable_scope('', use_resource=True):
-    op = tf.xla.experimental.compile(
-        build, [tf.constant(images()), tf.constant([1, 2, 3, 4])])
-    masks = sorted((v for v in tf.global_variables()
-                    if v.op.name.endswith('/mask')), key=lambda v: v.op.name)
-    with tf.Session(config=options) as session:
-      session.run(tf.global_variables_initializer())
-      if made.sparsity.method.inits_masks:
-        for mask in masks:
-          mask.load(distributions.random_mask(
-              mask.shape.as_list(), 0.8, rng), session)
-      before = session.run(masks)
-      for _ in range(3):
-        session.run(op)
-      after = session.run(masks)
-      values = session.run(tf.global_variables())
-  assert all(np.isfinite(value).all() for value in values)
-  moved = any((a != b).any() for a, b in zip(before, after))
+  before, after = whole_steps.run(
+      lambda pixels, labels: train_op(made, pixels, labels)[0],
+      [images(), [1, 2, 3, 4]], 3,
+      sparsity=0.8 if made.sparsity.method.inits_masks else None)
+  assert all(np.isfinite(value).all() for value in after.values())
+  moved = any((after[name] != mask).any() for name, mask in before.items())
   assert moved == (method not in ('baseline', 'scratch', 'static'))
 
 
@@ -342,11 +304,24 @@ def test_step_is_replicated_with_sums_over_replicas(method, short):
   assert n_sums == n_trained + n_layers * is_ranked
 
 
-def test_tpu_needs_whole_batches_and_the_host_gets_vectors(short):
+def test_the_host_gets_vectors(short):
   with tf.Graph().as_default():
     _, reported = train_op(
         training(), tf.constant(images()), tf.constant([1, 2, 3, 4]))
     assert all(t.shape.rank == 1 for t in reported.values())
+
+
+def test_each_host_of_a_tpu_reads_its_own_part(short, monkeypatch):
+  imagenet_script.set_flags(use_synthetic_data=True)
+  asked = []
+  monkeypatch.setattr(imagenet_input, 'input_fn', asked.append)
+  deployment = types.SimpleNamespace(
+      current_input_fn_deployment=lambda: (None, 2, 4, 8))
+  input_fn = script._make_input_fn(
+      dataclasses.replace(training(), use_tpu=True), 'eval', data=None)
+  input_fn({'batch_size': 8, 'context': deployment})
+  (params,) = asked
+  assert (params['host_index'], params['n_hosts']) == (2, 4)
 
 
 # --- Outputs -----------------------------------------------------------------
@@ -369,14 +344,15 @@ def test_summaries_have_the_tags_of_the_reference(goldens, short, tmp_path):
       tmp_path, training_method='rigl', train_steps=3,
       log_mask_imgs_each_iteration=True)
   written = tags(folder)
-  layers = [name for name in imagenet_script.read(folder)
+  layers = [name for name in checkpoint_values.of(folder)
             if name.endswith('/mask')]
   expected = set(golden[:-1]) | {f'pruning/{n}/sparsity' for n in layers}
   assert expected <= set(written)
   assert set(written) - expected == {
       'top_1_accuracy', *(f'pruning/{name}/image' for name in layers)}
-  # Steps that move masks leave the global step where it is.
-  assert written['drop_fraction'] == [0, 0, 1, 2, 2]
+  # Once a step, though steps that move masks leave the global step as it is.
+  assert all(steps == [0, 1, 2] for tag, steps in written.items()
+             if tag != 'loss'), written
 
 
 def test_summaries_show_the_network_a_step_begins_with(short):
@@ -402,8 +378,8 @@ def test_summaries_show_the_network_a_step_begins_with(short):
       'var_norm': sum((v**2).sum() for v in trained)**.5,
       'global_sparsity': 1 - sum(m.sum() for m in masks) / sum(
           m.size for m in masks),
-      'global_step': 0, 'current_epoch': 0, 'drop_fraction': 0,
-      'learning_rate': 0.1 * 4 / 256,
+      'global_step': 0, 'current_epoch': 0, 'drop_fraction': 0.3,
+      'learning_rate': 0.1 * 4 / 256, 'trained': True,
   }
   for name, value in expected.items():
     np.testing.assert_allclose(values[name], [value], rtol=1e-5, err_msg=name)
@@ -423,7 +399,7 @@ def test_export_predicts_what_evaluation_sees(short, tmp_path):
     tf.train.Saver().restore(session, tf.train.latest_checkpoint(folder))
     expected = session.run(logits)
     png = session.run(tf.io.encode_png(images()[0].astype(np.uint8)))
-    decoded = session.run(imagenet_input.preprocess_eval(png, image_size=32))
+    decoded = session.run(preprocessing.preprocess_eval(png, image_size=32))
   predict = model.signatures['serving_default']
   outputs = predict(images=tf2.constant(images()))
   np.testing.assert_allclose(outputs['logits'], expected, atol=1e-5)
@@ -462,7 +438,9 @@ def test_evaluation_on_the_training_images(short, tmp_path, monkeypatch):
   folder = imagenet_script.run(tmp_path, train_steps=3)
   seen = []
   monkeypatch.setattr(script, '_print_metrics', seen.append)
-  imagenet_script.run(folder, mode='eval_once', eval_on_train=True)
+  # No share of 7 images but all and none is one of 64.
+  imagenet_script.run(
+      folder, mode='eval_once', eval_on_train=True, num_eval_images=7)
   n_right = float(seen[0]['top_5_accuracy']) * 64
   assert abs(n_right - round(n_right)) < 1e-3
   assert round(n_right) % 64
@@ -493,6 +471,13 @@ def test_train_and_eval_takes_turns(short, tmp_path, capsys):
   assert [line.partition(':')[0] for line in lines if 'top 5' in line] == [
       'step 2', 'step 4', 'step 5']
   assert any(line.startswith('step 5/5  loss') for line in lines)
+  # The process may have died before the last evaluation.
+  imagenet_script.run(
+      tmp_path, mode='train_and_eval', train_steps=5, steps_per_eval=2)
+  again = capsys.readouterr().out.splitlines()
+  *_, evaluated, trained = lines
+  assert trained == f'Trained to step 5: {tmp_path}/model.ckpt-5.'
+  assert again == [f'{tmp_path} already holds 5 steps.', evaluated]
 
 
 def test_batch_statistics_in_evaluation(short, tmp_path, monkeypatch):
@@ -506,7 +491,7 @@ def test_batch_statistics_in_evaluation(short, tmp_path, monkeypatch):
 
 
 def test_masks_of_a_method_that_has_none_are_ones(short, tmp_path):
-  values = imagenet_script.read(
+  values = checkpoint_values.of(
       imagenet_script.run(tmp_path, training_method='baseline'))
   masks = [v for name, v in values.items() if name.endswith('/mask')]
   assert masks and all((mask == 1).all() for mask in masks)

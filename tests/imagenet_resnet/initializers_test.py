@@ -90,7 +90,7 @@ def test_random_zeros_are_uniform_and_seeded():
 
 
 def test_unknown_method():
-  with pytest.raises(ValueError, match="'he' is not one of 'baseline'"):
+  with pytest.raises(ValueError, match="'he' is not one of baseline"):
     initializers.kernel_initializer(
         'he', initializers.normal(1.), 0., is_masked=True)
 

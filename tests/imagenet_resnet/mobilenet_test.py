@@ -97,18 +97,28 @@ def test_width_and_expansion_of_v2():
   assert _n_channels('mobilenet_v2', ['final_1x1_conv'], width=1.4) == [1792]
 
 
+@pytest.mark.parametrize('network', NETWORKS)
+def test_narrowest_width(network):
+  """Channels are rounded up to a multiple of 8, so that none is without."""
+  assert _n_channels(network, ['initial_conv'], width=0.001) == [8]
+
+
 @pytest.mark.parametrize('builder', BUILDERS)
 @pytest.mark.parametrize('arguments, message', [
     ({'pruning_method': 'rigl'}, "pruning_method 'rigl'"),
     ({'init_method': 'he'}, "init_method 'he'"),
     ({'data_format': 'NHWC'}, "data_format 'NHWC'"),
-    ({'width': -1.}, 'width -1.0'),
+    ({'width': -1.}, 'width must be > 0, got -1.0'),
+    ({'width': float('nan')}, 'width must be > 0, got nan'),
 ])
 def test_wrong_arguments(builder, arguments, message):
   with pytest.raises(ValueError, match=message):
     builder(num_classes=7, **arguments)
 
 
-def test_wrong_expansion_factor():
-  with pytest.raises(ValueError, match='expansion_factor 0.5'):
-    mobilenetv2_model.mobilenet_v2(7, expansion_factor=0.5)
+@pytest.mark.parametrize('value, message', [
+    (0.5, 'must be >= 1, got 0.5'), (float('nan'), 'must be >= 1, got nan'),
+    (float('inf'), 'must be finite, got inf')])
+def test_wrong_expansion_factor(value, message):
+  with pytest.raises(ValueError, match=f'expansion_factor {message}'):
+    mobilenetv2_model.mobilenet_v2(7, expansion_factor=value)

@@ -15,10 +15,8 @@ N = 23
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  folder = tiny_imagenet.write_folder(
-      tmp_path_factory.mktemp('imagenet') / 'with [a] * in it')
-  return imagenet_data.find_data(
-      str(folder), num_train_images=N, num_eval_images=9, num_classes=5)
+  return tiny_imagenet.find(tiny_imagenet.write_folder(
+      tmp_path_factory.mktemp('imagenet') / 'with [a] * in it'))
 
 
 def places(make_dataset, n=None, graph_seed=None):
@@ -90,8 +88,7 @@ def test_files_are_read_in_turns(data, monkeypatch):
 def damaged(tmp_path, change):
   """Data of which one file is changed after they were found."""
   folder = tiny_imagenet.write_folder(tmp_path / 'data')
-  data = imagenet_data.find_data(
-      str(folder), num_train_images=N, num_eval_images=9, num_classes=5)
+  data = tiny_imagenet.find(folder)
   path = folder / 'train-00001-of-00003'
   change(path)
   return data, path
@@ -154,8 +151,7 @@ def test_a_wrong_number_is_found_at_the_end(
     tmp_path, monkeypatch, mode, number):
   monkeypatch.setattr(imagenet_data, '_SMALL_BYTES', 0)
   folder = tiny_imagenet.write_folder(tmp_path)
-  data = imagenet_data.find_data(
-      str(folder), num_train_images=number, num_eval_images=9, num_classes=5)
+  data = tiny_imagenet.find(folder, number)
   with pytest.raises(tf.errors.InvalidArgumentError) as error:
     if mode == 'train':
       training(data, 3 * N)

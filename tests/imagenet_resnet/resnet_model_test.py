@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rigl import network_tables
 from rigl.compat import tf
 from rigl.imagenet_resnet import resnet_model
 from rigl.model_pruning import pruning
@@ -103,7 +104,7 @@ def test_width_scales_the_channels():
 
 @pytest.mark.parametrize('depth', [18, 34, 50, 101, 152, 200])
 def test_depth_counts_the_layers_with_weights(depth):
-  kind, group_sizes = resnet_model.DEPTHS[depth]
+  kind, group_sizes = network_tables.RESNETS[depth]
   n_per_block = {'residual': 2, 'bottleneck': 3}[kind]
   assert 2 + n_per_block * sum(group_sizes) == depth
 
@@ -164,12 +165,13 @@ def test_bfloat16_keeps_float32_variables():
 
 @pytest.mark.parametrize('arguments, message', [
     ({'resnet_depth': 20}, 'resnet_depth 20 .*18, 34, 50, 101, 152, 200'),
-    ({'pruning_method': 'rigl'}, "pruning_method 'rigl' .*'threshold'"),
-    ({'init_method': 'he'}, "init_method 'he' .*'random_zeros'"),
-    ({'data_format': 'NHWC'}, "data_format 'NHWC' .*'channels_first'"),
-    ({'width': 0.}, 'width 0.0'),
-    ({'end_sparsity': 1.}, 'end_sparsity 1.0'),
-    ({'weight_decay': -1.}, 'weight_decay -1.0'),
+    ({'pruning_method': 'rigl'}, "pruning_method 'rigl' .* threshold"),
+    ({'init_method': 'he'}, "init_method 'he' .* random_zeros"),
+    ({'data_format': 'NHWC'}, "data_format 'NHWC' .* channels_first"),
+    ({'width': 0.}, 'width must be > 0, got 0.0'),
+    ({'width': 0.01}, 'width 0.01 leaves none of 64 channels'),
+    ({'end_sparsity': 1.}, 'end_sparsity of every layer must be .* got 1.0'),
+    ({'weight_decay': -1.}, 'weight_decay must be >= 0, got -1.0'),
 ])
 def test_wrong_arguments(arguments, message):
   arguments = {'resnet_depth': 18, **arguments}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pathlib
+import re
 import sys
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 
 from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_data, sample_data
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def read(paths):
@@ -98,6 +101,20 @@ def test_command(tmp_path, monkeypatch, capsys):
   for text in (f'--data_directory={folder}', '--num_train_images=12',
                '--num_eval_images=4', '--num_label_classes=10'):
     assert text in printed
+  # As in the page, but for sizes and folders.
+  _, command = printed.split('To train on them:\n')
+  page = (ROOT / 'docs' / 'imagenet.md').read_text()
+  given, documented = (
+      dict(re.findall(r'--(\w+)=(\S+)', text)) for text in (
+          command, page.partition('imagenet_train_eval --data_directory')[2]
+          .partition('```')[0]))
+  assert given.pop('data_directory') == str(folder)
+  assert given.pop('output_dir') == f'{folder}_rigl'
+  assert given.pop('train_batch_size') == '12'
+  assert given.pop('eval_batch_size') == '4'
+  for name in ('num_train_images', 'num_eval_images'):
+    del given[name]
+  assert given and given.items() <= documented.items()
   data = imagenet_data.find_data(
       str(folder), num_train_images=12, num_eval_images=4, num_classes=10)
   assert len(data.train.files) == 4
@@ -110,3 +127,16 @@ def test_command_with_a_mistake(tmp_path, monkeypatch, capsys):
     sample_data.main()
   assert error.value.code == 1
   assert capsys.readouterr().err == 'Error: num_train must be > 0, got -1.\n'
+
+
+@pytest.mark.parametrize('folder', ['/proc', '/dev/null', '/dev/null/shapes'])
+def test_a_folder_that_cannot_be_written_to(folder, monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'argv', [
+      'sample_data', f'--output_dir={folder}', '--num_train=1',
+      '--num_eval=1'])
+  with pytest.raises(SystemExit) as error:
+    sample_data.main()
+  assert error.value.code == 1
+  message = capsys.readouterr().err
+  assert message.startswith('Error: ') and message.count('\n') == 1
+  assert folder in message

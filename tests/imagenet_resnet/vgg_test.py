@@ -70,11 +70,12 @@ def test_image_that_is_too_small():
 
 
 @pytest.mark.parametrize('arguments, message', [
-    ({'vgg_type': 'vgg_13'}, "vgg_type 'vgg_13' .*'vgg_a', 'vgg_16', 'vgg_19"),
+    ({'vgg_type': 'vgg_13'}, "vgg_type 'vgg_13' .* vgg_a, vgg_16, vgg_19"),
     ({'pruning_method': 'rigl'}, "pruning_method 'rigl'"),
     ({'init_method': 'he'}, "init_method 'he'"),
     ({'data_format': 'NHWC'}, "data_format 'NHWC'"),
-    ({'width': 0}, 'width 0'),
+    ({'width': 0}, 'width must be > 0, got 0'),
+    ({'width': 0.01}, 'width 0.01 leaves none of 64 channels'),
 ])
 def test_wrong_arguments(arguments, message):
   with pytest.raises(ValueError, match=message):

@@ -244,6 +244,33 @@ class TestCheckpoint:
     assert report['kept'] == sum(
         np.prod(net.shapes[layer]) for layer in net.sparsity_factors)
 
+  def test_sizes_that_are_not_the_usual_ones(self, capsys, tmp_path):
+    sizes = {'width': .25, 'input_size': 32, 'num_classes': 10}
+    net = architectures.get_network('resnet18', **sizes)
+    masks = {name: np.ones(shape, np.float32)
+             for name, shape in net.shapes.items()
+             if name not in net.sparsity_factors}
+    _save(tmp_path, masks)
+    given = [f'--checkpoint={tmp_path}', '--width=.25', '--input_size=32']
+    expected = network.count_network(net.weighted_layers)
+    # The mask of the last layer tells the number of classes.
+    for more in ([], ['--num_classes=10'], ['--architecture=resnet18']):
+      report = _json(capsys, *given, *more)
+      assert report['title'].startswith('resnet18, ')
+      assert report['flops'] == expected.flops
+    message = _fail(capsys, *given, '--num_classes=11')
+    for flag in ('--width', '--input_size', '--num_classes'):
+      assert flag in message
+
+  def test_classes_of_an_unmasked_layer(self, capsys, tmp_path):
+    net = architectures.get_network('lenet_300_100', input_size=16,
+                                    num_classes=26)
+    _save(tmp_path, {name: np.ones(net.shapes[name], np.float32)
+                     for name in ('layer1', 'layer2')})
+    report = _json(capsys, f'--checkpoint={tmp_path}', '--input_size=16',
+                   '--num_classes=26')
+    assert report['layers'][-1]['shape'] == [100, 26]
+
   def test_wrong_architecture(self, capsys, checkpoint):
     message = _fail(capsys, f'--checkpoint={checkpoint[0]}',
                     '--architecture=resnet50')
@@ -302,8 +329,15 @@ class TestErrors:
   @pytest.mark.parametrize('args, message', [
       (['--architecture=resnet51'], 'Unknown architecture'),
       (['--architecture=resnet50', '--sparsity=1.5'], 'got 1.5'),
-      (['--architecture=resnet50', '--width=-1'], 'width must be positive'),
-      (['--architecture=resnet50', '--width=inf'], 'width must be positive'),
+      (['--architecture='], "Unknown architecture ''. Choose one of: "),
+      (['--checkpoint='], "no checkpoint at ''"),
+      (['--architecture=resnet50', '--width=-1'], '--width must be > 0'),
+      (['--architecture=resnet50', '--width=inf'], '--width must be finite'),
+      (['--architecture=resnet50', '--width=.001', '--distribution=random'],
+       'resnet50 at width 0.001 has a layer without channels'),
+      (['--architecture=vgg_16', '--input_size=16', '--all_operations'],
+       'input_size 16 is too small'),
+      (['--architecture=resnet50', '--length=inf'], '--length must be finite'),
       (['--architecture=resnet50', '--param_bits=0'], 'param_bits must be > 0'),
       (['--architecture=vgg_16', '--distribution=str', '--sparsity=0.9023'],
        'vgg_16/conv1/conv1_1'),
@@ -351,6 +385,41 @@ class TestFormatting:
     table = formatting.text_table(
         ['layer', 'size'], [['x' * 50, '123456789']], max_width=5)
     assert '123456789' in table
+
+
+def test_network_without_flops(capsys):
+  text = _run(capsys, '--architecture=vgg_16', '--sparsity=1')
+  total, = [line for line in text.splitlines() if line.startswith('total')]
+  assert total.split()[-3:] == ['0.000', '0.0%', '1,902.81']
+
+
+def test_infinity_is_no_json(capsys):
+  args = ('--architecture=lenet_300_100', '--sparsity=.5', '--delta_t=inf')
+  report = json.loads(
+      _run(capsys, *args, '--format=json'), parse_constant=pytest.fail)
+  assert report['delta_t'] is None
+  multiples = report['training_multiples']
+  assert multiples['rigl'] == multiples['static']
+  assert 'inf steps between mask updates' in _run(capsys, *args)
+
+
+def test_ascii_terminal():
+  output = subprocess.run(
+      [sys.executable, '-m', 'rigl.micronet'],
+      check=True,
+      capture_output=True,
+      env={**os.environ, 'PYTHONIOENCODING': 'ascii'}).stdout.decode('ascii')
+  assert '????????????  ????????' in output
+  assert ' 102.122  102.1219 ' in output
+
+
+def test_help_tells_the_defaults(capsys):
+  with pytest.raises(SystemExit):
+    cli.main(['--help'])
+  text = ' '.join(capsys.readouterr().out.split())
+  for default in ('table', '32', '0', 'erdos_renyi_kernel', '1', '100',
+                  '32000,0,25000,100'):
+    assert f'(default: {default})' in text
 
 
 def test_terminal_width_is_used(capsys, monkeypatch):

@@ -1,26 +1,20 @@
 """Tests of counting Keras layers and models."""
 
-import json
-import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from rigl.compat import tf
-from rigl.micronet import architectures, counting
+from rigl.micronet import architectures, counting, network
 from rigl.micronet.keras_counting import count_model, get_stats
+from tests.micronet import published_rows
+from tests.micronet.published_rows import ROWS
 
-GOLDENS = pathlib.Path(__file__).parents[1] / 'goldens'
-ROWS = json.loads((GOLDENS / 'published_flops.json').read_text())['rows']
 METHODS = {'ERK': 'erdos_renyi_kernel', 'Uniform': 'random', 'dense': 'random'}
 K = tf.keras.layers
 
-
-@pytest.fixture(autouse=True)
-def _graph():
-  with tf.Graph().as_default():
-    yield
+pytestmark = pytest.mark.usefixtures('graph')
 
 
 @pytest.fixture(scope='module', name='published_layers')
@@ -54,38 +48,24 @@ def _keras_layer(layer):
   return keras_layer
 
 
-def _custom(row, layers):
-  custom = row.get('custom', {})
-  if not isinstance(custom, str):
-    return custom
-  names = [weight.name for layer in layers for weight in layer.weights]
-  result = {name: 0. for name in names if 'depthwise_kernel' in name}
-  if 'conv1' in custom:
-    result['conv1/kernel:0'] = 0.
-  return result
-
-
-def _six_digits(value):
-  return float(f'{value:.6g}')
+def _by_kernel(custom_sparsities, layers):
+  kernels = {layer.name: layer.weights[0].name for layer in layers}
+  return {kernels[name]: value for name, value in custom_sparsities.items()}
 
 
 class TestGetStats:
 
-  @pytest.mark.parametrize('row', ROWS, ids=lambda row: '-'.join(
-      str(row.get(key)) for key in ('net', 'distribution', 'sparsity', 'length',
-                                    'width')))
+  @pytest.mark.parametrize('row', ROWS, ids=published_rows.row_id)
   def test_published_values(self, row, published_layers):
     layers = published_layers[row['net']]
     flops, bits, real_sparsity = get_stats(
         layers,
         default_sparsity=row['sparsity'],
         method=METHODS.get(row['distribution'], row['distribution']),
-        custom_sparsities=_custom(row, layers),
+        custom_sparsities=_by_kernel(
+            published_rows.custom_sparsities(row), layers),
         width=row.get('width', 1.))
-    assert _six_digits(flops) == _six_digits(row['flops'])
-    assert bits / 8e6 == pytest.approx(row['size_mb'], abs=5.1e-5)
-    if 'real_sparsity' in row:
-      assert real_sparsity == pytest.approx(row['real_sparsity'], abs=5.1e-6)
+    published_rows.assert_counted(row, flops, bits / 8e6, real_sparsity)
 
   def test_all_rows_are_there(self):
     assert len(ROWS) == 39
@@ -137,6 +117,30 @@ class TestGetStats:
     n_values = (8 * 10 + 10) + (9 * 3 * 8 + 8) + (10 * 6 + 6)
     assert bits == 32 * n_values
 
+  def test_another_width_needs_the_first_and_the_last_layer(self):
+    layers = [_keras_layer(_layer('stem', (3, 3, 3, 4))),
+              _keras_layer(_layer('preds', (1, 1, 4, 6)))]
+    names = {'first_layer_name': 'stem', 'last_layer_name': 'preds'}
+    _, bits, _ = get_stats(layers, 0., width=2., **names)
+    assert bits == 32 * ((9 * 3 * 8 + 8) + (8 * 6 + 6))
+    for argument in names:
+      with pytest.raises(ValueError, match=(
+          argument + r".* 'conv.*'stem/kernel:0', 'preds/kernel:0'\]")):
+        get_stats(layers, 0., width=2., **{**names, argument: 'conv'})
+    # Not at the width of the layers, which need no names for that.
+    get_stats(layers, 0.)
+
+  @pytest.mark.parametrize('width, message', [
+      (0., 'width must be > 0, got 0.0'),
+      (-1., 'width must be > 0, got -1.0'),
+      (float('inf'), 'width must be finite, got inf'),
+      (float('nan'), 'width must be > 0, got nan'),
+      (.01, r"width 0.01 .* without channels: 'conv1/kernel:0' .*3, 0\)"),
+  ])
+  def test_impossible_width(self, published_layers, width, message):
+    with pytest.raises(ValueError, match=message):
+      get_stats(published_layers['mobilenet_v1'], 0., width=width)
+
   def test_unknown_custom_kernel(self, published_layers):
     with pytest.raises(ValueError, match=r"\['conv1'\].*'conv1/kernel:0'"):
       get_stats(
@@ -173,7 +177,7 @@ class TestGetStats:
 
 def _layer(name, shape):
   op = counting.Conv2D(8, shape, (1, 1), 'same', True, 'relu')
-  return architectures.Layer(name, op)
+  return network.Layer(name, op)
 
 
 def _rows(result):
@@ -305,6 +309,18 @@ class TestModels:
     assert result.count.flops == 2 * 64 * 3 * 2 * 27
     assert result.count.megabytes == conv.count_params() * 4 / 1e6
 
+  def test_shared_layer_without_kernel_counts_every_call(self):
+    inputs = tf.keras.Input((8, 3))
+    relu, add = K.ReLU(), K.Add()
+    model = tf.keras.Model(inputs, add([add([relu(inputs), inputs]),
+                                        relu(relu(inputs))]))
+    assert count_model(model).count.flops == (3 + 2) * 8 * 3
+
+  def test_a_layer_alone_is_a_model(self):
+    layer = K.Dense(5)
+    layer(tf.keras.Input((4,)))
+    assert count_model(layer).count.flops == 5 * 2 * 4
+
   def test_calls_outside_the_model_do_not_count(self):
     inputs = tf.keras.Input((4,))
     dense = K.Dense(4, name='fc')
@@ -362,6 +378,29 @@ class TestModels:
         'head': 'Dense',
     }
     assert "activation 'softmax'" in result.not_counted[-1].reason
+
+  @pytest.mark.parametrize('as_list', [False, True])
+  @pytest.mark.parametrize('is_symbolic', [False, True])
+  def test_attention_is_reported_by_name(self, is_symbolic, as_list):
+    model = _Attentive(name='model')
+    model(tf.keras.Input((5, 6)) if is_symbolic else tf.zeros((1, 5, 6)))
+    result = count_model([model.attention, model.head] if as_list else model)
+    assert list(_rows(result)) == ['head']
+    assert [(note.name, note.kind) for note in result.not_counted] == [
+        ('attention', 'MultiHeadAttention')]
+
+  def test_what_keras_raises_is_a_reason(self):
+
+    class Odd(K.Dense):
+
+      def compute_output_shape(self, input_shape):
+        raise TypeError('Of an odd\n  shape.')
+
+    layer = Odd(3, name='odd')
+    layer(tf.keras.Input((4,)))
+    note, = count_model([layer]).not_counted
+    assert note.name == 'odd'
+    assert note.reason.endswith('is not known: Of an odd shape.')
 
   def test_embeddings_stay_dense_unless_named(self):
     model = tf.keras.Sequential([
@@ -427,6 +466,17 @@ class _Subclassed(tf.keras.Model):
 
   def call(self, inputs):
     return self.head(self.block(self.conv(inputs)))
+
+
+class _Attentive(tf.keras.Model):
+
+  def __init__(self, name):
+    super().__init__(name=name)
+    self.attention = K.MultiHeadAttention(2, 4, name='attention')
+    self.head = K.Dense(3, name='head')
+
+  def call(self, inputs):
+    return self.head(self.attention(inputs, inputs))
 
 
 def test_importing_does_not_load_tensorflow():

@@ -2,7 +2,6 @@
 
 import json
 import math
-import pathlib
 
 import pytest
 
@@ -17,8 +16,8 @@ from rigl.imagenet_resnet import (
 )
 from rigl.micronet import architectures, model_ops, network
 from rigl.micronet.counting import Add, Conv2D, GlobalAvg
+from tests.conftest import GOLDENS
 
-GOLDENS = pathlib.Path(__file__).parents[1] / 'goldens'
 KERNELS = json.loads((GOLDENS / 'kernel_variables.json').read_text())
 NAMES = [
     *(name for name in architectures.ARCHITECTURES if name != 'wrn_D_K'),
@@ -226,13 +225,31 @@ class TestErrors:
 
   @pytest.mark.parametrize('key', ['width', 'input_size', 'num_classes'])
   def test_sizes_must_be_positive(self, key):
-    with pytest.raises(ValueError, match=f'{key} must be positive, got 0'):
+    with pytest.raises(ValueError, match=f'{key} must be > 0, got 0'):
       architectures.get_network('resnet50', **{key: 0})
+
+  @pytest.mark.parametrize('name, width, message', [
+      ('resnet50', .001,
+       r"resnet50 at width 0.001 .*'resnet_model/initial_conv'.*3, 0\)"),
+      ('wrn_16_0', None, "wrn_16_0 has .*'resnet_model/skip_conv_2'"),
+      ('lenet_300_100', .004, "'layer2' of shape"),
+      ('resnet50_keras', .01, "'conv1' of shape"),
+  ])
+  def test_layer_without_channels(self, name, width, message):
+    with pytest.raises(ValueError, match=message):
+      architectures.get_network(name, width=width)
+
+  def test_image_that_vanishes(self):
+    with pytest.raises(ValueError, match='input_size 31 .* vgg_16: pooling 5'):
+      architectures.get_network('vgg_16', input_size=31)
+    layers = architectures.get_network('vgg_16', input_size=32).layers
+    average, = [layer.op for layer in layers if isinstance(layer.op, GlobalAvg)]
+    assert average.input_size == 1
 
   def test_depths(self):
     with pytest.raises(ValueError, match=r'6n \+ 4, got 17'):
       architectures.get_network('wrn_17_2')
-    with pytest.raises(ValueError, match=r'depth 51.*\[18, 34, 50'):
+    with pytest.raises(ValueError, match='depth .* 51 is not one of 18, 34, '):
       model_ops.resnet(51)
     with pytest.raises(ValueError, match="'vgg_b'.*vgg_a"):
       model_ops.vgg('vgg_b')

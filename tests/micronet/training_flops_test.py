@@ -1,8 +1,5 @@
 """Tests of the training cost."""
 
-import json
-import pathlib
-
 import pytest
 
 from rigl.micronet import training_flops
@@ -11,13 +8,9 @@ from rigl.micronet.training_flops import (
     pruning_multiple,
     training_multiple,
 )
+from tests.micronet import published_rows
 
-GOLDENS = pathlib.Path(__file__).parents[1] / 'goldens'
-ROWS = [
-    row for row in json.loads(
-        (GOLDENS / 'published_flops.json').read_text())['rows']
-    if 'train_x_rigl' in row
-]
+ROWS = [row for row in published_rows.ROWS if 'train_x_rigl' in row]
 DENSE_FLOPS = {'resnet50': 8202340776., 'mobilenet_v1': 1141543864.}
 
 
@@ -32,8 +25,7 @@ def test_formulas_by_hand():
   assert training_multiple('baseline', 1., 4.) == 1
 
 
-@pytest.mark.parametrize('row', ROWS, ids=lambda row: '-'.join(
-    str(row[key]) for key in ('net', 'distribution', 'sparsity', 'length')))
+@pytest.mark.parametrize('row', ROWS, ids=published_rows.row_id)
 def test_published_rigl_multiples(row):
   multiple = training_multiple(
       'rigl', row['flops'], DENSE_FLOPS[row['net']], length=row['length'])
@@ -80,14 +72,14 @@ class TestPruning:
                             schedule) == pytest.approx(total / 10)
 
   def test_against_a_loop_over_all_steps(self):
-    schedule = PruningSchedule(1000, 37, 805, 50, initial_sparsity=0.1)
+    schedule = PruningSchedule(1000, 37, 805, 50)
     sparsity, densities = 0., []
     for step in range(1000):
       if step >= 805:
         sparsity = 0.9
       elif step >= 37 and (step - 37) % 50 == 0:
         progress = (step - 37) / (805 - 37)
-        sparsity = 0.9 - 0.8 * (1 - progress)**3
+        sparsity = 0.9 - 0.9 * (1 - progress)**3
       densities.append(1 - sparsity)
     assert pruning_multiple(lambda s: 1 - s, 0.9, schedule) == pytest.approx(
         sum(densities) / 1000)
@@ -123,14 +115,22 @@ class TestErrors:
       training_multiple('prune', 1., 4.)
 
   @pytest.mark.parametrize('kwargs, message', [
-      ({'delta_t': 0}, 'delta_t must be positive, got 0'),
-      ({'length': 0}, 'length must be positive, got 0'),
-      ({'f_dense': 0}, 'f_dense must be positive, got 0'),
-      ({'f_sparse': -1}, 'f_sparse cannot be negative, got -1'),
+      ({'delta_t': 0}, 'delta_t must be > 0, got 0'),
+      ({'delta_t': float('nan')}, 'delta_t must be > 0, got nan'),
+      ({'length': 0}, 'length must be > 0, got 0'),
+      ({'length': float('inf')}, 'length must be finite, got inf'),
+      ({'f_dense': 0}, 'f_dense must be > 0, got 0'),
+      ({'f_sparse': -1}, 'f_sparse must be >= 0, got -1'),
   ])
   def test_impossible_numbers(self, kwargs, message):
     with pytest.raises(ValueError, match=message):
       training_multiple('rigl', **{'f_sparse': 1., 'f_dense': 4., **kwargs})
+
+  def test_impossible_numbers_of_pruning(self):
+    with pytest.raises(ValueError, match='length must be finite, got inf'):
+      pruning_multiple(lambda s: 1 - s, .8, length=float('inf'))
+    with pytest.raises(ValueError, match='f_dense must be > 0, got 0'):
+      pruning_multiple(lambda s: 0., .8)
 
   @pytest.mark.parametrize('steps', [(10, 5, 5, 1), (10, -1, 5, 1),
                                      (10, 0, 11, 1)])
@@ -139,5 +139,5 @@ class TestErrors:
       PruningSchedule(*steps)
 
   def test_frequency(self):
-    with pytest.raises(ValueError, match='frequency must be at least 1'):
+    with pytest.raises(ValueError, match='frequency must be > 0, got 0'):
       PruningSchedule(10, 0, 5, 0)

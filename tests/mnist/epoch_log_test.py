@@ -76,16 +76,18 @@ class Training:
     return mask_records.MaskRecords.load(self.folder / 'masks.npz')
 
 
-@pytest.fixture(autouse=True)
-def fresh_graph(graph):
-  return graph
+pytestmark = pytest.mark.usefixtures('graph')
 
 
 def scalars(folder):
-  """{tag: {step: value}} of all event files; a value is there once."""
+  """{tag: {step: value}} as TensorBoard shows it; a value is there once."""
   result = {}
   for path in sorted(folder.glob('events.*')):
     for event in tf.train.summary_iterator(str(path)):
+      if event.session_log.status == tf.SessionLog.START:
+        result = {tag: {step: value for step, value in by_step.items()
+                        if step < event.step}
+                  for tag, by_step in result.items()}
       for value in event.summary.value:
         by_step = result.setdefault(value.tag, {})
         assert event.step not in by_step
@@ -146,13 +148,13 @@ def test_progress_on_the_terminal(tmp_path, capsys):
 
 
 def test_summaries(tmp_path):
-  Training(tmp_path).run(6, drop_fractions=[0.3, 0., 0., 0., 0.2, 0.])
+  Training(tmp_path).run(6, drop_fractions=[0.9, 0.5, 0.3, 0.9, 0.4, 0.2])
   values = scalars(tmp_path)
   expected = {
       # Means over the iterations of the epoch.
       'loss': [1., 4.], 'accuracy': [0.01, 0.04],
       'test_loss': [3., 3.], 'test_accuracy': [0.1, 0.2],
-      # That of the last update.
+      # That of the last iteration.
       'drop_fraction': [0.3, 0.2],
       'global_sparsity': [GLOBAL_SPARSITY] * 2,
       **{f'sparsity/{layer}/mask_0': [sparsity] * 2
@@ -162,12 +164,6 @@ def test_summaries(tmp_path):
     assert list(by_step) == [3, 6], tag
     np.testing.assert_allclose(
         list(by_step.values()), expected[tag], rtol=1e-6, err_msg=tag)
-
-
-def test_drop_fraction_stays_that_of_the_last_update(tmp_path):
-  Training(tmp_path).run(6, drop_fractions=[0.3])
-  assert scalars(tmp_path)['drop_fraction'] == pytest.approx(
-      {3: 0.3, 6: 0.3})
 
 
 # --- Accuracies --------------------------------------------------------------
@@ -212,10 +208,8 @@ def test_masks_are_recorded_at_the_start_and_every_so_often(tmp_path):
 def test_no_records_unless_asked_for_and_there(tmp_path, arguments):
   training = Training(tmp_path, **arguments)
   training.run(4)
-  assert not len(training.log._records)
-  if not arguments['record_frequency']:
-    training.log.save_records()
-    assert not (tmp_path / 'masks.npz').exists()
+  training.log.save_records()
+  assert not (tmp_path / 'masks.npz').exists()
 
 
 def test_records_are_written_before_the_checkpoint_of_the_step(tmp_path):
@@ -277,6 +271,31 @@ def test_resumed_files_equal_those_of_an_uninterrupted_training(tmp_path):
       whole / 'masks.npz').read_bytes()
   assert training.log.best_accuracy == pytest.approx(0.9)
   assert training.log.last_accuracy == 0.5
+
+
+def test_tensorboard_forgets_what_is_done_again(tmp_path):
+  interrupted(tmp_path, accuracies=[0.1, 0.2, 0.3, 0.4])
+  with tf.Graph().as_default():
+    Training(tmp_path, 5).run(4, accuracies=[0.7, 0.8])
+  assert scalars(tmp_path)['test_accuracy'] == pytest.approx(
+      {3: 0.1, 6: 0.7, 9: 0.8})
+
+
+def test_tensorboard_keeps_the_iteration_that_is_saved(tmp_path):
+  interrupted(tmp_path, n_iterations=6)
+  resume(tmp_path, 6)
+  assert list(scalars(tmp_path)['test_accuracy']) == [3, 6]
+
+
+@pytest.mark.parametrize('line', [
+    'epoch=1', 'epoch=1 iteration=3', 'epoch=x iteration=y, z',
+    'epoch=1 iteration=3, test loss 0.5, test accuracy high, sparsity 0.9'])
+def test_line_that_a_user_changed_is_named(line, tmp_path):
+  (tmp_path / 'log.txt').write_text(f'{line}\n')
+  with pytest.raises(ValueError, match='log.txt was changed') as error:
+    resume(tmp_path, 5)
+  assert repr(line) in str(error.value)
+  assert (tmp_path / 'log.txt').read_text() == f'{line}\n'
 
 
 def test_best_accuracy_counts_only_what_is_kept(tmp_path):

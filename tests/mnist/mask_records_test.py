@@ -75,6 +75,49 @@ def test_bits_are_packed_as_worked_out_by_hand(tmp_path):
     assert file['layer/mask'].tolist() == [[0b10001100, 0b10000000]]
 
 
+KEPT = np.arange(12) % 12 < 7
+
+
+def test_kept_pixels_come_back(tmp_path):
+  path = tmp_path / 'masks.npz'
+  records = mask_records.MaskRecords(KEPT)
+  records.append(0, random_masks(0))
+  records.save(path)
+  loaded = mask_records.MaskRecords.load(path)
+  assert_records(loaded, [0])
+  np.testing.assert_array_equal(loaded.kept_pixels, KEPT)
+  assert loaded.kept_pixels.dtype == bool
+  with np.load(path, allow_pickle=False) as file:
+    np.testing.assert_array_equal(file['kept_pixels'], KEPT)
+
+
+def test_records_of_all_pixels_have_no_kept_pixels(tmp_path):
+  path = tmp_path / 'masks.npz'
+  make_records().save(path)
+  assert mask_records.MaskRecords.load(path).kept_pixels is None
+
+
+def test_resumed_run_adds_its_kept_pixels_to_an_older_file(tmp_path):
+  path = tmp_path / 'masks.npz'
+  for former in (path, tmp_path / 'none.npz'):
+    make_records([0]).save(path)
+    records = mask_records.resume_mask_records(former, 5, KEPT)
+    records.append(10, random_masks(10))
+    records.save(path)
+    np.testing.assert_array_equal(
+      mask_records.MaskRecords.load(path).kept_pixels, KEPT
+    )
+
+
+def test_masks_need_a_row_for_each_kept_pixel():
+  records = mask_records.MaskRecords(KEPT[:-5])
+  records.append(0, random_masks(0))
+  records = mask_records.MaskRecords(KEPT[1:])
+  with pytest.raises(ValueError, match=r'layer1 to have 6 rows.*\(7, 5\)'):
+    records.append(0, random_masks(0))
+  assert len(records) == 0
+
+
 def test_later_changes_of_a_mask_do_not_reach_its_record():
   mask = np.ones((2, 2))
   records = mask_records.MaskRecords()
@@ -246,6 +289,9 @@ GOOD = {
     ({'layer1/shape': np.array(32)}, 'layer1/shape to be a list of sizes'),
     ({'iterations': np.array([0])}, r'uint8 of shape \(1, 4\)'),
     ({'layer1/mask': MASK.astype(float)}, 'found float64 of shape'),
+    ({'kept_pixels': np.ones(8)}, 'kept_pixels to be a list of bool.*float64'),
+    ({'kept_pixels': np.ones((8, 1), bool)}, r'list of bool.* \(8, 1\)'),
+    ({'kept_pixels': np.ones(9, bool)}, r'have 9 rows.*shape \(8, 4\)'),
   ],
 )
 def test_other_npz_files_are_refused(tmp_path, changes, message):

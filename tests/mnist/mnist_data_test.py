@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-import io
-import json
 import pathlib
 import struct
 import subprocess
@@ -14,9 +12,9 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from rigl.mnist import mnist_data
+from tests import tiny_tfds
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TRAIN_IMAGES = 'train-images-idx3-ubyte'
@@ -49,11 +47,6 @@ def folder(tmp_path):
     else:
       (path / name).write_bytes(idx(array))
   return path
-
-
-@pytest.fixture(autouse=True)
-def no_prepared_tfds(tmp_path, monkeypatch):
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'no_tfds'))
 
 
 def test_reads_idx_bytes_worked_out_by_hand(tmp_path):
@@ -104,8 +97,9 @@ def test_asked_for_folder_without_files(tmp_path, make_folder):
     path.mkdir()
   with pytest.raises(FileNotFoundError) as error:
     mnist_data.load_mnist(path)
-  for name in (str(path), *digits()):
-    assert name in str(error.value)
+  state = 'holds none of it' if make_folder else 'is not a folder'
+  for text in (f'{path} {state}', *digits()):
+    assert text in str(error.value)
 
 
 def test_read_idx_of_missing_file(tmp_path):
@@ -114,6 +108,8 @@ def test_read_idx_of_missing_file(tmp_path):
 
 
 GOOD_LABELS = idx(np.arange(40) % 10)
+# Without the time of the run, for names of tests are made of it.
+ZIPPED_LABELS = gzip.compress(GOOD_LABELS, mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -126,11 +122,11 @@ GOOD_LABELS = idx(np.arange(40) % 10)
     (b'\0\0\x08\x03' + GOOD_LABELS[4:] * 9, '0x00000801 .*found 0x00000803'),
     (b'\0\0\x0d\x01' + GOOD_LABELS[4:], '0x00000801 .*found 0x00000d01'),
     (b'<!DOCTYPE html>', '0x00000801 .*found 0x3c21444f'),
-    (gzip.compress(GOOD_LABELS)[:-9], 'complete gzip file, found .*truncated'),
-    (gzip.compress(GOOD_LABELS)[:12], 'complete gzip file, found 12 bytes'),
+    (ZIPPED_LABELS[:-9], 'complete gzip file, found .*truncated'),
+    (ZIPPED_LABELS[:12], 'complete gzip file, found 12 bytes'),
     (b'\x1f\x8b', 'complete gzip file, found 2 bytes'),
     (
-      gzip.compress(GOOD_LABELS)[:-8] + bytes(8),
+      ZIPPED_LABELS[:-8] + bytes(8),
       'complete gzip file, .*damaged',
     ),
     (idx(np.arange(39) % 10), '40 images, but .*labels.* holds 39 labels'),
@@ -177,15 +173,16 @@ def test_header_of_a_giant_array_is_not_believed(tmp_path):
     mnist_data.read_idx(path, ndim=3)
 
 
-def test_falls_back_on_the_sample_with_one_warning(tmp_path, caplog):
+def test_falls_back_on_the_sample_and_says_so_once(tmp_path, caplog):
+  # Not the time that TensorFlow takes to import.
+  importlib.import_module('rigl.data.prepared_tfds')
   start = time.perf_counter()
   data = mnist_data.load_mnist(tmp_path / 'none', explicit=False)
   assert time.perf_counter() - start < 2
   assert data.is_sample
-  (record,) = caplog.records
-  assert record.levelname == 'WARNING'
-  assert 'not comparable' in record.getMessage()
-  assert '5000 training and 1000 test' in record.getMessage()
+  assert data.source.startswith('a sample of 5000 + 1000 digits; for all')
+  assert '--mnist=FOLDER' in data.source
+  assert not caplog.records
 
 
 def test_sample_holds_real_digits_of_every_class(tmp_path):
@@ -213,78 +210,71 @@ def test_sample_is_small_and_has_a_licence_note():
     assert name in note
 
 
-def prepare_tfds(data_dir: pathlib.Path, version: str, n_train: int) -> None:
-  """Writes what TensorFlow Datasets leaves on disk after preparing MNIST."""
-  import tensorflow as tf
-  import tensorflow_datasets as tfds
-
-  path = data_dir / 'mnist' / version
-  path.mkdir(parents=True)
+def prepare_tfds(data_dir, version='3.0.1', n_train=30):
+  """Has TensorFlow Datasets prepare `digits(n_train)`; returns its folder."""
   arrays = digits(n_train)
-  splits = []
-  for split, part in (('train', 'train'), ('test', 't10k')):
-    images = arrays[f'{part}-images-idx3-ubyte']
-    labels = arrays[f'{part}-labels-idx1-ubyte']
-    file = path / f'mnist-{split}.tfrecord-00000-of-00001'
-    with tf.io.TFRecordWriter(str(file)) as writer:
-      for image, label in zip(images, labels):
-        png = io.BytesIO()
-        Image.fromarray(image).save(png, 'PNG')
-        example = tf.train.Example()
-        feature = example.features.feature
-        feature['image'].bytes_list.value.append(png.getvalue())
-        feature['label'].int64_list.value.append(int(label))
-        writer.write(example.SerializeToString())
-    splits.append({
-      'name': split,
-      'shardLengths': [str(len(images))],
-      'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
-    })
-  features = tfds.features.FeaturesDict({
-    'image': tfds.features.Image(shape=(28, 28, 1)),
-    'label': tfds.features.ClassLabel(num_classes=10),
-  })
-  features.save_config(str(path))
-  info = {
-    'name': 'mnist',
-    'version': version,
-    'fileFormat': 'tfrecord',
-    'splits': splits,
-  }
-  (path / 'dataset_info.json').write_text(json.dumps(info))
+  return tiny_tfds.write(
+    data_dir, 'mnist', version, (28, 28, 1), 'png', 10, {
+      split: zip(arrays[f'{part}-images-idx3-ubyte'][..., None],
+                 arrays[f'{part}-labels-idx1-ubyte'])
+      for split, part in (('train', 'train'), ('test', 't10k'))
+    }, shard_length=20)
 
 
-def test_prepared_tensorflow_datasets_are_used(tmp_path, monkeypatch, caplog):
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+  """The folder of a prepared MNIST in the default data_dir."""
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
+  return prepare_tfds(tmp_path / 'tfds')
+
+
+def load_default(tmp_path):
+  return mnist_data.load_mnist(tmp_path / 'none', explicit=False)
+
+
+def test_prepared_tensorflow_datasets_are_used(prepared, tmp_path, caplog):
   from rigl.compat import tf
 
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
-  prepare_tfds(tmp_path / 'tfds', '3.0.1', n_train=30)
-  # Neither an older version nor an unfinished one must be taken.
-  prepare_tfds(tmp_path / 'tfds', '2.10.0', n_train=10)
-  unfinished = tmp_path / 'tfds' / 'mnist' / '3.0.1.incompleteA1B2C3'
-  unfinished.mkdir()
-  (unfinished / 'dataset_info.json').write_text('{}')
   with tf.Graph().as_default() as graph:
-    data = mnist_data.load_mnist(tmp_path / 'none', explicit=False)
+    data = load_default(tmp_path)
     # Data embedded in the caller's graph would end up in its checkpoints.
     assert not graph.get_operations()
   arrays = digits(30)
   np.testing.assert_array_equal(data.train_images, arrays[TRAIN_IMAGES])
   np.testing.assert_array_equal(data.train_labels, arrays[TRAIN_LABELS])
-  assert data.train_labels.dtype == np.uint8
+  assert data.train_labels.dtype == data.train_images.dtype == np.uint8
   assert data.test_images.shape == (20, 28, 28)
   assert not data.is_sample
-  assert 'TensorFlow Datasets' in data.source
-  assert not [r for r in caplog.records if 'not comparable' in r.getMessage()]
+  assert data.source == f'TensorFlow Datasets in {prepared}'
+  assert not caplog.records
+
+
+def test_a_damaged_prepared_file_is_named(prepared, tmp_path):
+  (path,) = prepared.glob('mnist-train.tfrecord-00001*')
+  path.write_bytes(path.read_bytes()[:-5])
+  with pytest.raises(ValueError, match='truncated record') as error:
+    load_default(tmp_path)
+  assert str(path) in str(error.value)
+
+
+def test_prepared_labels_out_of_range(prepared, tmp_path):
+  from rigl.compat import tf
+
+  (path,) = prepared.glob('mnist-test.tfrecord-00000*')
+  record = next(tf.io.tf_record_iterator(str(path)))
+  example = tf.train.Example.FromString(record)
+  # As a byte it would be 3.
+  example.features.feature['label'].int64_list.value[:] = [259]
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for _ in range(20):
+      writer.write(example.SerializeToString())
+  with pytest.raises(ValueError, match='split test: .* 0 to 9, found 259'):
+    load_default(tmp_path)
 
 
 def test_an_asked_for_folder_is_not_replaced_by_tensorflow_datasets(
-  tmp_path, monkeypatch
+  prepared, tmp_path
 ):
-  info = tmp_path / 'tfds' / 'mnist' / '3.0.1' / 'dataset_info.json'
-  info.parent.mkdir(parents=True)
-  info.write_text('{}')
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
   with pytest.raises(FileNotFoundError):
     mnist_data.load_mnist(tmp_path / 'none', explicit=True)
 

@@ -11,7 +11,7 @@ import pytest
 from rigl.compat import tf
 from rigl.mnist import compression, mask_records, mnist_train_eval
 from rigl.training import gin_configs, methods
-from tests import tiny_mnist
+from tests import checkpoint_values, tiny_mnist
 
 MASKED = [name for name, method in methods.METHODS.items()
           if method.uses_masks]
@@ -48,7 +48,7 @@ def test_text_file(method, trained):
     assert float(fields['sparsity']) == 0.
     return
   masks = list(tiny_mnist.masks_of(
-      tiny_mnist.checkpoint_values(folder)).values())
+      checkpoint_values.of(folder)).values())
   assert [float(s) for s in fields['layers'].split()] == pytest.approx(
       [1 - mask.mean() for mask in masks], abs=1e-4)
   n_ones = sum(map(np.count_nonzero, masks))
@@ -63,7 +63,7 @@ def test_text_file(method, trained):
 
 def numpy_test(folder, method):
   """(loss, accuracy) of the test digits by the final checkpoint."""
-  values = tiny_mnist.checkpoint_values(folder)
+  values = checkpoint_values.of(folder)
   names = ('weights', 'biases') if method in MASKED else ('kernel', 'bias')
   digits = tiny_mnist.digits()
   x = digits['t10k-images-idx3-ubyte'].reshape(-1, 784) / 255.
@@ -116,11 +116,11 @@ def test_tensorboard_tags(method, trained):
 
 
 def test_drop_fraction_in_tensorboard(trained):
-  """That of the last update: a cosine over 50,000 steps has hardly fallen."""
+  """That of the step: a cosine over 50,000 steps has hardly fallen."""
   values = [value for tag, _, value in summaries(trained('rigl'))
             if tag == 'drop_fraction']
   expected = [0.3 * 0.5 * (1 + math.cos(math.pi * step / 50000))
-              for step in (6, 12)]
+              for step in (6, 14)]
   assert values == pytest.approx(expected, rel=1e-6)
 
 
@@ -134,8 +134,19 @@ def test_files_left_in_the_save_path(method, trained):
       re.escape(stem) + r'(\.txt|_masks\.npz)']
   assert not [name for name in names
               if not any(re.fullmatch(e, name) for e in expected)]
-  for part in (method, 'momentum', 'lr0.2', 'epochs2', 'seed0'):
+  assert (f'{stem}_masks.npz' in names) == (method in MASKED)
+  for part in (method, 'momentum', 'lr0.2', 'seed0'):
     assert part in stem.split('_')
+
+
+def test_masks_that_a_dense_network_does_not_have(
+    data, tmp_path, monkeypatch):
+  messages = []
+  monkeypatch.setattr(mnist_train_eval.logging, 'warning',
+                      lambda text, *values: messages.append(text % values))
+  tiny_mnist.train(tiny_mnist.arguments(
+      data, tmp_path, num_epochs=0, mask_record_frequency=5))
+  assert 'mask_record_frequency=5 has no effect' in ''.join(messages)
 
 
 @pytest.mark.parametrize('method', methods.METHODS)

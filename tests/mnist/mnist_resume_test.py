@@ -1,33 +1,24 @@
-"""A training that is killed or stopped ends as if it never had been."""
+"""A training that is stopped ends as if it never had been.
+
+tests/faults/kill_test.py has those that are killed.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
-import random
+import re
 import signal
 import subprocess
 import sys
-import time
 
-import numpy as np
 import pytest
 
-from rigl.mnist import mnist_train_eval
-from rigl.training import methods
+from rigl.mnist import mask_records, mnist_train_eval
 from tests import script_server, tiny_mnist
+from tests.faults import scripts
 
 N_EPOCHS = 6
-
-# Flags that make a method draw, move and schedule as much as it can.
-METHODS = {
-    'rigl': {'grow_init': 'random_uniform_2', 'rigl_acc_scale': 0.01},
-    'set': {'grow_init': 'random_normal_10', 'optimizer': 'adam',
-            'learning_rate': 0.01},
-    'momentum': {'grow_init': 'initial_dist_3'},
-    'snip': {},
-    'prune': {'prune_end_step': 60, 'threshold_decay': 0.3},
-    'dnw': {},
-}
 
 
 @pytest.fixture(scope='module')
@@ -45,86 +36,30 @@ def server(tmp_path_factory, temporary):
 
 
 def arguments(data, folder, method):
-  return tiny_mnist.arguments(
-      data, folder, training_method=method, num_epochs=N_EPOCHS,
-      checkpoint_epochs=2, mask_record_frequency=7,
-      **{'maskupdate_frequency': 4, **METHODS[method]})
+  return scripts.arguments(
+      'mnist', {'mnist': data}, folder, method, num_epochs=N_EPOCHS,
+      checkpoint_epochs=2, **scripts.MNIST_METHODS[method])
 
 
 @pytest.fixture(scope='module')
 def uninterrupted(data, server, tmp_path_factory):
-  """fn(method) -> (run or None, folder) of a whole training, made once."""
-  started = {}
+  """fn(method) -> folder of a whole training, made once."""
 
-  def start(method):
-    if method not in started:
-      folder = tmp_path_factory.mktemp('whole') / method
-      started[method] = [server.start(arguments(data, folder, method)), folder]
-    return started[method]
-
+  @functools.lru_cache(maxsize=None)
   def folder_of(method):
-    run, folder = start(method)
-    if run is not None:
-      result = run.wait()
-      assert result.code == 0, result.stderr
-      started[method][0] = None
+    folder = tmp_path_factory.mktemp('whole') / method
+    result = server.run(arguments(data, folder, method))
+    assert result.code == 0, result.stderr
     return folder
 
-  folder_of.start = start
   return folder_of
 
 
-def assert_same(folder, expected_folder):
-  """Every tensor, the text and the masks are the same, bit for bit."""
-  values = tiny_mnist.checkpoint_values(folder)
-  expected = tiny_mnist.checkpoint_values(expected_folder)
-  assert set(values) == set(expected)
-  for name, value in expected.items():
-    np.testing.assert_array_equal(values[name], value, err_msg=name)
-  for file in (tiny_mnist.text_file, tiny_mnist.records_file):
-    assert file(folder).name == file(expected_folder).name
-    assert file(folder).read_bytes() == file(expected_folder).read_bytes()
+def assert_whole(folder, expected_folder):
+  """All is the same, bit for bit, and each epoch is reported once."""
+  scripts.assert_same(folder, expected_folder)
   lines = tiny_mnist.text_file(folder).read_text().splitlines()
   assert sum(line.startswith('epoch=') for line in lines) == N_EPOCHS
-
-
-def test_methods_are_known():
-  assert set(METHODS) <= set(methods.METHODS)
-
-
-@pytest.mark.parametrize('method', METHODS)
-def test_killed_at_a_random_moment(
-    method, data, server, uninterrupted, tmp_path):
-  uninterrupted.start(method)
-  argv = arguments(data, tmp_path, method)
-  run = server.start(argv)
-  # Truly random: the claim is about any moment.
-  moment = random.SystemRandom()
-  run.wait_for(f'epoch   {moment.randint(1, N_EPOCHS - 2)}/')
-  time.sleep(moment.uniform(0., 0.03))
-  run.kill()
-  assert run.wait().code == -signal.SIGKILL
-  resumed = server.run(argv)
-  assert resumed.code == 0, resumed.stderr
-  assert_same(tmp_path, uninterrupted(method))
-
-
-def test_killed_as_soon_as_a_checkpoint_is_there(
-    data, server, uninterrupted, tmp_path):
-  """What belongs to the checkpoint is there by then."""
-  argv = arguments(data, tmp_path, 'dnw')
-  run = server.start(argv)
-  state = tmp_path / 'checkpoint'
-  end = time.monotonic() + 60.
-  while not (state.exists() and 'model.ckpt-40"' in state.read_text()):
-    assert time.monotonic() < end
-    time.sleep(0.001)
-  run.kill()
-  assert run.wait().code == -signal.SIGKILL
-  resumed = server.run(argv)
-  assert resumed.code == 0, resumed.stderr
-  assert resumed.stdout.startswith('epoch   5/')
-  assert_same(tmp_path, uninterrupted('dnw'))
 
 
 def test_stopped_in_the_middle_of_an_epoch(
@@ -134,15 +69,60 @@ def test_stopped_in_the_middle_of_an_epoch(
   run.wait_for('epoch   3/')
   run.kill(signal.SIGTERM)
   stopped = run.wait()
-  assert stopped.code == 0
-  assert 'Traceback' not in stopped.stderr
+  assert stopped.code == 128 + signal.SIGTERM
+  *_, warning, last = stopped.stderr.splitlines()
+  assert warning == (
+      'Warning: SIGTERM: stopping after this step; again to stop at once.')
+  assert re.fullmatch(
+      rf'Stopped at iteration [23]\d of 60, saved in {re.escape(str(tmp_path))}'
+      r'\. The same command goes on\.', last)
   assert 'Test error' not in stopped.stdout
   # Nothing is lost: it goes on from the step it was stopped at.
   before = stopped.stdout.count('epoch ')
   resumed = server.run(argv)
   assert resumed.code == 0, resumed.stderr
+  assert resumed.stdout.startswith(f'Going on from {tmp_path}/model.ckpt-')
   assert before + resumed.stdout.count('epoch ') == N_EPOCHS
-  assert_same(tmp_path, uninterrupted('rigl'))
+  assert_whole(tmp_path, uninterrupted('rigl'))
+
+
+@pytest.mark.parametrize('flags, words', [
+    ({}, 'Stopped; nothing is kept, as there is no --save_path.'),
+    ({'save_path': 'run', 'save_model': False},
+     'Stopped; no checkpoint is kept, as of --nosave_model.')])
+def test_stopped_training_of_which_nothing_is_kept(
+    flags, words, data, server, temporary, tmp_path):
+  run = server.start(
+      tiny_mnist.arguments(data, num_epochs=10**6, **flags), tmp_path)
+  run.wait_for('epoch   2/')
+  run.kill(signal.SIGINT)
+  stopped = run.wait()
+  assert stopped.code == 128 + signal.SIGINT
+  assert stopped.stderr.splitlines()[-1] == words
+  assert not list(temporary.rglob('model.ckpt*'))
+
+
+def test_divergence_without_a_save_path_speaks_of_no_checkpoint(data, server):
+  error = scripts.error_line(server.run(
+      tiny_mnist.arguments(data, learning_rate=1e30)))
+  assert 'NaN or infinity' in error and 'checkpoint' not in error
+
+
+def test_finished_training_that_is_made_longer(
+    data, server, uninterrupted, tmp_path):
+  """Its text and its records go on in the same files."""
+  for n_epochs in (2, N_EPOCHS):
+    result = server.run([
+        *arguments(data, tmp_path, 'rigl'), f'--num_epochs={n_epochs}'])
+    assert result.code == 0, result.stderr
+  assert_whole(tmp_path, uninterrupted('rigl'))
+  records = mask_records.MaskRecords.load(tiny_mnist.records_file(tmp_path))
+  assert records.iterations[0] == 0
+  best = re.search('best (.*)%', result.stdout)[1]
+  accuracies = re.findall(
+      'test accuracy ([.0-9]+)', tiny_mnist.text_file(tmp_path).read_text())
+  assert len(accuracies) == N_EPOCHS
+  assert float(best) == pytest.approx(100 - 100 * max(map(float, accuracies)))
 
 
 def test_finished_training_is_left_as_it_is(
@@ -172,7 +152,7 @@ def test_another_hash_seed_and_the_real_command_line(
   assert result.stdout.count('epoch ') == N_EPOCHS
   assert result.stdout.splitlines()[-1].startswith('Test error: final ')
   assert not list(cwd.iterdir())
-  assert_same(folder, uninterrupted('set'))
+  assert_whole(folder, uninterrupted('set'))
 
 
 def test_without_save_path_nothing_is_left(

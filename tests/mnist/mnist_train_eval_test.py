@@ -19,7 +19,7 @@ from rigl.core import distributions
 from rigl.mnist import compression, mask_records, mnist_data, mnist_train_eval
 from rigl.training import methods, script, sparse_flags
 from rigl.training.config import SparsityConfig
-from tests import tiny_mnist
+from tests import checkpoint_values, tiny_mnist
 
 # floor(sparsity * size) zeros at the script's default flags.
 N_ONES = {'layer1': 4704, 'layer2': 3540, 'layer3': 1000}
@@ -67,13 +67,14 @@ def test_flags_reach_the_configs():
       '--batch_size=7', '--learning_rate=0.5', '--momentum=0.25',
       '--nouse_nesterov', '--num_epochs=9', '--lr_drop_epoch=4',
       '--optimizer=adam', '--l2_scale=0.125', '--sparsity_scale=0.75',
+      '--input_mask_path=/former',
       '--prune_begin_step=3', '--prune_end_step=8', '--seed=6',
       '--training_method=set', '--end_sparsity=0.9']):
     sparsity, config = mnist_train_eval.configs_from_flags()
   assert config == mnist_train_eval.MnistConfig(
       batch_size=7, learning_rate=0.5, momentum=0.25, use_nesterov=False,
       num_epochs=9, lr_drop_epoch=4, optimizer='adam', l2_scale=0.125,
-      network_type='fc', sparsity_scale=0.75)
+      network_type='fc', sparsity_scale=0.75, input_mask_path='/former')
   assert sparsity == SparsityConfig(
       training_method='set', end_sparsity=0.9, pruning_begin_step=3,
       pruning_end_step=8, seed=6, drop_fraction_anneal='cosine',
@@ -114,7 +115,7 @@ def test_initial_masks_are_those_of_the_reference_data(
       # Masks do not depend on the method; a static one starts soonest.
       f'--training_method={"scratch" if index else "rigl"}',
       f'--seed={run["seed"]}'])
-  values = tiny_mnist.checkpoint_values(tmp_path)
+  values = checkpoint_values.of(tmp_path)
   assert values['global_step'] == 0
   for layer, mask in tiny_mnist.masks_of(values).items():
     golden = run['masks'][layer]
@@ -146,7 +147,7 @@ def expected_variables(goldens, method):
 @pytest.mark.parametrize('method', methods.METHODS)
 def test_checkpoint_has_the_variables_of_the_reference_data(
     method, trained, goldens):
-  values = tiny_mnist.checkpoint_values(trained(method))
+  values = checkpoint_values.of(trained(method))
   assert {name: (value.shape, value.dtype.name)
           for name, value in values.items()} == expected_variables(
               goldens, method)
@@ -189,7 +190,7 @@ def test_other_optimizers_have_the_variables_of_the_reference_data(
 @pytest.mark.parametrize('method', MASKED)
 def test_masks_keep_their_count(method, trained):
   folder, row = trained(method), methods.METHODS[method]
-  values = tiny_mnist.checkpoint_values(folder)
+  values = checkpoint_values.of(folder)
   records = mask_records.MaskRecords.load(tiny_mnist.records_file(folder))
   assert records.iterations.tolist() == list(
       range(0, N_ITERATIONS + 1, tiny_mnist.RECORD_FREQUENCY))
@@ -229,7 +230,7 @@ def test_masks_move_if_the_method_moves_them(method, trained):
 
 @pytest.mark.parametrize('method', methods.METHODS)
 def test_every_iteration_trains_but_those_that_set_masks(method, trained):
-  values = tiny_mnist.checkpoint_values(trained(method))
+  values = checkpoint_values.of(trained(method))
   # RigL moves masks at the steps 0, 3, ..., 12; 15 + 5 iterations are 20.
   spent = {'rigl': 5, 'snip': 1}.get(method, 0)
   assert values['global_step'] == N_ITERATIONS - spent
@@ -242,7 +243,7 @@ def test_every_iteration_trains_but_those_that_set_masks(method, trained):
 def test_weights_are_trained(method, trained):
   folder = trained(method)
   reader = tf.train.load_checkpoint(str(folder / 'model.ckpt-0'))
-  values = tiny_mnist.checkpoint_values(folder)
+  values = checkpoint_values.of(folder)
   name = 'weights' if methods.METHODS[method].uses_masks else 'kernel'
   for layer in tiny_mnist.SIZES:
     before, after = reader.get_tensor(f'{layer}/{name}'), values[
@@ -260,7 +261,7 @@ def test_last_layer_is_dense_and_the_second_scaled(
   tiny_mnist.train(tiny_mnist.arguments(
       data, tmp_path, training_method='scratch', num_epochs=0,
       mask_init_method=distribution, end_sparsity=0.9, sparsity_scale=0.5))
-  masks = tiny_mnist.masks_of(tiny_mnist.checkpoint_values(tmp_path))
+  masks = tiny_mnist.masks_of(checkpoint_values.of(tmp_path))
   expected = distributions.get_sparsities(
       tiny_mnist.SIZES, distribution, 0.9, {'layer2': 0.45, 'layer3': 0.})
   assert expected['layer2'] == 0.45 and expected['layer3'] == 0.
@@ -269,21 +270,12 @@ def test_last_layer_is_dense_and_the_second_scaled(
         mask.size, expected[layer])
 
 
-@pytest.mark.parametrize('method', [
-    name for name, row in methods.METHODS.items()
-    if row.uses_masks and not row.inits_masks])
-def test_methods_that_make_their_masks_can_make_them_dense(
-    method, data, tmp_path):
-  """These also need the sparsity when the graph is built."""
-  graph_variables(data, tmp_path, training_method=method, end_sparsity=0.)
-
-
 # --- RigL+ -------------------------------------------------------------------
 
 
 def test_input_mask_restricts_the_pixels(trained, data, tmp_path):
   former = trained('rigl')
-  mask = tiny_mnist.checkpoint_values(former)['layer1/mask']
+  mask = checkpoint_values.of(former)['layer1/mask']
   kept = mask.any(axis=1)
   assert 0 < kept.sum() < 784
   prefix = tf.train.latest_checkpoint(str(former))
@@ -291,13 +283,13 @@ def test_input_mask_restricts_the_pixels(trained, data, tmp_path):
     np.testing.assert_array_equal(mnist_train_eval._kept_pixels(path), kept)
   tiny_mnist.train(tiny_mnist.arguments(
       data, tmp_path, training_method='scratch', input_mask_path=former))
-  values = tiny_mnist.checkpoint_values(tmp_path)
+  values = checkpoint_values.of(tmp_path)
   assert values['layer1/weights'].shape == (kept.sum(), 300)
   assert values['layer2/weights'].shape == (300, 100)
   # And its own checkpoint is no mask of all pixels.
-  with pytest.raises(ValueError, match='layer1/mask is') as error:
+  with assert_names('input_mask_path', str(tmp_path), 'an input mask itself',
+                    f'{kept.sum()} of the 784'):
     mnist_train_eval._kept_pixels(str(tmp_path))
-  assert str(tmp_path) in str(error.value)
 
 
 @contextlib.contextmanager
@@ -313,6 +305,15 @@ def test_input_mask_of_a_wrong_checkpoint(trained, tmp_path):
     mnist_train_eval._kept_pixels(str(trained('baseline')))
   with assert_names('No checkpoint', str(tmp_path)):
     mnist_train_eval._kept_pixels(str(tmp_path))
+
+
+def test_input_mask_without_a_pixel(tmp_path):
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.get_variable('layer1/mask', initializer=np.zeros([784, 300]))
+    session.run(tf.global_variables_initializer())
+    prefix = tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'))
+  with assert_names('input_mask_path', prefix, 'no pixel is connected'):
+    mnist_train_eval._kept_pixels(prefix)
 
 
 def test_no_input_mask():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 from PIL import Image
 
 from rigl.mnist import visualize_mask_records
 from rigl.mnist.mask_records import MaskRecords
+from tests import checkpoint_values, tiny_mnist
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -73,6 +77,158 @@ def test_pixels_are_counted_as_worked_out_by_hand():
   assert frame.caption == '30 of 784 pixels connected'
   assert film.max_value == 6
   assert 'layer1' in film.title
+
+
+def make_film(*pictures_of_counts, n_outputs=300):
+  """The film of records of which each begins with the given counts."""
+  records = MaskRecords()
+  for index, counts in enumerate(pictures_of_counts):
+    counts = np.resize(counts, [784, 1])
+    records.append(index, {'layer1': np.arange(n_outputs) < counts})
+  return visualize_mask_records.make_film(records, 'layer1', 99)
+
+
+@pytest.mark.parametrize(
+  'counts, end, is_clipped',
+  [
+    # Dense first, as snip, dnw and prune are.
+    ([300, [0, 45], [3, 30]], 45, True),
+    ([300, 300, [0, 1]], 1, True),
+    ([300], 300, False),
+    ([300, 200], 300, False),
+    ([[0, 8], [3, 5]], 8, False),
+    ([4, [0, 8]], 8, False),
+    ([0, 0], 1, False),
+  ],
+)
+def test_colour_scale_ends_where_the_frames_differ(counts, end, is_clipped):
+  film = make_film(*counts)
+  assert film.max_value == end
+  assert film.is_clipped == is_clipped
+
+
+@pytest.mark.parametrize(
+  'counts, middle',
+  [
+    # Linear where the last frame reaches half of the scale.
+    ([[0, 40], [0, 20]], 20),
+    ([[0, 40], [0, 30]], 20),
+    # Else half of the shades are those of the last frame.
+    ([[100, 200], [0, 32]], 32),
+    ([[100, 200], [0, 1]], 1),
+    ([300, [100, 200], [0, 32]], 32),
+  ],
+)
+def test_last_frame_has_half_of_the_shades(counts, middle):
+  film = make_film(*counts)
+  share = (middle / film.max_value) ** film.exponent
+  assert share == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+  'end, ticks',
+  [
+    (1, [0, 1]),
+    (4, [0, 1, 2, 3, 4]),
+    (37, [0, 10, 20, 30]),
+    (192, [0, 50, 100, 150]),
+  ],
+)
+def test_colour_bar_has_few_round_ticks(tmp_path, monkeypatch, end, ticks):
+  figures = []
+  monkeypatch.setattr(Figure, 'savefig', lambda self, *_, **__: (
+    self.draw_without_rendering(), figures.append(self)))
+  visualize_mask_records.write_png(make_film([0, end]), tmp_path / 'out.png')
+  (figure,) = figures
+  found = figure.axes[-1].get_yticks()
+  assert [tick for tick in found if 0 <= tick <= end] == ticks
+
+
+def test_dense_pixels_are_captioned_with_their_count():
+  captions = [frame.caption for frame in make_film(300, [0, 2]).frames]
+  assert captions == [
+    '784 of 784 pixels, 300 connections each',
+    '392 of 784 pixels connected',
+  ]
+
+
+def test_dense_start_does_not_wash_out_the_rest(tmp_path):
+  film = make_film(300, [0, 45], [0, 40])
+  visualize_mask_records.write_png(film, tmp_path / 'out.png')
+  with Image.open(tmp_path / 'out.png') as image:
+    pixels = np.asarray(image.convert('RGB'))
+  # Half a frame of each: 45 is the last of 45 shades, 40 the fortieth.
+  for shade in (44 / 44, 39 / 44):
+    colour = np.array(colormaps['viridis_r'](shade, bytes=True)[:3])
+    assert (pixels == colour).all(axis=-1).sum() > 20_000
+  # And the dense frame is black.
+  assert (pixels == 0).all(axis=-1).sum() > 40_000
+
+
+def kept_records() -> MaskRecords:
+  """Of a run on the pixels 0, 2, 4, ...; a row more is connected each time."""
+  records = MaskRecords(np.arange(784) % 2 == 0)
+  for index in range(3):
+    mask = np.zeros((392, 300))
+    mask[:index, : index + 1] = 1
+    # As many rows as the input mask has pixels, but not pixels.
+    records.append(index, {'layer1': mask, 'layer2': np.zeros((784, 4))})
+  return records
+
+
+def test_kept_pixels_are_put_back_among_the_others():
+  film = visualize_mask_records.make_film(kept_records(), '', 3)
+  frame = film.frames[2]
+  assert not film.is_matrix
+  assert frame.caption == '2 of 392 inputs connected'
+  assert 'grey' in film.title
+  expected = np.tile([0, -1], 392).reshape(28, 28)
+  expected[0, [0, 2]] = 3
+  np.testing.assert_array_equal(frame.picture.filled(-1), expected)
+  assert film.max_value == 3
+
+
+def test_run_with_an_input_mask_is_shown_on_all_pixels(
+  trained, data, tmp_path
+):
+  former = trained('rigl')
+  tiny_mnist.train(
+    tiny_mnist.arguments(
+      data,
+      tmp_path,
+      training_method='rigl',
+      input_mask_path=former,
+      mask_record_frequency=5,
+    )
+  )
+  film = visualize_mask_records.make_film(
+    MaskRecords.load(tiny_mnist.records_file(tmp_path)), '', 1
+  )
+  kept = checkpoint_values.of(former)['layer1/mask'].any(axis=1)
+  mask = checkpoint_values.of(tmp_path)['layer1/mask']
+  expected = np.full(784, -1)
+  expected[kept] = mask.sum(axis=1)
+  np.testing.assert_array_equal(
+    film.frames[0].picture.filled(-1).reshape(-1), expected
+  )
+
+
+def test_kept_pixels_are_those_of_the_first_layer_alone():
+  film = visualize_mask_records.make_film(kept_records(), 'layer2', 3)
+  assert film.frames[0].caption == '0 of 784 pixels connected'
+  assert 'grey' not in film.title
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.gif'])
+def test_pixels_that_are_no_input_are_grey(tmp_path, suffix):
+  kept_records().save(tmp_path / 'masks.npz')
+  run(tmp_path / 'masks.npz', tmp_path / f'out{suffix}')
+  with Image.open(tmp_path / f'out{suffix}') as image:
+    pixels = np.asarray(image.convert('RGB')).astype(int)
+  # Half of a frame of more than 40,000 pixels.
+  is_grey = np.ptp(pixels, axis=-1) < 9
+  is_grey &= abs(pixels[..., 0] - 192) < 9
+  assert is_grey.sum() > 20_000
 
 
 def test_other_inputs_are_shown_as_the_matrix_itself():
@@ -180,8 +336,42 @@ def test_mistakes_end_with_a_message(
 
 def test_records_without_a_record_end_with_a_message(tmp_path):
   MaskRecords().save(tmp_path / 'masks.npz')
-  with pytest.raises(SystemExit, match='at least one mask record'):
+  with pytest.raises(SystemExit, match='masks.npz: .*at least one mask record'):
     run(tmp_path / 'masks.npz', tmp_path / 'out.png')
+
+
+def test_folder_stands_for_the_only_records_in_it(tmp_path):
+  make_records().save(tmp_path / 'rigl_lr0.2_masks.npz')
+  make_records().save(tmp_path / 'other.npz')
+  run(tmp_path, tmp_path / 'out.png')
+  assert (tmp_path / 'out.png').exists()
+
+
+@pytest.mark.parametrize(
+  'names, message',
+  [
+    ([], 'holds no mask records; --mask_record_frequency writes them'),
+    (['other.npz'], 'holds no mask records'),
+    (['b_masks.npz', 'a_masks.npz'],
+     'holds 2 files of mask records: a_masks.npz, b_masks.npz, choose one'),
+  ],
+)
+def test_folder_without_one_file_of_records(tmp_path, names, message):
+  for name in names:
+    make_records(1).save(tmp_path / name)
+  message = f'Error: --records_path={re.escape(str(tmp_path))} {message}'
+  with pytest.raises(SystemExit, match=message):
+    run(tmp_path, tmp_path / 'out.png')
+
+
+def test_wildcards_that_the_shell_left_alone(tmp_path):
+  make_records(1).save(tmp_path / 'a_masks.npz')
+  with pytest.raises(SystemExit, match='Wildcards are not expanded') as error:
+    run(tmp_path / '*_masks.npz', tmp_path / 'out.png')
+  assert f'--records_path={tmp_path}/*_masks.npz' in str(error.value)
+  # They are letters like others in the name of a file.
+  make_records(1).save(tmp_path / 'a[1].npz')
+  run(tmp_path / 'a[1].npz', tmp_path / 'out.png')
 
 
 def test_unknown_arguments_are_refused():
@@ -192,7 +382,12 @@ def test_unknown_arguments_are_refused():
 @pytest.mark.parametrize(
   'arguments, returncode, message',
   [
-    (['--output=out.png'], 0, 'Wrote out.png with 5 frames.'),
+    (['--output=out.png'], 0, 'Wrote out.png of 5 iterations.'),
+    (
+      ['--output=out.png', '--num_frames=1'],
+      0,
+      'Wrote out.png of 1 iteration.',
+    ),
     ([], 1, '--output is not given'),
     (['--help'], 0, 'Required.'),
     (['--output=out.gif', '--fps=0'], 1, '--fps'),

@@ -5,6 +5,7 @@ import pytest
 
 from rigl.compat import tf
 from rigl.model_pruning import mask_collections
+from tests import sparse_net
 
 GETTERS = {
     'masks': mask_collections.get_masks,
@@ -21,13 +22,9 @@ def _new_graph():
 
 
 def _layer(scope, shape=(2, 3), dtype=tf.float32, mask_dtype=None, reuse=None):
-  with tf.variable_scope(scope, reuse=reuse):
-    weights = tf.get_variable('weights', shape, dtype)
-    mask = tf.get_variable('mask', shape, mask_dtype or dtype,
-                           tf.ones_initializer(), trainable=False)
-    threshold = tf.get_variable('threshold', [], trainable=False)
-  return weights, mask, threshold, mask_collections.apply_mask(
-      weights, mask, threshold)
+  return sparse_net.add_layer(
+      scope, np.ones(shape, dtype.as_numpy_dtype),
+      mask_dtype=mask_dtype and mask_dtype.as_numpy_dtype, reuse=reuse)
 
 
 def test_nothing_is_registered_in_a_new_graph():
@@ -99,21 +96,35 @@ def test_triples_are_paired_by_scope_and_not_by_position():
 
 
 def test_reuse_registers_nothing_twice():
-  """The triple keeps the masked weights of the first, the training network."""
+  """A layer that is used again uses its masked weights again."""
   first = [_layer(scope) for scope in ('a', 'b')]
   second = [_layer(scope, reuse=True) for scope in ('a', 'b')]
   assert all(len(getter()) == 2 for getter in GETTERS.values())
   for triple, one, two in zip(mask_collections.masked_triples(), first, second):
-    assert two[0] is one[0] and two[1] is one[1]
-    assert two[3] is not one[3]
+    for part, again in zip(one, two):
+      assert part is again
     assert triple.masked_weights is one[3]
+
+
+def test_reuse_in_a_loop_uses_what_was_made_before_it():
+  *_, masked = _layer('a')
+  total = tf.while_loop(
+      lambda i, _: i < 3,
+      lambda i, y: (i + 1, y + _layer('a', reuse=True)[3]),
+      (0, tf.zeros([2, 3])))[1]
+  (gradient,) = tf.gradients(tf.reduce_sum(total), masked)
+  assert mask_collections.get_masked_weights() == [masked]
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    np.testing.assert_array_equal(session.run(gradient), np.full([2, 3], 3.))
 
 
 def test_entries_that_others_doubled_are_ignored():
   """As a library does that appends to the collections on every call."""
   layers = [_layer(scope) for scope in ('a', 'b')]
-  for scope in ('a', 'b'):
-    weights, mask, _, masked = _layer(scope, reuse=True)
+  for weights, mask, *_ in layers:
+    with tf.name_scope(weights.op.name + '/'):
+      masked = tf.multiply(mask, weights, name='masked_weight')
     tf.add_to_collection('masks', mask)
     tf.add_to_collection('kernel', weights)
     tf.add_to_collection('masked_weights', masked)
@@ -136,6 +147,27 @@ def test_weights_without_masked_weights_are_an_error_with_the_masks_name():
     tf.add_to_collection('kernel', tf.get_variable('weights', [2]))
   with pytest.raises(ValueError, match='lonely/mask:0'):
     mask_collections.masked_triples()
+
+
+@pytest.mark.parametrize('part, names', [
+    ('masks', r'cell/mask:0 and cell/recurrent_mask:0.*cell'),
+    ('kernel', r'cell/weights:0 and cell/recurrent_weights:0.*cell')])
+def test_two_layers_in_one_scope_are_an_error(part, names):
+  """Paired by scope, one would have the weights of the other."""
+  _layer('cell')
+  with tf.variable_scope('cell'):
+    _, _, kind = names.split(' ')[2].partition('recurrent_')
+    tf.add_to_collection(part, tf.get_variable(
+        f'recurrent_{kind.partition(":")[0]}', [2, 3]))
+  with pytest.raises(ValueError, match=names):
+    mask_collections.masked_triples()
+
+
+def test_a_layer_without_a_scope():
+  """As a program has it that makes its only layer at the root."""
+  weights, mask, _, masked = _layer('')
+  assert mask_collections.scope_of(weights) == ''
+  assert mask_collections.masked_triples() == [(weights, mask, masked)]
 
 
 def test_graphs_do_not_share_a_registry():

@@ -8,6 +8,7 @@ import pytest
 
 from rigl.compat import tf
 from rigl.model_pruning import layers, mask_collections, pruning
+from tests import sparse_net
 
 GOLDENS = pathlib.Path(__file__).parents[1] / 'goldens'
 SMALL_LAYER = json.loads(
@@ -23,14 +24,9 @@ def _new_graph():
 
 
 def _layer(scope, weights=WEIGHTS, dtype=tf.float32, mask_dtype=None):
-  weights = np.asarray(weights, dtype.as_numpy_dtype)
-  with tf.variable_scope(scope):
-    mask_collections.apply_mask(
-        tf.get_variable('weights', initializer=weights),
-        tf.get_variable('mask', weights.shape, mask_dtype or dtype,
-                        tf.ones_initializer(), trainable=False),
-        tf.get_variable('threshold', [], dtype, tf.zeros_initializer(),
-                        trainable=False))
+  sparse_net.add_layer(
+      scope, np.asarray(weights, dtype.as_numpy_dtype),
+      mask_dtype=mask_dtype and mask_dtype.as_numpy_dtype)
 
 
 class _Run:
@@ -176,10 +172,34 @@ def test_two_entries_for_one_layer_are_an_error():
 
 
 def test_a_map_needs_a_target():
-  _layer('l')
-  hparams = PARSE('target_sparsity=0,weight_sparsity_map=[l:0.2]')
   with pytest.raises(ValueError, match='target_sparsity'):
+    PARSE('target_sparsity=0,weight_sparsity_map=[l:0.2]')
+  _layer('l', np.arange(1., 11.))
+  with _Run(PARSE('target_sparsity=0,weight_sparsity_map=[l:0]')) as run:
+    run.at(100)
+    assert run.value('l/mask').all()
+
+
+def test_patterns_that_match_no_layer_are_an_error():
+  _layer('layer1')
+  _layer('layer2')
+  hparams = PARSE(SCHEDULE + ',weight_sparsity_map=[layer1:0.2,lyer2:0.3]')
+  with pytest.raises(ValueError, match="'lyer2'.*layer1/weights.*layer2/wei"):
     pruning.Pruning(hparams).conditional_mask_update_op()
+
+
+@pytest.mark.parametrize('step, mask', [
+    (0, [1., 1., 1., 1.]), (4, [0., 0., 1., 1.])])
+def test_nan_does_not_spoil_the_other_weights(step, mask):
+  """It counts as the smallest."""
+  _layer('l', [1., np.nan, 3., 4.])
+  step_variable = tf.train.get_or_create_global_step()
+  update = pruning.Pruning(PARSE(SCHEDULE), step_variable).mask_update_op()
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    step_variable.load(step, session)
+    session.run(update)
+    np.testing.assert_array_equal(session.run(pruning.get_masks()[0]), mask)
 
 
 def test_variables():
@@ -327,11 +347,36 @@ def test_fractions_out_of_range_are_rejected(name, value):
 
 
 @pytest.mark.parametrize('text, message', [
-    ('pruning_frequency=0', 'frequency'),
-    ('pruning_frequency=-1', 'frequency'),
-    ('begin_pruning_step=5,end_pruning_step=4', 'end_step'),
-    ('sparsity_function_end_step=0', 'end_step'),
-    ('sparsity_function_begin_step=100', 'begin_step')])
-def test_bad_schedules_are_rejected(text, message):
+    ('pruning_frequency=0', 'pruning_frequency must be > 0, got 0'),
+    ('pruning_frequency=-1', 'pruning_frequency must be > 0, got -1'),
+    ('begin_pruning_step=5,end_pruning_step=4',
+     r'end_pruning_step \(4\).*begin_pruning_step \(5\)'),
+    ('sparsity_function_end_step=0',
+     r'function_end_step \(0\).*function_begin_step \(0\)'),
+    ('sparsity_function_begin_step=100',
+     r'function_end_step \(100\).*function_begin_step \(100\)')])
+def test_bad_schedules_are_rejected_by_the_names_that_were_given(
+    text, message):
   with pytest.raises(ValueError, match=message):
-    pruning.Pruning(PARSE(text))
+    PARSE(text)
+
+
+def test_steps_are_integers():
+  with pytest.raises(ValueError, match='end_pruning_step.*integer, got 7.5'):
+    pruning.PruningHParams(end_pruning_step=7.5)
+
+
+def test_wrong_values_are_shown_as_given():
+  with pytest.raises(ValueError, match=r"target_sparsity='\[0.5\]'"):
+    PARSE('target_sparsity=[0.5]')
+
+
+def test_a_pattern_may_stand_once():
+  with pytest.raises(ValueError, match="'a:0.9' is the second for 'a'"):
+    PARSE('weight_sparsity_map=[a:0.2,b:0.3,a:0.9]')
+
+
+def test_the_getters_are_re_exported():
+  for name in ('apply_mask', 'get_masks', 'get_masked_weights', 'get_weights',
+               'get_thresholds', 'get_weight_sparsity', 'masked_triples'):
+    assert getattr(pruning, name) is getattr(mask_collections, name)

@@ -1,4 +1,4 @@
-"""Checkpoints: found, checked, refused when damaged, and counted right."""
+"""Checkpoints: found, checked, refused when damaged."""
 
 from __future__ import annotations
 
@@ -10,34 +10,14 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
-from rigl.training import checkpoints, gin_configs, methods
-from rigl.training.config import SparsityConfig
-from tests.training import one_masked_layer
-
-VALUES = {
-    'a/weights': np.arange(12, dtype=np.float32).reshape(3, 4),
-    'a/mask': np.eye(3, 4, dtype=np.float32),
-    'b/weights': np.full([5], 7., np.float32),
-    'global_step': np.array(30, np.int64),
-}
-
-
-def make_variables(values):
-  """Variables of the default graph with the shapes of `values`."""
-  return [tf.get_variable(name, value.shape, value.dtype.type)
-          for name, value in values.items()]
-
-
-def save(folder, values=None, step=30):
-  """Writes a checkpoint; returns its prefix."""
-  values = VALUES if values is None else values
-  os.makedirs(folder, exist_ok=True)
-  with tf.Graph().as_default(), tf.Session() as session:
-    variables = make_variables(values)
-    for variable, value in zip(variables, values.values()):
-      variable.load(value, session)
-    return tf.train.Saver(variables, save_relative_paths=True).save(
-        session, os.path.join(folder, 'model.ckpt'), global_step=step)
+from rigl.training import checkpoints
+from tests.training.small_checkpoints import (
+  DATA,
+  VALUES,
+  damage,
+  make_variables,
+  save,
+)
 
 
 @pytest.fixture
@@ -48,21 +28,6 @@ def prefix(tmp_path):
 def variables_like(values):
   with tf.Graph().as_default():
     return make_variables(values)
-
-
-def damage(prefix, suffix, how):
-  """Damages a file of a checkpoint; returns its path."""
-  path = pathlib.Path(prefix + suffix)
-  content = path.read_bytes()
-  if how == 'truncated':
-    path.write_bytes(content[:len(content) // 2])
-  elif how == 'empty':
-    path.write_bytes(b'')
-  elif how == 'garbage':
-    path.write_bytes(bytes(255 - byte for byte in content))
-  else:
-    path.unlink()
-  return path
 
 
 # --- resolve -----------------------------------------------------------------
@@ -165,7 +130,6 @@ def test_reads_nothing_from_a_misfit(prefix):
         prefix, variables_like({'a/mask': np.zeros([2, 2], np.float32)}))
 
 
-DATA = '.data-00000-of-00001'
 
 
 @pytest.mark.parametrize('how', ['truncated', 'empty', 'garbage', 'missing'])
@@ -180,114 +144,22 @@ def test_damaged_data_is_named(prefix, how):
 
 
 def test_a_folder_without_checkpoint_can_be_started_in(tmp_path):
-  checkpoints.check_resumable(str(tmp_path), variables_like(VALUES))
-  checkpoints.check_resumable(str(tmp_path / 'x'), variables_like(VALUES))
+  checkpoints.check_resumable(
+      str(tmp_path), variables_like(VALUES), may_write=True)
+  checkpoints.check_resumable(
+      str(tmp_path / 'x'), variables_like(VALUES), may_write=True)
 
 
 def test_a_folder_with_a_fitting_checkpoint_can_be_resumed(prefix):
   checkpoints.check_resumable(
-      os.path.dirname(prefix), variables_like(VALUES))
+      os.path.dirname(prefix), variables_like(VALUES), may_write=True)
 
 
 def test_a_folder_of_another_network_cannot_be_resumed(prefix):
   other = {**VALUES, 'c/mask': np.zeros([2], np.float32)}
   with pytest.raises(ValueError, match='c/mask is missing'):
     checkpoints.check_resumable(
-        os.path.dirname(prefix), variables_like(other))
-
-
-# --- check_same_settings -----------------------------------------------------
-
-
-def check_same_settings(prefix, written, **changes):
-  folder = os.path.dirname(prefix)
-  if written:
-    gin_configs.write(folder, written)
-  checkpoints.check_same_settings(
-      folder, 'save_path', [SparsityConfig(**changes)], ['training_method'])
-
-
-def test_settings_of_a_training_must_not_change(prefix):
-  with pytest.raises(ValueError) as error:
-    check_same_settings(
-        prefix, SparsityConfig(training_method='set'), training_method='rigl')
-  for words in (os.path.dirname(prefix), 'training_method=set, not rigl',
-                'another save_path'):
-    assert words in str(error.value)
-
-
-def test_other_settings_may_change(prefix):
-  check_same_settings(
-      prefix, SparsityConfig(training_method='set'), training_method='set',
-      end_sparsity=0.3)
-
-
-def test_settings_of_a_folder_without_a_training(prefix):
-  check_same_settings(prefix, None, training_method='rigl')
-  damage(prefix, '.index', 'missing')
-  os.remove(os.path.join(os.path.dirname(prefix), 'checkpoint'))
-  check_same_settings(
-      prefix, SparsityConfig(training_method='set'), training_method='rigl')
-
-
-# --- iterations_done: against counting ---------------------------------------
-
-
-def assert_counts_iterations(folder, config, n_iterations):
-  """Trains, saves after each iteration and compares the count with it."""
-  with tf.Graph().as_default():
-    _, train_op, _ = one_masked_layer.build(config)
-    saver = tf.train.Saver(max_to_keep=1)
-    with tf.Session() as session:
-      session.run(tf.global_variables_initializer())
-      counts = []
-      for _ in range(n_iterations):
-        saver.save(session, str(folder / 'model.ckpt'),
-                   write_meta_graph=False)
-        counts.append(checkpoints.iterations_done(str(folder), config))
-        session.run(train_op)
-  assert counts == list(range(n_iterations))
-
-
-@pytest.mark.parametrize('method', methods.METHODS)
-def test_iterations_of_every_method(method, tmp_path):
-  assert_counts_iterations(tmp_path, SparsityConfig(
-      training_method=method, end_sparsity=0.5, maskupdate_begin_step=2,
-      maskupdate_end_step=6, maskupdate_frequency=2, pruning_begin_step=1,
-      pruning_end_step=4, pruning_frequency=1), 11)
-
-
-@pytest.mark.parametrize('begin, end, frequency', [
-    (0, -1, 1), (0, 0, 1), (3, 7, 3), (5, 5, 2), (1, -1, 4)])
-def test_iterations_of_rigl_which_spends_some_on_masks(
-    begin, end, frequency, tmp_path):
-  assert_counts_iterations(tmp_path, SparsityConfig(
-      training_method='rigl', end_sparsity=0.5, maskupdate_begin_step=begin,
-      maskupdate_end_step=end, maskupdate_frequency=frequency), 15)
-
-
-def test_no_iterations_without_checkpoint(tmp_path):
-  assert checkpoints.iterations_done(str(tmp_path), SparsityConfig()) == 0
-  assert checkpoints.iterations_done(
-      str(tmp_path / 'x'), SparsityConfig()) == 0
-
-
-@pytest.mark.parametrize('suffix, how', [
-    ('.index', 'truncated'), ('.index', 'garbage'), (DATA, 'truncated'),
-    (DATA, 'garbage'), (DATA, 'missing')])
-def test_counting_in_a_damaged_checkpoint_is_a_named_error(
-    prefix, suffix, how):
-  damage(prefix, suffix, how)
-  with pytest.raises(ValueError, match='Cannot read') as error:
-    checkpoints.iterations_done(os.path.dirname(prefix), SparsityConfig())
-  assert prefix in str(error.value)
-
-
-def test_counting_without_global_step_is_a_named_error(tmp_path):
-  prefix = save(tmp_path / 'run', {'a/mask': VALUES['a/mask']})
-  with pytest.raises(ValueError, match='global_step') as error:
-    checkpoints.iterations_done(str(tmp_path / 'run'), SparsityConfig())
-  assert prefix in str(error.value)
+        os.path.dirname(prefix), variables_like(other), may_write=True)
 
 
 # --- latest_step -------------------------------------------------------------
@@ -303,6 +175,57 @@ def test_latest_step_of_a_damaged_checkpoint_is_a_named_error(prefix):
   with pytest.raises(ValueError, match='Cannot read') as error:
     checkpoints.latest_step(os.path.dirname(prefix))
   assert prefix in str(error.value)
+
+
+# --- describe_latest ----------------------------------------------------------
+
+
+def test_the_latest_checkpoint_in_words(tmp_path, prefix):
+  folder = os.path.dirname(prefix)
+  assert prefix in checkpoints.describe_latest(folder)
+  assert 'no checkpoint' in checkpoints.describe_latest(str(tmp_path / 'x'))
+  pathlib.Path(folder, 'checkpoint').write_text('rubbish')
+  assert 'rubbish' not in checkpoints.describe_latest(folder)
+  assert f'Delete {folder}' in checkpoints.describe_latest(folder)
+
+
+# --- initialize_parameters_from_ckpt ------------------------------------------
+
+
+def start_from(prefix, model_dir, values):
+  """The values that variables of these ones start with."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    variables = {name: tf.get_variable(name, initializer=value)
+                 for name, value in values.items()}
+    checkpoints.initialize_parameters_from_ckpt(prefix, str(model_dir))
+    session.run(tf.global_variables_initializer())
+    return {name: list(value)
+            for name, value in session.run(variables).items()}
+
+
+def save_lists(folder, values):
+  return save(folder, {name: np.array(value, np.float32)
+                       for name, value in values.items()})
+
+
+def test_parameters_start_from_those_of_another_training(tmp_path):
+  old = {'a/weights': [1., 2.], 'a/mask': [1., 0.], 'a/weights/Momentum': [3.]}
+  new = {'a/weights': [8., 9.], 'a/mask': [0., 1.], 'b/mask': [1.]}
+  prefix = save_lists(tmp_path / 'old', old)
+  assert start_from(prefix, tmp_path / 'new', new) == {
+      **new, 'a/weights': [1., 2.]}
+  # Once it has a checkpoint of its own, it goes on from that one.
+  save_lists(tmp_path / 'new', new)
+  assert start_from(prefix, tmp_path / 'new', new) == new
+
+
+def test_parameters_that_another_training_lacks_are_named(tmp_path):
+  prefix = save_lists(tmp_path / 'old', {'a/weights': [1., 2.]})
+  with pytest.raises(ValueError, match='b/biases'):
+    start_from(prefix, tmp_path / 'new', {'b/biases': [0.]})
+
+
+# --- mask_sparsities ----------------------------------------------------------
 
 
 def test_sparsities_of_the_masks_of_a_checkpoint(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -10,24 +11,20 @@ import sys
 import pytest
 from absl import flags
 
-from rigl.training import command_line, methods
+from rigl.training import command_line, methods, sparse_flags
 from tests import script_server
+from tests.faults import scripts
 
-SCRIPTS = {
-    'mnist': 'rigl.mnist.mnist_train_eval',
-    'cifar': 'rigl.cifar_resnet.resnet_train_eval',
-    'imagenet': 'rigl.imagenet_resnet.imagenet_train_eval',
-}
 GOLDENS = {'mnist': 'mnist_train_eval', 'cifar': 'cifar_resnet_train_eval',
            'imagenet': 'imagenet_train_eval'}
 _FLAG = re.compile(r'^  --(?:\[no\])?(\w+)', re.MULTILINE)
 
 
-@pytest.fixture(scope='module', params=SCRIPTS)
+@pytest.fixture(scope='module', params=scripts.SCRIPTS)
 def server(request, tmp_path_factory):
   folder = tmp_path_factory.mktemp(request.param)
   with script_server.ScriptServer(
-      SCRIPTS[request.param], folder, COLUMNS='80') as running:
+      scripts.SCRIPTS[request.param], folder, COLUMNS='80') as running:
     running.script = request.param
     yield running
 
@@ -66,7 +63,7 @@ def test_help_has_each_flag_once_and_those_not_used_last(
 
 def test_help_begins_with_what_the_script_does_and_a_command(
     help_of_script, server):
-  path = SCRIPTS[server.script].replace('.', '/') + '.py'
+  path = scripts.SCRIPTS[server.script].replace('.', '/') + '.py'
   assert re.match(r'Trains [^\n]*\.\n\n    python ', help_of_script)
   assert f'python {path} --training_method=rigl' in help_of_script
 
@@ -120,6 +117,38 @@ def test_wrong_command_line_ends_with_a_line_on_it(arguments, words, server):
   for word in words:
     assert word in first
   assert others in ([], ['--help lists all flags.'])
+
+
+@pytest.mark.parametrize('given, meant', [
+    ('sparsity', {'mnist': '--end_sparsity or --sparsity_scale',
+                  'cifar': '--end_sparsity or --sparsity_begin_step',
+                  'imagenet': '--end_sparsity or --first_layer_sparsity'}),
+    ('mode', {'mnist': None}),
+    ('train_dir', {'mnist': '--save_path', 'imagenet': '--output_dir'}),
+    ('save_path', {'cifar': '--train_dir', 'imagenet': '--output_dir'}),
+    ('epochs', {'mnist': '--num_epochs or --checkpoint_epochs', 'cifar': None}),
+    ('method', dict.fromkeys(scripts.SCRIPTS, '--training_method or ')),
+    ('lr', {'mnist': '--learning_rate', 'imagenet': '--base_learning_rate'}),
+    ('steps', {'cifar': '--max_steps or', 'imagenet': '--train_steps or'}),
+])
+def test_unknown_flags_lead_to_those_that_were_meant(given, meant, server):
+  if server.script in meant:
+    first, _ = server.run([f'--{given}=1']).stderr.splitlines()
+    hint = meant[server.script]
+    begin = f'Error: There is no flag --{given}.'
+    assert first.startswith(
+        f'{begin} Did you mean {hint}') if hint else first == begin
+
+
+def test_help_speaks_of_its_own_script_only(help_of_script, server):
+  text = ' '.join(help_of_script.split())
+  assert 'On ImageNet' not in text
+  assert ('prune has this schedule' in text) == (server.script == 'imagenet')
+  assert ('18, 34, 50' in text) == (server.script == 'imagenet')
+  assert ('6n + 4' in text) == (server.script == 'cifar')
+  assert ('--master' in groups(help_of_script).get('Devices', '')) == (
+      server.script == 'imagenet')
+  assert 'random (the same in each), erdos_renyi,' in text
 
 
 def test_script_names_its_own_modes(server):
@@ -217,3 +246,23 @@ def test_unknown_group_is_an_error():
   with pytest.raises(ValueError, match="'Colours' is not one of General, "):
     with command_line.group('Colours'):
       pass
+
+
+def test_a_path_may_begin_with_the_home_folder(monkeypatch):
+  """The shell leaves ~ alone where it stands behind =."""
+  monkeypatch.setenv('HOME', '/home/me')
+  sparse_flags.define('load_mask_dir')
+  for given, path in (('~', '/home/me'), ('~/a/~b', '/home/me/a/~b'),
+                      ('/a/~', '/a/~'), ('', '')):
+    argv = ['x.py', f'--load_mask_dir={given}', 'left']
+    assert command_line.parse(argv) == ['x.py', 'left']
+    assert flags.FLAGS.load_mask_dir == path
+
+
+@pytest.mark.parametrize('script', scripts.SCRIPTS)
+def test_every_path_that_a_script_reads_checkpoints_from_is_expanded(script):
+  module = importlib.import_module(scripts.SCRIPTS[script])
+  folders = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(module)
+             if re.search('[Cc]heckpoint .prefix|Folder (in which|of check)',
+                          flag.help)}
+  assert folders and folders <= set(command_line._PATHS)

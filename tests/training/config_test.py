@@ -176,5 +176,5 @@ def test_scaled_refuses_what_is_not_positive(multiplier):
 def test_scaled_config_is_checked_like_any_other():
   config = SparsityConfig(
       training_method='prune', pruning_begin_step=1, pruning_end_step=2)
-  with pytest.raises(ValueError, match='begin'):
+  with pytest.raises(ValueError, match='training_steps_multiplier=0.1.*begin'):
     config.scaled(0.1)

@@ -55,7 +55,14 @@ def test_tf_config(cluster, task, n, is_chief, monkeypatch):
     *('{"cluster": {"worker": ["a:1", "b:1"]}, "task": %s}' % task for task in (
         '{"type": "worker"}', '{"type": "worker", "index": 2}',
         '{"type": "worker", "index": -1}', '{"type": "chief", "index": 0}',
-        '{"type": "worker", "index": "x"}', '{"type": "ps", "index": 0}'))])
+        '{"type": "worker", "index": "x"}', '{"type": "ps", "index": 0}')),
+    # Jobs that would train alone, each in the same folder.
+    '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, '
+    '"task": {"type": "ps", "index": 0}}',
+    '{"cluster": {"master": ["a:1"], "worker": ["b:1"]}, '
+    '"task": {"type": "worker", "index": 0}}',
+    '{"cluster": {"chief": ["a:1"]}, '
+    '"task": {"type": "evaluator", "index": 0}}'])
 def test_unreadable_tf_config_is_shown_with_an_example(text, monkeypatch):
   monkeypatch.setenv('TF_CONFIG', text)
   with pytest.raises(ValueError, match='TF_CONFIG=.*"index": 0') as error:
@@ -73,15 +80,15 @@ def test_what_one_process_cannot_share(num_replicas, batch_size, mode, words):
   assert all(word in str(error.value) for word in words), error.value
 
 
-@pytest.mark.parametrize('num_replicas, batch_size, mode, task, words', [
-    (2, 6, 'train', 'worker', ['num_replicas=2', '3 workers']),
-    (1, 8, 'train', 'worker', ['8', '3 replicas']),
-    (1, 6, 'train_and_eval', 'worker', ['mode=train_and_eval', 'TF_CONFIG']),
-    (1, 6, 'eval', 'worker', ['mode=eval', 'TF_CONFIG']),
+@pytest.mark.parametrize('num_replicas, batch_size, mode, words', [
+    (2, 6, 'train', ['num_replicas=2', '3 workers']),
+    (1, 8, 'train', ['8', '3 replicas']),
+    (1, 6, 'train_and_eval', ['mode=train_and_eval', 'TF_CONFIG']),
+    (1, 6, 'eval', ['mode=eval', 'TF_CONFIG']),
 ])
 def test_what_workers_cannot_share(
-    num_replicas, batch_size, mode, task, words, monkeypatch):
-  tf_config(monkeypatch, WORKERS, {'type': task, 'index': 0})
+    num_replicas, batch_size, mode, words, monkeypatch):
+  tf_config(monkeypatch, WORKERS, {'type': 'worker', 'index': 0})
   with pytest.raises(ValueError) as error:
     distribution.check(num_replicas, batch_size, mode)
   assert all(word in str(error.value) for word in words), error.value

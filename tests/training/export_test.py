@@ -14,7 +14,7 @@ from rigl.compat import tf, tf2
 from rigl.model_pruning import layers, sparse_layers
 from rigl.training import checkpoints, export, mask_init, runner
 from rigl.training.config import SparsityConfig
-from tests import networks
+from tests import checkpoint_values, networks
 from tests.training import one_masked_layer, runner_test
 
 # --- fold_masks: by hand -----------------------------------------------------
@@ -447,12 +447,6 @@ def test_a_folder_that_cannot_be_made_is_named(trained, tmp_path):
   assert str(folder) in str(error.value)
 
 
-@pytest.mark.parametrize('message, cause', [
-    ('', 'OSError'), ('a', 'a'), ('a\nb: c\n\t [[{{node x}}]]\nd', 'b: c')])
-def test_cause_of_an_error_in_one_line(message, cause):
-  assert export._cause(OSError(message)) == cause
-
-
 @pytest.mark.parametrize('has_older', [False, True])
 @pytest.mark.parametrize('how, error', [
     (fail, OSError), (interrupt, KeyboardInterrupt)])
@@ -611,8 +605,8 @@ def test_exporting_does_not_disturb_training(tmp_path):
   with_exports, without = tmp_path / 'a', tmp_path / 'b'
   train_and_export(with_exports, 10, 1, save_steps=1)
   runner.train(make_estimator(without, 1), runner_test.input_of(10))
-  expected = runner_test.values(without)
-  actual = runner_test.values(with_exports)
+  expected = checkpoint_values.of(without)
+  actual = checkpoint_values.of(with_exports)
   assert set(actual) == set(expected)
   for name, value in expected.items():
     np.testing.assert_array_equal(actual[name], value, err_msg=name)
@@ -633,7 +627,7 @@ def test_last_step_is_exported_once_when_it_is_known(
   exports = train_and_export(tmp_path, n_iterations, 1, last_step=steps[-1])
   assert exports.steps == steps
   np.testing.assert_array_equal(
-      exports.masks[-1], runner_test.values(tmp_path)['layer/mask'])
+      exports.masks[-1], checkpoint_values.of(tmp_path)['layer/mask'])
 
 
 def test_resumed_training_exports_as_an_uninterrupted_one(tmp_path):

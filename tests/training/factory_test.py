@@ -8,7 +8,7 @@ import inspect
 import numpy as np
 import pytest
 
-from rigl.compat import tf
+from rigl.compat import tf, tf2
 from rigl.core import distributions
 from rigl.model_pruning import layers, pruning
 from rigl.training import factory, methods
@@ -49,11 +49,7 @@ ARGUMENTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def graph():
-  with tf.Graph().as_default() as graph:
-    tf.set_random_seed(3)
-    yield graph
+pytestmark = pytest.mark.usefixtures('graph')
 
 
 def config_of(method, **fields):
@@ -62,7 +58,7 @@ def config_of(method, **fields):
 
 
 def build(method, custom_map=CUSTOM_MAP, scopes='abc', pruning_hparams='',
-          **fields):
+          on_nan='stop', **fields):
   """Three layers and the train op; returns (train op, optimizer, config)."""
   config = config_of(method, **fields)
   outputs = tf.constant(
@@ -78,7 +74,7 @@ def build(method, custom_map=CUSTOM_MAP, scopes='abc', pruning_hparams='',
       custom_sparsity_map=custom_map)
   train_op = factory.make_train_op(
       config, optimizer, loss, tf.train.get_or_create_global_step(),
-      custom_map, pruning_hparams)
+      custom_map, pruning_hparams, on_nan=on_nan)
   return train_op, optimizer, config
 
 
@@ -96,24 +92,19 @@ def run(train_op, n_runs):
 # --- make_inner_optimizer ----------------------------------------------------
 
 
-@pytest.mark.parametrize('name, optimizer_class', [
-    ('sgd', tf.train.GradientDescentOptimizer),
-    ('momentum', tf.train.MomentumOptimizer),
-    ('adam', tf.train.AdamOptimizer),
-    ('rmsprop', tf.train.RMSPropOptimizer),
-    ('adagrad', tf.train.AdagradOptimizer),
-])
-def test_inner_optimizer_class(name, optimizer_class):
+INNER_CLASSES = {
+    'sgd': tf.train.GradientDescentOptimizer,
+    'momentum': tf.train.MomentumOptimizer,
+    'adam': tf.train.AdamOptimizer,
+    'rmsprop': tf.train.RMSPropOptimizer,
+    'adagrad': tf.train.AdagradOptimizer,
+}
+
+
+@pytest.mark.parametrize('name', factory.INNER_OPTIMIZERS)
+def test_inner_optimizer_class(name):
   inner = factory.make_inner_optimizer(name, 0.1, 0.9, True)
-  assert type(inner) is optimizer_class
-  assert name in factory.INNER_OPTIMIZERS
-
-
-def test_every_inner_optimizer_is_made():
-  for name in factory.INNER_OPTIMIZERS:
-    assert isinstance(
-        factory.make_inner_optimizer(name, 0.1, 0.9, True),
-        tf.train.Optimizer)
+  assert type(inner) is INNER_CLASSES[name]
 
 
 def steps_of(name, use_nesterov, n_steps=3):
@@ -146,6 +137,14 @@ def steps_of(name, use_nesterov, n_steps=3):
 def test_inner_optimizer_by_hand(name, use_nesterov, expected):
   np.testing.assert_allclose(
       steps_of(name, use_nesterov), expected, rtol=1e-5)
+
+
+def test_replicas_cannot_skip_a_step():
+  strategy = tf2.distribute.MirroredStrategy(['/cpu:0', '/cpu:1'])
+  with strategy.scope():
+    with pytest.raises(ValueError, match='on_nan=skip.*several replicas'):
+      strategy.extended.call_for_each_replica(
+          lambda: build('set', on_nan='skip'))
 
 
 def test_unknown_inner_optimizer_is_named():
@@ -314,3 +313,21 @@ def test_custom_map_of_pruning_takes_names_literally():
       'prune', {'x.b': 0.}, scopes=('x.b', 'x_b', 'c'), pruning_begin_step=0,
       pruning_end_step=1, pruning_frequency=1, threshold_decay=0.)
   np.testing.assert_allclose(run(train_op, 2)[0], [0., 0.75, 0.75], atol=.01)
+
+
+@pytest.mark.parametrize('method, total_steps, hparams, words', [
+    ('prune', 33, '', []),
+    ('prune', 32, '', ['prune reaches end_sparsity=0.75 at step 33, but '
+                       'training ends at step 32.']),
+    ('prune', 32, 'sparsity_function_end_step=32', []),
+    ('prune', 33, 'target_sparsity=0.5,sparsity_function_end_step=40',
+     ['prune reaches end_sparsity=0.5 at step 40, but training ends at step '
+      '33.']),
+    ('rigl', 1, '', [])])
+def test_pruning_that_does_not_get_to_its_end_is_warned_of(
+    method, total_steps, hparams, words, monkeypatch):
+  found = []
+  monkeypatch.setattr(factory.logging, 'warning', lambda text, *values:
+                      found.append(text % values))
+  factory.warn_of_late_pruning(config_of(method), total_steps, hparams)
+  assert found == words

@@ -16,13 +16,10 @@ from tests.training import one_masked_layer
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
-@pytest.fixture(autouse=True)
-def graph():
-  with tf.Graph().as_default() as graph:
-    yield graph
+pytestmark = pytest.mark.usefixtures('graph')
 
 
-# --- CheckpointFitsHook ------------------------------------------------------
+# --- ResumableHook -----------------------------------------------------------
 
 
 def train(folder, method='rigl', n_units=4, n_steps=1):
@@ -33,7 +30,7 @@ def train(folder, method='rigl', n_units=4, n_steps=1):
         n_units=n_units)
     with tf.train.MonitoredTrainingSession(
         checkpoint_dir=str(folder), hooks=[
-            hooks.CheckpointFitsHook(str(folder))]) as session:
+            hooks.ResumableHook(str(folder), may_write=True)]) as session:
       for _ in range(n_steps):
         session.run(train_op)
       return one_masked_layer.variables(session._tf_sess())
@@ -98,17 +95,17 @@ def count(hook, send, n_runs=10):
 @pytest.mark.parametrize('number', SIGNALS)
 def test_signal_ends_training_after_the_step(number, received):
   hook = hooks.StopOnSignalHook()
-  assert not hook.was_stopped
+  assert hook.stopped_by is None
   assert count(hook, lambda step: step == 4 and os.kill(
       os.getpid(), number)) == 5
-  assert hook.was_stopped
+  assert hook.stopped_by is number
   assert not received
 
 
 def test_without_signal_training_goes_on_to_its_end(received):
   hook = hooks.StopOnSignalHook()
   assert count(hook, lambda step: None) == 10
-  assert not hook.was_stopped
+  assert hook.stopped_by is None
 
 
 @pytest.mark.parametrize('number', SIGNALS)
@@ -164,16 +161,53 @@ def test_seconds_for_people(seconds, text):
   assert hooks.format_seconds(seconds) == text
 
 
-def test_progress_every_so_many_iterations(capsys):
+def progress(capsys, max_steps, every_n_steps, n_runs, moves_masks=(),
+             first_step=0):
+  """What ProgressHook prints of so many runs, as lists of its columns.
+
+  Args:
+    moves_masks: runs, counted from 0, that make no step.
+  """
   step = tf.train.get_or_create_global_step()
-  increment = tf.assign_add(step, 1)
+  increase = tf.placeholder(tf.int64, [])
+  increment = tf.assign_add(step, increase)
   hook = hooks.ProgressHook(
-      {'loss': tf.constant(0.5), 'accuracy': tf.constant(1.)}, 10, 3)
-  with tf.train.SingularMonitoredSession(hooks=[hook]) as session:
-    for _ in range(7):
-      session.run(increment)
-  lines = capsys.readouterr().out.splitlines()
-  assert [line.split('  ')[:3] for line in lines] == [
-      ['step 3/10', 'loss 0.5000', 'accuracy 1.0000'],
-      ['step 6/10', 'loss 0.5000', 'accuracy 1.0000']]
-  assert all('steps/s' in line and line.endswith('s left') for line in lines)
+      {'loss': tf.constant(0.5), 'accuracy': tf.constant(1.)}, max_steps,
+      every_n_steps)
+  scaffold = tf.train.Scaffold(init_op=step.assign(first_step).op)
+  with tf.train.SingularMonitoredSession(
+      hooks=[hook], scaffold=scaffold) as session:
+    for i in range(n_runs):
+      session.run(increment, {increase: int(i not in moves_masks)})
+  return [line.split('  ') for line in capsys.readouterr().out.splitlines()]
+
+
+def test_progress_at_the_first_step_at_multiples_and_at_the_end(capsys):
+  first, *lines = progress(capsys, 8, 3, 8)
+  assert first == ['step 1/8', 'loss 0.5000', 'accuracy 1.0000']
+  assert [line[:3] for line in lines] == [
+      [f'step {step}/8', 'loss 0.5000', 'accuracy 1.0000']
+      for step in (3, 6, 8)]
+  for line in lines:
+    assert line[3].endswith(' steps/s') and line[4].endswith('s left')
+
+
+@pytest.mark.parametrize('moves_masks', [(0,), (0, 4, 7, 10)])
+def test_runs_that_move_masks_are_no_steps_of_the_progress(
+    moves_masks, capsys):
+  lines = progress(capsys, 8, 3, 8 + len(moves_masks), moves_masks)
+  assert [line[0] for line in lines] == [
+      'step 1/8', 'step 3/8', 'step 6/8', 'step 8/8']
+
+
+def test_progress_of_a_training_that_goes_on(capsys):
+  lines = progress(capsys, 12, 3, 3, first_step=7)
+  assert [line[0] for line in lines] == ['step 8/12', 'step 9/12']
+
+
+def test_progress_comes_once_a_minute_where_steps_are_slow(
+    capsys, monkeypatch):
+  now = iter(range(0, 10**6, 10))
+  monkeypatch.setattr(hooks.time, 'monotonic', lambda: next(now))
+  lines = progress(capsys, 100, 50, 20)
+  assert [int(line[0][5:-4]) for line in lines[:3]] == [1, 7, 13]

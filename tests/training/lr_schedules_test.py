@@ -78,6 +78,21 @@ def test_stretched():
       (1., 20.), (0.1, 100.)]
 
 
+def test_stretched_steps():
+  # 2.5 is exact and 0.29 is not: 28.999999999999996.
+  assert lr_schedules.stretched_steps('max_steps', 3, 2.5) == 7
+  assert lr_schedules.stretched_steps('max_steps', 100, 0.29) == 28
+  assert lr_schedules.stretched_steps('max_steps', 10, 0.1) == 1
+
+
+@pytest.mark.parametrize('multiplier, message', [
+    (0.1, 'max_steps 9 times training_steps_multiplier 0.1 is less than a st'),
+    (1e308, 'max_steps 9 times training_steps_multiplier 1e.308 must be fin')])
+def test_no_training_of_so_many_steps(multiplier, message):
+  with pytest.raises(ValueError, match=message):
+    lr_schedules.stretched_steps('max_steps', 9, multiplier)
+
+
 def test_restarts_by_formula():
 
   def expected(epoch):

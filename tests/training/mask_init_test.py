@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import pathlib
-
 import numpy as np
 import pytest
 
@@ -16,18 +12,7 @@ from rigl.training import mask_init, methods
 from rigl.training.config import SparsityConfig
 from tests.training import one_masked_layer
 
-GOLDEN = json.loads(
-    (pathlib.Path(__file__).parents[1] / 'goldens' /
-     'mnist_initial_masks.json').read_text())
-SHAPES = {'layer1': (784, 300), 'layer2': (300, 100), 'layer3': (100, 10)}
-# The MNIST script's sparsities at its default flags.
-MNIST_MAP = {'layer2': 0.98 * 0.9, 'layer3': 0.}
-
-
-@pytest.fixture(autouse=True)
-def graph():
-  with tf.Graph().as_default() as graph:
-    yield graph
+pytestmark = pytest.mark.usefixtures('graph')
 
 
 def add_masks(shapes):
@@ -49,23 +34,6 @@ def start(scaffold):
 
 
 # --- random_masks ------------------------------------------------------------
-
-
-@pytest.mark.parametrize('run', GOLDEN['runs'], ids=lambda r: str(r['seed']))
-def test_masks_of_mnist_equal_the_reference_data(run):
-  add_masks(SHAPES)
-  masks = mask_init.random_masks(
-      config_of(seed=run['seed'], end_sparsity=0.98), MNIST_MAP)
-  assert set(masks) == {f'{scope}/mask' for scope in SHAPES}
-  for scope, golden in run['masks'].items():
-    mask = masks[f'{scope}/mask']
-    assert mask.shape == SHAPES[scope]
-    assert np.count_nonzero(mask) == golden['n_ones']
-    assert np.flatnonzero(mask)[:8].tolist() == (
-        golden['first_8_flat_positions_of_ones'])
-    assert hashlib.sha256(
-        np.ascontiguousarray(mask.astype(np.uint8)).tobytes()
-    ).hexdigest() == golden['sha256_of_uint8_bytes_C_order']
 
 
 @pytest.mark.parametrize('custom', [None, {'b': 0.}, {'a': 0.9, 'c': 0.1}])

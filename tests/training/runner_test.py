@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 import numpy as np
 import pytest
 
 from rigl.compat import tf
-from rigl.training import checkpoints, runner
+from rigl.training import hooks, resuming, runner
 from rigl.training.config import SparsityConfig
+from tests import checkpoint_values
 from tests.training import one_masked_layer
 
 CONFIG = SparsityConfig(
@@ -79,13 +81,13 @@ def input_of(n_iterations, first=0.):
 
 def train(folder, n_iterations, config=CONFIG, save_steps=3, send_at=None,
           fail_at=None, keep=0, **arguments):
-  """Trains; returns (whether it ended, journal)."""
+  """Trains; returns (the signal that stopped it or None, journal)."""
   journal = Journal(send_at, fail_at)
   estimator = make_estimator(folder, config, journal, save_steps, keep)
-  ended = runner.train(
+  stopped_by = runner.train(
       estimator, input_of(n_iterations), **arguments,
       saving_listeners=[Listener(journal)] if save_steps else ())
-  return ended, journal
+  return stopped_by, journal
 
 
 def saved_steps(folder):
@@ -93,27 +95,20 @@ def saved_steps(folder):
                 for path in folder.glob('model.ckpt-*.index'))
 
 
-def values(folder):
-  prefix = tf.train.latest_checkpoint(str(folder))
-  reader = tf.train.load_checkpoint(prefix)
-  return {name: reader.get_tensor(name)
-          for name in reader.get_variable_to_shape_map()}
-
-
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
   """A training of 10 iterations: masks move at the steps 0, 3 and 6."""
   folder = tmp_path_factory.mktemp('whole')
-  ended, journal = train(folder, 10)
-  return folder, ended, journal
+  stopped_by, journal = train(folder, 10)
+  return folder, stopped_by, journal
 
 
 def test_trains_until_the_data_end(whole):
-  folder, ended, journal = whole
-  assert ended
+  folder, stopped_by, journal = whole
+  assert stopped_by is None
   assert journal.steps == [0, 1, 2, 3, 3, 4, 5, 6, 6, 7]
-  assert values(folder)['global_step'] == 7
-  assert checkpoints.iterations_done(str(folder), CONFIG) == 10
+  assert checkpoint_values.of(folder)['global_step'] == 7
+  assert resuming.iterations_done(str(folder), CONFIG) == 10
 
 
 def test_checkpoints_come_by_steps_and_in_the_end(whole):
@@ -128,9 +123,9 @@ def test_hooks_have_seen_a_step_before_it_is_saved(whole):
 
 def test_resumed_training_ends_as_an_uninterrupted_one(whole, tmp_path):
   for n_iterations in (4, 6):
-    ended, _ = train(tmp_path, n_iterations)
-    assert ended
-  resumed, expected = values(tmp_path), values(whole[0])
+    stopped_by, _ = train(tmp_path, n_iterations)
+    assert stopped_by is None
+  resumed, expected = map(checkpoint_values.of, (tmp_path, whole[0]))
   assert set(resumed) == set(expected)
   for name, value in expected.items():
     np.testing.assert_array_equal(resumed[name], value, err_msg=name)
@@ -146,13 +141,13 @@ def test_last_checkpoint_holds_masks_that_moved_without_a_step(tmp_path):
   """The last of 9 iterations moves masks; the step before it is saved."""
   _, journal = train(tmp_path, 9)
   assert journal.steps[-2:] == [6, 6]
-  assert values(tmp_path)['last_mask_update_step'] == 6
-  assert checkpoints.iterations_done(str(tmp_path), CONFIG) == 9
+  assert checkpoint_values.of(tmp_path)['last_mask_update_step'] == 6
+  assert resuming.iterations_done(str(tmp_path), CONFIG) == 9
 
 
 def test_stops_at_max_steps_and_keeps_so_many_checkpoints(tmp_path):
-  ended, journal = train(tmp_path, 100, max_steps=3, save_steps=1, keep=2)
-  assert ended
+  stopped_by, journal = train(tmp_path, 100, max_steps=3, save_steps=1, keep=2)
+  assert stopped_by is None
   assert journal.steps == [0, 1, 2, 3]
   assert saved_steps(tmp_path) == [2, 3]
 
@@ -160,13 +155,45 @@ def test_stops_at_max_steps_and_keeps_so_many_checkpoints(tmp_path):
 def test_signal_stops_with_a_checkpoint_of_the_step(tmp_path):
   former = signal.signal(signal.SIGTERM, lambda number, frame: None)
   try:
-    ended, journal = train(tmp_path, 100, send_at=5)
+    stopped_by, journal = train(tmp_path, 100, send_at=5)
   finally:
     signal.signal(signal.SIGTERM, former)
-  assert not ended
+  assert stopped_by is signal.SIGTERM
   assert journal.steps == [0, 1, 2, 3, 3, 4]
   assert saved_steps(tmp_path) == [0, 3, 4]
-  assert checkpoints.iterations_done(str(tmp_path), CONFIG) == 6
+  assert resuming.iterations_done(str(tmp_path), CONFIG) == 6
+
+
+def train_in_turns(folder, total, send_at=None, **arguments):
+  journal = Journal(send_at, None)
+  runner.train_in_turns(
+      make_estimator(folder, CONFIG, journal), input_of(100), total, 4,
+      **arguments)
+
+
+def test_a_stopped_training_says_what_is_kept_of_it(tmp_path):
+  former = signal.signal(signal.SIGTERM, lambda number, frame: None)
+  try:
+    with pytest.raises(hooks.StoppedError) as stopped:
+      train_in_turns(tmp_path, 9, send_at=5)
+  finally:
+    signal.signal(signal.SIGTERM, former)
+  assert stopped.value.number == signal.SIGTERM
+  assert str(stopped.value) == (
+      f'Stopped at step 4 of 9, saved in {tmp_path}. The same command goes on.')
+
+
+def test_training_in_turns_says_where_it_begins_and_ends(tmp_path, capsys):
+  train_in_turns(tmp_path, 3)
+  assert capsys.readouterr().out == (
+      f'Trained to step 3: {tmp_path}/model.ckpt-3.\n')
+  # Every 4 steps and at the end: in two turns, the second goes on as well.
+  train_in_turns(tmp_path, 6, evaluate=lambda prefix: print(prefix[-6:]))
+  assert capsys.readouterr().out.splitlines() == [
+      f'Going on from {tmp_path}/model.ckpt-3.', 'ckpt-4', 'ckpt-6',
+      f'Trained to step 6: {tmp_path}/model.ckpt-6.']
+  train_in_turns(tmp_path, 6)
+  assert capsys.readouterr().out == f'{tmp_path} already holds 6 steps.\n'
 
 
 def test_signals_act_as_before_when_training_failed(tmp_path):
@@ -183,8 +210,8 @@ def test_signals_act_as_before_when_training_failed(tmp_path):
 
 
 def test_no_checkpoints(tmp_path):
-  ended, _ = train(tmp_path, 3, save_steps=None)
-  assert ended
+  stopped_by, _ = train(tmp_path, 3, save_steps=None)
+  assert stopped_by is None
   assert not list(tmp_path.glob('model.ckpt*'))
   assert not (tmp_path / 'checkpoint').exists()
 
@@ -238,3 +265,52 @@ def test_a_checkpoint_that_is_deleted_meanwhile_is_left_out(
   steps = [metrics['global_step'] for metrics in runner.evaluate_until(
       estimator, input_of(1), 7)]
   assert steps == [7]
+
+
+@pytest.fixture
+def messages(monkeypatch):
+  """What runner logs."""
+  found = []
+  for level in ('info', 'warning'):
+    monkeypatch.setattr(runner.logging, level, lambda text, *values:
+                        found.append(text % values))
+  return found
+
+
+def evaluated_steps(folder, max_steps):
+  estimator = make_estimator(folder, CONFIG, None)
+  return [metrics['global_step'] for metrics in runner.evaluate_until(
+      estimator, input_of(1), max_steps, timeout_seconds=0.1)]
+
+
+def test_evaluation_that_waits_says_so_and_makes_no_folder(
+    tmp_path, messages):
+  folder = tmp_path / 'no' / 'such'
+  assert evaluated_steps(folder, 7) == []
+  assert messages == [
+      f'Waiting for a checkpoint in {folder} ...',
+      f'No new checkpoint in {folder} for 0 s: evaluation ends without one.']
+  assert not list(tmp_path.iterdir())
+
+
+def test_evaluation_that_ends_too_early_says_so(whole, messages):
+  assert evaluated_steps(whole[0], 100) == [7]
+  assert messages == [f'No new checkpoint in {whole[0]} for 0 s: evaluation '
+                      'ends at step 7.']
+  assert evaluated_steps(whole[0], 7) == [7]
+  assert len(messages) == 1
+
+
+@pytest.mark.parametrize('max_steps', [7, 100])
+def test_lost_state_file_does_not_hide_the_checkpoint(
+    max_steps, whole, tmp_path):
+  folder = shutil.copytree(whole[0], tmp_path / 'run')
+  (folder / 'checkpoint').unlink()
+  assert evaluated_steps(folder, max_steps) == [7]
+
+
+def test_damaged_state_file_is_named_and_not_waited_for(whole, tmp_path):
+  folder = shutil.copytree(whole[0], tmp_path / 'run')
+  (folder / 'checkpoint').write_text('rubbish')
+  with pytest.raises(ValueError, match=f'Delete {folder}/checkpoint'):
+    evaluated_steps(folder, 7)

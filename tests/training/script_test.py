@@ -8,7 +8,7 @@ import pytest
 from absl import app, logging
 
 from rigl.compat import tf
-from rigl.training import script
+from rigl.training import command_line, hooks, script
 
 
 @pytest.fixture
@@ -52,7 +52,9 @@ def test_words_that_are_no_flags_are_refused(run, arguments):
 
 @pytest.mark.parametrize('error', [
     ValueError('end_sparsity must be in [0, 1), got 1.5.'),
-    FileNotFoundError('no such folder'), PermissionError('may not write')])
+    FileNotFoundError('no such folder'), PermissionError('may not write'),
+    OverflowError('too large'),
+    tf.errors.InvalidArgumentError(None, None, 'no such axis')])
 def test_mistakes_end_in_one_line_and_a_bad_exit_code(run, error):
   with pytest.raises(SystemExit) as stop:
     run(raises(error))
@@ -60,11 +62,45 @@ def test_mistakes_end_in_one_line_and_a_bad_exit_code(run, error):
   assert stop.value.code == f'Error: {error}'
 
 
+def test_errors_of_tensorflow_end_in_one_line(run):
+  error = tf.errors.DataLossError(
+      None, None, "Node: 'x'\nbad record\n\t [[{{node x}}]]\nat line 3")
+  with pytest.raises(SystemExit, match='^Error: bad record$'):
+    run(raises(error))
+
+
 @pytest.mark.parametrize('error', [
     TypeError('x'), RuntimeError('x'), KeyError('x'), AssertionError('x')])
 def test_mistakes_of_ours_keep_their_traceback(run, error):
   with pytest.raises(type(error)):
     run(raises(error))
+
+
+def test_a_stopped_training_ends_with_the_code_of_the_signal(run, capsys):
+  with pytest.raises(SystemExit) as stop:
+    run(raises(hooks.StoppedError(15, 'Stopped at step 3 of 9.')))
+  assert stop.value.code == 143
+  assert capsys.readouterr().err == 'Stopped at step 3 of 9.\n'
+
+
+@pytest.mark.parametrize('mode, promise', [
+    ('train', ' The same command goes on from the last checkpoint, if there is '
+              'one.'),
+    ('train_and_eval', ' The same command goes on from the last checkpoint, if '
+                       'there is one.'),
+    ('eval', ''), ('eval_once', '')])
+def test_ctrl_c_is_no_traceback(mode, promise, run, capsys, monkeypatch):
+  monkeypatch.setattr(
+      command_line, 'only_evaluates', lambda: mode.startswith('eval'))
+  with pytest.raises(SystemExit) as stop:
+    run(raises(KeyboardInterrupt()))
+  assert stop.value.code == 130
+  assert capsys.readouterr().err == f'Stopped by Ctrl-C.{promise}\n'
+
+
+def test_home_folder_of_nobody_is_no_folder():
+  with pytest.raises(ValueError, match="save_path='~nobody_knows/x'"):
+    script.check_folder('save_path', '~nobody_knows/x')
 
 
 def test_traceback_is_there_for_who_asks(run, monkeypatch):

@@ -1,18 +1,29 @@
-"""Shared flags: their definition, defaults, precedence and errors."""
+"""Flags: of the scripts, and the shared ones' defaults and precedence."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
+import pathlib
 
 import pytest
 from absl import flags
-from absl.testing import flagsaver
 
+from rigl.cifar_resnet import resnet_train_eval
+from rigl.imagenet_resnet import imagenet_train_eval
+from rigl.mnist import mnist_train_eval
 from rigl.training import methods, sparse_flags
 from rigl.training.config import SparsityConfig
+from tests import script_flags
 
 FLAGS = flags.FLAGS
+SCRIPTS = {'mnist': mnist_train_eval, 'cifar_resnet': resnet_train_eval,
+           'imagenet': imagenet_train_eval}
+# {type in the reference data: (class of the flag, its own name of the type)}.
+TYPES = {'string': (flags.Flag, 'string'), 'int': (flags.Flag, 'int'),
+         'float': (flags.Flag, 'float'), 'bool': (flags.BooleanFlag, 'bool'),
+         'string enum': (flags.EnumFlag, 'string enum')}
 
 sparse_flags.define_method('baseline')
 sparse_flags.define(*sparse_flags._SHARED)
@@ -32,10 +43,7 @@ FLAGS_OF = {SparsityConfig: {
 @contextlib.contextmanager
 def command_line(*argv):
   """A script that was started with these flags, up to its main()."""
-  with flagsaver.flagsaver():
-    FLAGS.unparse_flags()
-    sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
-    FLAGS(['script.py', *argv])
+  with script_flags.parsed(SCRIPT_DEFAULTS, argv):
     yield
 
 
@@ -44,6 +52,60 @@ def config(*argv, **fields):
   with command_line(*argv):
     sparse_flags.apply_gin(FLAGS_OF)
     return sparse_flags.config_from_flags(**fields)
+
+
+# --- The scripts -------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name, n_flags', [
+    ('mnist', 31), ('cifar_resnet', 38), ('imagenet', 64)])
+def test_flags_are_those_of_the_reference(name, n_flags, goldens):
+  script = SCRIPTS[name]
+  golden = goldens(f'flags_{name}_train_eval')['flags']
+  assert len(golden) == n_flags
+  key_flags = {flag.name for flag in FLAGS.get_key_flags_for_module(script)}
+  for reference in golden:
+    flag = FLAGS[reference['name']]
+    assert flag.name in key_flags
+    default = script.SCRIPT_DEFAULTS.get(flag.name, flag.default)
+    if (name, flag.name) != ('cifar_resnet', 'master'):  # Not used.
+      assert default == reference['default'], flag.name
+      assert type(default) is type(reference['default']), flag.name
+    kind, type_name = TYPES[reference['type']]
+    assert isinstance(flag, kind), flag.name
+    assert flag.flag_type() == type_name, flag.name
+    assert flag.help, flag.name
+
+
+@pytest.mark.parametrize(
+    'one, other', list(itertools.permutations(SCRIPTS, 2)))
+def test_a_script_keeps_its_defaults_in_the_process_of_another(one, other):
+  """Whatever a script sets, all others with that flag set too."""
+  shared = {flag.name for flag in FLAGS.get_key_flags_for_module(SCRIPTS[one])}
+  changed = set(SCRIPTS[other].SCRIPT_DEFAULTS)
+  assert shared & changed <= set(SCRIPTS[one].SCRIPT_DEFAULTS)
+
+
+SHIPPED = [
+    pytest.param(name, path, id=f'{name}-{path.stem}')
+    for name, script in SCRIPTS.items()
+    for path in sorted(pathlib.Path(script.__file__).parent.glob(
+        'configs/*.gin'))]
+
+
+@pytest.mark.parametrize('name, path', SHIPPED)
+def test_shipped_config_is_valid(name, path):
+  assert 'Config.' in path.read_text()
+  script = SCRIPTS[name]
+  with script_flags.parsed(script.SCRIPT_DEFAULTS, [f'--gin_config={path}']):
+    script.configs_from_flags()
+
+
+def test_configs_of_all_kinds_are_shipped():
+  assert {param.values[0] for param in SHIPPED} >= {'cifar_resnet', 'imagenet'}
+
+
+# --- Shared flags ------------------------------------------------------------
 
 
 def test_methods_flag_offers_every_method():
@@ -210,6 +272,35 @@ def test_unknown_method_is_refused_by_the_flag_with_the_options():
     config('--training_method=lottery')
   for name in ('training_method', 'lottery', *methods.METHODS):
     assert name in str(error.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnConfig:
+  """The hyperparameters of a script, by the names of its flags."""
+
+  batch_size: int
+  momentum: float
+
+
+def configs(*argv):
+  """Both configs of a script where pruning begins with another flag."""
+  with command_line(*argv):
+    return sparse_flags.configs_from_flags(
+        OwnConfig, {'pruning_begin_step': 'maskupdate_begin_step'})
+
+
+def test_configs_of_a_script():
+  sparsity, own = configs(
+      '--maskupdate_begin_step=3', '--gin_bindings=OwnConfig.momentum = 0.5',
+      '--gin_bindings=SparsityConfig.seed = 4', '--batch_size=7')
+  assert own == OwnConfig(7, 0.5)
+  assert (sparsity.pruning_begin_step, sparsity.seed) == (3, 4)
+
+
+def test_errors_name_the_flag_of_a_renamed_field():
+  with pytest.raises(ValueError, match='maskupdate_begin_step') as error:
+    configs('--training_method=prune', '--maskupdate_begin_step=-3')
+  assert 'pruning_begin_step' not in str(error.value)
 
 
 # --- Errors of gin -----------------------------------------------------------

@@ -74,13 +74,14 @@ def test_formatted_tensors_have_a_dimension(graph):
 def test_host_call_writes_means_over_replicas_when_due(tmp_path):
   with tf.Graph().as_default(), tf.Session() as session:
     step = tf.placeholder(tf.int64, [2])
+    trained = tf.placeholder(tf.bool, [2])
     op = summaries.host_call_fn(
-        str(tmp_path), step, steps_per_summary=2,
+        str(tmp_path), step, steps_per_summary=2, trained=trained,
         rate=tf.constant([1., 2.]), image=tf.zeros([2, 4, 4, 1]))
     # As the hooks of TPUEstimator do.
     session.run(tf.get_collection('_SUMMARY_WRITER_V2'))
-    for value in (0, 1, 2):
-      session.run(op, {step: [value] * 2})
+    for value, trains in ((0, True), (1, True), (2, False), (2, True)):
+      session.run(op, {step: [value] * 2, trained: [trains] * 2})
   events = [
       (event.step, value.tag, value.tensor)
       for path in glob.glob(os.path.join(tmp_path, '*'))

@@ -53,6 +53,19 @@ def test_address_that_does_not_answer():
       '', master=f'grpc://127.0.0.1:{port}')
 
 
+def test_address_that_answers(monkeypatch):
+  resolved = []
+  monkeypatch.setattr(
+      tf2.distribute.cluster_resolver, 'TPUClusterResolver',
+      lambda name, **_: resolved.append(name) or 'resolver')
+  with socket.socket() as listening:
+    listening.bind(('127.0.0.1', 0))
+    listening.listen()
+    address = f'grpc://127.0.0.1:{listening.getsockname()[1]}'
+    assert tpu.find(address) == 'resolver'
+  assert resolved == [address]
+
+
 @pytest.mark.parametrize('address', ['grpc://host', 'grpc://:1', 'grpc://h:x'])
 def test_address_of_another_form(address):
   assert 'grpc://<host>:<port>' in find(address)
@@ -60,7 +73,7 @@ def test_address_of_another_form(address):
 
 def test_missing_package_is_named(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-  assert 'rigl[tpu]' in find('my-tpu')
+  assert '.[tpu]' in find('my-tpu')
 
 
 def test_name_outside_of_google_cloud(monkeypatch, has_client):

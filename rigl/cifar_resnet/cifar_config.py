@@ -1,0 +1,51 @@
+"""The hyperparameters of a CIFAR-10 training, and what follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from rigl.cifar_resnet import resnet_model
+from rigl.compat import tf
+from rigl.core import checks
+from rigl.training import lr_schedules
+
+
+@dataclasses.dataclass(frozen=True)
+class CifarConfig:
+  """The hyperparameters of the script alone; flags of the same names."""
+
+  batch_size: int = 128
+  max_steps: int = 97656
+  momentum: float = 0.9
+  l2: float = 5e-4
+  resnet_depth: int = 16
+  resnet_width: int = 4
+  num_classes: int = 10
+  prune_first_layer: bool = False
+  prune_last_layer: bool = True
+  training_steps_multiplier: float = 1.
+
+  def __post_init__(self):
+    for name in ('batch_size', 'max_steps', 'resnet_width', 'num_classes',
+                 'training_steps_multiplier'):
+      checks.positive(name, getattr(self, name))
+    checks.not_negative('l2', self.l2)
+    checks.below_one('momentum', self.momentum)
+    resnet_model.check_depth(self.resnet_depth)
+    _ = self.total_steps  # Only a check here.
+
+  @property
+  def total_steps(self) -> int:
+    """max_steps times training_steps_multiplier."""
+    return lr_schedules.stretched_steps(
+        'max_steps', self.max_steps, self.training_steps_multiplier)
+
+  def learning_rate_at(self, global_step: tf.Tensor) -> tf.Tensor:
+    """0.1, divided by 5 every 30,000 steps times the multiplier.
+
+    Args:
+      global_step: int64 scalar.
+    """
+    boundaries = [int(step * self.training_steps_multiplier)
+                  for step in (30000, 60000, 90000)]
+    return lr_schedules.step_decay(global_step, 0.1, boundaries, 5.)

@@ -1,0 +1,90 @@
+"""Checks of single values, so that every module words its errors alike."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any, Iterable
+
+
+def one_of(name: str, value: Any, options: Iterable[Any]) -> None:
+  """Raises ValueError unless `value` is one of the options.
+
+  Args:
+    name: of the argument or flag.
+    value: given for it.
+    options: allowed for it.
+  """
+  options = tuple(options)
+  if value not in options:
+    raise ValueError(f'{name} {value!r} is not one of '
+                     f'{", ".join(map(str, options))}.')
+
+
+def integer(name: str, value: int) -> None:
+  """Raises ValueError unless `value` is a whole number by its type.
+
+  Args:
+    name: of the argument or flag.
+    value: given for it.
+  """
+  if not isinstance(value, numbers.Integral):
+    raise ValueError(f'{name} must be an integer, got {value!r}.')
+
+
+def positive(name: str, value: float) -> None:
+  """Raises ValueError unless `value` is above 0 and finite.
+
+  Args:
+    name: of the argument or flag.
+    value: given for it.
+  """
+  # All comparisons here are written so that nan fails as well.
+  if not value > 0:
+    raise ValueError(f'{name} must be > 0, got {value}.')
+  finite(name, value)
+
+
+def not_negative(name: str, value: float) -> None:
+  """Raises ValueError unless `value` is 0 or more, and finite.
+
+  Args:
+    name: of the argument or flag.
+    value: given for it.
+  """
+  if not value >= 0:
+    raise ValueError(f'{name} must be >= 0, got {value}.')
+  finite(name, value)
+
+
+def finite(name: str, value: float) -> None:
+  """Raises ValueError if `value` is infinite or nan.
+
+  Args:
+    name: of the argument or flag.
+    value: given for it.
+  """
+  if not math.isfinite(value):
+    raise ValueError(f'{name} must be finite, got {value}.')
+
+
+def in_unit_interval(name: str, value: float) -> None:
+  """Raises ValueError unless `value` is in [0, 1].
+
+  Args:
+    name: of the argument or flag.
+    value: given for it.
+  """
+  if not 0. <= value <= 1.:
+    raise ValueError(f'{name} must be in [0, 1], got {value}.')
+
+
+def below_one(name: str, value: float) -> None:
+  """Raises ValueError unless `value` is in [0, 1): a sparsity or a decay.
+
+  Args:
+    name: of the argument or flag.
+    value: given for it.
+  """
+  if not 0. <= value < 1.:
+    raise ValueError(f'{name} must be in [0, 1), got {value}.')

@@ -1,0 +1,47 @@
+"""Copies of the operations behind a tensor, to run where they are needed.
+
+What a branch or a function takes from around it is computed before it is
+known whether it will be used: at each step. A copy inside is not.
+"""
+
+from __future__ import annotations
+
+from rigl.compat import tf
+
+
+def operations_behind(tensor: tf.Tensor) -> list[tf.Operation]:
+  """All operations that `tensor` depends on, its own included.
+
+  Args:
+    tensor: of a graph.
+  """
+  found = {tensor.op.name: tensor.op}
+  waiting = [tensor.op]
+  while waiting:
+    op = waiting.pop()
+    for source in (*(t.op for t in op.inputs), *op.control_inputs):
+      if source.name not in found:
+        found[source.name] = source
+        waiting.append(source)
+  return list(found.values())
+
+
+def copy_here(tensor: tf.Tensor) -> tf.Tensor:
+  """The value of `tensor`, by copies of its operations in the default graph.
+
+  Under XLA, which turns random bits into floats in another way, a copy of a
+  draw is another draw from the same distribution.
+
+  Args:
+    tensor: of the default graph or one around it.
+  """
+  definition = tf.GraphDef()
+  definition.versions.CopyFrom(tensor.graph.graph_def_versions)
+  for op in operations_behind(tensor):
+    node = definition.node.add()
+    node.CopyFrom(op.node_def)
+    # They stand for the place of the original.
+    node.device = ''
+    node.attr.pop('_class', None)
+  return tf.import_graph_def(
+      definition, return_elements=[tensor.name], name='copy')[0]

@@ -1,0 +1,1 @@
+"""What the data of several networks are found and made with."""

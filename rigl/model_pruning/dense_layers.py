@@ -1,0 +1,294 @@
+"""Ordinary layers, and what masked ones and whole networks share with them.
+
+That is the shapes of kernels, biases, padding that does not depend on the size
+of the image, batch normalization and pooling. Variables of half precision
+inputs are stored in float32.
+"""
+
+from __future__ import annotations
+
+import numbers
+from typing import Callable, Optional, Sequence, Union
+
+from rigl.compat import tf
+from rigl.model_pruning import data_formats, initializers
+
+TensorFn = Callable[[tf.Tensor], tf.Tensor]
+Initializer = Callable[..., tf.Tensor]
+Size = Union[int, Sequence[int]]
+
+BATCH_NORM_MOMENTUM = 0.9
+BATCH_NORM_EPSILON = 1e-5
+
+
+def storage_dtype(dtype: tf.DType) -> tf.DType:
+  """The type of variables that are used in computations of `dtype`.
+
+  Args:
+    dtype: of the computation.
+  """
+  return tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
+
+
+def get_parameter(name: str, shape: Sequence[int], dtype: tf.DType,
+                  initializer: Initializer,
+                  regularizer: Optional[TensorFn] = None) -> tf.Tensor:
+  """A trainable variable as a tensor of `dtype`, stored in at least float32.
+
+  Args:
+    name: in the current variable scope.
+    shape: of the variable.
+    dtype: of the tensor.
+    initializer: of the variable.
+    regularizer: of the tensor, or None.
+  """
+  variable = tf.get_variable(
+      name, shape, storage_dtype(dtype), initializer, regularizer)
+  return tf.cast(variable, dtype)
+
+
+def kernel_shape(x: tf.Tensor, channel_axis: int, kernel_size: Size,
+                 units: int) -> list[int]:
+  """[k_h, k_w, n_in, n_out] of a convolution of `x`.
+
+  Args:
+    x: a batch of images.
+    channel_axis: of `x`.
+    kernel_size: k or (k_h, k_w).
+    units: n_out.
+
+  Raises:
+    ValueError: the number of channels is not known.
+  """
+  n_in = x.shape.as_list()[channel_axis]
+  if n_in is None:
+    raise ValueError(f'The number of channels of {x} must be known.')
+  if isinstance(kernel_size, numbers.Integral):
+    kernel_size = (kernel_size, kernel_size)
+  return [*kernel_size, n_in, units]
+
+
+def flattened(x: tf.Tensor) -> tf.Tensor:
+  """[batch, ...] of static size -> [batch, n].
+
+  Args:
+    x: a batch of anything.
+
+  Raises:
+    ValueError: n is not known.
+  """
+  x = tf.convert_to_tensor(x)
+  n_in = x.shape[1:].num_elements()
+  if n_in is None:
+    raise ValueError(f'All dimensions of {x} but the first must be known.')
+  return tf.reshape(x, [-1, n_in])
+
+
+def add_biases(x: tf.Tensor, data_format: str, name: str,
+               initializer: Initializer,
+               regularizer: Optional[TensorFn] = None, trainable: bool = True,
+               dtype: Optional[tf.DType] = None) -> tf.Tensor:
+  """Adds a variable to the channels of `x`.
+
+  Args:
+    x: [batch, n], or images.
+    data_format: 'NHWC', also for [batch, n], or 'NCHW'.
+    name: of the variable.
+    initializer: of the variable.
+    regularizer: of the variable, or None.
+    trainable: whether it is trained.
+    dtype: of the variable; `storage_dtype` of `x` when None.
+  """
+  n = x.shape[-1 if data_format == 'NHWC' else 1]
+  biases = tf.get_variable(name, [n], dtype or storage_dtype(x.dtype),
+                           initializer, regularizer, trainable)
+  return tf.nn.bias_add(x, tf.cast(biases, x.dtype), data_format=data_format)
+
+
+def dense_conv2d(
+    x: tf.Tensor, units: int, kernel_size: Size, strides: Size = 1,
+    padding: str = 'SAME',
+    data_format: str = 'channels_last',
+    kernel_initializer: Optional[Initializer] = None,
+    kernel_regularizer: Optional[TensorFn] = None,
+    use_bias: bool = False,
+    bias_initializer: Optional[Initializer] = None,
+    biases_regularizer: Optional[TensorFn] = None,
+    variable_names: Sequence[str] = ('weights', 'biases')) -> tf.Tensor:
+  """Ordinary 2-D convolution, its variables in the current variable scope.
+
+  Args:
+    x: [batch, height, width, n_in], or channels first.
+    units: n_out.
+    kernel_size: k or (k_h, k_w).
+    strides: s or (s_h, s_w).
+    padding: 'SAME' or 'VALID'.
+    data_format: 'channels_last' or 'channels_first'.
+    kernel_initializer: Glorot uniform, seeded by scope, when None.
+    kernel_regularizer: of the kernel.
+    use_bias: whether to add biases.
+    bias_initializer: zeros when None.
+    biases_regularizer: of the biases.
+    variable_names: of the kernel and of the biases.
+
+  Returns:
+    [batch, height', width', n_out], or channels first.
+
+  Raises:
+    ValueError: unknown data format, or the number of channels is not known.
+  """
+  x = tf.convert_to_tensor(x)
+  kernel_name, bias_name = variable_names
+  kernel = get_parameter(
+      kernel_name, kernel_shape(
+          x, data_formats.channel_axis(data_format), kernel_size, units),
+      x.dtype,
+      kernel_initializer or initializers.glorot_uniform(), kernel_regularizer)
+  outputs = tf.nn.conv2d(
+      x, kernel, strides=strides, padding=padding.upper(),
+      data_format=data_formats.DATA_FORMATS[data_format])
+  if use_bias:
+    outputs = add_biases(
+        outputs, data_formats.DATA_FORMATS[data_format], bias_name,
+        bias_initializer or tf.zeros_initializer(), biases_regularizer)
+  return outputs
+
+
+def dense_fully_connected(
+    x: tf.Tensor,
+    units: int,
+    kernel_initializer: Optional[Initializer] = None,
+    kernel_regularizer: Optional[TensorFn] = None,
+    use_bias: bool = True,
+    bias_initializer: Optional[Initializer] = None,
+    biases_regularizer: Optional[TensorFn] = None,
+    variable_names: Sequence[str] = ('weights', 'biases')) -> tf.Tensor:
+  """Ordinary fully connected layer, variables in the current variable scope.
+
+  Args:
+    x: [batch, n_in], or [batch, ...] of static size, which is flattened.
+    units: n_out.
+    kernel_initializer: Glorot uniform, seeded by scope, when None.
+    kernel_regularizer: of the kernel.
+    use_bias: whether to add biases.
+    bias_initializer: zeros when None.
+    biases_regularizer: of the biases.
+    variable_names: of the kernel and of the biases.
+
+  Returns:
+    [batch, n_out].
+
+  Raises:
+    ValueError: the size of the inputs is not known.
+  """
+  x = flattened(x)
+  kernel_name, bias_name = variable_names
+  kernel = get_parameter(
+      kernel_name, [x.shape[1], units], x.dtype,
+      kernel_initializer or initializers.glorot_uniform(), kernel_regularizer)
+  outputs = tf.matmul(x, kernel)
+  if use_bias:
+    outputs = add_biases(
+        outputs, 'NHWC', bias_name, bias_initializer or tf.zeros_initializer(),
+        biases_regularizer)
+  return outputs
+
+
+def fixed_padding(x: tf.Tensor, kernel_size: int, strides: int,
+                  data_format: str) -> tuple[tf.Tensor, str]:
+  """Pads images for a strided convolution, whatever their size.
+
+  'SAME' pads an even-sized image on its lower and right side only. Here a
+  strided kernel of size k always gets k - 1 zeros, (k - 1) // 2 of them first.
+
+  Args:
+    x: [batch, height, width, channels], or channels first.
+    kernel_size: k.
+    strides: of the convolution that follows.
+    data_format: 'channels_last' or 'channels_first'.
+
+  Returns:
+    (images, padding): what to give to the convolution; untouched and 'SAME'
+    when it is not strided.
+  """
+  if strides == 1:
+    return x, 'SAME'
+  before = (kernel_size - 1) // 2
+  spatial = [[before, kernel_size - 1 - before]] * 2
+  axis = data_formats.channel_axis(data_format)
+  spatial.insert(axis - 1, [0, 0])
+  return tf.pad(x, [[0, 0], *spatial]), 'VALID'
+
+
+def _normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor,
+               mean: tf.Tensor, variance: tf.Tensor, is_training: bool,
+               data_format: str,
+               fused: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+  """Returns (normalized x, mean, variance), of the batch when training."""
+  if fused:
+    moving = {} if is_training else {'mean': mean, 'variance': variance}
+    return tf.nn.fused_batch_norm(
+        x, gamma, beta, epsilon=BATCH_NORM_EPSILON, is_training=is_training,
+        data_format=data_formats.DATA_FORMATS[data_format], **moving)
+  wide = tf.cast(x, gamma.dtype)
+  axis = data_formats.channel_axis(data_format)
+  if is_training:
+    mean, variance = tf.nn.moments(wide, [i for i in range(4) if i != axis])
+  shape = [-1 if i == axis else 1 for i in range(4)]
+  outputs = tf.nn.batch_normalization(
+      wide, *(tf.reshape(v, shape) for v in (mean, variance, beta, gamma)),
+      BATCH_NORM_EPSILON)
+  return tf.cast(outputs, x.dtype), mean, variance
+
+
+def batch_norm(x: tf.Tensor, is_training: bool, data_format: str,
+               init_zero: bool = False, fused: bool = True) -> tf.Tensor:
+  """Batch normalization (https://arxiv.org/abs/1502.03167) over the channels.
+
+  Its variables are `batch_normalization`, `batch_normalization_1`, ... in the
+  current scope, in the order of the calls. Updates of the moving averages are
+  in the collection UPDATE_OPS; replicas move them by the mean of their steps.
+
+  `tf.layers.batch_normalization` computes the same, but compares each new
+  variable with all before it: most of the time of building a deep network.
+
+  Args:
+    x: [batch, height, width, channels], or channels first.
+    is_training: use the statistics of the batch, else the moving averages.
+    data_format: 'channels_last' or 'channels_first'.
+    init_zero: whether gamma starts at 0 instead of 1.
+    fused: one kernel, whose moving variance takes the unbiased estimate.
+
+  Returns:
+    tensor of the shape and type of `x`.
+  """
+  zeros, ones = tf.zeros_initializer(), tf.ones_initializer()
+  shape = [x.shape[data_formats.channel_axis(data_format)]]
+  dtype = storage_dtype(x.dtype)
+  with tf.variable_scope(None, 'batch_normalization'):
+    gamma = tf.get_variable('gamma', shape, dtype, zeros if init_zero else ones)
+    beta = tf.get_variable('beta', shape, dtype, zeros)
+    moving_mean, moving_variance = (
+        tf.get_variable(name, shape, dtype, initializer, trainable=False,
+                        aggregation=tf.VariableAggregation.MEAN)
+        for name, initializer in (
+            ('moving_mean', zeros), ('moving_variance', ones)))
+    outputs, mean, variance = _normalize(
+        x, gamma, beta, moving_mean, moving_variance, is_training, data_format,
+        fused)
+    if is_training:
+      for moving, value in ((moving_mean, mean), (moving_variance, variance)):
+        step = (1. - BATCH_NORM_MOMENTUM) * (moving - value)
+        tf.add_to_collection(
+            tf.GraphKeys.UPDATE_OPS, tf.assign_sub(moving, step).op)
+  return outputs
+
+
+def global_average_pool(x: tf.Tensor, data_format: str) -> tf.Tensor:
+  """[batch, height, width, channels], or channels first -> [batch, channels].
+
+  Args:
+    x: a batch of images.
+    data_format: channels_last or channels_first.
+  """
+  return tf.reduce_mean(x, data_formats.spatial_axes(data_format))

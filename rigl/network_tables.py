@@ -1,0 +1,45 @@
+"""The networks for ImageNet as tables, to be built and to be counted alike."""
+
+from __future__ import annotations
+
+# Depth -> (kind of block, number of blocks in each group).
+RESNETS = {
+    18: ('residual', (2, 2, 2, 2)),
+    34: ('residual', (3, 4, 6, 3)),
+    50: ('bottleneck', (3, 4, 6, 3)),
+    101: ('bottleneck', (3, 4, 23, 3)),
+    152: ('bottleneck', (3, 8, 36, 3)),
+    200: ('bottleneck', (3, 24, 36, 3)),
+}
+
+# Number of convolutions before each of the five poolings, and their filters.
+VGGS = {
+    'vgg_a': (1, 1, 2, 2, 2),
+    'vgg_16': (2, 2, 3, 3, 3),
+    'vgg_19': (2, 2, 4, 4, 4),
+}
+VGG_FILTERS = (64, 128, 256, 512, 512)
+
+# (filters, stride) of the separable convolutions.
+MOBILENET_V1 = (
+    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1),
+    (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1))
+
+# (filters, stride) of the inverted residuals.
+MOBILENET_V2 = (
+    (16, 1), (24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1),
+    (64, 1), (64, 1), (96, 1), (96, 1), (96, 1), (160, 2), (160, 1), (160, 1),
+    (320, 1))
+
+
+def make_divisible(channels: int, divisor: int = 8) -> int:
+  """The multiple of `divisor` nearest to `channels`, not over 10 % below it.
+
+  MobileNets round the number of their channels so.
+
+  Args:
+    channels: number asked for.
+    divisor: of the number returned.
+  """
+  rounded = max(divisor, (channels + divisor // 2) // divisor * divisor)
+  return rounded + divisor if rounded < 0.9 * channels else rounded

@@ -1,0 +1,141 @@
+"""Going on with a training: by the same settings, with the next batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any, Mapping, Sequence
+
+from absl import logging
+
+from rigl.compat import tf
+from rigl.training import checkpoints, gin_configs
+from rigl.training.config import SparsityConfig
+
+# What a training keeps to its end. Its variables do not tell: those of SET are
+# those of RigL.
+_LASTING = ('training_method', 'seed', 'batch_size', 'train_batch_size')
+# What made its masks, which gradual pruning makes to the end.
+_OF_MASKS = ('end_sparsity', 'mask_init_method', 'erk_power_scale')
+_SCHEDULE = ('maskupdate_begin_step', 'maskupdate_end_step',
+             'maskupdate_frequency', 'training_steps_multiplier')
+# How long it is to be, and what only concerns evaluation.
+_FREE = ('num_epochs', 'max_steps', 'train_steps', 'eval_batch_size',
+         'num_eval_images')
+
+
+def _counters(prefix: str) -> dict[str, int]:
+  """{name: value} of the variables that count steps, where they exist."""
+  shapes = checkpoints.open_checkpoint(prefix).get_variable_to_shape_map()
+  values = checkpoints.read_tensors(prefix, ['global_step', *(
+      name for name in ('last_mask_update_step', 'is_snipped')
+      if name in shapes)])
+  return {name: int(value) for name, value in values.items()}
+
+
+def iterations_done(model_dir: str, config: SparsityConfig) -> int:
+  """Batches that a training in `model_dir` has consumed so far.
+
+  That is its global step, and one for each step that set or moved masks
+  instead of training.
+
+  Args:
+    model_dir: folder of the checkpoints; 0 when it has none.
+    config: of that training.
+  """
+  prefix = checkpoints.latest(model_dir)
+  if not prefix:
+    return 0
+  counters = _counters(prefix)
+  done = counters['global_step'] + counters.get('is_snipped', 0)
+  if (config.method.skips_gradient_on_update and
+      'last_mask_update_step' in counters):
+    done += config.update_schedule.n_updates_through(
+        counters['last_mask_update_step'])
+  return done
+
+
+def _stretched(configs: Sequence[Any]) -> SparsityConfig:
+  """The SparsityConfig among the configs of a script, as training has it."""
+  values = [vars(config) for config in configs]
+  multiplier = next((v['training_steps_multiplier'] for v in values
+                     if 'training_steps_multiplier' in v), 1.)
+  (sparsity,) = (c for c in configs if isinstance(c, SparsityConfig))
+  return sparsity.scaled(multiplier)
+
+
+def _counts_alike(counters: Mapping[str, int], former: SparsityConfig,
+                  config: SparsityConfig) -> bool:
+  """Whether `iterations_done` stays right when `config` follows `former`."""
+  last = counters.get('last_mask_update_step')
+  if last is None or not config.method.skips_gradient_on_update:
+    return True
+  schedule = config.update_schedule
+  n_updates = former.update_schedule.n_updates_through(last)
+  if schedule.n_updates_through(last) != n_updates:
+    return False
+  # One that is overdue would be counted as several.
+  following = max(counters['global_step'], last + schedule.frequency,
+                  schedule.begin_step)
+  return 0 <= schedule.end_step < following or (
+      schedule.n_updates_through(following) == n_updates + 1)
+
+
+def _differences(formers: Sequence[Any], configs: Sequence[Any],
+                 names: Sequence[str]) -> list[str]:
+  """'name=former, not new' of those fields that differ."""
+  return [
+      f'{name}={getattr(former, name)}, not {getattr(config, name)}'
+      for former, config in zip(formers, configs) for name in names
+      if getattr(former, name, None) != getattr(config, name, None)]
+
+
+def _former_configs(path: str, configs: Sequence[Any]) -> list[Any]:
+  """The configs with the values that a config.gin binds."""
+  bound = gin_configs.read([path], (), map(type, configs))
+  return [
+      dataclasses.replace(config, **{
+          name: value for (config_class, name), value in bound.items()
+          if config_class is type(config)}) for config in configs]
+
+
+def check_same_settings(model_dir: str, flag: str, configs: Sequence[Any],
+                        names: Sequence[str] = ()) -> None:
+  """Raises ValueError if a training in `model_dir` cannot go on like this.
+
+  It keeps its method, seed and batch size, and the sparsities by which its
+  masks were made. So that the batches it has taken can be counted, the schedule
+  of mask updates may change only in what is still to come, such as an end that
+  has not been reached. Of other differences it warns, but for the length.
+
+  Args:
+    model_dir: folder of a training.
+    flag: that names the folder, for the error.
+    configs: what it is to go on with, of all classes in its config.gin, steps
+      not stretched.
+    names: of further fields that must be what they were.
+
+  Raises:
+    ValueError: names what differs, both values and the folder.
+  """
+  path = os.path.join(model_dir, gin_configs.CONFIG_FILE)
+  prefix = checkpoints.latest(model_dir)
+  if not prefix or not tf.io.gfile.exists(path):
+    return
+  formers = _former_configs(path, configs)
+  (method,) = (c.method for c in configs if isinstance(c, SparsityConfig))
+  lasting = [*_LASTING, *names]
+  if method.uses_masks and not method.prunes_gradually:
+    lasting += _OF_MASKS
+  found = _differences(formers, configs, lasting)
+  if not found and not _counts_alike(
+      _counters(prefix), _stretched(formers), _stretched(configs)):
+    found = _differences(formers, configs, _SCHEDULE)
+  if found:
+    raise ValueError(f'The training in {model_dir} has {"; ".join(found)}. '
+                     f'Give it back its own or choose another {flag}.')
+  others = [field.name for config in configs
+            for field in dataclasses.fields(config) if field.name not in _FREE]
+  for difference in _differences(formers, configs, others):
+    logging.warning('The training in %s had %s.',
+                    model_dir, difference)

@@ -1,0 +1,42 @@
+"""Tests of rigl.core.shared_graphs."""
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf
+from rigl.core.shared_graphs import shared_graph
+from tests import execution_modes
+
+calls = []
+
+
+@shared_graph((tf.float32, 1), (tf.int32, 0))
+def _scaled(values, factor):
+  calls.append(values.shape)
+  return values * tf.cast(factor, tf.float32)
+
+
+@pytest.mark.parametrize('mode', execution_modes.MODES)
+def test_it_is_the_function_in_all_modes(mode):
+  got = execution_modes.run(
+      mode, lambda v, f: [_scaled(v, f)], np.asarray([1., -2.], np.float32),
+      np.asarray(3, np.int32))[0]
+  np.testing.assert_array_equal(got, [3., -6.])
+
+
+def test_it_is_built_once_for_all_sizes():
+  with tf.Graph().as_default() as graph:
+    _scaled(tf.zeros([2]), 1)
+    n_calls = len(calls)
+    for size in (3, 4, 5):
+      _scaled(tf.zeros([size]), size)
+    functions = graph.as_graph_def().library.function
+  assert len(calls) == n_calls
+  assert len(functions) == 1
+  # Inlined, each call would hold the nodes again.
+  assert functions[0].attr['_noinline'].b
+
+
+def test_other_types_are_rejected():
+  with tf.Graph().as_default(), pytest.raises((TypeError, ValueError)):
+    _scaled(tf.zeros([2], tf.int32), 1)

@@ -1,0 +1,240 @@
+"""Which layers the optimizers act on, and with which dense gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf
+from rigl.model_pruning import layers, pruning
+from tests import sparse_net
+from tests.replica_net import BATCH, N_IN, N_OUT, ReplicaNet
+
+EVERY_STEP = {
+    'begin_step': 0, 'end_step': -1, 'frequency': 1, 'drop_fraction': .5}
+WITH_DENSE_GRADIENT = ('rigl', 'momentum', 'snip', 'dnw')
+
+
+@pytest.fixture(autouse=True)
+def _new_graph():
+  with tf.Graph().as_default():
+    yield
+
+
+def _wrap(method, inner=None, **changes):
+  return sparse_net.METHODS[method](
+      inner or tf.train.MomentumOptimizer(.1, .9),
+      **{**sparse_net.hyper_of(method, EVERY_STEP), **changes})
+
+
+def _dense(inputs, scope, n_out=6, **arguments):
+  return layers.masked_fully_connected(
+      inputs, n_out, scope=scope, activation_fn=None, **arguments)
+
+
+def _global_step():
+  return tf.train.get_or_create_global_step()
+
+
+# --- Layers that are used more than once -------------------------------------
+
+
+def _shared_loss(gradients):
+  """A layer on two inputs; the gradients sum over both uses."""
+  first = _dense(tf.constant([[1., 2.]]), 'shared', 3)
+  second = _dense(tf.constant([[3., 0.]]), 'shared', 3, reuse=True)
+  return tf.reduce_sum(first * gradients[0]) + tf.reduce_sum(
+      second * gradients[1])
+
+
+GRADIENTS = np.asarray([[1., -2., 3.], [.5, 4., -1.]], np.float32)
+SUM = np.asarray([[1.], [2.]]) * GRADIENTS[0] + (
+    np.asarray([[3.], [0.]]) * GRADIENTS[1])
+
+
+@pytest.mark.parametrize('method', WITH_DENSE_GRADIENT)
+def test_the_dense_gradient_is_that_of_all_uses(method):
+  optimizer = _wrap(method)
+  optimizer.compute_gradients(_shared_loss(GRADIENTS))
+  (weights,), (mask,) = optimizer.get_weights(), optimizer.get_masks()
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    mask.load([[1, 0, 1], [0, 1, 0]], session)
+    np.testing.assert_allclose(
+        session.run(optimizer.dense_gradient(weights)), SUM, rtol=1e-6)
+
+
+def test_dnw_trains_a_shared_layer_with_all_of_its_gradient():
+  optimizer = _wrap('dnw', tf.train.GradientDescentOptimizer(.1))
+  train_op = optimizer.minimize(_shared_loss(GRADIENTS), _global_step())
+  (weights,) = optimizer.get_weights()
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    before = session.run(weights)
+    session.run(train_op)
+    np.testing.assert_allclose(
+        session.run(weights), before - .1 * SUM, rtol=1e-5, atol=1e-6)
+
+
+def test_rigl_grows_a_shared_layer_where_all_of_its_gradient_is_largest():
+  """The first use alone would choose another one."""
+  train_op = _wrap('rigl').minimize(_shared_loss(GRADIENTS), _global_step())
+  (mask,) = pruning.get_masks()
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    mask.load([[1, 0, 0], [1, 0, 0]], session)
+    session.run(train_op)
+    after = session.run(mask)
+  assert np.abs(SUM[:, 1:]).argmax() == 0
+  assert np.abs(np.outer([1, 2], GRADIENTS[0])[:, 1:]).argmax() != 0
+  assert after[0, 1] == 1.
+
+
+@pytest.mark.parametrize('method', sparse_net.METHODS)
+def test_the_network_for_testing_may_be_built_first(method):
+  _dense(tf.zeros([5, 4]), 'layer')
+  outputs = _dense(tf.ones([2, 4]), 'layer', reuse=True)
+  train_op = _wrap(method).minimize(tf.reduce_sum(outputs), _global_step())
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    session.run(train_op)
+
+
+def test_embeddings_have_dense_gradients_of_rows():
+  """Two look-ups of row 2 count twice, and rows never looked up not at all."""
+  values = np.arange(1., 9.).reshape(4, 2).astype(np.float32)
+  *_, masked = sparse_net.add_layer('table', values)
+  looked_up = tf.nn.embedding_lookup(masked, [1, 2, 2])
+  for method in WITH_DENSE_GRADIENT:
+    optimizer = _wrap(method)
+    optimizer.compute_gradients(tf.reduce_sum(looked_up))
+    (weights,) = optimizer.get_weights()
+    with tf.Session() as session:
+      np.testing.assert_array_equal(
+          session.run(optimizer.dense_gradient(weights)),
+          [[0., 0.], [1., 1.], [2., 2.], [0., 0.]])
+
+
+@pytest.mark.parametrize('method', sparse_net.METHODS)
+def test_embeddings_are_trained(method):
+  values = np.random.RandomState(0).randn(8, 4).astype(np.float32)
+  *_, masked = sparse_net.add_layer(
+      'table', values, np.arange(32).reshape(8, 4) % 2)
+  loss = tf.reduce_sum(tf.square(tf.nn.embedding_lookup(masked, [1, 2, 2])))
+  train_op = _wrap(method).minimize(loss, _global_step())
+  (mask,) = pruning.get_masks()
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    for _ in range(3):
+      session.run(train_op)
+    n_ones = session.run(mask).sum()
+  assert n_ones == (16 if method in sparse_net.DYNAMIC_METHODS else 13)
+
+
+# --- Layers that are not trained ---------------------------------------------
+
+
+@pytest.mark.parametrize('how', ['var_list', 'trainable'])
+@pytest.mark.parametrize('method', sparse_net.METHODS)
+def test_layers_that_are_not_trained_stay_as_they_are(method, how):
+  hidden = _dense(tf.ones([2, 6]), 'frozen', trainable=how != 'trainable')
+  outputs = _dense(hidden, 'trained')
+  loss = tf.reduce_sum(tf.square(outputs - [1., -2., 3., -4., 5., -6.]))
+  optimizer = _wrap(method)
+  var_list = None
+  if how == 'var_list':
+    var_list = [v for v in tf.trainable_variables()
+                if v.name.startswith('trained/')]
+  train_op = optimizer.minimize(loss, _global_step(), var_list=var_list)
+  masks, weights = optimizer.get_masks(), optimizer.get_weights()
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    rng = np.random.RandomState(0)
+    for mask in masks:
+      mask.load(rng.rand(6, 6) < .5, session)
+    before = session.run([masks, weights])
+    for _ in range(2):
+      session.run(train_op)
+    after = session.run([masks, weights])
+  for part_before, part_after in zip(before, after):
+    np.testing.assert_array_equal(part_before[0], part_after[0])
+  changed = [(b[1] != a[1]).any() for b, a in zip(before, after)]
+  assert changed == [method != 'static', True]
+
+
+@pytest.mark.parametrize('n_replicas', [1, 2])
+@pytest.mark.parametrize('method', ['set', 'rigl', 'momentum', 'dnw'])
+def test_nor_do_they_move_on_replicas(method, n_replicas, monkeypatch):
+  build = layers.masked_fully_connected
+  monkeypatch.setattr(
+      layers, 'masked_fully_connected', lambda *args, scope, **kwargs: build(
+          *args, scope=scope, trainable=scope == 'second', **kwargs))
+  rng = np.random.RandomState(0)
+  with ReplicaNet(method, n_replicas, 'momentum',
+                  sparse_net.hyper_of(method, EVERY_STEP)) as net:
+    before = net.state()
+    for _ in range(3):
+      net.step(rng.randn(BATCH, N_IN), rng.randn(BATCH, N_OUT))
+    after = net.state()
+  for name, copies in before.items():
+    for one, other in zip(copies, after[name]):
+      if name.startswith('first/'):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+  assert (before['second/mask'][0] != after['second/mask'][0]).any()
+
+
+def test_a_loss_need_not_depend_on_layers_that_are_not_trained():
+  outputs = _dense(tf.ones([2, 4]), 'used')
+  _dense(tf.ones([2, 4]), 'unused')
+  var_list = [v for v in tf.trainable_variables() if v.name.startswith('used')]
+  for method in WITH_DENSE_GRADIENT:
+    optimizer = _wrap(method)
+    optimizer.compute_gradients(tf.reduce_sum(outputs), var_list)
+    with pytest.raises(ValueError, match='unused/weights:0'):
+      optimizer.dense_gradient(optimizer.get_weights()[1])
+
+
+@pytest.mark.parametrize('method', sparse_net.METHODS)
+def test_a_network_without_masked_layers_is_an_error(method):
+  weights = tf.get_variable('weights', [3])
+  with pytest.raises(ValueError, match='no masked layers.*pruning.layers'):
+    _wrap(method).minimize(tf.reduce_sum(weights), _global_step())
+
+
+# --- Optimizers of one graph -------------------------------------------------
+
+
+@pytest.mark.parametrize('method', sparse_net.METHODS)
+def test_gradients_may_be_computed_twice(method):
+  loss = tf.reduce_sum(_dense(tf.ones([2, 4]), 'layer'))
+  optimizer = _wrap(method)
+  optimizer.compute_gradients(loss)
+  gradients = optimizer.compute_gradients(2. * loss)
+  optimizer.apply_gradients(gradients, _global_step())
+
+
+@pytest.mark.parametrize('first, second', [
+    ('set', 'set'), ('set', 'rigl'), ('rigl', 'static'),
+    ('momentum', 'momentum'), ('snip', 'snip')])
+def test_a_graph_holds_one_optimizer_that_moves_masks(first, second):
+  loss = tf.reduce_sum(_dense(tf.ones([2, 4]), 'layer'))
+  _wrap(first).minimize(loss, _global_step())
+  with pytest.raises(ValueError, match='one optimizer that moves its masks'):
+    _wrap(second).minimize(loss, _global_step())
+
+
+@pytest.mark.parametrize('method', sparse_net.METHODS)
+def test_gate_gradients_may_be_positional(method):
+  loss = tf.reduce_sum(_dense(tf.ones([2, 4]), 'layer'))
+  optimizer = _wrap(method)
+  assert len(optimizer.compute_gradients(
+      loss, None, tf.train.Optimizer.GATE_OP)) == 2
+
+
+def test_snfs_of_a_layer_without_a_scope():
+  *_, masked = sparse_net.add_layer('', np.ones((3, 2), np.float32))
+  train_op = _wrap('momentum').minimize(tf.reduce_sum(masked), _global_step())
+  assert 'dense_gradient_ema' in {v.op.name for v in tf.global_variables()}
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    session.run(train_op)
