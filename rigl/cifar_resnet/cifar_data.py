@@ -217,10 +217,6 @@ def _from_planes(planes: np.ndarray) -> np.ndarray:
 
 def _checked(images: np.ndarray, labels: np.ndarray, source: str) -> _Part:
   """The images and their labels as bytes, if each has one in range."""
-  if images.shape[1:] != IMAGE_SHAPE or images.dtype != np.uint8:
-    raise ValueError(
-        f'{source}: expected uint8 images of shape {IMAGE_SHAPE}, found '
-        f'{images.dtype} of shape {images.shape[1:]}.')
   if not len(images):
     raise ValueError(f'{source}: expected images, found none.')
   if len(images) != len(labels):

@@ -9,6 +9,7 @@ from absl import logging
 
 from rigl import compat, replicas
 from rigl.compat import tf
+from rigl.core import messages
 from rigl.training import checkpoints, distribution
 from rigl.training import hooks as training_hooks
 from rigl.training import tpu as tpu_lib
@@ -289,13 +290,17 @@ def evaluate(estimator: Any,
     {metric: value}, with the step as 'global_step'.
 
   Raises:
-    ValueError: the checkpoint cannot be read, or it lacks a variable or has it
-      in another shape; names it.
+    ValueError: the checkpoint or an example cannot be read, or the checkpoint
+      lacks a variable or has it in another shape; names it.
   """
   checkpoints.open_checkpoint(checkpoint)
-  return estimator.evaluate(
-      input_fn, steps=steps, checkpoint_path=checkpoint,
-      hooks=[_CheckpointFits(checkpoint)])
+  try:
+    return estimator.evaluate(
+        input_fn, steps=steps, checkpoint_path=checkpoint,
+        hooks=[_CheckpointFits(checkpoint)])
+  except tf.errors.OpError as error:
+    raise ValueError(f'Cannot evaluate the checkpoint {checkpoint}: '
+                     f'{messages.reason(error)}') from error
 
 
 def _checkpoints_of(model_dir: str, timeout_seconds: float) -> Iterator[str]:
@@ -343,7 +348,7 @@ def evaluate_until(estimator: Any,
   for checkpoint in _checkpoints_of(estimator.model_dir, timeout_seconds):
     try:
       metrics = evaluate(estimator, input_fn, checkpoint, steps)
-    except (tf.errors.OpError, ValueError):
+    except ValueError:
       if tf.train.checkpoint_exists(checkpoint):
         raise
       logging.warning('%s was deleted before it was evaluated. Keep more by '

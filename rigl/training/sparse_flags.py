@@ -374,9 +374,6 @@ def apply_gin(flags_of_class: Mapping[type, Mapping[str, str]]) -> None:
   bound = gin_configs.read(
       FLAGS.gin_config, FLAGS.gin_bindings, flags_of_class)
   for (config_class, field), value in bound.items():
-    if field not in flags_of_class[config_class]:
-      raise ValueError(f'{config_class.__name__}.{field} has no meaning for '
-                       'this script.')
     if value is None:
       raise ValueError(f'{config_class.__name__}.{field} = None: expected a '
                        'value.')

@@ -111,6 +111,14 @@ def test_a_truncated_file_is_named(tmp_path, n_lost):
   assert_rejects(tmp_path, path, f'record {n - 1} ', 'truncated')
 
 
+def test_less_than_a_header_at_the_end_is_named(tmp_path):
+  tiny_imagenet.write_folder(tmp_path)
+  path = tmp_path / 'train-00002-of-00003'
+  n = imagenet_data.count_records(str(path))
+  path.write_bytes(path.read_bytes() + b'12345')
+  assert_rejects(tmp_path, path, f'record {n} ', 'truncated')
+
+
 def test_counts_records(tmp_path):
   records = [b'', b'a', b'bc' * 1000]
   path, = tiny_imagenet.write_part(tmp_path, 'train', records, 1)
@@ -132,6 +140,13 @@ def test_a_useless_first_record(tmp_path, encoded, label, problem):
   tiny_imagenet.write_folder(tmp_path, train_records=records)
   assert_rejects(
       tmp_path, tmp_path / 'train-00000-of-00003', 'record 0', problem)
+
+
+def test_a_first_record_of_something_else(tmp_path):
+  records = tiny_imagenet.make_records(23)
+  records[0] = b'no protocol buffer'
+  tiny_imagenet.write_folder(tmp_path, train_records=records)
+  assert_rejects(tmp_path, 'record 0', 'is no tf.train.Example')
 
 
 def test_the_first_record_may_be_in_a_later_file(tmp_path):

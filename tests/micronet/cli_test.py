@@ -344,6 +344,8 @@ class TestErrors:
       (['--architecture=resnet50', '--layer_sparsity=nope=0.5'], "['nope']"),
       (['--architecture=resnet50', '--layer_sparsity=0.5'], 'LAYER=S'),
       (['--architecture=resnet50', '--layer_sparsity=a=b'], 'LAYER=S'),
+      (['--architecture=resnet50', '--pruning_schedule=a,b,c,d'],
+       "STEPS,BEGIN,END,FREQUENCY, got 'a,b,c,d'"),
       (['--architecture=resnet50', '--pruning_schedule=1,2'],
        'STEPS,BEGIN,END,FREQUENCY'),
       (['--architecture=resnet50', '--delta_t=0'], 'delta_t must be'),

@@ -230,6 +230,10 @@ class TestLayerKinds:
     depthwise, pointwise = 36 * 4 * (2 * 9 - 1), 36 * 8 * (2 * 4 + 1)
     assert self._flops(layer, (6, 6, 4)) == depthwise + pointwise
 
+  def test_activation_that_is_a_layer(self):
+    layer = K.Dense(8, activation=K.ReLU(), use_bias=False)
+    assert self._flops(layer, (5,)) == 8 * (2 * 5 - 1) + 8
+
   def test_dense_on_a_sequence(self):
     layer = K.Dense(8, activation='swish')
     assert self._flops(layer, (10, 5)) == 10 * 8 * (2 * 5 + 4)

@@ -293,6 +293,14 @@ def test_evaluation_that_waits_says_so_and_makes_no_folder(
   assert not list(tmp_path.iterdir())
 
 
+def test_damaged_checkpoint_is_not_taken_for_a_deleted_one(whole, tmp_path):
+  folder = shutil.copytree(whole[0], tmp_path / 'run')
+  for path in folder.glob('model.ckpt-7.data*'):
+    path.write_bytes(path.read_bytes()[:5])
+  with pytest.raises(ValueError, match='Cannot evaluate the.*model.ckpt-7: '):
+    evaluated_steps(folder, 7)
+
+
 def test_evaluation_that_ends_too_early_says_so(whole, messages):
   assert evaluated_steps(whole[0], 100) == [7]
   assert messages == [f'No new checkpoint in {whole[0]} for 0 s: evaluation '
