@@ -51,7 +51,11 @@ def _run(method, data, mode='train'):
   return training.folder
 
 
-@pytest.mark.parametrize('method', methods.METHODS)
+# Of the methods that differ in a hook only, one will do in a hurry.
+@pytest.mark.parametrize('method', [
+    pytest.param(method, marks=pytest.mark.slow)
+    if method in ('set', 'static', 'scratch', 'dnw') else method
+    for method in methods.METHODS])
 def test_method_trains_evaluates_and_resumes_exactly(
     method, data, capsys, tmp_path):
   FLAGS.mask_init_method = 'erdos_renyi_kernel'

@@ -20,7 +20,7 @@ def run(servers, data, script, method, folder, **values):
 
 
 # The optimizers of all methods are in tests/replicas_test.py too.
-QUICK = ('rigl', 'dnw', 'prune')
+QUICK = ('rigl', 'prune')
 
 
 @pytest.mark.parametrize('method', [

@@ -95,7 +95,7 @@ def arguments(script, data, folder, method, **values):
   return scripts.arguments(script, data, folder, method, **values)
 
 
-QUICK = ('rigl', 'dnw')
+QUICK = ('rigl',)
 
 
 @pytest.mark.parametrize('method', [
