@@ -8,6 +8,7 @@ from rigl.cifar_resnet import resnet_model
 from rigl.compat import tf
 from rigl.core import checks
 from rigl.training import lr_schedules
+from rigl.training.config import setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,15 +16,18 @@ class CifarConfig:
   """The hyperparameters of the script alone; flags of the same names."""
 
   batch_size: int = 128
-  max_steps: int = 97656
   momentum: float = 0.9
-  l2: float = 5e-4
   resnet_depth: int = 16
-  resnet_width: int = 4
-  num_classes: int = 10
-  prune_first_layer: bool = False
-  prune_last_layer: bool = True
   training_steps_multiplier: float = 1.
+  resnet_width: int = setting(4, 'Network', 'Multiplier of the channels.')
+  num_classes: int = setting(10, 'Network', 'Classes.')
+  prune_first_layer: bool = setting(
+      False, 'Network', 'Mask the first convolution.')
+  prune_last_layer: bool = setting(True, 'Network', 'Mask the last layer.')
+  max_steps: int = setting(
+      97656, 'Optimisation',
+      'Training steps, times training_steps_multiplier.')
+  l2: float = setting(5e-4, 'Optimisation', 'Coefficient of the L2 penalty.')
 
   def __post_init__(self):
     for name in ('batch_size', 'max_steps', 'resnet_width', 'num_classes',

@@ -10,32 +10,27 @@ look.
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from typing import Any, Optional
+from typing import Any
 
 from absl import flags, logging
 
-from rigl import replicas
-from rigl.cifar_resnet import cifar_data, data_helper, resnet_model
+from rigl.cifar_resnet import cifar_data, cifar_model_fn, data_helper
 from rigl.cifar_resnet.cifar_config import CifarConfig
+from rigl.cifar_resnet.cifar_model_fn import Training, build_model  # noqa: F401
 from rigl.compat import tf
 from rigl.core import checks
-from rigl.model_pruning import pruning
 from rigl.training import (
-  checkpoints,
   command_line,
+  config_flags,
   distribution,
   factory,
-  finite,
   hooks,
   mask_init,
-  metrics,
   resuming,
   runner,
   script,
   sparse_flags,
-  summaries,
 )
 from rigl.training.config import SparsityConfig
 
@@ -66,6 +61,7 @@ sparse_flags.define_script(
         'master': 'Not used: address of a server.',
         'resnet_depth': 'Depth of the WideResNet, 6n + 4.',
     })
+config_flags.define(CifarConfig)
 
 with command_line.group('Gradual pruning'):
   flags.DEFINE_integer('sparsity_begin_step', 20000, 'prune: first step.')
@@ -73,15 +69,6 @@ with command_line.group('Gradual pruning'):
   flags.DEFINE_string(
       'pruning_hparams', '', 'prune: further hyperparameters, name=value,... '
       '(see PruningHParams).')
-with command_line.group('Network'):
-  flags.DEFINE_integer('resnet_width', 4, 'Multiplier of the channels.')
-  flags.DEFINE_integer('num_classes', 10, 'Classes.')
-  flags.DEFINE_bool('prune_first_layer', False, 'Mask the first convolution.')
-  flags.DEFINE_bool('prune_last_layer', True, 'Mask the last layer.')
-with command_line.group('Optimisation'):
-  flags.DEFINE_integer(
-      'max_steps', 97656, 'Training steps, times training_steps_multiplier.')
-  flags.DEFINE_float('l2', 5e-4, 'Coefficient of the L2 penalty.')
 with command_line.group('Evaluation'):
   flags.DEFINE_bool('per_class_metrics', True,
                     'Whether to report precision and recall of each class.')
@@ -100,40 +87,13 @@ _RENAMED = {'pruning_begin_step': 'sparsity_begin_step',
             'pruning_end_step': 'sparsity_end_step'}
 
 
-@dataclasses.dataclass(frozen=True)
-class Training:
-  """All that the graph depends on.
-
-  Attributes:
-    sparsity: already stretched by config.training_steps_multiplier.
-    config: network and optimizer.
-    folder: of checkpoints and summaries.
-    pruning_hparams: further hyperparameters of `prune`, name=value,...
-    load_mask_dir: checkpoint whose masks are used, or ''.
-    initial_value_checkpoint: checkpoint whose parameters are used, or ''.
-    summaries_steps: steps between progress reports.
-    per_class_metrics: whether to evaluate precision and recall of each class.
-    on_nan: one of finite.ON_NAN.
-  """
-
-  sparsity: SparsityConfig
-  config: CifarConfig
-  folder: str
-  pruning_hparams: str = ''
-  load_mask_dir: str = ''
-  initial_value_checkpoint: str = ''
-  summaries_steps: int = 300
-  per_class_metrics: bool = True
-  on_nan: str = 'stop'
-
-
 def configs_from_flags() -> tuple[SparsityConfig, CifarConfig]:
   """The validated hyperparameters, those of time not stretched yet.
 
   Raises:
     ValueError: a value is out of its range or unknown; names it.
   """
-  return sparse_flags.configs_from_flags(CifarConfig, _RENAMED)
+  return config_flags.hyperparameters(CifarConfig, _RENAMED)
 
 
 def run_folder(sparsity: SparsityConfig) -> str:
@@ -169,100 +129,6 @@ def make_training(sparsity: SparsityConfig, config: CifarConfig) -> Training:
       FLAGS.summaries_steps, FLAGS.per_class_metrics, FLAGS.on_nan)
 
 
-def build_model(mode: str,
-                images: tf.Tensor,
-                labels: tf.Tensor,
-                training_method: str = 'baseline',
-                num_classes: int = 10,
-                depth: int = 10,
-                width: int = 4,
-                config: Optional[CifarConfig] = None):
-  """Builds the network and its losses.
-
-  Args:
-    mode: 'train' or 'eval'.
-    images: float32 [batch, 32, 32, 3].
-    labels: integer [batch].
-    training_method: a training method; decides whether layers carry masks.
-    num_classes: classes.
-    depth: of the WideResNet, 6n + 4.
-    width: of the WideResNet.
-    config: L2 penalty and which layers carry masks; the defaults when None.
-
-  Returns:
-    (global_step, accuracy, top_5, logits): accuracies are means over the
-    batch; the losses are in the collections of tf.losses.
-  """
-  config = config or CifarConfig()
-  uses_masks = SparsityConfig(training_method=training_method).method.uses_masks
-  network = resnet_model.WideResNetModel(
-      is_training=mode == 'train',
-      regularizer=(lambda w: config.l2 * tf.nn.l2_loss(w)) if config.l2
-      else None,
-      pruning_method='threshold' if uses_masks else 'baseline',
-      prune_first_layer=config.prune_first_layer,
-      prune_last_layer=config.prune_last_layer)
-  # Dropout draws by the step, so the step must exist before the network.
-  global_step = tf.train.get_or_create_global_step()
-  logits = network.build(
-      images, depth=depth, width=width, num_classes=num_classes)
-  labels = tf.cast(labels, tf.int32)
-  with tf.name_scope('computing_cross_entropy_loss'):
-    tf.losses.sparse_softmax_cross_entropy(labels, logits)
-  accuracy, top_5 = (
-      tf.reduce_mean(metrics.in_top_k(labels, logits, k)) for k in (1, 5))
-  return global_step, accuracy, top_5, logits
-
-
-def _metric_fn(labels: tf.Tensor, logits: tf.Tensor,
-               per_class: bool) -> dict[str, Any]:
-  """Metrics over all evaluated examples."""
-  found = {
-      'accuracy': tf.metrics.mean(metrics.in_top_k(labels, logits, 1)),
-      'top_5_accuracy': tf.metrics.mean(metrics.in_top_k(labels, logits, 5)),
-  }
-  if per_class:
-    predictions = tf.argmax(logits, 1, output_type=tf.int32)
-    for c in range(logits.shape.as_list()[1]):
-      is_class, said_class = tf.equal(labels, c), tf.equal(predictions, c)
-      found[f'precision/class_{c}'] = tf.metrics.precision(
-          is_class, said_class)
-      found[f'recall/class_{c}'] = tf.metrics.recall(is_class, said_class)
-  return found
-
-
-def _train_spec(training: Training, loss: tf.Tensor,
-                scalars: dict[str, tf.Tensor]) -> Any:
-  sparsity, config = training.sparsity, training.config
-  global_step = tf.train.get_global_step()
-  learning_rate = config.learning_rate_at(global_step)
-  scalars = {tag: replicas.mean(value) for tag, value in scalars.items()}
-  optimizer = factory.make_optimizer(
-      sparsity, factory.make_inner_optimizer(
-          'momentum', learning_rate, config.momentum, use_nesterov=True))
-  train_op = factory.make_train_op(
-      sparsity, optimizer, loss, global_step,
-      pruning_hparams=training.pruning_hparams, on_nan=training.on_nan,
-      update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS))
-  summaries.add_scalars({
-      **scalars,
-      'learning_rate': learning_rate,
-      'drop_fraction': getattr(optimizer, 'annealed_drop_fraction', None),
-      **summaries.mask_summaries(pruning.get_masks()),
-  })
-  if training.initial_value_checkpoint:
-    checkpoints.initialize_parameters_from_ckpt(
-        training.initial_value_checkpoint, training.folder)
-  progress = hooks.ProgressHook(
-      {tag.rsplit('/', 1)[-1]: value for tag, value in scalars.items()},
-      config.total_steps, training.summaries_steps)
-  return runner.train_spec(
-      finite.without_nan(loss), train_op, lambda: mask_init.make_scaffold(
-          sparsity, load_mask_dir=training.load_mask_dir),
-      hooks=[finite.NotFiniteHook(training.on_nan, training.folder)],
-      chief_hooks=[progress])
-
-
 def wide_resnet_w_pruning(features: tf.Tensor, labels: tf.Tensor, mode: str,
                           params: dict[str, Any]) -> Any:
   """The model_fn of TPUEstimator.
@@ -277,24 +143,7 @@ def wide_resnet_w_pruning(features: tf.Tensor, labels: tf.Tensor, mode: str,
     A TPUEstimatorSpec.
   """
   training = params.get('training') or make_training(*configs_from_flags())
-  config = training.config
-  _, accuracy, top_5, logits = build_model(
-      mode, features, labels, training.sparsity.training_method,
-      config.num_classes, config.resnet_depth, config.resnet_width, config)
-  # The last one is this replica's: all of them share the collection.
-  cross_entropy = tf.losses.get_losses()[-1]
-  loss = cross_entropy + tf.losses.get_regularization_loss()
-  if mode == 'train':
-    return _train_spec(training, loss, {
-        'total_loss': loss,
-        'computing_cross_entropy_loss/cross_entropy_loss': cross_entropy,
-        'accuracy': accuracy,
-        'top_5_accuracy': top_5,
-    })
-  return runner.eval_spec(
-      loss, lambda labels, logits: _metric_fn(
-          labels, logits, training.per_class_metrics),
-      [tf.cast(labels, tf.int32), logits])
+  return cifar_model_fn.model_fn(features, labels, mode, training)
 
 
 def _print_metrics(found: dict[str, float]) -> None:

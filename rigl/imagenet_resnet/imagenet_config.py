@@ -17,7 +17,7 @@ from rigl.imagenet_resnet import (
   vgg,
 )
 from rigl.training import lr_schedules
-from rigl.training.config import SparsityConfig
+from rigl.training.config import SparsityConfig, setting
 
 ARCHITECTURES = (
     'resnet', 'mobilenet_v1', 'mobilenet_v2', *sorted(network_tables.VGGS))
@@ -31,7 +31,7 @@ _MOBILENET_LR_SCHEDULE = (
 
 @dataclasses.dataclass(frozen=True)
 class ImageNetConfig:
-  """The hyperparameters of this script alone; flags of the same names.
+  """The hyperparameters of the script alone; flags of the same names.
 
   Attributes:
     first_layer_sparsity: 0 leaves the first layer without a mask, -1 makes it
@@ -44,34 +44,68 @@ class ImageNetConfig:
     train_steps, train_batch_size, base_learning_rate, ...: see the flags.
   """
 
-  model_architecture: str = 'resnet'
-  resnet_depth: int = 50
-  width: float = -1.
-  expansion_factor: float = 6.
-  init_method: str = 'baseline'
-  data_format: str = 'channels_last'
-  precision: str = 'float32'
-  first_layer_sparsity: float = 0.
-  last_layer_sparsity: float = -1.
-  num_label_classes: int = 1000
-  image_size: int = 224
-  num_train_images: int = 1281167
-  num_eval_images: int = 50000
-  train_batch_size: int = 1024
-  eval_batch_size: int = 1000
-  transpose_input: bool = False
-  train_steps: int = 2
-  training_steps_multiplier: float = 1.
-  base_learning_rate: float = 0.1
   momentum: float = 0.9
-  use_adam: bool = False
-  use_sgdr: bool = False
-  sgdr_decay_step: float = 5.
-  sgdr_t_mul: float = 1.5
-  sgdr_m_mul: float = 0.5
-  weight_decay: float = 1e-4
-  label_smoothing: float = 0.1
-  use_batch_statistics: bool = False
+  resnet_depth: int = 50
+  training_steps_multiplier: float = 1.
+  first_layer_sparsity: float = setting(
+      0., 'Sparse training',
+      'Sparsity of the first layer; 0: dense, -1: as mask_init_method says.')
+  last_layer_sparsity: float = setting(
+      -1., 'Sparse training',
+      'Sparsity of the last layer; 0: dense, -1: as mask_init_method says.')
+  model_architecture: str = setting(
+      'resnet', 'Network', f'Network: {", ".join(ARCHITECTURES)}.')
+  width: float = setting(
+      -1., 'Network', 'Multiplier of the channels; 1 if not positive.')
+  expansion_factor: float = setting(
+      6., 'Network', 'mobilenet_v2: expansion of its blocks.')
+  init_method: str = setting(
+      'baseline', 'Network',
+      'Initial weights. baseline: dense; sparse: variance scaled by the '
+      'density of the layer; random_zeros: as many zeros as the mask would '
+      'have.', options=initializers.INIT_METHODS)
+  data_format: str = setting(
+      'channels_last', 'Network',
+      'channels_last or channels_first (GPU and TPU only).')
+  precision: str = setting(
+      'float32', 'Network',
+      'Arithmetic of the network: float32 or bfloat16. Variables and masks are '
+      'float32.')
+  num_label_classes: int = setting(1000, 'Network', 'Classes.')
+  image_size: int = setting(224, 'Network', 'Height and width of an image.')
+  train_steps: int = setting(
+      2, 'Optimisation',
+      'Training steps, times training_steps_multiplier; the default only tries '
+      'things out.')
+  train_batch_size: int = setting(
+      1024, 'Optimisation', 'Images in a training batch.')
+  base_learning_rate: float = setting(
+      0.1, 'Optimisation',
+      'Learning rate for 256 images; it grows with the batch.')
+  use_adam: bool = setting(
+      False, 'Optimisation', 'Adam, at a constant learning rate.')
+  use_sgdr: bool = setting(
+      False, 'Optimisation', 'Cosine decay with warm restarts.')
+  sgdr_decay_step: float = setting(
+      5., 'Optimisation', 'SGDR: epochs of the first cycle.')
+  sgdr_t_mul: float = setting(
+      1.5, 'Optimisation', 'SGDR: growth of the cycles.')
+  sgdr_m_mul: float = setting(0.5, 'Optimisation', 'SGDR: decay of the peaks.')
+  weight_decay: float = setting(
+      1e-4, 'Optimisation', 'Coefficient of the L2 penalty.')
+  label_smoothing: float = setting(
+      0.1, 'Optimisation',
+      'Share of a label that is spread over all classes.')
+  num_train_images: int = setting(1281167, 'Data', 'Training images.')
+  num_eval_images: int = setting(50000, 'Data', 'Validation images.')
+  transpose_input: bool = setting(
+      False, 'Data',
+      'Whether images come with the batch last, which suits a TPU.')
+  eval_batch_size: int = setting(
+      1000, 'Evaluation', 'Images in evaluation batches.')
+  use_batch_statistics: bool = setting(
+      False, 'Evaluation',
+      'Whether evaluation normalises by the batch instead of moving averages.')
 
   def __post_init__(self):
     for name, options in (

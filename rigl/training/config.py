@@ -1,11 +1,32 @@
-"""The hyperparameters of sparse training that all scripts share."""
+"""The hyperparameters that all scripts share, and fields for those of one."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, Optional, Sequence
 
 from rigl.core import checks, distributions, growth, schedules
 from rigl.training import methods
+
+
+def setting(default: Any, group: str, help_text: str, *,
+            options: Sequence[str] = (),
+            lower_bound: Optional[int] = None) -> Any:
+  """A dataclass field that says what its flag needs.
+
+  config_flags.define defines the flags of a class of such fields. A
+  field without this has a flag that several scripts share, or none.
+
+  Args:
+    default: of field and flag; its type is that of the flag, text for None.
+    group: of --help, one of command_line.GROUPS.
+    help_text: what the setting means.
+    options: values that the flag takes; any if there are none.
+    lower_bound: least value that the flag takes.
+  """
+  return dataclasses.field(default=default, metadata={
+      'group': group, 'help': help_text, 'options': options,
+      'lower_bound': lower_bound})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,22 +49,6 @@ def make_estimator(model_fn: Callable[..., Any],
   """
   estimator_lib = compat.estimator_module()
   is_chief = distribution.is_chief()
-
-  def model_fn_with_hooks(features, labels, mode, params):
-    spec = model_fn(features, labels, mode, params)
-    # On a TPU the Estimator saves between two loops, when no step is running.
-    if mode != 'train' or tpu is not None:
-      return spec
-    hooks = list(spec.training_hooks)
-    if replicas.in_replica():
-      hooks.append(distribution.AgreementHook(save_checkpoints_steps or 1000))
-    if save_checkpoints_steps is not None and is_chief:
-      # The Estimator would run its own before all other hooks: what they write
-      # about a step would then be missing beside the checkpoint of the step.
-      hooks.append(training_hooks.SaverHook(
-          model_dir, save_steps=save_checkpoints_steps))
-    return spec._replace(training_hooks=tuple(hooks))
-
   # Outside of a graph the strategy of workers would start a server.
   with tf.Graph().as_default(), distribution.alone():
     run_config = estimator_lib.tpu.RunConfig(
@@ -77,13 +61,37 @@ def make_estimator(model_fn: Callable[..., Any],
         keep_checkpoint_max=keep_checkpoint_max or None,
         log_step_count_steps=None)
     return estimator_lib.tpu.TPUEstimator(
-        model_fn=model_fn_with_hooks,
+        # On a TPU the Estimator saves between two loops, when no step is
+        # running.
+        model_fn=model_fn if tpu else _with_saving_hooks(
+            model_fn, model_dir, save_checkpoints_steps, is_chief),
         config=run_config,
         use_tpu=tpu is not None,
         batch_axis=list(tpu.batch_axis) if tpu else None,
         train_batch_size=train_batch_size,
         eval_batch_size=eval_batch_size,
         params=params)
+
+
+def _with_saving_hooks(model_fn: Callable[..., Any], model_dir: str,
+                       save_steps: Optional[int],
+                       is_chief: bool) -> Callable[..., Any]:
+  """A model_fn whose training also saves and compares its replicas."""
+
+  def model_fn_with_hooks(features, labels, mode, params):
+    spec = model_fn(features, labels, mode, params)
+    if mode != 'train':
+      return spec
+    hooks = list(spec.training_hooks)
+    if replicas.in_replica():
+      hooks.append(distribution.AgreementHook(save_steps or 1000))
+    if save_steps is not None and is_chief:
+      # The Estimator would run its own before all other hooks: what they write
+      # about a step would then be missing beside the checkpoint of the step.
+      hooks.append(training_hooks.SaverHook(model_dir, save_steps=save_steps))
+    return spec._replace(training_hooks=tuple(hooks))
+
+  return model_fn_with_hooks
 
 
 def _run_config(num_replicas: int) -> dict[str, Any]:

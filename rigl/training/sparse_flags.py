@@ -1,7 +1,7 @@
 """Command-line flags that two or three scripts share, each defined once.
 
 A script keeps its own defaults of them in a dict. It calls `define_script` with
-these and the names of further shared flags it reads, and
+these and the names of further shared flags that it reads, and
 `set_script_defaults` again when it starts. A value given on the command line
 wins, and so do gin bindings over defaults:
 
@@ -10,23 +10,14 @@ wins, and so do gin bindings over defaults:
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import re
 import types
-from typing import Any, Callable, Mapping, Sequence, TypeVar
+from typing import Any, Callable, Mapping, Sequence
 
 from absl import flags
 
 from rigl.core import growth, schedules
-from rigl.training import (
-  checkpoints,
-  command_line,
-  finite,
-  gin_configs,
-  methods,
-)
-from rigl.training.config import SparsityConfig
+from rigl.training import checkpoints, command_line, finite, methods
 
 # Flags belong to the script that asks for them, in --help and elsewhere.
 flags.disclaim_key_flags()
@@ -36,9 +27,6 @@ FLAGS = flags.FLAGS
 _METHODS_HELP = 'Training method. ' + '; '.join(
     f'{name}: {method.description}'
     for name, method in methods.METHODS.items()) + '.'
-
-# The dataclass of a script's own hyperparameters.
-_Config = TypeVar('_Config')
 
 _Definition = tuple[Callable[..., Any], Any, str]
 
@@ -273,70 +261,6 @@ def set_script_defaults(defaults: Mapping[str, Any]) -> None:
     FLAGS.set_default(name, value)
 
 
-def config_from_flags(
-    renamed: Mapping[str, str] = types.MappingProxyType({}),
-    **fields: Any) -> SparsityConfig:
-  """The SparsityConfig of the flags that bear the names of its fields.
-
-  Args:
-    renamed: {field: flag} where the names differ.
-    **fields: values of further fields. Fields without a flag or a value keep
-      the default of the class.
-
-  Raises:
-    ValueError: a value is out of its range or unknown; names the flag.
-  """
-  values = {field: FLAGS[flag].value
-            for field, flag in flags_of(SparsityConfig, renamed).items()}
-  # '' is the default of the ImageNet script; it has no other meaning.
-  values['mask_init_method'] = values.get('mask_init_method') or 'random'
-  try:
-    return SparsityConfig(**{**values, **fields})
-  except ValueError as error:
-    if not renamed:
-      raise
-    message = re.sub(r'\b(' + '|'.join(renamed) + r')\b',
-                     lambda match: renamed[match[0]], str(error))
-    raise ValueError(message) from error
-
-
-def configs_from_flags(
-    config_class: type[_Config],
-    renamed: Mapping[str, str] = types.MappingProxyType({})
-) -> tuple[SparsityConfig, _Config]:
-  """What flags and gin bindings give, times of schedules not stretched yet.
-
-  Args:
-    config_class: dataclass of a script's own hyperparameters, each of which
-      has a flag of its name.
-    renamed: {field of SparsityConfig: flag} where the names differ.
-
-  Raises:
-    ValueError: a value is out of its range or unknown, or two contradict each
-      other; names the flags.
-  """
-  own = flags_of(config_class)
-  apply_gin({SparsityConfig: flags_of(SparsityConfig, renamed),
-             config_class: own})
-  config = config_class(**{
-      field: FLAGS[flag].value for field, flag in own.items()})
-  return config_from_flags(renamed), config
-
-
-def flags_of(config_class: type,
-             renamed: Mapping[str, str] = types.MappingProxyType({})
-            ) -> dict[str, str]:
-  """{field: flag} of the fields of a config class that have a flag.
-
-  Args:
-    config_class: a dataclass.
-    renamed: {field: flag} where the names differ.
-  """
-  names = {field.name: renamed.get(field.name, field.name)
-           for field in dataclasses.fields(config_class)}
-  return {field: flag for field, flag in names.items() if flag in FLAGS}
-
-
 def user_gave(name: str) -> bool:
   """Whether the flag was given on the command line.
 
@@ -355,30 +279,3 @@ def check_checkpoints(*names: str) -> None:
   for name in names:
     if FLAGS[name].value:
       checkpoints.resolve(FLAGS[name].value, name)
-
-
-def apply_gin(flags_of_class: Mapping[type, Mapping[str, str]]) -> None:
-  """Turns the bindings of --gin_config and --gin_bindings into flag defaults.
-
-  So a flag that was given on the command line wins.
-
-  Args:
-    flags_of_class: config class -> {field: flag} of what gin may set.
-
-  Raises:
-    ValueError: an unknown class or parameter, or a value that its flag
-      rejects; names it.
-  """
-  if not FLAGS.gin_config and not FLAGS.gin_bindings:
-    return
-  bound = gin_configs.read(
-      FLAGS.gin_config, FLAGS.gin_bindings, flags_of_class)
-  for (config_class, field), value in bound.items():
-    if value is None:
-      raise ValueError(f'{config_class.__name__}.{field} = None: expected a '
-                       'value.')
-    try:
-      set_script_defaults({flags_of_class[config_class][field]: value})
-    except flags.IllegalFlagValueError as error:
-      raise ValueError(
-          f'{config_class.__name__}.{field} = {value!r}: {error}') from error

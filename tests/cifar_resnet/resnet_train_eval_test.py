@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from rigl.cifar_resnet import cifar_data
+from rigl.cifar_resnet import cifar_data, cifar_model_fn
 from rigl.cifar_resnet import resnet_train_eval as script
 from rigl.compat import tf
 from rigl.model_pruning import pruning
@@ -235,7 +235,7 @@ def test_a_collapsed_network_is_right_by_chance():
   with tf.Graph().as_default(), tf.Session() as session:
     _, accuracy, top_5, logits = script.build_model(
         'eval', tf.constant(images), tf.constant(labels))
-    evaluated = script._metric_fn(
+    evaluated = cifar_model_fn.metric_fn(
         tf.constant(labels, tf.int32), logits, per_class=True)
     session.run([tf.global_variables_initializer(),
                  tf.local_variables_initializer()])

@@ -17,6 +17,7 @@ from rigl.imagenet_resnet import (
   imagenet_config,
   imagenet_input,
   imagenet_model_fn,
+  imagenet_run,
   preprocessing,
 )
 from rigl.imagenet_resnet import imagenet_train_eval as script
@@ -312,13 +313,13 @@ def test_the_host_gets_vectors(short):
 
 
 def test_each_host_of_a_tpu_reads_its_own_part(short, monkeypatch):
-  imagenet_script.set_flags(use_synthetic_data=True)
   asked = []
   monkeypatch.setattr(imagenet_input, 'input_fn', asked.append)
   deployment = types.SimpleNamespace(
       current_input_fn_deployment=lambda: (None, 2, 4, 8))
-  input_fn = script._make_input_fn(
-      dataclasses.replace(training(), use_tpu=True), 'eval', data=None)
+  input_fn = imagenet_run.make_input_fn(
+      dataclasses.replace(training(), use_tpu=True),
+      imagenet_run.RunSettings(), 'eval', data=None)
   input_fn({'batch_size': 8, 'context': deployment})
   (params,) = asked
   assert (params['host_index'], params['n_hosts']) == (2, 4)

@@ -16,7 +16,16 @@ import pytest
 
 from rigl.compat import tf
 from rigl.core import distributions
-from rigl.mnist import compression, mask_records, mnist_data, mnist_train_eval
+from rigl.mnist import (
+  compression,
+  epoch_log,
+  mask_records,
+  mnist_config,
+  mnist_data,
+  mnist_input,
+  mnist_model_fn,
+  mnist_train_eval,
+)
 from rigl.training import methods, script, sparse_flags
 from rigl.training.config import SparsityConfig
 from tests import checkpoint_values, tiny_mnist
@@ -159,12 +168,12 @@ def graph_variables(data, tmp_path, **values):
   with tiny_mnist.parsed_flags(
       tiny_mnist.arguments(data, tmp_path, **values)):
     sparsity, config = mnist_train_eval.configs_from_flags()
-  training = mnist_train_eval.Training(
-      sparsity, config, mnist_train_eval.epoch_log.Schedule(10, 2, 0, 0),
-      mnist_train_eval.mnist_input.flat_pixels(mnist.test_images),
+  training = mnist_model_fn.Training(
+      sparsity, config, epoch_log.Schedule(10, 2, 0, 0),
+      mnist_input.flat_pixels(mnist.test_images),
       mnist.test_labels, str(tmp_path), 'run')
   with tf.Graph().as_default():
-    mnist_train_eval.make_model_fn(training, [])(
+    mnist_model_fn.make_model_fn(training, [])(
         tf.zeros([20, 784]), tf.zeros([20], tf.int32), 'train', {})
     return [v.op.name for v in tf.global_variables()]
 
@@ -280,7 +289,7 @@ def test_input_mask_restricts_the_pixels(trained, data, tmp_path):
   assert 0 < kept.sum() < 784
   prefix = tf.train.latest_checkpoint(str(former))
   for path in (str(former), prefix):
-    np.testing.assert_array_equal(mnist_train_eval._kept_pixels(path), kept)
+    np.testing.assert_array_equal(mnist_config.kept_pixels(path), kept)
   tiny_mnist.train(tiny_mnist.arguments(
       data, tmp_path, training_method='scratch', input_mask_path=former))
   values = checkpoint_values.of(tmp_path)
@@ -289,7 +298,7 @@ def test_input_mask_restricts_the_pixels(trained, data, tmp_path):
   # And its own checkpoint is no mask of all pixels.
   with assert_names('input_mask_path', str(tmp_path), 'an input mask itself',
                     f'{kept.sum()} of the 784'):
-    mnist_train_eval._kept_pixels(str(tmp_path))
+    mnist_config.kept_pixels(str(tmp_path))
 
 
 @contextlib.contextmanager
@@ -302,9 +311,9 @@ def assert_names(*words):
 
 def test_input_mask_of_a_wrong_checkpoint(trained, tmp_path):
   with assert_names('layer1/mask is missing', str(trained('baseline'))):
-    mnist_train_eval._kept_pixels(str(trained('baseline')))
+    mnist_config.kept_pixels(str(trained('baseline')))
   with assert_names('No checkpoint', str(tmp_path)):
-    mnist_train_eval._kept_pixels(str(tmp_path))
+    mnist_config.kept_pixels(str(tmp_path))
 
 
 def test_input_mask_without_a_pixel(tmp_path):
@@ -313,11 +322,11 @@ def test_input_mask_without_a_pixel(tmp_path):
     session.run(tf.global_variables_initializer())
     prefix = tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'))
   with assert_names('input_mask_path', prefix, 'no pixel is connected'):
-    mnist_train_eval._kept_pixels(prefix)
+    mnist_config.kept_pixels(prefix)
 
 
 def test_no_input_mask():
-  assert mnist_train_eval._kept_pixels('') is None
+  assert mnist_config.kept_pixels('') is None
 
 
 # --- Names of the 2020 script ------------------------------------------------

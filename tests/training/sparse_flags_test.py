@@ -35,9 +35,6 @@ SCRIPT_DEFAULTS = {
     'drop_fraction_anneal': 'cosine', 'maskupdate_end_step': 50000,
     'pruning_frequency': 500,
 }
-FLAGS_OF = {SparsityConfig: {
-    field.name: field.name for field in dataclasses.fields(SparsityConfig)
-    if field.name in FLAGS}}
 
 
 @contextlib.contextmanager
@@ -45,13 +42,6 @@ def command_line(*argv):
   """A script that was started with these flags, up to its main()."""
   with script_flags.parsed(SCRIPT_DEFAULTS, argv):
     yield
-
-
-def config(*argv, **fields):
-  """The config of a script started with these flags."""
-  with command_line(*argv):
-    sparse_flags.apply_gin(FLAGS_OF)
-    return sparse_flags.config_from_flags(**fields)
 
 
 # --- The scripts -------------------------------------------------------------
@@ -143,75 +133,14 @@ def test_unknown_shared_flag_is_an_error():
     sparse_flags.define('no_such_flag')
 
 
-# --- Precedence --------------------------------------------------------------
-
-
-def test_script_default_without_anything_else():
-  made = config()
-  assert made == SparsityConfig(
-      training_method='rigl', end_sparsity=0.98,
-      drop_fraction_anneal='cosine', maskupdate_end_step=50000)
-
-
-def write(path, *lines):
-  path.write_text('\n'.join(lines) + '\n')
-  return path
-
-
-@pytest.mark.parametrize('present, expected', [
-    ({'line', 'binding', 'file2', 'file1'}, 0.4),
-    ({'binding', 'file2', 'file1'}, 0.3),
-    ({'file2', 'file1'}, 0.2),
-    ({'file1'}, 0.1),
-    ({'line', 'file1'}, 0.4),
-    ({'line', 'binding'}, 0.4),
-    ({'binding'}, 0.3),
-    ({'binding', 'file1'}, 0.3),
-    (set(), 0.98),
-])
-def test_command_line_over_bindings_over_files_over_defaults(
-    present, expected, tmp_path):
-  argv = []
-  for name, value in (('file1', 0.1), ('file2', 0.2)):
-    if name in present:
-      path = write(
-          tmp_path / f'{name}.gin', f'SparsityConfig.end_sparsity = {value}')
-      argv.append(f'--gin_config={path}')
-  if 'binding' in present:
-    argv.append('--gin_bindings=SparsityConfig.end_sparsity = 0.3')
-  if 'line' in present:
-    argv.append('--end_sparsity=0.4')
-  for arguments in (argv, argv[::-1]):
-    if ('file2' in present) and arguments is not argv:
-      continue  # The order of files is the user's.
-    assert config(*arguments).end_sparsity == expected
-
-
-def test_value_given_on_the_command_line_wins_though_it_is_the_default():
-  assert config(
-      '--gin_bindings=SparsityConfig.end_sparsity = 0.3',
-      '--end_sparsity=0.98').end_sparsity == 0.98
-
-
-def test_gin_sets_only_what_it_binds():
-  assert config(
-      '--gin_bindings=SparsityConfig.drop_fraction = 0.5',
-      '--gin_bindings=SparsityConfig.training_method = "set"',
-      '--seed=3') == SparsityConfig(
-          training_method='set', end_sparsity=0.98, drop_fraction=0.5, seed=3,
-          drop_fraction_anneal='cosine', maskupdate_end_step=50000)
-
-
-def test_gin_of_one_run_does_not_reach_the_next():
-  assert config('--gin_bindings=SparsityConfig.seed = 9').seed == 9
-  assert config().seed == 0
+# --- Defaults of a script ----------------------------------------------------
 
 
 def test_default_of_another_script_in_the_process_does_not_stay():
   with command_line():
     sparse_flags.set_script_defaults({'end_sparsity': 0.5})
     sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
-    assert sparse_flags.config_from_flags().end_sparsity == 0.98
+    assert FLAGS.end_sparsity == 0.98
 
 
 def test_script_defaults_leave_given_values():
@@ -224,113 +153,3 @@ def test_user_gave():
   with command_line('--seed=0'):
     assert sparse_flags.user_gave('seed')
     assert not sparse_flags.user_gave('end_sparsity')
-
-
-def test_gin_is_not_taken_for_the_user():
-  with command_line('--gin_bindings=SparsityConfig.seed = 9'):
-    sparse_flags.apply_gin(FLAGS_OF)
-    assert FLAGS.seed == 9
-    assert not sparse_flags.user_gave('seed')
-
-
-# --- config_from_flags -------------------------------------------------------
-
-
-def test_every_flag_reaches_its_field():
-  values = {
-      'training_method': 'set', 'end_sparsity': 0.75,
-      'mask_init_method': 'erdos_renyi', 'erk_power_scale': 0.5,
-      'drop_fraction': 0.4, 'drop_fraction_anneal': 'constant',
-      'grow_init': 'random_normal_7', 's_momentum': 0.6,
-      'rigl_acc_scale': 0.25, 'maskupdate_begin_step': 2,
-      'maskupdate_end_step': 44, 'maskupdate_frequency': 5,
-      'pruning_frequency': 4, 'threshold_decay': 0.125, 'seed': 17}
-  made = config(*[f'--{name}={value}' for name, value in values.items()],
-                pruning_begin_step=3, pruning_end_step=33)
-  assert dataclasses.asdict(made) == {
-      **values, 'pruning_begin_step': 3, 'pruning_end_step': 33}
-
-
-def test_given_fields_win_over_flags():
-  assert config('--seed=4', seed=6).seed == 6
-
-
-@pytest.mark.parametrize('argument, words', [
-    ('--end_sparsity=1.0', ['end_sparsity', '1.0']),
-    ('--mask_init_method=gauss', ['mask_init_method', 'gauss', 'erdos_renyi']),
-    ('--maskupdate_frequency=-5', ['maskupdate_frequency=-5']),
-])
-def test_value_out_of_range_is_named(argument, words):
-  with pytest.raises(ValueError) as error:
-    config(argument)
-  for word in words:
-    assert word in str(error.value)
-
-
-def test_unknown_method_is_refused_by_the_flag_with_the_options():
-  with pytest.raises(flags.IllegalFlagValueError) as error:
-    config('--training_method=lottery')
-  for name in ('training_method', 'lottery', *methods.METHODS):
-    assert name in str(error.value)
-
-
-@dataclasses.dataclass(frozen=True)
-class OwnConfig:
-  """The hyperparameters of a script, by the names of its flags."""
-
-  batch_size: int
-  momentum: float
-
-
-def configs(*argv):
-  """Both configs of a script where pruning begins with another flag."""
-  with command_line(*argv):
-    return sparse_flags.configs_from_flags(
-        OwnConfig, {'pruning_begin_step': 'maskupdate_begin_step'})
-
-
-def test_configs_of_a_script():
-  sparsity, own = configs(
-      '--maskupdate_begin_step=3', '--gin_bindings=OwnConfig.momentum = 0.5',
-      '--gin_bindings=SparsityConfig.seed = 4', '--batch_size=7')
-  assert own == OwnConfig(7, 0.5)
-  assert (sparsity.pruning_begin_step, sparsity.seed) == (3, 4)
-
-
-def test_errors_name_the_flag_of_a_renamed_field():
-  with pytest.raises(ValueError, match='maskupdate_begin_step') as error:
-    configs('--training_method=prune', '--maskupdate_begin_step=-3')
-  assert 'pruning_begin_step' not in str(error.value)
-
-
-# --- Errors of gin -----------------------------------------------------------
-
-
-@pytest.mark.parametrize('binding, words', [
-    ('SparsityConfig.end_sparsity = "much"',
-     ['SparsityConfig.end_sparsity', 'much']),
-    ('SparsityConfig.maskupdate_frequency = 10.5',
-     ['SparsityConfig.maskupdate_frequency', '10.5']),
-    ('SparsityConfig.training_method = "lottery"',
-     ['SparsityConfig.training_method', 'lottery', 'rigl']),
-    ('SparsityConfig.grow_init = 3', ['SparsityConfig.grow_init', '3']),
-    ('SparsityConfig.end_sparsity = [0.5, 0.9]',
-     ['SparsityConfig.end_sparsity', '0.9']),
-    ('SparsityConfig.end_sparsity = None',
-     ['SparsityConfig.end_sparsity', 'None']),
-    ('SparsityConfig.grow_init = None', ['grow_init', 'None']),
-    ('SparsityConfig.end_sparsity = 1.5', ['end_sparsity', '1.5']),
-    ('SparsityConfig.sparsity = 0.5', ['SparsityConfig', "'sparsity'"]),
-    ('SparseConfig.end_sparsity = 0.5',
-     ['SparseConfig', "['SparsityConfig']"]),
-    ('SparsityConfig.end_sparsity 0.5', ['<class>.<parameter> = <value>']),
-    ('SparsityConfig.end_sparsity = %rate',
-     ['SparsityConfig.end_sparsity', '%rate']),
-    ('run1/SparsityConfig.end_sparsity = 0.5',
-     ['run1/SparsityConfig.end_sparsity']),
-])
-def test_bad_binding_is_named(binding, words):
-  with pytest.raises(ValueError) as error:
-    config(f'--gin_bindings={binding}')
-  for word in words:
-    assert word in str(error.value)

@@ -1,0 +1,138 @@
+"""The hyperparameters of an MNIST training, and what follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Optional
+
+import numpy as np
+
+from rigl.compat import tf
+from rigl.core import checks
+from rigl.training import checkpoints, factory, lr_schedules
+from rigl.training.config import SparsityConfig, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class MnistConfig:
+  """The hyperparameters of the script alone; flags of the same names."""
+
+  batch_size: int = 100
+  momentum: float = 0.9
+  sparsity_scale: float = setting(
+      0.9, 'Sparse training',
+      'Sparsity of the second layer as a multiple of end_sparsity.')
+  network_type: str = setting('fc', 'Network', 'Network; fc is the only one.')
+  input_mask_path: str = setting(
+      '', 'Network',
+      'Checkpoint (prefix or folder) of a former run: only the pixels its '
+      'first layer was connected to are used.')
+  num_epochs: int = setting(200, 'Optimisation', 'Epochs to train.')
+  learning_rate: float = setting(0.2, 'Optimisation', 'Initial learning rate.')
+  lr_drop_epoch: int = setting(
+      75, 'Optimisation',
+      'The learning rate is divided by 3 after this epoch and 20 epochs later; '
+      'that of the baseline after epochs 60, 70 and 80.')
+  optimizer: str = setting(
+      'momentum', 'Optimisation',
+      f'Inner optimizer: {", ".join(factory.INNER_OPTIMIZERS)}.')
+  use_nesterov: bool = setting(True, 'Optimisation', 'Nesterov momentum.')
+  l2_scale: float = setting(
+      1e-4, 'Optimisation', 'Coefficient of the L2 penalty.')
+
+  def __post_init__(self):
+    for name in ('batch_size', 'learning_rate', 'lr_drop_epoch'):
+      checks.positive(name, getattr(self, name))
+    for name in ('num_epochs', 'l2_scale', 'sparsity_scale'):
+      checks.not_negative(name, getattr(self, name))
+    checks.below_one('momentum', self.momentum)
+    checks.one_of('network_type', self.network_type, ('fc',))
+    checks.one_of('optimizer', self.optimizer, factory.INNER_OPTIMIZERS)
+
+  def learning_rate_at(self, global_step: tf.Tensor, is_dense: bool,
+                       n_batches: int) -> Any:
+    """The rate at a step; the dense baseline drops it three times.
+
+    Args:
+      global_step: int64 scalar.
+      is_dense: whether the training method is the baseline.
+      n_batches: steps in an epoch.
+    """
+    if self.optimizer == 'adam':
+      return self.learning_rate
+    epochs = ((60, 70, 80) if is_dense else
+              (self.lr_drop_epoch, self.lr_drop_epoch + 20))
+    return lr_schedules.step_decay(
+        global_step, self.learning_rate, [e * n_batches for e in epochs], 3.)
+
+
+def custom_sparsity_map(sparsity: SparsityConfig,
+                        config: MnistConfig) -> dict[str, float]:
+  """The layers that are not as sparse as the rest: the last one is dense.
+
+  Args:
+    sparsity: hyperparameters.
+    config: hyperparameters.
+
+  Raises:
+    ValueError: sparsity_scale leaves nothing of the second layer.
+  """
+  second = sparsity.end_sparsity * config.sparsity_scale
+  if second >= 1.:
+    raise ValueError(f'sparsity_scale={config.sparsity_scale} makes the '
+                     f'sparsity of layer2 {second}, which is not in [0, 1).')
+  return {'layer2': second, 'layer3': 0.}
+
+
+def kept_pixels(path: str) -> Optional[np.ndarray]:
+  """bool [784]: the pixels that layer1 of another run was connected to.
+
+  Args:
+    path: the input_mask_path, a prefix or a folder; '' for all pixels.
+
+  Returns:
+    None for all pixels.
+
+  Raises:
+    ValueError: it has no mask of 784 pixels, or one that connects none.
+  """
+  if not path:
+    return None
+  prefix = checkpoints.resolve(path, 'input_mask_path')
+  shapes = checkpoints.open_checkpoint(prefix).get_variable_to_shape_map()
+  n_pixels = shapes.get('layer1/mask', [None])[0]
+  if n_pixels is None:
+    raise ValueError(f'input_mask_path={path}: layer1/mask is missing in '
+                     f'{prefix}.')
+  if n_pixels != 784:
+    raise ValueError(
+        f'input_mask_path={path}: layer1/mask in {prefix} is that of '
+        f'{n_pixels} of the 784 pixels, as that run had an input mask itself. '
+        'Give a run on all pixels.')
+  mask = checkpoints.read_tensors(prefix, ['layer1/mask'])['layer1/mask']
+  kept = mask.any(axis=1)
+  if not kept.any():
+    raise ValueError(f'input_mask_path={path}: no pixel is connected in '
+                     f'{prefix}.')
+  return kept
+
+
+def run_name(sparsity: SparsityConfig, config: MnistConfig) -> str:
+  """The hyperparameters that tell runs apart, as a file name.
+
+  Not their number of epochs: who trains longer goes on with the same files.
+
+  Args:
+    sparsity: hyperparameters of the method.
+    config: hyperparameters of the script.
+  """
+  parts = [sparsity.training_method, config.optimizer,
+           f'lr{config.learning_rate:g}']
+  if sparsity.method.uses_masks:
+    parts += [f'sparsity{sparsity.end_sparsity:g}',
+              f'scale{config.sparsity_scale:g}']
+  if sparsity.method.is_dynamic:
+    parts += [f'drop{sparsity.drop_fraction:g}',
+              sparsity.drop_fraction_anneal,
+              f'every{sparsity.maskupdate_frequency}']
+  return '_'.join(parts + [f'seed{sparsity.seed}'])

@@ -1,0 +1,109 @@
+"""Graph of the MNIST script: digits to logits, loss, training and its log."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from rigl import replicas
+from rigl.compat import tf
+from rigl.mnist import epoch_log, mnist_config, mnist_input
+from rigl.mnist.mnist_model import mnist_network_fc
+from rigl.model_pruning import pruning
+from rigl.training import factory, finite, mask_init, runner
+from rigl.training.config import SparsityConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """All that `model_fn` needs beyond its batch.
+
+  Attributes:
+    sparsity: hyperparameters of the method.
+    config: hyperparameters of network and optimizer.
+    schedule: when to test and to log.
+    test_images: uint8 [test digits, pixels].
+    test_labels: uint8 [test digits].
+    folder: of checkpoints, logs and summaries.
+    name: of its logs, see `mnist_config.run_name`.
+    kept_pixels: bool [784], those that the network sees; None for all.
+    keeps_folder: whether `folder` outlives the training.
+    on_nan: one of finite.ON_NAN.
+  """
+
+  sparsity: SparsityConfig
+  config: mnist_config.MnistConfig
+  schedule: epoch_log.Schedule
+  test_images: np.ndarray
+  test_labels: np.ndarray
+  folder: str
+  name: str
+  kept_pixels: Optional[np.ndarray] = None
+  keeps_folder: bool = True
+  on_nan: str = 'stop'
+
+
+def _make_log(training: Training, loss: tf.Tensor, accuracy: tf.Tensor,
+              optimizer: tf.train.Optimizer) -> epoch_log.EpochLog:
+  """Builds the test network on the trained variables, and the log."""
+  images = tf.placeholder(
+      tf.uint8, [None, training.test_images.shape[1]], 'test_images')
+  labels = tf.placeholder(tf.uint8, [None], 'test_labels')
+  test_loss, test_accuracy = mnist_network_fc(
+      (mnist_input.scale_pixels(images), labels), reuse=True,
+      model_pruning=training.sparsity.method.uses_masks, l2_scale=0.)
+  fetches = epoch_log.Fetches(
+      loss=loss, accuracy=accuracy,
+      drop_fraction=getattr(optimizer, 'annealed_drop_fraction', None),
+      test_loss=test_loss, test_accuracy=test_accuracy,
+      test_feed={images: training.test_images, labels: training.test_labels},
+      masks=pruning.get_masks())
+  path = os.path.join(training.folder, training.name)
+  return epoch_log.EpochLog(
+      fetches, training.schedule, training.folder, f'{path}.txt',
+      f'{path}_masks.npz', training.kept_pixels)
+
+
+def make_model_fn(training: Training,
+                  logs: list[epoch_log.EpochLog]) -> Callable[..., Any]:
+  """The model_fn of one training.
+
+  Args:
+    training: what to build.
+    logs: gets the log of each replica; the first one's, which comes first, is
+      in use.
+  """
+
+  def model_fn(features, labels, mode, params):
+    del mode, params  # Tests run inside training, see epoch_log.
+    sparsity, config = training.sparsity, training.config
+    cross_entropy, accuracy = mnist_network_fc(
+        (features, labels), model_pruning=sparsity.method.uses_masks,
+        l2_scale=config.l2_scale)
+    loss = cross_entropy + tf.losses.get_regularization_loss()
+    global_step = tf.train.get_or_create_global_step()
+    learning_rate = config.learning_rate_at(
+        global_step, not sparsity.method.uses_masks,
+        training.schedule.n_batches)
+    custom_map = mnist_config.custom_sparsity_map(sparsity, config)
+    optimizer = factory.make_optimizer(
+        sparsity, factory.make_inner_optimizer(
+            config.optimizer, learning_rate, config.momentum,
+            config.use_nesterov), custom_sparsity_map=custom_map)
+    train_op = factory.make_train_op(
+        sparsity, optimizer, loss, global_step, custom_map,
+        on_nan=training.on_nan)
+    log = _make_log(
+        training, replicas.mean(loss), replicas.mean(accuracy), optimizer)
+    logs.append(log)
+    return runner.train_spec(
+        finite.without_nan(loss), train_op,
+        lambda: mask_init.make_scaffold(sparsity, custom_map),
+        hooks=[finite.NotFiniteHook(
+            training.on_nan, training.folder if training.keeps_folder else '')],
+        chief_hooks=[log])
+
+  return model_fn

@@ -1,0 +1,153 @@
+"""Dataclasses of settings and the flags that bear the names of their fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import types
+from typing import Mapping, TypeVar
+
+from absl import flags
+
+from rigl.training import command_line, gin_configs, sparse_flags
+from rigl.training.config import SparsityConfig
+
+# Flags belong to the script that asks for them, in --help and elsewhere.
+flags.disclaim_key_flags()
+
+FLAGS = flags.FLAGS
+
+# The dataclass of a script's own settings.
+_Config = TypeVar('_Config')
+
+_DEFINE_BY_TYPE = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    type(None): flags.DEFINE_string,
+}
+
+
+def define(config_class: type) -> None:
+  """Defines a flag for each field that config.setting has made.
+
+  Args:
+    config_class: a dataclass.
+  """
+  for field in dataclasses.fields(config_class):
+    if not field.metadata:
+      continue
+    define_fn = _DEFINE_BY_TYPE[type(field.default)]
+    if field.metadata['options']:
+      define_fn = functools.partial(
+          flags.DEFINE_enum, enum_values=field.metadata['options'])
+    elif field.metadata['lower_bound'] is not None:
+      define_fn = functools.partial(
+          define_fn, lower_bound=field.metadata['lower_bound'])
+    with command_line.group(field.metadata['group']):
+      define_fn(
+          field.name, default=field.default, help=field.metadata['help'])
+
+
+def _flags_of(config_class: type,
+              renamed: Mapping[str, str] = types.MappingProxyType({})
+             ) -> dict[str, str]:
+  """{field: flag} of the fields of a config class that have a flag.
+
+  Args:
+    config_class: a dataclass.
+    renamed: {field: flag} where the names differ.
+  """
+  names = {field.name: renamed.get(field.name, field.name)
+           for field in dataclasses.fields(config_class)}
+  return {field: flag for field, flag in names.items() if flag in FLAGS}
+
+
+def from_flags(config_class: type[_Config]) -> _Config:
+  """A config class with the values of the flags of its fields' names.
+
+  Args:
+    config_class: a dataclass.
+
+  Raises:
+    ValueError: a value is out of its range or unknown; names the flag.
+  """
+  return config_class(**{
+      field: FLAGS[flag].value
+      for field, flag in _flags_of(config_class).items()})
+
+
+def _apply_gin(flags_of_class: Mapping[type, Mapping[str, str]]) -> None:
+  """Turns the bindings of --gin_config and --gin_bindings into flag defaults.
+
+  So a flag that was given on the command line wins.
+
+  Args:
+    flags_of_class: config class -> {field: flag} of what gin may set.
+
+  Raises:
+    ValueError: an unknown class or parameter, or a value that its flag
+      rejects; names it.
+  """
+  if not FLAGS.gin_config and not FLAGS.gin_bindings:
+    return
+  bound = gin_configs.read(
+      FLAGS.gin_config, FLAGS.gin_bindings, flags_of_class)
+  for (config_class, field), value in bound.items():
+    if value is None:
+      raise ValueError(f'{config_class.__name__}.{field} = None: expected a '
+                       'value.')
+    try:
+      sparse_flags.set_script_defaults(
+          {flags_of_class[config_class][field]: value})
+    except flags.IllegalFlagValueError as error:
+      raise ValueError(
+          f'{config_class.__name__}.{field} = {value!r}: {error}') from error
+
+
+def _sparsity_config(renamed: Mapping[str, str]) -> SparsityConfig:
+  """The SparsityConfig of the flags that bear the names of its fields.
+
+  Fields without a flag keep the default of the class.
+
+  Args:
+    renamed: {field: flag} where the names differ.
+
+  Raises:
+    ValueError: a value is out of its range or unknown; names the flag.
+  """
+  values = {field: FLAGS[flag].value
+            for field, flag in _flags_of(SparsityConfig, renamed).items()}
+  # '' is the default of the ImageNet script; it has no other meaning.
+  values['mask_init_method'] = values.get('mask_init_method') or 'random'
+  try:
+    return SparsityConfig(**values)
+  except ValueError as error:
+    if not renamed:
+      raise
+    message = re.sub(r'\b(' + '|'.join(renamed) + r')\b',
+                     lambda match: renamed[match[0]], str(error))
+    raise ValueError(message) from error
+
+
+def hyperparameters(
+    config_class: type[_Config],
+    renamed: Mapping[str, str] = types.MappingProxyType({})
+) -> tuple[SparsityConfig, _Config]:
+  """What flags and gin bindings give, times of schedules not stretched yet.
+
+  Args:
+    config_class: dataclass of a script's own hyperparameters, each of which
+      has a flag of its name.
+    renamed: {field of SparsityConfig: flag} where the names differ.
+
+  Raises:
+    ValueError: a value is out of its range or unknown, or two contradict each
+      other; names the flags.
+  """
+  _apply_gin({SparsityConfig: _flags_of(SparsityConfig, renamed),
+              config_class: _flags_of(config_class)})
+  config = from_flags(config_class)
+  return _sparsity_config(renamed), config
