@@ -21,7 +21,11 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 
-__all__ = ['estimator_module', 'tf', 'tf2']
+__all__ = ['MissingEstimatorError', 'estimator_module', 'tf', 'tf2']
+
+
+class MissingEstimatorError(RuntimeError):
+  """The installed TensorFlow cannot train; the message says which one can."""
 
 
 def estimator_module() -> types.ModuleType:
@@ -34,14 +38,14 @@ def estimator_module() -> types.ModuleType:
     The module `tf.compat.v1.estimator`.
 
   Raises:
-    RuntimeError: If the installed TensorFlow has no usable Estimator.
+    MissingEstimatorError: If the installed TensorFlow has no usable Estimator.
   """
   try:
     module = tf.estimator
     # A lazily loaded module shows that it is broken only when it is used.
     _ = module.tpu.TPUEstimator
   except (AttributeError, ImportError) as error:
-    raise RuntimeError(
+    raise MissingEstimatorError(
       f'TensorFlow {tf.__version__} has no usable Estimator, which training'
       ' runs on: it was removed in TensorFlow 2.16. To fix this, run:'
       ' pip install "tensorflow==2.15.*"'

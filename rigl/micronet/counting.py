@@ -33,17 +33,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from rigl.core import checks
 from rigl.micronet.operations import (
     Add,
     Arithmetic,
     Conv2D,
+    Counts,
     DepthWiseConv2D,
     DotProducts,
     FullyConnected,
     GlobalAvg,
+    Info,
     Scale,
     Strides,
 )
@@ -63,26 +65,6 @@ ACTIVATION_FLOPS = {
     'swish': (3, 1),
     'sigmoid': (2, 1),
 }
-
-
-class Counts(NamedTuple):
-  """Stored bits, multiplications and additions of an operation."""
-  param_bits: float
-  n_mults: float
-  n_adds: float
-
-  @property
-  def flops(self) -> float:
-    """Multiplications and additions."""
-    return self.n_mults + self.n_adds
-
-
-class Info(NamedTuple):
-  """Sizes of an operation; -1 where one does not apply."""
-  input_size: int
-  kernel_size: int
-  in_channels: int
-  out_channels: int
 
 
 def add_counts(counts: Iterable[Counts]) -> Counts:
@@ -276,8 +258,10 @@ def count_ops(op: Any, sparsity: float, param_bits: int) -> Counts:
 
   Raises:
     ValueError: on an operation, activation or padding without a rule, a shape
-      that is not square, or a sparsity outside [0, 1].
+      that is not square, a sparsity outside [0, 1], or `param_bits` that are
+      not positive.
   """
+  checks.positive('param_bits', param_bits)
   if type(op) in _AS_DOTS:
     return _count_dots(_AS_DOTS[type(op)](op), sparsity, param_bits)
   if type(op) in _WITHOUT_KERNEL:
@@ -327,7 +311,12 @@ class MicroNetCounter:
         goes with a list of such pairs instead.
       add_bits_base: width of an addition that counts as one.
       mul_bits_base: width of a multiplication that counts as one.
+
+    Raises:
+      ValueError: a width is not positive.
     """
+    checks.positive('add_bits_base', add_bits_base)
+    checks.positive('mul_bits_base', mul_bits_base)
     self.all_ops = all_ops
     self.add_bits_base = add_bits_base
     self.mul_bits_base = mul_bits_base
@@ -346,7 +335,12 @@ class MicroNetCounter:
       n_adds: additions.
       mul_bits: bits of an input of a multiplication.
       add_bits: bits of an input of an addition.
+
+    Raises:
+      ValueError: `mul_bits` or `add_bits` is not positive.
     """
+    checks.positive('mul_bits', mul_bits)
+    checks.positive('add_bits', add_bits)
     return (param_bits_total / 8 / 1e6,
             n_mults * mul_bits / self.mul_bits_base / 1e6,
             n_adds * add_bits / self.add_bits_base / 1e6)
@@ -366,7 +360,8 @@ class MicroNetCounter:
       summarize_blocks: prints one line per block rather than per operation.
 
     Raises:
-      ValueError: if a sparsity names no operation with a kernel.
+      ValueError: if a sparsity names no operation with a kernel, or bits are
+        not positive.
     """
     groups = [(name, ops if name.startswith('block') else [(name, ops)])
               for name, ops in self.all_ops]
@@ -386,11 +381,12 @@ class MicroNetCounter:
         rows.extend(
             (op_name, _describe(op), count) for op_name, op, count in counts)
     rows.append(('total', '', add_counts(count for _, _, count in rows)))
+    cells = [self.process_counts(*count, mul_bits, add_bits)
+             for _, _, count in rows]
     width = max(len('operation'), *(len(name) for name, _, _ in rows))
     print(f'{"operation":<{width}}  {"in  k  channels":<24}'
           f'{"MB":>10}{"M mults":>12}{"M adds":>12}')
-    for name, description, count in rows:
-      megabytes, mults, adds = self.process_counts(*count, mul_bits, add_bits)
+    for (name, description, _), (megabytes, mults, adds) in zip(rows, cells):
       print(f'{name:<{width}}  {description:<24}'
             f'{megabytes:>10.4f}{mults:>12.3f}{adds:>12.3f}')
 

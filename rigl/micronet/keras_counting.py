@@ -3,17 +3,17 @@
 `get_stats` takes a list of layers and counts them as the published tables do.
 `count_model` takes a whole model, counts what each layer really has, and lists
 by name what it could not count. Neither imports TensorFlow: layers are
-recognised by the names of their classes.
+recognised by the names of their classes, which Keras 2 and Keras 3 share.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rigl.core import checks, distributions
-from rigl.micronet import keras_layers, network
+from rigl.micronet import keras_calls, keras_layers, network
 from rigl.micronet.counting import (
     Arithmetic,
     Conv2D,
@@ -21,11 +21,9 @@ from rigl.micronet.counting import (
     FullyConnected,
     has_kernel,
 )
+from rigl.micronet.keras_calls import Shapes
 from rigl.micronet.keras_layers import NotCounted
 from rigl.micronet.network import Layer, NetworkCount
-
-# The input shape, or one for each input, and the output shape of a call.
-Shapes = tuple[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +86,12 @@ def get_stats(
 
   Raises:
     ValueError: on another kind of layer, one that is not built or not square,
-      two kernels of one name, wrong arguments of the distribution, or a width
-      that is impossible, leaves a layer without channels, or meets no first or
-      last layer of that name.
+      two kernels of one name, wrong arguments of the distribution, a
+      `param_size` that is not positive, or a width that is impossible, leaves a
+      layer without channels, or meets no first or last layer of that name.
   """
   checks.positive('width', width)
+  checks.positive('param_size', param_size)
   layers = [_published_layer(layer) for layer in masked_layers]
   sparsities = distributions.get_sparsities(
       network.kernel_shapes(layers), method, default_sparsity,
@@ -133,10 +132,11 @@ def _published_layer(layer: Any) -> Layer:
         f'({type(layer).__name__}). count_model knows more kinds of layers.')
   try:
     kernel = keras_layers.kernel_of(layer)
+    kernel_name = keras_calls.kernel_name(layer)
     shape = tuple(int(size) for size in kernel.shape)
     if kind == 'Dense':
-      return Layer(kernel.name, FullyConnected(shape, True, 'relu'))
-    size = keras_layers.spatial(layer, _input_shape(layer))
+      return Layer(kernel_name, FullyConnected(shape, True, 'relu'))
+    size = keras_layers.spatial(layer, keras_calls.input_shape(layer))
     keras_layers.known_size(size)
   except NotCounted as error:
     raise ValueError(f'Layer {layer.name!r} cannot be counted: {error}.'
@@ -148,7 +148,7 @@ def _published_layer(layer: Any) -> Layer:
     raise ValueError(f'{layer.name!r} is a grouped convolution, which only '
                      f'count_model counts.')
   op = Conv2D if kind == 'Conv2D' else DepthWiseConv2D
-  return Layer(kernel.name,
+  return Layer(kernel_name,
                op(size[0], shape, tuple(layer.strides), 'same', True, 'relu'))
 
 
@@ -182,9 +182,10 @@ def count_model(
     The count, and what is not in it.
 
   Raises:
-    ValueError: if two layers share a name, or on wrong arguments of the
-      distribution.
+    ValueError: if two layers share a name, on wrong arguments of the
+      distribution, or on a `param_size` that is not positive.
   """
+  checks.positive('param_size', param_size)
   collector = _Collector()
   collector.visit_children(model, '')
   layers = list(collector.layers.values())
@@ -217,20 +218,22 @@ class _Collector:
 
   def visit_children(self, model: Any, prefix: str) -> None:
     """Visits every call of a layer inside a model, layer or list."""
-    for layer, shapes in _calls(model):
+    for layer, shapes in keras_calls.calls(model):
       self._visit(layer, shapes, prefix + layer.name)
 
   def _visit(self, layer: Any, shapes: Shapes | None, name: str) -> None:
     kind = keras_layers.class_name(
         layer, (*keras_layers.HANDLERS, *keras_layers.FREE,
                 *keras_layers.OPAQUE))
+    if not keras_calls.is_layer(layer):
+      kind = None
     if kind in keras_layers.HANDLERS:
       self._count(layer, kind, shapes, name)
     elif kind in keras_layers.FREE:
       if kind != 'InputLayer':
         self.free.append(
             Note(name, type(layer).__name__, keras_layers.FREE[kind]))
-    elif kind is None and _children(layer):
+    elif kind is None and keras_calls.children(layer):
       self._note_own_weights(layer, name)
       self.visit_children(layer, f'{name}/')
     else:
@@ -239,7 +242,8 @@ class _Collector:
   def _count(self, layer: Any, kind: str, shapes: Shapes | None,
              name: str) -> None:
     try:
-      parts = keras_layers.HANDLERS[kind](layer, *(shapes or _shapes(layer)))
+      shapes = shapes or keras_calls.shapes_of(layer)
+      parts = keras_layers.HANDLERS[kind](layer, *shapes)
     except NotCounted as error:
       self._skip(layer, name, str(error))
       return
@@ -254,7 +258,7 @@ class _Collector:
       self._add((id(layer), part.name),
                 part._replace(name=full_name, kind=type(layer).__name__))
       if len(parts) == 1 and has_kernel(part.op):
-        self.aliases[keras_layers.kernel_of(layer).name] = full_name
+        self.aliases[keras_calls.kernel_name(layer)] = full_name
 
   def _add(self, key: tuple[int, str], layer: Layer) -> None:
     """Adds a call; the weights of a layer called again are stored once."""
@@ -266,7 +270,7 @@ class _Collector:
   def _note_own_weights(self, layer: Any, name: str) -> None:
     inner = {
         id(weight)
-        for child in _children(layer)
+        for child in keras_calls.children(layer)
         for weight in child.weights
     }
     own = [weight for weight in layer.weights if id(weight) not in inner]
@@ -288,98 +292,3 @@ def _both_calls(first: Any, second: Any) -> Any:
   return first._replace(
       n_positions=n_positions,
       vector_length=length / n_positions if n_positions else 0)
-
-
-def _calls(model: Any) -> Iterator[tuple[Any, Shapes | None]]:
-  """Yields (layer, shapes) for each call inside a model.
-
-  Only a functional model knows the shapes of its calls; None stands for others.
-  """
-  if isinstance(model, (list, tuple)):
-    yield from ((layer, None) for layer in model)
-  elif _is_functional(model):
-    yield from _functional_calls(model)
-  elif _children(model):
-    yield from ((layer, None) for layer in _children(model))
-  else:
-    yield model, None
-
-
-def _is_functional(model: Any) -> bool:
-  """Tells whether the outputs of a model come from layers inside it.
-
-  In graph mode those of a subclassed model may come from the model itself.
-  """
-  outputs = getattr(model, 'outputs', None) or []
-  inside = {id(layer) for layer in getattr(model, 'layers', ())}
-  histories = [getattr(output, '_keras_history', None) for output in outputs]
-  return bool(outputs) and all(
-      history is not None and id(history[0]) in inside
-      for history in histories)
-
-
-def _functional_calls(model: Any) -> Iterator[tuple[Any, Shapes]]:
-  """Follows the calls from the outputs back, yields them in layer order.
-
-  A layer may also have been called outside this model, so the list of its calls
-  is not enough.
-  """
-  calls = {}
-  pending = [output._keras_history[:2] for output in model.outputs]
-  while pending:
-    layer, index = pending.pop()
-    if (id(layer), index) in calls:
-      continue
-    node = layer.inbound_nodes[index]
-    calls[id(layer), index] = node
-    pending.extend(call[:2] for call in node.iterate_inbound())
-  for layer in model.layers:
-    for index in range(len(layer.inbound_nodes)):
-      node = calls.get((id(layer), index))
-      if node is not None:
-        yield layer, (node.input_shapes, node.output_shapes)
-
-
-def _children(layer: Any) -> list[Any]:
-  """Returns the layers directly inside a layer or model."""
-  if getattr(layer, 'layers', None):
-    return list(layer.layers)
-  inside = [
-      module for module in getattr(layer, 'submodules', ())
-      if hasattr(module, 'weights') and not hasattr(module, 'update_state')
-  ]
-  deeper = {id(inner) for module in inside for inner in module.submodules}
-  return [module for module in inside if id(module) not in deeper]
-
-
-def _input_shape(layer: Any) -> Any:
-  """Returns the shape a layer was called or built with.
-
-  Raises:
-    NotCounted: if it was neither.
-  """
-  try:
-    return layer.input_shape
-  except (AttributeError, RuntimeError):
-    # Layers called eagerly keep the shape for saving only.
-    config = getattr(layer, 'get_build_config', lambda: None)() or {}
-    shape = config.get('input_shape')
-  if shape is None:
-    raise NotCounted('its input size is not known; call the model once on an '
-                     'input')
-  return shape
-
-
-def _shapes(layer: Any) -> Shapes:
-  """Returns the shapes of a layer by itself.
-
-  Raises:
-    NotCounted: if they are not known.
-  """
-  shape = _input_shape(layer)
-  try:
-    return shape, tuple(layer.compute_output_shape(shape))
-  # A layer of one's own may raise anything there.
-  except Exception as error:
-    message = ' '.join(str(error).split())
-    raise NotCounted(f'its output size is not known: {message}') from error

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rigl.core import distributions
+from rigl.core import checks, distributions
 from rigl.micronet import counting
 
 
@@ -192,8 +192,9 @@ def count_network(
 
   Raises:
     ValueError: if a sparsity names no layer with a kernel, two layers share a
-      name, or an operation has no rule.
+      name, an operation has no rule, or `param_bits` are not positive.
   """
+  checks.positive('param_bits', param_bits)
   sparsities, n_zeros = sparsities or {}, n_zeros or {}
   shapes = kernel_shapes(layers)
   counting.check_names({*sparsities, *n_zeros}, shapes)

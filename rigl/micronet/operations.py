@@ -1,4 +1,4 @@
-"""The operations that `rigl.micronet.counting` has rules for.
+"""The operations that `rigl.micronet.counting` has rules for, and their counts.
 
 Named tuples; the order of the fields is part of the interface. Images, kernels
 and strides are square, except in `DotProducts` and `Arithmetic`. Every
@@ -84,3 +84,23 @@ class Arithmetic(NamedTuple):
   """A known number of multiplications and additions without a kernel."""
   n_mults: int
   n_adds: int
+
+
+class Counts(NamedTuple):
+  """Stored bits, multiplications and additions of an operation."""
+  param_bits: float
+  n_mults: float
+  n_adds: float
+
+  @property
+  def flops(self) -> float:
+    """Multiplications and additions."""
+    return self.n_mults + self.n_adds
+
+
+class Info(NamedTuple):
+  """Sizes of an operation; -1 where one does not apply."""
+  input_size: int
+  kernel_size: int
+  in_channels: int
+  out_channels: int

@@ -19,6 +19,13 @@ from rigl.micronet.counting import (
     get_info,
 )
 
+BAD_BITS = [
+    (-3, 'must be > 0, got -3'),
+    (0, 'must be > 0, got 0'),
+    (float('nan'), 'must be > 0, got nan'),
+    (float('inf'), 'must be finite, got inf'),
+]
+
 # One of each operation with a kernel, with every flag both ways.
 KERNEL_OPS = [
     Conv2D(8, (3, 3, 4, 5), (1, 1), 'same', True, 'relu'),
@@ -137,6 +144,12 @@ class TestInvariants:
     n_weights = counting._AS_DOTS[type(op)](op).n_weights
     assert count_ops(op, 1e-12, 32).param_bits == pytest.approx(
         bits[2] + n_weights)
+
+  @pytest.mark.parametrize('op', [KERNEL_OPS[0], OTHER_OPS[0]], ids=_name)
+  @pytest.mark.parametrize('bits, message', BAD_BITS)
+  def test_impossible_bits(self, op, bits, message):
+    with pytest.raises(ValueError, match=f'^param_bits {message}'):
+      count_ops(op, 0., bits)
 
 
 class TestAgainstEnumeration:
@@ -295,6 +308,20 @@ class TestMicroNetCounter:
     counter = counting.MicroNetCounter(
         self.ops, add_bits_base=32, mul_bits_base=16)
     assert counter.process_counts(8e6, 2e6, 3e6, 8, 16) == (1., 1., 1.5)
+
+  @pytest.mark.parametrize('bits, message', BAD_BITS)
+  @pytest.mark.parametrize('name', ['add_bits_base', 'mul_bits_base'])
+  def test_impossible_base(self, name, bits, message):
+    with pytest.raises(ValueError, match=f'^{name} {message}'):
+      counting.MicroNetCounter(self.ops, **{name: bits})
+
+  @pytest.mark.parametrize('bits, message', BAD_BITS)
+  @pytest.mark.parametrize('name', ['param_bits', 'add_bits', 'mul_bits'])
+  def test_impossible_bits(self, capsys, name, bits, message):
+    widths = {'param_bits': 32, 'add_bits': 32, 'mul_bits': 32, name: bits}
+    with pytest.raises(ValueError, match=f'^{name} {message}'):
+      counting.MicroNetCounter(self.ops).print_summary(0.5, **widths)
+    assert not capsys.readouterr().out
 
   def test_columns_line_up(self, capsys):
     counting.MicroNetCounter(self.ops).print_summary(0.5, 32, 32, 32)

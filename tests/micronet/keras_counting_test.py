@@ -49,8 +49,12 @@ def _keras_layer(layer):
 
 
 def _by_kernel(custom_sparsities, layers):
-  kernels = {layer.name: layer.weights[0].name for layer in layers}
-  return {kernels[name]: value for name, value in custom_sparsities.items()}
+  kernels = {
+      layer.name: 'depthwise_kernel' if isinstance(layer, K.DepthwiseConv2D)
+                  else 'kernel' for layer in layers
+  }
+  return {f'{name}/{kernels[name]}:0': value
+          for name, value in custom_sparsities.items()}
 
 
 class TestGetStats:
@@ -86,6 +90,13 @@ class TestGetStats:
     layers = published_layers['mobilenet_v1']
     bits = [get_stats(layers, 0., param_size=size)[1] for size in (16, 32)]
     assert bits[1] == 2 * bits[0]
+
+  @pytest.mark.parametrize('size', [0, -1])
+  def test_impossible_param_size(self, published_layers, size):
+    for count in (get_stats, count_model):
+      with pytest.raises(
+          ValueError, match=f'^param_size must be > 0, got {size}'):
+        count(published_layers['mobilenet_v1'], param_size=size)
 
   def test_power_scale(self, published_layers):
     layers = published_layers['mobilenet_v1']
@@ -285,7 +296,8 @@ class TestModels:
 
   def test_sequential(self):
     model = tf.keras.Sequential([
-        K.Conv2D(8, 3, activation='relu', input_shape=(8, 8, 3), name='conv'),
+        tf.keras.Input((8, 8, 3)),
+        K.Conv2D(8, 3, activation='relu', name='conv'),
         K.Flatten(),
         K.Dense(10, name='fc'),
     ])
@@ -294,9 +306,56 @@ class TestModels:
     assert [note.kind for note in result.free] == ['Flatten']
     assert result.count.megabytes == model.count_params() * 4 / 1e6
 
+  def test_names_of_kernels(self):
+    model = tf.keras.Sequential([
+        tf.keras.Input((8, 8, 3)),
+        K.Conv2D(4, 3, name='conv'),
+        K.DepthwiseConv2D(3, name='depthwise'),
+        K.Dense(2, name='fc'),
+    ], name='model')
+    sparsities = {'conv/kernel:0': 0.1, 'depthwise/depthwise_kernel:0': 0.2,
+                  'fc/kernel:0': 0.3}
+    rows = _rows(count_model(model, 0.5, 'random', sparsities))
+    assert [row.sparsity for row in rows.values()] == [0.1, 0.2, 0.3]
+    layers = [model.get_layer(name) for name in rows]
+    dense, sparse = (get_stats(layers, 0., 'random', custom)[0]
+                     for custom in ({}, sparsities))
+    assert sparse < dense
+
+  def test_names_of_kernels_in_a_subclassed_model(self):
+    model = _Subclassed(name='model')
+    model(tf.zeros((1, 8, 8, 3)))
+    layers = [model.conv, model.block.conv, model.block.fc]
+    with pytest.raises(ValueError, match=(
+        r"\['model/conv/kernel:0', 'model/block/conv/kernel:0', "
+        r"'model/block/fc/kernel:0'\]")):
+      get_stats(layers, custom_sparsities={'none': 0.})
+
+  def test_functions_are_reported_by_name(self):
+    inputs = tf.keras.Input((8, 8, 3))
+    conv = K.Conv2D(3, 3, padding='same', name='conv')
+    for outputs in (conv(inputs) + inputs, conv(2. * inputs)):
+      result = count_model(tf.keras.Model(inputs, outputs))
+      assert list(_rows(result)) == ['conv']
+      note, = result.not_counted
+      assert note.reason == 'no rule for this kind of layer'
+
+  def test_layer_without_weights_in_a_subclassed_model(self):
+    model = _Pooled(name='model')
+    model(tf.zeros((1, 8, 8, 3)))
+    # Keras 3 keeps no shape of such a layer, Keras 2 does.
+    for note in count_model(model).not_counted:
+      assert note.name == 'pool'
+      assert 'call this layer once on a keras.Input' in note.reason
+    model.pool(tf.keras.Input((8, 8, 3)))
+    result = count_model(model)
+    assert not result.not_counted
+    assert _rows(result)['pool'].flops == 64 * 3
+
   def test_sparse_sequential(self):
     model = tf.keras.Sequential([
-        K.Dense(10, input_shape=(20,), name='a', use_bias=False),
+        tf.keras.Input((20,)),
+        K.Dense(10, name='a', use_bias=False),
         K.Dense(10, name='b', use_bias=False)
     ])
     result = count_model(model, 0.5, 'random', {'b/kernel:0': 0.9})
@@ -335,7 +394,7 @@ class TestModels:
 
   def test_nested_model_called_twice(self):
     inner = tf.keras.Sequential(
-        [K.Dense(5, input_shape=(4,), name='fc')], name='inner')
+        [tf.keras.Input((4,)), K.Dense(5, name='fc')], name='inner')
     left, right = tf.keras.Input((4,)), tf.keras.Input((4,))
     outputs = K.Add(name='sum')([inner(left), inner(right)])
     result = count_model(tf.keras.Model([left, right], outputs))
@@ -365,7 +424,8 @@ class TestModels:
 
   def test_layers_without_rule_are_reported_by_name(self):
     model = tf.keras.Sequential([
-        K.Embedding(50, 8, input_length=12, name='words'),
+        tf.keras.Input((12,)),
+        K.Embedding(50, 8, name='words'),
         K.LSTM(4, return_sequences=True, name='lstm'),
         K.TimeDistributed(K.Dense(3), name='each'),
         K.Lambda(lambda x: x, name='anything'),
@@ -401,14 +461,15 @@ class TestModels:
         raise TypeError('Of an odd\n  shape.')
 
     layer = Odd(3, name='odd')
-    layer(tf.keras.Input((4,)))
+    layer(tf.zeros((1, 4)))
     note, = count_model([layer]).not_counted
     assert note.name == 'odd'
     assert note.reason.endswith('is not known: Of an odd shape.')
 
   def test_embeddings_stay_dense_unless_named(self):
     model = tf.keras.Sequential([
-        K.Embedding(50, 8, input_length=12, name='words'),
+        tf.keras.Input((12,)),
+        K.Embedding(50, 8, name='words'),
         K.Dense(2, name='head'),
     ])
     rows = _rows(count_model(model, 0.5, 'random'))
@@ -453,7 +514,7 @@ class _Block(K.Layer):
     self.fc = K.Dense(4, name='fc')
 
   def build(self, input_shape):
-    self.gain = self.add_weight('gain', (4,))
+    self.gain = self.add_weight(name='gain', shape=(4,))
     super().build(input_shape)
 
   def call(self, inputs):
@@ -470,6 +531,17 @@ class _Subclassed(tf.keras.Model):
 
   def call(self, inputs):
     return self.head(self.block(self.conv(inputs)))
+
+
+class _Pooled(tf.keras.Model):
+
+  def __init__(self, name):
+    super().__init__(name=name)
+    self.pool = K.GlobalAveragePooling2D(name='pool')
+    self.head = K.Dense(2, name='head')
+
+  def call(self, inputs):
+    return self.head(self.pool(inputs))
 
 
 class _Attentive(tf.keras.Model):

@@ -288,6 +288,13 @@ class TestCountNetwork:
     half = network.count_network(self.layers, param_bits=16)
     assert half.megabytes == network.count_network(self.layers).megabytes / 2
 
+  @pytest.mark.parametrize('bits', [0, -1])
+  def test_impossible_param_bits(self, bits):
+    message = f'^param_bits must be > 0, got {bits}'
+    for layers in (self.layers, []):
+      with pytest.raises(ValueError, match=message):
+        network.count_network(layers, param_bits=bits)
+
   def test_no_layers(self):
     count = network.count_network([])
     assert (count.flops, count.megabytes, count.real_sparsity) == (0, 0, 0)
