@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rigl.compat import tf
+from rigl.compat import tf, tf2
 from rigl.optimizer_wrapper import OptimizerWrapper
 from tests import sparse_net
 from tests.replica_net import BATCH, N_IN, N_OUT, ReplicaNet
@@ -63,6 +63,17 @@ def test_new_values_are_the_same_on_all_replicas(method):
     np.testing.assert_array_equal(*two[name])
     np.testing.assert_allclose(two[name][0], one[name][0], rtol=1e-9)
     assert (one[name][0] != zeros[name][0]).any()
+
+
+@pytest.mark.usefixtures('graph')
+def test_a_step_without_any_gradient_is_an_error():
+  strategy = tf2.distribute.MirroredStrategy(['/cpu:0', '/cpu:1'])
+  with strategy.scope():
+    variable = tf.get_variable('variable', [2])
+    optimizer = _Plain(tf.train.GradientDescentOptimizer(.1))
+    with pytest.raises(ValueError, match='No variable has a gradient'):
+      strategy.extended.call_for_each_replica(
+          lambda: optimizer.apply_gradients([(None, variable)]))
 
 
 class _Plain(OptimizerWrapper):

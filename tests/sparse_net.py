@@ -7,19 +7,18 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from rigl import sparse_optimizers
 from rigl.compat import tf
 from rigl.model_pruning import mask_collections, pruning
+from rigl.training import methods
 
+# From the table, so that a method that is new there is tested like the others.
 METHODS = {
-    'set': sparse_optimizers.SparseSETOptimizer,
-    'static': sparse_optimizers.SparseStaticOptimizer,
-    'momentum': sparse_optimizers.SparseMomentumOptimizer,
-    'rigl': sparse_optimizers.SparseRigLOptimizer,
-    'snip': sparse_optimizers.SparseSnipOptimizer,
-    'dnw': sparse_optimizers.SparseDNWOptimizer,
-}
-DYNAMIC_METHODS = ('set', 'static', 'momentum', 'rigl')
+    name: method.optimizer_class for name, method in methods.METHODS.items()
+    if method.optimizer_class is not None}
+DYNAMIC_METHODS = tuple(
+    name for name in METHODS if methods.METHODS[name].is_dynamic)
+WITH_DENSE_GRADIENT = tuple(
+    name for name in METHODS if methods.METHODS[name].uses_dense_gradient)
 
 SCHEDULE = {
     'begin_step': 1, 'end_step': 15, 'frequency': 4, 'drop_fraction': .5}

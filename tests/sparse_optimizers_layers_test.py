@@ -6,19 +6,15 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
+from rigl.core import copied_graphs
 from rigl.model_pruning import layers, pruning
 from tests import sparse_net
 from tests.replica_net import BATCH, N_IN, N_OUT, ReplicaNet
 
 EVERY_STEP = {
     'begin_step': 0, 'end_step': -1, 'frequency': 1, 'drop_fraction': .5}
-WITH_DENSE_GRADIENT = ('rigl', 'momentum', 'snip', 'dnw')
 
-
-@pytest.fixture(autouse=True)
-def _new_graph():
-  with tf.Graph().as_default():
-    yield
+pytestmark = pytest.mark.usefixtures('graph')
 
 
 def _wrap(method, inner=None, **changes):
@@ -52,7 +48,7 @@ SUM = np.asarray([[1.], [2.]]) * GRADIENTS[0] + (
     np.asarray([[3.], [0.]]) * GRADIENTS[1])
 
 
-@pytest.mark.parametrize('method', WITH_DENSE_GRADIENT)
+@pytest.mark.parametrize('method', sparse_net.WITH_DENSE_GRADIENT)
 def test_the_dense_gradient_is_that_of_all_uses(method):
   optimizer = _wrap(method)
   optimizer.compute_gradients(_shared_loss(GRADIENTS))
@@ -105,7 +101,7 @@ def test_embeddings_have_dense_gradients_of_rows():
   values = np.arange(1., 9.).reshape(4, 2).astype(np.float32)
   *_, masked = sparse_net.add_layer('table', values)
   looked_up = tf.nn.embedding_lookup(masked, [1, 2, 2])
-  for method in WITH_DENSE_GRADIENT:
+  for method in sparse_net.WITH_DENSE_GRADIENT:
     optimizer = _wrap(method)
     optimizer.compute_gradients(tf.reduce_sum(looked_up))
     (weights,) = optimizer.get_weights()
@@ -129,6 +125,40 @@ def test_embeddings_are_trained(method):
       session.run(train_op)
     n_ones = session.run(mask).sum()
   assert n_ones == (16 if method in sparse_net.DYNAMIC_METHODS else 13)
+
+
+# --- Sums over the replicas of a TPU -----------------------------------------
+
+
+def _n_sums(operations):
+  return sum(op.type == 'CrossReplicaSum' for op in operations)
+
+
+@pytest.mark.parametrize('method', sparse_net.WITH_DENSE_GRADIENT)
+def test_each_dense_gradient_is_summed_over_a_tpu_once(method):
+  """That of DNW, which trains with it, when it is applied."""
+  optimizers = []
+
+  def step(inputs):
+    outputs = _dense(_dense(inputs, 'first'), 'second')
+    optimizers.append(_wrap(
+        method, tf.tpu.CrossShardOptimizer(
+            tf.train.GradientDescentOptimizer(.1)), use_tpu=True))
+    loss = tf.reduce_sum(outputs)
+    with tf.control_dependencies([optimizers[0].minimize(
+        loss, _global_step())]):
+      return tf.identity(loss)
+
+  with tf.variable_scope('', use_resource=True):
+    tf.tpu.replicate(step, [[tf.ones([2, 6])]] * 2)
+  (optimizer,) = optimizers
+  assert len(optimizer.get_weights()) == 2
+  for weights in optimizer.get_weights():
+    gradient = optimizer.dense_gradient(weights)
+    n_when_applied = _n_sums(gradient.consumers())
+    assert n_when_applied == (method == 'dnw')
+    assert _n_sums(copied_graphs.operations_behind(gradient)) == (
+        1 - n_when_applied)
 
 
 # --- Layers that are not trained ---------------------------------------------
@@ -187,7 +217,7 @@ def test_a_loss_need_not_depend_on_layers_that_are_not_trained():
   outputs = _dense(tf.ones([2, 4]), 'used')
   _dense(tf.ones([2, 4]), 'unused')
   var_list = [v for v in tf.trainable_variables() if v.name.startswith('used')]
-  for method in WITH_DENSE_GRADIENT:
+  for method in sparse_net.WITH_DENSE_GRADIENT:
     optimizer = _wrap(method)
     optimizer.compute_gradients(tf.reduce_sum(outputs), var_list)
     with pytest.raises(ValueError, match='unused/weights:0'):
@@ -199,6 +229,41 @@ def test_a_network_without_masked_layers_is_an_error(method):
   weights = tf.get_variable('weights', [3])
   with pytest.raises(ValueError, match='no masked layers.*pruning.layers'):
     _wrap(method).minimize(tf.reduce_sum(weights), _global_step())
+
+
+# --- Masks that are moved apart from training --------------------------------
+
+
+def _masks_before_and_after(op):
+  masks = pruning.get_masks()
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    rng = np.random.RandomState(0)
+    for mask in masks:
+      mask.load(rng.rand(*mask.shape) < .5, session)
+    before = session.run(masks)
+    session.run(op)
+    return before, session.run(masks)
+
+
+@pytest.mark.parametrize('has_slots', [True, False])
+def test_masks_of_all_layers_may_be_moved_without_a_step(has_slots):
+  """Weights that an optimizer does not train have no slots to reset."""
+  hidden = _dense(tf.ones([2, 6]), 'first')
+  loss = tf.reduce_sum(_dense(hidden, 'second'))
+  inner = tf.train.MomentumOptimizer(.1, .9)
+  inner.minimize(loss, var_list=[
+      v for v in tf.trainable_variables()
+      if has_slots or v.op.name.endswith('biases')])
+  optimizer = _wrap('set', inner)
+  slots = [optimizer.get_slot(weights, 'momentum')
+           for weights in optimizer.get_weights()]
+  assert [slot is not None for slot in slots] == [has_slots] * 2
+  before, after = _masks_before_and_after(
+      optimizer.cond_mask_update_op(_global_step(), tf.no_op))
+  assert len(before) == 2
+  for old, new in zip(before, after):
+    assert (old != new).any() and old.sum() == new.sum()
 
 
 # --- Optimizers of one graph -------------------------------------------------

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
+from rigl.training import methods
 from tests import sparse_net
 from tests.reference import drop_and_grow as reference
 
@@ -115,6 +116,7 @@ def _is_update_step(step, last):
 def test_invariants(method, inner):
   """20 steps of layers of all shapes and types, next to the bare optimizer."""
   rng = np.random.RandomState(1)
+  skips_gradient = methods.METHODS[method].skips_gradient_on_update
   moved = set()
   n_updates = n_clear = 0
   bare = _bare_net(inner)
@@ -131,10 +133,10 @@ def test_invariants(method, inner):
       bare.load(before)
       bare.step(gradients)
       trained = bare.state()
-      step = trained['global_step'] - (method == 'rigl')
+      step = trained['global_step'] - skips_gradient
       is_update = _is_update_step(step, before['last_mask_update_step'])
       n_updates += is_update
-      if is_update and method == 'rigl':
+      if is_update and skips_gradient:
         trained = before
       assert after['last_mask_update_step'] == (
           step if is_update else before['last_mask_update_step'])
@@ -247,6 +249,30 @@ def test_the_seed_offset_changes_what_is_grown():
       masks.append(net.state()['b/mask'])
   assert (masks[0] != masks[1]).any()
   assert (masks[0] == masks[2]).all()
+
+
+def test_the_noise_alone_chooses_among_equal_drop_scores():
+  """By the seed, and not the connections of lower index."""
+  kept = []
+  for seed in (0, 1, 0):
+    with sparse_net.SparseNet(
+        FEW_LAYERS, 'sgd', 'rigl', {**EVERY_STEP, 'stateless_seed_offset': seed}
+    ) as net:
+      before = net.state()
+      old = before['b/mask'].astype(bool)
+      weights = np.where(old, 0., before['b/weights'])
+      # What is dropped does not come back.
+      gradient = np.where(old, 0., 1. + np.arange(old.size).reshape(old.shape))
+      net.load({**before, 'b/weights': weights})
+      net.step({'a': np.zeros(FEW_LAYERS['a'].shape), 'b': gradient})
+      kept.append(net.state()['b/mask'].astype(bool) & old)
+  by_index = reference.drop_and_grow(
+      old, np.zeros(old.shape), gradient, EVERY_STEP['drop_fraction']).kept
+  assert kept[0].sum() == by_index.sum() < old.sum()
+  assert (kept[0] != kept[1]).any()
+  assert (kept[0] == kept[2]).all()
+  for some in kept:
+    assert (some != by_index).any()
 
 
 @pytest.mark.parametrize('method', sparse_net.DYNAMIC_METHODS)

@@ -167,7 +167,8 @@ def test_only_optimizers_can_be_wrapped(method, inner):
   assert repr(inner) in str(error.value)
 
 
-@pytest.mark.parametrize('method', ['rigl', 'momentum', 'snip'])
+@pytest.mark.parametrize(
+    'method', [m for m in sparse_net.WITH_DENSE_GRADIENT if m != 'dnw'])
 def test_dense_gradients_must_have_been_computed(method):
   with tf.Graph().as_default():
     loss = _two_layers()
@@ -178,7 +179,7 @@ def test_dense_gradients_must_have_been_computed(method):
           gradients, tf.train.get_or_create_global_step())
 
 
-@pytest.mark.parametrize('method', ['rigl', 'momentum', 'snip', 'dnw'])
+@pytest.mark.parametrize('method', sparse_net.WITH_DENSE_GRADIENT)
 def test_the_loss_must_depend_on_every_masked_layer(method):
   with tf.Graph().as_default():
     loss = _two_layers()

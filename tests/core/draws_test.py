@@ -94,7 +94,8 @@ def test_near_normal_is_close_to_gaussian(stddev):
     return
   draw = draw.astype(np.float64) / stddev
   assert np.abs(draw.mean()) < .02
-  assert np.abs(draw.std() - 1.) < .02
+  # Its sampling error is .0022.
+  assert np.abs(draw.std() - 1.) < .008
   assert np.abs(draw).max() < 3.5
   # Share within one, two and three standard deviations.
   for bound, share in [(1, .6827), (2, .9545), (3, .9973)]:

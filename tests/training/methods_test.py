@@ -8,6 +8,7 @@ import inspect
 import pytest
 
 from rigl import sparse_optimizers, sparse_optimizers_base
+from rigl.micronet import training_flops
 from rigl.training import methods
 from rigl.training.config import SparsityConfig
 
@@ -37,6 +38,10 @@ EXPECTED = {
 
 def test_all_methods_are_expected_ones():
   assert set(methods.METHODS) == set(EXPECTED)
+
+
+def test_the_cost_of_training_is_known_of_all_methods():
+  assert set(training_flops.METHODS) == set(methods.METHODS)
 
 
 @pytest.mark.parametrize('name', methods.METHODS)
