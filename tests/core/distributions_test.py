@@ -180,7 +180,7 @@ _shapes = st.dictionaries(
     max_size=8)
 
 
-@hypothesis.settings(deadline=None, derandomize=True, max_examples=200)
+@hypothesis.settings(max_examples=200)
 @hypothesis.given(
     shapes=_shapes,
     sparsity=st.floats(0., 1.),
@@ -211,7 +211,7 @@ def test_invariants(shapes, sparsity, method, power, custom_value):
   assert -1e-6 <= realised - uniform <= len(free)
 
 
-@hypothesis.settings(deadline=None, derandomize=True, max_examples=100)
+@hypothesis.settings(max_examples=100)
 @hypothesis.given(shapes=_shapes, low=st.floats(0., 1.), high=st.floats(0., 1.))
 def test_no_layer_gets_denser_when_the_network_gets_sparser(shapes, low, high):
   low, high = sorted((low, high))

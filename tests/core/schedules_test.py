@@ -196,6 +196,8 @@ def test_frequency_must_be_positive(frequency):
 def test_end_must_not_lie_before_begin():
   with pytest.raises(ValueError, match=r'end_step \(3\).*begin_step \(4\)'):
     UpdateSchedule(4, 3, 1)
+  with pytest.raises(ValueError, match=r'end_step \(0\).*begin_step \(1\)'):
+    UpdateSchedule(1, 0, 1)
   UpdateSchedule(4, 4, 1)
   UpdateSchedule(4, -1, 1)
 

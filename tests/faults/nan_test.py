@@ -272,6 +272,16 @@ def test_skipped_steps_are_counted_and_reported(tmp_path, capsys):
   assert checkpoints.latest_step(str(tmp_path)) == 5
 
 
+@pytest.mark.parametrize('n_skipped, n_reported', [(9, 9), (10, 10), (13, 10)])
+def test_the_first_ten_skipped_steps_are_reported_one_by_one(
+    n_skipped, n_reported, tmp_path, caplog):
+  train(Training('set', 'skip'), 'skip', tmp_path, [NAN] * n_skipped)
+  reports = [text for text in caplog.messages if text.startswith('Skipped')]
+  assert len(reports) == n_reported
+  for i, text in enumerate(reports, 1):
+    assert f'step {i}:' in text and f'({i} skipped so far)' in text
+
+
 @pytest.mark.parametrize('method', ['rigl', 'snip'])
 def test_batches_taken_are_right_after_skipped_steps(method, tmp_path):
   for n_steps, losses in ((4, [GOOD, NAN, GOOD, NAN]), (9, [NAN] * 5)):

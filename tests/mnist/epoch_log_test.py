@@ -7,6 +7,7 @@ import pytest
 
 from rigl.compat import tf
 from rigl.mnist import compression, epoch_log, mask_records
+from rigl.training import hooks
 
 N_BATCHES = 3
 MASKS = {
@@ -133,14 +134,16 @@ def test_compressed_line_by_hand():
 # --- Terminal ----------------------------------------------------------------
 
 
-def test_progress_on_the_terminal(tmp_path, capsys):
+def test_progress_on_the_terminal(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(hooks.StepClock, 'steps_per_second', lambda self: 1.)
   Training(tmp_path).run(7)
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 2
   for number, line in enumerate(lines, 1):
     for words in (f'epoch   {number}/4', f'loss {3. * number - 2:.4f}',
                   'test loss 3.0000', f'test accuracy  {number}0.00%',
-                  'sparsity 0.5455', 'steps/s', 's left'):
+                  'sparsity 0.5455', '   1 steps/s',
+                  f'{(4 - number) * N_BATCHES}s left'):
       assert words in line
 
 

@@ -46,6 +46,13 @@ def test_resolves_a_folder_to_its_latest(tmp_path):
   assert checkpoints.resolve(earlier) == earlier
 
 
+def test_resolves_a_folder_without_a_state_file_to_the_last_step(tmp_path):
+  latest = save(tmp_path / 'run', step=10)
+  save(tmp_path / 'run', step=9)
+  (tmp_path / 'run' / 'checkpoint').unlink()
+  assert checkpoints.resolve(str(tmp_path / 'run')) == latest
+
+
 def test_resolves_a_folder_that_was_moved(tmp_path, prefix):
   shutil.move(tmp_path / 'run', tmp_path / 'moved')
   assert checkpoints.resolve(str(tmp_path / 'moved')) == str(
@@ -101,6 +108,14 @@ def test_long_lists_of_misfits_are_cut(prefix):
     checkpoints.check_fits(prefix, {f'v{i}': () for i in range(8)})
   assert 'v4 is missing' in str(error.value)
   assert 'v5' not in str(error.value)
+
+
+@pytest.mark.parametrize('n, end', [
+    (5, 'v4 is missing there.'), (6, 'v4 is missing there, and 1 more.')])
+def test_only_long_lists_of_misfits_are_cut(prefix, n, end):
+  with pytest.raises(ValueError) as error:
+    checkpoints.check_fits(prefix, {f'v{i}': () for i in range(n)})
+  assert str(error.value).endswith(end)
 
 
 @pytest.mark.parametrize('how', ['truncated', 'empty', 'garbage', 'missing'])
@@ -160,6 +175,15 @@ def test_a_folder_of_another_network_cannot_be_resumed(prefix):
   with pytest.raises(ValueError, match='c/mask is missing'):
     checkpoints.check_resumable(
         os.path.dirname(prefix), variables_like(other), may_write=True)
+
+
+@pytest.mark.parametrize('may_write', [True, False])
+def test_a_state_file_that_is_gone_is_restored_by_who_may_write(
+    prefix, may_write):
+  folder = os.path.dirname(prefix)
+  pathlib.Path(folder, 'checkpoint').unlink()
+  checkpoints.check_resumable(folder, variables_like(VALUES), may_write)
+  assert tf.train.latest_checkpoint(folder) == (prefix if may_write else None)
 
 
 # --- latest_step -------------------------------------------------------------
@@ -231,7 +255,7 @@ def test_parameters_that_another_training_lacks_are_named(tmp_path):
 def test_sparsities_of_the_masks_of_a_checkpoint(tmp_path):
   with tf.Graph().as_default(), tf.Session() as session:
     for name, value in (('a/mask', [1., 0., 0., 0.]), ('b/c/mask', [1., 1.]),
-                        ('a/weights', [0., 0., 0., 0.])):
+                        ('a/weights', [0., 0., 0., 0.]), ('a/unmask', [0.])):
       tf.get_variable(name, initializer=value)
     session.run(tf.global_variables_initializer())
     prefix = tf.train.Saver().save(session, str(tmp_path / 'model'))

@@ -167,6 +167,18 @@ def test_help_may_be_read_in_part():
   assert (result.returncode, result.stderr) == (0, '')
 
 
+@pytest.mark.parametrize('mode, expected', [
+    ('train', False), ('train_and_eval', False), ('eval', True),
+    ('eval_once', True), (None, False), ('no such flag', False)])
+def test_evaluation_alone_is_known_by_the_mode(mode, expected, monkeypatch):
+  values = flags.FlagValues()
+  if mode != 'no such flag':
+    flags.DEFINE_string('mode', mode, 'Mode.', flag_values=values)
+  values.mark_as_parsed()
+  monkeypatch.setattr(command_line, 'FLAGS', values)
+  assert command_line.only_evaluates() is expected
+
+
 # --- Groups ------------------------------------------------------------------
 
 

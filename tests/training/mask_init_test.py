@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rigl.compat import tf
+from rigl.compat import tf, tf2
 from rigl.core import distributions
 from rigl.model_pruning import layers, pruning
 from rigl.training import mask_init, methods
@@ -94,6 +94,21 @@ def test_masks_are_no_part_of_the_graph():
   add_masks({'a': (400, 200)})
   mask_init.make_scaffold(config_of())
   assert tf.get_default_graph().as_graph_def().ByteSize() < 400 * 200
+
+
+def test_masks_are_the_same_on_all_replicas():
+  strategy = tf2.distribute.MirroredStrategy(['/cpu:0', '/cpu:1'])
+  with strategy.scope():
+    strategy.extended.call_for_each_replica(lambda: add_masks({'a': (40, 20)}))
+    copies = [mask.values for mask in pruning.get_masks()]
+    load_masks = mask_init.make_scaffold(config_of()).init_fn
+  assert [len(masks) for masks in copies] == [2]
+  expected = mask_init.random_masks(config_of())['a/mask']
+  with tf.Session(config=tf.ConfigProto(device_count={'CPU': 2})) as session:
+    session.run(tf.global_variables_initializer())
+    load_masks(session)
+    for mask in session.run(copies[0]):
+      np.testing.assert_array_equal(mask, expected)
 
 
 def test_resumed_training_keeps_its_masks(tmp_path, graph):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import os
 
 import numpy as np
 import pytest
 
+from rigl.cifar_resnet import resnet_train_eval
+from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
+from rigl.imagenet_resnet import imagenet_train_eval
+from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
+from rigl.mnist import mnist_train_eval
+from rigl.mnist.mnist_config import MnistConfig
 from rigl.training import gin_configs, methods, resuming
 from rigl.training.config import SparsityConfig
 from tests.training import one_masked_layer
@@ -29,6 +37,31 @@ def check_same_settings(prefix, written, **changes):
     gin_configs.write(folder, written)
   resuming.check_same_settings(
       folder, 'save_path', [SparsityConfig(**changes)])
+
+
+def fields_of(*config_classes):
+  return {field.name for config_class in config_classes
+          for field in dataclasses.fields(config_class)}
+
+
+@pytest.mark.parametrize('names', ['_LASTING', '_OF_MASKS', '_SCHEDULE',
+                                   '_FREE'])
+def test_settings_that_are_compared_exist(names):
+  """One that no config has would never differ."""
+  assert set(getattr(resuming, names)) <= fields_of(
+      SparsityConfig, MnistConfig, CifarConfig, ImageNetConfig)
+
+
+@pytest.mark.parametrize('script, config_class', [
+    (mnist_train_eval, MnistConfig), (resnet_train_eval, CifarConfig),
+    (imagenet_train_eval, ImageNetConfig)])
+def test_settings_that_a_script_keeps_are_those_of_its_config(
+    script, config_class):
+  (call,) = [
+      node for node in ast.walk(ast.parse(inspect.getsource(script)))
+      if isinstance(node, ast.Call) and
+      getattr(node.func, 'attr', '') == 'check_same_settings']
+  assert set(ast.literal_eval(call.args[3])) <= fields_of(config_class)
 
 
 def test_settings_of_a_training_must_not_change(prefix):
@@ -150,6 +183,14 @@ def test_end_that_has_not_come_may_change(fields, is_refused, tmp_path):
       tmp_path, step=7, last_update_step=6, **fields)) == is_refused
 
 
+@pytest.mark.parametrize('begin', [5, 12])
+def test_begin_that_has_not_come_may_change(begin, tmp_path):
+  """Where it starts, the counter is a frequency before the first step."""
+  written = {**TRAINED, 'maskupdate_begin_step': 9}
+  assert not changed(tmp_path, step=2, last_update_step=-3, written=written,
+                     maskupdate_begin_step=begin)
+
+
 def test_update_that_would_be_overdue(tmp_path):
   """One was made, at step 0; by a frequency of 2, another is due at 2."""
   written = {**TRAINED, 'maskupdate_frequency': 9}
@@ -157,6 +198,14 @@ def test_update_that_would_be_overdue(tmp_path):
                  maskupdate_frequency=2)
   assert not changed(tmp_path, step=5, last_update_step=0, written=written,
                      maskupdate_frequency=5)
+
+
+@pytest.mark.parametrize('end, is_refused', [(5, True), (4, False)])
+def test_update_that_would_be_overdue_at_the_end(end, is_refused, tmp_path):
+  written = {**TRAINED, 'maskupdate_frequency': 9}
+  assert bool(changed(
+      tmp_path, step=5, last_update_step=0, written=written,
+      maskupdate_frequency=2, maskupdate_end_step=end)) == is_refused
 
 
 def test_settings_of_a_remote_training():
@@ -175,9 +224,10 @@ def test_schedule_of_a_method_that_counts_no_batches_by_it(tmp_path):
 def test_stretched_schedules_are_compared(tmp_path):
   """Its begin was 2 and is 20."""
   written = {**TRAINED, 'maskupdate_begin_step': 2, 'maskupdate_end_step': -1}
+  state = {'step': 19, 'last_update_step': 17, 'written': written}
   assert 'training_steps_multiplier=1.0, not 10.0' in changed(
-      tmp_path, ScriptConfig(training_steps_multiplier=10.), written=written,
-      last_update_step=17)
+      tmp_path, ScriptConfig(training_steps_multiplier=10.), **state)
+  assert not changed(tmp_path, ScriptConfig(), **state)
 
 
 # --- iterations_done: against counting ---------------------------------------
