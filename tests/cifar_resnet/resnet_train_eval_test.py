@@ -208,6 +208,28 @@ def test_the_evaluation_that_a_dying_process_owed_is_made_up_for(
   assert steps == [2, 4]
 
 
+def test_parameters_and_nothing_else_are_loaded(data, tmp_path):
+  FLAGS.max_steps = 2
+  former = _run('scratch', data)
+  FLAGS.train_dir = str(tmp_path / 'next')
+  FLAGS.initial_value_checkpoint, FLAGS.seed = former, 5
+  folder = _run('rigl', data)
+  start = checkpoint_values.of(os.path.join(folder, 'model.ckpt-0'))
+  source = checkpoint_values.of(former)
+  assert start['global_step'] == 0
+  leaves = set()
+  for name, value in start.items():
+    leaf = name.rsplit('/', 1)[-1]
+    leaves.add(leaf)
+    if leaf == 'mask':
+      assert (value != source[name]).any()
+    elif leaf == 'Momentum':
+      assert not value.any()
+    elif leaf in checkpoints.PARAMETER_SUFFIXES:
+      np.testing.assert_array_equal(value, source[name], err_msg=name)
+  assert {'mask', 'Momentum', 'weights', 'gamma', 'moving_mean'} <= leaves
+
+
 def _main_without_a_folder(tmp_path, **values):
   """Runs main() on images that are made up; --train_dir must not be made."""
   for name, value in {'use_synthetic_data': True, **values}.items():

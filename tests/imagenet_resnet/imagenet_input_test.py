@@ -246,6 +246,25 @@ def test_a_bad_record_is_skipped_in_evaluation(tmp_path, capfd, name):
   assert f'Warning: {place}' in capfd.readouterr().err
 
 
+@pytest.mark.parametrize('n_hosts', [1, 2])
+def test_records_that_are_lost_do_not_change_the_number_of_batches(
+    tmp_path, n_hosts):
+  data = find(tiny_imagenet.write_folder(tmp_path))
+  path = tmp_path / 'validation-00001-of-00002'
+  path.write_bytes(path.read_bytes()[:-10])
+  _, expected = expected_eval(1000, N_EVAL - 1)
+  for i in range(n_hosts):
+    parts = batches(
+        data, mode='eval', pad_last_batch=True, skip_corrupt_records=True,
+        host_index=i, n_hosts=n_hosts, batch_size=4 // n_hosts)
+    assert len(parts) == 3
+    images, labels = map(np.concatenate, zip(*parts))
+    n = len(expected[i::n_hosts])
+    assert labels[:n].tolist() == expected[i::n_hosts]
+    assert (labels[n:] == -1).all()
+    assert images[:n].any(axis=(1, 2, 3)).all() and not images[n:].any()
+
+
 def test_a_bad_record_is_replaced_in_training(tmp_path):
   good = find(tiny_imagenet.write_folder(tmp_path / 'good'))
   bad, _ = with_bad_record(tmp_path / 'bad', BAD_RECORDS['truncated JPEG']())

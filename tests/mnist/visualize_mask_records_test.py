@@ -318,6 +318,8 @@ def test_gif_moves_only_what_changed(records_path, tmp_path):
   [
     ({'output': 'out.jpg'}, '--output=out.jpg: expected .*.png or .gif'),
     ({'output': 'out'}, '--output=out: expected .*.png or .gif'),
+    ({'output': ''}, '--output is not given. --help says more'),
+    ({'records_path': ''}, '--records_path is not given'),
     ({'layer': 'layer7'}, 'layer named layer7; .* layer1, layer2'),
     ({'records_path': 'none.npz'}, 'none.npz'),
     ({'records_path': __file__}, 'truncated or of another format'),
