@@ -15,12 +15,7 @@ from tests import sparse_net
 HYPER = {'begin_step': 0, 'end_step': -1, 'frequency': 1, 'drop_fraction': .5}
 INITIAL_DIST = {**HYPER, 'grow_init': 'initial_dist'}
 
-
-@pytest.fixture(autouse=True)
-def _new_graph():
-  with tf.Graph().as_default():
-    tf.set_random_seed(1)
-    yield
+pytestmark = pytest.mark.usefixtures('graph')
 
 
 def _layer(initializer=None):

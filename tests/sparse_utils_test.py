@@ -38,6 +38,8 @@ SIGNATURES = {
         'extract_name_fn=mask_extract_name_fn'],
 }
 
+pytestmark = pytest.mark.usefixtures('graph')
+
 
 class KerasLikeWeight:
   """All that a weight of a Keras layer has in common with a variable here."""
@@ -45,12 +47,6 @@ class KerasLikeWeight:
   def __init__(self, name, shape):
     self.name = name
     self.shape = tf.TensorShape(shape)
-
-
-@pytest.fixture(autouse=True)
-def _new_graph():
-  with tf.Graph().as_default():
-    yield
 
 
 @pytest.fixture(name='session')

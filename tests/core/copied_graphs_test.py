@@ -6,11 +6,7 @@ import pytest
 from rigl.compat import tf, tf2
 from rigl.core import copied_graphs
 
-
-@pytest.fixture(autouse=True)
-def _new_graph():
-  with tf.Graph().as_default():
-    yield
+pytestmark = pytest.mark.usefixtures('graph')
 
 
 def _value():

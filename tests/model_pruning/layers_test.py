@@ -6,11 +6,7 @@ import pytest
 from rigl.compat import tf
 from rigl.model_pruning import layers, pruning
 
-
-@pytest.fixture(autouse=True)
-def _new_graph():
-  with tf.Graph().as_default():
-    yield
+pytestmark = pytest.mark.usefixtures('graph')
 
 
 @pytest.fixture(name='session')

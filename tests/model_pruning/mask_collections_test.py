@@ -14,11 +14,7 @@ GETTERS = {
     'kernel': mask_collections.get_weights,
 }
 
-
-@pytest.fixture(autouse=True)
-def _new_graph():
-  with tf.Graph().as_default():
-    yield
+pytestmark = pytest.mark.usefixtures('graph')
 
 
 def _layer(scope, shape=(2, 3), dtype=tf.float32, mask_dtype=None, reuse=None):

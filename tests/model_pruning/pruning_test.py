@@ -16,11 +16,7 @@ SMALL_LAYER = json.loads(
 WEIGHTS = np.asarray(SMALL_LAYER['weights'], np.float32)
 PARSE = pruning.get_pruning_hparams().parse
 
-
-@pytest.fixture(autouse=True)
-def _new_graph():
-  with tf.Graph().as_default():
-    yield
+pytestmark = pytest.mark.usefixtures('graph')
 
 
 def _layer(scope, weights=WEIGHTS, dtype=tf.float32, mask_dtype=None):
