@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up env/ beside this file, then runs a command in it.
 #
-#   bash run.sh            checks the code with ruff and runs the tests
+#   bash run.sh            checks the code with ruff and mypy, runs the tests
 #   bash run.sh CMD ARG... runs CMD, in the current folder
 #
 # The first run needs Python 3.9, 3.10 or 3.11 and takes a few minutes; later
@@ -136,5 +136,6 @@ if [ $# -gt 0 ]; then
 fi
 cd -- "$root"
 ruff check .
+mypy
 # By file: tests of one file share what they have set up.
 exec python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile

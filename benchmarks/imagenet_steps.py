@@ -77,13 +77,13 @@ def measure_update(sorts: bool, n_steps: int) -> float:
   if sorts:
     import mask_update
 
-    def top_n_mask(scores, n, eligible=None):
+    def top_k_mask(scores, n, eligible=None):
       if eligible is not None:
         scores = tf.where(
             eligible, scores, tf.fill(tf.shape(scores), float('-inf')))
       return mask_update.sorted_top_n(scores, n)
 
-    mask_math.top_n_mask = top_n_mask
+    mask_math.top_k_mask = top_k_mask
   _, config, optimizer = build('rigl', tf.zeros([1, 224, 224, 3]), 1)
   gradients = [
       tf.Variable(tf.random.normal(w.shape, seed=i), trainable=False)

@@ -60,7 +60,7 @@ def median_step(session: Any, train_op: Any, global_step: Any, n: int,
   """Median seconds of training steps.
 
   Args:
-    session: of the graph.
+    session: session of the graph.
     train_op: one step.
     global_step: its variable.
     n: how many steps are timed.
@@ -93,7 +93,7 @@ def figures_apart(program: str, *arguments: str) -> dict[str, float]:
 
   Args:
     program: its file.
-    *arguments: of its command line.
+    *arguments: arguments of its command line.
 
   Raises:
     RuntimeError: it fails; with what it says.

@@ -39,7 +39,7 @@ def make_divisible(channels: int, divisor: int = 8) -> int:
 
   Args:
     channels: number asked for.
-    divisor: of the number returned.
+    divisor: number that divides the number returned.
   """
   rounded = max(divisor, (channels + divisor // 2) // divisor * divisor)
   return rounded + divisor if rounded < 0.9 * channels else rounded

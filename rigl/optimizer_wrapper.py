@@ -23,9 +23,9 @@ def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
   """A non-trainable variable whose name has no enclosing scope.
 
   Args:
-    name: of the variable.
-    shape: of the variable.
-    dtype: of the variable.
+    name: name of the variable.
+    shape: shape of the variable.
+    dtype: dtype of the variable.
     value: it starts with, everywhere.
 
   Raises:
@@ -46,14 +46,15 @@ def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
 
 def initial_value_of(variable: tf.Variable,
                      must_repeat: bool = False) -> tf.Tensor:
-  """The initial value, computed only if what it is built into runs.
+  """The initial value, evaluated lazily in the branch that uses it.
 
   Args:
-    variable: ordinary one of this device.
-    must_repeat: whether it has to be the value that the variable had.
+    variable: variable of this device, not one of a strategy.
+    must_repeat: whether it must equal the value that the variable was
+      initialized with.
 
   Raises:
-    ValueError: that has to be, and the initializer draws anew each time.
+    ValueError: it must, and the initializer draws anew each time.
   """
   value = variable.initial_value
   stateful = {
@@ -72,7 +73,21 @@ def initial_value_of(variable: tf.Variable,
 
 
 class OptimizerWrapper(tf.train.Optimizer):
-  """Delegates to the wrapped optimizer whatever it does not change."""
+  """Delegates to the wrapped optimizer whatever it does not change.
+
+  Attributes:
+    is_dynamic: whether it moves masks on a schedule.
+    uses_dense_gradient: whether it takes dense gradients, which replicas must
+      sum.
+    allows_gradient_grow_init: whether `grow_init` may be made of them.
+    skips_gradient_on_update: whether a step that moves masks trains nothing and
+      does not advance the global step.
+  """
+
+  is_dynamic = False
+  uses_dense_gradient = False
+  allows_gradient_grow_init = False
+  skips_gradient_on_update = False
 
   def __init__(self, optimizer: tf.train.Optimizer, use_locking: bool,
                name: str):
@@ -93,7 +108,7 @@ class OptimizerWrapper(tf.train.Optimizer):
       grads_and_vars: from `compute_gradients`.
       global_step: incremented by the wrapped optimizer. When None the method
         reads the graph's global step, which then does not advance.
-      name: of the gradient op.
+      name: name of the gradient op.
 
     Returns:
       The train op.
@@ -113,7 +128,7 @@ class OptimizerWrapper(tf.train.Optimizer):
     Args:
       grads_and_vars: summed over replicas.
       global_step: as in `apply_gradients`.
-      name: of the gradient op.
+      name: name of the gradient op.
     """
     return self._train_weights(grads_and_vars, global_step, name)
 
@@ -201,6 +216,8 @@ class DenseGradientMixin:
     _weight2masked_grads: {weights.name: dense gradient}, filled by
       `compute_gradients`.
   """
+
+  uses_dense_gradient = True
 
   def compute_gradients(self, loss, var_list: Optional[Iterable] = None,
                         *args, **kwargs) -> GradsAndVars:

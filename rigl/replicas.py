@@ -52,7 +52,7 @@ def copies(variable: tf.Variable) -> Sequence[tf.Variable]:
   """The copies of a variable in this process, one for each of its replicas.
 
   Args:
-    variable: of a strategy, or an ordinary one.
+    variable: variable of a strategy, or an ordinary one.
   """
   return getattr(variable, 'values', (variable,))
 
@@ -61,7 +61,7 @@ def name_of(variable: tf.Variable) -> str:
   """The name of a variable without ':0', the same on all replicas.
 
   Args:
-    variable: of a strategy, or an ordinary one.
+    variable: variable of a strategy, or an ordinary one.
   """
   # Not that of its op: the copy on another replica has one of its own.
   return variable.name.partition(':')[0]
@@ -93,13 +93,13 @@ def on_each(build: Callable[[], tf.Operation]) -> tf.Operation:
 
 
 def mean(tensor: tf.Tensor) -> tf.Tensor:
-  """The mean of a tensor over all replicas, or the tensor itself without.
+  """The mean of a tensor over all replicas, or the tensor itself outside one.
 
   All processes must compute it at the same step, or the others wait forever:
   so each step has to run `means()` too, see runner.train_spec.
 
   Args:
-    tensor: of this replica.
+    tensor: tensor of this replica.
   """
   if not in_replica():
     return tensor
@@ -150,11 +150,11 @@ def outside(function: Callable[[], Any]) -> Any:
 
 
 def counterpart(tensor: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
-  """What `tensor` of the first replica is called on this one.
+  """This replica's copy of a tensor that was built on the first replica.
 
   Args:
     tensor: in the name scope of the first copy of `variable`.
-    variable: of which each replica has a copy.
+    variable: variable of which each replica has a copy.
   """
   if not in_replica():
     return tensor

@@ -176,7 +176,7 @@ class _OneShotMaskOptimizer(DenseGradientMixin, PruningGetterTf1Mixin,
       custom_sparsity_map: {layer name: sparsity} of exceptions.
       use_locking: as in tf.train.Optimizer.
       use_tpu: whether to sum dense gradients over the replicas of a TPU.
-      name: of this optimizer.
+      name: name of this optimizer.
       erk_power_scale: exponent of the raw densities of erdos_renyi_kernel.
     """
     super().__init__(optimizer, use_locking, name or type(self).__name__)
@@ -195,7 +195,7 @@ class _OneShotMaskOptimizer(DenseGradientMixin, PruningGetterTf1Mixin,
     for mask, weights in self._trained_layers(grads_and_vars):
       size = mask.shape.num_elements()
       n_ones = size - sparse_utils.get_n_zeros(size, sparsities[mask.name])
-      kept = mask_math.top_n_mask(score_fn(weights), n_ones)
+      kept = mask_math.top_k_mask(score_fn(weights), n_ones)
       assigns.append(mask.assign(tf.cast(kept, mask.dtype.base_dtype)))
     return tf.group(*assigns)
 

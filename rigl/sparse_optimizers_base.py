@@ -12,7 +12,7 @@ A method differs from SET in at most a few hooks:
 * `_slot_values`: what the optimizer slots of new connections start at;
 * `_reinitialises_regrown`: whether a connection dropped and grown back counts
   as new;
-* `apply_local_gradients`: whether an update step also trains the weights.
+* `apply_local_gradients`, `skips_gradient_on_update`: whether it also trains.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class SparseSETOptimizerBase(OptimizerWrapper):
       update at this step has or would have.
   """
 
+  is_dynamic = True
   _reinitialises_regrown = False
-  _allows_gradient_grow_init = False
 
   def __init__(self,
                optimizer: tf.train.Optimizer,
@@ -71,7 +71,7 @@ class SparseSETOptimizerBase(OptimizerWrapper):
       drop_fraction_anneal: constant, cosine or exponential_<exponent>.
       use_locking: as in tf.train.Optimizer.
       grow_init: initial values of new connections, see rigl.core.growth.
-      name: of this optimizer.
+      name: name of this optimizer.
       use_stateless: must be True; there is no other way to draw the same
         numbers on every replica.
       stateless_seed_offset: the user's seed.
@@ -90,7 +90,7 @@ class SparseSETOptimizerBase(OptimizerWrapper):
           'drop_fraction_anneal %s falls from begin_step to end_step and needs '
           'an end after the begin, got %s and %s. Use constant to move masks '
           'without end.', drop_fraction_anneal, begin_step, end_step)
-    growth.parse_grow_init(grow_init, self._allows_gradient_grow_init)
+    growth.parse_grow_init(grow_init, self.allows_gradient_grow_init)
     self._initial_drop_fraction = drop_fraction
     self._drop_fraction_anneal = drop_fraction_anneal
     self._grow_init = grow_init
@@ -130,6 +130,35 @@ class SparseSETOptimizerBase(OptimizerWrapper):
         global_step, self._initial_drop_fraction, self._drop_fraction_anneal,
         self._schedule)
     return tf.where(is_mask_update_iter, fraction, tf.zeros_like(fraction))
+
+  def schedule_step(self, step: tf.Tensor) -> tf.Tensor:
+    """The step that the schedule looks at in an iteration, int64 scalar.
+
+    Args:
+      step: integer scalar, the global step at the begin of the iteration.
+    """
+    return tf.cast(
+        step if self.skips_gradient_on_update else step + 1, tf.int64)
+
+  def skip_step_op(self, global_step: tf.Variable) -> tf.Operation:
+    """Counts an iteration that is left out as what it would have been.
+
+    A mask update that is left out is not made up for: the schedule keeps its
+    rhythm, and the counters tell how many iterations there were.
+
+    Args:
+      global_step: integer scalar variable.
+    """
+    step = global_step.read_value()
+    seen = self.schedule_step(step)
+    last_update_step = self._last_mask_update_step()
+    last = last_update_step.read_value()
+    is_update = self.is_mask_update_iter(seen, last)
+    stays = tf.logical_and(is_update, self.skips_gradient_on_update)
+    with tf.control_dependencies([is_update]):
+      return tf.group(
+          last_update_step.assign(tf.where_v2(is_update, seen, last)),
+          global_step.assign_add(tf.cast(tf.logical_not(stays), step.dtype)))
 
   def create_slots(self, var_list):
     super().create_slots(var_list)
@@ -215,7 +244,7 @@ class SparseSETOptimizerBase(OptimizerWrapper):
     Args:
       mask: 0/1 variable [...].
       weights: variable of the same shape.
-      noise_std: of the Gaussian noise on the drop score.
+      noise_std: standard deviation of the Gaussian noise on the drop score.
 
     Returns:
       The op that assigns mask, weights and slots.
@@ -264,7 +293,7 @@ class SparseSETOptimizerBase(OptimizerWrapper):
         method, weights.read_value(), self._seed(weights, 'grow_init'),
         initial_value=lambda: initial_value_of(weights, must_repeat=True),
         dense_gradient=(lambda: self.dense_gradient(weights))
-        if self._allows_gradient_grow_init else None)
+        if self.allows_gradient_grow_init else None)
 
   def _slot_values(self, weights: tf.Variable,
                    slot: tf.Variable) -> tf.Tensor:
@@ -319,7 +348,8 @@ class SparseRigLOptimizerBase(DenseGradientMixin, SparseSETOptimizerBase):
   *instead of* applying the gradient, and does not advance the global step.
   """
 
-  _allows_gradient_grow_init = True
+  allows_gradient_grow_init = True
+  skips_gradient_on_update = True
 
   def __init__(self,
                optimizer: tf.train.Optimizer,

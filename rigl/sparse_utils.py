@@ -87,7 +87,7 @@ def get_mask_random(
   Args:
     mask: variable whose shape counts.
     sparsity: share of zeros, in [0, 1].
-    dtype: of the result.
+    dtype: dtype of the result.
     random_state: draws the zeros; numpy's own if None.
   """
   values = get_mask_random_numpy(
@@ -120,7 +120,7 @@ def get_sparsities_erdos_renyi(
   See `rigl.core.distributions.erdos_renyi`.
 
   Args:
-    all_masks: of the network, with `.name` and `.shape`.
+    all_masks: mask variables of the network, with `.name` and `.shape`.
     default_sparsity: overall sparsity of layers not in the map, in [0, 1].
     custom_sparsity_map: {layer name: sparsity} of exceptions.
     include_kernel: whether height and width of kernels count too.
@@ -143,8 +143,8 @@ def get_sparsities_uniform(
   """{mask name: default_sparsity}, but for the layers of the custom map.
 
   Args:
-    all_masks: of the network, with `.name` and `.shape`.
-    default_sparsity: of layers not in the map, in [0, 1].
+    all_masks: mask variables of the network, with `.name` and `.shape`.
+    default_sparsity: sparsity of layers not in the map, in [0, 1].
     custom_sparsity_map: {layer name: sparsity} of exceptions.
     extract_name_fn: from the name of a mask to that of its layer.
   """
@@ -157,7 +157,7 @@ def get_sparsities_str(all_masks: Sequence[Any],
   """{mask name: sparsity} published with STR (arXiv 2002.03231), ResNet-50.
 
   Args:
-    all_masks: of a ResNet-50, with `.name` and `.shape`.
+    all_masks: mask variables of a ResNet-50, with `.name` and `.shape`.
     default_sparsity: one that the table has.
   """
   return get_sparsities(all_masks, 'str', default_sparsity, None)
@@ -174,7 +174,8 @@ def get_sparsities(all_masks: Sequence[Any],
   Args:
     all_masks: variables with `.name` and `.shape`.
     method: random (uniform), erdos_renyi, erdos_renyi_kernel or str.
-    default_sparsity: of all layers outside the map together, in [0, 1].
+    default_sparsity: sparsity of all layers outside the map together,
+      in [0, 1].
     custom_sparsity_map: {layer name: sparsity} of exceptions.
     extract_name_fn: mask name -> layer name.
     erk_power_scale: exponent of the raw densities of erdos_renyi_kernel.

@@ -9,7 +9,7 @@ from rigl import replicas
 from rigl.cifar_resnet import resnet_model
 from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
-from rigl.model_pruning import pruning
+from rigl.model_pruning import dense_layers, pruning
 from rigl.training import (
   checkpoints,
   factory,
@@ -30,7 +30,7 @@ class Training:
   Attributes:
     sparsity: already stretched by config.training_steps_multiplier.
     config: network and optimizer.
-    folder: of checkpoints and summaries.
+    folder: folder of checkpoints and summaries.
     pruning_hparams: further hyperparameters of `prune`, name=value,...
     load_mask_dir: checkpoint whose masks are used, or ''.
     initial_value_checkpoint: checkpoint whose parameters are used, or ''.
@@ -66,8 +66,8 @@ def build_model(mode: str,
     labels: integer [batch].
     training_method: a training method; decides whether layers carry masks.
     num_classes: classes.
-    depth: of the WideResNet, 6n + 4.
-    width: of the WideResNet.
+    depth: depth of the WideResNet, 6n + 4.
+    width: width of the WideResNet.
     config: L2 penalty and which layers carry masks; the defaults when None.
 
   Returns:
@@ -78,8 +78,7 @@ def build_model(mode: str,
   uses_masks = SparsityConfig(training_method=training_method).method.uses_masks
   network = resnet_model.WideResNetModel(
       is_training=mode == 'train',
-      regularizer=(lambda w: config.l2 * tf.nn.l2_loss(w)) if config.l2
-      else None,
+      regularizer=dense_layers.l2_regularizer(config.l2),
       pruning_method='threshold' if uses_masks else 'baseline',
       prune_first_layer=config.prune_first_layer,
       prune_last_layer=config.prune_last_layer)
@@ -157,7 +156,7 @@ def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
   Args:
     features: images float32 [batch, 32, 32, 3].
     labels: int32 [batch].
-    mode: of tf.estimator.ModeKeys.
+    mode: one of tf.estimator.ModeKeys.
     training: what to build.
   """
   config = training.config

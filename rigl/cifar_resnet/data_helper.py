@@ -78,7 +78,7 @@ def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
     images: uint8 [n, 32, 32, 3].
     labels: uint8 [n].
     batch_size: at most n.
-    seed: of order and augmentation.
+    seed: seed of order and augmentation.
     first_iteration: number of the first batch.
 
   Returns:

@@ -35,10 +35,11 @@ class WideResNetModel:
 
     Args:
       is_training: normalize by the batch and drop out, else moving averages.
-      regularizer: of every kernel.
+      regularizer: regularizer of every kernel.
       data_format: 'channels_last' or 'channels_first' (GPU and TPU only).
       pruning_method: 'baseline' (no masks) or 'threshold' (with masks).
-      droprate: of the activations between the convolutions of a block.
+      droprate: dropout rate of the activations between the convolutions of a
+        block.
       prune_first_layer: whether the first convolution has a mask too.
       prune_last_layer: whether the last layer has a mask too.
 
@@ -103,9 +104,9 @@ class WideResNetModel:
     Args:
       x: [batch, height, width, n_in], or channels first.
       filters: n_out.
-      strides: of the first convolution and of the shortcut.
+      strides: strides of the first convolution and of the shortcut.
       group: number of the block's group, for names.
-      index: of the block in its group, for names.
+      index: index of the block in its group, for names.
 
     Returns:
       [batch, height / strides, width / strides, n_out], or channels first.

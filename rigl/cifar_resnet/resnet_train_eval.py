@@ -42,6 +42,7 @@ SCRIPT_DEFAULTS = {
     'drop_fraction_anneal': 'constant',
     'end_sparsity': 0.9,
     'keep_checkpoint_max': 5,
+    'master': 'local',
     'mask_init_method': 'random',
     'maskupdate_end_step': 75000,
     'mode': 'train',
@@ -52,12 +53,12 @@ SCRIPT_DEFAULTS = {
 MODES = ('train', 'eval', 'train_and_eval')
 
 sparse_flags.define_script(
-    SCRIPT_DEFAULTS, 'initial_value_checkpoint', 'load_mask_dir', 'master',
-    'ps_task', 'training_steps_multiplier', 'use_synthetic_data', modes=MODES,
+    SCRIPT_DEFAULTS, 'initial_value_checkpoint', 'load_mask_dir', 'ps_task',
+    'training_steps_multiplier', 'use_synthetic_data', modes=MODES,
     helps={
         'gin_config': 'Gin file of hyperparameters, lines such as '
                       'SparsityConfig.end_sparsity = 0.95; or the name of one '
-                      'that comes with this script, such as rigl.',
+                      'that comes with this script, such as rigl',
         'master': 'Not used: address of a server.',
         'resnet_depth': 'Depth of the WideResNet, 6n + 4.',
     })
@@ -136,7 +137,7 @@ def wide_resnet_w_pruning(features: tf.Tensor, labels: tf.Tensor, mode: str,
   Args:
     features: images float32 [batch, 32, 32, 3].
     labels: int32 [batch].
-    mode: of tf.estimator.ModeKeys.
+    mode: one of tf.estimator.ModeKeys.
     params: 'training', a Training; that of the flags when it is not there.
 
   Returns:

@@ -11,7 +11,7 @@ def one_of(name: str, value: Any, options: Iterable[Any]) -> None:
   """Raises ValueError unless `value` is one of the options.
 
   Args:
-    name: of the argument or flag.
+    name: name of the argument or flag.
     value: given for it.
     options: allowed for it.
   """
@@ -25,7 +25,7 @@ def integer(name: str, value: int) -> None:
   """Raises ValueError unless `value` is a whole number by its type.
 
   Args:
-    name: of the argument or flag.
+    name: name of the argument or flag.
     value: given for it.
   """
   if not isinstance(value, numbers.Integral):
@@ -36,7 +36,7 @@ def positive(name: str, value: float) -> None:
   """Raises ValueError unless `value` is above 0 and finite.
 
   Args:
-    name: of the argument or flag.
+    name: name of the argument or flag.
     value: given for it.
   """
   # All comparisons here are written so that nan fails as well.
@@ -49,7 +49,7 @@ def not_negative(name: str, value: float) -> None:
   """Raises ValueError unless `value` is 0 or more, and finite.
 
   Args:
-    name: of the argument or flag.
+    name: name of the argument or flag.
     value: given for it.
   """
   if not value >= 0:
@@ -61,7 +61,7 @@ def finite(name: str, value: float) -> None:
   """Raises ValueError if `value` is infinite or nan.
 
   Args:
-    name: of the argument or flag.
+    name: name of the argument or flag.
     value: given for it.
   """
   if not math.isfinite(value):
@@ -72,7 +72,7 @@ def in_unit_interval(name: str, value: float) -> None:
   """Raises ValueError unless `value` is in [0, 1].
 
   Args:
-    name: of the argument or flag.
+    name: name of the argument or flag.
     value: given for it.
   """
   if not 0. <= value <= 1.:
@@ -83,7 +83,7 @@ def below_one(name: str, value: float) -> None:
   """Raises ValueError unless `value` is in [0, 1): a sparsity or a decay.
 
   Args:
-    name: of the argument or flag.
+    name: name of the argument or flag.
     value: given for it.
   """
   if not 0. <= value < 1.:

@@ -1,7 +1,7 @@
 """Copies of the operations behind a tensor, to run where they are needed.
 
-What a branch or a function takes from around it is computed before it is
-known whether it will be used: at each step. A copy inside is not.
+Tensors that a branch captures from outside are computed at every step, whether
+it is taken or not. Copying their operations into the branch defers that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ def operations_behind(tensor: tf.Tensor) -> list[tf.Operation]:
   """All operations that `tensor` depends on, its own included.
 
   Args:
-    tensor: of a graph.
+    tensor: tensor of a graph.
   """
   found = {tensor.op.name: tensor.op}
   waiting = [tensor.op]
@@ -33,7 +33,7 @@ def copy_here(tensor: tf.Tensor) -> tf.Tensor:
   draw is another draw from the same distribution.
 
   Args:
-    tensor: of the default graph or one around it.
+    tensor: tensor of the default graph or one around it.
   """
   definition = tf.GraphDef()
   definition.versions.CopyFrom(tensor.graph.graph_def_versions)

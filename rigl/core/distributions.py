@@ -51,7 +51,7 @@ def random_mask(
   of the generator gives one particular mask.
 
   Args:
-    shape: of the layer, any number of dimensions.
+    shape: shape of the layer, any number of dimensions.
     sparsity: fraction of zeros in [0, 1].
     random_state: source of randomness; it advances.
 
@@ -281,7 +281,7 @@ def _erdos_renyi_densities(
   if budget == sum(sizes.values()):
     # Exactly dense; eps would give densities that rounding pushes below 1.
     return dict.fromkeys(sizes, 1.)
-  densities = {}
+  densities: dict[str, float] = {}
   open_layers = list(sizes)
   while open_layers:
     weight = sum(raw[name] * sizes[name] for name in open_layers)

@@ -28,7 +28,7 @@ def parse_grow_init(grow_init: str,
   try:
     name, divisor = tokens.split_number(grow_init)
   except ValueError:
-    name = None
+    name, divisor = '', 1.
   if name not in options:
     raise ValueError(
         f'grow_init {grow_init!r} is not one of {", ".join(options)}, '
@@ -83,8 +83,8 @@ def grow_values(grow_init: str,
   elif name == 'random_uniform':
     bound = tf.reduce_mean(tf.abs(tf.cast(weights, tf.float32)))
     values = bound * (2. * draws.uniform(shape, seed) - 1.)
-  elif name == 'grad_scale':
+  elif dense_gradient is not None:
     values = dense_gradient()
-  else:
-    values = tf.sign(dense_gradient())
+    if name == 'grad_sign':
+      values = tf.sign(values)
   return tf.cast(tf.cast(values, tf.float32) / divisor, weights.dtype)

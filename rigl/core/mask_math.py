@@ -11,8 +11,8 @@ middle. That takes at most 33 counting passes over the data, each of static
 shape, and ends as soon as a threshold separates exactly n scores, which is the
 rule. Only when scores tie across the threshold does a second bisection, over
 positions, decide in favour of the lower flat index. `tf.math.top_k` gives the
-same set, but it sorts, and needs a scatter to turn indices into a mask: about
-ten times slower on the layers of a ResNet-50 (`benchmarks/mask_update.py`).
+same set, but it sorts, and needs a scatter to turn indices into a mask;
+`benchmarks/mask_update.py` compares the two.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ def _nth_largest(parts: list[tf.Tensor], n: tf.Tensor,
   """Bisects for a threshold that `n` of the eligible keys reach.
 
   Args:
-    parts: of the keys, int32 vectors; those of _NOT_ELIGIBLE do not count.
+    parts: parts of the keys, int32 vectors; those of _NOT_ELIGIBLE do not
+      count.
     n: int32 scalar.
     is_large: whether there is one part, a large one.
 
@@ -186,11 +187,11 @@ def _break_ties(keys: tf.Tensor, threshold: tf.Tensor, n: tf.Tensor,
 
 
 @functools.lru_cache(maxsize=None)
-def _flat_top_n_mask(n_parts: Optional[int]) -> Callable[..., tf.Tensor]:
-  """`top_n_mask` of vectors, as a function (scores, n, eligible)."""
+def _flat_top_k_mask(n_parts: Optional[int]) -> Callable[..., tf.Tensor]:
+  """`top_k_mask` of vectors, as a function (scores, n, eligible)."""
 
   @shared_graph((tf.float32, 1), (tf.int32, 0), (tf.bool, 1))
-  def flat_top_n_mask(scores, n, eligible):
+  def flat_top_k_mask(scores, n, eligible):
     parts = [_ordered_keys(*part) for part in zip(
         _in_parts(scores, n_parts), _in_parts(eligible, n_parts))]
     threshold, is_exact = _nth_largest(parts, n, n_parts is None)
@@ -199,10 +200,10 @@ def _flat_top_n_mask(n_parts: Optional[int]) -> Callable[..., tf.Tensor]:
         lambda: tf.concat([part >= threshold for part in parts], 0),
         lambda: _break_ties(tf.concat(parts, 0), threshold, n, n_parts))
 
-  return flat_top_n_mask
+  return flat_top_k_mask
 
 
-def top_n_mask(scores: tf.Tensor,
+def top_k_mask(scores: tf.Tensor,
                n: tf.Tensor,
                eligible: Optional[tf.Tensor] = None) -> tf.Tensor:
   """Marks the `n` highest scores; ties go to the lower flat (C-order) index.
@@ -222,7 +223,7 @@ def top_n_mask(scores: tf.Tensor,
   """
   if eligible is None:
     eligible = tf.fill(tf.shape(scores), True)
-  select = _flat_top_n_mask(_n_parts(scores.shape.num_elements()))
+  select = _flat_top_k_mask(_n_parts(scores.shape.num_elements()))
   chosen = select(
       tf.reshape(tf.cast(scores, tf.float32), [-1]), n,
       tf.reshape(eligible, [-1]))
@@ -266,8 +267,8 @@ def drop_and_grow(mask: tf.Tensor, score_drop: tf.Tensor,
   active = tf.not_equal(mask, tf.zeros([], mask.dtype))
   n_ones = tf.reduce_sum(tf.cast(active, tf.int32))
   n_prune = n_to_drop(n_ones, drop_fraction)
-  kept = top_n_mask(score_drop, n_ones - n_prune, eligible=active)
-  grown = top_n_mask(score_grow, n_prune, eligible=tf.logical_not(kept))
+  kept = top_k_mask(score_drop, n_ones - n_prune, eligible=active)
+  grown = top_k_mask(score_grow, n_prune, eligible=tf.logical_not(kept))
   return MaskUpdate(
       mask=tf.cast(tf.logical_or(kept, grown), mask.dtype),
       kept=kept,

@@ -66,7 +66,7 @@ class UpdateSchedule:
     Args:
       last_update_step: the value of the variable of that name.
     """
-    # No step is negative, so that is where a negative begin starts.
+    # Steps are never negative, so a negative begin acts as 0.
     first = max(self.begin_step, 0)
     if last_update_step < first:
       return 0
@@ -77,7 +77,7 @@ def check_drop_fraction(drop_fraction: float, anneal: str) -> None:
   """Raises ValueError unless the fraction is in [0, 1] and the name known.
 
   Args:
-    drop_fraction: of the first update.
+    drop_fraction: drop fraction of the first update.
     anneal: constant, cosine or exponential_<exponent>.
 
   Raises:
@@ -104,7 +104,7 @@ def _exponent(anneal: str) -> float:
   try:
     name, exponent = tokens.split_number(anneal)
   except ValueError:
-    name = None
+    name, exponent = '', 1.
   if name != 'exponential' and anneal not in ('constant', 'cosine'):
     raise ValueError(f'drop_fraction_anneal {anneal!r} is not one of '
                      f'{", ".join(DROP_FRACTION_ANNEALS)}.')
@@ -112,11 +112,11 @@ def _exponent(anneal: str) -> float:
 
 
 def lacks_end(anneal: str, schedule: UpdateSchedule) -> bool:
-  """Whether `anneal` is to fall over the steps of a schedule without any.
+  """Whether `anneal` needs an end step that the schedule does not have.
 
   Args:
     anneal: as in check_drop_fraction.
-    schedule: from whose begin to whose end it falls.
+    schedule: the drop fraction falls from its begin to its end.
   """
   return anneal != 'constant' and schedule.end_step <= schedule.begin_step
 

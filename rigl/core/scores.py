@@ -23,7 +23,7 @@ def random_uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
   """U[0, 1) of `shape`: SET grows at random (Nature Comm. 2018, 9:2383).
 
   Args:
-    shape: of the score, int32 [rank].
+    shape: shape of the score, int32 [rank].
     seed: int32 [2].
   """
   return draws.uniform(shape, seed)
@@ -34,7 +34,7 @@ def gradient_magnitude(dense_gradient: tf.Tensor) -> tf.Tensor:
   of its moving average (arXiv 1907.04840).
 
   Args:
-    dense_gradient: of the loss with respect to mask * weights, [...].
+    dense_gradient: gradient of the loss with respect to mask * weights, [...].
   """
   return tf.abs(tf.cast(dense_gradient, tf.float32))
 
@@ -46,7 +46,7 @@ def connection_sensitivity(weights: tf.Tensor,
 
   Args:
     weights: [...].
-    dense_gradient: of the loss with respect to mask * weights, [...].
+    dense_gradient: gradient of the loss with respect to mask * weights, [...].
   """
   return tf.abs(
       tf.cast(dense_gradient, tf.float32) * tf.cast(weights, tf.float32))

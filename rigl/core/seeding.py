@@ -25,8 +25,8 @@ def stable_seed(variable_name: str, purpose: str, user_seed: int = 0) -> int:
   """A seed in [0, 2**31) from a digest of its three arguments.
 
   Args:
-    variable_name: of the variable the draw is for; ':0' and a replica suffix
-      are ignored.
+    variable_name: name of the variable the draw is for; ':0' and a replica
+      suffix are ignored.
     purpose: what is drawn, e.g. 'drop_noise', so that two draws for one
       variable at one step differ.
     user_seed: any integer, e.g. the `--seed` flag.

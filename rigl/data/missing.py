@@ -8,7 +8,7 @@ def not_found(name: str, folder: str, is_folder: bool,
   """The error for data that are not where they should be.
 
   Args:
-    name: of the data set.
+    name: name of the data set.
     folder: where the user wants it to be; empty if --data_directory was not
       given.
     is_folder: whether there is such a folder.

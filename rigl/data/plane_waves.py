@@ -24,9 +24,9 @@ def draw(
   """Draws direction, phase and colour of plane waves that fit a square image.
 
   Args:
-    shape: of the array of waves.
+    shape: shape of the array of waves.
     highest_frequency: the most periods in an image, down or across.
-    generator: of the draws.
+    generator: generator of the draws.
 
   Returns:
     int [*shape, 2] of periods down and across, not both 0; float64 [*shape] of

@@ -50,7 +50,7 @@ def find_prepared(data_dir: str, name: str) -> Optional[str]:
   Args:
     data_dir: where TensorFlow Datasets keeps its data sets, or the folder of a
       version itself.
-    name: of the data set.
+    name: name of the data set.
   """
   if (os.path.basename(os.path.dirname(data_dir.rstrip('/'))) == name and
       tf.gfile.Exists(os.path.join(data_dir, _INFO))):
@@ -72,7 +72,7 @@ def read_split(folder: str, name: str, split: str) -> Split:
 
   Args:
     folder: from `find_prepared`.
-    name: of the data set.
+    name: name of the data set.
     split: such as 'train'.
 
   Returns:

@@ -75,9 +75,7 @@ class LayerSpec:
   @property
   def regularizer(self) -> Optional[dense_layers.TensorFn]:
     """Of kernels only; None without weight decay."""
-    if not self.weight_decay:
-      return None
-    return lambda weights: self.weight_decay * tf.nn.l2_loss(weights)
+    return dense_layers.l2_regularizer(self.weight_decay)
 
   def kernel_initializer(
       self, name: str, family: initializers.InitializerFamily
@@ -85,7 +83,7 @@ class LayerSpec:
     """The initializer of layer `name` of the current variable scope.
 
     Args:
-      name: of the layer.
+      name: name of the layer.
       family: makes the initializer of a sparsity.
 
     Raises:
@@ -118,8 +116,8 @@ def conv2d(x: tf.Tensor,
     filters: n_out.
     kernel_size: k.
     strides: s.
-    spec: of the network.
-    name: of the layer; its mask is `<name>/mask`.
+    spec: specification of the network.
+    name: name of the layer; its mask is `<name>/mask`.
     init_scale: the initial weights have variance init_scale / fan_in.
     dense_names: see `sparse_layers.sparse_conv2d`.
 
@@ -146,8 +144,8 @@ def depthwise_conv2d(x: tf.Tensor, kernel_size: int, strides: int,
     x: [batch, height, width, n_in], or channels first.
     kernel_size: k.
     strides: s.
-    spec: of the network.
-    name: of the layer.
+    spec: specification of the network.
+    name: name of the layer.
 
   Returns:
     [batch, ceil(height / s), ceil(width / s), n_in], or channels first.
@@ -215,7 +213,7 @@ def classifier(x: tf.Tensor, num_classes: int, spec: LayerSpec,
   Args:
     x: [batch, height, width, n_in], or channels first.
     num_classes: n_out.
-    spec: of this layer.
+    spec: specification of this layer.
     family: the distribution of its initial weights.
     dense_names: see `sparse_layers.sparse_fully_connected`.
 

@@ -134,9 +134,10 @@ class ImageNetConfig:
     if self.train_batch_size > self.num_train_images:
       raise ValueError(f'train_batch_size {self.train_batch_size} is more than '
                        f'num_train_images {self.num_train_images}.')
-    if self.is_vgg and self.image_size < 32:
+    if self.is_vgg and self.image_size < vgg.MIN_SIZE:
       raise ValueError(f'image_size {self.image_size} is too small for '
-                       f'{self.model_architecture}, which needs 32.')
+                       f'{self.model_architecture}, which needs '
+                       f'{vgg.MIN_SIZE}.')
     # Only checks here.
     _ = self.total_steps
     make_network(self)
@@ -241,7 +242,7 @@ def check_combination(config: ImageNetConfig, sparsity: SparsityConfig,
   Args:
     config: the hyperparameters of this script.
     sparsity: those of sparse training.
-    n_cores: of the TPU that is to be used; None on CPU and GPU.
+    n_cores: number of cores of the TPU that is to be used; None on CPU and GPU.
   """
   if sparsity.mask_init_method == 'str' and (
       config.model_architecture, config.resnet_depth) != ('resnet', 50):

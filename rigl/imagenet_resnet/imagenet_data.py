@@ -64,7 +64,7 @@ class Part:
     name: 'train' or 'validation'.
     num_images: how many images it has, by the user's word.
     files: the TFRecord files; none for synthetic images or if it is missing.
-    sizes: of the files, in bytes.
+    sizes: sizes of the files, in bytes.
   """
 
   name: str
@@ -82,7 +82,7 @@ class ImageNetData:
     validation: the validation images.
     num_classes: labels are 0 ... num_classes - 1.
     source: a phrase for logs.
-    record_format: of the files.
+    record_format: record format of the files.
     is_synthetic: whether images are made up.
   """
 
@@ -170,7 +170,7 @@ def count_records(path: str) -> int:
   """Counts the records of a local TFRecord file, by their headers alone.
 
   Args:
-    path: of the file.
+    path: path of the file.
 
   Raises:
     ValueError: the file is truncated, damaged or something else.
@@ -247,10 +247,9 @@ def _find_shards(directory: str, name: str) -> tuple[str, ...]:
     for n, found in shards.items():
       missing = [i for i in range(n) if i not in found]
       if missing:
-        names = [f'{name}-{i:05d}-of-{n:05d}' for i in missing[:3]]
-        more = f' and {len(missing) - 3} more' if len(missing) > 3 else ''
-        raise ValueError(
-            f'{folder} lacks {", ".join(names)}{more} of the {n} {name} files.')
+        names = [f'{name}-{i:05d}-of-{n:05d}' for i in missing]
+        raise ValueError(f'{folder} lacks {messages.first_few(names, 3)} of '
+                         f'the {n} {name} files.')
       return tuple(path for _, path in sorted(found.items()))
   return ()
 

@@ -60,7 +60,7 @@ def input_fn(params: Mapping[str, Any]) -> tf.data.Dataset:
       n_hosts: number of hosts; default 1. All of them together have one
         sequence: of n, host i has the examples i, n + i, 2 * n + i, ...
       transpose_input: whether images are [height, width, 3, batch].
-      dtype: of images, tf.float32 (default) or tf.bfloat16.
+      dtype: dtype of images, tf.float32 (default) or tf.bfloat16.
       eval_on_train: whether to evaluate on the training images.
       pad_last_batch: evaluation: whether to fill up the last batch with black
         images of label -1.
@@ -144,8 +144,7 @@ def _look_again(data: imagenet_data.ImageNetData) -> Optional[str]:
 class _Pipeline:
   """The params of `input_fn`, and what it does with them.
 
-  tries_all is whether to be prepared for damage in every picture, not only in
-  those that look like it.
+  tries_all guards the decoding of every picture, not only of suspicious ones.
   """
 
   batch_size: int = 0

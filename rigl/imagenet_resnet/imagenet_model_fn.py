@@ -38,7 +38,7 @@ class Training:
   Attributes:
     sparsity: already stretched by config.training_steps_multiplier.
     config: network, optimizer and data.
-    folder: of checkpoints and summaries.
+    folder: folder of checkpoints and summaries.
     use_tpu: whether replicas on a TPU share each batch.
     load_mask_dir: checkpoint whose masks are used, or ''.
     initial_value_checkpoint: checkpoint whose parameters are used, or ''.
@@ -90,7 +90,7 @@ def build_logits(images: tf.Tensor, config: imagenet_config.ImageNetConfig,
 
   Args:
     images: [batch, height, width, 3].
-    config: of the network.
+    config: hyperparameters of the network.
     is_training: whether batch norm takes the statistics of the batch.
     init_sparsity: see `imagenet_config.make_network`.
   """
@@ -102,7 +102,7 @@ def masked_layers(config: imagenet_config.ImageNetConfig) -> dict[str, int]:
   """{layer: number of its weights} of all with a mask, as they are built.
 
   Args:
-    config: of the network.
+    config: hyperparameters of the network.
   """
   with tf.Graph().as_default():
     build_logits(tf.zeros([1, 64, 64, 3]), config)
@@ -116,26 +116,26 @@ def explained_misfits(
   """Names the flag when a checkpoint has or lacks the mask of an end layer.
 
   Args:
-    config: of the network.
+    config: hyperparameters of the network.
 
   Raises:
     ValueError: one that the context raises, with the flag where it matters.
   """
   try:
     yield
-  except ValueError as error:
-    missing = re.findall(r'(\S+) is missing there', str(error))
+  except checkpoints.MisfitError as error:
     flag_of = {config.first_layer: 'first_layer_sparsity',
                config.last_layer: 'last_layer_sparsity'}
     # With and without a mask, a layer has its weights by another name.
     hints = [
         f'--{flag}=-1 gives {layer} a mask, 0 none'
-        for layer, flag in flag_of.items() if any(
-            re.fullmatch(rf'{layer}/(.+/)?weights', name) for name in missing)]
+        for layer, flag in flag_of.items()
+        if any(re.fullmatch(rf'{layer}/(.+/)?weights', name)
+               for name in error.missing)]
     # In a checkpoint of another network all layers are missing.
     if not hints or not all(
         name.startswith(tuple(f'{layer}/' for layer in flag_of))
-        for name in missing):
+        for name in error.missing):
       raise
     raise ValueError(f'{error} ({"; ".join(hints)})') from error
 
@@ -296,7 +296,7 @@ def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
     features: images [batch, height, width, 3], or [height, width, 3, batch]
       with transpose_input, of values 0 to 255.
     labels: int32 [batch]; -1 in evaluation marks padding.
-    mode: of tf.estimator.ModeKeys.
+    mode: one of tf.estimator.ModeKeys.
     training: what to build.
   """
   config = training.config

@@ -97,7 +97,7 @@ def make_input_fn(training: Training, settings: RunSettings, mode: str,
   """The input_fn of TPUEstimator.
 
   Args:
-    training: of which hyperparameters and folder tell where to go on.
+    training: the training; its hyperparameters and folder tell where to go on.
     settings: how to read.
     mode: 'train' or 'eval'.
     data: the images.
@@ -165,16 +165,18 @@ def _print_sparsities(checkpoint: str, config: ImageNetConfig) -> None:
     print(f'  sparsity {n_zeros / sum(sizes.values()):.4f}  of all of them')
 
 
+def _export_steps(settings: RunSettings) -> int:
+  """Steps between exports; 0 for workers, which export at the end only."""
+  return settings.export_model_freq if distribution.n_workers() == 1 else 0
+
+
 def _train(estimator: Any, training: Training, settings: RunSettings,
            data: imagenet_data.ImageNetData,
            evaluate: Optional[Callable[[str], Any]],
            write_config: tf.train.SessionRunHook) -> None:
   """Trains, and evaluates every steps_per_eval steps if it can."""
   factory.warn_of_late_pruning(training.sparsity, training.config.total_steps)
-  # Workers export at the end only.
-  exporters = imagenet_model_fn.exporters(
-      training,
-      settings.export_model_freq if distribution.n_workers() == 1 else 0)
+  exporters = imagenet_model_fn.exporters(training, _export_steps(settings))
   runner.train_in_turns(
       estimator, make_input_fn(training, settings, 'train', data),
       training.config.total_steps, settings.steps_per_eval, evaluate,
@@ -191,7 +193,7 @@ def run(mode: str, model_fn: Callable[..., Any], training: Training,
 
   Args:
     mode: train, eval, eval_once or train_and_eval.
-    model_fn: of TPUEstimator, with 'training' in its params.
+    model_fn: model_fn of TPUEstimator, with 'training' in its params.
     training: what to train.
     settings: when to save and to evaluate, and on which devices.
     data: the images.
@@ -207,6 +209,7 @@ def run(mode: str, model_fn: Callable[..., Any], training: Training,
       save_checkpoints_steps=settings.steps_per_checkpoint,
       keep_checkpoint_max=settings.keep_checkpoint_max,
       save_summary_steps=settings.steps_per_summary,
+      export_steps=_export_steps(settings),
       params={'training': training}, tpu=tpu,
       num_replicas=settings.num_replicas)
   eval_input = make_input_fn(training, settings, 'eval', data)

@@ -47,6 +47,7 @@ SCRIPT_DEFAULTS = {
     'drop_fraction_anneal': 'constant',
     'end_sparsity': 0.9,
     'keep_checkpoint_max': 0,
+    'master': '',
     'mask_init_method': '',
     'maskupdate_end_step': 25000,
     'mode': 'train',
@@ -55,11 +56,11 @@ SCRIPT_DEFAULTS = {
 }
 
 sparse_flags.define_script(
-    SCRIPT_DEFAULTS, 'initial_value_checkpoint', 'load_mask_dir', 'master',
-    'ps_task', 'training_steps_multiplier', 'use_synthetic_data', helps={
+    SCRIPT_DEFAULTS, 'initial_value_checkpoint', 'load_mask_dir', 'ps_task',
+    'training_steps_multiplier', 'use_synthetic_data', helps={
         'gin_config': 'Gin file of hyperparameters, lines such as '
                       'SparsityConfig.end_sparsity = 0.95; or the name of one '
-                      'that comes with this script, such as rigl.',
+                      'that comes with this script, such as rigl',
         'maskupdate_begin_step': 'First global step that may move masks. prune '
                                  'has this schedule too.',
         'master': 'Address of the TPU, unless --tpu says it.',

@@ -42,7 +42,7 @@ def random_zeros(initializer: Initializer, sparsity: float) -> Initializer:
   """Draws from `initializer`, then zeroes random positions.
 
   Args:
-    initializer: of the other positions.
+    initializer: initializer of the other positions.
     sparsity: floor(sparsity * size) positions, chosen uniformly without
       replacement, become zero.
 
@@ -83,7 +83,7 @@ def kernel_initializer(init_method: str, family: InitializerFamily,
   Args:
     init_method: 'baseline', 'sparse' or 'random_zeros'.
     family: makes the baseline initializer of a multiple of its variance.
-    sparsity: of the layer, in [0, 1).
+    sparsity: sparsity of the layer, in [0, 1).
     is_masked: whether the layer has a mask.
 
   Returns:

@@ -23,11 +23,11 @@ def _inverted_residual(x: tf.Tensor, is_training: bool, filters: int,
     x: [batch, height, width, n_in], or channels first.
     is_training: see `blocks.batch_norm`.
     filters: n_out.
-    strides: of the depthwise convolution.
+    strides: strides of the depthwise convolution.
     expansion_factor: the block works on int(expansion_factor * n_in) channels,
       the first block of the network on n_in.
-    spec: of the network.
-    index: of the block; part of the names of its layers.
+    spec: specification of the network.
+    index: index of the block; part of the names of its layers.
 
   Returns:
     [batch, height / strides, width / strides, filters], or channels first.
@@ -65,7 +65,8 @@ def mobilenet_v2(num_classes: int,
     pruning_method: 'baseline' (no masks) or 'threshold' (with masks).
     width: multiplies the number of channels, but the final features are never
       fewer than 1280.
-    expansion_factor: of the inverted residual blocks, at least 1.
+    expansion_factor: expansion factor of the inverted residual blocks, at least
+      1.
     prune_last_layer: whether the last layer has a mask too.
     data_format: 'channels_last' or 'channels_first' (GPU and TPU only).
     weight_decay: L2 coefficient of the kernels, depthwise ones left out.

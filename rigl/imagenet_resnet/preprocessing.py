@@ -40,7 +40,7 @@ def preprocess_train(encoded: tf.Tensor, crop_seed: tf.Tensor,
     crop_seed: int64 [2].
     flip_seed: int64 [2].
     image_size: height and width of the result.
-    dtype: of the result.
+    dtype: dtype of the result.
 
   Returns:
     `dtype` [image_size, image_size, 3], from 0 to 255.
@@ -62,7 +62,7 @@ def preprocess_eval(encoded: tf.Tensor, image_size: int = 224,
   Args:
     encoded: string scalar, a JPEG or PNG.
     image_size: height and width of the result.
-    dtype: of the result.
+    dtype: dtype of the result.
 
   Returns:
     `dtype` [image_size, image_size, 3], from 0 to 255.

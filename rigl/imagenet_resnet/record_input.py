@@ -37,7 +37,7 @@ def training_records(data: imagenet_data.ImageNetData,
   Args:
     data: what to read.
     part: its training images.
-    seed: of the orders.
+    seed: seed of the orders.
     first_example: where in the sequence of all epochs to begin.
     skips_corrupt: whether to warn where a file cannot be read.
 
@@ -80,7 +80,7 @@ def ordered_records(data: imagenet_data.ImageNetData, part: imagenet_data.Part,
 
   Args:
     data: what to read.
-    part: of the data.
+    part: part of the data.
     skips_corrupt: whether to warn where a file cannot be read.
 
   Returns:

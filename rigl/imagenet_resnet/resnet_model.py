@@ -34,9 +34,9 @@ def _block(x: tf.Tensor, is_training: bool, kind: str, filters: int,
     is_training: see `blocks.batch_norm`.
     kind: 'residual' or 'bottleneck'.
     filters: n_out of a residual block, n_out / 4 of a bottleneck block.
-    strides: of the block.
-    spec: of the network.
-    suffix: of the names of the block's layers.
+    strides: strides of the block.
+    spec: specification of the network.
+    suffix: suffix of the names of the block's layers.
     use_projection: whether the shortcut is a convolution, else the identity.
 
   Returns:

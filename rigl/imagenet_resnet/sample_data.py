@@ -46,7 +46,7 @@ def draw_picture(class_number: int,
 
   Args:
     class_number: 0 to 9.
-    random_state: of place, size and colours.
+    random_state: generator of place, size and colours.
   """
   colour, shape = CLASSES[class_number].split()
   width, height = random_state.randint(_SIDES[0], _SIDES[1] + 1, 2).tolist()
@@ -100,7 +100,7 @@ def make_example(encoded: bytes, size: tuple[int, int], class_number: int,
     encoded: the picture.
     size: width and height.
     class_number: from 0.
-    name: of the file it would have.
+    name: name of the file it would have.
     colour_space: 'RGB' or 'CMYK'.
 
   Returns:
@@ -142,7 +142,7 @@ def make_part(part: str, n: int, seed: int) -> list[tf.train.Example]:
   Args:
     part: 'train' or 'validation'.
     n: number of pictures.
-    seed: of all draws.
+    seed: seed of all draws.
 
   Returns:
     The records, in random order.
@@ -171,7 +171,7 @@ def write(output_dir: str, num_train: int = 120, num_eval: int = 40,
     output_dir: folder, made if it does not exist.
     num_train: number of training pictures.
     num_eval: number of validation pictures.
-    seed: of all draws.
+    seed: seed of all draws.
 
   Returns:
     The paths of the files.

@@ -16,7 +16,7 @@ from rigl.model_pruning import data_formats, sparse_layers
 
 # Each pooling halves the image.
 _N_POOLINGS = len(network_tables.VGG_FILTERS)
-_MIN_SIZE = 2**_N_POOLINGS
+MIN_SIZE = 2**_N_POOLINGS
 # Keeps the variance through ReLUs (arXiv 1502.01852); no normalization does.
 _INIT_SCALE = 2.
 
@@ -24,9 +24,9 @@ _INIT_SCALE = 2.
 def _check_size(inputs: tf.Tensor, data_format: str) -> None:
   shape = inputs.shape.as_list()
   sizes = [shape[axis] for axis in data_formats.spatial_axes(data_format)]
-  if any(size is not None and size < _MIN_SIZE for size in sizes):
+  if any(size is not None and size < MIN_SIZE for size in sizes):
     raise ValueError(f'VGG halves an image {_N_POOLINGS} times, so that it '
-                     f'needs at least {_MIN_SIZE}x{_MIN_SIZE} pixels, not '
+                     f'needs at least {MIN_SIZE}x{MIN_SIZE} pixels, not '
                      f'{"x".join(map(str, sizes))}.')
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from typing import Any
 
 from rigl import network_tables
 from rigl.core import checks
@@ -57,12 +58,10 @@ def get_network(
     ValueError: on an unknown name or an impossible size, which may be a width
       that leaves a layer without channels.
   """
-  given = {
-      'width': width,
-      'input_size': input_size,
-      'num_classes': num_classes
-  }
-  given = {key: value for key, value in given.items() if value is not None}
+  given: dict[str, Any] = {
+      key: value for key, value in (
+          ('width', width), ('input_size', input_size),
+          ('num_classes', num_classes)) if value is not None}
   for key, value in given.items():
     checks.positive(key, value)
   wide_resnet = re.fullmatch(r'wrn_(\d+)_(\d+)', name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -36,29 +35,12 @@ def read_masks(path: str) -> dict[str, Mask]:
     ValueError: if there is no checkpoint or no mask, if one of them cannot be
       read, or if a mask has values other than 0 and 1.
   """
-  from rigl.compat import tf  # Loading TensorFlow takes seconds.
+  from rigl import checkpoint_files  # Loading TensorFlow takes seconds.
 
-  prefix = path
-  if tf.io.gfile.isdir(path):
-    prefix = tf.train.latest_checkpoint(path)
-    state_file = os.path.join(path, 'checkpoint')
-    # TensorFlow takes the folder for an empty one then.
-    if not prefix and tf.io.gfile.exists(state_file):
-      raise ValueError(f'{state_file} is damaged, or the checkpoint that it '
-                       'names is gone. Give the prefix of one that is there.')
-  if not prefix or not tf.io.gfile.exists(f'{prefix}.index'):
-    raise ValueError(f'There is no checkpoint at {path!r}. Give a prefix such '
-                     f"as 'run/model.ckpt-32000' or the folder of a run.")
-  try:
-    reader = tf.train.load_checkpoint(prefix)
-    tensors = {name: reader.get_tensor(name)
-               for name in sorted(reader.get_variable_to_shape_map())
-               if name.endswith(_MASK_SUFFIX)}
-  # TensorFlow reports a file that is too short as an IndexError.
-  except (tf.errors.OpError, IndexError, RuntimeError) as error:
-    message = ' '.join(str(error).split())
-    raise ValueError(
-        f'Cannot read the checkpoint {prefix!r}: {message}') from error
+  prefix = checkpoint_files.resolve(path)
+  names = checkpoint_files.open_checkpoint(prefix).get_variable_to_shape_map()
+  tensors = checkpoint_files.read_tensors(
+      prefix, sorted(name for name in names if name.endswith(_MASK_SUFFIX)))
   masks = {}
   for name, tensor in tensors.items():
     values = np.asarray(tensor).astype(np.float32)
@@ -100,7 +82,7 @@ def get_network(
   """Builds the description of the network that masks may belong to.
 
   Args:
-    name: of the architecture.
+    name: name of the architecture.
     masks: {layer name: mask}.
     width: factor for the number of channels.
     input_size: rows of the square input image.

@@ -163,7 +163,7 @@ def custom_sparsities(
   Args:
     network: whose own factors hold where nothing else is said.
     sparsity: default sparsity, which those factors multiply.
-    first_layer_sparsity: of the first layer; -1 lets it follow the
+    first_layer_sparsity: sparsity of the first layer; -1 lets it follow the
       distribution.
     last_layer_sparsity: the same for the last layer.
     layer_sparsities: texts of the form 'layer=sparsity', which win.
@@ -182,9 +182,9 @@ def custom_sparsities(
     elif value is not None:
       custom[name] = value
   for text in layer_sparsities:
-    name, _, value = text.rpartition('=')
+    name, _, number_text = text.rpartition('=')
     try:
-      number = float(value)
+      number = float(number_text)
     except ValueError:
       name = ''
     if not name:

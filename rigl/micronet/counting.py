@@ -71,7 +71,7 @@ def add_counts(counts: Iterable[Counts]) -> Counts:
   """Returns the field-by-field sum, zero for no counts.
 
   Args:
-    counts: of operations.
+    counts: counts of operations.
   """
   total = Counts(0, 0, 0)
   for count in counts:
@@ -352,8 +352,8 @@ class MicroNetCounter:
     """Prints a line for each operation and one for the total.
 
     Args:
-      sparsity: of every operation with a kernel, or name -> sparsity, where
-        names left out are dense.
+      sparsity: sparsity of every operation with a kernel, or name -> sparsity,
+        where names left out are dense.
       param_bits: bits of a stored value.
       add_bits: width of the additions.
       mul_bits: width of the multiplications.

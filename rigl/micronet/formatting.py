@@ -105,7 +105,7 @@ def markdown_table(
 
   Args:
     header: names of the columns.
-    rows: of cells.
+    rows: lists of cells.
     n_left: number of columns that are aligned to the left.
   """
   rule = ['---' if i < n_left else '--:' for i in range(len(header))]
@@ -128,7 +128,7 @@ def json_text(data: Any) -> str:
   """Renders JSON.
 
   Args:
-    data: of dictionaries, lists, texts and finite numbers.
+    data: a tree of dictionaries, lists, texts and finite numbers.
   """
   return json.dumps(_rounded(data), indent=2, allow_nan=False) + '\n'
 

@@ -39,7 +39,7 @@ class ModelCount:
   """The count of a Keras model.
 
   Attributes:
-    count: of the layers with a rule.
+    count: count of the layers with a rule.
     not_counted: layers, or activations of counted layers, without a rule. The
       true numbers are higher by what they take.
     free: layers that take no FLOPs by the rules.

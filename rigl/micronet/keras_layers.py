@@ -55,7 +55,9 @@ def activation_name(layer: Any) -> str | None:
   name = getattr(activation, '__name__', None)
   if activation is not None and name is None:
     name = type(activation).__name__.lower()
-  return {'linear': None, 'silu': 'swish'}.get(name, name)
+  if name == 'linear':
+    return None
+  return 'swish' if name == 'silu' else name
 
 
 def split_activation(layer: Any) -> tuple[str | None, str | None]:
@@ -186,7 +188,8 @@ def _embedding(layer: Any, in_shape: Shape, out_shape: Shape) -> list[Layer]:
 
 
 def _activation(layer: Any, in_shape: Shape, out_shape: Shape) -> list[Layer]:
-  name, reason = 'relu', None
+  name: str | None = 'relu'
+  reason: str | None = None
   if getattr(layer, 'activation', None) is not None:
     name, reason = split_activation(layer)
   if reason:

@@ -17,8 +17,8 @@ class Layer(NamedTuple):
   Attributes:
     name: unique in its network.
     op: an operation of `rigl.micronet.counting`.
-    shape: of the kernel; None takes it from the operation.
-    kind: of layer, for reports; None takes the class of the operation.
+    shape: shape of the kernel; None takes it from the operation.
+    kind: kind of layer, for reports; None takes the class of the operation.
   """
   name: str
   op: Any
@@ -83,9 +83,9 @@ class LayerCount:
   """What one layer costs.
 
   Attributes:
-    name: of the layer.
-    kind: of layer.
-    shape: of the kernel, () where there is none.
+    name: name of the layer.
+    kind: kind of layer.
+    shape: shape of the kernel, () where there is none.
     sparsity: fraction of zeros in the kernel.
     n_weights: elements of the kernel.
     n_kept: elements that are not masked.
@@ -157,7 +157,7 @@ def kernel_shapes(layers: Iterable[Layer]) -> dict[str, tuple[int, ...]]:
   """Returns layer name -> shape for the layers with a kernel.
 
   Args:
-    layers: of a network.
+    layers: layers of a network.
 
   Raises:
     ValueError: if two layers share a name.
@@ -222,8 +222,8 @@ def check_channels(layers: Iterable[Layer], title: str) -> None:
   """Raises ValueError for a kernel without input or output channels.
 
   Args:
-    layers: of a network.
-    title: of the network, with its width.
+    layers: layers of a network.
+    title: name of the network, with its width.
   """
   for layer in layers:
     if 0 in layer.kernel_shape:

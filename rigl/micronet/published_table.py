@@ -80,10 +80,15 @@ class Cell:
     return decimal.Decimal(self.published.rstrip('x'))
 
   @property
+  def _n_places(self) -> int:
+    """Digits behind the point; negative for a number such as 3.2e18."""
+    return -int(self._unit.as_tuple().exponent)
+
+  @property
   def agreement(self) -> str:
     """`SAME` if the count rounds to the published digits, else how far off."""
     published = self._unit
-    last_digit = decimal.Decimal((0, (1,), published.as_tuple().exponent))
+    last_digit = decimal.Decimal((0, (1,), -self._n_places))
     error = abs(decimal.Decimal(self.computed) - published)
     if error <= last_digit / 2:
       return SAME
@@ -96,9 +101,8 @@ class Cell:
       digits = len(self._unit.as_tuple().digits)
       mantissa, _, exponent = f'{self.computed:.{digits}e}'.partition('e')
       return f'{mantissa}e{int(exponent)}'
-    places = -self._unit.as_tuple().exponent
     suffix = 'x' if self.published.endswith('x') else ''
-    return f'{self.computed:.{places + 1}f}{suffix}'
+    return f'{self.computed:.{self._n_places + 1}f}{suffix}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +113,7 @@ class Row:
     distribution: 'Dense', 'ERK' or 'Uniform'.
     sparsity: default sparsity of the distribution.
     real_sparsity: zeros over all kernels.
-    length: of the training, as a multiple of the dense one.
+    length: length of the training, as a multiple of the dense one.
     training, inference, size: the counted cells; sizes in 10^6 bytes.
     top_1: published accuracy in percent.
     checkpoint: name of the published checkpoint, or '-'.

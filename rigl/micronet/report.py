@@ -18,11 +18,11 @@ class Report:
 
   Attributes:
     title: what was counted.
-    count: of the sparse network.
+    count: count of the sparse network.
     dense: the same network without masks.
     training: method -> FLOPs of training as a multiple of the dense training.
     delta_t: steps between mask updates, for `training`.
-    length: of the training, for `training`.
+    length: length of the training, for `training`.
   """
   title: str
   count: NetworkCount
@@ -45,11 +45,11 @@ def training_multiples(
   sparsity times the same factor, and the FLOPs are linear in the sparsity.
 
   Args:
-    count: of the sparse network.
-    dense: of the same network without masks.
+    count: count of the sparse network.
+    dense: count of the same network without masks.
     delta_t: steps between mask updates.
     length: steps of the training as a multiple of those of the dense one.
-    schedule: of gradual pruning.
+    schedule: schedule of gradual pruning.
 
   Returns:
     method -> multiple of the cost of training the dense network.
@@ -77,7 +77,8 @@ def render(
     report: what to show.
     output_format: one of `formatting.FORMATS`. JSON holds everything, CSV the
       layers only.
-    max_width: of lines in a table; longer layer names are shortened.
+    max_width: greatest width of lines in a table; longer layer names are
+      shortened.
 
   Returns:
     The text, ending in a line break.

@@ -41,8 +41,8 @@ class PruningSchedule:
   where masks are updated, constant in between, and 0 before.
 
   Attributes:
-    n_steps: of the whole training.
-    begin_step: of the first update.
+    n_steps: number of steps of the whole training.
+    begin_step: step of the first update.
     end_step: from which the final sparsity holds.
     frequency: steps between updates.
   """
@@ -62,7 +62,7 @@ class PruningSchedule:
     """Returns the sparsity of the masks that are updated at a step.
 
     Args:
-      step: of training.
+      step: step of training.
       final_sparsity: that the schedule ends with.
     """
     progress = (step - self.begin_step) / (self.end_step - self.begin_step)
@@ -83,7 +83,7 @@ class PruningSchedule:
     yield final_sparsity, self.n_steps - self.end_step
 
 
-# Prunes while the ImageNet script updates masks by default.
+# Over the steps in which the ImageNet script moves masks by default.
 DEFAULT_PRUNING = PruningSchedule(
     n_steps=PUBLISHED_STEPS, begin_step=0, end_step=25000, frequency=100)
 
@@ -166,7 +166,7 @@ def pruning_multiple(
     flops_at: sparsity -> FLOPs of a forward pass; at 0 those of the dense
       network.
     final_sparsity: at the end of the schedule.
-    schedule: of the pruning; a longer training stretches it.
+    schedule: schedule of the pruning; a longer training stretches it.
     length: steps of this training as a multiple of those of the dense one.
 
   Returns:

@@ -82,6 +82,15 @@ def _sparsity(masks: Sequence[np.ndarray]) -> float:
   return 1. - sum(np.count_nonzero(mask) for mask in masks) / size
 
 
+def _describe(masks: Sequence[np.ndarray]) -> list[str]:
+  """Lines on the network: its sparsities and, if there are masks, its core."""
+  if not masks:
+    return ['sparsity 0.000000, layers dense']
+  layers = ' '.join(f'{_sparsity([mask]):.4f}' for mask in masks)
+  return [f'sparsity {_sparsity(masks):.6f}, layers {layers}',
+          compression_line(masks)]
+
+
 class EpochLog(tf.train.SessionRunHook):
   """Tests and reports at the end of each epoch, records masks on the way.
 
@@ -217,12 +226,17 @@ class EpochLog(tf.train.SessionRunHook):
     sparsity = _sparsity(masks) if masks else 0.
 
     left = (self._schedule.n_epochs - epoch) * self._schedule.n_batches
+    network = _describe(masks)
     print(f'epoch {epoch:3d}/{self._schedule.n_epochs}  '
+          f'iteration {self._iteration:5d}  '
           f'loss {train_loss:.4f}  test loss {test_loss:.4f}  '
-          f'test accuracy {accuracy:7.2%}  sparsity {sparsity:.4f}  '
-          f'{steps_per_second:4.0f} steps/s  '
-          f'{hooks.format_seconds(left / steps_per_second)} left', flush=True)
-    self._append_text(epoch, test_loss, accuracy, sparsity, masks)
+          f'test accuracy {accuracy:7.2%}  {steps_per_second:4.0f} steps/s  '
+          f'{hooks.format_seconds(left / steps_per_second)} left',
+          *(f'  {line}' for line in network if masks), sep='\n', flush=True)
+    with self._text_file.open('a') as file:
+      file.write(_EPOCH.format(
+          epoch=epoch, iteration=self._iteration, test_loss=test_loss,
+          accuracy=accuracy) + '\n'.join(network) + '\n')
     self._write_summaries({
         'loss': train_loss,
         'accuracy': train_accuracy,
@@ -233,17 +247,6 @@ class EpochLog(tf.train.SessionRunHook):
         **{f'sparsity/{variable.op.name}_0': _sparsity([mask])
            for variable, mask in zip(self._fetches.masks, masks)},
     })
-
-  def _append_text(self, epoch: int, test_loss: float, accuracy: float,
-                   sparsity: float, masks: Sequence[np.ndarray]) -> None:
-    layers = ' '.join(f'{_sparsity([mask]):.4f}' for mask in masks)
-    text = _EPOCH.format(epoch=epoch, iteration=self._iteration,
-                         test_loss=test_loss, accuracy=accuracy)
-    text += f'sparsity {sparsity:.6f}, layers {layers or "dense"}\n'
-    if masks:
-      text += compression_line(masks) + '\n'
-    with self._text_file.open('a') as file:
-      file.write(text)
 
   def _write_summaries(self, values: dict[str, float]) -> None:
     self._writer.add_summary(tf.Summary(value=[

@@ -75,7 +75,7 @@ class MaskRecords:
     """Adds a record.
 
     Args:
-      iteration: of training, later than that of the last record.
+      iteration: iteration of training, later than that of the last record.
       masks: {layer: 0/1 array}, names and shapes those of the first record.
 
     Raises:
@@ -106,8 +106,8 @@ class MaskRecords:
     """The mask of a layer in one record, uint8 of the layer's shape.
 
     Args:
-      name: of the layer.
-      index: of the record, from 0; from the end if negative.
+      name: name of the layer.
+      index: index of the record, from 0; from the end if negative.
 
     Raises:
       ValueError: there are no records of such a layer.
@@ -137,7 +137,7 @@ class MaskRecords:
     """Writes all records, leaving no half-written file if interrupted.
 
     Args:
-      path: of the file; an earlier one is replaced.
+      path: path of the file; an earlier one is replaced.
     """
     arrays = {'version': np.array(_VERSION, np.int64),
               'iterations': self.iterations}
@@ -157,7 +157,7 @@ class MaskRecords:
     """The records that `save` wrote.
 
     Args:
-      path: of the file.
+      path: path of the file.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -222,9 +222,9 @@ def resume_mask_records(
   """The records to which a run adds that goes on at `iteration`.
 
   Args:
-    path: of the records' file; there is none yet at the start of a run.
-    iteration: of the checkpoint that the run goes on from; later records are
-      dropped.
+    path: path of the records' file; there is none yet at the start of a run.
+    iteration: iteration of the checkpoint that the run goes on from; later
+      records are dropped.
     kept_pixels: bool [n_pixels], see MaskRecords; None for all.
 
   Raises:

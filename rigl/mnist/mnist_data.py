@@ -229,7 +229,8 @@ def _load_sample() -> MnistData:
   return dataclasses.replace(
     data,
     source=(
-      f'a sample of {len(data.train_images)} + {len(data.test_images)} digits;'
-      ' for all of MNIST, --mnist=FOLDER with its four IDX files'
+      f'a sample of {len(data.train_images)} + {len(data.test_images)} digits,'
+      ' whose accuracies are not comparable with those on MNIST; for all of it,'
+      ' --mnist=FOLDER with its four IDX files'
     ),
   )

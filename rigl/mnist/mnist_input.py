@@ -50,7 +50,7 @@ def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
     batch_size: at most n.
     first_iteration: the first one to give.
     end_iteration: one past the last.
-    seed: of the order.
+    seed: seed of the order.
 
   Returns:
     dataset of (float32 [batch, n_pixels] in [0, 1], int32 [batch]).

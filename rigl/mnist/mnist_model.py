@@ -5,17 +5,10 @@ from __future__ import annotations
 from typing import Optional
 
 from rigl.compat import tf
-from rigl.model_pruning import initializers, layers
+from rigl.model_pruning import dense_layers, layers
 
 LAYERS = ('layer1', 'layer2', 'layer3')
 _N_UNITS = (300, 100, 10)
-
-
-def _l2_regularizer(scale: float):
-  """scale * sum(w ** 2) / 2, or None for a scale of 0."""
-  if not scale:
-    return None
-  return lambda weights: scale * tf.nn.l2_loss(weights)
 
 
 def _dense_layer(inputs: tf.Tensor, n_units: int, activation_fn,
@@ -23,12 +16,9 @@ def _dense_layer(inputs: tf.Tensor, n_units: int, activation_fn,
                  scope: str) -> tf.Tensor:
   """Variables `<scope>/kernel` and `<scope>/bias`, as in dense checkpoints."""
   with tf.variable_scope(scope, reuse=reuse):
-    kernel = tf.get_variable(
-        'kernel', [inputs.shape.as_list()[-1], n_units],
-        initializer=initializers.glorot_uniform(), regularizer=regularizer)
-    bias = tf.get_variable(
-        'bias', [n_units], initializer=tf.zeros_initializer())
-    outputs = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
+    outputs = dense_layers.dense_fully_connected(
+        inputs, n_units, kernel_regularizer=regularizer,
+        variable_names=('kernel', 'bias'))
     return outputs if activation_fn is None else activation_fn(outputs)
 
 
@@ -43,14 +33,14 @@ def mnist_network_fc(input_batch: tuple[tf.Tensor, tf.Tensor],
       [batch].
     reuse: True for a second network on the same variables, say for testing.
     model_pruning: whether the layers carry masks.
-    l2_scale: of the penalty scale * sum(w ** 2) / 2, which goes to the
-      regularization losses of the graph and not into the returned loss.
+    l2_scale: coefficient of the penalty scale * sum(w ** 2) / 2, which goes to
+      the regularization losses of the graph and not into the returned loss.
 
   Returns:
     (cross entropy, accuracy): float32 scalars, means over the batch.
   """
   images, labels = input_batch
-  regularizer = _l2_regularizer(l2_scale)
+  regularizer = dense_layers.l2_regularizer(l2_scale)
   outputs = images
   for scope, n_units in zip(LAYERS, _N_UNITS):
     activation_fn = None if scope == LAYERS[-1] else tf.nn.relu

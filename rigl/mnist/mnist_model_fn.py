@@ -27,8 +27,8 @@ class Training:
     schedule: when to test and to log.
     test_images: uint8 [test digits, pixels].
     test_labels: uint8 [test digits].
-    folder: of checkpoints, logs and summaries.
-    name: of its logs, see `mnist_config.run_name`.
+    folder: folder of checkpoints, logs and summaries.
+    name: name of its logs, see `mnist_config.run_name`.
     kept_pixels: bool [784], those that the network sees; None for all.
     keeps_folder: whether `folder` outlives the training.
     on_nan: one of finite.ON_NAN.

@@ -120,7 +120,7 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
     sparsity: hyperparameters of the method.
     config: hyperparameters of this script.
     data: the digits.
-    folder: of the run.
+    folder: folder of the run.
 
   Raises:
     ValueError: a batch is more than the training images.
@@ -145,7 +145,8 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
       mnist_input.flat_pixels(data.test_images, kept), data.test_labels,
       folder, mnist_config.run_name(sparsity, config), kept,
       bool(FLAGS.save_path), FLAGS.on_nan)
-  logging.info('Data: %s.', data.source)
+  (logging.warning if data.is_sample else logging.info)(
+      'Data: %s.', data.source)
   n_iterations = config.num_epochs * n_batches
   factory.warn_of_late_pruning(sparsity, n_iterations)
 

@@ -69,7 +69,7 @@ class Frame:
   """What is shown of one record.
 
   Attributes:
-    iteration: of training, when the mask was recorded.
+    iteration: iteration of training, when the mask was recorded.
     picture: [height, width], the connections of each input pixel, masked where
       a pixel is no input; or the mask itself.
     caption: what the picture adds up to.
@@ -86,7 +86,7 @@ class Film:
 
   Attributes:
     frames: at least one.
-    title: of the whole.
+    title: title of the whole picture.
     unit: what the colours of the pictures stand for.
     is_matrix: whether the pictures are masks (and not counts).
   """
@@ -133,7 +133,7 @@ def make_film(records: MaskRecords, layer: str, n_frames: int) -> Film:
   """Chooses records, evenly spaced, and turns their masks into pictures.
 
   Args:
-    records: of a run.
+    records: mask records of a run.
     layer: its name; empty for the first one.
     n_frames: greatest number of frames.
 
@@ -199,7 +199,7 @@ def write_png(film: Film, path: _Path) -> None:
 
   Args:
     film: the frames.
-    path: of the PNG file.
+    path: path of the PNG file.
   """
   n_columns = min(len(film.frames), _FRAMES_PER_ROW)
   n_rows = -(-len(film.frames) // n_columns)
@@ -221,7 +221,7 @@ def write_gif(film: Film, path: _Path, fps: float) -> None:
 
   Args:
     film: the frames.
-    path: of the GIF file.
+    path: path of the GIF file.
     fps: frames per second; the last frame stays longer.
   """
   pictures = _render(film)

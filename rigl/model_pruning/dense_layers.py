@@ -25,7 +25,7 @@ def storage_dtype(dtype: tf.DType) -> tf.DType:
   """The type of variables that are used in computations of `dtype`.
 
   Args:
-    dtype: of the computation.
+    dtype: dtype of the computation.
   """
   return tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
 
@@ -37,14 +37,25 @@ def get_parameter(name: str, shape: Sequence[int], dtype: tf.DType,
 
   Args:
     name: in the current variable scope.
-    shape: of the variable.
-    dtype: of the tensor.
-    initializer: of the variable.
-    regularizer: of the tensor, or None.
+    shape: shape of the variable.
+    dtype: dtype of the tensor.
+    initializer: initializer of the variable.
+    regularizer: regularizer of the tensor, or None.
   """
   variable = tf.get_variable(
       name, shape, storage_dtype(dtype), initializer, regularizer)
   return tf.cast(variable, dtype)
+
+
+def l2_regularizer(scale: float) -> Optional[TensorFn]:
+  """weights -> scale * sum(weights ** 2) / 2; None for a scale of 0.
+
+  Args:
+    scale: coefficient of the penalty.
+  """
+  if not scale:
+    return None
+  return lambda weights: scale * tf.nn.l2_loss(weights)
 
 
 def kernel_shape(x: tf.Tensor, channel_axis: int, kernel_size: Size,
@@ -53,7 +64,7 @@ def kernel_shape(x: tf.Tensor, channel_axis: int, kernel_size: Size,
 
   Args:
     x: a batch of images.
-    channel_axis: of `x`.
+    channel_axis: axis of the channels of `x`.
     kernel_size: k or (k_h, k_w).
     units: n_out.
 
@@ -93,11 +104,11 @@ def add_biases(x: tf.Tensor, data_format: str, name: str,
   Args:
     x: [batch, n], or images.
     data_format: 'NHWC', also for [batch, n], or 'NCHW'.
-    name: of the variable.
-    initializer: of the variable.
-    regularizer: of the variable, or None.
+    name: name of the variable.
+    initializer: initializer of the variable.
+    regularizer: regularizer of the variable, or None.
     trainable: whether it is trained.
-    dtype: of the variable; `storage_dtype` of `x` when None.
+    dtype: dtype of the variable; `storage_dtype` of `x` when None.
   """
   n = x.shape[-1 if data_format == 'NHWC' else 1]
   biases = tf.get_variable(name, [n], dtype or storage_dtype(x.dtype),
@@ -125,11 +136,11 @@ def dense_conv2d(
     padding: 'SAME' or 'VALID'.
     data_format: 'channels_last' or 'channels_first'.
     kernel_initializer: Glorot uniform, seeded by scope, when None.
-    kernel_regularizer: of the kernel.
+    kernel_regularizer: regularizer of the kernel.
     use_bias: whether to add biases.
     bias_initializer: zeros when None.
-    biases_regularizer: of the biases.
-    variable_names: of the kernel and of the biases.
+    biases_regularizer: regularizer of the biases.
+    variable_names: names of the kernel and of the biases.
 
   Returns:
     [batch, height', width', n_out], or channels first.
@@ -169,11 +180,11 @@ def dense_fully_connected(
     x: [batch, n_in], or [batch, ...] of static size, which is flattened.
     units: n_out.
     kernel_initializer: Glorot uniform, seeded by scope, when None.
-    kernel_regularizer: of the kernel.
+    kernel_regularizer: regularizer of the kernel.
     use_bias: whether to add biases.
     bias_initializer: zeros when None.
-    biases_regularizer: of the biases.
-    variable_names: of the kernel and of the biases.
+    biases_regularizer: regularizer of the biases.
+    variable_names: names of the kernel and of the biases.
 
   Returns:
     [batch, n_out].
@@ -204,7 +215,7 @@ def fixed_padding(x: tf.Tensor, kernel_size: int, strides: int,
   Args:
     x: [batch, height, width, channels], or channels first.
     kernel_size: k.
-    strides: of the convolution that follows.
+    strides: strides of the convolution that follows.
     data_format: 'channels_last' or 'channels_first'.
 
   Returns:

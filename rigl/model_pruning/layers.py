@@ -97,9 +97,9 @@ def masked_fully_connected(
     normalizer_fn: called instead of adding biases.
     normalizer_params: keyword arguments of `normalizer_fn`.
     weights_initializer: Glorot uniform, seeded by scope, when None.
-    weights_regularizer: of the raw weights, inactive ones included.
+    weights_regularizer: regularizer of the raw weights, inactive ones included.
     biases_initializer: None for no biases.
-    biases_regularizer: of the biases.
+    biases_regularizer: regularizer of the biases.
     reuse: whether to use the existing variables of `scope`.
     trainable: whether weights and biases are trained.
     scope: variable scope; `fully_connected`, made unique, when None.
@@ -158,9 +158,10 @@ def masked_conv2d(
     normalizer_fn: called instead of adding biases.
     normalizer_params: keyword arguments of `normalizer_fn`.
     weights_initializer: Glorot uniform, seeded by scope, when None.
-    weights_regularizer: of the raw kernel, inactive weights included.
+    weights_regularizer: regularizer of the raw kernel, inactive weights
+      included.
     biases_initializer: None for no biases.
-    biases_regularizer: of the biases.
+    biases_regularizer: regularizer of the biases.
     reuse: whether to use the existing variables of `scope`.
     trainable: whether kernel and biases are trained.
     scope: variable scope; `Conv`, made unique, when None.

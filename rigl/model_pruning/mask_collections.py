@@ -70,22 +70,52 @@ def _find_tensor(name: str) -> Optional[tf.Tensor]:
   return None
 
 
-def apply_mask(weights: tf.Variable, mask: tf.Variable,
-               threshold: tf.Variable) -> tf.Tensor:
+def _mask_beside(weights: tf.Variable) -> tuple[tf.Variable, tf.Variable]:
+  """Mask (ones) and threshold (zero) in the scope of weights, made once."""
+  for known, mask, threshold in zip(
+      get_weights(), get_masks(), get_thresholds()):
+    if replicas.name_of(known) == replicas.name_of(weights):
+      return mask, threshold
+    if scope_of(known) == scope_of(weights):
+      raise ValueError(
+          f'{known.name} and {weights.name} lie in one scope, '
+          f'{scope_of(weights)!r}; each masked layer needs a scope of its own.')
+  scope = tf.VariableScope(
+      reuse=replicas.reuses_variables(), name=scope_of(weights))
+  dtype = weights.dtype.base_dtype
+  with tf.variable_scope(scope, auxiliary_name_scope=False):
+    return (
+        tf.get_variable('mask', weights.shape, dtype, tf.ones_initializer(),
+                        trainable=False),
+        tf.get_variable('threshold', [], dtype, tf.zeros_initializer(),
+                        trainable=False))
+
+
+def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
+               threshold: Optional[tf.Variable] = None) -> tf.Tensor:
   """Returns mask * weights and registers the layer unless it already is.
+
+  With the weights alone it gives any variable a mask: the kernel of a recurrent
+  cell, say, or a projection of attention.
 
   The product is made once in a graph and computed once in a step. A loop over
   a layer needs one made outside of it.
 
   Args:
     weights: trainable variable [...].
-    mask: 0/1 variable of the same shape; its type may differ.
-    threshold: scalar variable of gradual pruning.
+    mask: 0/1 variable of the same shape; its type may differ. None makes one of
+      ones beside the weights, with a threshold.
+    threshold: scalar variable of gradual pruning; None with `mask`.
 
   Returns:
     tensor of the shape and type of `weights`, the only thing a forward pass
     should use: dense gradients are taken with respect to it.
+
+  Raises:
+    ValueError: the scope of the weights has a mask that is not theirs.
   """
+  if mask is None:
+    mask, threshold = _mask_beside(weights)
   masked = _find_tensor(f'{weights.op.name}/{_MASKED_WEIGHT_OP}:0')
   if masked is None:
     with tf.name_scope(weights.op.name + '/'):

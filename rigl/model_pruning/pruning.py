@@ -87,7 +87,7 @@ class PruningHParams:
     """Returns a copy with the values of 'name=value,name=[a,b],...'.
 
     Args:
-      text: of comma-separated assignments.
+      text: text of comma-separated assignments.
 
     Raises:
       ValueError: an unknown name, or a value of the wrong type; names it and
@@ -216,7 +216,7 @@ class Pruning:
         tf.math.is_nan(magnitude), tf.zeros_like(magnitude), magnitude)
     size = tf.cast(tf.size(magnitude), tf.float32)
     n_keep = tf.cast(tf.round(size * (1. - sparsity)), tf.int32)
-    kept = mask_math.top_n_mask(magnitude, tf.maximum(n_keep, 1))
+    kept = mask_math.top_k_mask(magnitude, tf.maximum(n_keep, 1))
     smallest_kept = tf.reduce_min(
         tf.where(kept, magnitude, tf.fill(tf.shape(magnitude), float('inf'))))
     decay = self._hparams.threshold_decay

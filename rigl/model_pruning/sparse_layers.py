@@ -53,17 +53,18 @@ def sparse_conv2d(
     activation: applied to the result; None for a linear layer.
     use_bias: whether to add biases.
     kernel_initializer: Glorot uniform, seeded by scope, when None.
-    kernel_regularizer: of the raw kernel, inactive weights included.
+    kernel_regularizer: regularizer of the raw kernel, inactive weights
+      included.
     bias_initializer: zeros when None.
-    biases_regularizer: of the biases.
+    biases_regularizer: regularizer of the biases.
     sparsity_technique: 'baseline' (no mask) or 'threshold' (with mask).
     normalizer_fn: called instead of adding biases.
     strides: s or (s_h, s_w).
     padding: 'SAME' or 'VALID'.
     data_format: 'channels_last' or 'channels_first'.
     name: variable scope; `Conv`, made unique, when None.
-    dense_names: of kernel and biases in the scope of a layer without a mask;
-      <name>/weights and <name>/biases when None.
+    dense_names: names of kernel and biases in the scope of a layer without a
+      mask; <name>/weights and <name>/biases when None.
 
   Returns:
     [batch, height', width', n_out], or channels first.
@@ -114,13 +115,13 @@ def sparse_fully_connected(
     activation: applied to the result; None for a linear layer.
     use_bias: whether to add biases.
     kernel_initializer: Glorot uniform, seeded by scope, when None.
-    kernel_regularizer: of the raw weights, inactive ones included.
+    kernel_regularizer: regularizer of the raw weights, inactive ones included.
     bias_initializer: zeros when None.
-    biases_regularizer: of the biases.
+    biases_regularizer: regularizer of the biases.
     sparsity_technique: 'baseline' (no mask) or 'threshold' (with mask).
     name: variable scope; `fully_connected`, made unique, when None.
-    dense_names: of kernel and biases in the scope of a layer without a mask;
-      <name>/weights and <name>/biases when None.
+    dense_names: names of kernel and biases in the scope of a layer without a
+      mask; <name>/weights and <name>/biases when None.
 
   Returns:
     [batch, n_out].

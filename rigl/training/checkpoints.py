@@ -1,66 +1,33 @@
-"""Reading checkpoints: where they are, what they hold, whether they fit."""
+"""Whether a checkpoint fits a training, and what it says about it.
+
+How it is found and read is in rigl.checkpoint_files, re-exported here.
+"""
 
 from __future__ import annotations
 
 import os
-import re
-from typing import Iterable, Mapping, Optional, Sequence
+from typing import Iterable, Mapping, Sequence
 
 import numpy as np
 from absl import logging
 
+from rigl.checkpoint_files import (
+  STATE_FILE,
+  all_complete,
+  latest,
+  open_checkpoint,
+  read_tensors,
+  resolve,
+)
 from rigl.compat import tf
 from rigl.core import messages
 
-_STATE_FILE = 'checkpoint'
-_INDEX = re.compile(r'model\.ckpt-(\d+)\.index')
-
-
-def _all_complete(model_dir: str) -> list[str]:
-  """The prefixes of all checkpoints in a folder, by their steps."""
-  if not tf.io.gfile.isdir(model_dir):
-    return []
-  # The index of a checkpoint is written last.
-  matches = filter(None, map(_INDEX.fullmatch, tf.io.gfile.listdir(model_dir)))
-  steps = sorted(int(match[1]) for match in matches)
-  return [os.path.join(model_dir, f'model.ckpt-{step}') for step in steps]
-
-
-def latest(model_dir: str) -> Optional[str]:
-  """The prefix of the checkpoint that training goes on from, or None.
-
-  tf.train.latest_checkpoint takes a damaged folder for an empty one, and a
-  training would begin anew there.
-
-  Args:
-    model_dir: folder of a training.
-
-  Raises:
-    ValueError: the folder has checkpoints, but the file that says which is the
-      latest is damaged, or that one is gone; names the file.
-  """
-  state_file = os.path.join(model_dir, _STATE_FILE)
-  if not tf.io.gfile.exists(state_file):
-    # As a kill at the first checkpoint leaves it.
-    return next(reversed(_all_complete(model_dir)), None)
-  problem = None
-  try:
-    # TensorFlow logs what is wrong and returns None.
-    state = tf.train.get_checkpoint_state(model_dir)
-  except (tf.errors.OpError, ValueError):
-    state = None
-  prefix = state.model_checkpoint_path if state else ''
-  if not prefix:
-    problem = f'{state_file} is damaged and names no checkpoint.'
-  elif not tf.io.gfile.exists(f'{prefix}.index'):
-    problem = f'{state_file} names {prefix}, but {prefix}.index is missing.'
-  if problem:
-    newest = next(reversed(_all_complete(model_dir)), None)
-    raise ValueError(f'{problem} ' + (
-        f'Delete {state_file} to go on from {newest}.' if newest else
-        f'No checkpoint besides it is in {model_dir}.'))
-  return prefix
-
+__all__ = [
+    'MisfitError', 'check_fits', 'check_resumable', 'describe_latest',
+    'initialize_parameters_from_ckpt', 'latest', 'latest_step',
+    'mask_sparsities', 'names_and_shapes', 'open_checkpoint', 'read_tensors',
+    'read_values', 'resolve',
+]
 
 def describe_latest(model_dir: str) -> str:
   """A sentence about the checkpoint that training would go on from.
@@ -78,68 +45,11 @@ def describe_latest(model_dir: str) -> str:
 
 def _restore_state_file(model_dir: str, prefix: str) -> None:
   """Makes TensorFlow find `prefix` too, if the state file is gone."""
-  state_file = os.path.join(model_dir, _STATE_FILE)
+  state_file = os.path.join(model_dir, STATE_FILE)
   if not tf.io.gfile.exists(state_file):
     logging.warning('%s is missing: going on from %s.', state_file, prefix)
     tf.train.update_checkpoint_state(
-        model_dir, prefix, _all_complete(model_dir))
-
-
-def resolve(path: str, flag: str = '') -> str:
-  """The prefix of a checkpoint given by its prefix or its folder.
-
-  Args:
-    path: prefix or folder.
-    flag: that gave the path, for the error.
-
-  Raises:
-    ValueError: there is none; names the path.
-  """
-  # Folders may be remote.
-  is_folder = tf.io.gfile.isdir(path)
-  if tf.train.checkpoint_exists(path) and not is_folder:
-    return path
-  prefix = latest(path) if is_folder else None
-  if prefix is None:
-    named = f'--{flag}: ' if flag else ''
-    raise ValueError(
-        f'{named}No checkpoint at {path!r}: neither the prefix of one (such as '
-        '.../model.ckpt-1000) nor a folder with one.')
-  return prefix
-
-
-def open_checkpoint(prefix: str):
-  """A tf.train.CheckpointReader.
-
-  Args:
-    prefix: of the checkpoint.
-
-  Raises:
-    ValueError: the checkpoint cannot be read; names it.
-  """
-  try:
-    return tf.train.load_checkpoint(prefix)
-  except (tf.errors.OpError, ValueError, RuntimeError) as error:
-    raise ValueError(f'Cannot read the checkpoint {prefix}: {error}') from error
-
-
-def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
-  """{name: value} from a checkpoint.
-
-  Args:
-    prefix: of the checkpoint.
-    names: of variables in it.
-
-  Raises:
-    ValueError: a name is not there, or the data cannot be read; names it.
-  """
-  reader = open_checkpoint(prefix)
-  try:
-    return {name: reader.get_tensor(name) for name in names}
-  # TensorFlow reports a file that is too short as an IndexError.
-  except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
-    raise ValueError(f'Cannot read the checkpoint {prefix}: '
-                     f'{messages.reason(error)}') from error
+        model_dir, prefix, all_complete(model_dir))
 
 
 def names_and_shapes(variables: Iterable[tf.Variable]
@@ -147,20 +57,34 @@ def names_and_shapes(variables: Iterable[tf.Variable]
   """{variable name: shape}, as `check_fits` expects it.
 
   Args:
-    variables: of a graph.
+    variables: variables of a graph.
   """
   return {v.op.name: tuple(v.shape.as_list()) for v in variables}
 
 
+class MisfitError(ValueError):
+  """A checkpoint does not fit the variables that are to be read from it.
+
+  Attributes:
+    missing: names of the variables that it lacks.
+  """
+
+  def __init__(self, message: str, missing: Sequence[str]):
+    """See the class."""
+    super().__init__(message)
+    self.missing = tuple(missing)
+
+
 def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
-  """Raises ValueError unless the checkpoint has all variables as expected.
+  """Raises MisfitError unless the checkpoint has all variables as expected.
 
   Args:
-    prefix: of the checkpoint.
+    prefix: prefix of the checkpoint.
     expected: {variable name: shape}; the checkpoint may hold more.
 
   Raises:
-    ValueError: names the variables that are missing or of another shape.
+    MisfitError: names the variables that are missing or of another shape.
+    ValueError: the checkpoint cannot be read.
   """
   shapes = open_checkpoint(prefix).get_variable_to_shape_map()
   missing = [name for name in expected if name not in shapes]
@@ -171,10 +95,9 @@ def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
   ]
   problems = different + [f'{name} is missing there' for name in missing]
   if problems:
-    more = f', and {len(problems) - 5} more' if len(problems) > 5 else ''
-    raise ValueError(
+    raise MisfitError(
         f'The checkpoint {prefix} does not fit this network and training '
-        f'method: {"; ".join(problems[:5])}{more}.')
+        f'method: {messages.first_few(problems, 5, "; ")}.', missing)
 
 
 def read_values(prefix: str, variables: Sequence[tf.Variable]
@@ -182,8 +105,8 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]
   """{variable name: value} of the variables, from a checkpoint that fits.
 
   Args:
-    prefix: of the checkpoint.
-    variables: of a graph.
+    prefix: prefix of the checkpoint.
+    variables: variables of a graph.
 
   Raises:
     ValueError: see check_fits; or the data cannot be read.
@@ -198,7 +121,7 @@ def check_resumable(model_dir: str, variables: Iterable[tf.Variable],
 
   Args:
     model_dir: folder of a training.
-    variables: of its graph.
+    variables: variables of its graph.
     may_write: whether to restore a state file that is gone.
 
   Raises:
@@ -227,7 +150,7 @@ def mask_sparsities(prefix: str) -> dict[str, float]:
   """{layer: share of zeros} of all masks in a checkpoint.
 
   Args:
-    prefix: of the checkpoint.
+    prefix: prefix of the checkpoint.
   """
   names = [name for name in sorted(
       open_checkpoint(prefix).get_variable_to_shape_map())

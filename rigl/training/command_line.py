@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import textwrap
-from typing import Iterator, Sequence
+from typing import Any, Iterator, Sequence
 
 from absl import app, flags
 
@@ -79,7 +79,7 @@ def group_of(name: str) -> str:
   """The group of a flag.
 
   Args:
-    name: of the flag.
+    name: name of the flag.
 
   Raises:
     ValueError: the flag was defined outside `group`.
@@ -156,7 +156,7 @@ class _HelpFlag(app.HelpFlag):
     self.allow_override = True
     self._arguments = module, more
 
-  def parse(self, arg: str) -> None:
+  def parse(self, arg: Any) -> None:
     """Prints the text and ends the program.
 
     Args:
@@ -262,6 +262,7 @@ def parse(argv: list[str]) -> list[str]:
   except flags.Error as error:
     sys.exit(f'Error: {error}\n--help lists all flags.')
   for name in _PATHS:
-    if name in FLAGS and FLAGS[name].value:
-      FLAGS[name].value = os.path.expanduser(FLAGS[name].value)
+    path = FLAGS[name].value if name in FLAGS else None
+    if path:
+      FLAGS[name].value = os.path.expanduser(path)
   return left

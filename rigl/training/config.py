@@ -18,8 +18,9 @@ def setting(default: Any, group: str, help_text: str, *,
   field without this has a flag that several scripts share, or none.
 
   Args:
-    default: of field and flag; its type is that of the flag, text for None.
-    group: of --help, one of command_line.GROUPS.
+    default: default value of field and flag; its type is that of the flag, text
+      for None.
+    group: section of --help, one of command_line.GROUPS.
     help_text: what the setting means.
     options: values that the flag takes; any if there are none.
     lower_bound: least value that the flag takes.
@@ -51,7 +52,7 @@ class SparsityConfig:
     pruning_end_step: prune: the step that reaches end_sparsity.
     pruning_frequency: prune: steps between mask updates.
     threshold_decay: prune: smoothing of the threshold, in [0, 1).
-    seed: of weights, masks, mask updates and the order of examples.
+    seed: seed of weights, masks, mask updates and the order of examples.
   """
 
   training_method: str = 'baseline'
@@ -135,13 +136,13 @@ class SparsityConfig:
     training moves its masks more often.
 
     Args:
-      multiplier: of the length.
+      multiplier: factor of the length.
 
     Raises:
       ValueError: multiplier <= 0, or one that leaves no valid schedule.
     """
     checks.positive('training_steps_multiplier', multiplier)
-    scaled = {
+    scaled: dict[str, Any] = {
         name: int(getattr(self, name) * multiplier) for name in (
             'maskupdate_begin_step', 'maskupdate_end_step',
             'pruning_begin_step', 'pruning_end_step')

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import re
 import types
-from typing import Mapping, TypeVar
+from typing import Any, Callable, Mapping, TypeVar
 
 from absl import flags
 
@@ -21,7 +21,7 @@ FLAGS = flags.FLAGS
 # The dataclass of a script's own settings.
 _Config = TypeVar('_Config')
 
-_DEFINE_BY_TYPE = {
+_DEFINE_BY_TYPE: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
@@ -118,8 +118,9 @@ def _sparsity_config(renamed: Mapping[str, str]) -> SparsityConfig:
   Raises:
     ValueError: a value is out of its range or unknown; names the flag.
   """
-  values = {field: FLAGS[flag].value
-            for field, flag in _flags_of(SparsityConfig, renamed).items()}
+  values: dict[str, Any] = {
+      field: FLAGS[flag].value
+      for field, flag in _flags_of(SparsityConfig, renamed).items()}
   # '' is the default of the ImageNet script; it has no other meaning.
   values['mask_init_method'] = values.get('mask_init_method') or 'random'
   try:

@@ -22,6 +22,8 @@ from absl import logging
 
 from rigl import replicas
 from rigl.compat import tf, tf2
+from rigl.core import messages
+from rigl.training import hooks
 
 # Of this process and those that replaced it.
 _N_STARTS = 'RIGL_N_STARTS'
@@ -108,7 +110,7 @@ def check(num_replicas: int, batch_size: int, mode: str = 'train',
   Args:
     num_replicas: devices of this process.
     batch_size: examples in a training batch of all replicas.
-    mode: of the script.
+    mode: mode of the script.
     on_nan: one of finite.ON_NAN.
   """
   if num_replicas < 1:
@@ -203,18 +205,8 @@ def split_batches(input_fn: _InputFn) -> Callable[..., tf.data.Dataset]:
 
 def _fingerprint(variable: tf.Variable) -> tf.Tensor:
   """int64 scalar that tells any two values of a variable apart, nearly."""
-  bits = tf.reshape(variable.read_value(), [-1])
-  if bits.dtype == tf.bool:
-    bits = tf.cast(bits, tf.int64)
-  kinds = {8: tf.int64, 4: tf.int32, 2: tf.int16, 1: tf.int8}
-  bits = tf.cast(tf.bitcast(bits, kinds[bits.dtype.size]), tf.int64)
-  # A hash of the place, as weight of what is there; odd, to lose no bit.
-  places = tf.range(1, tf.size(bits, out_type=tf.int64) + 1)
-  places *= 0x9E3779B97F4A7C15 - 2**64
-  places = tf.bitwise.bitwise_xor(places, tf.bitwise.right_shift(
-      places, tf.constant(29, tf.int64)))
-  return tf.reduce_sum(bits * tf.bitwise.bitwise_or(
-      places * 0x1B873593CC9E2D51, tf.constant(1, tf.int64)))
+  return tf.strings.to_hash_bucket_fast(
+      tf.io.serialize_tensor(variable.read_value()), 2**63 - 1)
 
 
 class WorkerLostError(Exception):
@@ -229,9 +221,13 @@ class AgreementHook(tf.train.SessionRunHook):
   end.
   """
 
-  def __init__(self, every_n_steps: int):
-    """Adds to the graph of a replica what compares all its variables."""
-    self._timer = tf.train.SecondOrStepTimer(every_steps=every_n_steps)
+  def __init__(self, *periods: int):
+    """Adds to the graph of a replica what compares all its variables.
+
+    Args:
+      *periods: global steps between checkpoints, as those of hooks.SaverHook.
+    """
+    self._timer = hooks.MultiplesTimer(periods)
     variables = tf.global_variables()
     self._names = [replicas.name_of(v) for v in variables]
     self._differs = replicas.differences(
@@ -274,9 +270,8 @@ class AgreementHook(tf.train.SessionRunHook):
         self._names, session.run(self._differs)) if differs]
     if found:
       raise ValueError(
-          f'The replicas do not agree on {", ".join(found[:3])}'
-          f'{" and others" if found[3:] else ""}. Start all of them again, '
-          'from the same checkpoint.')
+          f'The replicas do not agree on {messages.first_few(found, 3)}. Start '
+          'all of them again, from the same checkpoint.')
 
 
 class WorkerHook(tf.train.SessionRunHook):

@@ -175,7 +175,7 @@ def _write(meta_graph: Any, values: Mapping[str, np.ndarray],
   """Writes a SavedModel.
 
   Args:
-    meta_graph: of the network.
+    meta_graph: MetaGraphDef of the network.
     values: {variable name: value} of at least its variables.
     signatures: {name: SignatureDef}.
     folder: does not exist.
@@ -289,9 +289,10 @@ class ExportModelHook(tf.train.CheckpointSaverListener):
   """Exports checkpoints during training and the last one after it.
 
   Give it to `runner.train` as one of `saving_listeners`. Exported is the first
-  checkpoint at or after each multiple of `every_n_steps`. An export between
-  that is not done when training is killed is left out; the checkpoint is there
-  to export it from. That of the last step is made when training ends.
+  checkpoint at or after each multiple of `every_n_steps`; `export_steps` of
+  `runner.make_estimator` sees to it that there is one at each. An export
+  between that is not done when training is killed is left out; the checkpoint
+  is there to export it from. That of the last step is made when training ends.
   """
 
   def __init__(self, export_fn: Callable[[str], Any], model_dir: str,
@@ -302,8 +303,9 @@ class ExportModelHook(tf.train.CheckpointSaverListener):
       export_fn: called with the prefix of a checkpoint.
       model_dir: folder of the checkpoints.
       every_n_steps: global steps between exports.
-      last_step: of the training. If training pauses before it, for evaluation
-        or at a signal, nothing is exported then. None: it never pauses.
+      last_step: last step of the training. If training pauses before it, for
+        evaluation or at a signal, nothing is exported then. None: it never
+        pauses.
 
     Raises:
       ValueError: `every_n_steps` is not positive.

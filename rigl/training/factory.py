@@ -25,8 +25,8 @@ def make_inner_optimizer(name: str, learning_rate: tf.Tensor, momentum: float,
   Args:
     name: one of INNER_OPTIMIZERS.
     learning_rate: scalar.
-    momentum: of 'momentum' and 'rmsprop'.
-    use_nesterov: of 'momentum'.
+    momentum: coefficient of 'momentum' and 'rmsprop'.
+    use_nesterov: whether 'momentum' is Nesterov's.
 
   Raises:
     ValueError: unknown name.
@@ -130,38 +130,12 @@ def warn_of_late_pruning(config: SparsityConfig, total_steps: int,
         total_steps)
 
 
-def _find_variable(name: str) -> Optional[tf.Variable]:
-  """The variable of that name in the graph, or None."""
-  found = [v for v in tf.global_variables() if v.op.name == name]
-  return found[0] if found else None
-
-
-def _step_of_schedule(config: SparsityConfig, step: tf.Tensor) -> tf.Tensor:
-  """What the schedule of mask updates looks at in an iteration, int64."""
-  skips = config.method.skips_gradient_on_update
-  return tf.cast(step if skips else step + 1, tf.int64)
-
-
-def _count_step(config: SparsityConfig, optimizer: tf.train.Optimizer,
-                global_step: tf.Variable) -> tf.Operation:
-  """Counts a step that is skipped as what it would have been.
-
-  So a mask update that is skipped is not made up for, the schedule keeps its
-  rhythm, and `resuming.iterations_done` stays right.
-  """
-  step = global_step.read_value()
-  last_update_step = _find_variable('last_mask_update_step')
-  if not config.method.is_dynamic or last_update_step is None:
-    return global_step.assign_add(tf.ones_like(step)).op
-  skips = config.method.skips_gradient_on_update
-  seen = _step_of_schedule(config, step)
-  last = last_update_step.read_value()
-  is_update = optimizer.is_mask_update_iter(seen, last)
-  with tf.control_dependencies([is_update]):
-    return tf.group(
-        last_update_step.assign(tf.where_v2(is_update, seen, last)),
-        global_step.assign_add(tf.cast(
-            tf.logical_not(tf.logical_and(is_update, skips)), step.dtype)))
+def _skip_step_op(config: SparsityConfig, optimizer: tf.train.Optimizer,
+                  global_step: tf.Variable) -> tf.Operation:
+  """Counts a step that is left out, and so the mask update it would be."""
+  if config.method.is_dynamic:
+    return optimizer.skip_step_op(global_step)
+  return global_step.assign_add(tf.ones_like(global_step)).op
 
 
 def _train_if(is_finite: tf.Tensor, train: Callable[[], tf.Operation],
@@ -181,10 +155,10 @@ def _train_if(is_finite: tf.Tensor, train: Callable[[], tf.Operation],
 
   def skip_branch():
     annealed = optimizer.get_drop_fraction(
-        _step_of_schedule(config, global_step.read_value()),
+        optimizer.schedule_step(global_step.read_value()),
         tf.constant(True)) if has_drop_fraction else tf.constant(0.)
     with tf.control_dependencies([annealed]):
-      count = _count_step(config, optimizer, global_step)
+      count = _skip_step_op(config, optimizer, global_step)
     if pruner is not None:
       with tf.control_dependencies([count]):
         count = pruner.skip_update_op()

@@ -21,7 +21,7 @@ def replaced(path: str,
   Whatever interrupts it, the former file stays, and of the new one nothing.
 
   Args:
-    path: of the file.
+    path: path of the file.
     move: moves a file to the place of another.
     remove: removes a file, which may not exist.
 

@@ -82,9 +82,10 @@ def only_if(condition: tf.Tensor, update: tf.Operation) -> tf.Operation:
 
 
 def without_nan(loss: tf.Tensor) -> tf.Tensor:
-  """The loss with infinity for NaN, of which an Estimator knows no step.
+  """The loss with NaN replaced by infinity.
 
-  Only for a training with a `NotFiniteHook`.
+  An Estimator aborts on NaN before a `NotFiniteHook`, which every training with
+  this loss must have, can say at which step and what to do.
 
   Args:
     loss: scalar.

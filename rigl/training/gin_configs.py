@@ -13,6 +13,7 @@ import gin
 from gin import config_parser
 
 from rigl.compat import tf
+from rigl.core import messages
 from rigl.training import files
 
 CONFIG_FILE = 'config.gin'
@@ -42,12 +43,12 @@ def _check(text: str, source: str, above: tuple[str, ...] = ()) -> None:
   try:
     statements = list(config_parser.ConfigParser(text, _Literals()))
   except (ValueError, SyntaxError, tokenize.TokenError) as error:
-    message = ' '.join(str(error).split())
     # The number may be that of the line after the last.
     number = getattr(error, 'lineno', None) or 0
     line = ''.join(f' {line!r}' for line in text.splitlines()[
         max(number - 1, 0):number])
-    raise ValueError(f'{source}: {message}{line} ({_FORM})') from error
+    raise ValueError(
+        f'{source}: {messages.reason(error)}{line} ({_FORM})') from error
   for statement in statements:
     if isinstance(statement, config_parser.ImportStatement):
       raise ValueError(f'{source} imports a module. Only bindings of '
@@ -134,9 +135,9 @@ def read(paths: Iterable[str], bindings: Iterable[str],
   try:
     gin.parse_config_files_and_bindings(list(paths), list(bindings))
   except (ValueError, SyntaxError) as error:
-    message = ' '.join(str(error).split())
     raise ValueError(
-        f'{message} ({_FORM} with a class of {sorted(known)})') from error
+        f'{messages.reason(error)} ({_FORM} with a class of '
+        f'{sorted(known)})') from error
   bound = {}
   for config_class in config_classes:
     for field in dataclasses.fields(config_class):

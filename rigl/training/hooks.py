@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Sequence
 
 from absl import logging
 
@@ -25,13 +25,14 @@ class ResumableHook(tf.train.SessionRunHook):
       may_write: whether to restore a state file that is gone.
       says_so: whether to print which checkpoint it is.
     """
-    self._arguments = {'model_dir': model_dir, 'may_write': may_write}
+    self._model_dir = model_dir
+    self._may_write = may_write
     self._says_so = says_so
 
   def begin(self) -> None:
     checkpoints.check_resumable(
-        variables=tf.global_variables(), **self._arguments)
-    prefix = checkpoints.latest(self._arguments['model_dir'])
+        self._model_dir, tf.global_variables(), self._may_write)
+    prefix = checkpoints.latest(self._model_dir)
     if self._says_so and prefix:
       print(f'Going on from {prefix}.', flush=True)
 
@@ -51,7 +52,7 @@ class StoppedError(Exception):
   """A signal has stopped training; the message says what is kept of it.
 
   Attributes:
-    number: of the signal.
+    number: number of the signal.
   """
 
   def __init__(self, number: int, message: str):
@@ -106,12 +107,41 @@ class StopOnSignalHook(tf.train.SessionRunHook):
     self.restore()
 
 
+class MultiplesTimer(tf.train.SecondOrStepTimer):
+  """Triggers once at or after each multiple of some numbers of steps."""
+
+  def __init__(self, periods: Sequence[int]):
+    """See the class; `periods` are these numbers."""
+    super().__init__(every_steps=min(periods))
+    self._periods = periods
+
+  def should_trigger_for_step(self, step: int) -> bool:
+    """Whether a multiple was reached since it was last triggered, or never was.
+
+    Args:
+      step: global step.
+    """
+    last = self.last_triggered_step()
+    return last is None or any(
+        step // period > last // period for period in self._periods)
+
+
 class SaverHook(tf.train.CheckpointSaverHook):
-  """Saves what is worth it, and also in the end if the step stands still.
+  """Refuses to save what is not finite; saves once more at the end if need be.
 
   RigL and SNIP set masks instead of making a step, so the checkpoint of the
   last step may be older than the masks.
   """
+
+  def __init__(self, model_dir: str, *periods: int):
+    """Saves at each multiple of each of `periods`, and at the end.
+
+    Args:
+      model_dir: folder of the training.
+      *periods: global steps between checkpoints.
+    """
+    super().__init__(model_dir, save_steps=min(periods))
+    self._timer = MultiplesTimer(periods)
 
   def begin(self) -> None:
     super().begin()
@@ -126,7 +156,7 @@ class SaverHook(tf.train.CheckpointSaverHook):
     if spoilt:
       raise FloatingPointError(
           f'Training stops at step {step}: NaN or infinity in '
-          f'{", ".join(spoilt[:3])}{" and others" if spoilt[3:] else ""}. '
+          f'{messages.first_few(spoilt, 3)}. '
           f'{checkpoints.describe_latest(folder)}')
     try:
       return super()._save(session, step)

@@ -48,8 +48,8 @@ def stretched(schedule: EpochSchedule,
   """The schedule of a training that is `multiplier` times as long.
 
   Args:
-    schedule: of a training of the usual length.
-    multiplier: of the length.
+    schedule: schedule of a training of the usual length.
+    multiplier: factor of the length.
   """
   return [(value, epoch * multiplier) for value, epoch in schedule]
 
@@ -58,9 +58,9 @@ def stretched_steps(name: str, steps: int, multiplier: float) -> int:
   """The steps of a training that is `multiplier` times as long, at least 1.
 
   Args:
-    name: of the flag that gave the steps.
-    steps: of a training of the usual length.
-    multiplier: of the length; the flag training_steps_multiplier.
+    name: name of the flag that gave the steps.
+    steps: steps of a training of the usual length.
+    multiplier: factor of the length; the flag training_steps_multiplier.
 
   Raises:
     ValueError: that is less than a step, or infinitely many.

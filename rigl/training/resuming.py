@@ -12,14 +12,14 @@ from rigl.compat import tf
 from rigl.training import checkpoints, gin_configs
 from rigl.training.config import SparsityConfig
 
-# What a training keeps to its end. Its variables do not tell: those of SET are
-# those of RigL.
+# Fields that may never change on resume. Variables cannot reveal them: those of
+# SET are those of RigL.
 _LASTING = ('training_method', 'seed', 'batch_size', 'train_batch_size')
-# What made its masks, which gradual pruning makes to the end.
+# Fields that fixed the initial masks. Gradual pruning has none.
 _OF_MASKS = ('end_sparsity', 'mask_init_method', 'erk_power_scale')
 _SCHEDULE = ('maskupdate_begin_step', 'maskupdate_end_step',
              'maskupdate_frequency', 'training_steps_multiplier')
-# How long it is to be, and what only concerns evaluation.
+# Fields of the length of the training and of evaluation: free to change.
 _FREE = ('num_epochs', 'max_steps', 'train_steps', 'eval_batch_size',
          'num_eval_images')
 
@@ -41,7 +41,7 @@ def iterations_done(model_dir: str, config: SparsityConfig) -> int:
 
   Args:
     model_dir: folder of the checkpoints; 0 when it has none.
-    config: of that training.
+    config: hyperparameters of that training.
   """
   prefix = checkpoints.latest(model_dir)
   if not prefix:
@@ -113,7 +113,7 @@ def check_same_settings(model_dir: str, flag: str, configs: Sequence[Any],
     flag: that names the folder, for the error.
     configs: what it is to go on with, of all classes in its config.gin, steps
       not stretched.
-    names: of further fields that must be what they were.
+    names: names of further fields that must be what they were.
 
   Raises:
     ValueError: names what differs, both values and the folder.

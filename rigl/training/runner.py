@@ -24,6 +24,7 @@ def make_estimator(model_fn: Callable[..., Any],
                    keep_checkpoint_max: int,
                    eval_batch_size: Optional[int] = None,
                    save_summary_steps: int = 100,
+                   export_steps: int = 0,
                    params: Optional[dict[str, Any]] = None,
                    tpu: Optional[tpu_lib.TpuSetup] = None,
                    num_replicas: int = 1) -> Any:
@@ -34,12 +35,15 @@ def make_estimator(model_fn: Callable[..., Any],
   Args:
     model_fn: (features, labels, mode, params) -> TPUEstimatorSpec.
     model_dir: folder of checkpoints and summaries.
-    seed: of the graph, and so of initial weights.
+    seed: seed of the graph, and so of initial weights.
     train_batch_size: examples in a training batch.
     save_checkpoints_steps: steps between checkpoints; None for none at all.
     keep_checkpoint_max: checkpoints to keep; 0 for all.
     eval_batch_size: examples in an evaluation batch.
     save_summary_steps: steps between the summaries of the graph.
+    export_steps: steps between exports, which are made of checkpoints: without
+      a TPU, which saves between two loops only, there is one for each. 0 for
+      no exports.
     params: passed to model_fn and input_fn.
     tpu: the TPU, with the replicas that share a batch.
     num_replicas: devices of this process that share a batch, without a TPU.
@@ -64,7 +68,8 @@ def make_estimator(model_fn: Callable[..., Any],
         # On a TPU the Estimator saves between two loops, when no step is
         # running.
         model_fn=model_fn if tpu else _with_saving_hooks(
-            model_fn, model_dir, save_checkpoints_steps, is_chief),
+            model_fn, model_dir, save_checkpoints_steps, export_steps,
+            is_chief),
         config=run_config,
         use_tpu=tpu is not None,
         batch_axis=list(tpu.batch_axis) if tpu else None,
@@ -74,7 +79,7 @@ def make_estimator(model_fn: Callable[..., Any],
 
 
 def _with_saving_hooks(model_fn: Callable[..., Any], model_dir: str,
-                       save_steps: Optional[int],
+                       save_steps: Optional[int], export_steps: int,
                        is_chief: bool) -> Callable[..., Any]:
   """A model_fn whose training also saves and compares its replicas."""
 
@@ -83,12 +88,13 @@ def _with_saving_hooks(model_fn: Callable[..., Any], model_dir: str,
     if mode != 'train':
       return spec
     hooks = list(spec.training_hooks)
+    periods = [steps for steps in (save_steps, export_steps) if steps]
     if replicas.in_replica():
-      hooks.append(distribution.AgreementHook(save_steps or 1000))
-    if save_steps is not None and is_chief:
+      hooks.append(distribution.AgreementHook(*periods or [1000]))
+    if periods and is_chief:
       # The Estimator would run its own before all other hooks: what they write
       # about a step would then be missing beside the checkpoint of the step.
-      hooks.append(training_hooks.SaverHook(model_dir, save_steps=save_steps))
+      hooks.append(training_hooks.SaverHook(model_dir, *periods))
     return spec._replace(training_hooks=tuple(hooks))
 
   return model_fn_with_hooks
@@ -170,8 +176,8 @@ def train(estimator: Any,
     estimator: from `make_estimator`.
     input_fn: gives the training batches, from the next one on.
     max_steps: the global step to stop at; None for the end of the data.
-    first_step: of the checkpoint after which `input_fn` begins, if it does
-      not look for it itself.
+    first_step: global step of the checkpoint after which `input_fn` begins, if
+      it does not look for it itself.
     hooks: further ones of the session, of the process that writes.
     saving_listeners: called around each checkpoint; not by workers.
     says_resumed: whether to print which checkpoint is continued from.

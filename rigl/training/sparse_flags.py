@@ -25,7 +25,7 @@ flags.disclaim_key_flags()
 FLAGS = flags.FLAGS
 
 _METHODS_HELP = 'Training method. ' + '; '.join(
-    f'{name}: {method.description}'
+    f'{name}: {method.description}' + f' ({method.paper})' * bool(method.paper)
     for name, method in methods.METHODS.items()) + '.'
 
 _Definition = tuple[Callable[..., Any], Any, str]
@@ -171,7 +171,7 @@ def define(*names: str,
   Scripts may share a process, so a flag another one has defined stays.
 
   Args:
-    *names: of shared flags.
+    *names: names of shared flags.
     helps: {name: what the flag means to this script}, where that differs. One
       that begins with 'Not used' goes to the flags that are not.
 
@@ -222,7 +222,7 @@ def define_mode(default: str, modes: Sequence[str]) -> None:
     with command_line.group('General'):
       flags.DEFINE_enum('mode', default, modes, 'What to do. '
                         f'{"; ".join(meanings)}.')
-  parser = FLAGS['mode'].parser
+  parser: Any = FLAGS['mode'].parser
   parser.enum_values = list(dict.fromkeys([*parser.enum_values, *modes]))
   flags.declare_key_flag('mode')
 
@@ -265,7 +265,7 @@ def user_gave(name: str) -> bool:
   """Whether the flag was given on the command line.
 
   Args:
-    name: of the flag.
+    name: name of the flag.
   """
   return FLAGS[name].present > 0
 
@@ -274,8 +274,9 @@ def check_checkpoints(*names: str) -> None:
   """Raises ValueError unless the checkpoints that flags name are there.
 
   Args:
-    *names: of flags, each a prefix, a folder or ''.
+    *names: names of flags, each a prefix, a folder or ''.
   """
   for name in names:
-    if FLAGS[name].value:
-      checkpoints.resolve(FLAGS[name].value, name)
+    path = FLAGS[name].value
+    if path:
+      checkpoints.resolve(path, name)

@@ -10,6 +10,7 @@ import socket
 from typing import Any, Optional, Sequence
 
 from rigl.compat import tf2
+from rigl.core import messages
 
 # Where the environments of Colab, GKE and ctpu put the address or the name.
 _VARIABLES = (
@@ -27,7 +28,7 @@ class TpuSetup:
     resolver: a TPUClusterResolver.
     n_cores: replicas that share a batch.
     iterations_per_loop: training steps between two looks of the host.
-    job_name: of the TPU's workers; None lets TensorFlow find it.
+    job_name: job name of the TPU's workers; None lets TensorFlow find it.
     batch_axis: dimensions of images and labels that replicas split.
   """
 
@@ -74,8 +75,9 @@ def find(tpu: str, zone: str = '', project: str = '', master: str = '') -> Any:
   Args:
     tpu: its name in Google Cloud, grpc://<host>:<port>, or 'local' on a TPU VM;
       when '' it is taken from `master`, then from the environment.
-    zone: of a name; found out on Google Cloud when ''.
-    project: of a name, likewise.
+    zone: zone of a TPU that is given by its name; found out on Google Cloud
+      when ''.
+    project: project of a TPU that is given by its name, likewise.
     master: another way to give the address.
 
   Raises:
@@ -99,5 +101,5 @@ def find(tpu: str, zone: str = '', project: str = '', master: str = '') -> Any:
     return tf2.distribute.cluster_resolver.TPUClusterResolver(
         tpu, zone=zone or None, project=project or None)
   except Exception as error:  # Libraries for credentials raise their own.
-    message = ' '.join(str(error).split()) or type(error).__name__
-    raise ValueError(f'Cannot use the TPU {tpu!r}: {message}') from error
+    raise ValueError(f'Cannot use the TPU {tpu!r}: '
+                     f'{messages.reason(error)}') from error

@@ -41,10 +41,11 @@ MAY_IMPORT = (
   ('core', ('core', 'compat')),
   (
     'micronet',
-    ('micronet', 'core.checks', 'core.distributions', 'network_tables',
-     'compat'),
+    ('micronet', 'checkpoint_files', 'core.checks', 'core.distributions',
+     'network_tables', 'compat'),
   ),
   ('replicas', ('compat',)),
+  ('checkpoint_files', ('core.messages', 'compat')),
   ('model_pruning', ('model_pruning', 'replicas', 'core', 'compat')),
   ('optimizer_wrapper', ('replicas', 'core', 'compat')),
   ('sparse_optimizers_base', ('optimizer_wrapper', 'core', 'compat')),
@@ -58,7 +59,7 @@ MAY_IMPORT = (
   (
     'training',
     ('training', 'sparse_optimizers', 'sparse_utils', 'model_pruning',
-     'replicas', 'core', 'compat'),
+     'checkpoint_files', 'replicas', 'core', 'compat'),
   ),
   (
     '*_train_eval',
@@ -95,7 +96,7 @@ MAY_IMPORT = (
   ('mnist', FRONT),
 )
 # Imported only inside functions, since these folders count and read without it.
-LAZY = (('micronet', 'compat'),)
+LAZY = (('micronet', 'compat'), ('micronet', 'checkpoint_files'))
 
 FLAGS_ALLOWED = (
   'training.command_line', 'training.config_flags', 'training.sparse_flags',

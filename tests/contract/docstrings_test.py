@@ -105,6 +105,9 @@ def problems(module):
         word for entry, _ in make_api_page.entries(parts.get('Args', ''))
         for word in re.findall(r'\w+', entry)
     }
+    for entry, said in make_api_page.entries(parts.get('Args', '')):
+      if said.startswith('of '):
+        yield name, f'says what {entry} is of, but not what it is'
     taken = [] if make_api_page.is_property(node) else _parameters(
         module, node, owner)
     for parameter in taken:
@@ -125,6 +128,8 @@ def test_public_names_are_documented(name):
     ('def f(): pass', 'has no docstring'),
     ('class A:\n  def f(self): pass', 'has no docstring'),
     ('def f(x):\n  """One."""', 'does not say what x is'),
+    ('def f(x):\n  """One.\n\n  Args:\n    x: of two.\n  """',
+     'says what x is of, but not what it is'),
     ('def f(x, *, y=1):\n  """One.\n\n  Args:\n    x: two.\n  """',
      'does not say what y is'),
     ('class A:\n  """One."""\n  def f(self, z):\n    """Two."""',

@@ -130,8 +130,8 @@ class _Session:
       self.flags = tf.placeholder(tf.bool)
       self.n = tf.placeholder(tf.int32, [])
       self.fraction = tf.placeholder(tf.float32, [])
-      self.top_n = mask_math.top_n_mask(self.scores, self.n)
-      self.top_n_eligible = mask_math.top_n_mask(
+      self.top_n = mask_math.top_k_mask(self.scores, self.n)
+      self.top_n_eligible = mask_math.top_k_mask(
           self.scores, self.n, self.flags)
       self.update = mask_math.drop_and_grow(
           tf.cast(self.flags, dtype), self.scores, self.other_scores,
@@ -162,7 +162,7 @@ def _batch(cases, *columns):
 
 
 @pytest.mark.parametrize('name', TOP_N)
-def test_top_n_mask_by_hand(name):
+def test_top_k_mask_by_hand(name):
   scores, n, eligible, expected = TOP_N[name]
   session = _session('float32')
   fetch = session.top_n if eligible is None else session.top_n_eligible
@@ -175,7 +175,7 @@ def test_top_n_mask_by_hand(name):
 
 
 @pytest.mark.parametrize('mode', execution_modes.MODES)
-def test_top_n_mask_is_the_same_in_all_modes(mode):
+def test_top_k_mask_is_the_same_in_all_modes(mode):
   """The cases by hand again, padded with positions that are not eligible."""
   scores, eligible = _batch(
       TOP_N.values(), (lambda case: case[0], INF),
@@ -183,7 +183,7 @@ def test_top_n_mask_is_the_same_in_all_modes(mode):
   numbers = np.asarray([case[1] for case in TOP_N.values()], np.int32)
 
   def select(*batch):
-    return [tf.map_fn(lambda case: mask_math.top_n_mask(*case), batch,
+    return [tf.map_fn(lambda case: mask_math.top_k_mask(*case), batch,
                       fn_output_signature=tf.bool)]
 
   selected = execution_modes.run(
@@ -293,7 +293,7 @@ def _scores(draw, dtype_name, n_arrays=1):
 @pytest.mark.parametrize('dtype_name', DTYPES)
 @hypothesis.settings(max_examples=150)
 @hypothesis.given(data=st.data())
-def test_top_n_mask_equals_the_reference(dtype_name, data):
+def test_top_k_mask_equals_the_reference(dtype_name, data):
   (scores,) = data.draw(_scores(dtype_name))
   n = data.draw(st.integers(-1, scores.size + 2))
   eligible = data.draw(hnp.arrays(bool, scores.shape))
@@ -327,7 +327,7 @@ def test_drop_and_grow_equals_the_reference(dtype_name, data):
 
 @pytest.mark.parametrize('dtype_name', DTYPES)
 @pytest.mark.parametrize('n', [0, 1, 777, 50000, 99999, 100000])
-def test_top_n_mask_of_a_large_layer(dtype_name, n):
+def test_top_k_mask_of_a_large_layer(dtype_name, n):
   scores = np.random.RandomState(n).randn(100, 1000).astype(
       DTYPES[dtype_name])
   session = _session(dtype_name)
@@ -364,7 +364,7 @@ def test_the_number_of_parts_does_not_matter(monkeypatch, part_size):
       numbers = np.asarray([0, 1, size // 3, size - 1, size], np.int32)
       selected = execution_modes.run(
           execution_modes.GRAPH, lambda scores, numbers: [
-              mask_math.top_n_mask(scores, n) for n in tf.unstack(numbers)],
+              mask_math.top_k_mask(scores, n) for n in tf.unstack(numbers)],
           scores, numbers)
       for n, got in zip(numbers, selected):
         np.testing.assert_array_equal(got, reference.top_n(scores, n))
@@ -410,7 +410,7 @@ def test_static_shapes_are_preserved(shape):
   with tf.Graph().as_default():
     scores = tf.placeholder(tf.float32, shape)
     mask = tf.placeholder(tf.float32, shape)
-    selected = mask_math.top_n_mask(scores, 2)
+    selected = mask_math.top_k_mask(scores, 2)
     update = mask_math.drop_and_grow(mask, scores, scores, .5)
     for tensor in (selected, *update):
       if shape is None:
@@ -422,13 +422,13 @@ def test_static_shapes_are_preserved(shape):
 def test_scores_are_compared_as_float32():
   """1 + 1e-9 is 1 in float32, so the lower index wins the tie."""
   selected = execution_modes.run(
-      execution_modes.GRAPH, lambda s: [mask_math.top_n_mask(s, 1)],
+      execution_modes.GRAPH, lambda s: [mask_math.top_k_mask(s, 1)],
       np.asarray([1., 1. + 1e-9], np.float64))[0]
   np.testing.assert_array_equal(selected, [True, False])
 
 
 def test_n_may_be_a_tensor():
   selected = execution_modes.run(
-      execution_modes.GRAPH, lambda s, n: [mask_math.top_n_mask(s, n)],
+      execution_modes.GRAPH, lambda s, n: [mask_math.top_k_mask(s, n)],
       np.asarray([1., 3., 2.], np.float32), np.int32(2))[0]
   np.testing.assert_array_equal(selected, [False, True, True])

@@ -410,6 +410,13 @@ def test_export_predicts_what_evaluation_sees(short, tmp_path):
       predict(images=tf2.constant(decoded[None]))['logits'], atol=1e-5)
 
 
+def test_exports_come_at_their_steps_whenever_checkpoints_do(short, tmp_path):
+  folder = imagenet_script.run(
+      tmp_path, train_steps=5, export_model_freq=2, steps_per_checkpoint=1000)
+  exported = pathlib.Path(folder, 'export')
+  assert sorted(p.name for p in exported.iterdir()) == ['2', '4', '5']
+
+
 def test_an_export_that_is_missing_at_the_end_is_made_up_for(short, tmp_path):
   imagenet_script.run(tmp_path, train_steps=2, export_model_freq=0)
   folder = imagenet_script.run(tmp_path, train_steps=2, export_model_freq=100)
@@ -426,7 +433,7 @@ def test_an_export_that_is_missing_at_the_end_is_made_up_for(short, tmp_path):
 def test_evaluation_sees_every_image_once(short, tmp_path, monkeypatch):
   folder = imagenet_script.run(tmp_path, train_steps=3)
   seen = []
-  monkeypatch.setattr(script, '_print_metrics', seen.append)
+  monkeypatch.setattr(imagenet_run, '_print_metrics', seen.append)
   for batch_size in (8, 7, 20):
     imagenet_script.run(folder, mode='eval_once', eval_batch_size=batch_size)
   n_right = [float(m['top_5_accuracy']) * 20 for m in seen]
@@ -438,7 +445,7 @@ def test_evaluation_sees_every_image_once(short, tmp_path, monkeypatch):
 def test_evaluation_on_the_training_images(short, tmp_path, monkeypatch):
   folder = imagenet_script.run(tmp_path, train_steps=3)
   seen = []
-  monkeypatch.setattr(script, '_print_metrics', seen.append)
+  monkeypatch.setattr(imagenet_run, '_print_metrics', seen.append)
   # No share of 7 images but all and none is one of 64.
   imagenet_script.run(
       folder, mode='eval_once', eval_on_train=True, num_eval_images=7)
@@ -460,7 +467,7 @@ def test_eval_follows_the_checkpoints_until_the_last(short, tmp_path,
       for name, value in state.items():
         FLAGS[name].value = value
 
-  monkeypatch.setattr(script, '_print_metrics', train_on)
+  monkeypatch.setattr(imagenet_run, '_print_metrics', train_on)
   imagenet_script.run(tmp_path, mode='eval', train_steps=5)
   assert seen == [3, 5]
 
@@ -484,7 +491,7 @@ def test_train_and_eval_takes_turns(short, tmp_path, capsys):
 def test_batch_statistics_in_evaluation(short, tmp_path, monkeypatch):
   folder = imagenet_script.run(tmp_path, train_steps=1)
   seen = []
-  monkeypatch.setattr(script, '_print_metrics', seen.append)
+  monkeypatch.setattr(imagenet_run, '_print_metrics', seen.append)
   for value in (False, True):
     imagenet_script.run(
         folder, mode='eval_once', use_batch_statistics=value)

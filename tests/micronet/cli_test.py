@@ -13,7 +13,7 @@ import pytest
 
 from rigl.compat import tf
 from rigl.core import distributions
-from rigl.micronet import architectures, cli, formatting, network
+from rigl.micronet import architectures, checkpoints, cli, formatting, network
 
 
 def _run(capsys, *args):
@@ -292,7 +292,13 @@ class TestCheckpoint:
 
   def test_no_checkpoint(self, capsys, tmp_path):
     for path in (tmp_path, tmp_path / 'model.ckpt-3'):
-      assert 'no checkpoint at' in _fail(capsys, f'--checkpoint={path}')
+      assert 'No checkpoint at' in _fail(capsys, f'--checkpoint={path}')
+
+  def test_folder_without_its_state_file(self, capsys, tmp_path):
+    _save(tmp_path, {'layer1': np.ones((784, 300), np.float32)})
+    (tmp_path / 'checkpoint').unlink()
+    found = checkpoints.read_masks(str(tmp_path))
+    assert found == {'layer1': ((784, 300), 0)}
 
   def test_damaged_state_file(self, capsys, tmp_path):
     _save(tmp_path, {'layer1': np.ones((784, 300), np.float32)})
@@ -331,7 +337,7 @@ class TestErrors:
       (['--architecture=resnet51'], 'Unknown architecture'),
       (['--architecture=resnet50', '--sparsity=1.5'], 'got 1.5'),
       (['--architecture='], "Unknown architecture ''. Choose one of: "),
-      (['--checkpoint='], "no checkpoint at ''"),
+      (['--checkpoint='], "No checkpoint at ''"),
       (['--architecture=resnet50', '--width=-1'], '--width must be > 0'),
       (['--architecture=resnet50', '--width=inf'], '--width must be finite'),
       (['--architecture=resnet50', '--width=.001', '--distribution=random'],

@@ -130,6 +130,12 @@ class TestFirstCell:
     git.write_text('#!/bin/sh\nexit 0\n')
     git.chmod(0o755)
     path = f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'
-    result = self._run(source, tmp_path, PATH=path)
+    result = self._run(source, tmp_path, PATH=path, RIGL_REPOSITORY='there')
     assert result.returncode != 0
-    assert 'RIGL_REPOSITORY' in result.stderr
+    assert 'there has no rigl/micronet' in result.stderr
+
+  def test_nothing_is_cloned_unasked(self, source, tmp_path):
+    result = self._run(source, tmp_path)
+    assert result.returncode != 0
+    assert 'Install it, or set the environment variable' in result.stderr
+    assert not list(tmp_path.iterdir())

@@ -103,7 +103,7 @@ class TestPruning:
         pruning_multiple(lambda s: 1 - s, 0.8, length=length)
         for length in (1, 5)
     ]
-    assert multiples[1] == 5 * multiples[0]
+    assert multiples[1] == pytest.approx(5 * multiples[0])
 
 
 class TestErrors:

@@ -138,13 +138,16 @@ def test_progress_on_the_terminal(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(hooks.StepClock, 'steps_per_second', lambda self: 1.)
   Training(tmp_path).run(7)
   lines = capsys.readouterr().out.splitlines()
-  assert len(lines) == 2
-  for number, line in enumerate(lines, 1):
-    for words in (f'epoch   {number}/4', f'loss {3. * number - 2:.4f}',
-                  'test loss 3.0000', f'test accuracy  {number}0.00%',
-                  'sparsity 0.5455', '   1 steps/s',
+  assert len(lines) == 6
+  for number, line in enumerate(lines[::3], 1):
+    for words in (f'epoch   {number}/4', f'iteration     {3 * number}',
+                  f'loss {3. * number - 2:.4f}', 'test loss 3.0000',
+                  f'test accuracy  {number}0.00%', '   1 steps/s',
                   f'{(4 - number) * N_BATCHES}s left'):
       assert words in line
+  assert lines[1:3] == lines[4:6] == [
+      '  sparsity 0.545455, layers 0.7500 0.5000 0.0000',
+      f'  {epoch_log.compression_line(list(MASKS.values()))}']
 
 
 # --- TensorBoard -------------------------------------------------------------
@@ -330,5 +333,5 @@ def test_progress_of_a_resumed_training(tmp_path, capsys):
   capsys.readouterr()
   with tf.Graph().as_default():
     Training(tmp_path, 6).run(3)
-  (line,) = capsys.readouterr().out.splitlines()
+  line, *_ = capsys.readouterr().out.splitlines()
   assert 'epoch   3/4' in line

@@ -180,7 +180,8 @@ def test_falls_back_on_the_sample_and_says_so_once(tmp_path, caplog):
   data = mnist_data.load_mnist(tmp_path / 'none', explicit=False)
   assert time.perf_counter() - start < 2
   assert data.is_sample
-  assert data.source.startswith('a sample of 5000 + 1000 digits; for all')
+  assert data.source.startswith('a sample of 5000 + 1000 digits, ')
+  assert 'not comparable with those on MNIST' in data.source
   assert '--mnist=FOLDER' in data.source
   assert not caplog.records
 

@@ -187,3 +187,34 @@ def test_weight_sparsity_by_hand():
     np.testing.assert_allclose(
         session.run(mask_collections.get_weight_sparsity()), [.8, 1.],
         rtol=1e-6)
+
+
+# --- A mask for any variable -------------------------------------------------
+
+
+def test_weights_alone_get_a_mask_beside_them():
+  for _ in range(2):
+    with tf.variable_scope('cell', reuse=tf.AUTO_REUSE):
+      kernel = tf.get_variable('kernel', [2, 3], tf.float64)
+    masked = mask_collections.apply_mask(kernel)
+  assert [v.op.name for v in tf.global_variables()] == [
+      'cell/kernel', 'cell/mask', 'cell/threshold']
+  (triple,) = mask_collections.masked_triples()
+  assert triple.weights is kernel
+  assert triple.masked_weights is masked
+  assert [v.op.name for v in tf.trainable_variables()] == ['cell/kernel']
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    mask = session.run(triple.mask)
+    assert mask.dtype == np.float64
+    assert mask.shape == (2, 3) and (mask == 1).all()
+    triple.mask.load(np.eye(2, 3), session)
+    np.testing.assert_array_equal(
+        session.run(masked), np.eye(2, 3) * session.run(kernel))
+
+
+def test_a_second_kernel_of_a_scope_is_refused():
+  with tf.variable_scope('cell'):
+    mask_collections.apply_mask(tf.get_variable('kernel', [2, 3]))
+    with pytest.raises(ValueError, match="cell/kernel.*cell/other.*'cell'"):
+      mask_collections.apply_mask(tf.get_variable('other', [2, 3]))

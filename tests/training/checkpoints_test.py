@@ -111,7 +111,7 @@ def test_long_lists_of_misfits_are_cut(prefix):
 
 
 @pytest.mark.parametrize('n, end', [
-    (5, 'v4 is missing there.'), (6, 'v4 is missing there, and 1 more.')])
+    (5, 'v4 is missing there.'), (6, 'v4 is missing there and 1 more.')])
 def test_only_long_lists_of_misfits_are_cut(prefix, n, end):
   with pytest.raises(ValueError) as error:
     checkpoints.check_fits(prefix, {f'v{i}': () for i in range(n)})

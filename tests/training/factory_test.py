@@ -178,17 +178,19 @@ def test_wrapper_gets_every_hyperparameter(name, monkeypatch):
   row = methods.METHODS[name]
   calls = []
 
-  def spy(*args, **kwargs):
-    row.optimizer_class(*args, **kwargs)
-    calls.append((args, kwargs))
-    return 'the optimizer'
+  class Spy(row.optimizer_class):
+
+    def __init__(self, *args, **kwargs):
+      calls.append((args, kwargs))
+      super().__init__(*args, **kwargs)
 
   monkeypatch.setitem(
-      methods.METHODS, name, dataclasses.replace(row, optimizer_class=spy))
+      methods.METHODS, name, dataclasses.replace(row, optimizer_class=Spy))
   inner = tf.train.AdamOptimizer()
-  assert factory.make_optimizer(
-      config_of(name), inner, use_tpu=True,
-      custom_sparsity_map=CUSTOM_MAP) == 'the optimizer'
+  assert isinstance(
+      factory.make_optimizer(
+          config_of(name), inner, use_tpu=True, custom_sparsity_map=CUSTOM_MAP),
+      Spy)
   assert calls == [((inner,), ARGUMENTS[name])]
 
 

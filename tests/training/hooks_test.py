@@ -211,3 +211,32 @@ def test_progress_comes_once_a_minute_where_steps_are_slow(
   monkeypatch.setattr(hooks.time, 'monotonic', lambda: next(now))
   lines = progress(capsys, 100, 50, 20)
   assert [int(line[0][5:-4]) for line in lines[:3]] == [1, 7, 13]
+
+
+# --- Checkpoints -------------------------------------------------------------
+
+
+def saved_steps(folder, periods, n_steps):
+  """The steps of the checkpoints that n more steps of training leave."""
+  with tf.Graph().as_default():
+    step = tf.train.get_or_create_global_step()
+    train_op = step.assign_add(1).op
+    tf.add_to_collection(tf.GraphKeys.SAVERS, tf.train.Saver(max_to_keep=None))
+    with tf.train.MonitoredTrainingSession(
+        checkpoint_dir=str(folder), save_checkpoint_steps=None,
+        save_checkpoint_secs=None, save_summaries_steps=0,
+        log_step_count_steps=0,
+        hooks=[hooks.SaverHook(str(folder), *periods)]) as session:
+      for _ in range(n_steps):
+        session.run(train_op)
+  return sorted(int(path.suffixes[0].split('-')[1])
+                for path in folder.glob('model.ckpt-*.index'))
+
+
+def test_checkpoints_come_at_multiples_of_each_period(tmp_path):
+  assert saved_steps(tmp_path, (4, 5), 11) == [0, 4, 5, 8, 10, 11]
+
+
+def test_a_training_that_goes_on_keeps_to_the_multiples(tmp_path):
+  saved_steps(tmp_path, (4,), 6)
+  assert saved_steps(tmp_path, (4,), 7) == [0, 4, 6, 8, 12, 13]

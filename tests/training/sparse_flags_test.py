@@ -58,9 +58,8 @@ def test_flags_are_those_of_the_reference(name, n_flags, goldens):
     flag = FLAGS[reference['name']]
     assert flag.name in key_flags
     default = script.SCRIPT_DEFAULTS.get(flag.name, flag.default)
-    if (name, flag.name) != ('cifar_resnet', 'master'):  # Not used.
-      assert default == reference['default'], flag.name
-      assert type(default) is type(reference['default']), flag.name
+    assert default == reference['default'], flag.name
+    assert type(default) is type(reference['default']), flag.name
     kind, type_name = TYPES[reference['type']]
     assert isinstance(flag, kind), flag.name
     assert flag.flag_type() == type_name, flag.name
