@@ -6,7 +6,7 @@ for the masked layers; `DenseGradientMixin` adds dense gradients.
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Optional, Sequence
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 from rigl import replicas
 from rigl.compat import tf
@@ -150,12 +150,19 @@ class OptimizerWrapper(tf.train.Optimizer):
     """(mask, weights) of the layers to be trained; others are left alone.
 
     Raises:
-      ValueError: there are no masked layers at all.
+      ValueError: there are no masked layers at all, or only such as cannot be
+        updated.
     """
     layers = list(zip(self.get_masks(), self.get_weights()))
     if not layers:
       raise ValueError('The graph has no masked layers; build them with '
                        'rigl.model_pruning.layers.')
+    if tf.control_flow_v2_enabled() and not all(
+        hasattr(mask, 'handle') for mask, _ in layers):
+      raise ValueError(
+          'The masked layers have reference variables, which tf.cond cannot '
+          'assign here. Call tf.enable_resource_variables() before they are '
+          'built, or tf.disable_control_flow_v2().')
     trained = {
         replicas.name_of(v) for gradient, v in grads_and_vars
         if gradient is not None}
@@ -174,6 +181,13 @@ class OptimizerWrapper(tf.train.Optimizer):
       # The part of a tf.train.Optimizer that subclasses implement.
       self._optimizer._create_slots(var_list)
 
+  def _create_slots_first(self, grads_and_vars: GradsAndVars) -> None:
+    """Creates slots ahead of the method's own variables, as in 2020."""
+    if not replicas.is_updating():  # All are there already then.
+      with tf.init_scope():
+        OptimizerWrapper.create_slots(
+            self, [v for gradient, v in grads_and_vars if gradient is not None])
+
   def share_slots(self, other: OptimizerWrapper) -> None:
     """Makes the slots of `other`, the same wrapper elsewhere, its own.
 
@@ -182,12 +196,43 @@ class OptimizerWrapper(tf.train.Optimizer):
     """
     self._optimizer = other._optimizer
 
+  def _slot_owner(self) -> tf.train.Optimizer:
+    """The wrapped optimizer, or what it wraps itself and keeps the slots."""
+    owner = self._optimizer
+    # That for mixed precision says nothing of the slots inside.
+    while not owner.get_slot_names() and isinstance(
+        getattr(owner, '_optimizer', None), tf.train.Optimizer):
+      owner = owner._optimizer
+    return owner
+
   def get_slot(self, var, name):
-    return self._optimizer.get_slot(var, name)
+    return self._slot_owner().get_slot(var, name)
 
   def get_slot_names(self):
     """As tf.train.Optimizer.get_slot_names, of the wrapped optimizer."""
-    return self._optimizer.get_slot_names()
+    return self._slot_owner().get_slot_names()
+
+  def _reset_slots(
+      self, weights: tf.Variable, where: tf.Tensor,
+      values: Callable[[tf.Variable, tf.Variable], tf.Tensor]) -> tf.Operation:
+    """Sets every slot of `weights` to values(weights, slot) where it says so.
+
+    A slot of another shape than the weights, such as a norm of theirs, is none
+    of single connections: it is left alone, with a warning.
+    """
+    resets = []
+    for name in self.get_slot_names():
+      slot = self.get_slot(weights, name)
+      if slot is None:
+        continue
+      if slot.shape != weights.shape:
+        tf.logging.warning(
+            'The slot %s of shape %s is not reset at new connections of %s.',
+            slot.name, slot.shape, weights.name)
+      else:
+        resets.append(slot.assign(tf.where(
+            where, values(weights, slot), slot.read_value())))
+    return tf.group(*resets)
 
   def variables(self):
     return self._optimizer.variables()

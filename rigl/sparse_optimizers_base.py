@@ -20,7 +20,15 @@ from __future__ import annotations
 from typing import Callable, Optional, Sequence
 
 from rigl.compat import tf, tf2
-from rigl.core import draws, growth, mask_math, schedules, scores, seeding
+from rigl.core import (
+  checks,
+  draws,
+  growth,
+  mask_math,
+  schedules,
+  scores,
+  seeding,
+)
 from rigl.optimizer_wrapper import (
   DenseGradientMixin,
   OptimizerWrapper,
@@ -94,6 +102,7 @@ class SparseSETOptimizerBase(OptimizerWrapper):
     self._initial_drop_fraction = drop_fraction
     self._drop_fraction_anneal = drop_fraction_anneal
     self._grow_init = grow_init
+    checks.integer('stateless_seed_offset', stateless_seed_offset)
     self._stateless_seed_offset = stateless_seed_offset
     self._last_update_step = None
     self._seed_step = None
@@ -309,27 +318,11 @@ class SparseSETOptimizerBase(OptimizerWrapper):
                      new_connections: tf.Tensor) -> tf.Operation:
     """Resets every slot the wrapped optimizer keeps of new connections.
 
-    A slot of another shape than the weights, such as a norm of theirs, is none
-    of single connections: it is left alone, with a warning.
-
     Args:
       weights: the variable the slots belong to.
       new_connections: bool [...], where to reset.
     """
-    resets = []
-    for name in self._optimizer.get_slot_names():
-      slot = self._optimizer.get_slot(weights, name)
-      if slot is None:
-        continue
-      if slot.shape != weights.shape:
-        tf.logging.warning(
-            'The slot %s of shape %s is not reset at new connections of %s.',
-            slot.name, slot.shape, weights.name)
-      else:
-        resets.append(slot.assign(tf.where(
-            new_connections, self._slot_values(weights, slot),
-            slot.read_value())))
-    return tf.group(*resets)
+    return self._reset_slots(weights, new_connections, self._slot_values)
 
   def _seed(self, weights: tf.Variable, purpose: str) -> tf.Tensor:
     """int32 [2] of the layer, the purpose, the user's seed and the step."""
@@ -368,13 +361,15 @@ class SparseRigLOptimizerBase(DenseGradientMixin, SparseSETOptimizerBase):
 
     Args:
       initial_acc_scale: slots of new connections restart from their initial
-        value plus this times the dense gradient.
+        value plus this times the dense gradient. Only for slots of either sign:
+        squares, as Adam keeps them, may become negative, and weights NaN.
       use_tpu: whether to sum dense gradients over the replicas of a TPU.
     """
     super().__init__(
         optimizer, begin_step, end_step, frequency, drop_fraction,
         drop_fraction_anneal, use_locking, grow_init, name,
         stateless_seed_offset=stateless_seed_offset)
+    checks.finite('initial_acc_scale', initial_acc_scale)
     self._initial_acc_scale = initial_acc_scale
     self._use_tpu = use_tpu
 
@@ -383,6 +378,7 @@ class SparseRigLOptimizerBase(DenseGradientMixin, SparseSETOptimizerBase):
     schedule_step = (
         global_step if global_step is not None else
         tf.train.get_or_create_global_step())
+    self._create_slots_first(grads_and_vars)
     return self.cond_mask_update_op(
         schedule_step, lambda: self._train_weights(
             grads_and_vars, global_step, name),

@@ -209,7 +209,7 @@ def get_mask_init_fn(
     default_sparsity: see `get_sparsities`.
     custom_sparsity_map: see `get_sparsities`.
     mask_fn: (mask, sparsity, dtype) -> tensor. The default draws all masks
-      from one generator, seeded by the seed of the graph (0 without one).
+      from one generator, seeded by the seed of tf.set_random_seed.
     erk_power_scale: see `get_sparsities`.
     extract_name_fn: mask name -> layer name.
 
@@ -217,8 +217,10 @@ def get_mask_init_fn(
     The op.
   """
   if mask_fn is get_mask_random:
-    # Not numpy's own, which differs between processes.
-    seed = tf.get_default_graph().seed or 0
+    # Not numpy's own, which differs between processes: that of
+    # tf.set_random_seed, or a constant.
+    seed = (tf.random.get_seed(0)[0] if tf.executing_eagerly() else
+            tf.get_default_graph().seed or 0)
     mask_fn = functools.partial(
         mask_fn, random_state=np.random.RandomState(seed % 2**32))
   sparsities = get_sparsities(

@@ -101,6 +101,60 @@ def test_slots_are_those_of_the_wrapped_optimizer(method):
     assert len(optimizer.variables()) == 2 * 4 + 2
 
 
+def test_slots_inside_an_optimizer_that_hides_them_are_reset():
+  """As tf.train.experimental.enable_mixed_precision_graph_rewrite makes it."""
+
+  class _Hiding(tf.train.Optimizer):
+
+    def __init__(self, optimizer):
+      super().__init__(False, 'Hiding')
+      self._optimizer = optimizer
+
+    def apply_gradients(self, *args, **kwargs):
+      return self._optimizer.apply_gradients(*args, **kwargs)
+
+  with tf.Graph().as_default(), tf.Session() as session:
+    optimizer = sparse_optimizers.SparseSETOptimizer(
+        _Hiding(tf.train.MomentumOptimizer(.1, .9)), 0, -1, 1, .5)
+    train_op = optimizer.minimize(
+        _two_layers(), tf.train.get_or_create_global_step())
+    assert optimizer.get_slot_names() == ['momentum']
+    session.run(tf.global_variables_initializer())
+    weights, mask = optimizer.get_weights()[0], optimizer.get_masks()[0]
+    slot = optimizer.get_slot(weights, 'momentum')
+    mask.load(np.eye(4, 3), session)
+    slot.load(np.full([4, 3], 7.), session)
+    session.run(train_op)
+    grown = (session.run(mask) == 1) & (np.eye(4, 3) == 0)
+    assert grown.any()
+    assert (session.run(slot)[grown] == 0).all()
+
+
+@pytest.mark.parametrize('method', sparse_net.DYNAMIC_METHODS)
+def test_the_slots_come_before_the_step_of_the_last_update(method):
+  """The order of the variables in the graphs of 2020."""
+  with tf.Graph().as_default():
+    _wrap(method, tf.train.AdamOptimizer()).minimize(
+        _two_layers(), tf.train.get_or_create_global_step())
+    names = [v.op.name for v in tf.global_variables()]
+    assert names[-1] == 'last_mask_update_step'
+    assert 'second/biases/Adam_1' in names
+
+
+@pytest.mark.parametrize('method', sparse_net.METHODS)
+def test_reference_variables_need_control_flow_of_their_kind(method):
+  with tf.Graph().as_default():
+    with tf.variable_scope('', use_resource=False):
+      weights, mask, threshold, masked = sparse_net.add_layer(
+          'layer', np.ones([2, 3], np.float32))
+    del mask, threshold
+    optimizer = _wrap(method, tf.train.GradientDescentOptimizer(.1))
+    with pytest.raises(ValueError, match='reference variables'):
+      optimizer.minimize(
+          tf.reduce_sum(masked), tf.train.get_or_create_global_step(),
+          [weights])
+
+
 def test_without_a_global_step_the_graphs_own_is_read():
   """It then does not advance."""
   with tf.Graph().as_default(), tf.Session() as session:

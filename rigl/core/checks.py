@@ -32,6 +32,17 @@ def integer(name: str, value: int) -> None:
     raise ValueError(f'{name} must be an integer, got {value!r}.')
 
 
+def number(name: str, value: float) -> None:
+  """Raises ValueError unless `value` is a real number by its type.
+
+  Args:
+    name: name of the argument or flag.
+    value: given for it.
+  """
+  if not isinstance(value, numbers.Real):
+    raise ValueError(f'{name} must be a number, got {value!r}.')
+
+
 def positive(name: str, value: float) -> None:
   """Raises ValueError unless `value` is above 0 and finite.
 
@@ -39,6 +50,7 @@ def positive(name: str, value: float) -> None:
     name: name of the argument or flag.
     value: given for it.
   """
+  number(name, value)
   # All comparisons here are written so that nan fails as well.
   if not value > 0:
     raise ValueError(f'{name} must be > 0, got {value}.')
@@ -52,6 +64,7 @@ def not_negative(name: str, value: float) -> None:
     name: name of the argument or flag.
     value: given for it.
   """
+  number(name, value)
   if not value >= 0:
     raise ValueError(f'{name} must be >= 0, got {value}.')
   finite(name, value)
@@ -64,6 +77,7 @@ def finite(name: str, value: float) -> None:
     name: name of the argument or flag.
     value: given for it.
   """
+  number(name, value)
   if not math.isfinite(value):
     raise ValueError(f'{name} must be finite, got {value}.')
 
@@ -75,6 +89,7 @@ def in_unit_interval(name: str, value: float) -> None:
     name: name of the argument or flag.
     value: given for it.
   """
+  number(name, value)
   if not 0. <= value <= 1.:
     raise ValueError(f'{name} must be in [0, 1], got {value}.')
 
@@ -86,5 +101,6 @@ def below_one(name: str, value: float) -> None:
     name: name of the argument or flag.
     value: given for it.
   """
+  number(name, value)
   if not 0. <= value < 1.:
     raise ValueError(f'{name} must be in [0, 1), got {value}.')

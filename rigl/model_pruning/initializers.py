@@ -3,7 +3,8 @@
 An ordinary graph initializer takes its seed from the number of operations
 built before it, so the same `--seed` gives other weights after any change of
 the graph, and other values each time it is evaluated. These give the same
-initial weights for every method, in every process, at every evaluation.
+initial weights for every method, in every process, at every evaluation. Two
+variables of one shape need scopes of their own: within one they start alike.
 """
 
 from __future__ import annotations

@@ -112,8 +112,14 @@ def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
     should use: dense gradients are taken with respect to it.
 
   Raises:
-    ValueError: the scope of the weights has a mask that is not theirs.
+    ValueError: the scope of the weights has a mask that is not theirs; or they
+      are no ordinary variable of a graph.
   """
+  if tf.executing_eagerly() or not hasattr(weights, 'op'):
+    raise ValueError(
+        f'Masks are for ordinary variables of a graph, not for {weights.name}. '
+        'Build the layer in `with tf.Graph().as_default():`, outside of a '
+        'scope with a partitioner.')
   if mask is None:
     mask, threshold = _mask_beside(weights)
   masked = _find_tensor(f'{weights.op.name}/{_MASKED_WEIGHT_OP}:0')

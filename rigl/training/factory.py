@@ -15,6 +15,10 @@ from rigl.training.config import SparsityConfig
 
 SparsityMap = Optional[Mapping[str, float]]
 
+# Slots of these must not become negative.
+_KEEP_SQUARES = (
+    tf.train.AdamOptimizer, tf.train.RMSPropOptimizer,
+    tf.train.AdagradOptimizer)
 INNER_OPTIMIZERS = ('sgd', 'momentum', 'adam', 'rmsprop', 'adagrad')
 
 
@@ -82,6 +86,11 @@ def make_optimizer(config: SparsityConfig,
     }
   if method.uses_dense_gradient:
     arguments['use_tpu'] = use_tpu
+  if (config.rigl_acc_scale and isinstance(inner, _KEEP_SQUARES) and
+      'initial_acc_scale' in method.hyperparameters):
+    logging.warning(
+        'rigl_acc_scale=%g makes squares negative that %s keeps: weights may '
+        'become NaN.', config.rigl_acc_scale, inner.get_name())
   arguments.update({
       argument: getattr(config, field)
       for argument, field in method.hyperparameters.items()

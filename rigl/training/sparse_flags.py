@@ -95,7 +95,7 @@ _GROUPS: dict[str, dict[str, _Definition]] = {
         'rigl_acc_scale': (
             flags.DEFINE_float, 0.0,
             'rigl: optimizer slots of new connections start at their initial '
-            'value plus this times the dense gradient.'),
+            'value plus this times the dense gradient; for sgd and momentum.'),
         's_momentum': (
             flags.DEFINE_float, 0.9,
             'momentum (SNFS): decay of the averaged dense gradient.'),

@@ -213,6 +213,14 @@ def test_weights_alone_get_a_mask_beside_them():
         session.run(masked), np.eye(2, 3) * session.run(kernel))
 
 
+def test_a_partitioned_variable_cannot_have_a_mask():
+  with tf.variable_scope(
+      'parts', partitioner=tf.fixed_size_partitioner(2)):
+    parts = tf.get_variable('kernel', [4, 3])
+  with pytest.raises(ValueError, match='ordinary variables.*parts'):
+    mask_collections.apply_mask(parts)
+
+
 def test_a_second_kernel_of_a_scope_is_refused():
   with tf.variable_scope('cell'):
     mask_collections.apply_mask(tf.get_variable('kernel', [2, 3]))

@@ -333,3 +333,18 @@ def test_pruning_that_does_not_get_to_its_end_is_warned_of(
                       found.append(text % values))
   factory.warn_of_late_pruning(config_of(method), total_steps, hparams)
   assert found == words
+
+
+@pytest.mark.parametrize('inner, scale, is_warned', [
+    (tf.train.AdamOptimizer(), 0.5, True),
+    (tf.train.AdamOptimizer(), 0., False),
+    (tf.train.MomentumOptimizer(0.1, 0.9), 0.5, False)])
+def test_slots_that_must_not_become_negative_are_warned_of(
+    inner, scale, is_warned, monkeypatch):
+  said = []
+  monkeypatch.setattr(factory.logging, 'warning', lambda text, *values:
+                      said.append(text % values))
+  factory.make_optimizer(
+      SparsityConfig(training_method='rigl', rigl_acc_scale=scale), inner)
+  assert [text.split()[0] for text in said] == (
+      ['rigl_acc_scale=0.5'] if is_warned else [])
