@@ -51,10 +51,12 @@ def _run(method, data, mode='train'):
   return training.folder
 
 
-# Of the methods that differ in a hook only, one will do in a hurry.
+# Of the methods with an optimizer of their own, one will do in a hurry:
+# imagenet_resume_test resumes them all.
 @pytest.mark.parametrize('method', [
     pytest.param(method, marks=pytest.mark.slow)
-    if method in ('set', 'static', 'scratch', 'dnw') else method
+    if method in ('set', 'static', 'scratch', 'momentum', 'snip', 'dnw')
+    else method
     for method in methods.METHODS])
 def test_method_trains_evaluates_and_resumes_exactly(
     method, data, capsys, tmp_path):
