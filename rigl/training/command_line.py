@@ -12,6 +12,7 @@ import contextlib
 import difflib
 import os
 import re
+import shutil
 import sys
 import textwrap
 from typing import Any, Iterator, Sequence
@@ -130,8 +131,9 @@ def help_text(module: str, more: str = '') -> str:
   Raises:
     ValueError: a flag is in no group.
   """
-  width = max(min(flags.get_help_width(), _MAX_WIDTH),
-              _TEXT_COLUMN + _MIN_TEXT_WIDTH)
+  # Where the output is no terminal either, unlike older releases of absl.
+  columns = shutil.get_terminal_size(fallback=(80, 24)).columns
+  width = max(min(columns, _MAX_WIDTH), _TEXT_COLUMN + _MIN_TEXT_WIDTH)
   members: dict[str, list[flags.Flag]] = {title: [] for title in GROUPS}
   for flag in FLAGS.get_key_flags_for_module(module):
     members[group_of(flag.name)].append(flag)
