@@ -16,18 +16,45 @@ STATE_FILE = 'checkpoint'
 _INDEX = re.compile(r'model\.ckpt-(\d+)\.index')
 
 
+def _all_begun(model_dir: str) -> dict[int, str]:
+  """{step: prefix} of the checkpoints of which an index is there, by steps."""
+  if not tf.io.gfile.isdir(model_dir):
+    return {}
+  matches = filter(None, map(_INDEX.fullmatch, tf.io.gfile.listdir(model_dir)))
+  return {step: os.path.join(model_dir, f'model.ckpt-{step}')
+          for step in sorted(int(match[1]) for match in matches)}
+
+
+def _is_complete(prefix: str) -> bool:
+  """Whether the index, which is written last, was written to its end."""
+  try:
+    open_checkpoint(prefix)
+  except ValueError:
+    return False
+  return True
+
+
 def all_complete(model_dir: str) -> list[str]:
   """The prefixes of all checkpoints in a folder, by their steps.
 
   Args:
     model_dir: folder of a training; it need not be there.
   """
-  if not tf.io.gfile.isdir(model_dir):
-    return []
-  # The index of a checkpoint is written last.
-  matches = filter(None, map(_INDEX.fullmatch, tf.io.gfile.listdir(model_dir)))
-  steps = sorted(int(match[1]) for match in matches)
-  return [os.path.join(model_dir, f'model.ckpt-{step}') for step in steps]
+  return list(filter(_is_complete, _all_begun(model_dir).values()))
+
+
+def _latest_without_state(model_dir: str) -> Optional[str]:
+  """The newest checkpoint of a folder that does not say which is the latest.
+
+  As a kill at the first checkpoint, that of step 0, leaves it: if that one is
+  not complete either, nothing is lost with it.
+  """
+  complete = all_complete(model_dir)
+  lost = [prefix for step, prefix in _all_begun(model_dir).items() if step]
+  if lost and not complete:
+    raise ValueError(f'No checkpoint in {model_dir} can be read, not even '
+                     f'{lost[-1]}.')
+  return complete[-1] if complete else None
 
 
 def latest(model_dir: str) -> Optional[str]:
@@ -41,12 +68,12 @@ def latest(model_dir: str) -> Optional[str]:
 
   Raises:
     ValueError: the folder has checkpoints, but the file that says which is the
-      latest is damaged, or that one is gone; names the file.
+      latest is damaged, or that one is gone, or none can be read; names what it
+      is.
   """
   state_file = os.path.join(model_dir, STATE_FILE)
   if not tf.io.gfile.exists(state_file):
-    # As a kill at the first checkpoint leaves it.
-    return next(reversed(all_complete(model_dir)), None)
+    return _latest_without_state(model_dir)
   problem = None
   try:
     # TensorFlow logs what is wrong and returns None.

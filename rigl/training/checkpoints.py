@@ -5,8 +5,9 @@ How it is found and read is in rigl.checkpoint_files, re-exported here.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import Iterable, Mapping, Sequence
+from typing import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from absl import logging
@@ -24,10 +25,11 @@ from rigl.core import messages
 
 __all__ = [
     'MisfitError', 'check_fits', 'check_resumable', 'describe_latest',
-    'initialize_parameters_from_ckpt', 'latest', 'latest_step',
+    'initialize_parameters_from_ckpt', 'is_latest', 'latest', 'latest_step',
     'mask_sparsities', 'names_and_shapes', 'open_checkpoint', 'read_tensors',
-    'read_values', 'resolve',
+    'read_values', 'resolve', 'rewriting',
 ]
+
 
 def describe_latest(model_dir: str) -> str:
   """A sentence about the checkpoint that training would go on from.
@@ -41,6 +43,52 @@ def describe_latest(model_dir: str) -> str:
     return str(error)
   return f'The last good checkpoint is {prefix}.' if prefix else (
       f'There is no checkpoint in {model_dir} yet.')
+
+
+def is_latest(prefix: str) -> bool:
+  """Whether training would go on from this very checkpoint.
+
+  Args:
+    prefix: prefix of a checkpoint, which need not be there.
+  """
+  folder, name = os.path.split(prefix)
+  # The state file may name the folder in another way.
+  return tf.io.gfile.exists(f'{prefix}.index') and (
+      os.path.basename(latest(folder) or '') == name)
+
+
+@contextlib.contextmanager
+def rewriting(prefix: str) -> Iterator[None]:
+  """Keeps a copy of a checkpoint while its files are written again.
+
+  TensorFlow replaces one file after the other. Until all are, the copy is the
+  latest checkpoint, whatever happens to this process. Does nothing for one that
+  is not the latest anyway.
+
+  Args:
+    prefix: prefix of a checkpoint, which the block of the `with` saves.
+  """
+  if not is_latest(prefix):
+    yield
+    return
+  folder, name = os.path.split(prefix)
+  copy = f'{prefix}-former'
+  files = [(os.path.join(folder, file), copy + file[len(name):])
+           for file in tf.io.gfile.listdir(folder)
+           if file.startswith(f'{name}.')]
+  state = tf.train.get_checkpoint_state(folder)
+  others = [path for path in (state.all_model_checkpoint_paths if state else ())
+            if os.path.basename(path) != name]
+  try:
+    for path, copied in files:
+      tf.io.gfile.copy(path, copied, overwrite=True)
+    tf.train.update_checkpoint_state(folder, copy, [*others, copy])
+    yield
+  finally:
+    if is_latest(prefix):
+      for _, copied in files:
+        if tf.io.gfile.exists(copied):
+          tf.io.gfile.remove(copied)
 
 
 def _restore_state_file(model_dir: str, prefix: str) -> None:

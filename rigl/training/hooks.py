@@ -127,17 +127,18 @@ class MultiplesTimer(tf.train.SecondOrStepTimer):
 
 
 class SaverHook(tf.train.CheckpointSaverHook):
-  """Refuses to save what is not finite; saves once more at the end if need be.
+  """Refuses to save what is not finite; a good checkpoint is never at stake.
 
-  RigL and SNIP set masks instead of making a step, so the checkpoint of the
-  last step may be older than the masks.
+  At the start of a session the checkpoint that it was restored from stays as it
+  is. In the end masks are saved that moved since the checkpoint of the same
+  step: RigL and SNIP set masks instead of making a step.
   """
 
   def __init__(self, model_dir: str, *periods: int):
     """Saves at each multiple of each of `periods`, and at the end.
 
     Args:
-      model_dir: folder of the training.
+      model_dir: folder of the training, from which its session is restored.
       *periods: global steps between checkpoints.
     """
     super().__init__(model_dir, save_steps=min(periods))
@@ -149,8 +150,17 @@ class SaverHook(tf.train.CheckpointSaverHook):
         v.op.name: tf.reduce_all(tf.math.is_finite(v))
         for v in tf.global_variables() if v.dtype.is_floating}
 
+  def after_create_session(self, session: Any, coord: Any) -> None:
+    self._has_news = False
+    super().after_create_session(session, coord)
+
+  def after_run(self, run_context: Any, run_values: Any) -> None:
+    self._has_news = True
+    super().after_run(run_context, run_values)
+
   def _save(self, session: Any, step: int) -> Any:
     folder = os.path.dirname(self._save_path)
+    prefix = f'{self._save_path}-{step}'
     spoilt = [name for name, is_finite in session.run(self._is_finite).items()
               if not is_finite]
     if spoilt:
@@ -158,21 +168,28 @@ class SaverHook(tf.train.CheckpointSaverHook):
           f'Training stops at step {step}: NaN or infinity in '
           f'{messages.first_few(spoilt, 3)}. '
           f'{checkpoints.describe_latest(folder)}')
+    if not self._has_news and checkpoints.is_latest(prefix):
+      for listener in self._listeners:
+        listener.before_save(session, step)
+        listener.after_save(session, step)
+      return False
     try:
-      return super()._save(session, step)
+      with checkpoints.rewriting(prefix):
+        should_stop = super()._save(session, step)
     except (tf.errors.OpError, OSError) as error:
       # Half a checkpoint, which takes the space of another attempt.
-      temporary = f'{self._save_path}-{step}_temp'
+      temporary = f'{prefix}_temp'
       if tf.io.gfile.isdir(temporary):
         tf.io.gfile.rmtree(temporary)
       raise OSError(
-          f'Cannot write the checkpoint {self._save_path}-{step}: '
-          f'{messages.reason(error)}. '
+          f'Cannot write the checkpoint {prefix}: {messages.reason(error)}. '
           f'{checkpoints.describe_latest(folder)}') from error
+    self._has_news = False
+    return should_stop
 
   def end(self, session: Any) -> None:
     step = session.run(self._global_step_tensor)
-    if step == self._timer.last_triggered_step():
+    if self._has_news and step == self._timer.last_triggered_step():
       self._save(session, step)
     super().end(session)
 

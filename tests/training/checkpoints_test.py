@@ -59,6 +59,32 @@ def test_resolves_a_folder_that_was_moved(tmp_path, prefix):
       tmp_path / 'moved' / 'model.ckpt-30')
 
 
+def without_state_file(folder, *steps, cut):
+  """A folder with checkpoints of these steps, one cut short by a kill."""
+  for step in steps:
+    prefix = save(folder, step=step)
+    if step == cut:
+      damage(prefix, '.index', 'empty')
+  (folder / 'checkpoint').unlink()
+  return str(folder)
+
+
+def test_an_index_cut_short_is_no_checkpoint(tmp_path):
+  folder = without_state_file(tmp_path, 0, 9, 10, cut=10)
+  assert checkpoints.resolve(folder) == f'{folder}/model.ckpt-9'
+
+
+def test_a_first_checkpoint_cut_short_is_a_new_start(tmp_path):
+  assert checkpoints.latest(without_state_file(tmp_path, 0, cut=0)) is None
+
+
+def test_a_later_checkpoint_cut_short_is_not_a_new_start(tmp_path):
+  folder = without_state_file(tmp_path, 7, cut=7)
+  with pytest.raises(ValueError, match='can be read') as error:
+    checkpoints.latest(folder)
+  assert f'{folder}/model.ckpt-7' in str(error.value)
+
+
 @pytest.mark.parametrize('make', [
     lambda path: path,  # Nothing there.
     lambda path: path.mkdir() or path,
@@ -184,6 +210,37 @@ def test_a_state_file_that_is_gone_is_restored_by_who_may_write(
   pathlib.Path(folder, 'checkpoint').unlink()
   checkpoints.check_resumable(folder, variables_like(VALUES), may_write)
   assert tf.train.latest_checkpoint(folder) == (prefix if may_write else None)
+
+
+# --- rewriting ---------------------------------------------------------------
+
+
+def test_one_that_is_not_the_latest_is_written_again_without_a_copy(tmp_path):
+  earlier = save(tmp_path, step=3)
+  latest = save(tmp_path, step=5)
+  before = sorted(tmp_path.iterdir())
+  with checkpoints.rewriting(earlier):
+    assert sorted(tmp_path.iterdir()) == before
+    assert checkpoints.latest(str(tmp_path)) == latest
+
+
+@pytest.mark.parametrize('has_state_file', [True, False])
+def test_a_copy_is_the_latest_while_one_is_written_again(
+    has_state_file, tmp_path):
+  prefix = save(tmp_path)
+  if not has_state_file:
+    (tmp_path / 'checkpoint').unlink()
+  with checkpoints.rewriting(prefix):
+    damage(prefix, '.index', 'empty')
+    damage(prefix, DATA, 'garbage')
+    copy = checkpoints.latest(str(tmp_path))
+    assert copy == f'{prefix}-former'
+    values = checkpoints.read_tensors(copy, VALUES)
+    for name, value in VALUES.items():
+      np.testing.assert_array_equal(values[name], value)
+    assert save(tmp_path) == prefix
+  assert checkpoints.latest(str(tmp_path)) == prefix
+  assert not list(tmp_path.glob('*former*'))
 
 
 # --- latest_step -------------------------------------------------------------
