@@ -233,7 +233,8 @@ class EpochLog(tf.train.SessionRunHook):
           f'test accuracy {accuracy:7.2%}  {steps_per_second:4.0f} steps/s  '
           f'{hooks.format_seconds(left / steps_per_second)} left',
           *(f'  {line}' for line in network if masks), sep='\n', flush=True)
-    with self._text_file.open('a') as file:
+    with files.naming(str(self._text_file)), (
+        self._text_file.open('a')) as file:
       file.write(_EPOCH.format(
           epoch=epoch, iteration=self._iteration, test_loss=test_loss,
           accuracy=accuracy) + '\n'.join(network) + '\n')

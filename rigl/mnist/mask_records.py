@@ -18,6 +18,7 @@ a long run has thousands of records.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import pathlib
@@ -148,9 +149,11 @@ class MaskRecords:
       bits = np.array(self._bits[name], np.uint8).reshape(len(self), n_bytes)
       arrays[name + _MASK] = bits
       arrays[name + _SHAPE] = np.array(shape, np.int64)
+    # numpy's own file would print a traceback besides when the disk is full.
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
     with files.replaced(os.fspath(path)) as temporary:
-      with open(temporary, 'wb') as file:
-        np.savez_compressed(file, **arrays)
+      pathlib.Path(temporary).write_bytes(content.getvalue())
 
   @classmethod
   def load(cls, path: _Path) -> MaskRecords:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any, Optional
 
 import numpy as np
 
 from rigl.compat import tf
 from rigl.core import checks
-from rigl.training import checkpoints, factory, lr_schedules
+from rigl.training import checkpoints, factory, files, lr_schedules
 from rigl.training.config import SparsityConfig, setting
+
+_PIXELS_FILE = 'input_pixels.npy'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +118,48 @@ def kept_pixels(path: str) -> Optional[np.ndarray]:
     raise ValueError(f'input_mask_path={path}: no pixel is connected in '
                      f'{prefix}.')
   return kept
+
+
+def input_pixels(path: str, folder: str) -> Optional[np.ndarray]:
+  """The `kept_pixels` that a run began with, or those that it is to begin with.
+
+  The other run may have moved its masks since, or be gone.
+
+  Args:
+    path: the input_mask_path.
+    folder: folder of the run; '' if it has none.
+
+  Returns:
+    bool [784], or None for all pixels.
+
+  Raises:
+    ValueError: see `kept_pixels`; or the file in `folder` is damaged.
+  """
+  file = os.path.join(folder, _PIXELS_FILE)
+  if not (path and folder and os.path.exists(file) and
+          checkpoints.latest(folder)):
+    return kept_pixels(path)
+  try:
+    kept = np.load(file)
+    if kept.shape != (784,) or kept.dtype != bool:
+      raise ValueError(f'{kept.dtype} {kept.shape}')
+  except (EOFError, ValueError) as error:
+    raise ValueError(f'{file} is damaged: {error}. It holds the pixels, bool '
+                     f'[784], that {path} gave the training.') from error
+  return kept
+
+
+def keep_input_pixels(kept: Optional[np.ndarray], folder: str) -> None:
+  """Writes what `input_pixels` of a run that goes on will be.
+
+  Args:
+    kept: bool [784], or None for all pixels.
+    folder: folder of the run.
+  """
+  if kept is not None:
+    with files.replaced(os.path.join(folder, _PIXELS_FILE)) as temporary:
+      with open(temporary, 'wb') as file:
+        np.save(file, kept)
 
 
 def run_name(sparsity: SparsityConfig, config: MnistConfig) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import Any
+from typing import Any, Optional
 
+import numpy as np
 from absl import flags, logging
 
 from rigl.mnist import (
@@ -113,13 +114,15 @@ def _describe_stop(folder: str, sparsity: SparsityConfig,
 
 
 def train(sparsity: SparsityConfig, config: MnistConfig,
-          data: mnist_data.MnistData, folder: str) -> None:
+          data: mnist_data.MnistData, kept: Optional[np.ndarray],
+          folder: str) -> None:
   """Trains in `folder`, continuing what it finds there.
 
   Args:
     sparsity: hyperparameters of the method.
     config: hyperparameters of this script.
     data: the digits.
+    kept: bool [784], the pixels that are inputs; None for all.
     folder: folder of the run.
 
   Raises:
@@ -132,7 +135,7 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
   resuming.check_same_settings(
       folder, 'save_path', (sparsity, config),
       ('optimizer', 'input_mask_path', 'sparsity_scale'))
-  kept = mnist_config.kept_pixels(config.input_mask_path)
+  mnist_config.keep_input_pixels(kept, folder)
   train_images = mnist_input.flat_pixels(data.train_images, kept)
   n_batches = len(train_images) // config.batch_size
   first_step = checkpoints.latest_step(folder)
@@ -157,7 +160,7 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
         schedule.first_iteration, n_iterations, sparsity.seed)
 
   if schedule.first_iteration >= n_iterations > 0:
-    print(f'{folder} already holds {config.num_epochs} epochs.')
+    runner.end_at_once(folder, f'{config.num_epochs} epochs')
     return
   logs: list[epoch_log.EpochLog] = []
   stopped_by = runner.train(
@@ -192,16 +195,16 @@ def main(argv: list[str]) -> None:
     logging.warning('mask_record_frequency=%d has no effect: %s has no masks.',
                     FLAGS.mask_record_frequency, sparsity.training_method)
   script.check_folder('save_path', FLAGS.save_path)
-  sparse_flags.check_checkpoints('input_mask_path')
+  kept = mnist_config.input_pixels(config.input_mask_path, FLAGS.save_path)
   data = mnist_data.load_mnist(
       FLAGS.mnist, explicit=sparse_flags.user_gave('mnist'))
   if FLAGS.save_path:
     os.makedirs(FLAGS.save_path, exist_ok=True)
-    train(sparsity, config, data, FLAGS.save_path)
+    train(sparsity, config, data, kept, FLAGS.save_path)
     return
   with tempfile.TemporaryDirectory() as folder:
     logging.warning('No --save_path: nothing of this run will be kept.')
-    train(sparsity, config, data, folder)
+    train(sparsity, config, data, kept, folder)
 
 
 if __name__ == '__main__':

@@ -5,16 +5,11 @@ How it is found and read is in rigl.checkpoint_files, re-exported here.
 
 from __future__ import annotations
 
-import contextlib
-import os
-from typing import Iterable, Iterator, Mapping, Sequence
+from typing import Iterable, Mapping, Sequence
 
 import numpy as np
-from absl import logging
 
 from rigl.checkpoint_files import (
-  STATE_FILE,
-  all_complete,
   latest,
   open_checkpoint,
   read_tensors,
@@ -25,9 +20,9 @@ from rigl.core import messages
 
 __all__ = [
     'MisfitError', 'check_fits', 'check_resumable', 'describe_latest',
-    'initialize_parameters_from_ckpt', 'is_latest', 'latest', 'latest_step',
+    'initialize_parameters_from_ckpt', 'latest', 'latest_step',
     'mask_sparsities', 'names_and_shapes', 'open_checkpoint', 'read_tensors',
-    'read_values', 'resolve', 'rewriting',
+    'read_values', 'resolve',
 ]
 
 
@@ -43,61 +38,6 @@ def describe_latest(model_dir: str) -> str:
     return str(error)
   return f'The last good checkpoint is {prefix}.' if prefix else (
       f'There is no checkpoint in {model_dir} yet.')
-
-
-def is_latest(prefix: str) -> bool:
-  """Whether training would go on from this very checkpoint.
-
-  Args:
-    prefix: prefix of a checkpoint, which need not be there.
-  """
-  folder, name = os.path.split(prefix)
-  # The state file may name the folder in another way.
-  return tf.io.gfile.exists(f'{prefix}.index') and (
-      os.path.basename(latest(folder) or '') == name)
-
-
-@contextlib.contextmanager
-def rewriting(prefix: str) -> Iterator[None]:
-  """Keeps a copy of a checkpoint while its files are written again.
-
-  TensorFlow replaces one file after the other. Until all are, the copy is the
-  latest checkpoint, whatever happens to this process. Does nothing for one that
-  is not the latest anyway.
-
-  Args:
-    prefix: prefix of a checkpoint, which the block of the `with` saves.
-  """
-  if not is_latest(prefix):
-    yield
-    return
-  folder, name = os.path.split(prefix)
-  copy = f'{prefix}-former'
-  files = [(os.path.join(folder, file), copy + file[len(name):])
-           for file in tf.io.gfile.listdir(folder)
-           if file.startswith(f'{name}.')]
-  state = tf.train.get_checkpoint_state(folder)
-  others = [path for path in (state.all_model_checkpoint_paths if state else ())
-            if os.path.basename(path) != name]
-  try:
-    for path, copied in files:
-      tf.io.gfile.copy(path, copied, overwrite=True)
-    tf.train.update_checkpoint_state(folder, copy, [*others, copy])
-    yield
-  finally:
-    if is_latest(prefix):
-      for _, copied in files:
-        if tf.io.gfile.exists(copied):
-          tf.io.gfile.remove(copied)
-
-
-def _restore_state_file(model_dir: str, prefix: str) -> None:
-  """Makes TensorFlow find `prefix` too, if the state file is gone."""
-  state_file = os.path.join(model_dir, STATE_FILE)
-  if not tf.io.gfile.exists(state_file):
-    logging.warning('%s is missing: going on from %s.', state_file, prefix)
-    tf.train.update_checkpoint_state(
-        model_dir, prefix, all_complete(model_dir))
 
 
 def names_and_shapes(variables: Iterable[tf.Variable]
@@ -163,14 +103,13 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]
   return read_tensors(prefix, [v.op.name for v in variables])
 
 
-def check_resumable(model_dir: str, variables: Iterable[tf.Variable],
-                    may_write: bool) -> None:
+def check_resumable(model_dir: str,
+                    variables: Iterable[tf.Variable]) -> None:
   """Checks the checkpoint that training in `model_dir` would go on from.
 
   Args:
     model_dir: folder of a training.
     variables: variables of its graph.
-    may_write: whether to restore a state file that is gone.
 
   Raises:
     ValueError: there is one and it does not fit; names what differs.
@@ -178,8 +117,6 @@ def check_resumable(model_dir: str, variables: Iterable[tf.Variable],
   prefix = latest(model_dir)
   if prefix:
     read_values(prefix, list(variables))
-    if may_write:
-      _restore_state_file(model_dir, prefix)
 
 
 def latest_step(model_dir: str) -> int:

@@ -23,7 +23,7 @@ from absl import logging
 from rigl import replicas
 from rigl.compat import tf, tf2
 from rigl.core import messages
-from rigl.training import hooks
+from rigl.training import saving
 
 # Of this process and those that replaced it.
 _N_STARTS = 'RIGL_N_STARTS'
@@ -225,9 +225,9 @@ class AgreementHook(tf.train.SessionRunHook):
     """Adds to the graph of a replica what compares all its variables.
 
     Args:
-      *periods: global steps between checkpoints, as those of hooks.SaverHook.
+      *periods: global steps between checkpoints, as those of saving.SaverHook.
     """
-    self._timer = hooks.MultiplesTimer(periods)
+    self._timer = saving.MultiplesTimer(periods)
     variables = tf.global_variables()
     self._names = [replicas.name_of(v) for v in variables]
     self._differs = replicas.differences(

@@ -13,6 +13,24 @@ def _remove(path: str) -> None:
 
 
 @contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+  """A context whose OSErrors name the file: that of a full disk does not.
+
+  Args:
+    path: path of the file that is written.
+
+  Raises:
+    OSError: that of the block, with `path` if it names none.
+  """
+  try:
+    yield
+  except OSError as error:
+    if error.filename is None:
+      raise OSError(error.errno, error.strerror, path) from error
+    raise
+
+
+@contextlib.contextmanager
 def replaced(path: str,
              move: Callable[[str, str], None] = os.replace,
              remove: Callable[[str], None] = _remove) -> Iterator[str]:
@@ -27,10 +45,14 @@ def replaced(path: str,
 
   Yields:
     The path to write to.
+
+  Raises:
+    OSError: it cannot be written; names a path.
   """
   temporary = f'{path}.{os.getpid()}.tmp'
   try:
-    yield temporary
-    move(temporary, path)
+    with naming(path):
+      yield temporary
+      move(temporary, path)
   finally:
     remove(temporary)

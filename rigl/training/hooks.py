@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional
 
 from absl import logging
 
 from rigl.compat import tf
-from rigl.core import messages
-from rigl.training import checkpoints, gin_configs
+from rigl.training import checkpoints, gin_configs, saving
 
 
 class ResumableHook(tf.train.SessionRunHook):
@@ -30,9 +28,10 @@ class ResumableHook(tf.train.SessionRunHook):
     self._says_so = says_so
 
   def begin(self) -> None:
-    checkpoints.check_resumable(
-        self._model_dir, tf.global_variables(), self._may_write)
+    checkpoints.check_resumable(self._model_dir, tf.global_variables())
     prefix = checkpoints.latest(self._model_dir)
+    if self._may_write and prefix:
+      saving.restore_state_file(self._model_dir)
     if self._says_so and prefix:
       print(f'Going on from {prefix}.', flush=True)
 
@@ -105,93 +104,6 @@ class StopOnSignalHook(tf.train.SessionRunHook):
   def end(self, session: Any) -> None:
     del session
     self.restore()
-
-
-class MultiplesTimer(tf.train.SecondOrStepTimer):
-  """Triggers once at or after each multiple of some numbers of steps."""
-
-  def __init__(self, periods: Sequence[int]):
-    """See the class; `periods` are these numbers."""
-    super().__init__(every_steps=min(periods))
-    self._periods = periods
-
-  def should_trigger_for_step(self, step: int) -> bool:
-    """Whether a multiple was reached since it was last triggered, or never was.
-
-    Args:
-      step: global step.
-    """
-    last = self.last_triggered_step()
-    return last is None or any(
-        step // period > last // period for period in self._periods)
-
-
-class SaverHook(tf.train.CheckpointSaverHook):
-  """Refuses to save what is not finite; a good checkpoint is never at stake.
-
-  At the start of a session the checkpoint that it was restored from stays as it
-  is. In the end masks are saved that moved since the checkpoint of the same
-  step: RigL and SNIP set masks instead of making a step.
-  """
-
-  def __init__(self, model_dir: str, *periods: int):
-    """Saves at each multiple of each of `periods`, and at the end.
-
-    Args:
-      model_dir: folder of the training, from which its session is restored.
-      *periods: global steps between checkpoints.
-    """
-    super().__init__(model_dir, save_steps=min(periods))
-    self._timer = MultiplesTimer(periods)
-
-  def begin(self) -> None:
-    super().begin()
-    self._is_finite = {
-        v.op.name: tf.reduce_all(tf.math.is_finite(v))
-        for v in tf.global_variables() if v.dtype.is_floating}
-
-  def after_create_session(self, session: Any, coord: Any) -> None:
-    self._has_news = False
-    super().after_create_session(session, coord)
-
-  def after_run(self, run_context: Any, run_values: Any) -> None:
-    self._has_news = True
-    super().after_run(run_context, run_values)
-
-  def _save(self, session: Any, step: int) -> Any:
-    folder = os.path.dirname(self._save_path)
-    prefix = f'{self._save_path}-{step}'
-    spoilt = [name for name, is_finite in session.run(self._is_finite).items()
-              if not is_finite]
-    if spoilt:
-      raise FloatingPointError(
-          f'Training stops at step {step}: NaN or infinity in '
-          f'{messages.first_few(spoilt, 3)}. '
-          f'{checkpoints.describe_latest(folder)}')
-    if not self._has_news and checkpoints.is_latest(prefix):
-      for listener in self._listeners:
-        listener.before_save(session, step)
-        listener.after_save(session, step)
-      return False
-    try:
-      with checkpoints.rewriting(prefix):
-        should_stop = super()._save(session, step)
-    except (tf.errors.OpError, OSError) as error:
-      # Half a checkpoint, which takes the space of another attempt.
-      temporary = f'{prefix}_temp'
-      if tf.io.gfile.isdir(temporary):
-        tf.io.gfile.rmtree(temporary)
-      raise OSError(
-          f'Cannot write the checkpoint {prefix}: {messages.reason(error)}. '
-          f'{checkpoints.describe_latest(folder)}') from error
-    self._has_news = False
-    return should_stop
-
-  def end(self, session: Any) -> None:
-    step = session.run(self._global_step_tensor)
-    if self._has_news and step == self._timer.last_triggered_step():
-      self._save(session, step)
-    super().end(session)
 
 
 def format_seconds(seconds: float) -> str:

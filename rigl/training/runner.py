@@ -10,7 +10,7 @@ from absl import logging
 from rigl import compat, replicas
 from rigl.compat import tf
 from rigl.core import messages
-from rigl.training import checkpoints, distribution
+from rigl.training import checkpoints, distribution, saving
 from rigl.training import hooks as training_hooks
 from rigl.training import tpu as tpu_lib
 
@@ -94,7 +94,7 @@ def _with_saving_hooks(model_fn: Callable[..., Any], model_dir: str,
     if periods and is_chief:
       # The Estimator would run its own before all other hooks: what they write
       # about a step would then be missing beside the checkpoint of the step.
-      hooks.append(training_hooks.SaverHook(model_dir, *periods))
+      hooks.append(saving.SaverHook(model_dir, *periods))
     return spec._replace(training_hooks=tuple(hooks))
 
   return model_fn_with_hooks
@@ -228,6 +228,18 @@ def _train_with_workers(estimator: Any, input_fn: Callable[..., Any],
     distribution.start_again(error)
 
 
+def end_at_once(model_dir: str, length: str) -> None:
+  """Says that a training is over already; clears up after its process.
+
+  Args:
+    model_dir: folder of the training.
+    length: how long it was, such as '10 steps'.
+  """
+  print(f'{model_dir} already holds {length}.')
+  if distribution.is_chief():
+    saving.remove_leftovers(model_dir)
+
+
 def train_in_turns(estimator: Any,
                    input_fn: Callable[[dict[str, Any]], tf.data.Dataset],
                    total: int,
@@ -255,7 +267,7 @@ def train_in_turns(estimator: Any,
   folder = estimator.model_dir
   step = checkpoints.latest_step(folder)
   if step >= total:
-    print(f'{folder} already holds {step} steps.')
+    end_at_once(folder, f'{step} steps')
     if evaluate:
       evaluate(checkpoints.resolve(folder))
     return

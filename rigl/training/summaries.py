@@ -119,7 +119,9 @@ def host_call_fn(model_dir: str, global_step: tf.Tensor,
     The ops that write.
   """
   step = tf.cast(global_step[0], tf.int64)
-  writer = tf2.summary.create_file_writer(model_dir)
+  # What waits in a queue is lost when training is killed, and not done again
+  # if a checkpoint came meanwhile.
+  writer = tf2.summary.create_file_writer(model_dir, max_queue=0)
   is_due = tf.equal(step % steps_per_summary, 0)
   if trained is not None:
     is_due = tf.logical_and(is_due, trained[0])

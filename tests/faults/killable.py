@@ -2,11 +2,13 @@
 
 The environment variable SCRIPT names the module. A file `kill.json` in the
 current folder holds {"run": number of the run, "delay": seconds after its
-begin, or null for its end}.
+begin, or null for its end}; or {"change": number, "folder": path}, as
+kill_before_change.c has it, which must be loaded.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -50,5 +52,9 @@ def main(argv: list[str]) -> None:
   path = pathlib.Path('kill.json')
   if path.exists():
     when = json.loads(path.read_text())
-    _install(when['run'], when['delay'])
+    if 'change' in when:
+      ctypes.CDLL(None).kill_before_change(
+          when['folder'].encode(), when['change'])
+    else:
+      _install(when['run'], when['delay'])
   _script.main(argv)

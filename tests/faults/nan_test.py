@@ -20,6 +20,7 @@ from rigl.training import (
   mask_init,
   methods,
   resuming,
+  saving,
 )
 from rigl.training.config import SparsityConfig
 from tests.faults import scripts
@@ -222,7 +223,7 @@ def test_dense_gradient_is_watched_through_that_of_the_weights(position):
 def train(training, on_nan, folder, losses, save_steps=2, gradient=False):
   """Trains with the hooks of a script; returns the hook."""
   hook = finite.NotFiniteHook(on_nan, str(folder))
-  saver = hooks.SaverHook(str(folder), save_steps)
+  saver = saving.SaverHook(str(folder), save_steps)
   with tf.train.MonitoredTrainingSession(
       checkpoint_dir=str(folder), save_checkpoint_steps=None,
       save_checkpoint_secs=None, save_summaries_steps=None,
@@ -244,7 +245,7 @@ def test_stop_names_the_step_and_keeps_the_last_checkpoint(
   training = Training(method, 'stop')
   kind = 'gradient' if gradient else 'loss'
   hook = finite.NotFiniteHook('stop', str(tmp_path))
-  saver = hooks.SaverHook(str(tmp_path), 1)
+  saver = saving.SaverHook(str(tmp_path), 1)
   with pytest.raises(FloatingPointError) as error:
     with tf.train.SingularMonitoredSession(
         checkpoint_dir=str(tmp_path), hooks=[hook, saver]) as session:

@@ -68,10 +68,11 @@ def arguments(script: str, data: dict[str, pathlib.Path],
   return [f'--{name}={value}' for name, value in values.items()]
 
 
-def server(script: str, folder: pathlib.Path) -> script_server.ScriptServer:
+def server(script: str, folder: pathlib.Path,
+           **environment: str) -> script_server.ScriptServer:
   """Forks runs of a script, which may kill themselves; see `killable`."""
   return script_server.ScriptServer(
-      'tests.faults.killable', folder, SCRIPT=MODULES[script])
+      'tests.faults.killable', folder, SCRIPT=MODULES[script], **environment)
 
 
 def run_folder(folder: pathlib.Path) -> pathlib.Path:

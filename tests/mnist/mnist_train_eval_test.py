@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import shutil
 import xml.etree.ElementTree
 
 import numpy as np
@@ -299,6 +300,37 @@ def test_input_mask_restricts_the_pixels(trained, data, tmp_path):
   with assert_names('input_mask_path', str(tmp_path), 'an input mask itself',
                     f'{kept.sum()} of the 784'):
     mnist_config.kept_pixels(str(tmp_path))
+
+
+def test_a_run_goes_on_with_the_pixels_it_began_with(
+    trained, data, tmp_path, capsys):
+  """Whatever became of the run that they come from."""
+  former, run = tmp_path / 'former', tmp_path / 'run'
+  shutil.copytree(trained('rigl'), former)
+  kept = mnist_config.kept_pixels(str(former))
+  begin = tiny_mnist.arguments(
+      data, run, training_method='scratch', input_mask_path=former,
+      num_epochs=1)
+  tiny_mnist.train(begin)
+  shutil.rmtree(former)
+  np.testing.assert_array_equal(
+      mnist_config.input_pixels(str(former), str(run)), kept)
+  tiny_mnist.train([*begin, '--num_epochs=2'])
+  assert 'epoch   2/2' in capsys.readouterr().out
+  # A new run needs them.
+  with assert_names('No checkpoint', str(former)):
+    mnist_config.input_pixels(str(former), str(tmp_path / 'new'))
+
+
+@pytest.mark.parametrize('content', [b'', b'pixels', None])
+def test_damaged_pixels_are_named(content, trained, tmp_path):
+  run = shutil.copytree(trained('rigl'), tmp_path / 'run')
+  file = run / 'input_pixels.npy'
+  np.save(file, np.ones([783], bool))
+  if content is not None:
+    file.write_bytes(content)
+  with assert_names(str(file), 'damaged', str(run)):
+    mnist_config.input_pixels(str(run), str(run))
 
 
 @contextlib.contextmanager

@@ -185,62 +185,19 @@ def test_damaged_data_is_named(prefix, how):
 
 
 def test_a_folder_without_checkpoint_can_be_started_in(tmp_path):
-  checkpoints.check_resumable(
-      str(tmp_path), variables_like(VALUES), may_write=True)
-  checkpoints.check_resumable(
-      str(tmp_path / 'x'), variables_like(VALUES), may_write=True)
+  checkpoints.check_resumable(str(tmp_path), variables_like(VALUES))
+  checkpoints.check_resumable(str(tmp_path / 'x'), variables_like(VALUES))
 
 
 def test_a_folder_with_a_fitting_checkpoint_can_be_resumed(prefix):
-  checkpoints.check_resumable(
-      os.path.dirname(prefix), variables_like(VALUES), may_write=True)
+  checkpoints.check_resumable(os.path.dirname(prefix), variables_like(VALUES))
 
 
 def test_a_folder_of_another_network_cannot_be_resumed(prefix):
   other = {**VALUES, 'c/mask': np.zeros([2], np.float32)}
   with pytest.raises(ValueError, match='c/mask is missing'):
     checkpoints.check_resumable(
-        os.path.dirname(prefix), variables_like(other), may_write=True)
-
-
-@pytest.mark.parametrize('may_write', [True, False])
-def test_a_state_file_that_is_gone_is_restored_by_who_may_write(
-    prefix, may_write):
-  folder = os.path.dirname(prefix)
-  pathlib.Path(folder, 'checkpoint').unlink()
-  checkpoints.check_resumable(folder, variables_like(VALUES), may_write)
-  assert tf.train.latest_checkpoint(folder) == (prefix if may_write else None)
-
-
-# --- rewriting ---------------------------------------------------------------
-
-
-def test_one_that_is_not_the_latest_is_written_again_without_a_copy(tmp_path):
-  earlier = save(tmp_path, step=3)
-  latest = save(tmp_path, step=5)
-  before = sorted(tmp_path.iterdir())
-  with checkpoints.rewriting(earlier):
-    assert sorted(tmp_path.iterdir()) == before
-    assert checkpoints.latest(str(tmp_path)) == latest
-
-
-@pytest.mark.parametrize('has_state_file', [True, False])
-def test_a_copy_is_the_latest_while_one_is_written_again(
-    has_state_file, tmp_path):
-  prefix = save(tmp_path)
-  if not has_state_file:
-    (tmp_path / 'checkpoint').unlink()
-  with checkpoints.rewriting(prefix):
-    damage(prefix, '.index', 'empty')
-    damage(prefix, DATA, 'garbage')
-    copy = checkpoints.latest(str(tmp_path))
-    assert copy == f'{prefix}-former'
-    values = checkpoints.read_tensors(copy, VALUES)
-    for name, value in VALUES.items():
-      np.testing.assert_array_equal(values[name], value)
-    assert save(tmp_path) == prefix
-  assert checkpoints.latest(str(tmp_path)) == prefix
-  assert not list(tmp_path.glob('*former*'))
+        os.path.dirname(prefix), variables_like(other))
 
 
 # --- latest_step -------------------------------------------------------------

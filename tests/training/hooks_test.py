@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import signal
 import threading
 
 import pytest
 
 from rigl.compat import tf
-from rigl.training import checkpoints, hooks
+from rigl.training import hooks
 from rigl.training.config import SparsityConfig
 from tests.training import one_masked_layer
 
@@ -40,6 +39,18 @@ def train(folder, method='rigl', n_units=4, n_steps=1):
 def test_fresh_and_fitting_folders_are_trained_in(tmp_path):
   train(tmp_path, n_steps=3)
   assert train(tmp_path, n_steps=3)['global_step'] == 5
+
+
+@pytest.mark.parametrize('may_write', [True, False])
+def test_a_state_file_that_is_gone_is_restored_by_who_may_write(
+    may_write, tmp_path):
+  train(tmp_path)
+  state = tmp_path / 'checkpoint'
+  state.unlink()
+  with tf.Graph().as_default():
+    one_masked_layer.build(SparsityConfig(training_method='rigl'), n_units=4)
+    hooks.ResumableHook(str(tmp_path), may_write).begin()
+  assert state.exists() == may_write
 
 
 @pytest.mark.parametrize('change, words', [
@@ -212,146 +223,3 @@ def test_progress_comes_once_a_minute_where_steps_are_slow(
   monkeypatch.setattr(hooks.time, 'monotonic', lambda: next(now))
   lines = progress(capsys, 100, 50, 20)
   assert [int(line[0][5:-4]) for line in lines[:3]] == [1, 7, 13]
-
-
-# --- Checkpoints -------------------------------------------------------------
-
-
-class Killed(BaseException):
-  """Stands for SIGKILL: nothing that handles errors takes it for one."""
-
-
-def kill_while_writing(saver, session, path, global_step, **_):
-  """Leaves of a checkpoint what a kill may: its index is begun."""
-  del saver, session
-  pathlib.Path(f'{path}-{global_step}.index').write_bytes(b'')
-  raise Killed
-
-
-def train_and_save(folder, periods, n_steps, n_moves=0, listeners=()):
-  """Makes n more steps, then moves masks n times; returns how often."""
-  with tf.Graph().as_default():
-    step = tf.train.get_or_create_global_step()
-    moved = tf.get_variable('moved', [], initializer=tf.zeros_initializer())
-    make_step, move = step.assign_add(1).op, moved.assign_add(1.).op
-    tf.add_to_collection(tf.GraphKeys.SAVERS, tf.train.Saver(max_to_keep=None))
-    saver_hook = hooks.SaverHook(str(folder), *periods)
-    saver_hook._listeners.extend(listeners)  # As the Estimator does.
-    with tf.train.MonitoredTrainingSession(
-        checkpoint_dir=str(folder), save_checkpoint_steps=None,
-        save_checkpoint_secs=None, save_summaries_steps=0,
-        log_step_count_steps=0, hooks=[saver_hook]) as session:
-      for train_op in [make_step] * n_steps + [move] * n_moves:
-        session.run(train_op)
-
-
-def saved_steps(folder, periods, n_steps):
-  """The steps of the checkpoints that n more steps of training leave."""
-  train_and_save(folder, periods, n_steps)
-  return sorted(int(path.suffixes[0].split('-')[1])
-                for path in folder.glob('model.ckpt-*.index'))
-
-
-def saved_moves(folder):
-  """How often masks had moved at the latest checkpoint of a folder."""
-  prefix = checkpoints.latest(str(folder))
-  return checkpoints.read_tensors(prefix, ['moved'])['moved']
-
-
-def test_checkpoints_come_at_multiples_of_each_period(tmp_path):
-  assert saved_steps(tmp_path, (4, 5), 11) == [0, 4, 5, 8, 10, 11]
-
-
-def test_a_training_that_goes_on_keeps_to_the_multiples(tmp_path):
-  saved_steps(tmp_path, (4,), 6)
-  assert saved_steps(tmp_path, (4,), 7) == [0, 4, 6, 8, 12, 13]
-
-
-def test_each_checkpoint_is_written_once(tmp_path, monkeypatch):
-  """Neither again at its end nor when training goes on from it."""
-  written = []
-  save = tf.train.Saver.save
-
-  def save_and_count(saver, session, path, global_step, **options):
-    written.append(int(global_step))
-    return save(saver, session, path, global_step=global_step, **options)
-
-  monkeypatch.setattr(tf.train.Saver, 'save', save_and_count)
-  train_and_save(tmp_path, (2,), 4)
-  train_and_save(tmp_path, (2,), 3)
-  assert written == [0, 2, 4, 6, 7]
-
-
-def test_a_kill_at_the_start_spares_what_training_goes_on_from(
-    tmp_path, monkeypatch):
-  train_and_save(tmp_path, (2,), 4)
-  monkeypatch.setattr(tf.train.Saver, 'save', kill_while_writing)
-  with pytest.raises(Killed):
-    train_and_save(tmp_path, (2,), 3)
-  assert checkpoints.latest_step(str(tmp_path)) == 4
-
-
-def test_masks_that_moved_without_a_step_are_saved_in_the_end(tmp_path):
-  train_and_save(tmp_path, (2,), 2)
-  train_and_save(tmp_path, (2,), 0, n_moves=3)
-  assert checkpoints.latest(str(tmp_path)) == f'{tmp_path}/model.ckpt-2'
-  assert saved_moves(tmp_path) == 3.
-  assert not list(tmp_path.glob('*former*'))
-
-
-@pytest.mark.parametrize('n_steps', [0, 2])
-def test_a_kill_while_a_checkpoint_is_written_again(
-    n_steps, tmp_path, monkeypatch):
-  """The former one is used, and goes as all checkpoints go."""
-  train_and_save(tmp_path, (2,), n_steps, n_moves=1)
-  with monkeypatch.context() as patch:
-    patch.setattr(tf.train.Saver, 'save', kill_while_writing)
-    with pytest.raises(Killed):
-      train_and_save(tmp_path, (2,), 0, n_moves=1)
-  former = f'{tmp_path}/model.ckpt-{n_steps}-former'
-  assert checkpoints.latest(str(tmp_path)) == former
-  assert saved_moves(tmp_path) == 1.
-  train_and_save(tmp_path, (2,), 2, n_moves=1)
-  state = tf.train.get_checkpoint_state(str(tmp_path))
-  assert former in state.all_model_checkpoint_paths
-  assert saved_moves(tmp_path) == 2.
-
-
-def test_no_room_for_a_checkpoint_that_is_written_again(tmp_path, monkeypatch):
-  train_and_save(tmp_path, (2,), 2)
-  copy = tf.io.gfile.copy
-
-  def copy_half(path, copied, overwrite):
-    copy(path, copied, overwrite=overwrite)
-    raise tf.errors.ResourceExhaustedError(None, None, 'No space left')
-
-  monkeypatch.setattr(tf.io.gfile, 'copy', copy_half)
-  with pytest.raises(OSError, match='No space left') as error:
-    train_and_save(tmp_path, (2,), 0, n_moves=1)
-  prefix = f'{tmp_path}/model.ckpt-2'
-  assert f'The last good checkpoint is {prefix}.' in str(error.value)
-  assert checkpoints.latest(str(tmp_path)) == prefix
-  assert saved_moves(tmp_path) == 0.
-  assert not list(tmp_path.glob('*former*'))
-
-
-class Listener(tf.train.CheckpointSaverListener):
-  """Notes what it is told."""
-
-  def __init__(self):
-    self.told = []
-
-  def before_save(self, session, global_step_value):
-    self.told.append(('before', int(global_step_value)))
-
-  def after_save(self, session, global_step_value):
-    self.told.append(('after', int(global_step_value)))
-
-
-def test_listeners_are_told_of_the_checkpoint_training_goes_on_from(tmp_path):
-  train_and_save(tmp_path, (2,), 2)
-  listeners = Listener(), Listener()
-  train_and_save(tmp_path, (2,), 2, listeners=listeners)
-  for listener in listeners:
-    assert listener.told == [
-        ('before', 2), ('after', 2), ('before', 4), ('after', 4)]

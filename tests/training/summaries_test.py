@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -82,9 +83,12 @@ def test_host_call_writes_means_over_replicas_when_due(tmp_path):
     session.run(tf.get_collection('_SUMMARY_WRITER_V2'))
     for value, trains in ((0, True), (1, True), (2, False), (2, True)):
       session.run(op, {step: [value] * 2, trained: [trains] * 2})
+    # A kill would lose what is only written at the end of the session.
+    written = tmp_path / 'written'
+    shutil.copytree(tmp_path, written)
   events = [
       (event.step, value.tag, value.tensor)
-      for path in glob.glob(os.path.join(tmp_path, '*'))
+      for path in glob.glob(os.path.join(written, '*'))
       for record in tf2.data.TFRecordDataset(path).as_numpy_iterator()
       for event in [tf.Event.FromString(record)]
       for value in event.summary.value]
