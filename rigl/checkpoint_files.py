@@ -43,18 +43,23 @@ def all_complete(model_dir: str) -> list[str]:
   return list(filter(_is_complete, _all_begun(model_dir).values()))
 
 
+def _newest_complete(begun: dict[int, str]) -> Optional[str]:
+  """The last of `_all_begun` that is complete, or None."""
+  return next(filter(_is_complete, reversed(list(begun.values()))), None)
+
+
 def _latest_without_state(model_dir: str) -> Optional[str]:
   """The newest checkpoint of a folder that does not say which is the latest.
 
   As a kill at the first checkpoint, that of step 0, leaves it: if that one is
   not complete either, nothing is lost with it.
   """
-  complete = all_complete(model_dir)
-  lost = [prefix for step, prefix in _all_begun(model_dir).items() if step]
-  if lost and not complete:
+  begun = _all_begun(model_dir)
+  newest = _newest_complete(begun)
+  if newest is None and any(begun):
     raise ValueError(f'No checkpoint in {model_dir} can be read, not even '
-                     f'{lost[-1]}.')
-  return complete[-1] if complete else None
+                     f'{begun[max(begun)]}.')
+  return newest
 
 
 def latest(model_dir: str) -> Optional[str]:
@@ -86,7 +91,7 @@ def latest(model_dir: str) -> Optional[str]:
   elif not tf.io.gfile.exists(f'{prefix}.index'):
     problem = f'{state_file} names {prefix}, but {prefix}.index is missing.'
   if problem:
-    newest = next(reversed(all_complete(model_dir)), None)
+    newest = _newest_complete(_all_begun(model_dir))
     raise ValueError(f'{problem} ' + (
         f'Delete {state_file} to go on from {newest}.' if newest else
         f'No checkpoint besides it is in {model_dir}.'))

@@ -5,7 +5,7 @@ How it is found and read is in rigl.checkpoint_files, re-exported here.
 
 from __future__ import annotations
 
-from typing import Iterable, Mapping, Sequence
+from typing import Iterable, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -104,12 +104,15 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]
 
 
 def check_resumable(model_dir: str,
-                    variables: Iterable[tf.Variable]) -> None:
+                    variables: Iterable[tf.Variable]) -> Optional[str]:
   """Checks the checkpoint that training in `model_dir` would go on from.
 
   Args:
     model_dir: folder of a training.
     variables: variables of its graph.
+
+  Returns:
+    Its prefix; None if there is none.
 
   Raises:
     ValueError: there is one and it does not fit; names what differs.
@@ -117,6 +120,7 @@ def check_resumable(model_dir: str,
   prefix = latest(model_dir)
   if prefix:
     read_values(prefix, list(variables))
+  return prefix
 
 
 def latest_step(model_dir: str) -> int:

@@ -28,8 +28,8 @@ class ResumableHook(tf.train.SessionRunHook):
     self._says_so = says_so
 
   def begin(self) -> None:
-    checkpoints.check_resumable(self._model_dir, tf.global_variables())
-    prefix = checkpoints.latest(self._model_dir)
+    prefix = checkpoints.check_resumable(
+        self._model_dir, tf.global_variables())
     if self._may_write and prefix:
       saving.restore_state_file(self._model_dir)
     if self._says_so and prefix:

@@ -22,12 +22,8 @@ _LEFTOVER = re.compile(
     r'(checkpoint|graph\.pbtxt)\.tmp.*|.*\.\d+\.tmp')
 
 
-def is_latest(prefix: str) -> bool:
-  """Whether training would go on from this very checkpoint.
-
-  Args:
-    prefix: prefix of a checkpoint, which need not be there.
-  """
+def _is_latest(prefix: str) -> bool:
+  """Whether training would go on from this very checkpoint, if it is there."""
   folder, name = os.path.split(prefix)
   # The state file may name the folder in another way.
   return tf.io.gfile.exists(f'{prefix}.index') and (
@@ -76,7 +72,7 @@ def rewriting(prefix: str) -> Iterator[None]:
   Args:
     prefix: prefix of a checkpoint, which the block of the `with` saves.
   """
-  if not is_latest(prefix):
+  if not _is_latest(prefix):
     yield
     return
   try:
@@ -84,7 +80,7 @@ def rewriting(prefix: str) -> Iterator[None]:
     _make_latest(prefix + _FORMER)
     yield
   finally:
-    if is_latest(prefix):
+    if _is_latest(prefix):
       remove_leftovers(os.path.dirname(prefix))
 
 
@@ -197,7 +193,7 @@ class SaverHook(tf.train.CheckpointSaverHook):
           f'{checkpoints.describe_latest(self._checkpoint_dir)}')
     for listener in self._listeners:
       listener.before_save(session, step)
-    if self._has_news or not is_latest(prefix):
+    if self._has_news or not _is_latest(prefix):
       logging.debug('Saving %s.', prefix)
       self._write(session, step, prefix)
     # A list, as each of them is to be told.

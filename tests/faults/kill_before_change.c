@@ -52,11 +52,11 @@ static void change_file(int file) {
   if (!real)                                 \
     real = (result (*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name)
 
-#define ON_PATH(name)           \
-  int name(const char *path) {  \
+#define ON_PATH(name)              \
+  int name(const char *path) {     \
     REAL(int, name, const char *); \
-    change(path);               \
-    return real(path);          \
+    change(path);                  \
+    return real(path);             \
   }
 
 ON_PATH(unlink)
