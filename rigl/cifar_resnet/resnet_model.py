@@ -63,10 +63,8 @@ class WideResNetModel:
 
   def _conv(self, x: tf.Tensor, filters: int, kernel_size: int, strides: int,
             name: str, is_pruned: bool = True) -> tf.Tensor:
-    x, padding = dense_layers.fixed_padding(
-        x, kernel_size, strides, self._data_format)
     return sparse_layers.sparse_conv2d(
-        x, filters, kernel_size, strides=strides, padding=padding,
+        x, filters, kernel_size, strides=strides, padding='SAME',
         data_format=self._data_format, kernel_regularizer=self._regularizer,
         sparsity_technique=self._technique(is_pruned), name=name)
 

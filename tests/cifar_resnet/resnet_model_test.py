@@ -71,6 +71,15 @@ def test_inference_is_that_of_numpy(network, size, pruned):
       prune_last_layer=pruned)
 
 
+def test_convolutions_pad_as_same_and_batch_norm_is_not_fused():
+  with tf.Graph().as_default() as graph:
+    _build('wrn_10_2')
+    operations = graph.get_operations()
+  assert {op.get_attr('padding') for op in operations
+          if op.type == 'Conv2D'} == {b'SAME'}
+  assert not {'Pad', 'FusedBatchNormV3'} & {op.type for op in operations}
+
+
 @pytest.mark.parametrize('is_training', [True, False])
 def test_ones_masks_change_nothing(is_training):
   networks.assert_ones_masks_change_nothing(

@@ -146,11 +146,15 @@ def test_no_step_at_all_is_a_mistake():
 
 
 def test_step_under_xla_gives_the_masks_of_a_session():
-  """The whole RigL step of WRN-10-1, masks and all."""
+  """The whole RigL step of WRN-10-1, masks and all.
+
+  In float64: the two round differently, which in float32 is enough for a few
+  other connections.
+  """
   config = script.SparsityConfig(
       training_method='rigl', end_sparsity=0.8, maskupdate_frequency=2,
       maskupdate_end_step=-1)
-  images = np.random.RandomState(0).randn(4, 32, 32, 3).astype(np.float32)
+  images = np.random.RandomState(0).randn(4, 32, 32, 3)
 
   def build(images, labels):
     step, _, _, _ = script.build_model(

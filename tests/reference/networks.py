@@ -14,9 +14,26 @@ EPSILON = 1e-5
 
 def conv(x, kernel, stride=1):
   k = kernel.shape[0]
-  x = np.pad(x, [(0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)])
-  windows = np.lib.stride_tricks.sliding_window_view(x, (k, k), axis=(1, 2))
-  windows = windows[:, ::stride, ::stride]
+  return _valid_conv(
+      np.pad(x, [(0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)]), kernel,
+      stride)
+
+
+def conv_same(x, kernel, stride=1):
+  """With ceil(size / stride) outputs, and what padding that takes.
+
+  Of an odd number of zeros, the far side gets one more.
+  """
+  k = kernel.shape[0]
+  totals = [max((-(-size // stride) - 1) * stride + k - size, 0)
+            for size in x.shape[1:3]]
+  pads = [(total // 2, total - total // 2) for total in totals]
+  return _valid_conv(np.pad(x, [(0, 0), *pads, (0, 0)]), kernel, stride)
+
+
+def _valid_conv(x, kernel, stride):
+  windows = np.lib.stride_tricks.sliding_window_view(
+      x, kernel.shape[:2], axis=(1, 2))[:, ::stride, ::stride]
   return np.tensordot(windows, kernel, ([4, 5, 3], [0, 1, 2]))
 
 
@@ -144,8 +161,8 @@ def wide_resnet(values, x, depth):
       inputs, x = x, relu(v.batch_norm(x))
       kernel = v.kernel(f'conv_{group}_{block}_1')
       if kernel.shape[2] != kernel.shape[3]:
-        inputs = conv(x, v.kernel(f'skip_conv_{group}'), stride)
-      x = relu(v.batch_norm(conv(x, kernel, stride)))
+        inputs = conv_same(x, v.kernel(f'skip_conv_{group}'), stride)
+      x = relu(v.batch_norm(conv_same(x, kernel, stride)))
       x = inputs + conv(x, v.kernel(f'conv_{group}_{block}_2'))
   x = relu(v.batch_norm(x))
   return v.dense(x.mean((1, 2)), 'logits')
