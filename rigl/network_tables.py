@@ -12,7 +12,8 @@ RESNETS = {
     200: ('bottleneck', (3, 24, 36, 3)),
 }
 
-# Number of convolutions before each of the five poolings, and their filters.
+# Number of convolutions in each group, and their filters. A pooling that halves
+# the image separates a group from the next; the average follows the last.
 VGGS = {
     'vgg_a': (1, 1, 2, 2, 2),
     'vgg_16': (2, 2, 3, 3, 3),

@@ -1,7 +1,7 @@
 """VGG (https://arxiv.org/abs/1409.1556) with masks.
 
 Without normalization or biases, and with an average over the image instead of
-the two large fully connected layers.
+the fifth pooling and the two large fully connected layers.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Mapping, Optional, Union
 from rigl import network_tables
 from rigl.compat import tf
 from rigl.core import checks
-from rigl.imagenet_resnet import blocks, initializers
+from rigl.imagenet_resnet import blocks
 from rigl.model_pruning import data_formats, sparse_layers
 
-# Each pooling halves the image.
-_N_POOLINGS = len(network_tables.VGG_FILTERS)
+# Each pooling halves the image. There is one between two groups.
+_N_POOLINGS = len(network_tables.VGG_FILTERS) - 1
 MIN_SIZE = 2**_N_POOLINGS
 # Keeps the variance through ReLUs (arXiv 1502.01852); no normalization does.
 _INIT_SCALE = 2.
@@ -30,21 +30,21 @@ def _check_size(inputs: tf.Tensor, data_format: str) -> None:
                      f'{"x".join(map(str, sizes))}.')
 
 
-def _classifier(x: tf.Tensor, num_classes: int,
-                spec: blocks.LayerSpec) -> tf.Tensor:
+def _classifier(x: tf.Tensor, num_classes: int, spec: blocks.LayerSpec,
+                is_pruned: bool) -> tf.Tensor:
   """1x1 convolution `fc8` of the average over the image -> [batch, classes].
 
-  Without a mask it has biases, and its variables are not in a doubled scope.
+  Where the last layer is kept dense it is an ordinary one, unlike the others:
+  with biases, Glorot-uniform weights, no weight decay and no doubled scope.
   """
   spatial = data_formats.spatial_axes(spec.data_format)
-  family = initializers.fan_in_normal(_INIT_SCALE)
-  x = sparse_layers.sparse_conv2d(
-      tf.reduce_mean(x, spatial, keepdims=True), num_classes, 1,
-      use_bias=not spec.is_masked, data_format=spec.data_format,
-      sparsity_technique=spec.pruning_method,
-      kernel_initializer=spec.kernel_initializer('fc8', family),
-      kernel_regularizer=spec.regularizer, name='fc8',
-      dense_names=('weights', 'biases'))
+  x = tf.reduce_mean(x, spatial, keepdims=True)
+  if is_pruned:
+    x = blocks.conv2d(x, num_classes, 1, 1, spec, 'fc8', _INIT_SCALE)
+  else:
+    x = sparse_layers.sparse_conv2d(
+        x, num_classes, 1, use_bias=True, data_format=spec.data_format,
+        name='fc8', dense_names=('weights', 'biases'))
   return tf.squeeze(x, spatial)
 
 
@@ -76,7 +76,7 @@ def vgg(num_classes: int,
 
   Returns:
     fn(inputs, is_training) -> logits [batch, num_classes], where inputs is
-    [batch, height, width, channels], or channels first, of at least 32x32
+    [batch, height, width, channels], or channels first, of at least 16x16
     pixels. Training and inference build the same graph.
 
   Raises:
@@ -95,6 +95,8 @@ def vgg(num_classes: int,
     with tf.variable_scope(name or vgg_type):
       groups = zip(widths, network_tables.VGGS[vgg_type])
       for group, (filters, n_convs) in enumerate(groups, start=1):
+        if group > 1:
+          x = blocks.max_pool(x, 2, 2, 'VALID', spec)
         with tf.variable_scope(f'conv{group}'):
           for i in range(1, n_convs + 1):
             is_first = group == i == 1
@@ -102,7 +104,6 @@ def vgg(num_classes: int,
             x = tf.nn.relu(blocks.conv2d(
                 x, filters, 3, 1, conv_spec, f'conv{group}_{i}',
                 _INIT_SCALE))
-        x = blocks.max_pool(x, 2, 2, 'VALID', spec)
-      return _classifier(x, num_classes, spec.unless_pruned(prune_last_layer))
+      return _classifier(x, num_classes, spec, prune_last_layer)
 
   return model

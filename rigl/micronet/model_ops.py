@@ -198,12 +198,13 @@ def vgg(
   net = _Builder(f'{vgg_type}/', input_size, use_bias=False)
   groups = zip(network_tables.VGG_FILTERS, network_tables.VGGS[vgg_type])
   for group, (filters, n_convs) in enumerate(groups, start=1):
-    for i in range(1, n_convs + 1):
-      net.conv(f'conv{group}/conv{group}_{i}', 3, int(filters * width))
-    net.size //= 2
+    if group > 1:
+      net.size //= 2
     if not net.size:
       raise ValueError(f'input_size {input_size} is too small for {vgg_type}: '
-                       f'pooling {group} leaves nothing of the image.')
+                       f'pooling {group - 1} leaves nothing of the image.')
+    for i in range(1, n_convs + 1):
+      net.conv(f'conv{group}/conv{group}_{i}', 3, int(filters * width))
   net.global_average()
   net.conv('fc8', 1, num_classes)
   return _network(net)

@@ -185,7 +185,7 @@ def test_last_layer(architecture, layer):
     (['--model_architecture=vgg_a', '--width=0.01'], ['width 0.01']),
     (['--width=nan'], ['width', 'nan']),
     (['--training_steps_multiplier=1e308'], ['training_steps_multiplier']),
-    (['--model_architecture=vgg_a', '--image_size=16'], ['image_size 16']),
+    (['--model_architecture=vgg_a', '--image_size=15'], ['image_size 15']),
     (['--use_adam', '--use_sgdr'], ['use_adam', 'use_sgdr']),
     (['--maskupdate_frequency=0'], ['maskupdate_frequency', '0']),
     (['--training_method=prune', '--maskupdate_end_step=-1'], ['end']),

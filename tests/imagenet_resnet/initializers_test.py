@@ -95,16 +95,15 @@ def test_unknown_method():
         'he', initializers.normal(1.), 0., is_masked=True)
 
 
-@pytest.mark.parametrize('network, dense_layers', [
-    ('resnet18', {'initial_conv'}),
-    ('mobilenet_v1', {'initial_conv'}),
-    ('vgg_a', set()),
+@pytest.mark.parametrize('network, options, dense_layers', [
+    ('resnet18', {'prune_first_layer': False}, {'initial_conv'}),
+    ('mobilenet_v1', {}, {'initial_conv'}),
+    ('vgg_a', {}, set()),
+    ('vgg_a', {'prune_last_layer': False}, {'fc8'}),
 ])
-def test_methods_in_networks(network, dense_layers):
+def test_methods_in_networks(network, options, dense_layers):
   arguments = {'width': 0.125, 'pruning_method': 'threshold',
-               'end_sparsity': 0.75}
-  if network == 'resnet18':
-    arguments['prune_first_layer'] = False
+               'end_sparsity': 0.75, **options}
   baseline = _initial_kernels(network, **arguments)
   sparse = _initial_kernels(network, init_method='sparse', **arguments)
   zeros = _initial_kernels(network, init_method='random_zeros', **arguments)

@@ -129,7 +129,7 @@ class TestSizes:
       ('resnet152', 7, 2048),
       ('mobilenet_v1', 7, 1024),
       ('mobilenet_v2', 7, 1280),
-      ('vgg_16', 7, 512),
+      ('vgg_16', 14, 512),
       ('wrn_22_2', 8, 128),
   ])
   def test_global_average(self, name, last_size, channels):
@@ -240,9 +240,9 @@ class TestErrors:
       architectures.get_network(name, width=width)
 
   def test_image_that_vanishes(self):
-    with pytest.raises(ValueError, match='input_size 31 .* vgg_16: pooling 5'):
-      architectures.get_network('vgg_16', input_size=31)
-    layers = architectures.get_network('vgg_16', input_size=32).layers
+    with pytest.raises(ValueError, match='input_size 15 .* vgg_16: pooling 4'):
+      architectures.get_network('vgg_16', input_size=15)
+    layers = architectures.get_network('vgg_16', input_size=16).layers
     average, = [layer.op for layer in layers if isinstance(layer.op, GlobalAvg)]
     assert average.input_size == 1
 

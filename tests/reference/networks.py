@@ -148,7 +148,8 @@ def vgg(values, x, group_sizes):
   for group, n_convs in enumerate(group_sizes, 1):
     for i in range(1, n_convs + 1):
       x = relu(conv(x, v.kernel(f'conv{group}/conv{group}_{i}')))
-    x = max_pool_2x2(x)
+    if group < 5:
+      x = max_pool_2x2(x)
   return v.dense(x.mean((1, 2)), 'fc8').reshape(len(x), -1)
 
 
