@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Sequence
+
 # Depth -> (kind of block, number of blocks in each group).
 RESNETS = {
     18: ('residual', (2, 2, 2, 2)),
@@ -33,14 +35,41 @@ MOBILENET_V2 = (
     (320, 1))
 
 
-def make_divisible(channels: int, divisor: int = 8) -> int:
+def make_divisible(channels: float, divisor: int = 8) -> int:
   """The multiple of `divisor` nearest to `channels`, not over 10 % below it.
-
-  MobileNets round the number of their channels so.
 
   Args:
     channels: number asked for.
     divisor: number that divides the number returned.
   """
-  rounded = max(divisor, (channels + divisor // 2) // divisor * divisor)
+  rounded = max(divisor, int(channels + divisor // 2) // divisor * divisor)
   return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def mobilenet_filters(blocks: Sequence[tuple[int, int]],
+                      width: float) -> tuple[int, list[tuple[int, int]]]:
+  """The number of filters of a MobileNet's convolutions, at a width.
+
+  Multiples of 8, except for block 0. A block rounds the integer part of its
+  product with the width, the initial convolution the product itself: at width
+  0.28 it has 16 filters, as 8 would be more than 10 % below 8.96.
+
+  Args:
+    blocks: MOBILENET_V1 or MOBILENET_V2.
+    width: multiplier of the channels.
+
+  Returns:
+    (filters of the initial convolution, [(filters, stride) of each block]).
+  """
+  return make_divisible(width * 32), [
+      (make_divisible(int(width * filters), 8 if i else 1), stride)
+      for i, (filters, stride) in enumerate(blocks)]
+
+
+def mobilenet_v2_features(width: float) -> int:
+  """The number of features that the classifier sees, never below 1280.
+
+  Args:
+    width: multiplier of the channels.
+  """
+  return make_divisible(int(max(width, 1.) * 1280))

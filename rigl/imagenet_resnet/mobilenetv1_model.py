@@ -55,19 +55,18 @@ def mobilenet_v1(num_classes: int,
     ValueError: an argument is not one of its options.
   """
   checks.positive('width', width)
+  initial_filters, block_filters = network_tables.mobilenet_filters(
+      network_tables.MOBILENET_V1, width)
   spec = blocks.LayerSpec(
       pruning_method, init_method, data_format, end_sparsity, weight_decay)
 
   def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
     with tf.variable_scope(name or 'resnet_model'):
       x = blocks.conv2d(
-          inputs, network_tables.make_divisible(int(width * 32)), 3, 2,
-          spec.unless_pruned(prune_first_layer), 'initial_conv',
-          dense_names=blocks.KERAS_NAMES)
+          inputs, initial_filters, 3, 2, spec.unless_pruned(prune_first_layer),
+          'initial_conv', dense_names=blocks.KERAS_NAMES)
       x = blocks.batch_norm_relu(x, is_training, spec)
-      for i, (filters, strides) in enumerate(network_tables.MOBILENET_V1):
-        filters = network_tables.make_divisible(
-            int(width * filters), 1 if i == 0 else 8)
+      for i, (filters, strides) in enumerate(block_filters):
         x = _separable_conv(x, is_training, filters, strides, spec, i)
       return blocks.classifier(
           x, num_classes, spec.unless_pruned(prune_last_layer),

@@ -83,6 +83,8 @@ def mobilenet_v2(num_classes: int,
     ValueError: an argument is not one of its options.
   """
   checks.positive('width', width)
+  initial_filters, block_filters = network_tables.mobilenet_filters(
+      network_tables.MOBILENET_V2, width)
   if not expansion_factor >= 1.:
     raise ValueError(
         f'expansion_factor must be >= 1, got {expansion_factor}.')
@@ -93,16 +95,14 @@ def mobilenet_v2(num_classes: int,
   def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
     with tf.variable_scope(name or 'resnet_model'):
       x = blocks.conv2d(
-          inputs, network_tables.make_divisible(int(width * 32)), 3, 2,
-          spec.unless_pruned(prune_first_layer), 'initial_conv',
-          dense_names=blocks.KERAS_NAMES)
+          inputs, initial_filters, 3, 2, spec.unless_pruned(prune_first_layer),
+          'initial_conv', dense_names=blocks.KERAS_NAMES)
       x = blocks.batch_norm_relu(x, is_training, spec)
-      for i, (filters, strides) in enumerate(network_tables.MOBILENET_V2):
+      for i, (filters, strides) in enumerate(block_filters):
         x = _inverted_residual(
-            x, is_training, network_tables.make_divisible(int(width * filters)),
-            strides, expansion_factor, spec, i)
-      final_filters = network_tables.make_divisible(int(max(width, 1.) * 1280))
-      x = blocks.conv2d(x, final_filters, 1, 1, spec, 'final_1x1_conv')
+            x, is_training, filters, strides, expansion_factor, spec, i)
+      x = blocks.conv2d(x, network_tables.mobilenet_v2_features(width), 1, 1,
+                        spec, 'final_1x1_conv')
       x = blocks.batch_norm_relu(x, is_training, spec)
       return blocks.classifier(
           x, num_classes, spec.unless_pruned(prune_last_layer),

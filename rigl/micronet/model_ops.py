@@ -136,11 +136,12 @@ def mobilenet_v1(
     num_classes: number of logits.
   """
   net = _Builder('resnet_model/', input_size)
-  net.conv('initial_conv', 3, network_tables.make_divisible(int(width * 32)), 2)
-  for i, (filters, stride) in enumerate(network_tables.MOBILENET_V1):
+  initial_filters, blocks = network_tables.mobilenet_filters(
+      network_tables.MOBILENET_V1, width)
+  net.conv('initial_conv', 3, initial_filters, 2)
+  for i, (filters, stride) in enumerate(blocks):
     net.depthwise(f'depthwise_nxn_{i}', stride)
-    net.conv(f'contraction_1x1_{i}', 1, network_tables.make_divisible(
-        int(width * filters), 1 if i == 0 else 8))
+    net.conv(f'contraction_1x1_{i}', 1, filters)
   net.global_average()
   net.dense('final_dense', num_classes)
   return _network(net, unmasked=('initial_conv', 'depthwise'))
@@ -159,9 +160,10 @@ def mobilenet_v2(
     num_classes: number of logits.
   """
   net = _Builder('resnet_model/', input_size)
-  net.conv('initial_conv', 3, network_tables.make_divisible(int(width * 32)), 2)
-  for i, (channels, stride) in enumerate(network_tables.MOBILENET_V2):
-    filters = network_tables.make_divisible(int(width * channels))
+  initial_filters, blocks = network_tables.mobilenet_filters(
+      network_tables.MOBILENET_V2, width)
+  net.conv('initial_conv', 3, initial_filters, 2)
+  for i, (filters, stride) in enumerate(blocks):
     in_channels = net.channels
     if i > 0:
       net.conv(f'expand_1x1_{i}', 1, 6 * in_channels)
@@ -169,8 +171,7 @@ def mobilenet_v2(
     net.conv(f'contraction_1x1_{i}', 1, filters)
     if stride == 1 and in_channels == filters:
       net.add(f'add_{i}')
-  final_filters = network_tables.make_divisible(int(max(width, 1.) * 1280))
-  net.conv('final_1x1_conv', 1, final_filters)
+  net.conv('final_1x1_conv', 1, network_tables.mobilenet_v2_features(width))
   net.global_average()
   net.dense('final_dense', num_classes)
   return _network(net, unmasked=('initial_conv', 'depthwise'))

@@ -91,16 +91,18 @@ def test_width_of_v1():
 def test_width_and_expansion_of_v2():
   layers = ['initial_conv', 'contraction_1x1_0', 'expand_1x1_1',
             'contraction_1x1_16', 'final_1x1_conv']
-  # 24, 12, 4.5 * 16, 240 and 960 channels, but never fewer than 1280 features.
+  # 24, 12, 4.5 * 12, 240 and 960 channels, but never fewer than 1280 features.
+  # 12 is no multiple of 8: the first block is only truncated.
   assert _n_channels('mobilenet_v2', layers, width=0.75,
-                     expansion_factor=4.5) == [24, 16, 72, 240, 1280]
+                     expansion_factor=4.5) == [24, 12, 54, 240, 1280]
   assert _n_channels('mobilenet_v2', ['final_1x1_conv'], width=1.4) == [1792]
 
 
 @pytest.mark.parametrize('network', NETWORKS)
 def test_narrowest_width(network):
-  """Channels are rounded up to a multiple of 8, so that none is without."""
-  assert _n_channels(network, ['initial_conv'], width=0.001) == [8]
+  """Channels are at least 8, in the first block 1, so that none is without."""
+  layers = ['initial_conv', 'contraction_1x1_0', 'contraction_1x1_1']
+  assert _n_channels(network, layers, width=0.001) == [8, 1, 8]
 
 
 @pytest.mark.parametrize('builder', BUILDERS)
