@@ -87,6 +87,12 @@ def test_depthwise_conv_is_that_of_numpy(size, strides):
       rtol=1e-4, atol=1e-5)
 
 
+def test_batch_norm_is_fused():
+  with tf.Graph().as_default() as graph:
+    blocks.batch_norm(tf.ones([1, 4, 4, 2]), True, blocks.LayerSpec())
+    assert 'FusedBatchNormV3' in {op.type for op in graph.get_operations()}
+
+
 def test_scaled():
   assert blocks.scaled(64, 0.3) == 19
   assert blocks.scaled(64, 1 / 64) == 1

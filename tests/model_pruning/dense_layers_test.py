@@ -108,6 +108,39 @@ def test_batch_norm_of_inference(fused):
   np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
+EPSILONS = [(True, 1.001e-5), (False, 1e-5)]
+
+
+@pytest.mark.parametrize('fused, epsilon', EPSILONS)
+def test_gradient_of_a_dead_channel_is_divided_by_the_root_of_epsilon(
+    fused, epsilon):
+  """All of a batch of zeros is their mean, and their variance is 0."""
+  weights = networks.images([4, 5, 5, 2])
+  with tf.Graph().as_default():
+    x = tf.constant(np.zeros([4, 5, 5, 2], np.float32))
+    outputs = dense_layers.batch_norm(x, True, 'channels_last', fused=fused)
+    gradient = tf.gradients(tf.reduce_sum(weights * outputs), x)
+    with networks.initialized_session() as session:
+      (gradient,) = session.run(gradient)
+  expected = (weights - weights.mean((0, 1, 2))) / np.sqrt(epsilon)
+  # A relative 1e-3 of epsilon shows as 5e-4.
+  np.testing.assert_allclose(gradient, expected, rtol=5e-5, atol=2e-3)
+
+
+@pytest.mark.parametrize('fused, epsilon', EPSILONS)
+def test_epsilon_of_inference(fused, epsilon):
+  x = networks.images([2, 3, 3, 4])
+  with tf.Graph().as_default(), tf.variable_scope('net'):
+    outputs = dense_layers.batch_norm(
+        tf.constant(x), False, 'channels_last', fused=fused)
+    (variance,) = [v for v in tf.global_variables()
+                   if v.op.name.endswith('moving_variance')]
+    with networks.initialized_session() as session:
+      variance.load(np.zeros([4], np.float32), session)
+      outputs = session.run(outputs)
+  np.testing.assert_allclose(outputs, x / np.sqrt(epsilon), rtol=5e-5)
+
+
 def test_batch_norm_starts_at_gamma():
   with tf.Graph().as_default():
     x = tf.constant(IMAGES)
