@@ -21,8 +21,8 @@ from rigl.core import messages
 __all__ = [
     'MisfitError', 'check_fits', 'check_resumable', 'describe_latest',
     'initialize_parameters_from_ckpt', 'latest', 'latest_step',
-    'mask_sparsities', 'names_and_shapes', 'open_checkpoint', 'read_tensors',
-    'read_values', 'resolve',
+    'mask_sparsities', 'names_and_shapes', 'open_checkpoint', 'read_counters',
+    'read_tensors', 'read_values', 'resolve',
 ]
 
 
@@ -65,6 +65,9 @@ class MisfitError(ValueError):
 
 def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
   """Raises MisfitError unless the checkpoint has all variables as expected.
+
+  To be called before anything is restored: tf.train.Saver gives a resource
+  variable a value of another shape without an error.
 
   Args:
     prefix: prefix of the checkpoint.
@@ -123,6 +126,21 @@ def check_resumable(model_dir: str,
   return prefix
 
 
+def read_counters(prefix: str, names: Sequence[str]) -> dict[str, int]:
+  """{name: value} of scalar variables, such as the global step.
+
+  Args:
+    prefix: prefix of a checkpoint.
+    names: names of the variables.
+
+  Raises:
+    ValueError: a name is not there or is no scalar, or the data cannot be read.
+  """
+  check_fits(prefix, dict.fromkeys(names, ()))
+  return {name: int(value)
+          for name, value in read_tensors(prefix, names).items()}
+
+
 def latest_step(model_dir: str) -> int:
   """The global step of the latest checkpoint; 0 without one.
 
@@ -132,7 +150,7 @@ def latest_step(model_dir: str) -> int:
   prefix = latest(model_dir)
   if not prefix:
     return 0
-  return int(read_tensors(prefix, ['global_step'])['global_step'])
+  return read_counters(prefix, ['global_step'])['global_step']
 
 
 def mask_sparsities(prefix: str) -> dict[str, float]:

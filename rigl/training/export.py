@@ -268,8 +268,7 @@ def export_saved_model(
     OSError: the folder cannot be written; names it.
   """
   checkpoint = checkpoints.resolve(checkpoint)
-  step = int(checkpoints.read_tensors(checkpoint, ['global_step'])[
-      'global_step'])
+  step = checkpoints.read_counters(checkpoint, ['global_step'])['global_step']
   with tf.Graph().as_default():
     signatures = _build_masked(build_logits, image_shape, decode, class_names)
     values = fold_masks(

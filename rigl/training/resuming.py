@@ -27,10 +27,9 @@ _FREE = ('num_epochs', 'max_steps', 'train_steps', 'eval_batch_size',
 def _counters(prefix: str) -> dict[str, int]:
   """{name: value} of the variables that count steps, where they exist."""
   shapes = checkpoints.open_checkpoint(prefix).get_variable_to_shape_map()
-  values = checkpoints.read_tensors(prefix, ['global_step', *(
+  return checkpoints.read_counters(prefix, ['global_step', *(
       name for name in ('last_mask_update_step', 'is_snipped')
       if name in shapes)])
-  return {name: int(value) for name, value in values.items()}
 
 
 def iterations_done(model_dir: str, config: SparsityConfig) -> int:
