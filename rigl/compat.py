@@ -12,6 +12,7 @@ import: a script that runs a graph decides by itself whether to call
 from __future__ import annotations
 
 import os
+import sys
 import types
 
 # The C++ log tells every user about CUDA libraries they do not have; errors
@@ -26,6 +27,16 @@ __all__ = ['MissingEstimatorError', 'estimator_module', 'tf', 'tf2']
 
 class MissingEstimatorError(RuntimeError):
   """The installed TensorFlow cannot train; the message says which one can."""
+
+
+def _advice() -> str:
+  """How the running Python gets a TensorFlow with Estimator."""
+  if sys.version_info < (3, 12):
+    return 'To fix this, run: pip install "tensorflow==2.15.*"'
+  # There is no build of it for any other.
+  return ('TensorFlow 2.15 runs on Python 3.9, 3.10 and 3.11; this is Python '
+          f'{sys.version.split()[0]}. To fix this, install rigl in an '
+          'environment of one of those.')
 
 
 def estimator_module() -> types.ModuleType:
@@ -47,7 +58,6 @@ def estimator_module() -> types.ModuleType:
   except (AttributeError, ImportError) as error:
     raise MissingEstimatorError(
       f'TensorFlow {tf.__version__} has no usable Estimator, which training'
-      ' runs on: it was removed in TensorFlow 2.16. To fix this, run:'
-      ' pip install "tensorflow==2.15.*"'
+      f' runs on: it was removed in TensorFlow 2.16. {_advice()}'
     ) from error
   return module

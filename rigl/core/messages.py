@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Sequence
 
+# At the start of this library's messages inside of TensorFlow's.
+MARK = 'Bad input data: '
 
 def first_few(names: Sequence[str], n: int, separator: str = ', ') -> str:
   """The first `n` names, and how many more there are.
@@ -21,11 +24,17 @@ def reason(error: Exception) -> str:
   """The message of an error in one line, without TensorFlow's traceback.
 
   Args:
-    error: error of TensorFlow or of Python.
+    error: error of TensorFlow or of Python; of one that is raised by the Assert
+      operation for a text that starts with MARK, it is what follows.
   """
   text = getattr(error, 'message', None) or str(error)
-  # TensorFlow says it between where an operation was made and a stack trace.
-  before, mark, _ = text.partition('[[{{node')
-  lines = before.strip().splitlines()
-  said = lines[-1] if mark and lines else text
+  own = re.search(re.escape(MARK) + r'(.*)\]', text)
+  if own:
+    # Assert puts backslashes before quotes, as C does.
+    said = own[1].encode('latin-1', 'backslashreplace').decode('unicode_escape')
+  else:
+    # TensorFlow says it between where an operation was made and a stack trace.
+    before, mark, _ = text.partition('[[{{node')
+    lines = before.strip().splitlines()
+    said = lines[-1] if mark and lines else text
   return ' '.join(said.split()) or type(error).__name__

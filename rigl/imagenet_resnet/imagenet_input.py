@@ -23,7 +23,7 @@ from typing import Any, Callable, Iterator, Mapping, Optional
 from absl import logging
 
 from rigl.compat import tf
-from rigl.core import checks, seeding
+from rigl.core import checks, messages, seeding
 from rigl.imagenet_resnet import (
   imagenet_data,
   preprocessing,
@@ -104,7 +104,7 @@ def explained_errors(data: imagenet_data.ImageNetData) -> Iterator[None]:
   # TensorFlow cannot even say what it was unable to parse.
   except (tf.errors.OpError, UnicodeDecodeError) as error:
     text = getattr(error, 'message', 'decode')
-    message = _explanation(text)
+    message = _explanation(error)
     if message is None and not data.is_synthetic and re.search(
         'JPEG|PNG|[Dd]ecod|[Pp]arse|Key:', text):
       message = _look_again(data)
@@ -113,10 +113,10 @@ def explained_errors(data: imagenet_data.ImageNetData) -> Iterator[None]:
     raise ValueError(message) from error
 
 
-def _explanation(text: str) -> Optional[str]:
-  """The message of this module inside one of TensorFlow's, or None."""
-  match = re.search(re.escape(record_input.MARK) + r'(.*)\]', text)
-  return match and match[1]
+def _explanation(error: Exception) -> Optional[str]:
+  """The message of record_input inside one of TensorFlow's, or None."""
+  is_own = messages.MARK in getattr(error, 'message', '')
+  return messages.reason(error) if is_own else None
 
 
 def _look_again(data: imagenet_data.ImageNetData) -> Optional[str]:
@@ -136,7 +136,7 @@ def _look_again(data: imagenet_data.ImageNetData) -> Optional[str]:
       except tf.errors.OutOfRangeError:
         pass
       except tf.errors.OpError as error:
-        return _explanation(error.message)
+        return _explanation(error)
   return None
 
 

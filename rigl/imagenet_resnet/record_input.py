@@ -13,15 +13,13 @@ import sys
 import numpy as np
 
 from rigl.compat import tf
-from rigl.core import draws, seeding
+from rigl.core import draws, messages, seeding
 from rigl.imagenet_resnet import imagenet_data
 
 # Files read at the same time in training, and records among which the next one
 # is drawn. Both are part of what a seed means.
 CYCLE_LENGTH = 16
 SHUFFLE_BUFFER = 4096
-# At the start of this library's messages inside of TensorFlow's.
-MARK = 'Bad input data: '
 
 _READ_BUFFER_BYTES = 2**20
 _AUTOTUNE = tf.data.experimental.AUTOTUNE
@@ -110,7 +108,7 @@ def check(condition: tf.Tensor, message: tf.Tensor,
   # That of tf.debugging has a conditional, which takes longer than to make the
   # message.
   return tf.raw_ops.Assert(
-      condition=condition, data=[tf.strings.join([MARK, message])])
+      condition=condition, data=[tf.strings.join([messages.MARK, message])])
 
 
 def place(path: tf.Tensor, index: tf.Tensor) -> tf.Tensor:

@@ -159,8 +159,9 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
         train_images, data.train_labels, config.batch_size,
         schedule.first_iteration, n_iterations, sparsity.seed)
 
-  if schedule.first_iteration >= n_iterations > 0:
-    runner.end_at_once(folder, f'{config.num_epochs} epochs')
+  if schedule.first_iteration and schedule.first_iteration >= n_iterations:
+    runner.end_at_once(
+        folder, f'{schedule.first_iteration / n_batches:g} epochs')
     return
   logs: list[epoch_log.EpochLog] = []
   stopped_by = runner.train(

@@ -15,8 +15,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
-from typing import Any, Callable, Iterator, NoReturn, Optional
+from typing import Any, Callable, NoReturn, Optional
 
 from absl import logging
 
@@ -36,31 +37,65 @@ _EXAMPLE = ('{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
             '"task": {"type": "worker", "index": 0}}')
 
 
+def _read_cluster(cluster: Any) -> dict[str, list[str]]:
+  """{job: addresses of its processes} of the jobs that have any.
+
+  Raises:
+    ValueError: a job is not one that trains here, or not a list of addresses.
+  """
+  if not isinstance(cluster, dict):
+    raise ValueError('its cluster must be of the form {"job": ["host:port"]}')
+  cluster = {job: addresses for job, addresses in cluster.items() if addresses}
+  for job, addresses in cluster.items():
+    if not isinstance(addresses, list) or not all(
+        isinstance(address, str) and re.fullmatch(r'\S+:\d+', address)
+        for address in addresses):
+      raise ValueError(f'the job {job} must be of the form ["host:port"]')
+  # Schedulers call a process that trains alone master, too.
+  is_one = sum(map(len, cluster.values())) == 1
+  known = {'chief', 'worker', *(['master'] if is_one else [])}
+  unknown = sorted(set(cluster) - known)
+  if unknown:
+    raise ValueError('the jobs that train together are chief and worker, not '
+                     f'{" or ".join(unknown)}')
+  if len(cluster.get('chief', ())) > 1:
+    raise ValueError('there can be only one chief')
+  return cluster
+
+
+def _read_task(task: Any, cluster: dict[str, list[str]]) -> tuple[str, int]:
+  """(job, number) of this process.
+
+  Raises:
+    ValueError: it does not say which process of the cluster this is.
+  """
+  if not isinstance(task, dict) or not {'type', 'index'} <= set(task):
+    raise ValueError('its task must have a type and an index')
+  job, index = task['type'], task['index']
+  if type(index) is not int:
+    raise ValueError('the index of its task must be a number without quotes, '
+                     f'got {json.dumps(index)}')
+  if not 0 <= index < len(cluster.get(str(job), ())):
+    raise ValueError(f'its cluster has no {job} {index}')
+  return job, index
+
+
 def _read_tf_config() -> tuple[dict[str, list[str]], str, int]:
   """({job: addresses of its processes}, job and number of this one)."""
-  text = os.environ.get('TF_CONFIG', '') or '{}'
+  text = ' '.join(os.environ.get('TF_CONFIG', '').split())
   try:
-    config = json.loads(text)
+    config = json.loads(text or '{}')
+    if not isinstance(config, dict):
+      raise ValueError('it must have a cluster and a task')
     cluster, task = config.get('cluster') or {}, config.get('task') or {}
-    if not all(isinstance(addresses, list) for addresses in cluster.values()):
-      raise ValueError('each job has a list of addresses')
-    job, index = task.get('type', ''), int(task.get('index', 0))
-    unknown = sorted(set(cluster) - {'chief', 'worker'})
-    if unknown:
-      raise ValueError(f'there are no jobs but chief and worker here, and not '
-                       f'{", ".join(unknown)}')
-    if cluster and job not in cluster:
-      raise ValueError(f'the type of its task, {job!r}, is no job of its '
-                       'cluster')
-    if len(_workers(cluster)) > 1:
-      if 'index' not in task:
-        raise ValueError('it does not say which worker this is')
-      if not 0 <= index < len(cluster.get(job, ())):
-        raise ValueError(f'there is no {job} {index}')
-  except (AttributeError, TypeError, ValueError) as error:
-    raise ValueError(f'TF_CONFIG={text} cannot be used ({error}); an example: '
-                     f'{_EXAMPLE}') from error
-  return cluster, job, index
+    if not cluster and not task:
+      return {}, '', 0
+    cluster = _read_cluster(cluster)
+    return (cluster, *_read_task(task, cluster))
+  except ValueError as error:
+    raise ValueError(
+        f'TF_CONFIG={text} cannot be used: {error}. An example: {_EXAMPLE}. '
+        'Unset it for a process that works alone.') from error
 
 
 def _workers(cluster: dict[str, list[str]]) -> list[str]:
@@ -92,15 +127,21 @@ def total_replicas(num_replicas: int) -> int:
   return max(num_replicas, n_workers())
 
 
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-  """Hides a TF_CONFIG of one process from Estimators, which want a chief."""
-  hidden = os.environ.pop('TF_CONFIG', None) if n_workers() == 1 else None
-  try:
-    yield
-  finally:
-    if hidden is not None:
-      os.environ['TF_CONFIG'] = hidden
+def tidy_tf_config() -> None:
+  """Leaves the rest of this process a TF_CONFIG that TensorFlow can use.
+
+  One process has none: Estimators would want it to be a chief. Several have one
+  without empty jobs, which TensorFlow takes for processes.
+
+  Raises:
+    ValueError: TF_CONFIG is not what it should be.
+  """
+  cluster, job, index = _read_tf_config()
+  if len(_workers(cluster)) > 1:
+    os.environ['TF_CONFIG'] = json.dumps(
+        {'cluster': cluster, 'task': {'type': job, 'index': index}})
+  else:
+    os.environ.pop('TF_CONFIG', None)
 
 
 def check(num_replicas: int, batch_size: int, mode: str = 'train',

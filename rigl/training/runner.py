@@ -52,9 +52,10 @@ def make_estimator(model_fn: Callable[..., Any],
     The TPUEstimator.
   """
   estimator_lib = compat.estimator_module()
+  distribution.tidy_tf_config()
   is_chief = distribution.is_chief()
   # Outside of a graph the strategy of workers would start a server.
-  with tf.Graph().as_default(), distribution.alone():
+  with tf.Graph().as_default():
     run_config = estimator_lib.tpu.RunConfig(
         **(_tpu_run_config(tpu, save_checkpoints_steps) if tpu else
            _run_config(num_replicas)),

@@ -37,11 +37,11 @@ def check_folder(flag: str, path: str) -> None:
     path: its value.
   """
   if path.startswith('~'):
-    raise ValueError(f'{flag}={path!r} is below the home folder of an unknown '
+    raise ValueError(f'{flag}={path} is below the home folder of an unknown '
                      'user. Give the whole path.')
   wildcards = sorted(set('*?[\\') & set(path))
   if wildcards:
-    raise ValueError(f'{flag}={path!r} has {" ".join(wildcards)} in it, which '
+    raise ValueError(f'{flag}={path} has {" ".join(wildcards)} in it, which '
                      'TensorFlow takes for wildcards. Choose another folder.')
 
 

@@ -60,9 +60,10 @@ def _check_address(address: str) -> None:
 def _check_name(name: str, zone: str, project: str) -> None:
   """Raises ValueError unless a name can be looked up from this machine."""
   if importlib.util.find_spec('cloud_tpu_client') is None:
-    raise ValueError(f'Looking up the TPU {name!r} by its name needs the '
-                     'package cloud-tpu-client: pip install ".[tpu]". Or '
-                     'give its address as --tpu=grpc://<host>:<port>.')
+    raise ValueError(f'Looking up the TPU {name!r} by its name needs a '
+                     'package. To install it, run: pip install '
+                     'cloud-tpu-client. Or give the address: '
+                     '--tpu=grpc://<host>:<port>.')
   if (not zone or not project) and not _answers(_METADATA_SERVER, 2.):
     raise ValueError(f'Cannot look up the TPU {name!r}: this machine is not on '
                      'Google Cloud, so --tpu_zone and --gcp_project are '

@@ -48,12 +48,14 @@ def test_it_drops_at_random_and_grows_by_gradient(methods_table, capsys):
 
 
 def test_a_script_trains_by_it(tmp_path):
-  (tmp_path / 'random_drop.py').write_text('\n\n'.join(BLOCKS[:3]))
+  """The page as the one file that it says it is; every block of it runs."""
+  (tmp_path / 'random_drop.py').write_text('\n\n'.join(BLOCKS))
   result = subprocess.run(
       [sys.executable, 'random_drop.py', '--training_method=random_drop',
        '--num_epochs=2', f'--save_path={tmp_path / "run"}'],
       cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)},
       capture_output=True, text=True, check=False)
   assert result.returncode == 0, result.stderr
+  assert result.stdout.startswith(PRINTED)
   assert 'epoch   2/2' in result.stdout
   assert 'sparsity 0.965274' in result.stdout

@@ -50,8 +50,10 @@ class Workers:
 
   def start(self, index):
     """Starts one of them, with a seed of hash() of its own."""
-    config = {'cluster': {'worker': self._addresses},
-              'task': {'type': 'worker', 'index': index}}
+    # As Kubeflow writes it for jobs of no replicas.
+    config = {
+        'cluster': {'chief': [], 'ps': [], 'worker': self._addresses},
+        'task': {'type': 'worker', 'index': index}, 'environment': 'cloud'}
     with (self._logs / f'{index}.txt').open('a') as log:
       self._running[index] = subprocess.Popen(
           self._argv, stdout=log, stderr=log, env={

@@ -40,10 +40,12 @@ def test_in_the_next_epoch_and_with_evaluations_between(tmp_path):
       mode='train_and_eval', steps_per_eval=3)
 
 
-def test_finished_training_is_left_as_it_is(tmp_path, capsys):
+@pytest.mark.parametrize('train_steps', [1, 2])
+def test_finished_training_is_left_as_it_is(train_steps, tmp_path, capsys):
   folder = imagenet_script.run(tmp_path, training_method='scratch')
   before = checkpoint_values.of(folder)
-  imagenet_script.run(tmp_path, training_method='scratch')
+  imagenet_script.run(
+      tmp_path, training_method='scratch', train_steps=train_steps)
   assert 'already holds 2 steps' in capsys.readouterr().out
   after = checkpoint_values.of(folder)
   for name, value in before.items():

@@ -24,7 +24,12 @@ from rigl.imagenet_resnet import imagenet_train_eval as script
 from rigl.model_pruning import pruning
 from rigl.training import methods
 from rigl.training.config import SparsityConfig
-from tests import checkpoint_values, imagenet_script, whole_steps
+from tests import (
+  checkpoint_values,
+  imagenet_script,
+  tiny_imagenet,
+  whole_steps,
+)
 
 FLAGS = flags.FLAGS
 ARCHITECTURES = ('resnet', 'mobilenet_v1', 'mobilenet_v2', 'vgg_a')
@@ -452,6 +457,30 @@ def test_evaluation_on_the_training_images(short, tmp_path, monkeypatch):
   n_right = float(seen[0]['top_5_accuracy']) * 64
   assert abs(n_right - round(n_right)) < 1e-3
   assert round(n_right) % 64
+
+
+@pytest.mark.parametrize('mode, part', [
+    ('train', 'train'), ('eval_once', 'validation')])
+def test_a_bad_record_is_named_as_its_file_is(mode, part, short, tmp_path):
+  folder = imagenet_script.run(tmp_path / 'run', training_method='baseline')
+  data = tmp_path / "it's" / 'the "data"'
+  records = tiny_imagenet.make_records(9)
+  tiny_imagenet.write_folder(data, 9, 9)
+  tiny_imagenet.write_part(
+      data, part, [*records[:8], tiny_imagenet.make_record(b'text', 3)], 1)
+  for path in data.glob(f'{part}-*-of-0000[23]'):
+    path.unlink()
+  with pytest.raises(ValueError) as error:
+    imagenet_script.run(
+        folder, training_method='baseline', mode=mode, train_steps=9,
+        data_directory=str(data), use_synthetic_data=False, num_train_images=9,
+        num_eval_images=9, num_label_classes=10)
+  assert str(error.value) == (
+      '' if mode == 'train' else
+      f'Cannot evaluate the checkpoint {folder}/model.ckpt-2: ') + (
+          f"{data}/{part}-00000-of-00001: record 8 (counted from 0) does not "
+          "hold a JPEG or PNG under 'image/encoded' and a label from 1 to 10 "
+          "under 'image/class/label'. Its label is 3.")
 
 
 def test_eval_follows_the_checkpoints_until_the_last(short, tmp_path,

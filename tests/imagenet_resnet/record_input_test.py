@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from rigl.compat import tf
+from rigl.core import messages
 from rigl.imagenet_resnet import imagenet_data, record_input
 from tests import tiny_imagenet
 
@@ -134,7 +135,7 @@ def test_damage_is_named(tmp_path, mode, change):
       places(lambda: record_input.ordered_records(data, data.train))
   begin = start_of(path, 2)
   size = data.train.sizes[1]
-  assert (f'{record_input.MARK}{path}: record 2 (counted from 0), at byte '
+  assert (f'{messages.MARK}{path}: record 2 (counted from 0), at byte '
           f'{begin} of {size}, cannot be read') in error.value.message
 
 
@@ -175,3 +176,26 @@ def test_skips_what_cannot_be_read(tmp_path, capfd):
   assert places(lambda: record_input.training_records(
       data, data.train, 0, N + 4, skips_corrupt=True), 5) == (
           found[N + 4:N + 9])
+
+
+# Folders whose names C or TensorFlow's messages would write otherwise.
+NAMES = ["it's", 'say "so"', 'back\\slash', 'a\\tb \\101', 'bild é 像', '[x] ]']
+
+
+@pytest.mark.parametrize('warns', [False, True])
+@pytest.mark.parametrize('name', NAMES)
+def test_messages_show_names_as_they_are(name, warns, capfd, graph):
+  message = tf.strings.join([
+      record_input.place(tf.constant(f'/data/{name}/train'), tf.constant(3)),
+      f" has no 'image/encoded' under {name}."])
+  shown = f"/data/{name}/train: record 3 (counted from 0) has no 'image"
+  with tf.Session() as session:
+    check = record_input.check(tf.constant(False), message, warns)
+    if warns:
+      session.run(check)
+      assert f'Warning: {shown}' in capfd.readouterr().err
+      return
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+      session.run(check)
+  reason = messages.reason(error.value)
+  assert reason.startswith(shown) and reason.endswith(f' under {name}.')

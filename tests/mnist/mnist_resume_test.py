@@ -125,15 +125,21 @@ def test_finished_training_that_is_made_longer(
   assert float(best) == pytest.approx(100 - 100 * max(map(float, accuracies)))
 
 
+@pytest.mark.parametrize('fewer', [0, 1, N_EPOCHS])
 def test_finished_training_is_left_as_it_is(
-    data, server, uninterrupted):
+    fewer, data, server, uninterrupted):
+  """Also by who asks for fewer epochs, or none: it says how many there are."""
   folder = uninterrupted('rigl')
-  before = {path: path.read_bytes() for path in folder.glob('model.ckpt*')}
-  result = server.run(arguments(data, folder, 'rigl'))
+
+  def content():
+    return {path: path.read_bytes() for path in folder.iterdir()}
+
+  before = content()
+  result = server.run([
+      *arguments(data, folder, 'rigl'), f'--num_epochs={N_EPOCHS - fewer}'])
   assert result.code == 0
-  assert f'{folder} already holds {N_EPOCHS} epochs.' in result.stdout
-  assert before == {
-      path: path.read_bytes() for path in folder.glob('model.ckpt*')}
+  assert result.stdout == f'{folder} already holds {N_EPOCHS} epochs.\n'
+  assert content() == before
 
 
 def test_another_hash_seed_and_the_real_command_line(

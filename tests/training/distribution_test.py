@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import types
 
 import numpy as np
@@ -12,11 +11,6 @@ import pytest
 
 from rigl.compat import tf, tf2
 from rigl.training import distribution
-
-
-def tf_config(monkeypatch, cluster, task):
-  monkeypatch.setenv(
-      'TF_CONFIG', json.dumps({'cluster': cluster, 'task': task}))
 
 
 @contextlib.contextmanager
@@ -30,44 +24,183 @@ def two_replicas():
 
 
 WORKERS = {'worker': ['a:1', 'b:1', 'c:1']}
+CHIEF_AND_WORKERS = {'chief': ['d:1'], **WORKERS}
 
 
-@pytest.mark.parametrize('cluster, task, n, is_chief', [
-    (WORKERS, {'type': 'worker', 'index': 0}, 3, True),
-    (WORKERS, {'type': 'worker', 'index': 1}, 3, False),
-    ({'chief': ['d:1'], **WORKERS}, {'type': 'worker', 'index': 0}, 4, False),
-    ({'chief': ['d:1'], **WORKERS}, {'type': 'chief', 'index': 0}, 4, True),
-    (WORKERS, {'type': 'worker', 'index': '0'}, 3, True),
-    ({'worker': ['a:1']}, {'type': 'worker', 'index': 0}, 1, True),
-    ({}, {}, 1, True),
-])
-def test_tf_config(cluster, task, n, is_chief, monkeypatch):
-  tf_config(monkeypatch, cluster, task)
+def task(job, index):
+  return {'type': job, 'index': index}
+
+
+# TF_CONFIG of which schedulers and people: (text, workers, whether chief).
+USABLE = {
+    'empty': ('', 1, True),
+    'blank': (' \n', 1, True),
+    'no cluster, no task': ('{}', 1, True),
+    # gcloud ai-platform local train.
+    'empty cluster and task': (
+        {'cluster': {}, 'task': {}, 'environment': 'cloud',
+         'job': {'job_name': 'rigl', 'args': []}}, 1, True),
+    # Go programs write an empty map or list as null.
+    'null': ({'cluster': None, 'task': None}, 1, True),
+    # AI Platform on one machine; "job" is text that is JSON itself.
+    'lone master': (
+        {'cluster': {'master': ['127.0.0.1:2222']}, 'environment': 'cloud',
+         'task': {**task('master', 0), 'trial': '1', 'cloud': 'c3b1'},
+         'job': '{\n "scale_tier": "BASIC"\n}'}, 1, True),
+    # Vertex AI on one machine.
+    'lone chief': (
+        {'cluster': {'chief': ['127.0.0.1:2222']}, 'environment': 'cloud',
+         'task': task('chief', 0), 'job': '{}'}, 1, True),
+    # SageMaker's multi_worker_mirrored_strategy on one machine.
+    'lone worker': (
+        {'cluster': {'worker': ['algo-1:8890']}, 'environment': 'cloud',
+         'task': task('worker', 0)}, 1, True),
+    # Kubeflow, with replicas of 0.
+    'lone worker, empty jobs': (
+        {'cluster': {'chief': [], 'ps': [], 'master': None,
+                     'evaluator': [], 'worker': ['w-0.ns.svc:2222']},
+         'task': task('worker', 0), 'environment': 'cloud'}, 1, True),
+    'lone master, no workers': (
+        {'cluster': {'master': ['a:1'], 'worker': [], 'ps': []},
+         'task': task('master', 0)}, 1, True),
+    'first worker': ({'cluster': WORKERS, 'task': task('worker', 0)}, 3, True),
+    'last worker': ({'cluster': WORKERS, 'task': task('worker', 2)}, 3, False),
+    'worker, empty jobs': (
+        {'cluster': {'chief': [], 'ps': [], **WORKERS},
+         'task': task('worker', 1), 'environment': 'cloud'}, 3, False),
+    'first worker, empty jobs': (
+        {'cluster': {'chief': [], 'ps': [], **WORKERS},
+         'task': task('worker', 0), 'environment': 'cloud'}, 3, True),
+    'chief and workers': (
+        {'cluster': CHIEF_AND_WORKERS, 'task': task('chief', 0)}, 4, True),
+    'worker of a chief': (
+        {'cluster': CHIEF_AND_WORKERS, 'task': task('worker', 0)}, 4, False),
+}
+# What is wrong with it: (text, words of the error).
+UNUSABLE = {
+    'no JSON': ('{', 'Expecting property name'),
+    'Python': ("{'cluster': {}}", 'Expecting property name'),
+    'a list': ('[]', 'a cluster and a task'),
+    'a number': ('3', 'a cluster and a task'),
+    'cluster: text': ({'cluster': 'a:1', 'task': task('worker', 0)},
+                      'its cluster must be of the form'),
+    'cluster: list': (
+        {'cluster': ['a:1', 'b:1'], 'task': task('worker', 0)},
+        'its cluster must be of the form'),
+    **{f'job: {name}': (
+        {'cluster': {'worker': job}, 'task': task('worker', 0)},
+        'the job worker must be of the form') for name, job in {
+            'number': 5, 'text': 'a:1', 'list of lists': [['a:1']],
+            'list of numbers': [2222], 'list of empty text': [''],
+            'no port': ['a', 'b'],
+            # tf.train.ClusterSpec takes it; each process knows itself alone.
+            'sparse': {'0': 'a:1'}}.items()},
+    # Kubeflow with enableDynamicWorker: each would train alone.
+    'sparseCluster, worker': (
+        {'sparseCluster': {'worker': {'1': 'a:1'}, 'ps': []},
+         'task': task('worker', 1)}, 'its cluster has no worker 1'),
+    'sparseCluster, chief': (
+        {'sparseCluster': {'worker': {}, 'ps': []}, 'task': task('chief', 0)},
+        'its cluster has no chief 0'),
+    'task alone': ({'task': task('worker', 0)}, 'its cluster has no worker 0'),
+    'only empty jobs': (
+        {'cluster': {'worker': [], 'ps': []}, 'task': task('worker', 0)},
+        'its cluster has no worker 0'),
+    'two chiefs': (
+        {'cluster': {'chief': ['a:1', 'b:1']}, 'task': task('chief', 1)},
+        'only one chief'),
+    # AI Platform before TensorFlow 2.1, SageMaker with parameter servers.
+    **{f'master and others: {job}': (
+        {'cluster': {'master': ['a:1'], 'worker': ['b:1'], **ps},
+         'task': task(job, 0)}, f'not master{words}')
+       for job, ps, words in (('master', {}, ''), ('worker', {}, ''),
+                              ('ps', {'ps': ['c:1']}, ' or ps'))},
+    **{f'{job} of {other} and worker': (
+        {'cluster': {'worker': ['a:1'], other: ['b:1']}, 'task': task(job, 0)},
+        f'chief and worker, not {other}')
+       for other in ('ps', 'evaluator', 'trainer')
+       for job in ('worker', other)},
+    'lone ps': ({'cluster': {'ps': ['a:1']}, 'task': task('ps', 0)}, 'not ps'),
+    # In Estimator's form: it is not of the cluster.
+    'evaluator outside': (
+        {'cluster': {'chief': ['a:1']}, 'task': task('evaluator', 0)},
+        'its cluster has no evaluator 0'),
+    **{f'{n} workers, task {name}': (
+        {'cluster': {'worker': WORKERS['worker'][:n]}, **entry}, words)
+       for n in (1, 3) for name, entry, words in (
+           ('missing', {}, 'a type and an index'),
+           ('a number', {'task': 3}, 'a type and an index'),
+           ('without index', {'task': {'type': 'worker'}},
+            'a type and an index'),
+           ('without type', {'task': {'index': 0}}, 'a type and an index'),
+           ('behind the last', {'task': task('worker', n)},
+            f'its cluster has no worker {n}'),
+           ('negative', {'task': task('worker', -1)},
+            'its cluster has no worker -1'),
+           ('of another job', {'task': task('chief', 0)},
+            'its cluster has no chief 0'),
+           ('of no job', {'task': task(['worker'], 0)}, 'its cluster has no'),
+           ('text', {'task': task('worker', '0')}, 'without quotes, got "0"'),
+           ('words', {'task': task('worker', 'x')}, 'without quotes, got "x"'),
+           ('true', {'task': task('worker', True)}, 'got true'),
+           ('a fraction', {'task': task('worker', 0.5)}, 'got 0.5'),
+           ('null', {'task': task('worker', None)}, 'got null'))},
+}
+
+
+def set_tf_config(monkeypatch, config):
+  """Sets it to a text, or to JSON as people write it, over several lines."""
+  text = config if isinstance(config, str) else json.dumps(config, indent=2)
+  monkeypatch.setenv('TF_CONFIG', text)
+
+
+@pytest.mark.parametrize('name', USABLE)
+def test_tf_config(name, monkeypatch):
+  config, n, is_chief = USABLE[name]
+  set_tf_config(monkeypatch, config)
   assert distribution.n_workers() == n
   assert distribution.is_chief() == is_chief
 
 
-@pytest.mark.parametrize('text', [
-    '{', '[]', '3', '{"cluster": ["a:1"]}', '{"cluster": {"worker": 5}}',
-    '{"cluster": {"worker": "a:1"}}',
-    '{"cluster": {"worker": ["a:1", "b:1"]}, "task": 3}',
-    '{"cluster": {"worker": ["a:1", "b:1"]}}',
-    *('{"cluster": {"worker": ["a:1", "b:1"]}, "task": %s}' % task for task in (
-        '{"type": "worker"}', '{"type": "worker", "index": 2}',
-        '{"type": "worker", "index": -1}', '{"type": "chief", "index": 0}',
-        '{"type": "worker", "index": "x"}', '{"type": "ps", "index": 0}')),
-    # Jobs that would train alone, each in the same folder.
-    '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, '
-    '"task": {"type": "ps", "index": 0}}',
-    '{"cluster": {"master": ["a:1"], "worker": ["b:1"]}, '
-    '"task": {"type": "worker", "index": 0}}',
-    '{"cluster": {"chief": ["a:1"]}, '
-    '"task": {"type": "evaluator", "index": 0}}'])
-def test_unreadable_tf_config_is_shown_with_an_example(text, monkeypatch):
-  monkeypatch.setenv('TF_CONFIG', text)
-  with pytest.raises(ValueError, match='TF_CONFIG=.*"index": 0') as error:
-    distribution.n_workers()
-  assert text in str(error.value)
+@pytest.mark.parametrize('name', UNUSABLE)
+def test_unusable_tf_config_is_shown_in_one_line(name, monkeypatch):
+  config, words = UNUSABLE[name]
+  set_tf_config(monkeypatch, config)
+  for function in (distribution.n_workers, distribution.is_chief,
+                   distribution.tidy_tf_config):
+    with pytest.raises(ValueError) as error:
+      function()
+    line = str(error.value)
+    assert words in line and '\n' not in line
+    text = config if isinstance(config, str) else json.dumps(config)
+    given = line.removeprefix('TF_CONFIG=').partition(' cannot be used: ')[0]
+    assert given.replace(' ', '') == text.replace(' ', '')
+    assert distribution._EXAMPLE in line
+    assert line.endswith('Unset it for a process that works alone.')
+
+
+def test_no_tf_config_is_one_process(monkeypatch):
+  monkeypatch.delenv('TF_CONFIG', raising=False)
+  distribution.tidy_tf_config()
+  assert distribution.n_workers() == 1 and distribution.is_chief()
+
+
+@pytest.mark.parametrize('name', USABLE)
+def test_tensorflow_takes_what_is_left_of_tf_config(name, monkeypatch):
+  config, n, is_chief = USABLE[name]
+  set_tf_config(monkeypatch, config)
+  for _ in range(2):
+    distribution.tidy_tf_config()
+    assert distribution.n_workers() == n
+    assert distribution.is_chief() == is_chief
+    resolver = tf2.distribute.cluster_resolver.TFConfigClusterResolver()
+    jobs = resolver.cluster_spec().as_dict()
+    assert all(jobs.values())
+    assert sum(map(len, jobs.values())) == (n if n > 1 else 0)
+    if n > 1:
+      given = config['task']
+      assert (resolver.task_type, resolver.task_id) == (
+          given['type'], given['index'])
 
 
 @pytest.mark.parametrize('num_replicas, batch_size, mode, words', [
@@ -88,7 +221,7 @@ def test_what_one_process_cannot_share(num_replicas, batch_size, mode, words):
 ])
 def test_what_workers_cannot_share(
     num_replicas, batch_size, mode, words, monkeypatch):
-  tf_config(monkeypatch, WORKERS, {'type': 'worker', 'index': 0})
+  set_tf_config(monkeypatch, {'cluster': WORKERS, 'task': task('worker', 0)})
   with pytest.raises(ValueError) as error:
     distribution.check(num_replicas, batch_size, mode)
   assert all(word in str(error.value) for word in words), error.value
@@ -96,14 +229,6 @@ def test_what_workers_cannot_share(
 
 def test_evaluation_shares_nothing():
   distribution.check(3, 8, 'eval')
-
-
-def test_one_process_is_none_of_several(monkeypatch):
-  tf_config(monkeypatch, {'worker': ['a:1']}, {'type': 'worker', 'index': 0})
-  before = os.environ['TF_CONFIG']
-  with distribution.alone():
-    assert 'TF_CONFIG' not in os.environ
-  assert os.environ['TF_CONFIG'] == before
 
 
 def test_replicas_do_not_skip_steps():
@@ -224,7 +349,7 @@ def test_an_exchange_of_two_values_is_a_difference():
 def test_workers_that_differ_at_the_start_start_again(monkeypatch):
   with compared([1]) as both:
     both.load(1, [1])
-    tf_config(monkeypatch, WORKERS, {'type': 'worker', 'index': 0})
+    set_tf_config(monkeypatch, {'cluster': WORKERS, 'task': task('worker', 0)})
     for n in ('0', '2'):
       monkeypatch.setenv('RIGL_N_STARTS', n)
       with pytest.raises(distribution.WorkerLostError, match=DIFFERS):

@@ -196,6 +196,18 @@ def test_training_in_turns_says_where_it_begins_and_ends(tmp_path, capsys):
   assert capsys.readouterr().out == f'{tmp_path} already holds 6 steps.\n'
 
 
+@pytest.mark.parametrize('tf_config', ['', *(
+    '{"cluster": {"%s": ["localhost:2222"], "ps": []}, '
+    '"task": {"type": "%s", "index": 0}}' % (job, job)
+    for job in ('master', 'chief', 'worker'))])
+def test_a_process_that_a_scheduler_starts_alone_trains_alone(
+    tf_config, tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv('TF_CONFIG', tf_config)
+  train_in_turns(tmp_path, 2, evaluate=lambda prefix: print(prefix[-6:]))
+  assert capsys.readouterr().out.splitlines() == [
+      'ckpt-2', f'Trained to step 2: {tmp_path}/model.ckpt-2.']
+
+
 def test_signals_act_as_before_when_training_failed(tmp_path):
   received = []
   former = signal.signal(
