@@ -1,39 +1,243 @@
 """Which layers a Keras model calls, and on which shapes.
 
+Keras has no hooks, and neither a subclassed model nor one inside another keeps
+its calls. So `trace` runs the model once in a graph that is thrown away, on one
+example without values, while every call of a layer is recorded.
+
 For Keras 2, which comes with TensorFlow 2.15, and Keras 3, which comes with
-TensorFlow 2.16 and later. What differs between them stands at the end of this
-module. They are told apart by what an object has, not by a version, since both
-may be installed; neither is imported.
+TensorFlow 2.16 and later. They are told apart by what an object has, not by a
+version, since both may be installed; neither is imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import dataclasses
+import functools
+import textwrap
+import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rigl.micronet import keras_layers
-from rigl.micronet.keras_layers import NotCounted
+from rigl.micronet.keras_layers import NotCounted, Shape
 
-# The input shape, or one for each input, and the output shape of a call.
-Shapes = tuple[Any, Any]
+# Models that keep which layers they call.
+_GRAPHS = ('Functional', 'Sequential')
+
+# TensorFlow operations that are free by the rules: they move, select or compare
+# values.
+_FREE_OPERATIONS = frozenset((
+    'BroadcastTo', 'Cast', 'ConcatV2', 'Const', 'DepthToSpace', 'EnsureShape',
+    'ExpandDims', 'Fill', 'GatherNd', 'GatherV2', 'Identity', 'IdentityN',
+    'Max', 'MaxPool', 'Maximum', 'Min', 'Minimum', 'MirrorPad', 'OneHot',
+    'OnesLike', 'Pack', 'Pad', 'PadV2', 'Placeholder', 'PlaceholderWithDefault',
+    'PreventGradient', 'ReadVariableOp', 'Reshape', 'ResourceGather',
+    'ReverseV2', 'SelectV2', 'Slice', 'SpaceToDepth', 'Split', 'SplitV',
+    'Squeeze', 'StopGradient', 'StridedSlice', 'Tile', 'Transpose', 'Unpack',
+    'ZerosLike'))
 
 
-def calls(model: Any) -> Iterator[tuple[Any, Shapes | None]]:
-  """Yields (layer, shapes) for each call inside a model.
+@dataclasses.dataclass
+class Call:
+  """One call of a layer.
 
-  Only a functional model knows the shapes of its calls; None stands for others.
+  Attributes:
+    layer: the Keras layer, model or function that was called.
+    inner: the calls that it made itself, in their order.
+    inputs: the shape of each tensor in its first argument.
+    output: the shape of its first output.
+    arithmetic: the kinds of operations in it, outside inner calls, that take
+      FLOPs.
+    in_loop: whether it is inside a loop or a branch of the graph.
+  """
+  layer: Any
+  inner: list[Call] = dataclasses.field(default_factory=list)
+  inputs: tuple[Shape, ...] = ()
+  output: Shape = ()
+  arithmetic: tuple[str, ...] = ()
+  in_loop: bool = False
+
+
+def trace(layer: Any) -> Call:
+  """Returns the call of a layer or model on one example.
+
+  The sizes are those of the inputs that a functional model was made of, and
+  otherwise those of the first call, or those that the layer was built for.
 
   Args:
-    model: a Keras model, a layer, or a list of layers.
+    layer: a Keras layer or model.
+
+  Raises:
+    NotCounted: its inputs are not known, or TensorFlow cannot trace it.
   """
-  if isinstance(model, (list, tuple)):
-    yield from ((layer, None) for layer in model)
-  elif _is_functional(model):
-    yield from _functional_calls(model)
-  elif children(model):
-    yield from ((layer, None) for layer in children(model))
-  else:
-    yield model, None
+  from rigl.compat import tf, tf2
+  arguments = _arguments(layer)
+  root = Call(None)
+
+  def one_example(value: Any) -> Any:
+    if not hasattr(value, 'shape'):
+      return value
+    shape = _dimensions(value)
+    return tf.placeholder(getattr(value, 'dtype', 'float32'),
+                          (1, *shape[1:]) if shape else shape)
+
+  def run() -> None:
+    args, kwargs = tf.nest.map_structure(one_example, arguments)
+    # Keras 3 gives a class _Block the name __block, which only an inner scope
+    # may have.
+    with tf.name_scope('example'), _recording(
+        root, layer, tf.get_default_graph):
+      layer(*args, **kwargs)
+
+  # In graph mode the variables may belong to another graph than the default.
+  graph = getattr(next(iter(layer.weights), None), 'graph', None)
+  # Layers inside a tf.function are not called if it was traced before.
+  were_eager = tf2.config.functions_run_eagerly()
+  tf2.config.run_functions_eagerly(True)
+  try:
+    with graph.as_default() if graph else contextlib.nullcontext():
+      tf.wrap_function(run, [])
+  # The code of a layer may raise anything.
+  except Exception as error:
+    message = textwrap.shorten(str(error), 200, placeholder=' ...')
+    raise NotCounted(f'TensorFlow cannot trace it: {message}') from error
+  finally:
+    tf2.config.run_functions_eagerly(were_eager)
+  return root.inner[0]
+
+
+@contextlib.contextmanager
+def _recording(root: Call, layer: Any,
+               get_graph: Callable[[], Any]) -> Iterator[None]:
+  """Adds the calls of layers, of the Keras that `layer` is of, to `root`."""
+  graph = get_graph()
+  stack = [root]
+  seen: set[Any] = set()
+
+  def recorded(layer: Any, original: Any, *args: Any, **kwargs: Any) -> Any:
+    if stack[-1].layer is layer:  # A layer of Keras 3 calls its base class.
+      return original(layer, *args, **kwargs)
+    call = Call(layer, in_loop=get_graph() is not graph)
+    stack[-1].inner.append(call)
+    stack.append(call)
+    n_before = len(graph.get_operations())
+    if keras_layers.kind_of(layer)[0] in _GRAPHS:
+      # Keras 2 lets a model be built around one of another size, with a
+      # warning, but `__call__` does not run it.
+      outputs = layer.call(*args, **kwargs)
+    else:
+      outputs = original(layer, *args, **kwargs)
+    stack.pop()
+    call.inputs = _shapes(args[0] if args else list(kwargs.values())[:1])
+    call.output = next(iter(_shapes(outputs)), ())
+    own = set(graph.get_operations()[n_before:]) - seen
+    seen.update(own)
+    call.arithmetic = tuple(sorted({op.type for op in own if _computes(op)}))
+    return outputs
+
+  bases: dict[str, Any] = {
+      cls.__name__: cls for cls in reversed(keras_layers.keras_classes(layer))
+  }
+  # In Keras 3 the functions inside a model are operations, as layers are.
+  originals = {
+      bases[name]: bases[name].__call__
+      for name in ('Layer', 'Operation') if name in bases
+  }
+  for base, original in originals.items():
+    base.__call__ = functools.partialmethod(recorded, original)
+  try:
+    yield
+  finally:
+    for base, original in originals.items():
+      base.__call__ = original
+
+
+def _computes(operation: Any) -> bool:
+  """Tells whether an operation takes FLOPs.
+
+  One that gives an integer, or a vector of them, computes shapes.
+  """
+  return operation.type not in _FREE_OPERATIONS and not all(
+      output.dtype.name in ('bool', 'string', 'resource')
+      or output.dtype.is_integer and (output.shape.rank or 0) < 2
+      for output in operation.outputs)
+
+
+def _shapes(tensors: Any) -> tuple[Shape, ...]:
+  """The shape of each tensor in a structure, () of what is no tensor."""
+  from rigl.compat import tf
+  return tuple(_dimensions(tensor) for tensor in tf.nest.flatten(tensors))
+
+
+def _dimensions(tensor: Any) -> Shape:
+  """The shape of a tensor, with None for each dimension that is not known."""
+  shape: Any = getattr(tensor, 'shape', ())
+  if hasattr(shape, 'as_list'):
+    return (None,) if shape.rank is None else tuple(shape.as_list())
+  return tuple(shape)
+
+
+def _arguments(layer: Any) -> tuple[Any, Any]:
+  """The (args, kwargs) that a layer is called with, as far as Keras keeps them.
+
+  What has a shape stands for a tensor.
+
+  Raises:
+    NotCounted: Keras keeps none, or several of different sizes.
+  """
+  kind, _ = keras_layers.kind_of(layer)
+  if kind == 'Functional':
+    return (layer.input,), {}
+  if kind == 'Sequential' and getattr(layer, 'inputs', None):
+    return (layer.inputs[0],), {}
+  # There is no public name for the calls of a layer but the first.
+  calls = [_node_arguments(node) for node in layer._inbound_nodes]
+  sizes = {tuple(shape[1:] for shape in _shapes(call)) for call in calls}
+  if len(sizes) > 1:
+    raise NotCounted(f'it is called on inputs of {len(sizes)} sizes; count a '
+                     'model that calls it')
+  if calls:
+    return calls[0]
+  spec = getattr(layer, 'save_spec', lambda: None)()  # Models of Keras 2.
+  if spec is not None:
+    return spec
+  # Other layers that are called on values keep the shapes for saving only.
+  config = getattr(layer, 'get_build_config', lambda: None)() or {}
+  if config.get('input_shape') is not None:
+    return (_stand_ins(config['input_shape']),), {}
+  if config.get('shapes_dict'):  # Keras 3
+    return (), {name[:-len('_shape')]: _stand_ins(shape)
+                for name, shape in config['shapes_dict'].items()}
+  raise NotCounted('its input size is not known; call the model once on an '
+                   'input, or a layer by itself once on a keras.Input')
+
+
+def _node_arguments(node: Any) -> tuple[Any, Any]:
+  if hasattr(node, 'arguments'):  # Keras 3
+    return node.arguments.args, node.arguments.kwargs
+  return node.call_args, node.call_kwargs
+
+
+def _stand_ins(shapes: Any) -> Any:
+  """Replaces each shape in a structure by an object that has it."""
+  if isinstance(shapes, dict):
+    return {name: _stand_ins(shape) for name, shape in shapes.items()}
+  if any(isinstance(shape, (list, tuple, dict)) for shape in shapes):
+    return [_stand_ins(shape) for shape in shapes]
+  return types.SimpleNamespace(shape=shapes)
+
+
+def input_shape(layer: Any) -> Shape:
+  """Returns the shape of the input that a layer was called on or built for.
+
+  Args:
+    layer: a Keras layer with one input.
+
+  Raises:
+    NotCounted: it is not known, or the layer has inputs of several sizes.
+  """
+  return _shapes(_arguments(layer))[0]
 
 
 def children(layer: Any) -> list[Any]:
@@ -42,99 +246,9 @@ def children(layer: Any) -> list[Any]:
   Args:
     layer: a Keras layer or model.
   """
-  if getattr(layer, 'layers', None):
-    return list(layer.layers)
-  return _layers_inside(layer)
-
-
-def input_shape(layer: Any) -> Any:
-  """Returns the shape a layer was called or built with.
-
-  Args:
-    layer: a Keras layer.
-
-  Raises:
-    NotCounted: it was neither, or Keras has not kept it.
-  """
-  shape = _symbolic_input_shape(layer)
-  if shape is None:
-    # Layers called eagerly keep the shape for saving only.
-    config = getattr(layer, 'get_build_config', lambda: None)() or {}
-    shape = config.get('input_shape')
-  if shape is None:
-    raise NotCounted(f'its input size is not known; {_hint(layer)}')
-  return shape
-
-
-def shapes_of(layer: Any) -> Shapes:
-  """Returns the shapes of a layer by itself.
-
-  Args:
-    layer: a Keras layer.
-
-  Raises:
-    NotCounted: they are not known.
-  """
-  shape = input_shape(layer)
-  try:
-    return shape, tuple(layer.compute_output_shape(shape))
-  # A layer of one's own may raise anything there.
-  except Exception as error:
-    message = ' '.join(str(error).split())
-    raise NotCounted(f'its output size is not known: {message}') from error
-
-
-def _is_functional(model: Any) -> bool:
-  """Tells whether the outputs of a model come from layers inside it.
-
-  In graph mode those of a subclassed model may come from the model itself.
-  """
-  outputs = getattr(model, 'outputs', None) or []
-  histories = [getattr(output, '_keras_history', None) for output in outputs]
-  inside = {id(layer) for layer in _operations(model)} if outputs else ()
-  return bool(outputs) and all(
-      history is not None and id(history[0]) in inside
-      for history in histories)
-
-
-def _functional_calls(model: Any) -> Iterator[tuple[Any, Shapes]]:
-  """Follows the calls from the outputs back, yields them in layer order.
-
-  A layer may also have been called outside this model, so the list of its calls
-  is not enough.
-  """
-  inside = set()
-  pending = []
-  for output in model.outputs:
-    layer, index = output._keras_history[:2]
-    pending.append(layer._inbound_nodes[index])
-  while pending:
-    node = pending.pop()
-    if node not in inside:
-      inside.add(node)
-      pending.extend(node.parent_nodes)
-  for layer in _operations(model):
-    for node in layer._inbound_nodes:
-      if node in inside:
-        yield layer, _node_shapes(node)
-
-
-# From here on, what differs between Keras 2 and Keras 3. Public names are used
-# where there are any. There are none in Keras 3 for the calls of a layer but
-# the first, and for the layers inside one that is no model; `_keras_history`,
-# `_inbound_nodes`, `parent_nodes` and `_flatten_layers` are in both.
-
-
-def is_layer(operation: Any) -> bool:
-  """Tells layers from the functions that a functional model may consist of.
-
-  Keras 2 wraps these, such as the addition of `x + y`, in layers; in Keras 3
-  they are objects without weights whose classes share names with layers.
-
-  Args:
-    operation: from `calls`.
-  """
-  return hasattr(operation, 'weights')
+  # There is no public name in Keras 3 for those inside what is no model.
+  return list(getattr(layer, 'layers', None) or
+              layer._flatten_layers(include_self=False, recursive=False))
 
 
 def kernel_name(layer: Any) -> str:
@@ -156,69 +270,8 @@ def kernel_name(layer: Any) -> str:
   if path is None:
     return kernel.name
   scope, _, name = path.rpartition('/')
-  if _symbolic_input_shape(layer) is not None:
+  if layer._inbound_nodes:
     scope = layer.name
-  if keras_layers.class_name(layer, ('DepthwiseConv1D', 'DepthwiseConv2D')):
+  if keras_layers.kind_of(layer)[0] in ('DepthwiseConv1D', 'DepthwiseConv2D'):
     name = 'depthwise_kernel'
   return f'{scope}/{name}:0'
-
-
-def _operations(model: Any) -> list[Any]:
-  """Everything that a functional model calls; in Keras 2 these are layers."""
-  # A model of one's own may have an attribute of that name with Keras 2.
-  if isinstance(getattr(type(model), 'operations', None), property):
-    return model.operations
-  return list(getattr(model, 'layers', ()))
-
-
-def _layers_inside(layer: Any) -> list[Any]:
-  """The layers directly inside a layer that is no model."""
-  if not hasattr(layer, 'submodules'):  # Keras 3
-    flatten = getattr(layer, '_flatten_layers', lambda **_: ())
-    return list(flatten(include_self=False, recursive=False))
-  inside = [
-      module for module in layer.submodules
-      if hasattr(module, 'weights') and not hasattr(module, 'update_state')
-  ]
-  deeper = {id(inner) for module in inside for inner in module.submodules}
-  return [module for module in inside if id(module) not in deeper]
-
-
-def _symbolic_input_shape(layer: Any) -> Any:
-  """The shape of the symbolic tensors a layer was called on, None for none."""
-  try:
-    if not hasattr(type(layer), 'input_shape'):  # Keras 3
-      return _shapes(layer.input)
-    return layer.input_shape
-  except (AttributeError, RuntimeError):
-    return None
-
-
-def _hint(layer: Any) -> str:
-  """What to do where the input size of a layer is not known."""
-  keeps_none = (  # Keras 3
-      not hasattr(type(layer), 'input_shape') and layer.built
-      and not layer.weights)
-  if keeps_none:
-    return ('Keras 3 keeps none of a layer without weights in a subclassed '
-            'model, so call this layer once on a keras.Input')
-  return 'call the model once on an input'
-
-
-def _node_shapes(node: Any) -> Shapes:
-  """The shapes of one call."""
-  if hasattr(node, 'input_shapes'):  # Keras 2
-    return node.input_shapes, node.output_shapes
-  # The first argument, as in Keras 2. The call of an input layer has none.
-  inputs = node.arguments.args[0] if node.arguments.args else node.input_tensors
-  return _shapes(inputs), _shapes(node.output_tensors)
-
-
-def _shapes(tensors: Any) -> Any:
-  """The shape of a tensor, or a list of them if there are several."""
-  if isinstance(tensors, dict):
-    tensors = list(tensors.values())
-  if not isinstance(tensors, (list, tuple)):
-    return tuple(getattr(tensors, 'shape', None) or ())  # () of a number.
-  shapes = [_shapes(tensor) for tensor in tensors]
-  return shapes[0] if len(shapes) == 1 else shapes

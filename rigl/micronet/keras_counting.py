@@ -1,9 +1,9 @@
 """Counts the FLOPs and bytes of Keras layers and models.
 
 `get_stats` takes a list of layers and counts them as the published tables do.
-`count_model` takes a whole model, counts what each layer really has, and lists
-by name what it could not count. Neither imports TensorFlow: layers are
-recognised by the names of their classes, which Keras 2 and Keras 3 share.
+`count_model` takes a whole model, counts what each layer really does at every
+call, and lists by name what it could not count: each weight of the model is
+either counted or listed.
 """
 
 from __future__ import annotations
@@ -21,17 +21,28 @@ from rigl.micronet.counting import (
     FullyConnected,
     has_kernel,
 )
-from rigl.micronet.keras_calls import Shapes
+from rigl.micronet.keras_calls import Call
 from rigl.micronet.keras_layers import NotCounted
 from rigl.micronet.network import Layer, NetworkCount
+
+_NEVER_CALLED = 'it is never called'
+_NO_RULE = 'no rule for this kind of layer'
 
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-  """A layer that adds nothing to a count, and why."""
+  """What a layer has that a count leaves out, and why.
+
+  Attributes:
+    name: name of the layer.
+    kind: its class.
+    reason: why it, or a part of it, is not in the count.
+    n_weights: values among its weights that are not in the count.
+  """
   name: str
   kind: str
   reason: str
+  n_weights: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +51,10 @@ class ModelCount:
 
   Attributes:
     count: count of the layers with a rule.
-    not_counted: layers, or activations of counted layers, without a rule. The
-      true numbers are higher by what they take.
-    free: layers that take no FLOPs by the rules.
+    not_counted: layers, or parts of counted layers, without a rule. The true
+      numbers are higher by what they take.
+    free: layers that take no FLOPs by the rules, and whose weights are not
+      stored at inference.
   """
   count: NetworkCount
   not_counted: tuple[Note, ...]
@@ -85,8 +97,9 @@ def get_stats(
     (FLOPs, stored bits, fraction of zeros over all kernels).
 
   Raises:
-    ValueError: on another kind of layer, one that is not built or not square,
-      two kernels of one name, wrong arguments of the distribution, a
+    ValueError: on another kind of layer, one that is not built, not square, or
+      called on several sizes, one that computes something else than its Keras
+      class, two kernels of one name, wrong arguments of the distribution, a
       `param_size` that is not positive, or a width that is impossible, leaves a
       layer without channels, or meets no first or last layer of that name.
   """
@@ -125,18 +138,20 @@ def _find_name(kernel_names: Sequence[str], argument: str,
 def _published_layer(layer: Any) -> Layer:
   """Describes a layer by the convention of `get_stats`."""
   known = ('Conv2D', 'DepthwiseConv2D', 'Dense')
-  kind = keras_layers.class_name(layer, keras_layers.HANDLERS)
-  if kind not in known:
+  kind, is_changed = keras_layers.kind_of(layer)
+  if kind not in known or is_changed:
     raise ValueError(
         f'get_stats counts {", ".join(known)}, not {layer.name!r} '
-        f'({type(layer).__name__}). count_model knows more kinds of layers.')
+        f'({type(layer).__name__}). count_model takes any layer.')
   try:
     kernel = keras_layers.kernel_of(layer)
     kernel_name = keras_calls.kernel_name(layer)
     shape = tuple(int(size) for size in kernel.shape)
     if kind == 'Dense':
       return Layer(kernel_name, FullyConnected(shape, True, 'relu'))
-    size = keras_layers.spatial(layer, keras_calls.input_shape(layer))
+    size = keras_calls.input_shape(layer)
+    is_first = layer.data_format == 'channels_first'
+    size = size[2:] if is_first else size[1:-1]
     keras_layers.known_size(size)
   except NotCounted as error:
     raise ValueError(f'Layer {layer.name!r} cannot be counted: {error}.'
@@ -163,13 +178,18 @@ def count_model(
   """Counts any Keras model: functional, sequential, subclassed, or nested.
 
   Unlike `get_stats`, this takes padding, bias and activation as the layers have
-  them, and adds what is done between the layers. Layers of nested models are
-  named 'outer/inner'. A functional model counts a shared layer as often as it
-  is used; in a subclassed model that cannot be seen, so each layer counts once,
-  at the shape it was built with.
+  them, and adds what is done between the layers. It traces the model once, so
+  each layer counts at every call, on the input of that call; its weights are
+  stored once. Layers of nested models are named 'outer/inner'.
+
+  A subclass of a Keras layer counts as that one if it overrides nothing that
+  computes. Of other layers of one's own the layers inside are counted, and what
+  their own code does is listed. The trace changes no variable, but like any
+  call it replaces `model.losses`.
 
   Args:
-    model: a built model, a layer, or a list of layers.
+    model: a model, a layer, or a list of them. A functional model is counted
+      on the inputs it was made of, another at the sizes of its first call.
     default_sparsity: for the distribution, over the kernels of all layers but
       embeddings.
     method: a name in `rigl.core.distributions.DISTRIBUTIONS`.
@@ -182,12 +202,12 @@ def count_model(
     The count, and what is not in it.
 
   Raises:
-    ValueError: if two layers share a name, on wrong arguments of the
-      distribution, or on a `param_size` that is not positive.
+    ValueError: on what is not of Keras, if two layers share a name, on wrong
+      arguments of the distribution, or on a `param_size` that is not positive.
   """
   checks.positive('param_size', param_size)
   collector = _Collector()
-  collector.visit_children(model, '')
+  collector.visit_model(model)
   layers = list(collector.layers.values())
   custom = {
       collector.aliases.get(name, name): sparsity
@@ -202,58 +222,84 @@ def count_model(
                                             custom, erk_power_scale)
   return ModelCount(
       network.count_network(layers, sparsities, param_size),
-      tuple(dict.fromkeys(collector.not_counted)),
-      tuple(dict.fromkeys(collector.free)))
+      tuple(collector.not_counted.values()),
+      tuple(collector.free.values()))
 
 
 class _Collector:
-  """Walks a model and gathers what to count."""
+  """Walks the calls of models and gathers what to count.
+
+  Each weight has one owner, the layer that it is counted or listed with.
+  """
 
   def __init__(self):
     self.layers: dict[Any, Layer] = {}
     self.embeddings: set[str] = set()
     self.aliases: dict[str, str] = {}
-    self.not_counted: list[Note] = []
-    self.free: list[Note] = []
+    # By layer and reason, since a layer may be called again.
+    self.not_counted: dict[tuple[int, str], Note] = {}
+    self.free: dict[tuple[int, str], Note] = {}
+    self._owners: dict[int, Any] = {}
 
-  def visit_children(self, model: Any, prefix: str) -> None:
-    """Visits every call of a layer inside a model, layer or list."""
-    for layer, shapes in keras_calls.calls(model):
-      self._visit(layer, shapes, prefix + layer.name)
+  def visit_model(self, model: Any) -> None:
+    """Visits every call in a model, layer or list, then lists the rest."""
+    is_list = isinstance(model, (list, tuple))
+    rest = []
+    for layer in model if is_list else [model]:
+      if not keras_layers.keras_classes(layer):
+        raise ValueError('count_model takes models and layers of Keras, got '
+                         f'{layer!r}.')
+      if keras_layers.rule_of(layer) == 'InputLayer':
+        continue
+      prefix = f'{layer.name}/' if is_list else ''
+      try:
+        call = keras_calls.trace(layer)
+      except NotCounted as error:
+        reason = str(error)
+      else:
+        reason = _NEVER_CALLED
+        self._visit(call, layer.name, prefix)
+      rest.append((layer, layer.name, prefix, reason))
+    for arguments in rest:
+      self._list_rest(*arguments)
 
-  def _visit(self, layer: Any, shapes: Shapes | None, name: str) -> None:
-    kind = keras_layers.class_name(
-        layer, (*keras_layers.HANDLERS, *keras_layers.FREE,
-                *keras_layers.OPAQUE))
-    if not keras_calls.is_layer(layer):
-      kind = None
-    if kind in keras_layers.HANDLERS:
-      self._count(layer, kind, shapes, name)
-    elif kind in keras_layers.FREE:
-      if kind != 'InputLayer':
-        self.free.append(
-            Note(name, type(layer).__name__, keras_layers.FREE[kind]))
-    elif kind is None and keras_calls.children(layer):
-      self._note_own_weights(layer, name)
-      self.visit_children(layer, f'{name}/')
+  def _visit(self, call: Call, name: str, prefix: str) -> None:
+    layer = call.layer
+    rule = keras_layers.rule_of(layer)
+    if call.in_loop:
+      self._skip(layer, name, 'in a loop or a branch, so that its calls cannot '
+                 'be counted')
+    elif rule is None:
+      self._skip(layer, name, _NO_RULE)
+    elif rule in keras_layers.HANDLERS:
+      self._count(call, rule, name)
+    elif rule in keras_layers.FREE:
+      self._note(self.free, layer, name, keras_layers.FREE[rule])
     else:
-      self._skip(layer, name, 'no rule for this kind of layer')
+      for inner in call.inner:
+        inner_name = prefix + inner.layer.name
+        self._visit(inner, inner_name, f'{inner_name}/')
+      if call.arithmetic:
+        # Its own weights, if any, are among the rest.
+        self._skip(layer, name, 'no rule for its own operations '
+                   f'({", ".join(call.arithmetic)})', 0)
 
-  def _count(self, layer: Any, kind: str, shapes: Shapes | None,
-             name: str) -> None:
+  def _count(self, call: Call, rule: str, name: str) -> None:
+    layer = call.layer
     try:
-      shapes = shapes or keras_calls.shapes_of(layer)
-      parts = keras_layers.HANDLERS[kind](layer, *shapes)
+      parts = keras_layers.HANDLERS[rule](layer, call.inputs, call.output)
+      if (id(layer), parts[0].name) not in self.layers:
+        self._store(layer, name, parts)
     except NotCounted as error:
       self._skip(layer, name, str(error))
       return
-    if kind != 'Activation':
+    if rule != 'Activation':
       _, reason = keras_layers.split_activation(layer)
       if reason:
         self._skip(layer, name, reason)
     for part in parts:
       full_name = f'{name}/{part.name}' if part.name else name
-      if kind == 'Embedding':
+      if rule == 'Embedding':
         self.embeddings.add(full_name)
       self._add((id(layer), part.name),
                 part._replace(name=full_name, kind=type(layer).__name__))
@@ -267,19 +313,59 @@ class _Collector:
       layer = first._replace(op=_both_calls(first.op, layer.op))
     self.layers[key] = layer
 
-  def _note_own_weights(self, layer: Any, name: str) -> None:
-    inner = {
-        id(weight)
-        for child in keras_calls.children(layer)
-        for weight in child.weights
-    }
-    own = [weight for weight in layer.weights if id(weight) not in inner]
-    if own:
-      self._skip(layer, name,
-                 f'no rule for its own {len(own)} weights, {own[0].name}, ...')
+  def _store(self, layer: Any, name: str, parts: Sequence[Layer]) -> None:
+    """Compares what a rule stores with the weights that there are."""
+    for weight in layer.weights:
+      if id(weight) in self._owners:
+        raise NotCounted('its weights are counted or listed with '
+                         f'{self._owners[id(weight)].name!r}')
+    n_rest = sum(map(_size, layer.weights)) - sum(
+        part.op.n_weights + part.op.n_biases
+        for part in parts if has_kernel(part.op))
+    if n_rest < 0:
+      raise NotCounted('it has fewer weights than its rule stores')
+    self._claim(layer, layer.weights)
+    if n_rest:
+      self._skip(layer, name, 'no rule for its other weights', n_rest)
 
-  def _skip(self, layer: Any, name: str, reason: str) -> None:
-    self.not_counted.append(Note(name, type(layer).__name__, reason))
+  def _list_rest(self, layer: Any, name: str, prefix: str, reason: str) -> None:
+    """Lists what the calls have not met, the innermost layers first."""
+    rule = keras_layers.rule_of(layer)
+    is_composite = rule in keras_layers.COMPOSITE
+    children = keras_calls.children(layer) if is_composite else []
+    for child in children:
+      child_name = prefix + child.name
+      self._list_rest(child, child_name, f'{child_name}/', reason)
+    n_weights = self._claim(layer, layer.weights)
+    is_traced = reason == _NEVER_CALLED
+    if n_weights or not (is_traced or children or rule in keras_layers.FREE):
+      if rule is None:
+        reason = _NO_RULE
+      elif is_traced and is_composite:
+        reason = 'no rule for its own weights'
+      self._skip(layer, name, reason, n_weights)
+
+  def _skip(self, layer: Any, name: str, reason: str,
+            n_weights: int | None = None) -> None:
+    self._note(self.not_counted, layer, name, reason, n_weights)
+
+  def _note(self, notes: dict[tuple[int, str], Note], layer: Any, name: str,
+            reason: str, n_weights: int | None = None) -> None:
+    """Lists a layer, by default with all its weights that are not yet."""
+    if n_weights is None:
+      n_weights = self._claim(layer, getattr(layer, 'weights', ()))
+    notes.setdefault((id(layer), reason),
+                     Note(name, type(layer).__name__, reason, n_weights))
+
+  def _claim(self, layer: Any, weights: Sequence[Any]) -> int:
+    """Gives weights that have no owner to a layer, returns how many values."""
+    new = [weight for weight in weights if id(weight) not in self._owners]
+    self._owners.update((id(weight), layer) for weight in new)
+    return sum(map(_size, new))
+
+
+def _size(weight: Any) -> int:
+  return keras_layers.known_size(tuple(weight.shape))
 
 
 def _both_calls(first: Any, second: Any) -> Any:

@@ -1,7 +1,9 @@
 """The counting rules for each Keras layer class, as a table.
 
-Layers are recognised by the names of their classes, so that this module needs
-no TensorFlow. Shapes are those Keras reports, with the batch first.
+A class is one of Keras if it has its name and comes from its package, so that
+this module needs no TensorFlow. Shapes are those of a call on one example: what
+has more than one along the first dimension, as the patches of an image may, is
+counted as often.
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ from typing import Any
 from rigl.micronet.counting import ACTIVATION_FLOPS, Arithmetic, DotProducts
 from rigl.micronet.network import Layer
 
-Shape = Sequence[Any]
-# (layer, input shape or shapes, output shape) -> what to count. The name of a
+Shape = tuple[Any, ...]
+# (layer, shape of each input, output shape) -> what to count. The name of a
 # part is '' where the layer has only one.
-Handler = Callable[[Any, Any, Shape], list[Layer]]
+Handler = Callable[[Any, Sequence[Shape], Shape], list[Layer]]
+
+# tf_keras is Keras 2 beside a TensorFlow that comes with Keras 3.
+PACKAGES = ('keras', 'tf_keras')
 
 FREE = {
     'InputLayer': 'holds the input',
@@ -35,12 +40,75 @@ FREE = {
          'Cropping2D', 'Cropping3D', 'Masking'), 'only moves data'),
 }
 
-# Layers with layers inside whose use cannot be told from outside.
-OPAQUE = ('RNN', 'Wrapper', 'MultiHeadAttention')
+# They do nothing but what the layers inside do, and the code of a subclass.
+COMPOSITE = ('Functional', 'Layer', 'Model', 'Sequential', 'Wrapper')
+
+# Methods that say how a layer is made and saved, not what it computes.
+_HARMLESS = ('build', 'build_from_config', 'compute_mask',
+             'compute_output_shape', 'compute_output_spec', 'count_params',
+             'from_config', 'get_build_config', 'get_config')
 
 
 class NotCounted(Exception):
   """Raised with the reason when a layer has no rule."""
+
+
+def _is_of_keras(definition: Any, *more: str) -> bool:
+  """Tells whether a class or function comes from Keras, or one of `more`."""
+  package = str(getattr(definition, '__module__', None)).partition('.')[0]
+  return package in (*PACKAGES, *more)
+
+
+def keras_classes(layer: Any) -> list[type]:
+  """Returns the classes of Keras that a layer is of, the most derived first.
+
+  Args:
+    layer: a Keras layer.
+  """
+  return [cls for cls in type(layer).__mro__ if _is_of_keras(cls)]
+
+
+def kind_of(layer: Any) -> tuple[str, bool]:
+  """Returns (name of its Keras class, whether it computes something else).
+
+  A subclass computes the same as long as it overrides none of the methods that
+  compute. It may have more weights.
+
+  Args:
+    layer: a layer of a class of Keras or a subclass of one.
+  """
+  keras_class = next(iter(keras_classes(layer)), object)
+  own = {'call'}.intersection(vars(layer))
+  for cls in type(layer).__mro__:
+    if cls is keras_class:
+      break
+    own.update(
+        name for name in vars(cls)
+        if hasattr(keras_class, name) and name not in _HARMLESS
+        and (name == '__call__' or not name.startswith('__')))
+  # Keras 3 also changes what a layer computes in place.
+  is_changed = own or any(
+      getattr(layer, name, None) for name in ('quantization_mode',
+                                              'lora_enabled'))
+  return keras_class.__name__, bool(is_changed)
+
+
+def rule_of(layer: Any) -> str | None:
+  """Returns the name a layer has in the tables of this module, None for none.
+
+  What computes something else than its Keras class is a 'Layer', which does
+  what the layers inside do, and more of its own.
+
+  Args:
+    layer: a Keras layer, or a function inside a model.
+  """
+  # In Keras 3 functions have classes of their own, with names of layers.
+  if not hasattr(layer, 'weights'):
+    return None
+  kind, is_changed = kind_of(layer)
+  if kind in HANDLERS or kind in FREE:
+    return 'Layer' if is_changed else kind
+  return kind if kind in COMPOSITE else None
 
 
 def activation_name(layer: Any) -> str | None:
@@ -54,7 +122,10 @@ def activation_name(layer: Any) -> str | None:
   activation = getattr(layer, 'activation', None)
   name = getattr(activation, '__name__', None)
   if activation is not None and name is None:
-    name = type(activation).__name__.lower()
+    activation = type(activation)
+    name = activation.__name__.lower()
+  if not (name is None or _is_of_keras(activation, 'tensorflow')):
+    return f'{activation.__module__}.{name}'
   if name == 'linear':
     return None
   return 'swish' if name == 'silu' else name
@@ -106,18 +177,6 @@ def known_size(dimensions: Sequence[Any]) -> int:
   return math.prod(int(dimension) for dimension in dimensions)
 
 
-def spatial(layer: Any, shape: Shape) -> tuple[Any, ...]:
-  """Returns the dimensions of a shape that are neither batch nor channels.
-
-  Args:
-    layer: a Keras layer, which knows where the channels are.
-    shape: with batch and channels.
-  """
-  if getattr(layer, 'data_format', None) == 'channels_first':
-    return tuple(shape[2:])
-  return tuple(shape[1:-1])
-
-
 def _dots(layer: Any, kernel: Any, n_positions: int, length: float,
           n_channels: int, name: str = '') -> Layer:
   shape = _shape_of(kernel)
@@ -132,40 +191,46 @@ def _dots(layer: Any, kernel: Any, n_positions: int, length: float,
           activation=split_activation(layer)[0]), shape)
 
 
-def _conv(layer: Any, in_shape: Shape, out_shape: Shape) -> list[Layer]:
-  # With groups the kernel holds the input channels of one group only.
+def _conv(layer: Any, inputs: Sequence[Shape], output: Shape) -> list[Layer]:
+  # With groups the kernel holds the input channels of one group only. A dense
+  # layer is a convolution of size 1.
   kernel = kernel_of(layer)
   *receptive, c_out = _shape_of(kernel)
   return [
-      _dots(layer, kernel, known_size(spatial(layer, out_shape)),
-            math.prod(receptive), c_out)
+      _dots(layer, kernel, known_size(output) // c_out, math.prod(receptive),
+            c_out)
   ]
 
 
-def _depthwise(layer: Any, in_shape: Shape, out_shape: Shape) -> list[Layer]:
+def _depthwise(layer: Any, inputs: Sequence[Shape],
+               output: Shape) -> list[Layer]:
   kernel = kernel_of(layer)
   *receptive, channels, multiplier = _shape_of(kernel)
+  c_out = channels * multiplier
   return [
-      _dots(layer, kernel, known_size(spatial(layer, out_shape)),
-            math.prod(receptive), channels * multiplier)
+      _dots(layer, kernel, known_size(output) // c_out, math.prod(receptive),
+            c_out)
   ]
 
 
-def _transposed(layer: Any, in_shape: Shape, out_shape: Shape) -> list[Layer]:
+def _transposed(layer: Any, inputs: Sequence[Shape],
+                output: Shape) -> list[Layer]:
   # Every input element meets every element of its kernel; what padding cuts
   # off is counted too. The length is an average over the output.
   kernel = kernel_of(layer)
-  *_, c_out, _ = _shape_of(kernel)
-  n_positions = known_size(spatial(layer, out_shape))
-  n_mults = known_size(spatial(layer, in_shape)) * math.prod(_shape_of(kernel))
+  *receptive, c_out, _ = _shape_of(kernel)
+  n_outputs = known_size(output)
+  n_mults = known_size(inputs[0]) * math.prod(receptive) * c_out
   return [
-      _dots(layer, kernel, n_positions, n_mults / (n_positions * c_out), c_out)
+      _dots(layer, kernel, n_outputs // c_out, n_mults / n_outputs, c_out)
   ]
 
 
-def _separable(layer: Any, in_shape: Shape, out_shape: Shape) -> list[Layer]:
-  depthwise, = _depthwise(layer, in_shape, out_shape)
-  c_in, c_out = _shape_of(layer.pointwise_kernel)[-2:]
+def _separable(layer: Any, inputs: Sequence[Shape],
+               output: Shape) -> list[Layer]:
+  *_, c_in, c_out = _shape_of(layer.pointwise_kernel)
+  between = (known_size(output) // c_out, c_in)
+  depthwise, = _depthwise(layer, inputs, between)
   # The bias and the activation come once, after both.
   return [
       Layer('depthwise', depthwise.op._replace(n_biases=0, activation=None),
@@ -175,19 +240,15 @@ def _separable(layer: Any, in_shape: Shape, out_shape: Shape) -> list[Layer]:
   ]
 
 
-def _dense(layer: Any, in_shape: Shape, out_shape: Shape) -> list[Layer]:
-  kernel = kernel_of(layer)
-  c_in, c_out = _shape_of(kernel)
-  return [_dots(layer, kernel, known_size(in_shape[1:-1]), c_in, c_out)]
-
-
-def _embedding(layer: Any, in_shape: Shape, out_shape: Shape) -> list[Layer]:
+def _embedding(layer: Any, inputs: Sequence[Shape],
+               output: Shape) -> list[Layer]:
   # A look-up stores a table and computes nothing.
   shape = _shape_of(kernel_of(layer))
   return [Layer('', DotProducts(math.prod(shape), 0, 0, 0, 0, None), shape)]
 
 
-def _activation(layer: Any, in_shape: Shape, out_shape: Shape) -> list[Layer]:
+def _activation(layer: Any, inputs: Sequence[Shape],
+                output: Shape) -> list[Layer]:
   name: str | None = 'relu'
   reason: str | None = None
   if getattr(layer, 'activation', None) is not None:
@@ -195,30 +256,31 @@ def _activation(layer: Any, in_shape: Shape, out_shape: Shape) -> list[Layer]:
   if reason:
     raise NotCounted(reason)
   mults, adds = ACTIVATION_FLOPS[name]
-  size = known_size(out_shape[1:])
+  size = known_size(output)
   return [Layer('', Arithmetic(mults * size, adds * size))]
 
 
-def _global_average(layer: Any, in_shape: Shape,
-                    out_shape: Shape) -> list[Layer]:
-  window = known_size(spatial(layer, in_shape))
-  n_channels = known_size(in_shape[1:]) // window
-  return [Layer('', Arithmetic(n_channels, (window - 1) * n_channels))]
+def _global_average(layer: Any, inputs: Sequence[Shape],
+                    output: Shape) -> list[Layer]:
+  n_inputs, n_outputs = known_size(inputs[0]), known_size(output)
+  return [Layer('', Arithmetic(n_outputs, n_inputs - n_outputs))]
 
 
-def _average_pool(layer: Any, in_shape: Shape, out_shape: Shape) -> list[Layer]:
+def _average_pool(layer: Any, inputs: Sequence[Shape],
+                  output: Shape) -> list[Layer]:
   # `pool_size` is a number for one-dimensional layers.
   pool = layer.pool_size
   window = pool if isinstance(pool, int) else math.prod(pool)
-  n_outputs = known_size(out_shape[1:])
+  n_outputs = known_size(output)
   return [Layer('', Arithmetic(n_outputs, (window - 1) * n_outputs))]
 
 
 def _merge(mults: bool, adds: bool, averages: bool = False) -> Handler:
 
-  def handler(layer: Any, in_shape: Any, out_shape: Shape) -> list[Layer]:
-    size = known_size(out_shape[1:])
-    steps = (len(in_shape) - 1) * size
+  def handler(layer: Any, inputs: Sequence[Shape],
+              output: Shape) -> list[Layer]:
+    size = known_size(output)
+    steps = (len(inputs) - 1) * size
     return [
         Layer('', Arithmetic(steps * mults + size * averages, steps * adds))
     ]
@@ -227,12 +289,11 @@ def _merge(mults: bool, adds: bool, averages: bool = False) -> Handler:
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(('Conv1D', 'Conv2D', 'Conv3D'), _conv),
+    **dict.fromkeys(('Conv1D', 'Conv2D', 'Conv3D', 'Dense'), _conv),
     **dict.fromkeys(('DepthwiseConv1D', 'DepthwiseConv2D'), _depthwise),
     **dict.fromkeys(
         ('Conv1DTranspose', 'Conv2DTranspose', 'Conv3DTranspose'), _transposed),
     **dict.fromkeys(('SeparableConv1D', 'SeparableConv2D'), _separable),
-    'Dense': _dense,
     'Embedding': _embedding,
     **dict.fromkeys(('Activation', 'ReLU'), _activation),
     **dict.fromkeys(('GlobalAveragePooling1D', 'GlobalAveragePooling2D',
@@ -245,16 +306,3 @@ HANDLERS: dict[str, Handler] = {
     'Multiply': _merge(mults=True, adds=False),
     'Average': _merge(mults=False, adds=True, averages=True),
 }
-
-
-def class_name(layer: Any, known: Any) -> str | None:
-  """Returns the most derived class of a layer that is in `known`, or None.
-
-  Args:
-    layer: a Keras layer.
-    known: names of classes.
-  """
-  for cls in type(layer).__mro__:
-    if cls.__name__ in known:
-      return cls.__name__
-  return None
