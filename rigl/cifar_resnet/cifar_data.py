@@ -85,7 +85,7 @@ def load_cifar(directory: str | os.PathLike[str] = '',
   """
   if use_synthetic_data:
     return _synthetic(directory)
-  path = os.path.expanduser(directory)
+  path = os.fspath(directory)
   data = _load_files(pathlib.Path(path)) if path else None
   data = data or _load_prepared_tfds(path)
   if data is None:

@@ -130,7 +130,7 @@ def find_data(data_directory: Optional[str], *,
   if use_synthetic_data:
     return _synthetic(data_directory, Part('train', num_train_images),
                       Part('validation', num_eval_images), num_classes)
-  directory = os.path.expanduser(data_directory or '')
+  directory = data_directory or ''
   data_dir = directory or prepared_tfds.default_dir()
   numbers = {'train': num_train_images, 'validation': num_eval_images}
   try:

@@ -77,7 +77,7 @@ def load_mnist(
     ValueError: If a file is not a complete IDX file of MNIST digits, or one of
       TensorFlow Datasets is missing, truncated or damaged.
   """
-  folder = pathlib.Path(folder).expanduser()
+  folder = pathlib.Path(folder)
   found = [name for name in IDX_FILES.values() if _find_idx(folder, name)]
   if found:
     return _load_idx_folder(folder, f'the IDX files in {folder}')

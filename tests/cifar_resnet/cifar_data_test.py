@@ -68,12 +68,6 @@ def test_nothing_is_extracted_to_disk(tmp_path):
   assert sorted(tmp_path.rglob('*')) == before
 
 
-def test_a_home_directory_is_found(tmp_path, monkeypatch):
-  write('the files', 'binary', tmp_path / 'data')
-  monkeypatch.setenv('HOME', str(tmp_path))
-  assert_is_the_data(cifar_data.load_cifar('~/data'))
-
-
 @pytest.mark.parametrize('parse, encode', [
     (cifar_data.parse_binary_batch, lambda row: b'\x07' + bytes(row)),
     (cifar_data.parse_python_batch, lambda row: pickle.dumps(

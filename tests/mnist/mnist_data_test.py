@@ -324,6 +324,15 @@ def test_sample_tool_draws_balanced_and_reproducibly(
   assert positions == sorted(set(positions))
 
 
+@pytest.mark.parametrize('flag', ['--mnist', '--output'])
+def test_sample_tool_without_a_home_folder(
+  folder, tmp_path, make_mnist_sample, flag, no_home
+):
+  arguments = {'--mnist': folder, '--output': tmp_path / 'out', flag: '~/x'}
+  with pytest.raises(SystemExit, match=f"{flag}='~/x': the home folder ~ is "):
+    make_mnist_sample.main([f'{n}={value}' for n, value in arguments.items()])
+
+
 @pytest.mark.parametrize(
   'n_train, message',
   [

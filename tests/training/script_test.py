@@ -98,11 +98,6 @@ def test_ctrl_c_is_no_traceback(mode, promise, run, capsys, monkeypatch):
   assert capsys.readouterr().err == f'Stopped by Ctrl-C.{promise}\n'
 
 
-def test_home_folder_of_nobody_is_no_folder():
-  with pytest.raises(ValueError, match="save_path='~nobody_knows/x'"):
-    script.check_folder('save_path', '~nobody_knows/x')
-
-
 def test_traceback_is_there_for_who_asks(run, monkeypatch):
   messages = []
   monkeypatch.setattr(
