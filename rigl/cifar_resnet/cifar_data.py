@@ -12,7 +12,7 @@ import os
 import pathlib
 import tarfile
 import zlib
-from typing import Callable, Collection, Optional
+from typing import Callable, Collection, Iterator, Optional
 
 import numpy as np
 from absl import logging
@@ -90,7 +90,8 @@ def load_cifar(directory: str | os.PathLike[str] = '',
   data = data or _load_prepared_tfds(path)
   if data is None:
     raise missing.not_found(
-        'CIFAR-10', path, os.path.isdir(path), _THREE_WAYS)
+        'CIFAR-10', path, os.listdir(path) if os.path.isdir(path) else None,
+        _THREE_WAYS)
   for part, labels in (('train', data.train_labels),
                        ('test', data.test_labels)):
     if len(labels) != _FULL_SIZE[part]:
@@ -135,8 +136,7 @@ def parse_python_batch(content: bytes, source: str) -> _Part:
     ValueError: the file is damaged or something else.
   """
   batch = cifar_pickle.read_dict(content, source)
-  missing = {'data', 'labels'} - batch.keys()
-  if missing:
+  if not {'data', 'labels'} <= batch.keys():
     raise ValueError(
         f'{source}: expected the keys data and labels, found '
         f'{", ".join(sorted(batch)) or "none"}.')
@@ -182,7 +182,14 @@ def parse_binary_batch(content: bytes, source: str) -> _Part:
 
 @dataclasses.dataclass(frozen=True)
 class _Version:
-  """One of the two versions in which CIFAR-10 is published."""
+  """One of the two versions in which CIFAR-10 is published.
+
+  Attributes:
+    suffix: ending of the names of its files.
+    folder: the folder that they are in, in the archive.
+    archive: name of the archive, without .tar.gz.
+    parse: reads a file.
+  """
 
   suffix: str
   folder: str
@@ -193,11 +200,23 @@ class _Version:
   def files(self) -> tuple[str, ...]:
     return tuple(f'{name}{self.suffix}' for name in (*_TRAIN_FILES, _TEST_FILE))
 
+  def folders(self, path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Where the files may be; Keras 3 unpacks them into two folders."""
+    yield from (path, path / self.folder)
+    yield from sorted(path.glob(f'*/{self.folder}'))
+
+  def archives(self, path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """What the archive may be; Keras names it after the folder."""
+    for name in (f'{self.archive}.tar.gz', self.archive,
+                 f'{self.folder}.tar.gz', f'{self.folder}_archive',
+                 f'{self.folder}-target_archive'):
+      yield path / name
+
 
 _VERSIONS = (
-    _Version('', 'cifar-10-batches-py', 'cifar-10-python.tar.gz',
+    _Version('', 'cifar-10-batches-py', 'cifar-10-python',
              parse_python_batch),
-    _Version('.bin', 'cifar-10-batches-bin', 'cifar-10-binary.tar.gz',
+    _Version('.bin', 'cifar-10-batches-bin', 'cifar-10-binary',
              parse_binary_batch),
 )
 
@@ -236,7 +255,7 @@ def _load_files(path: pathlib.Path) -> Optional[CifarData]:
   if path.is_file():
     return _load_archive(path)
   for version in _VERSIONS:
-    for folder in (path, path / version.folder):
+    for folder in version.folders(path):
       found = [name for name in version.files if (folder / name).is_file()]
       if found:
         _check_complete(found, version, folder)
@@ -244,8 +263,9 @@ def _load_files(path: pathlib.Path) -> Optional[CifarData]:
                                      str(folder / name)) for name in found}
         return _join(parts, version, f'the CIFAR-10 files in {folder}')
   for version in _VERSIONS:
-    if (path / version.archive).is_file():
-      return _load_archive(path / version.archive)
+    for archive in version.archives(path):
+      if archive.is_file():
+        return _load_archive(archive)
   return None
 
 
@@ -279,11 +299,13 @@ def _load_archive(path: pathlib.Path) -> CifarData:
 def _check_complete(found: Collection[str], version: _Version,
                     place: pathlib.Path) -> None:
   """Raises FileNotFoundError unless all six files were found."""
-  missing = [name for name in version.files if name not in found]
-  if missing:
+  lacking = [name for name in version.files if name not in found]
+  if lacking:
+    names = os.listdir(place) if place.is_dir() else found
     raise FileNotFoundError(
-        f'{place} does not hold all of CIFAR-10. Expected '
-        f'{", ".join(version.files)}; missing: {", ".join(missing)}.')
+        f'{place} does not hold all of CIFAR-10, but '
+        f'{missing.listing(names) or "none of it"}. Expected '
+        f'{", ".join(version.files)}; missing: {", ".join(lacking)}.')
 
 
 def _join(parts: dict[str, _Part], version: _Version,

@@ -27,12 +27,17 @@ _SMALL_BYTES = 10**9
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 RECORD_OVERHEAD = _HEADER_BYTES + _FOOTER_BYTES
 
-_SHARD = r'-(\d{5,})-of-(\d{5,})'
+# Part -> what begins the names of its files, or is the name of their folder.
+_STEMS = {'train': ('train',), 'validation': ('validation', 'val')}
+# Stem, number and number of files.
+_SHARD = re.compile(r'(\w+)-(\d{5,})-of-(\d{5,})(\.tfrecords?)?')
+_CLASS_FOLDER = re.compile(r'n\d{8}/?')
 _THREE_WAYS = (
     'ImageNet can be given in three ways:\n'
     '  1. --data_directory=FOLDER with TFRecord files train-00000-of-01024 ... '
     'and validation-00000-of-00128 ... (any number of files; also in the '
-    'sub-folders train and validation);\n'
+    'sub-folders train and validation, also with val in place of '
+    'validation);\n'
     '  2. --data_directory=DATA_DIR in which TensorFlow Datasets has prepared '
     'imagenet2012 (without the flag: $TFDS_DATA_DIR or '
     '~/tensorflow_datasets);\n'
@@ -140,8 +145,7 @@ def find_data(data_directory: Optional[str], *,
     raise ValueError(
         f'{data_dir} cannot be read: {messages.reason(error)}') from error
   if found is None:
-    raise missing.not_found(
-        'ImageNet', directory, tf.gfile.IsDirectory(directory), _THREE_WAYS)
+    raise _not_found(directory)
   parts, source, record_format = found
   empty = [name for name, part in parts.items() if not part.files]
   if empty:
@@ -202,6 +206,22 @@ def _record_length(stream: BinaryIO, n_left: int) -> Optional[int]:
   return length if length + RECORD_OVERHEAD <= n_left else None
 
 
+def _names(folder: str) -> Optional[list[str]]:
+  """What is in a folder; None if there is none."""
+  return tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(
+      folder) else None
+
+
+def _not_found(directory: str) -> FileNotFoundError:
+  """The error for a folder without data, which may hold unpacked pictures."""
+  ways = _THREE_WAYS
+  for folder in (directory, os.path.join(directory, 'train')):
+    if directory and any(map(_CLASS_FOLDER.fullmatch, _names(folder) or ())):
+      ways = (f'{folder} has a folder of pictures for each class; such folders '
+              f'are not read. {ways}')
+  return missing.not_found('ImageNet', directory, _names(directory), ways)
+
+
 def _synthetic(directory: Optional[str], train: Part, validation: Part,
                num_classes: int) -> ImageNetData:
   source = ('synthetic: images made up, not ImageNet; accuracies are not '
@@ -231,26 +251,26 @@ def _find_tfrecords(directory: str,
 
 def _find_shards(directory: str, name: str) -> tuple[str, ...]:
   """The files of a part, in order; none if there are none at all."""
-  for folder in (directory, os.path.join(directory, name)):
-    if not tf.gfile.IsDirectory(folder):
-      continue
-    shards = collections.defaultdict(dict)
-    for file in tf.gfile.ListDirectory(folder):
-      match = re.fullmatch(re.escape(name) + _SHARD, file)
-      if match:
-        index, n = map(int, match.groups())
-        shards[n][index] = os.path.join(folder, file)
-    if len(shards) > 1:
-      raise ValueError(
-          f'{folder} holds {name} files of more than one data set: '
-          f'{" and ".join(f"-of-{n:05d}" for n in sorted(shards))}.')
-    for n, found in shards.items():
-      missing = [i for i in range(n) if i not in found]
-      if missing:
-        names = [f'{name}-{i:05d}-of-{n:05d}' for i in missing]
-        raise ValueError(f'{folder} lacks {messages.first_few(names, 3)} of '
-                         f'the {n} {name} files.')
-      return tuple(path for _, path in sorted(found.items()))
+  stems = _STEMS[name]
+  for folder in (directory, *(os.path.join(directory, s) for s in stems)):
+    # {(stem, number of files, ending): {number: path}}
+    found = collections.defaultdict(dict)
+    for file in _names(folder) or ():
+      match = _SHARD.fullmatch(file)
+      if match and match[1] in stems:
+        kind = match[1], match[3], match[4] or ''
+        found[kind][int(match[2])] = os.path.join(folder, file)
+    if len(found) > 1:
+      kinds = sorted(f'{stem}-*-of-{n}{end}' for stem, n, end in found)
+      raise ValueError(f'{folder} holds {name} files of more than one data '
+                       f'set: {" and ".join(kinds)}.')
+    for (stem, n, end), paths in found.items():
+      lacking = [f'{stem}-{i:05d}-of-{n}{end}'
+                 for i in range(int(n)) if i not in paths]
+      if lacking:
+        raise ValueError(f'{folder} lacks {messages.first_few(lacking, 3)} of '
+                         f'the {int(n)} {name} files.')
+      return tuple(path for _, path in sorted(paths.items()))
   return ()
 
 

@@ -7,6 +7,7 @@ import gzip
 import os
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 
@@ -61,6 +62,53 @@ def test_reads_both_versions_in_all_layouts(tmp_path, layout, version):
   assert str(directory) in data.source
 
 
+@pytest.mark.parametrize('place', [
+    'cifar-10-batches-py',  # Keras 2, torchvision
+    'cifar-10-batches-py-target/cifar-10-batches-py',  # Keras 3
+    'cifar-10-batches-py/cifar-10-batches-py',
+    'cifar-10-python/cifar-10-batches-py'])
+def test_reads_what_others_unpack(tmp_path, place):
+  tiny_cifar.write_folder(tmp_path / place, CONTENTS['python'])
+  data = cifar_data.load_cifar(tmp_path)
+  assert_is_the_data(data)
+  assert data.source == f'the CIFAR-10 files in {tmp_path / place}'
+
+
+@pytest.mark.parametrize('name', [
+    'cifar-10-python.tar.gz',  # torchvision
+    'cifar-10-python',
+    'cifar-10-batches-py.tar.gz',  # Keras 2
+    'cifar-10-batches-py_archive',
+    'cifar-10-batches-py-target_archive'])  # Keras 3
+def test_reads_the_archive_under_other_names(tmp_path, name):
+  path = tiny_cifar.write_archive(
+      tmp_path / name, CONTENTS['python'], FOLDERS['python'])
+  data = cifar_data.load_cifar(tmp_path)
+  assert_is_the_data(data)
+  assert data.source == f'the CIFAR-10 archive {path}'
+
+
+@pytest.mark.parametrize('name', [
+    'data_batch_1.mat', 'cifar-10-matlab.tar.gz', 'cifar-100-python', '1.png'])
+def test_other_files_are_named(tmp_path, name):
+  (tmp_path / name).touch()
+  is_archive = name.endswith('.gz')
+  said = (f'{tmp_path} holds only {name}.' +
+          f' Archives are not unpacked here: {name}.' * is_archive)
+  with pytest.raises(FileNotFoundError, match=re.escape(said)):
+    cifar_data.load_cifar(tmp_path)
+
+
+def test_files_beside_those_of_a_part_are_named(tmp_path):
+  contents = dict(CONTENTS['python'])
+  contents['test_batch (1)'] = contents.pop('test_batch')
+  folder = write('the files', 'python', tmp_path / 'a')
+  (folder / 'test_batch').rename(folder / 'test_batch (1)')
+  with pytest.raises(FileNotFoundError, match=(
+      r'data_batch_5, test_batch \(1\)\. Expected .*; missing: test_batch\.')):
+    cifar_data.load_cifar(folder)
+
+
 def test_nothing_is_extracted_to_disk(tmp_path):
   directory = write('the archive', 'python', tmp_path / 'data')
   before = sorted(tmp_path.rglob('*'))
@@ -102,7 +150,7 @@ def test_nothing_there(tmp_path, make_folder):
     path.mkdir()
   with pytest.raises(FileNotFoundError) as error:
     cifar_data.load_cifar(path)
-  state = 'holds none of it' if make_folder else 'is not a folder'
+  state = 'is empty' if make_folder else 'is not a folder'
   for text in (f'{path} {state}', 'three ways', 'data_batch_1',
                'cifar-10-python.tar.gz', 'cifar-10-binary.tar.gz', '.bin',
                'TensorFlow Datasets', '--use_synthetic_data',
