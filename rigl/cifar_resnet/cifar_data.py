@@ -321,13 +321,13 @@ def _load_prepared_tfds(data_dir: str) -> Optional[CifarData]:
   # TensorFlow takes seconds to import, and only this path needs it.
   from rigl.data import prepared_tfds
 
-  folder = prepared_tfds.find_prepared(
+  builder = prepared_tfds.find(
       data_dir or prepared_tfds.default_dir(), 'cifar10')
-  if folder is None:
+  if builder is None:
     return None
   arrays = []
   for part in ('train', 'test'):
-    split = prepared_tfds.read_split(folder, 'cifar10', part)
     arrays += _checked(
-        *prepared_tfds.read_pictures(split, IMAGE_SHAPE), split.source)
-  return CifarData(*arrays, source=f'TensorFlow Datasets in {folder}')
+        *prepared_tfds.read_pictures(builder, part, IMAGE_SHAPE),
+        f'{builder.data_dir}, split {part}')
+  return CifarData(*arrays, source=f'TensorFlow Datasets in {builder.data_dir}')

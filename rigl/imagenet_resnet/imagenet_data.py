@@ -11,7 +11,7 @@ import dataclasses
 import os
 import re
 import struct
-from typing import BinaryIO, Optional
+from typing import Any, BinaryIO, Optional
 
 from absl import logging
 
@@ -49,16 +49,39 @@ _THREE_WAYS = (
 
 @dataclasses.dataclass(frozen=True)
 class RecordFormat:
-  """How a record, a tf.train.Example, holds a picture and its label."""
+  """How a record, a tf.train.Example, holds a picture and its label.
+
+  Attributes:
+    image_key: feature of the picture.
+    label_key: feature of the label.
+    first_label: the label of the first class.
+    builder: the builder of TensorFlow Datasets; None for the usual TFRecords.
+  """
 
   image_key: str
   label_key: str
-  # The label of the first class.
   first_label: int
+  builder: Any = None
+
+  def parse(self, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Encoded picture and label, from 0, of a record.
+
+    Where one is missing the picture is '' or the label -1, or this fails.
+
+    Args:
+      serialized: string scalar, the record.
+    """
+    if self.builder is not None:
+      return prepared_tfds.parse_undecoded(self.builder, serialized)
+    features = tf.io.parse_single_example(serialized, {
+        self.image_key: tf.io.FixedLenFeature([], tf.string, ''),
+        self.label_key: tf.io.FixedLenFeature(
+            [], tf.int64, self.first_label - 1),
+    })
+    return features[self.image_key], features[self.label_key] - self.first_label
 
 
 TFRECORD_FORMAT = RecordFormat('image/encoded', 'image/class/label', 1)
-TFDS_FORMAT = RecordFormat('image', 'label', 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,20 +299,21 @@ def _find_shards(directory: str, name: str) -> tuple[str, ...]:
 
 def _find_tfds(data_dir: str, numbers: dict[str, int]) -> Optional[_Found]:
   """What TensorFlow Datasets has prepared, or None."""
-  folder = prepared_tfds.find_prepared(data_dir, _TFDS_NAME)
-  if folder is None:
+  builder = prepared_tfds.find(data_dir, _TFDS_NAME)
+  if builder is None:
     return None
   parts = {}
   for name, number in numbers.items():
-    split = prepared_tfds.read_split(folder, _TFDS_NAME, name)
-    parts[name] = Part(name, number, split.files, _sizes(split.files))
-    found = sum(split.lengths)
-    if split.files and found != number:
-      raise ValueError(wrong_number(parts[name], found))
+    split = builder.info.splits.get(name)
+    files = tuple(map(os.fspath, split.filepaths)) if split else ()
+    parts[name] = Part(name, number, files, _sizes(files))
+    if files and split.num_examples != number:
+      raise ValueError(wrong_number(parts[name], split.num_examples))
   if not any(part.files for part in parts.values()):
-    raise ValueError(f'{folder} has neither a train nor a validation split.')
-  source = f'TensorFlow Datasets {_TFDS_NAME} in {folder}'
-  return parts, source, TFDS_FORMAT
+    raise ValueError(
+        f'{builder.data_dir} has neither a train nor a validation split.')
+  source = f'TensorFlow Datasets {_TFDS_NAME} in {builder.data_dir}'
+  return parts, source, RecordFormat('image', 'label', 0, builder)
 
 
 def _sizes(paths: tuple[str, ...]) -> tuple[int, ...]:
@@ -324,42 +348,30 @@ def _check_first_record(part: Part, data: ImageNetData) -> None:
     length = _record_length(stream, size)
     problem = 'does not fit into the file; this is no TFRecord file'
     if length is not None:
-      problem = find_problem(stream.read(length), data)
+      problem = _find_problem(stream.read(length), data)
   if problem:
     raise ValueError(f'{path}: record 0 {problem}.')
 
 
-def find_problem(record: bytes, data: ImageNetData) -> Optional[str]:
-  """What makes a record useless, as 'has no ...', or None.
-
-  Args:
-    record: a serialized tf.train.Example.
-    data: the data set it belongs to.
-  """
+def _find_problem(record: bytes, data: ImageNetData) -> Optional[str]:
+  """What makes a record useless, as 'has no ...', or None."""
   layout = data.record_format
-  example = tf.train.Example()
-  # Each implementation of protocol buffers has its own error.
-  try:
-    example.ParseFromString(record)
-  except Exception:
-    return 'is no tf.train.Example'
-  features = example.features.feature
-  images = features[layout.image_key].bytes_list.value
-  labels = features[layout.label_key].int64_list.value
-  if len(images) != 1:
-    keys = sorted(key for key in features if features[key].ByteSize())
-    return (f'has no picture under {layout.image_key!r}, only '
-            f'{", ".join(keys) or "nothing"}')
-  if len(labels) != 1:
-    return f'has no label under {layout.label_key!r}'
-  last = layout.first_label + data.num_classes - 1
-  if not layout.first_label <= labels[0] <= last:
-    return (f'has the label {labels[0]}, which is not from '
-            f'{layout.first_label} to {last}')
   with tf.Graph().as_default(), tf.Session(
       config=tf.ConfigProto(device_count={'GPU': 0})) as session:
     try:
-      session.run(preprocessing.decode_all(tf.constant(images[0])).op)
+      encoded, label = session.run(layout.parse(tf.constant(record)))
+    # TensorFlow cannot even say what it was unable to parse.
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
+      return ('is no tf.train.Example with one picture and one label '
+              f'({messages.reason(error)})')
+    if not encoded:
+      return f'has no picture under {layout.image_key!r}'
+    if not 0 <= label < data.num_classes:
+      last = layout.first_label + data.num_classes - 1
+      return (f'has no label from {layout.first_label} to {last} under '
+              f'{layout.label_key!r}, but {label + layout.first_label}')
+    try:
+      session.run(preprocessing.decode_all(tf.constant(encoded)).op)
     except tf.errors.OpError as error:
       return ('has a picture that is no JPEG or PNG, or damaged '
               f'({messages.reason(error)})')

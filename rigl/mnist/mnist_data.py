@@ -75,13 +75,14 @@ def load_mnist(
 ) -> MnistData:
   """Loads MNIST from the best place that has it.
 
-  In this order: the files in `folder`; a copy that TensorFlow Datasets has
-  prepared on this machine before; the sample that ships with the package. Only
-  `folder` will do when the user asked for it.
+  That is `folder` when the user asked for it. Otherwise, in this order: its
+  files; a copy that TensorFlow Datasets has prepared on this machine before;
+  the sample that ships with the package.
 
   Args:
     folder: Folder of the four IDX files, each gzipped or not, as published, as
-      Kaggle has them or as torchvision keeps them; or of Keras' mnist.npz.
+      Kaggle has them or as torchvision keeps them; of Keras' mnist.npz; or a
+      data_dir of TensorFlow Datasets.
     explicit: Whether the user named the folder, as opposed to a default.
 
   Returns:
@@ -99,12 +100,14 @@ def load_mnist(
       return _load_idx_folder(place, f'the IDX files in {place}')
   if (folder / _NPZ_FILE).is_file():
     return _load_npz(folder / _NPZ_FILE)
-  if explicit:
+  data = _load_prepared_tfds(str(folder) if explicit else '')
+  if data is None and explicit:
     raise missing.not_found(
       'MNIST', str(folder), os.listdir(folder) if folder.is_dir() else None,
-      f"{_EXPECTED}, or Keras' {_NPZ_FILE}."
+      f"{_EXPECTED}, Keras' {_NPZ_FILE} or what TensorFlow Datasets has"
+      ' prepared.'
     )
-  return _load_prepared_tfds() or _load_sample()
+  return data or _load_sample()
 
 
 def read_idx(path: str | os.PathLike[str], ndim: int) -> np.ndarray:
@@ -260,25 +263,24 @@ def _check_part(
       )
 
 
-def _load_prepared_tfds() -> MnistData | None:
+def _load_prepared_tfds(data_dir: str) -> MnistData | None:
   """Loads MNIST as prepared on disk by TensorFlow Datasets, if it is there."""
   # TensorFlow takes seconds to import, and only this path needs it.
   from rigl.data import prepared_tfds
 
-  folder = prepared_tfds.find_prepared(prepared_tfds.default_dir(), 'mnist')
-  if folder is None:
+  builder = prepared_tfds.find(data_dir or prepared_tfds.default_dir(), 'mnist')
+  if builder is None:
     return None
   arrays = {}
   for part in ('train', 'test'):
-    split = prepared_tfds.read_split(folder, 'mnist', part)
-    images, labels = prepared_tfds.read_pictures(split, (*_IMAGE_SHAPE, 1))
-    images = images[..., 0]
-    _check_part(
-      images, labels, images_name=split.source, labels_name=split.source
+    images, labels = prepared_tfds.read_pictures(
+      builder, part, (*_IMAGE_SHAPE, 1)
     )
-    arrays[f'{part}_images'] = images
+    name = f'{builder.data_dir}, split {part}'
+    _check_part(images[..., 0], labels, images_name=name, labels_name=name)
+    arrays[f'{part}_images'] = images[..., 0]
     arrays[f'{part}_labels'] = labels.astype(np.uint8)
-  source = f'TensorFlow Datasets in {folder}'
+  source = f'TensorFlow Datasets in {builder.data_dir}'
   return MnistData(**arrays, source=source, is_sample=False)
 
 

@@ -360,7 +360,7 @@ def test_another_data_set_in_the_folder(tmp_path):
   data.train_images = data.train_images[:, :28, :28]
   data.test_images = data.test_images[:, :28, :28]
   folder = tiny_cifar.write_tfds(tmp_path, data)
-  with pytest.raises(ValueError, match=r'\[28,28,3\]') as error:
+  with pytest.raises(ValueError, match=r'\(28, 28, 3\)') as error:
     cifar_data.load_cifar(tmp_path)
   assert f'{folder}/cifar10-train.tfrecord' in str(error.value)
 

@@ -185,9 +185,12 @@ def test_counts_records(tmp_path):
 @pytest.mark.parametrize('encoded, label, problem', [
     (None, 1, 'no picture'),
     (b'not a picture', 1, 'no JPEG or PNG, or damaged (Unknown image file'),
-    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), None, 'no label'),
-    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), 0, 'label 0'),
-    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), 6, 'label 6'),
+    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), None,
+     "no label from 1 to 5 under 'image/class/label'"),
+    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), 0,
+     "no label from 1 to 5 under 'image/class/label', but 0"),
+    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), 6,
+     "no label from 1 to 5 under 'image/class/label', but 6"),
 ])
 def test_a_useless_first_record(tmp_path, encoded, label, problem):
   records = tiny_imagenet.make_records(23)
@@ -230,13 +233,13 @@ def test_files_that_are_no_tfrecords(tmp_path):
 
 def test_finds_what_tfds_has_prepared(tmp_path, monkeypatch):
   folder = tiny_imagenet.write_tfds(tmp_path / 'tfds')
-  for directory in (tmp_path / 'tfds', folder):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
+  for directory in (tmp_path / 'tfds', folder.parent, folder, ''):
     data = find(directory)
     assert data.source == f'TensorFlow Datasets imagenet2012 in {folder}'
-    assert data.record_format == imagenet_data.TFDS_FORMAT
-    assert len(data.train.files) == len(list(folder.glob('*train*')))
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
-  assert find('') == data
+    for part, n_files in ((data.train, 3), (data.validation, 2)):
+      assert part.files == tuple(map(str, sorted(
+          folder.glob(f'*{part.name}*')))) and len(part.files) == n_files
 
 
 def test_tfds_with_a_missing_file(tmp_path):
@@ -247,10 +250,22 @@ def test_tfds_with_a_missing_file(tmp_path):
 
 
 def test_tfds_with_an_unusable_description(tmp_path):
-  path = tiny_imagenet.write_tfds(tmp_path) / 'dataset_info.json'
-  path.write_text(json.dumps(
-      {**json.loads(path.read_text()), 'fileFormat': 'array_record'}))
-  assert_rejects(tmp_path, path, 'array_record')
+  folder = tiny_imagenet.write_tfds(tmp_path)
+  (folder / 'features.json').write_text('{')
+  assert_rejects(tmp_path, folder, 'cannot use what TensorFlow Datasets has')
+
+
+def test_tfds_of_something_else(tmp_path):
+  folder = tiny_imagenet.write_tfds(tmp_path, name='imagenet_v2')
+  assert_rejects(folder, folder, 'holds imagenet_v2', 'not imagenet2012')
+
+
+def test_tfds_files_without_their_description(tmp_path):
+  folder = tiny_imagenet.write_tfds(tmp_path)
+  (folder / 'dataset_info.json').unlink()
+  for directory in (folder.parents[1], folder.parent, folder):
+    assert_rejects(directory, 'holds a part of imagenet2012 only',
+                   'dataset_info.json')
 
 
 def test_tfds_without_the_splits_wanted(tmp_path):

@@ -386,6 +386,17 @@ def test_prepared_labels_out_of_range(prepared, tmp_path):
     load_default(tmp_path)
 
 
+@pytest.mark.parametrize('place', ['data_dir', 'data set', 'version'])
+def test_an_asked_for_folder_may_hold_what_is_prepared(tmp_path, place):
+  version = prepare_tfds(tmp_path)
+  folder = {
+    'data_dir': tmp_path, 'data set': version.parent, 'version': version
+  }[place]
+  data = mnist_data.load_mnist(folder)
+  np.testing.assert_array_equal(data.train_images, digits(30)[TRAIN_IMAGES])
+  assert data.source == f'TensorFlow Datasets in {version}'
+
+
 def test_an_asked_for_folder_is_not_replaced_by_tensorflow_datasets(
   prepared, tmp_path
 ):
