@@ -12,7 +12,7 @@ import os
 import pathlib
 import tarfile
 import zlib
-from typing import Callable, Collection, Iterator, Optional
+from typing import Any, Callable, Collection, Iterator, Optional
 
 import numpy as np
 from absl import logging
@@ -29,6 +29,7 @@ _FULL_SIZE = {'train': 50000, 'test': 10000}
 # The red, green and blue plane of an image, in a record after its label.
 _PLANES_BYTES = math.prod(IMAGE_SHAPE)
 _RECORD_BYTES = 1 + _PLANES_BYTES
+_MAX_FILE_BYTES = 10**9
 
 _THREE_WAYS = (
     'CIFAR-10 can be given in three ways:\n'
@@ -126,7 +127,7 @@ def parse_python_batch(content: bytes, source: str) -> _Part:
 
   Args:
     content: the whole file: a pickled dict with the planes of the images as a
-      uint8 array `data` [n, 3072] and a list `labels` [n].
+      uint8 array `data` [n, 3072], and a list or an array `labels` [n].
     source: its name, for error messages.
 
   Returns:
@@ -140,23 +141,28 @@ def parse_python_batch(content: bytes, source: str) -> _Part:
     raise ValueError(
         f'{source}: expected the keys data and labels, found '
         f'{", ".join(sorted(batch)) or "none"}.')
-  planes, labels = batch['data'], batch['labels']
-  shape = (_PLANES_BYTES,)
-  if not isinstance(planes, np.ndarray) or planes.shape[1:] != shape:
-    found = getattr(planes, 'shape', type(planes).__name__)
-    raise ValueError(f'{source}: expected data as an array of shape '
-                     f'[n, {_PLANES_BYTES}], found {found}.')
-  if isinstance(labels, np.ndarray):
-    labels = labels.tolist()
-  if not isinstance(labels, list):
-    raise ValueError(f'{source}: expected labels as a list, found a '
-                     f'{type(labels).__name__}.')
-  for label in labels:
-    if type(label) is not int or not 0 <= label < N_CLASSES:
-      found = label if type(label) is int else f'a {type(label).__name__}'
-      raise ValueError(f'{source}: expected labels from 0 to {N_CLASSES - 1}, '
-                       f'found {found}.')
-  return _checked(_from_planes(planes), np.array(labels, np.uint8), source)
+  planes = batch['data']
+  if not (isinstance(planes, np.ndarray) and planes.dtype == np.uint8 and
+          planes.shape[1:] == (_PLANES_BYTES,)):
+    raise ValueError(
+        f'{source}: expected data as an array of shape [n, {_PLANES_BYTES}] '
+        f'and type uint8, found {_describe(planes)}.')
+  try:
+    labels = np.asarray(batch['labels'])
+  except ValueError:  # Lists of different lengths.
+    labels = None
+  if labels is None or labels.ndim != 1 or labels.dtype.kind not in 'iu':
+    raise ValueError(
+        f'{source}: expected labels as {len(planes)} whole numbers, found '
+        f'{_describe(batch["labels"])}.')
+  return _checked(_from_planes(planes), labels, source)
+
+
+def _describe(value: Any) -> str:
+  """What a value is, in an error."""
+  if isinstance(value, np.ndarray):
+    return f'{value.dtype} of shape {value.shape}'
+  return type(value).__name__
 
 
 def parse_binary_batch(content: bytes, source: str) -> _Part:
@@ -259,8 +265,11 @@ def _load_files(path: pathlib.Path) -> Optional[CifarData]:
       found = [name for name in version.files if (folder / name).is_file()]
       if found:
         _check_complete(found, version, folder)
-        parts = {name: version.parse((folder / name).read_bytes(),
-                                     str(folder / name)) for name in found}
+        parts = {}
+        for name in found:
+          _check_size((folder / name).stat().st_size, str(folder / name))
+          parts[name] = version.parse(
+              (folder / name).read_bytes(), str(folder / name))
         return _join(parts, version, f'the CIFAR-10 files in {folder}')
   for version in _VERSIONS:
     for archive in version.archives(path):
@@ -280,8 +289,10 @@ def _load_archive(path: pathlib.Path) -> CifarData:
         for member in archive:
           name = pathlib.PurePosixPath(member.name).name
           if name in parsers and member.isfile():
+            source = f'{path}, {member.name}'
+            _check_size(member.size, source)
             content = archive.extractfile(member).read()
-            parts[name] = parsers[name](content, f'{path}, {member.name}')
+            parts[name] = parsers[name](content, source)
       # Its checksum is compared only when the end of a gzip file is read.
       while stream.read(1 << 20):
         pass
@@ -294,6 +305,13 @@ def _load_archive(path: pathlib.Path) -> CifarData:
   version = _VERSIONS[1 if any(n.endswith('.bin') for n in parts) else 0]
   _check_complete(parts, version, path)
   return _join(parts, version, f'the CIFAR-10 archive {path}')
+
+
+def _check_size(n_bytes: int, source: str) -> None:
+  """Raises ValueError for what is better not read into memory."""
+  if n_bytes > _MAX_FILE_BYTES:
+    raise ValueError(f'{source}: {n_bytes} bytes are too many for a file of '
+                     'CIFAR-10, which has 31 million.')
 
 
 def _check_complete(found: Collection[str], version: _Version,

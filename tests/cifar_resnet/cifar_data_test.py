@@ -22,14 +22,17 @@ DATA = tiny_cifar.make_images()
 # Name -> the six files of a version.
 CONTENTS = {
     'python': tiny_cifar.files(DATA, '', tiny_cifar.python_batch),
+    'python5': tiny_cifar.files(
+        DATA, '', lambda *part: tiny_cifar.python_batch(*part, protocol=5)),
     'python2': tiny_cifar.files(DATA, '', tiny_cifar.python2_batch),
     'binary': tiny_cifar.files(DATA, '.bin', tiny_cifar.binary_batch),
 }
-FOLDERS = {'python': 'cifar-10-batches-py', 'python2': 'cifar-10-batches-py',
-           'binary': 'cifar-10-batches-bin'}
-ARCHIVES = {'python': 'cifar-10-python.tar.gz',
-            'python2': 'cifar-10-python.tar.gz',
-            'binary': 'cifar-10-binary.tar.gz'}
+FOLDERS = {
+    **dict.fromkeys(CONTENTS, 'cifar-10-batches-py'),
+    'binary': 'cifar-10-batches-bin'}
+ARCHIVES = {
+    **dict.fromkeys(CONTENTS, 'cifar-10-python.tar.gz'),
+    'binary': 'cifar-10-binary.tar.gz'}
 
 
 def assert_is_the_data(data: cifar_data.CifarData) -> None:
@@ -135,12 +138,16 @@ def test_planes_worked_out_by_hand(parse, encode):
   assert images.sum() == 60
 
 
-def test_labels_may_be_an_array():
-  batch = {'data': np.zeros((2, 3072), np.uint8),
-           'labels': np.array([1, 9], np.uint8)}
-  _, labels = cifar_data.parse_python_batch(pickle.dumps(batch, 2), 'file')
-  assert labels.dtype == np.uint8
-  assert labels.tolist() == [1, 9]
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize('labels', [
+    [1, 9], np.array([1, 9], np.uint8), np.array([1, 9]),
+    np.array([1, 9], np.int32), list(np.array([1, 9]))])
+def test_what_labels_may_be(labels, protocol):
+  batch = {'data': np.zeros((2, 3072), np.uint8), 'labels': labels}
+  _, found = cifar_data.parse_python_batch(
+      pickle.dumps(batch, protocol), 'file')
+  assert found.dtype == np.uint8
+  assert found.tolist() == [1, 9]
 
 
 @pytest.mark.parametrize('make_folder', [True, False])
@@ -212,23 +219,22 @@ GOOD_BINARY = CONTENTS['binary']['test_batch.bin']
      '0 to 9, found -1'),
     ('data_batch_3', python_batch_with(labels=[1, 2, 3, 256 + 4]),
      '0 to 9, found 260'),
-    ('data_batch_3', python_batch_with(labels=[1, 2, 3, 10**300]),
-     '0 to 9, found 1000000'),
-    ('data_batch_3', python_batch_with(labels=['a'] * 4),
-     'labels from 0 to 9, found a str'),
-    ('data_batch_3', python_batch_with(labels=[True] * 4),
-     'labels from 0 to 9, found a bool'),
-    ('data_batch_3', python_batch_with(labels=[[1], [2, 3]]),
-     'labels from 0 to 9, found a list'),
-    ('data_batch_3', python_batch_with(labels=np.zeros((4, 1), np.uint8)),
-     'labels from 0 to 9, found a list'),
-    ('data_batch_3', python_batch_with(labels=3), 'as a list, found a int'),
-    ('data_batch_3', python_batch_with(labels={}), 'as a list, found a dict'),
+    ('data_batch_3', python_batch_with(labels=np.array([1, 2, 3, 260])),
+     '0 to 9, found 260'),
+    *(('data_batch_3', python_batch_with(labels=labels),
+       f'labels as 4 whole numbers, found {found}') for labels, found in (
+           ([1, 2, 3, 10**300], 'list'), (['a'] * 4, 'list'),
+           ([True] * 4, 'list'), ([1., 2., 3., 4.], 'list'),
+           ([[1], [2, 3]], 'list'), ([[1]] * 4, 'list'), (3, 'int'),
+           ({}, 'dict'), (b'1234', 'bytes'),
+           (np.zeros((4, 1), np.uint8), r'uint8 of shape \(4, 1\)'))),
     ('data_batch_3', python_batch_with(data=b'x'), 'n, 3072.*found bytes'),
     ('data_batch_3', python_batch_with(data=np.zeros((4, 1024), np.uint8)),
-     r'shape \[n, 3072\], found \(4, 1024\)'),
+     r'shape \[n, 3072\] .*, found uint8 of shape \(4, 1024\)'),
+    ('data_batch_3', python_batch_with(data=np.zeros((4, 3072), np.int64)),
+     r'type uint8, found int64 of shape \(4, 3072\)'),
     ('data_batch_3', python_batch_with(data=np.zeros((4, 3072), np.float32)),
-     "arrays must be of uint8 .* found 'f4'"),
+     'refused: it holds an array of float32'),
 ])
 @pytest.mark.parametrize('layout', ['the files', 'the archive'])
 def test_a_bad_file_is_named(
@@ -262,6 +268,23 @@ def test_a_malicious_pickle_is_refused(tmp_path, monkeypatch, layout):
   with pytest.raises(ValueError, match='data_batch_1: .*may be malicious'):
     cifar_data.load_cifar(directory)
   assert not target.exists()
+
+
+def test_a_huge_file_is_not_read(tmp_path):
+  folder = write('the files', 'python', tmp_path / 'data')
+  with (folder / 'data_batch_2').open('wb') as file:
+    file.truncate(10**12)  # Nothing is written of it.
+  with pytest.raises(ValueError, match='data_batch_2: 1000000000000 bytes are'):
+    cifar_data.load_cifar(folder)
+
+
+@pytest.mark.parametrize('version', ['python', 'binary'])
+def test_a_huge_file_is_not_unpacked(tmp_path, monkeypatch, version):
+  path = write('its path', version, tmp_path / 'data')
+  monkeypatch.setattr(cifar_data, '_MAX_FILE_BYTES', 1000)
+  with pytest.raises(ValueError, match=r'_batch.*: \d+ bytes are too') as error:
+    cifar_data.load_cifar(path)
+  assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize('version', ['python', 'binary'])

@@ -43,7 +43,7 @@ def test_the_trap_works(tmp_path):
 # --- Pickles -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize('protocol', range(5))
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickle_in_place_of_any_file(protocol, trace, tmp_path):
   content = pickle.dumps({'data': Evil(trace), 'labels': [0]}, protocol)
   path = tmp_path / 'file'
