@@ -27,7 +27,7 @@ import numpy as np
 import timing
 
 from rigl.compat import tf, tf2
-from rigl.core import distributions
+from rigl.core import checks, distributions
 from rigl.mnist import mnist_data, mnist_input, mnist_model
 from rigl.training import config as config_lib
 from rigl.training import factory, mask_init
@@ -173,7 +173,8 @@ def main() -> None:
   if arguments.epochs < 2:
     parser.error('--epochs must be at least 2: the first is not timed.')
   data = mnist_data.load_mnist(
-      arguments.mnist or '/tmp/data', explicit=bool(arguments.mnist))
+      checks.expanded_path('--mnist', arguments.mnist or '/tmp/data'),
+      explicit=bool(arguments.mnist))
   images = mnist_input.flat_pixels(data.train_images)
   labels = data.train_labels
 

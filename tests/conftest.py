@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
+import pwd
 import sys
 
 import hypothesis
@@ -48,6 +49,17 @@ def _restore_flags():
 def no_prepared_tfds(monkeypatch):
   """Hides what TensorFlow Datasets may have prepared on this machine."""
   monkeypatch.setenv('TFDS_DATA_DIR', '/no/tensorflow_datasets')
+
+
+@pytest.fixture
+def no_home(monkeypatch):
+  """As in a container whose user is a number without a name."""
+  def get(user):
+    raise KeyError(user)
+
+  monkeypatch.delenv('HOME', raising=False)
+  monkeypatch.setattr(pwd, 'getpwuid', get)
+  monkeypatch.setattr(pwd, 'getpwnam', get)
 
 
 @pytest.fixture

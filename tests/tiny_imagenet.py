@@ -82,14 +82,15 @@ def write_folder(folder: pathlib.Path, n_train: int = 23, n_eval: int = 9,
 
 
 def write_tfds(data_dir: pathlib.Path, n_train: int = 23, n_eval: int = 9,
-               version: str = '5.1.0') -> pathlib.Path:
+               version: str = '5.1.0',
+               name: str = 'imagenet2012') -> pathlib.Path:
   """Has TensorFlow Datasets prepare the same pictures; returns its folder."""
   def examples(first: int, n: int) -> Iterator[tuple[io.BytesIO, int]]:
     for i in range(first, first + n):
       yield io.BytesIO(encode(make_pixels(i))), i % N_CLASSES
 
   return tiny_tfds.write(
-      data_dir, 'imagenet2012', version, (None, None, 3), 'jpeg', N_CLASSES, {
+      data_dir, name, version, (None, None, 3), 'jpeg', N_CLASSES, {
           'train': examples(0, n_train), 'validation': examples(1000, n_eval)},
       shard_length=8)
 

@@ -19,6 +19,7 @@ import sys
 
 import numpy as np
 
+from rigl.core import checks
 from rigl.mnist import mnist_data
 
 _SEED = 0
@@ -120,7 +121,6 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument(
     '--output',
     required=True,
-    type=pathlib.Path,
     metavar='FOLDER',
     help='folder to write to',
   )
@@ -134,8 +134,12 @@ def main(argv: list[str] | None = None) -> None:
     )
   args = parser.parse_args(argv)
   try:
-    data = mnist_data.load_mnist(args.mnist)
-    make_sample(data, args.output, args.num_train, args.num_test)
+    mnist, output = (
+      checks.expanded_path(f'--{name}', getattr(args, name))
+      for name in ('mnist', 'output')
+    )
+    data = mnist_data.load_mnist(mnist)
+    make_sample(data, pathlib.Path(output), args.num_train, args.num_test)
   except (OSError, ValueError) as error:
     sys.exit(f'Error: {error}')
 

@@ -12,7 +12,7 @@ import os
 import pathlib
 import tarfile
 import zlib
-from typing import Callable, Collection, Optional
+from typing import Any, Callable, Collection, Iterator, Optional
 
 import numpy as np
 from absl import logging
@@ -29,6 +29,7 @@ _FULL_SIZE = {'train': 50000, 'test': 10000}
 # The red, green and blue plane of an image, in a record after its label.
 _PLANES_BYTES = math.prod(IMAGE_SHAPE)
 _RECORD_BYTES = 1 + _PLANES_BYTES
+_MAX_FILE_BYTES = 10**9
 
 _THREE_WAYS = (
     'CIFAR-10 can be given in three ways:\n'
@@ -85,12 +86,13 @@ def load_cifar(directory: str | os.PathLike[str] = '',
   """
   if use_synthetic_data:
     return _synthetic(directory)
-  path = os.path.expanduser(directory)
+  path = os.fspath(directory)
   data = _load_files(pathlib.Path(path)) if path else None
   data = data or _load_prepared_tfds(path)
   if data is None:
     raise missing.not_found(
-        'CIFAR-10', path, os.path.isdir(path), _THREE_WAYS)
+        'CIFAR-10', path, os.listdir(path) if os.path.isdir(path) else None,
+        _THREE_WAYS)
   for part, labels in (('train', data.train_labels),
                        ('test', data.test_labels)):
     if len(labels) != _FULL_SIZE[part]:
@@ -125,7 +127,7 @@ def parse_python_batch(content: bytes, source: str) -> _Part:
 
   Args:
     content: the whole file: a pickled dict with the planes of the images as a
-      uint8 array `data` [n, 3072] and a list `labels` [n].
+      uint8 array `data` [n, 3072], and a list or an array `labels` [n].
     source: its name, for error messages.
 
   Returns:
@@ -135,28 +137,32 @@ def parse_python_batch(content: bytes, source: str) -> _Part:
     ValueError: the file is damaged or something else.
   """
   batch = cifar_pickle.read_dict(content, source)
-  missing = {'data', 'labels'} - batch.keys()
-  if missing:
+  if not {'data', 'labels'} <= batch.keys():
     raise ValueError(
         f'{source}: expected the keys data and labels, found '
         f'{", ".join(sorted(batch)) or "none"}.')
-  planes, labels = batch['data'], batch['labels']
-  shape = (_PLANES_BYTES,)
-  if not isinstance(planes, np.ndarray) or planes.shape[1:] != shape:
-    found = getattr(planes, 'shape', type(planes).__name__)
-    raise ValueError(f'{source}: expected data as an array of shape '
-                     f'[n, {_PLANES_BYTES}], found {found}.')
-  if isinstance(labels, np.ndarray):
-    labels = labels.tolist()
-  if not isinstance(labels, list):
-    raise ValueError(f'{source}: expected labels as a list, found a '
-                     f'{type(labels).__name__}.')
-  for label in labels:
-    if type(label) is not int or not 0 <= label < N_CLASSES:
-      found = label if type(label) is int else f'a {type(label).__name__}'
-      raise ValueError(f'{source}: expected labels from 0 to {N_CLASSES - 1}, '
-                       f'found {found}.')
-  return _checked(_from_planes(planes), np.array(labels, np.uint8), source)
+  planes = batch['data']
+  if not (isinstance(planes, np.ndarray) and planes.dtype == np.uint8 and
+          planes.shape[1:] == (_PLANES_BYTES,)):
+    raise ValueError(
+        f'{source}: expected data as an array of shape [n, {_PLANES_BYTES}] '
+        f'and type uint8, found {_describe(planes)}.')
+  try:
+    labels = np.asarray(batch['labels'])
+  except ValueError:  # Lists of different lengths.
+    labels = None
+  if labels is None or labels.ndim != 1 or labels.dtype.kind not in 'iu':
+    raise ValueError(
+        f'{source}: expected labels as {len(planes)} whole numbers, found '
+        f'{_describe(batch["labels"])}.')
+  return _checked(_from_planes(planes), labels, source)
+
+
+def _describe(value: Any) -> str:
+  """What a value is, in an error."""
+  if isinstance(value, np.ndarray):
+    return f'{value.dtype} of shape {value.shape}'
+  return type(value).__name__
 
 
 def parse_binary_batch(content: bytes, source: str) -> _Part:
@@ -182,7 +188,14 @@ def parse_binary_batch(content: bytes, source: str) -> _Part:
 
 @dataclasses.dataclass(frozen=True)
 class _Version:
-  """One of the two versions in which CIFAR-10 is published."""
+  """One of the two versions in which CIFAR-10 is published.
+
+  Attributes:
+    suffix: ending of the names of its files.
+    folder: the folder that they are in, in the archive.
+    archive: name of the archive, without .tar.gz.
+    parse: reads a file.
+  """
 
   suffix: str
   folder: str
@@ -193,11 +206,23 @@ class _Version:
   def files(self) -> tuple[str, ...]:
     return tuple(f'{name}{self.suffix}' for name in (*_TRAIN_FILES, _TEST_FILE))
 
+  def folders(self, path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Where the files may be; Keras 3 unpacks them into two folders."""
+    yield from (path, path / self.folder)
+    yield from sorted(path.glob(f'*/{self.folder}'))
+
+  def archives(self, path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """What the archive may be; Keras names it after the folder."""
+    for name in (f'{self.archive}.tar.gz', self.archive,
+                 f'{self.folder}.tar.gz', f'{self.folder}_archive',
+                 f'{self.folder}-target_archive'):
+      yield path / name
+
 
 _VERSIONS = (
-    _Version('', 'cifar-10-batches-py', 'cifar-10-python.tar.gz',
+    _Version('', 'cifar-10-batches-py', 'cifar-10-python',
              parse_python_batch),
-    _Version('.bin', 'cifar-10-batches-bin', 'cifar-10-binary.tar.gz',
+    _Version('.bin', 'cifar-10-batches-bin', 'cifar-10-binary',
              parse_binary_batch),
 )
 
@@ -236,16 +261,20 @@ def _load_files(path: pathlib.Path) -> Optional[CifarData]:
   if path.is_file():
     return _load_archive(path)
   for version in _VERSIONS:
-    for folder in (path, path / version.folder):
+    for folder in version.folders(path):
       found = [name for name in version.files if (folder / name).is_file()]
       if found:
         _check_complete(found, version, folder)
-        parts = {name: version.parse((folder / name).read_bytes(),
-                                     str(folder / name)) for name in found}
+        parts = {}
+        for name in found:
+          _check_size((folder / name).stat().st_size, str(folder / name))
+          parts[name] = version.parse(
+              (folder / name).read_bytes(), str(folder / name))
         return _join(parts, version, f'the CIFAR-10 files in {folder}')
   for version in _VERSIONS:
-    if (path / version.archive).is_file():
-      return _load_archive(path / version.archive)
+    for archive in version.archives(path):
+      if archive.is_file():
+        return _load_archive(archive)
   return None
 
 
@@ -260,8 +289,10 @@ def _load_archive(path: pathlib.Path) -> CifarData:
         for member in archive:
           name = pathlib.PurePosixPath(member.name).name
           if name in parsers and member.isfile():
+            source = f'{path}, {member.name}'
+            _check_size(member.size, source)
             content = archive.extractfile(member).read()
-            parts[name] = parsers[name](content, f'{path}, {member.name}')
+            parts[name] = parsers[name](content, source)
       # Its checksum is compared only when the end of a gzip file is read.
       while stream.read(1 << 20):
         pass
@@ -276,14 +307,23 @@ def _load_archive(path: pathlib.Path) -> CifarData:
   return _join(parts, version, f'the CIFAR-10 archive {path}')
 
 
+def _check_size(n_bytes: int, source: str) -> None:
+  """Raises ValueError for what is better not read into memory."""
+  if n_bytes > _MAX_FILE_BYTES:
+    raise ValueError(f'{source}: {n_bytes} bytes are too many for a file of '
+                     'CIFAR-10, which has 31 million.')
+
+
 def _check_complete(found: Collection[str], version: _Version,
                     place: pathlib.Path) -> None:
   """Raises FileNotFoundError unless all six files were found."""
-  missing = [name for name in version.files if name not in found]
-  if missing:
+  lacking = [name for name in version.files if name not in found]
+  if lacking:
+    names = os.listdir(place) if place.is_dir() else found
     raise FileNotFoundError(
-        f'{place} does not hold all of CIFAR-10. Expected '
-        f'{", ".join(version.files)}; missing: {", ".join(missing)}.')
+        f'{place} does not hold all of CIFAR-10, but '
+        f'{missing.listing(names) or "none of it"}. Expected '
+        f'{", ".join(version.files)}; missing: {", ".join(lacking)}.')
 
 
 def _join(parts: dict[str, _Part], version: _Version,
@@ -299,13 +339,13 @@ def _load_prepared_tfds(data_dir: str) -> Optional[CifarData]:
   # TensorFlow takes seconds to import, and only this path needs it.
   from rigl.data import prepared_tfds
 
-  folder = prepared_tfds.find_prepared(
+  builder = prepared_tfds.find(
       data_dir or prepared_tfds.default_dir(), 'cifar10')
-  if folder is None:
+  if builder is None:
     return None
   arrays = []
   for part in ('train', 'test'):
-    split = prepared_tfds.read_split(folder, 'cifar10', part)
     arrays += _checked(
-        *prepared_tfds.read_pictures(split, IMAGE_SHAPE), split.source)
-  return CifarData(*arrays, source=f'TensorFlow Datasets in {folder}')
+        *prepared_tfds.read_pictures(builder, part, IMAGE_SHAPE),
+        f'{builder.data_dir}, split {part}')
+  return CifarData(*arrays, source=f'TensorFlow Datasets in {builder.data_dir}')

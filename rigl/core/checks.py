@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from typing import Any, Iterable
 
 
@@ -19,6 +20,25 @@ def one_of(name: str, value: Any, options: Iterable[Any]) -> None:
   if value not in options:
     raise ValueError(f'{name} {value!r} is not one of '
                      f'{", ".join(map(str, options))}.')
+
+
+def expanded_path(name: str, value: str) -> str:
+  """A path with the home folder in place of a ~ at its beginning.
+
+  Args:
+    name: name of the argument or flag.
+    value: given for it.
+
+  Raises:
+    ValueError: nobody knows that home folder.
+  """
+  path = os.path.expanduser(value)
+  if path.startswith('~'):
+    user = value.partition('/')[0]
+    raise ValueError(f'{name}={value!r}: the home folder {user} is unknown '
+                     'here. Give the whole path'
+                     f'{", or set HOME" if user == "~" else ""}.')
+  return path
 
 
 def integer(name: str, value: int) -> None:

@@ -1,41 +1,39 @@
-"""Finds and reads what TensorFlow Datasets has prepared, without importing it.
+"""Reads what TensorFlow Datasets has prepared. Nothing is ever downloaded.
 
-Its files are TFRecords of encoded pictures and their labels, beside a
-description. TensorFlow Datasets imports the modules that a description names;
-here no more is taken from it than the names and lengths of the files.
+TensorFlow Datasets is imported only once there is something for it to read.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import json
 import os
 import re
-from typing import Any, Optional
+from typing import Any, Iterator, Optional
 
 import numpy as np
+from absl import logging
 
 from rigl.compat import tf
 from rigl.core import messages
+from rigl.data import missing
 
 _INFO = 'dataset_info.json'
-_DEFAULT_TEMPLATE = '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'
-_BATCH = 500
+_FEATURES = 'features.json'
+_VERSION = re.compile(r'(\d+)\.(\d+)\.(\d+)/?')
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
-  """A part of a prepared data set.
-
-  Attributes:
-    source: folder and name, for messages.
-    files: paths of its TFRecord files, in order; none if it is not there.
-    lengths: how many records each of them should have.
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Hides what TensorFlow Datasets reports, unless --verbosity=1 asks for it.
   """
-
-  source: str
-  files: tuple[str, ...] = ()
-  lengths: tuple[int, ...] = ()
+  verbosity = logging.get_verbosity()
+  if verbosity < logging.DEBUG:
+    logging.set_verbosity(min(verbosity, logging.WARNING))
+  try:
+    yield
+  finally:
+    logging.set_verbosity(verbosity)
 
 
 def default_dir() -> str:
@@ -44,128 +42,136 @@ def default_dir() -> str:
       os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
 
 
-def find_prepared(data_dir: str, name: str) -> Optional[str]:
-  """The folder of the newest version of a data set, or None.
+def find(data_dir: str, name: str) -> Optional[Any]:
+  """The tfds.core.DatasetBuilder of a prepared data set, or None.
 
   Args:
-    data_dir: where TensorFlow Datasets keeps its data sets, or the folder of a
-      version itself.
+    data_dir: where TensorFlow Datasets keeps its data sets, or the folder of
+      the data set, whose newest version counts, or that of a version.
     name: name of the data set.
-  """
-  if (os.path.basename(os.path.dirname(data_dir.rstrip('/'))) == name and
-      tf.gfile.Exists(os.path.join(data_dir, _INFO))):
-    return data_dir
-  parent = os.path.join(data_dir, name)
-  versions = {}
-  for entry in tf.gfile.ListDirectory(parent) if tf.gfile.IsDirectory(
-      parent) else ():
-    # Folders of unfinished downloads have a suffix after the version.
-    version = re.fullmatch(r'(\d+)\.(\d+)\.(\d+)', entry.rstrip('/'))
-    folder = os.path.join(parent, entry)
-    if version and tf.gfile.Exists(os.path.join(folder, _INFO)):
-      versions[tuple(map(int, version.groups()))] = folder
-  return versions[max(versions)] if versions else None
-
-
-def read_split(folder: str, name: str, split: str) -> Split:
-  """What the description of a prepared data set says about a split.
-
-  Args:
-    folder: from `find_prepared`.
-    name: name of the data set.
-    split: such as 'train'.
-
-  Returns:
-    The split, without files if the data set does not have it.
 
   Raises:
-    ValueError: the description cannot be used.
+    ValueError: it is another data set, not completely prepared or damaged.
   """
-  path = os.path.join(folder, _INFO)
-  source = f'{folder}, split {split}'
-  try:
-    with tf.gfile.GFile(path) as stream:
-      info = json.load(stream)
-    file_format = info.get('fileFormat', 'tfrecord')
-    if file_format != 'tfrecord':
-      raise ValueError(f'its files are of the format {file_format!r}; prepare '
-                       "it with file_format='tfrecord'")
-    for entry in info['splits']:
-      if entry['name'] == split:
-        lengths = tuple(map(int, entry['shardLengths']))
-        return Split(
-            source, _paths(folder, name, entry, len(lengths)), lengths)
-  except (AttributeError, LookupError, TypeError, ValueError,
-          tf.errors.OpError) as error:
-    raise ValueError(
-        f'{path}: cannot use what TensorFlow Datasets has prepared: '
-        f'{type(error).__name__}: {messages.reason(error)}.') from error
-  return Split(source)
+  for folder in (data_dir, os.path.join(data_dir, name)):
+    names = tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(
+        folder) else []
+    if _INFO in names:
+      return _open(folder, name)
+    versions = [
+        match for match in map(_VERSION.fullmatch, names)
+        if match and tf.gfile.Exists(os.path.join(folder, match[0], _INFO))]
+    if versions:
+      newest = max(versions, key=lambda match: [*map(int, match.groups())])
+      return _open(os.path.join(folder, newest[0]), name)
+    parts = [file for file in names
+             if re.match(rf'\d+\.\d+\.\d+|{name}-.*\.tfrecord', file)]
+    if parts:
+      raise ValueError(
+          f'{folder} holds a part of {name} only: {missing.listing(parts)}. '
+          f'TensorFlow Datasets adds {_INFO} and {_FEATURES} when it has '
+          'prepared all.')
+  return None
 
 
-def read_pictures(split: Split,
-                  shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-  """Reads all pictures of a split, in the order of its files.
+@_quiet()
+def read_pictures(builder: Any, split: str, shape: tuple[int, ...]
+                  ) -> tuple[np.ndarray, np.ndarray]:
+  """All pictures of a split, in the order of its files.
 
   Args:
-    split: from `read_split`; its records have the features image and label.
+    builder: from `find`; its examples have the features image and label.
+    split: such as 'train'.
     shape: height, width and number of channels of each picture.
 
   Returns:
     uint8 [n, *shape] of pictures and int64 [n] of labels.
 
   Raises:
-    ValueError: there is no such split or no record in it, or a file is missing,
-      truncated, damaged or something else.
+    ValueError: there is no such split or no example in it, or a file is
+      missing, truncated, damaged or something else.
   """
-  if not sum(split.lengths):
-    raise ValueError(f'{split.source}: expected pictures, found none.')
+  import tensorflow_datasets as tfds
 
-  def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    features = tf.io.parse_single_example(record, {
-        'image': tf.io.FixedLenFeature([], tf.string),
-        'label': tf.io.FixedLenFeature([], tf.int64)})
-    picture = tf.io.decode_png(features['image'], channels=shape[-1])
-    return tf.ensure_shape(picture, shape), features['label']
-
-  batches = []
-  # The data set is no part of the caller's graph, and decoding needs no GPU.
-  with tf.Graph().as_default(), tf.Session(
-      config=tf.ConfigProto(device_count={'GPU': 0})) as session:
-    path = tf.placeholder(tf.string, [])
-    dataset = tf.data.TFRecordDataset(path).map(
-        parse, tf.data.experimental.AUTOTUNE, deterministic=True).batch(_BATCH)
-    iterator = tf.data.make_initializable_iterator(dataset)
-    batch = iterator.get_next()
-    for file, expected in zip(split.files, split.lengths):
-      found = 0
-      try:
-        session.run(iterator.initializer, {path: file})
-        while True:
-          batches.append(session.run(batch))
-          found += len(batches[-1][1])
-      except tf.errors.OutOfRangeError:
-        pass
-      # TensorFlow cannot even say what it was unable to parse.
-      except (tf.errors.OpError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f'{file}: expected {expected} records, each with a picture of '
-            f'shape {shape} and a label, but cannot read it: '
-            f'{messages.reason(error)}') from error
-      if found != expected:
-        raise ValueError(
-            f'{file}: expected {expected} records, found {found}.')
-  images, labels = zip(*batches)
+  info = builder.info.splits.get(split)
+  if not info or not info.num_examples:
+    raise ValueError(
+        f'{builder.data_dir}, split {split}: expected pictures, found none.')
+  images, labels = [], []
+  # A file at a time, for TensorFlow does not say which one is damaged.
+  for i, (path, n) in enumerate(zip(info.filepaths, info.shard_lengths)):
+    try:
+      # The data set is no part of the caller's graph.
+      with tf.Graph().as_default():
+        part = tfds.as_numpy(builder.as_dataset(
+            split=f'{split}[{i}shard]', batch_size=-1,
+            read_config=tfds.ReadConfig(try_autocache=False)))
+      found = builder.info.features['image'].shape
+      if found != shape:
+        raise ValueError(f'its pictures are of shape {found}.')
+    # TensorFlow cannot even say what it was unable to parse.
+    except (tf.errors.OpError, LookupError, ValueError) as error:
+      raise ValueError(
+          f'{path}: expected {n} records, each with a picture of shape {shape} '
+          f'and a label, but cannot read it: {messages.reason(error)}'
+          ) from error
+    images.append(part['image'])
+    labels.append(part['label'])
   return np.concatenate(images), np.concatenate(labels)
 
 
-def _paths(folder: str, name: str, split: dict[str, Any],
-           n: int) -> tuple[str, ...]:
-  """The files of a split, which a template names."""
-  template = os.path.basename(split.get('filepathTemplate', _DEFAULT_TEMPLATE))
-  return tuple(
-      os.path.join(folder, template.format(
-          DATASET=name, SPLIT=split['name'], FILEFORMAT='tfrecord',
-          SHARD_X_OF_Y=f'{i:05d}-of-{n:05d}', SHARD_INDEX=f'{i:05d}',
-          NUM_SHARDS=f'{n:05d}'))
-      for i in range(n))
+def parse_undecoded(builder: Any,
+                    serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  """The picture, still encoded, and the label of an example.
+
+  Args:
+    builder: from `find`; its examples have the features image and label.
+    serialized: string scalar, the example.
+
+  Returns:
+    string scalar and int64 scalar.
+  """
+  import tensorflow_datasets as tfds
+
+  example = builder.info.features.deserialize_example(
+      serialized, decoders={'image': tfds.decode.SkipDecoding()})
+  return example['image'], example['label']
+
+
+@_quiet()
+def _open(folder: str, name: str) -> Any:
+  """The builder of the folder of a version."""
+  import tensorflow_datasets as tfds
+
+  try:
+    _check_classes(os.path.join(folder, _FEATURES))
+    builder = tfds.builder_from_directory(folder)
+    # The names of the files, so that they fail here if they do.
+    _ = [split.filepaths for split in builder.info.splits.values()]
+  # What it raises for a damaged description depends on the damage.
+  except Exception as error:
+    raise ValueError(
+        f'{folder}: cannot use what TensorFlow Datasets has prepared: '
+        f'{type(error).__name__}: {messages.reason(error)}') from error
+  file_format = builder.info.as_proto.file_format or 'tfrecord'
+  if (builder.name, file_format) != (name, 'tfrecord'):
+    raise ValueError(f'{folder} holds {builder.name} as {file_format}, not '
+                     f'{name} as tfrecord.')
+  return builder
+
+
+def _check_classes(path: str) -> None:
+  """Raises ValueError for features of others, whose modules would be imported.
+  """
+  def check(pairs: list[tuple[str, Any]]) -> None:
+    for key, value in pairs:
+      if key == 'content' and isinstance(value, str):
+        json.loads(value, object_pairs_hook=check)
+      elif key in ('pythonClassName', 'python_class_name', 'type') and (
+          isinstance(value, str) and
+          not value.startswith('tensorflow_datasets.')):
+        raise ValueError(f'{path} names {value}, which is not of TensorFlow '
+                         'Datasets and was not imported.')
+
+  with tf.gfile.GFile(path) as stream:
+    json.loads(stream.read(), object_pairs_hook=check)

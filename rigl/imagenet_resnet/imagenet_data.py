@@ -11,7 +11,7 @@ import dataclasses
 import os
 import re
 import struct
-from typing import BinaryIO, Optional
+from typing import Any, BinaryIO, Optional
 
 from absl import logging
 
@@ -27,12 +27,17 @@ _SMALL_BYTES = 10**9
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 RECORD_OVERHEAD = _HEADER_BYTES + _FOOTER_BYTES
 
-_SHARD = r'-(\d{5,})-of-(\d{5,})'
+# Part -> what begins the names of its files, or is the name of their folder.
+_STEMS = {'train': ('train',), 'validation': ('validation', 'val')}
+# Stem, number and number of files.
+_SHARD = re.compile(r'(\w+)-(\d{5,})-of-(\d{5,})(\.tfrecords?)?')
+_CLASS_FOLDER = re.compile(r'n\d{8}/?')
 _THREE_WAYS = (
     'ImageNet can be given in three ways:\n'
     '  1. --data_directory=FOLDER with TFRecord files train-00000-of-01024 ... '
     'and validation-00000-of-00128 ... (any number of files; also in the '
-    'sub-folders train and validation);\n'
+    'sub-folders train and validation, also with val in place of '
+    'validation);\n'
     '  2. --data_directory=DATA_DIR in which TensorFlow Datasets has prepared '
     'imagenet2012 (without the flag: $TFDS_DATA_DIR or '
     '~/tensorflow_datasets);\n'
@@ -44,16 +49,39 @@ _THREE_WAYS = (
 
 @dataclasses.dataclass(frozen=True)
 class RecordFormat:
-  """How a record, a tf.train.Example, holds a picture and its label."""
+  """How a record, a tf.train.Example, holds a picture and its label.
+
+  Attributes:
+    image_key: feature of the picture.
+    label_key: feature of the label.
+    first_label: the label of the first class.
+    builder: the builder of TensorFlow Datasets; None for the usual TFRecords.
+  """
 
   image_key: str
   label_key: str
-  # The label of the first class.
   first_label: int
+  builder: Any = None
+
+  def parse(self, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Encoded picture and label, from 0, of a record.
+
+    Where one is missing the picture is '' or the label -1, or this fails.
+
+    Args:
+      serialized: string scalar, the record.
+    """
+    if self.builder is not None:
+      return prepared_tfds.parse_undecoded(self.builder, serialized)
+    features = tf.io.parse_single_example(serialized, {
+        self.image_key: tf.io.FixedLenFeature([], tf.string, ''),
+        self.label_key: tf.io.FixedLenFeature(
+            [], tf.int64, self.first_label - 1),
+    })
+    return features[self.image_key], features[self.label_key] - self.first_label
 
 
 TFRECORD_FORMAT = RecordFormat('image/encoded', 'image/class/label', 1)
-TFDS_FORMAT = RecordFormat('image', 'label', 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +158,7 @@ def find_data(data_directory: Optional[str], *,
   if use_synthetic_data:
     return _synthetic(data_directory, Part('train', num_train_images),
                       Part('validation', num_eval_images), num_classes)
-  directory = os.path.expanduser(data_directory or '')
+  directory = data_directory or ''
   data_dir = directory or prepared_tfds.default_dir()
   numbers = {'train': num_train_images, 'validation': num_eval_images}
   try:
@@ -140,8 +168,7 @@ def find_data(data_directory: Optional[str], *,
     raise ValueError(
         f'{data_dir} cannot be read: {messages.reason(error)}') from error
   if found is None:
-    raise missing.not_found(
-        'ImageNet', directory, tf.gfile.IsDirectory(directory), _THREE_WAYS)
+    raise _not_found(directory)
   parts, source, record_format = found
   empty = [name for name, part in parts.items() if not part.files]
   if empty:
@@ -202,6 +229,22 @@ def _record_length(stream: BinaryIO, n_left: int) -> Optional[int]:
   return length if length + RECORD_OVERHEAD <= n_left else None
 
 
+def _names(folder: str) -> Optional[list[str]]:
+  """What is in a folder; None if there is none."""
+  return tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(
+      folder) else None
+
+
+def _not_found(directory: str) -> FileNotFoundError:
+  """The error for a folder without data, which may hold unpacked pictures."""
+  ways = _THREE_WAYS
+  for folder in (directory, os.path.join(directory, 'train')):
+    if directory and any(map(_CLASS_FOLDER.fullmatch, _names(folder) or ())):
+      ways = (f'{folder} has a folder of pictures for each class; such folders '
+              f'are not read. {ways}')
+  return missing.not_found('ImageNet', directory, _names(directory), ways)
+
+
 def _synthetic(directory: Optional[str], train: Part, validation: Part,
                num_classes: int) -> ImageNetData:
   source = ('synthetic: images made up, not ImageNet; accuracies are not '
@@ -231,45 +274,46 @@ def _find_tfrecords(directory: str,
 
 def _find_shards(directory: str, name: str) -> tuple[str, ...]:
   """The files of a part, in order; none if there are none at all."""
-  for folder in (directory, os.path.join(directory, name)):
-    if not tf.gfile.IsDirectory(folder):
-      continue
-    shards = collections.defaultdict(dict)
-    for file in tf.gfile.ListDirectory(folder):
-      match = re.fullmatch(re.escape(name) + _SHARD, file)
-      if match:
-        index, n = map(int, match.groups())
-        shards[n][index] = os.path.join(folder, file)
-    if len(shards) > 1:
-      raise ValueError(
-          f'{folder} holds {name} files of more than one data set: '
-          f'{" and ".join(f"-of-{n:05d}" for n in sorted(shards))}.')
-    for n, found in shards.items():
-      missing = [i for i in range(n) if i not in found]
-      if missing:
-        names = [f'{name}-{i:05d}-of-{n:05d}' for i in missing]
-        raise ValueError(f'{folder} lacks {messages.first_few(names, 3)} of '
-                         f'the {n} {name} files.')
-      return tuple(path for _, path in sorted(found.items()))
+  stems = _STEMS[name]
+  for folder in (directory, *(os.path.join(directory, s) for s in stems)):
+    # {(stem, number of files, ending): {number: path}}
+    found = collections.defaultdict(dict)
+    for file in _names(folder) or ():
+      match = _SHARD.fullmatch(file)
+      if match and match[1] in stems:
+        kind = match[1], match[3], match[4] or ''
+        found[kind][int(match[2])] = os.path.join(folder, file)
+    if len(found) > 1:
+      kinds = sorted(f'{stem}-*-of-{n}{end}' for stem, n, end in found)
+      raise ValueError(f'{folder} holds {name} files of more than one data '
+                       f'set: {" and ".join(kinds)}.')
+    for (stem, n, end), paths in found.items():
+      lacking = [f'{stem}-{i:05d}-of-{n}{end}'
+                 for i in range(int(n)) if i not in paths]
+      if lacking:
+        raise ValueError(f'{folder} lacks {messages.first_few(lacking, 3)} of '
+                         f'the {int(n)} {name} files.')
+      return tuple(path for _, path in sorted(paths.items()))
   return ()
 
 
 def _find_tfds(data_dir: str, numbers: dict[str, int]) -> Optional[_Found]:
   """What TensorFlow Datasets has prepared, or None."""
-  folder = prepared_tfds.find_prepared(data_dir, _TFDS_NAME)
-  if folder is None:
+  builder = prepared_tfds.find(data_dir, _TFDS_NAME)
+  if builder is None:
     return None
   parts = {}
   for name, number in numbers.items():
-    split = prepared_tfds.read_split(folder, _TFDS_NAME, name)
-    parts[name] = Part(name, number, split.files, _sizes(split.files))
-    found = sum(split.lengths)
-    if split.files and found != number:
-      raise ValueError(wrong_number(parts[name], found))
+    split = builder.info.splits.get(name)
+    files = tuple(map(os.fspath, split.filepaths)) if split else ()
+    parts[name] = Part(name, number, files, _sizes(files))
+    if files and split.num_examples != number:
+      raise ValueError(wrong_number(parts[name], split.num_examples))
   if not any(part.files for part in parts.values()):
-    raise ValueError(f'{folder} has neither a train nor a validation split.')
-  source = f'TensorFlow Datasets {_TFDS_NAME} in {folder}'
-  return parts, source, TFDS_FORMAT
+    raise ValueError(
+        f'{builder.data_dir} has neither a train nor a validation split.')
+  source = f'TensorFlow Datasets {_TFDS_NAME} in {builder.data_dir}'
+  return parts, source, RecordFormat('image', 'label', 0, builder)
 
 
 def _sizes(paths: tuple[str, ...]) -> tuple[int, ...]:
@@ -304,42 +348,30 @@ def _check_first_record(part: Part, data: ImageNetData) -> None:
     length = _record_length(stream, size)
     problem = 'does not fit into the file; this is no TFRecord file'
     if length is not None:
-      problem = find_problem(stream.read(length), data)
+      problem = _find_problem(stream.read(length), data)
   if problem:
     raise ValueError(f'{path}: record 0 {problem}.')
 
 
-def find_problem(record: bytes, data: ImageNetData) -> Optional[str]:
-  """What makes a record useless, as 'has no ...', or None.
-
-  Args:
-    record: a serialized tf.train.Example.
-    data: the data set it belongs to.
-  """
+def _find_problem(record: bytes, data: ImageNetData) -> Optional[str]:
+  """What makes a record useless, as 'has no ...', or None."""
   layout = data.record_format
-  example = tf.train.Example()
-  # Each implementation of protocol buffers has its own error.
-  try:
-    example.ParseFromString(record)
-  except Exception:
-    return 'is no tf.train.Example'
-  features = example.features.feature
-  images = features[layout.image_key].bytes_list.value
-  labels = features[layout.label_key].int64_list.value
-  if len(images) != 1:
-    keys = sorted(key for key in features if features[key].ByteSize())
-    return (f'has no picture under {layout.image_key!r}, only '
-            f'{", ".join(keys) or "nothing"}')
-  if len(labels) != 1:
-    return f'has no label under {layout.label_key!r}'
-  last = layout.first_label + data.num_classes - 1
-  if not layout.first_label <= labels[0] <= last:
-    return (f'has the label {labels[0]}, which is not from '
-            f'{layout.first_label} to {last}')
   with tf.Graph().as_default(), tf.Session(
       config=tf.ConfigProto(device_count={'GPU': 0})) as session:
     try:
-      session.run(preprocessing.decode_all(tf.constant(images[0])).op)
+      encoded, label = session.run(layout.parse(tf.constant(record)))
+    # TensorFlow cannot even say what it was unable to parse.
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
+      return ('is no tf.train.Example with one picture and one label '
+              f'({messages.reason(error)})')
+    if not encoded:
+      return f'has no picture under {layout.image_key!r}'
+    if not 0 <= label < data.num_classes:
+      last = layout.first_label + data.num_classes - 1
+      return (f'has no label from {layout.first_label} to {last} under '
+              f'{layout.label_key!r}, but {label + layout.first_label}')
+    try:
+      session.run(preprocessing.decode_all(tf.constant(encoded)).op)
     except tf.errors.OpError as error:
       return ('has a picture that is no JPEG or PNG, or damaged '
               f'({messages.reason(error)})')

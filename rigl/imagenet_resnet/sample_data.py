@@ -228,8 +228,10 @@ def main() -> None:
     parser.add_argument(flag, type=int, default=default, metavar='N',
                         help=f'{meaning} (default: {default})')
   arguments = parser.parse_args()
-  output_dir = os.path.abspath(arguments.output_dir)
+  output_dir = arguments.output_dir
   try:
+    output_dir = os.path.abspath(
+        checks.expanded_path('--output_dir', output_dir))
     paths = write(output_dir, arguments.num_train, arguments.num_eval,
                   arguments.seed)
   except (ValueError, OSError) as error:

@@ -304,6 +304,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   if hasattr(sys.stdout, 'reconfigure'):
     sys.stdout.reconfigure(errors='replace')
   try:
+    if args.checkpoint is not None:
+      args.checkpoint = checks.expanded_path('--checkpoint', args.checkpoint)
     if args.architecture is not None or args.checkpoint is not None:
       max_width = None
       if sys.stdout.isatty():

@@ -1,4 +1,4 @@
-"""Finds and reads MNIST: IDX files, TensorFlow Datasets or a small sample.
+"""Finds and reads MNIST: its files, TensorFlow Datasets or a small sample.
 
 The digits come as arrays of bytes, unscaled. Nothing is ever downloaded.
 """
@@ -11,13 +11,14 @@ import math
 import os
 import pathlib
 import struct
+import zipfile
 import zlib
 
 import numpy as np
 
 from rigl.data import missing
 
-# Field of MnistData -> name of its IDX file, which may also end in ".gz".
+# Field of MnistData -> name of its IDX file.
 IDX_FILES = {
   'train_images': 'train-images-idx3-ubyte',
   'train_labels': 'train-labels-idx1-ubyte',
@@ -27,10 +28,24 @@ IDX_FILES = {
 SAMPLE_FOLDER = pathlib.Path(__file__).resolve().parent / 'sample'
 N_CLASSES = 10
 
+# Field of MnistData -> name of the array in the file that Keras downloads.
+_NPZ_ARRAYS = {
+  'train_images': 'x_train',
+  'train_labels': 'y_train',
+  'test_images': 'x_test',
+  'test_labels': 'y_test',
+}
+_NPZ_FILE = 'mnist.npz'
+# Below the folder that torchvision is given, or below its MNIST.
+_SUB_FOLDERS = ('', 'raw', 'MNIST/raw')
 _IMAGE_SHAPE = (28, 28)
+_ENDINGS = ('', '.gz')
 _GZIP_MAGIC = b'\x1f\x8b'
 _IDX_UBYTE = 0x08
-_FILE_LIST = ', '.join(IDX_FILES.values())
+_EXPECTED = (
+  f"Expected the four files {', '.join(IDX_FILES.values())} (with or without"
+  ' .gz)'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +75,14 @@ def load_mnist(
 ) -> MnistData:
   """Loads MNIST from the best place that has it.
 
-  In this order: the IDX files in `folder`; a copy that TensorFlow Datasets has
-  prepared on this machine before; the sample that ships with the package. Only
-  IDX files will do when the user asked for `folder`.
+  That is `folder` when the user asked for it. Otherwise, in this order: its
+  files; a copy that TensorFlow Datasets has prepared on this machine before;
+  the sample that ships with the package.
 
   Args:
-    folder: Folder of the four IDX files, each gzipped or not.
+    folder: Folder of the four IDX files, each gzipped or not, as published, as
+      Kaggle has them or as torchvision keeps them; of Keras' mnist.npz; or a
+      data_dir of TensorFlow Datasets.
     explicit: Whether the user named the folder, as opposed to a default.
 
   Returns:
@@ -74,19 +91,23 @@ def load_mnist(
   Raises:
     FileNotFoundError: If only some of the four files are in the folder, or none
       although the user named it.
-    ValueError: If a file is not a complete IDX file of MNIST digits, or one of
+    ValueError: If a file is not a complete one of MNIST digits, or one of
       TensorFlow Datasets is missing, truncated or damaged.
   """
-  folder = pathlib.Path(folder).expanduser()
-  found = [name for name in IDX_FILES.values() if _find_idx(folder, name)]
-  if found:
-    return _load_idx_folder(folder, f'the IDX files in {folder}')
-  if explicit:
+  folder = pathlib.Path(folder)
+  for place in (folder / name for name in _SUB_FOLDERS):
+    if any(_find_idx(place, name) for name in IDX_FILES.values()):
+      return _load_idx_folder(place, f'the IDX files in {place}')
+  if (folder / _NPZ_FILE).is_file():
+    return _load_npz(folder / _NPZ_FILE)
+  data = _load_prepared_tfds(str(folder) if explicit else '')
+  if data is None and explicit:
     raise missing.not_found(
-      'MNIST', str(folder), folder.is_dir(),
-      f'Expected the four files {_FILE_LIST} (with or without .gz).'
+      'MNIST', str(folder), os.listdir(folder) if folder.is_dir() else None,
+      f"{_EXPECTED}, Keras' {_NPZ_FILE} or what TensorFlow Datasets has"
+      ' prepared.'
     )
-  return _load_prepared_tfds() or _load_sample()
+  return data or _load_sample()
 
 
 def read_idx(path: str | os.PathLike[str], ndim: int) -> np.ndarray:
@@ -145,10 +166,15 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def _find_idx(folder: pathlib.Path, name: str) -> pathlib.Path | None:
-  """Returns the path of an IDX file, gzipped or not, or None."""
-  for path in (folder / name, folder / f'{name}.gz'):
-    if path.is_file():
-      return path
+  """Returns the path of an IDX file, gzipped or not, or None.
+
+  Kaggle has a dot in some names, and some files in a folder of their name.
+  """
+  names = (name, name.replace('-idx', '.idx'))
+  for place in (folder, *(folder / name for name in names)):
+    for path in (place / f'{name}{end}' for name in names for end in _ENDINGS):
+      if path.is_file():
+        return path
   return None
 
 
@@ -157,11 +183,12 @@ def _load_idx_folder(
 ) -> MnistData:
   """Loads the four IDX files of a folder."""
   paths = {field: _find_idx(folder, name) for field, name in IDX_FILES.items()}
-  missing = [IDX_FILES[field] for field, path in paths.items() if not path]
-  if missing:
+  lacking = [IDX_FILES[field] for field, path in paths.items() if not path]
+  if lacking:
     raise FileNotFoundError(
-      f"{folder} holds only a part of MNIST. Expected the four files"
-      f" {_FILE_LIST} (with or without .gz), missing: {', '.join(missing)}."
+      f'{folder} holds only a part of MNIST: '
+      f'{missing.listing(os.listdir(folder))}. {_EXPECTED}, missing: '
+      f"{', '.join(lacking)}."
     )
   arrays = {
     field: read_idx(path, ndim=3 if field.endswith('images') else 1)
@@ -175,6 +202,41 @@ def _load_idx_folder(
       labels_name=str(paths[f'{part}_labels']),
     )
   return MnistData(**arrays, source=source, is_sample=is_sample)
+
+
+def _load_npz(path: pathlib.Path) -> MnistData:
+  """Loads the file that Keras downloads."""
+  try:
+    # Opened here, for numpy does not close what it cannot read.
+    with path.open('rb') as stream:
+      stored = np.load(stream, allow_pickle=False)
+      arrays = {field: stored[name] for field, name in _NPZ_ARRAYS.items()}
+  except (
+    EOFError,
+    IndexError,  # Of a single array.
+    KeyError,
+    OSError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+  ) as error:
+    raise ValueError(
+      f"{path}: expected the arrays {', '.join(_NPZ_ARRAYS.values())}, but"
+      f' cannot read them ({error}); the file is damaged or another one.'
+    ) from error
+  for field, name in _NPZ_ARRAYS.items():
+    if arrays[field].dtype != np.uint8:
+      raise ValueError(
+        f'{path}: expected {name} of bytes, found {arrays[field].dtype}.'
+      )
+  for part in ('train', 'test'):
+    _check_part(
+      arrays[f'{part}_images'],
+      arrays[f'{part}_labels'],
+      images_name=f"{path}, {_NPZ_ARRAYS[f'{part}_images']}",
+      labels_name=f"{path}, {_NPZ_ARRAYS[f'{part}_labels']}",
+    )
+  return MnistData(**arrays, source=str(path), is_sample=False)
 
 
 def _check_part(
@@ -201,25 +263,24 @@ def _check_part(
       )
 
 
-def _load_prepared_tfds() -> MnistData | None:
+def _load_prepared_tfds(data_dir: str) -> MnistData | None:
   """Loads MNIST as prepared on disk by TensorFlow Datasets, if it is there."""
   # TensorFlow takes seconds to import, and only this path needs it.
   from rigl.data import prepared_tfds
 
-  folder = prepared_tfds.find_prepared(prepared_tfds.default_dir(), 'mnist')
-  if folder is None:
+  builder = prepared_tfds.find(data_dir or prepared_tfds.default_dir(), 'mnist')
+  if builder is None:
     return None
   arrays = {}
   for part in ('train', 'test'):
-    split = prepared_tfds.read_split(folder, 'mnist', part)
-    images, labels = prepared_tfds.read_pictures(split, (*_IMAGE_SHAPE, 1))
-    images = images[..., 0]
-    _check_part(
-      images, labels, images_name=split.source, labels_name=split.source
+    images, labels = prepared_tfds.read_pictures(
+      builder, part, (*_IMAGE_SHAPE, 1)
     )
-    arrays[f'{part}_images'] = images
+    name = f'{builder.data_dir}, split {part}'
+    _check_part(images[..., 0], labels, images_name=name, labels_name=name)
+    arrays[f'{part}_images'] = images[..., 0]
     arrays[f'{part}_labels'] = labels.astype(np.uint8)
-  source = f'TensorFlow Datasets in {folder}'
+  source = f'TensorFlow Datasets in {builder.data_dir}'
   return MnistData(**arrays, source=source, is_sample=False)
 
 

@@ -39,9 +39,11 @@ _MAX_WIDTH = 100
 # textwrap breaks lines at other spaces only.
 _UNBREAKABLE = '\N{NO-BREAK SPACE}'
 
-# Paths that begin with ~ when the shell leaves it alone behind the =.
-_PATHS = ('initial_value_checkpoint', 'input_mask_path', 'load_mask_dir',
-          'output', 'output_dir', 'records_path', 'save_path', 'train_dir')
+# Flags that are paths, whose ~ the shell leaves alone behind the =.
+_PATHS = ('data_directory', 'eval_once_ckpt_prefix', 'gin_config',
+          'initial_value_checkpoint', 'input_mask_path', 'load_mask_dir',
+          'mnist', 'output', 'output_dir', 'records_path', 'save_path',
+          'train_dir')
 
 # What the scripts, and others, call the folder of their runs.
 _RUN_FOLDERS = ('output_dir', 'train_dir', 'save_path', 'model_dir', 'logdir')
@@ -263,8 +265,14 @@ def parse(argv: list[str]) -> list[str]:
              '--help lists all flags.')
   except flags.Error as error:
     sys.exit(f'Error: {error}\n--help lists all flags.')
-  for name in _PATHS:
-    path = FLAGS[name].value if name in FLAGS else None
-    if path:
-      FLAGS[name].value = os.path.expanduser(path)
+  try:
+    for name in _PATHS:
+      value = FLAGS[name].value if name in FLAGS else None
+      if isinstance(value, list):
+        FLAGS[name].value = [
+            checks.expanded_path(f'--{name}', path) for path in value]
+      elif value:
+        FLAGS[name].value = checks.expanded_path(f'--{name}', value)
+  except ValueError as error:
+    sys.exit(f'Error: {error}')
   return left

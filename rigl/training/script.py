@@ -36,9 +36,6 @@ def check_folder(flag: str, path: str) -> None:
     flag: its name.
     path: its value.
   """
-  if path.startswith('~'):
-    raise ValueError(f'{flag}={path} is below the home folder of an unknown '
-                     'user. Give the whole path.')
   wildcards = sorted(set('*?[\\') & set(path))
   if wildcards:
     raise ValueError(f'{flag}={path} has {" ".join(wildcards)} in it, which '

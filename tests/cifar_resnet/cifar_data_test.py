@@ -7,6 +7,7 @@ import gzip
 import os
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 
@@ -21,14 +22,17 @@ DATA = tiny_cifar.make_images()
 # Name -> the six files of a version.
 CONTENTS = {
     'python': tiny_cifar.files(DATA, '', tiny_cifar.python_batch),
+    'python5': tiny_cifar.files(
+        DATA, '', lambda *part: tiny_cifar.python_batch(*part, protocol=5)),
     'python2': tiny_cifar.files(DATA, '', tiny_cifar.python2_batch),
     'binary': tiny_cifar.files(DATA, '.bin', tiny_cifar.binary_batch),
 }
-FOLDERS = {'python': 'cifar-10-batches-py', 'python2': 'cifar-10-batches-py',
-           'binary': 'cifar-10-batches-bin'}
-ARCHIVES = {'python': 'cifar-10-python.tar.gz',
-            'python2': 'cifar-10-python.tar.gz',
-            'binary': 'cifar-10-binary.tar.gz'}
+FOLDERS = {
+    **dict.fromkeys(CONTENTS, 'cifar-10-batches-py'),
+    'binary': 'cifar-10-batches-bin'}
+ARCHIVES = {
+    **dict.fromkeys(CONTENTS, 'cifar-10-python.tar.gz'),
+    'binary': 'cifar-10-binary.tar.gz'}
 
 
 def assert_is_the_data(data: cifar_data.CifarData) -> None:
@@ -61,17 +65,58 @@ def test_reads_both_versions_in_all_layouts(tmp_path, layout, version):
   assert str(directory) in data.source
 
 
+@pytest.mark.parametrize('place', [
+    'cifar-10-batches-py',  # Keras 2, torchvision
+    'cifar-10-batches-py-target/cifar-10-batches-py',  # Keras 3
+    'cifar-10-batches-py/cifar-10-batches-py',
+    'cifar-10-python/cifar-10-batches-py'])
+def test_reads_what_others_unpack(tmp_path, place):
+  tiny_cifar.write_folder(tmp_path / place, CONTENTS['python'])
+  data = cifar_data.load_cifar(tmp_path)
+  assert_is_the_data(data)
+  assert data.source == f'the CIFAR-10 files in {tmp_path / place}'
+
+
+@pytest.mark.parametrize('name', [
+    'cifar-10-python.tar.gz',  # torchvision
+    'cifar-10-python',
+    'cifar-10-batches-py.tar.gz',  # Keras 2
+    'cifar-10-batches-py_archive',
+    'cifar-10-batches-py-target_archive'])  # Keras 3
+def test_reads_the_archive_under_other_names(tmp_path, name):
+  path = tiny_cifar.write_archive(
+      tmp_path / name, CONTENTS['python'], FOLDERS['python'])
+  data = cifar_data.load_cifar(tmp_path)
+  assert_is_the_data(data)
+  assert data.source == f'the CIFAR-10 archive {path}'
+
+
+@pytest.mark.parametrize('name', [
+    'data_batch_1.mat', 'cifar-10-matlab.tar.gz', 'cifar-100-python', '1.png'])
+def test_other_files_are_named(tmp_path, name):
+  (tmp_path / name).touch()
+  is_archive = name.endswith('.gz')
+  said = (f'{tmp_path} holds only {name}.' +
+          f' Archives are not unpacked here: {name}.' * is_archive)
+  with pytest.raises(FileNotFoundError, match=re.escape(said)):
+    cifar_data.load_cifar(tmp_path)
+
+
+def test_files_beside_those_of_a_part_are_named(tmp_path):
+  contents = dict(CONTENTS['python'])
+  contents['test_batch (1)'] = contents.pop('test_batch')
+  folder = write('the files', 'python', tmp_path / 'a')
+  (folder / 'test_batch').rename(folder / 'test_batch (1)')
+  with pytest.raises(FileNotFoundError, match=(
+      r'data_batch_5, test_batch \(1\)\. Expected .*; missing: test_batch\.')):
+    cifar_data.load_cifar(folder)
+
+
 def test_nothing_is_extracted_to_disk(tmp_path):
   directory = write('the archive', 'python', tmp_path / 'data')
   before = sorted(tmp_path.rglob('*'))
   cifar_data.load_cifar(directory)
   assert sorted(tmp_path.rglob('*')) == before
-
-
-def test_a_home_directory_is_found(tmp_path, monkeypatch):
-  write('the files', 'binary', tmp_path / 'data')
-  monkeypatch.setenv('HOME', str(tmp_path))
-  assert_is_the_data(cifar_data.load_cifar('~/data'))
 
 
 @pytest.mark.parametrize('parse, encode', [
@@ -93,12 +138,16 @@ def test_planes_worked_out_by_hand(parse, encode):
   assert images.sum() == 60
 
 
-def test_labels_may_be_an_array():
-  batch = {'data': np.zeros((2, 3072), np.uint8),
-           'labels': np.array([1, 9], np.uint8)}
-  _, labels = cifar_data.parse_python_batch(pickle.dumps(batch, 2), 'file')
-  assert labels.dtype == np.uint8
-  assert labels.tolist() == [1, 9]
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize('labels', [
+    [1, 9], np.array([1, 9], np.uint8), np.array([1, 9]),
+    np.array([1, 9], np.int32), list(np.array([1, 9]))])
+def test_what_labels_may_be(labels, protocol):
+  batch = {'data': np.zeros((2, 3072), np.uint8), 'labels': labels}
+  _, found = cifar_data.parse_python_batch(
+      pickle.dumps(batch, protocol), 'file')
+  assert found.dtype == np.uint8
+  assert found.tolist() == [1, 9]
 
 
 @pytest.mark.parametrize('make_folder', [True, False])
@@ -108,7 +157,7 @@ def test_nothing_there(tmp_path, make_folder):
     path.mkdir()
   with pytest.raises(FileNotFoundError) as error:
     cifar_data.load_cifar(path)
-  state = 'holds none of it' if make_folder else 'is not a folder'
+  state = 'is empty' if make_folder else 'is not a folder'
   for text in (f'{path} {state}', 'three ways', 'data_batch_1',
                'cifar-10-python.tar.gz', 'cifar-10-binary.tar.gz', '.bin',
                'TensorFlow Datasets', '--use_synthetic_data',
@@ -170,23 +219,22 @@ GOOD_BINARY = CONTENTS['binary']['test_batch.bin']
      '0 to 9, found -1'),
     ('data_batch_3', python_batch_with(labels=[1, 2, 3, 256 + 4]),
      '0 to 9, found 260'),
-    ('data_batch_3', python_batch_with(labels=[1, 2, 3, 10**300]),
-     '0 to 9, found 1000000'),
-    ('data_batch_3', python_batch_with(labels=['a'] * 4),
-     'labels from 0 to 9, found a str'),
-    ('data_batch_3', python_batch_with(labels=[True] * 4),
-     'labels from 0 to 9, found a bool'),
-    ('data_batch_3', python_batch_with(labels=[[1], [2, 3]]),
-     'labels from 0 to 9, found a list'),
-    ('data_batch_3', python_batch_with(labels=np.zeros((4, 1), np.uint8)),
-     'labels from 0 to 9, found a list'),
-    ('data_batch_3', python_batch_with(labels=3), 'as a list, found a int'),
-    ('data_batch_3', python_batch_with(labels={}), 'as a list, found a dict'),
+    ('data_batch_3', python_batch_with(labels=np.array([1, 2, 3, 260])),
+     '0 to 9, found 260'),
+    *(('data_batch_3', python_batch_with(labels=labels),
+       f'labels as 4 whole numbers, found {found}') for labels, found in (
+           ([1, 2, 3, 10**300], 'list'), (['a'] * 4, 'list'),
+           ([True] * 4, 'list'), ([1., 2., 3., 4.], 'list'),
+           ([[1], [2, 3]], 'list'), ([[1]] * 4, 'list'), (3, 'int'),
+           ({}, 'dict'), (b'1234', 'bytes'),
+           (np.zeros((4, 1), np.uint8), r'uint8 of shape \(4, 1\)'))),
     ('data_batch_3', python_batch_with(data=b'x'), 'n, 3072.*found bytes'),
     ('data_batch_3', python_batch_with(data=np.zeros((4, 1024), np.uint8)),
-     r'shape \[n, 3072\], found \(4, 1024\)'),
+     r'shape \[n, 3072\] .*, found uint8 of shape \(4, 1024\)'),
+    ('data_batch_3', python_batch_with(data=np.zeros((4, 3072), np.int64)),
+     r'type uint8, found int64 of shape \(4, 3072\)'),
     ('data_batch_3', python_batch_with(data=np.zeros((4, 3072), np.float32)),
-     "arrays must be of uint8 .* found 'f4'"),
+     'refused: it holds an array of float32'),
 ])
 @pytest.mark.parametrize('layout', ['the files', 'the archive'])
 def test_a_bad_file_is_named(
@@ -220,6 +268,23 @@ def test_a_malicious_pickle_is_refused(tmp_path, monkeypatch, layout):
   with pytest.raises(ValueError, match='data_batch_1: .*may be malicious'):
     cifar_data.load_cifar(directory)
   assert not target.exists()
+
+
+def test_a_huge_file_is_not_read(tmp_path):
+  folder = write('the files', 'python', tmp_path / 'data')
+  with (folder / 'data_batch_2').open('wb') as file:
+    file.truncate(10**12)  # Nothing is written of it.
+  with pytest.raises(ValueError, match='data_batch_2: 1000000000000 bytes are'):
+    cifar_data.load_cifar(folder)
+
+
+@pytest.mark.parametrize('version', ['python', 'binary'])
+def test_a_huge_file_is_not_unpacked(tmp_path, monkeypatch, version):
+  path = write('its path', version, tmp_path / 'data')
+  monkeypatch.setattr(cifar_data, '_MAX_FILE_BYTES', 1000)
+  with pytest.raises(ValueError, match=r'_batch.*: \d+ bytes are too') as error:
+    cifar_data.load_cifar(path)
+  assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize('version', ['python', 'binary'])
@@ -318,7 +383,7 @@ def test_another_data_set_in_the_folder(tmp_path):
   data.train_images = data.train_images[:, :28, :28]
   data.test_images = data.test_images[:, :28, :28]
   folder = tiny_cifar.write_tfds(tmp_path, data)
-  with pytest.raises(ValueError, match=r'\[28,28,3\]') as error:
+  with pytest.raises(ValueError, match=r'\(28, 28, 3\)') as error:
     cifar_data.load_cifar(tmp_path)
   assert f'{folder}/cifar10-train.tfrecord' in str(error.value)
 

@@ -52,6 +52,23 @@ def test_bad_values_are_named(check, value, message):
     check('x', value)
 
 
+def test_home_folders_are_expanded(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  for given, path in (('~', '/home/me'), ('~/a/~b', '/home/me/a/~b'),
+                      ('a/~', 'a/~'), ('/~/a', '/~/a'), ('', '')):
+    assert checks.expanded_path('x', given) == path
+
+
+def test_unknown_home_folders_are_named(no_home):
+  assert checks.expanded_path('x', '/a/~') == '/a/~'
+  for given, user, remedy in (('~/a', '~', ', or set HOME'),
+                              ('~me', '~me', '')):
+    message = (f'x={given!r}: the home folder {user} is unknown here. Give the '
+               f'whole path{remedy}.')
+    with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
+      checks.expanded_path('x', given)
+
+
 def test_one_of_names_the_options():
   checks.one_of('depth', 34, {18: 'basic', 34: 'basic'})
   with pytest.raises(ValueError, match="^depth '34' is not one of 18, 34.$"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 
 import numpy as np
 import pytest
@@ -44,7 +43,7 @@ def test_the_trap_works(tmp_path):
 # --- Pickles -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize('protocol', range(5))
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickle_in_place_of_any_file(protocol, trace, tmp_path):
   content = pickle.dumps({'data': Evil(trace), 'labels': [0]}, protocol)
   path = tmp_path / 'file'
@@ -91,39 +90,26 @@ def prepare_mnist(data_dir):
 
 
 PREPARED = {
-    'mnist': (prepare_mnist, lambda folder: mnist_data.load_mnist(
-        '/no/mnist', explicit=False).train_labels.tolist() == [0, 1, 2]),
+    'mnist': (prepare_mnist, mnist_data.load_mnist),
     'cifar': (
         lambda data_dir: tiny_cifar.write_tfds(
             data_dir, tiny_cifar.make_images(7, 3)),
-        lambda folder: len(cifar_data.load_cifar(folder).test_labels) == 3),
+        cifar_data.load_cifar),
     'imagenet': (
         lambda data_dir: tiny_imagenet.write_tfds(data_dir, 3, 2),
-        lambda folder: tiny_imagenet.find(folder, 3, 2).train.num_images == 3),
+        lambda folder: tiny_imagenet.find(folder, 3, 2)),
 }
 
 
 @pytest.mark.parametrize('name', PREPARED)
 def test_module_that_a_description_names(
-    name, module_that_must_not_run, tmp_path, monkeypatch):
-  prepare, is_read = PREPARED[name]
+    name, module_that_must_not_run, tmp_path):
+  prepare, read = PREPARED[name]
   folder = prepare(tmp_path)
+  read(folder)
   tiny_tfds.name_a_module(folder, module_that_must_not_run)
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
-  assert is_read(folder)
-
-
-def test_the_trap_of_a_description_works(tmp_path, monkeypatch):
-  import tensorflow_datasets as tfds
-
-  (tmp_path / 'evil_features.py').write_text('')
-  monkeypatch.syspath_prepend(str(tmp_path))
-  folder = prepare_mnist(tmp_path)
-  tiny_tfds.name_a_module(folder, 'evil_features')
-  with pytest.raises((AttributeError, ValueError)):
-    tfds.builder_from_directory(folder)
-  assert 'evil_features' in sys.modules
-  del sys.modules['evil_features']
+  with pytest.raises(ValueError, match=f'names {module_that_must_not_run}.Im'):
+    read(folder)
 
 
 # --- Checkpoints -------------------------------------------------------------

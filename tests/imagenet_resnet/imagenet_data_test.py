@@ -19,24 +19,74 @@ def assert_rejects(directory, *texts, **options):
     assert str(text) in str(error.value)
 
 
-@pytest.mark.parametrize('sub_folders', [False, True])
-def test_finds_tfrecords(tmp_path, sub_folders):
+def test_finds_tfrecords(tmp_path):
   folder = tiny_imagenet.write_folder(tmp_path / 'fol[d] er *')
-  if sub_folders:
-    for part in ('train', 'validation'):
-      (folder / part).mkdir()
-      for path in folder.glob(f'{part}-*'):
-        path.rename(folder / part / path.name)
   data = find(folder)
   assert data.source == f'TFRecords in {folder}'
   assert not data.is_synthetic
   assert data.record_format == imagenet_data.TFRECORD_FORMAT
-  place = folder / 'train' if sub_folders else folder
   assert data.train.files == tuple(
-      str(place / f'train-{i:05d}-of-00003') for i in range(3))
+      str(folder / f'train-{i:05d}-of-00003') for i in range(3))
   assert len(data.validation.files) == 2
   assert data.train.sizes[1] == (
-      place / 'train-00001-of-00003').stat().st_size
+      folder / 'train-00001-of-00003').stat().st_size
+
+
+# fn(part, number and number of files) -> path of a file.
+LAYOUTS = {
+    'one folder': lambda part, shard: f'{part}-{shard}',
+    'sub-folders': lambda part, shard: f'{part}/{part}-{shard}',
+    'val': lambda part, shard: f'{part[:5].removesuffix("id")}-{shard}',
+    'sub-folder val': lambda part, shard: (
+        f'{part[:5].removesuffix("id")}/{part}-{shard}'),
+    '.tfrecord': lambda part, shard: f'{part}-{shard}.tfrecord',
+    '.tfrecords': lambda part, shard: f'{part}/{part}-{shard}.tfrecords',
+}
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_finds_tfrecords_as_others_name_them(tmp_path, layout):
+  source = tiny_imagenet.write_folder(tmp_path / 'source')
+  folder = tmp_path / 'imagenet'
+  for path in source.iterdir():
+    target = folder / LAYOUTS[layout](*path.name.split('-', 1))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(target)
+  data = find(folder)
+  for part, n in ((data.train, 3), (data.validation, 2)):
+    assert part.files == tuple(
+        str(folder / LAYOUTS[layout](part.name, f'{i:05d}-of-{n:05d}'))
+        for i in range(n))
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_one_of_the_files_is_missing(tmp_path, layout):
+  for part, n in (('train', 3), ('validation', 2)):
+    for i in range(1, n):
+      path = tmp_path / LAYOUTS[layout](part, f'{i:05d}-of-{n:05d}')
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.touch()
+  path = tmp_path / LAYOUTS[layout]('train', '00000-of-00003')
+  assert_rejects(
+      tmp_path, f'{path.parent} lacks {path.name} of the 3 train files.')
+
+
+@pytest.mark.parametrize('names, words', [
+    (['imagenet.zip', 'a'], 'holds only a, imagenet.zip. Archives are not '
+     'unpacked here: imagenet.zip.'),
+    (['ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar'],
+     'not unpacked here: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar.'),
+    (['training-00000-of-00001'], 'holds only training-00000-of-00001.'),
+    (['n01440764/1.JPEG', 'n01443537/2.JPEG'],
+     'has a folder of pictures for each class; such folders are not read'),
+    (['train/n01440764/1.JPEG'], 'train has a folder of pictures for each'),
+    (['Data/CLS-LOC/train/n01440764/1.JPEG'], 'holds only Data.'),
+])
+def test_other_files_are_named(tmp_path, names, words):
+  for name in names:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+  assert_rejects(tmp_path, tmp_path, words, 'three ways')
 
 
 def test_other_files_are_ignored(tmp_path):
@@ -52,10 +102,15 @@ def test_names_missing_shards(tmp_path):
   assert_rejects(tmp_path, tmp_path, 'train-00001-of-00003')
 
 
-def test_two_data_sets_in_one_folder(tmp_path):
+@pytest.mark.parametrize('other', [
+    'validation-00000-of-00128', 'val-00000-of-00002',
+    'validation-00000-of-00002.tfrecord'])
+def test_two_data_sets_in_one_folder(tmp_path, other):
   tiny_imagenet.write_folder(tmp_path)
-  (tmp_path / 'validation-00000-of-00128').touch()
-  assert_rejects(tmp_path, 'validation', '-of-00002', '-of-00128')
+  (tmp_path / other).touch()
+  assert_rejects(
+      tmp_path, 'validation files of more than one data set',
+      'validation-*-of-00002', other.replace('00000', '*', 1))
 
 
 def test_one_part_is_enough_to_begin_with(tmp_path):
@@ -71,7 +126,7 @@ def test_nothing_there(tmp_path, make_folder):
   path = tmp_path / 'data'
   if make_folder:
     path.mkdir()
-  state = 'holds none of it' if make_folder else 'is not a folder'
+  state = 'is empty' if make_folder else 'is not a folder'
   with pytest.raises(FileNotFoundError) as error:
     find(path)
   for text in (f'{path} {state}', 'three ways', 'validation-00000',
@@ -130,9 +185,12 @@ def test_counts_records(tmp_path):
 @pytest.mark.parametrize('encoded, label, problem', [
     (None, 1, 'no picture'),
     (b'not a picture', 1, 'no JPEG or PNG, or damaged (Unknown image file'),
-    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), None, 'no label'),
-    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), 0, 'label 0'),
-    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), 6, 'label 6'),
+    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), None,
+     "no label from 1 to 5 under 'image/class/label'"),
+    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), 0,
+     "no label from 1 to 5 under 'image/class/label', but 0"),
+    (tiny_imagenet.encode(tiny_imagenet.make_pixels(0)), 6,
+     "no label from 1 to 5 under 'image/class/label', but 6"),
 ])
 def test_a_useless_first_record(tmp_path, encoded, label, problem):
   records = tiny_imagenet.make_records(23)
@@ -175,13 +233,13 @@ def test_files_that_are_no_tfrecords(tmp_path):
 
 def test_finds_what_tfds_has_prepared(tmp_path, monkeypatch):
   folder = tiny_imagenet.write_tfds(tmp_path / 'tfds')
-  for directory in (tmp_path / 'tfds', folder):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
+  for directory in (tmp_path / 'tfds', folder.parent, folder, ''):
     data = find(directory)
     assert data.source == f'TensorFlow Datasets imagenet2012 in {folder}'
-    assert data.record_format == imagenet_data.TFDS_FORMAT
-    assert len(data.train.files) == len(list(folder.glob('*train*')))
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
-  assert find('') == data
+    for part, n_files in ((data.train, 3), (data.validation, 2)):
+      assert part.files == tuple(map(str, sorted(
+          folder.glob(f'*{part.name}*')))) and len(part.files) == n_files
 
 
 def test_tfds_with_a_missing_file(tmp_path):
@@ -192,10 +250,22 @@ def test_tfds_with_a_missing_file(tmp_path):
 
 
 def test_tfds_with_an_unusable_description(tmp_path):
-  path = tiny_imagenet.write_tfds(tmp_path) / 'dataset_info.json'
-  path.write_text(json.dumps(
-      {**json.loads(path.read_text()), 'fileFormat': 'array_record'}))
-  assert_rejects(tmp_path, path, 'array_record')
+  folder = tiny_imagenet.write_tfds(tmp_path)
+  (folder / 'features.json').write_text('{')
+  assert_rejects(tmp_path, folder, 'cannot use what TensorFlow Datasets has')
+
+
+def test_tfds_of_something_else(tmp_path):
+  folder = tiny_imagenet.write_tfds(tmp_path, name='imagenet_v2')
+  assert_rejects(folder, folder, 'holds imagenet_v2', 'not imagenet2012')
+
+
+def test_tfds_files_without_their_description(tmp_path):
+  folder = tiny_imagenet.write_tfds(tmp_path)
+  (folder / 'dataset_info.json').unlink()
+  for directory in (folder.parents[1], folder.parent, folder):
+    assert_rejects(directory, 'holds a part of imagenet2012 only',
+                   'dataset_info.json')
 
 
 def test_tfds_without_the_splits_wanted(tmp_path):

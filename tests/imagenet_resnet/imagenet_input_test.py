@@ -92,6 +92,29 @@ def test_training_depends_on_the_seed_alone(data):
   assert any((a[1] != b[1]).any() for a, b in zip(other, expected))
 
 
+def examples_in(path):
+  return [tf.train.Example.FromString(record)
+          for record in tf.io.tf_record_iterator(str(path))]
+
+
+@pytest.mark.parametrize('params', [
+    {'mode': 'train', 'seed': 1}, {'mode': 'train', 'first_iteration': 7},
+    {'mode': 'train', 'n_hosts': 2, 'host_index': 1}, {'mode': 'eval'}])
+def test_the_format_does_not_matter(tmp_path, params):
+  prepared = find(tiny_imagenet.write_tfds(tmp_path / 'tfds'))
+  for part in (prepared.train, prepared.validation):
+    for i, path in enumerate(part.files):
+      features = [example.features.feature for example in examples_in(path)]
+      (shard,) = tiny_imagenet.write_part(tmp_path / 'one', part.name, [
+          tiny_imagenet.make_record(
+              feature['image'].bytes_list.value[0],
+              feature['label'].int64_list.value[0] + 1)
+          for feature in features], 1)
+      shard.rename(tmp_path / f'{part.name}-{i:05d}-of-{len(part.files):05d}')
+  assert_same(batches(prepared, 12, **params),
+              batches(find(tmp_path), 12, **params))
+
+
 def test_an_image_differs_from_epoch_to_epoch(tmp_path):
   tiny_imagenet.write_folder(tmp_path, 1, 1)
   found = batches(find(tmp_path, 1, 1), 1, mode='train', batch_size=8)
@@ -231,6 +254,38 @@ def test_a_bad_record_is_named(tmp_path, mode, name):
   with pytest.raises(ValueError, match=re.escape(place)):
     with imagenet_input.explained_errors(data):
       batches(data, 6, mode=mode, eval_on_train=True)
+
+
+@pytest.mark.parametrize('change', [
+    lambda feature: feature.pop('image'),
+    lambda feature: feature.pop('label'),
+    lambda feature: feature['label'].int64_list.value.append(1),
+    lambda feature: feature['label'].int64_list.value.__setitem__(0, 5),
+    lambda feature: feature['image'].bytes_list.value.__setitem__(0, b'text'),
+    lambda feature: feature['image'].bytes_list.value.__setitem__(
+        0, PICTURE[:300]),
+])
+@pytest.mark.parametrize('skips', [False, True])
+def test_a_bad_record_of_tensorflow_datasets(tmp_path, capfd, change, skips):
+  data = find(tiny_imagenet.write_tfds(tmp_path))
+  path = data.train.files[1]
+  examples = examples_in(path)
+  change(examples[4].features.feature)
+  with tf.io.TFRecordWriter(path) as writer:
+    for example in examples:
+      writer.write(example.SerializeToString())
+  data = find(tmp_path)
+  place = f'{path}: record 4 '
+  if skips:
+    labels = np.concatenate([labels for _, labels in batches(
+        data, mode='eval', eval_on_train=True, skip_corrupt_records=True)])
+    # The first file has 8 records.
+    assert np.flatnonzero(labels == -1).tolist() == [8 + 4]
+    assert f'Warning: {place}' in capfd.readouterr().err
+  else:
+    with pytest.raises(ValueError, match=re.escape(place)):
+      with imagenet_input.explained_errors(data):
+        batches(data, 6, mode='eval', eval_on_train=True)
 
 
 @pytest.mark.parametrize(

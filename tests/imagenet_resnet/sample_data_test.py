@@ -140,3 +140,13 @@ def test_a_folder_that_cannot_be_written_to(folder, monkeypatch, capsys):
   message = capsys.readouterr().err
   assert message.startswith('Error: ') and message.count('\n') == 1
   assert folder in message
+
+
+def test_a_home_folder_that_nobody_knows(no_home, monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'argv', ['sample_data', '--output_dir=~/x'])
+  with pytest.raises(SystemExit) as error:
+    sample_data.main()
+  assert error.value.code == 1
+  message = capsys.readouterr().err
+  assert message.startswith("Error: --output_dir='~/x': the home folder ~ is ")
+  assert message.count('\n') == 1

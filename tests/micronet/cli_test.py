@@ -290,6 +290,19 @@ class TestCheckpoint:
     assert "['mine']" in message
     assert '--architecture' in message
 
+  def test_the_path_may_begin_with_the_home_folder(
+      self, capsys, checkpoint, monkeypatch):
+    folder, _ = checkpoint
+    monkeypatch.setenv('HOME', str(folder.parent))
+    assert _run(capsys, f'--checkpoint=~/{folder.name}') == _run(
+        capsys, f'--checkpoint={folder}')
+
+  @pytest.mark.parametrize('path', ['~', '~/x', '~nobody/x'])
+  def test_a_home_folder_that_nobody_knows(self, capsys, no_home, path):
+    message = _fail(capsys, f'--checkpoint={path}')
+    assert message.startswith(f'Error: --checkpoint={path!r}: the home folder ')
+    assert message.count('\n') == 1
+
   def test_no_checkpoint(self, capsys, tmp_path):
     for path in (tmp_path, tmp_path / 'model.ckpt-3'):
       assert 'No checkpoint at' in _fail(capsys, f'--checkpoint={path}')

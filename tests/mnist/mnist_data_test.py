@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import io
+import itertools
 import pathlib
 import struct
 import subprocess
@@ -74,6 +76,117 @@ def test_loads_four_files_gzipped_or_not(folder, explicit):
   assert str(folder) in data.source
 
 
+def dotted(name: str) -> str:
+  return name.replace('-idx', '.idx')
+
+
+# Who writes it -> fn(name of a published file) -> its path in the folder.
+LAYOUTS = {
+  'published': lambda name: name,
+  'dotted': dotted,
+  'folders of Kaggle': lambda name: f'{name}/{name}',
+  'dotted folders': lambda name: f'{dotted(name)}/{dotted(name)}',
+  'dotted in folders': lambda name: f'{name}/{dotted(name)}',
+  'root of torchvision': lambda name: f'MNIST/raw/{name}',
+  'MNIST of torchvision': lambda name: f'raw/{name}',
+  'labels alone in folders': lambda name: (
+    f'{name}/{name}' if 'labels' in name else dotted(name)
+  ),
+}
+
+
+def write_layout(folder, layout, is_zipped=False, but=None):
+  for name in digits().keys() - {but}:
+    content = idx(digits()[name])
+    path = folder / f"{LAYOUTS[layout](name)}{'.gz' * is_zipped}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(content) if is_zipped else content)
+
+
+@pytest.mark.parametrize('is_zipped', [False, True])
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_loads_what_others_unpack(tmp_path, layout, is_zipped):
+  write_layout(tmp_path, layout, is_zipped)
+  data = mnist_data.load_mnist(tmp_path)
+  for (part, kind), array in zip(
+    itertools.product(('train', 'test'), ('images', 'labels')),
+    digits().values(),
+  ):
+    np.testing.assert_array_equal(getattr(data, f'{part}_{kind}'), array)
+
+
+@pytest.mark.parametrize('name', list(digits()))
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_one_of_four_files_is_missing(tmp_path, layout, name):
+  write_layout(tmp_path, layout, but=name)
+  with pytest.raises(FileNotFoundError, match=rf'missing: {name}\.$') as error:
+    mnist_data.load_mnist(tmp_path)
+  # So that a misspelt name can be seen.
+  folder = tmp_path / LAYOUTS[layout](name).partition(name)[0]
+  for path in folder.iterdir() if folder.is_dir() else ():
+    assert path.name in str(error.value)
+
+
+@pytest.mark.parametrize('names, words', [
+  ([], 'is empty'),
+  (['train_images'], 'holds only train_images'),
+  (['b.txt', 'archive.zip'], 'holds only archive.zip, b.txt. Archives are not'
+   ' unpacked here: archive.zip. Expected'),
+  ([str(i) for i in range(9)], 'holds only 0, 1, 2, 3, 4, 5, 6, 7 and 1 more'),
+])
+def test_other_files_are_named(tmp_path, names, words):
+  for name in names:
+    (tmp_path / name).touch()
+  with pytest.raises(FileNotFoundError, match=f'{tmp_path} {words}'):
+    mnist_data.load_mnist(tmp_path)
+
+
+def write_npz(path, **changes):
+  arrays = dict(zip(('x_train', 'y_train', 'x_test', 'y_test'),
+                    digits().values()))
+  np.savez(path, **{**arrays, **changes})
+
+
+@pytest.mark.parametrize('explicit', [True, False])
+def test_loads_the_file_of_keras(tmp_path, explicit):
+  write_npz(tmp_path / 'mnist.npz')
+  data = mnist_data.load_mnist(tmp_path, explicit)
+  np.testing.assert_array_equal(data.train_images, digits()[TRAIN_IMAGES])
+  np.testing.assert_array_equal(data.train_labels, digits()[TRAIN_LABELS])
+  assert len(data.test_images) == len(data.test_labels) == 20
+  assert data.source == str(tmp_path / 'mnist.npz')
+
+
+@pytest.mark.parametrize('changes, message', [
+  ({'x_train': np.zeros((40, 28, 28))}, 'x_train of bytes, found float64'),
+  ({'y_test': np.zeros(20, np.int64)}, 'y_test of bytes, found int64'),
+  ({'y_test': np.zeros(19, np.uint8)}, '20 images, but .*y_test holds 19 '),
+  ({'x_test': np.zeros((20, 784), np.uint8)}, 'x_test: expected images of 28'),
+  ({'y_train': np.array([None])}, 'Object arrays cannot be loaded'),
+])
+def test_other_arrays_in_the_file_of_keras(tmp_path, changes, message):
+  write_npz(tmp_path / 'mnist.npz', **changes)
+  with pytest.raises(ValueError, match=f'mnist.npz.*{message}'):
+    mnist_data.load_mnist(tmp_path)
+
+
+def test_damage_of_the_file_of_keras_is_named(tmp_path):
+  path = tmp_path / 'mnist.npz'
+  write_npz(path)
+  content = path.read_bytes()
+  flipped = bytearray(content)
+  flipped[len(content) // 2] ^= 1
+  others = io.BytesIO(), io.BytesIO()
+  np.savez(others[0], x=np.zeros(1))
+  np.save(others[1], np.zeros(1))
+  for damaged in (b'', b'rubbish', content[:-1], content[:1000], bytes(flipped),
+                  *(other.getvalue() for other in others)):
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match='expected the arrays') as error:
+      mnist_data.load_mnist(tmp_path)
+    assert str(error.value).startswith(f'{path}: ')
+
+
 def test_gzip_is_told_by_content_and_not_by_name(folder):
   path = folder / f'{TRAIN_IMAGES}.gz'
   path.write_bytes(gzip.decompress(path.read_bytes()))
@@ -97,7 +210,7 @@ def test_asked_for_folder_without_files(tmp_path, make_folder):
     path.mkdir()
   with pytest.raises(FileNotFoundError) as error:
     mnist_data.load_mnist(path)
-  state = 'holds none of it' if make_folder else 'is not a folder'
+  state = 'is empty' if make_folder else 'is not a folder'
   for text in (f'{path} {state}', *digits()):
     assert text in str(error.value)
 
@@ -273,6 +386,17 @@ def test_prepared_labels_out_of_range(prepared, tmp_path):
     load_default(tmp_path)
 
 
+@pytest.mark.parametrize('place', ['data_dir', 'data set', 'version'])
+def test_an_asked_for_folder_may_hold_what_is_prepared(tmp_path, place):
+  version = prepare_tfds(tmp_path)
+  folder = {
+    'data_dir': tmp_path, 'data set': version.parent, 'version': version
+  }[place]
+  data = mnist_data.load_mnist(folder)
+  np.testing.assert_array_equal(data.train_images, digits(30)[TRAIN_IMAGES])
+  assert data.source == f'TensorFlow Datasets in {version}'
+
+
 def test_an_asked_for_folder_is_not_replaced_by_tensorflow_datasets(
   prepared, tmp_path
 ):
@@ -322,6 +446,15 @@ def test_sample_tool_draws_balanced_and_reproducibly(
     assert whole.train_labels[same].tolist() == [label]
     positions.append(int(same[0]))
   assert positions == sorted(set(positions))
+
+
+@pytest.mark.parametrize('flag', ['--mnist', '--output'])
+def test_sample_tool_without_a_home_folder(
+  folder, tmp_path, make_mnist_sample, flag, no_home
+):
+  arguments = {'--mnist': folder, '--output': tmp_path / 'out', flag: '~/x'}
+  with pytest.raises(SystemExit, match=f"{flag}='~/x': the home folder ~ is "):
+    make_mnist_sample.main([f'{n}={value}' for n, value in arguments.items()])
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ IMAGES, LABELS = (
     (lambda folder: (folder / IMAGES).unlink(), [IMAGES, 'missing']),
     (lambda folder: (folder / LABELS).unlink(), [LABELS, 'missing']),
     (lambda folder: [path.unlink() for path in folder.iterdir()],
-     ['holds none of it']),
+     ['is empty']),
     (lambda folder: (folder / IMAGES).write_bytes(
         (folder / IMAGES).read_bytes()[:5000]), [IMAGES, 'truncated']),
     (lambda folder: (folder / LABELS).write_bytes(b''),

@@ -11,12 +11,13 @@ import sys
 import pytest
 from absl import flags
 
-from rigl.training import command_line, methods, sparse_flags
+from rigl.training import command_line, methods
 from tests import script_server
 from tests.faults import scripts
 
 GOLDENS = {'mnist': 'mnist_train_eval', 'cifar': 'cifar_resnet_train_eval',
            'imagenet': 'imagenet_train_eval'}
+VISUALIZE = 'rigl.mnist.visualize_mask_records'
 _FLAG = re.compile(r'^  --(?:\[no\])?(\w+)', re.MULTILINE)
 
 
@@ -260,21 +261,51 @@ def test_unknown_group_is_an_error():
       pass
 
 
-def test_a_path_may_begin_with_the_home_folder(monkeypatch):
+# Of the flags that are text, those that are no path.
+NO_PATHS = {
+    'data_format', 'drop_fraction_anneal', 'gcp_project', 'gin_bindings',
+    'grow_init', 'init_method', 'layer', 'mask_init_method', 'master',
+    'model_architecture', 'network_type', 'optimizer', 'precision',
+    'pruning_hparams', 'tpu', 'tpu_job_name', 'tpu_zone', 'training_method'}
+
+
+def paths_of(script):
+  module = importlib.import_module(script)
+  return {flag.name for flag in flags.FLAGS.get_key_flags_for_module(module)
+          if flag.flag_type() in ('string', 'multi string')} - NO_PATHS
+
+
+PATHS = [(script, name)
+         for script in (*scripts.SCRIPTS.values(), VISUALIZE)
+         for name in sorted(paths_of(script))]
+
+
+def value_of(name, path):
+  return [path] if isinstance(flags.FLAGS[name].value, list) else path
+
+
+@pytest.mark.parametrize('script, name', PATHS)
+def test_a_path_may_begin_with_the_home_folder(script, name, monkeypatch):
   """The shell leaves ~ alone where it stands behind =."""
   monkeypatch.setenv('HOME', '/home/me')
-  sparse_flags.define('load_mask_dir')
   for given, path in (('~', '/home/me'), ('~/a/~b', '/home/me/a/~b'),
                       ('/a/~', '/a/~'), ('', '')):
-    argv = ['x.py', f'--load_mask_dir={given}', 'left']
+    argv = ['x.py', f'--{name}={given}', 'left']
     assert command_line.parse(argv) == ['x.py', 'left']
-    assert flags.FLAGS.load_mask_dir == path
+    assert flags.FLAGS[name].value == value_of(name, path)
+    flags.FLAGS[name].unparse()
 
 
-@pytest.mark.parametrize('script', scripts.SCRIPTS)
-def test_every_path_that_a_script_reads_checkpoints_from_is_expanded(script):
-  module = importlib.import_module(scripts.SCRIPTS[script])
-  folders = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(module)
-             if re.search('[Cc]heckpoint .prefix|Folder (in which|of check)',
-                          flag.help)}
-  assert folders and folders <= set(command_line._PATHS)
+@pytest.mark.parametrize('script, name', PATHS)
+@pytest.mark.parametrize('path, remedy', [
+    ('~/x', 'Give the whole path, or set HOME.'),
+    ('~', 'Give the whole path, or set HOME.'),
+    ('~nobody/x', 'Give the whole path.')])
+def test_a_home_folder_that_nobody_knows_is_one_line(
+    script, name, path, remedy, no_home):
+  with pytest.raises(SystemExit) as stop:
+    command_line.parse(['x.py', f'--{name}={path}'])
+  user = path.split('/')[0]
+  assert stop.value.code == (
+      f'Error: --{name}={path!r}: the home folder {user} is unknown here. '
+      f'{remedy}')

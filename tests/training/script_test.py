@@ -98,11 +98,6 @@ def test_ctrl_c_is_no_traceback(mode, promise, run, capsys, monkeypatch):
   assert capsys.readouterr().err == f'Stopped by Ctrl-C.{promise}\n'
 
 
-def test_home_folder_of_nobody_is_no_folder():
-  with pytest.raises(ValueError, match='save_path=~nobody_knows/x is below'):
-    script.check_folder('save_path', '~nobody_knows/x')
-
-
 @pytest.mark.parametrize('path, characters', [
     ('a\\b', '\\'), ("it's *", '*'), ('[1]\\?', '? [ \\')])
 def test_folder_with_wildcards_is_shown_as_it_is(path, characters):
