@@ -6,6 +6,8 @@ for the masked layers; `DenseGradientMixin` adds dense gradients.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from typing import Any, Callable, Iterable, Optional, Sequence
 
 from rigl import replicas
@@ -23,22 +25,23 @@ def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
   """A non-trainable variable whose name has no enclosing scope.
 
   Args:
-    name: name of the variable.
+    name: name of the variable; with a number behind it if the graph has one
+      of that name.
     shape: shape of the variable.
     dtype: dtype of the variable.
     value: it starts with, everywhere.
-
-  Raises:
-    ValueError: the graph has a variable of that name.
   """
   # Of the graph's kind: a resource variable assigned from a reference variable
   # (the global step, say) would share its memory and change along with it.
   root = tf.VariableScope(reuse=replicas.reuses_variables(), name='')
   with tf.init_scope(), tf.variable_scope(root, auxiliary_name_scope=False):
-    if not root.reuse and any(
-        replicas.name_of(v) == name for v in tf.global_variables()):
-      raise ValueError(f'The graph has a variable {name} already: it can hold '
-                       'one optimizer that moves its masks.')
+    if not root.reuse:
+      taken = {replicas.name_of(v) for v in tf.global_variables()}
+      numbers = itertools.count(1)
+      free = name
+      while free in taken:
+        free = f'{name}_{next(numbers)}'
+      name = free
     return tf.get_variable(
         name, shape, dtype, tf.constant_initializer(value),
         trainable=False)
@@ -77,17 +80,19 @@ class OptimizerWrapper(tf.train.Optimizer):
 
   Attributes:
     is_dynamic: whether it moves masks on a schedule.
-    uses_dense_gradient: whether it takes dense gradients, which replicas must
-      sum.
+    uses_gradient: whether its masks depend on gradients, which replicas must
+      sum first.
     allows_gradient_grow_init: whether `grow_init` may be made of them.
     skips_gradient_on_update: whether a step that moves masks trains nothing and
       does not advance the global step.
   """
 
   is_dynamic = False
-  uses_dense_gradient = False
+  uses_gradient = False
   allows_gradient_grow_init = False
   skips_gradient_on_update = False
+
+  _has_train_op = False
 
   def __init__(self, optimizer: tf.train.Optimizer, use_locking: bool,
                name: str):
@@ -105,7 +110,8 @@ class OptimizerWrapper(tf.train.Optimizer):
     """One step of the method, on every replica if there are several.
 
     Args:
-      grads_and_vars: from `compute_gradients`.
+      grads_and_vars: (gradient, variable) pairs from `compute_gradients`, or
+        what was made of them by clipping and the like; any iterable.
       global_step: incremented by the wrapped optimizer. When None the method
         reads the graph's global step, which then does not advance.
       name: name of the gradient op.
@@ -113,9 +119,19 @@ class OptimizerWrapper(tf.train.Optimizer):
     Returns:
       The train op.
     """
+    grads_and_vars = list(grads_and_vars)
+    if self._has_train_op:
+      self._begin_another_train_op()
+    self._has_train_op = True
     if replicas.in_replica():
       return replicas.update_each(self, grads_and_vars, global_step, name)
     return self.apply_local_gradients(grads_and_vars, global_step, name)
+
+  def _begin_another_train_op(self) -> None:
+    """Lets the next train op have variables of its own, if any.
+
+    Each moves the masks of its layers on a schedule of its own.
+    """
 
   def apply_local_gradients(self, grads_and_vars: GradsAndVars,
                             global_step: Optional[tf.Variable],
@@ -250,23 +266,32 @@ class OptimizerWrapper(tf.train.Optimizer):
     raise NotImplementedError
 
 
-class DenseGradientMixin:
-  """Adds dense gradients to `compute_gradients` without a second backward pass.
+  def dense_gradient_sources(self) -> Sequence[Any]:
+    """What to differentiate a loss by to get dense gradients.
 
-  The dense gradient is that of the loss with respect to a masked weights
-  tensor. It lies on the way to the weights' own gradient, so asking for both
-  at once costs one backward pass.
+    In the order of `get_weights()`.
+    """
+    return self.get_masked_weights()
 
-  Attributes:
-    _weight2masked_grads: {weights.name: dense gradient}, filled by
-      `compute_gradients`.
-  """
+  def compute_dense_gradients(
+      self, loss: tf.Tensor, var_list: Optional[Iterable] = None,
+      *args: Any, **kwargs: Any
+  ) -> tuple[GradsAndVars, list[tuple[tf.Tensor, tf.Variable]]]:
+    """Ordinary and dense gradients in one backward pass.
 
-  uses_dense_gradient = True
+    The dense gradient is that of the loss with respect to mask * weights. It
+    lies on the way to the weights' own gradient, so both cost no more than
+    one.
 
-  def compute_gradients(self, loss, var_list: Optional[Iterable] = None,
-                        *args, **kwargs) -> GradsAndVars:
-    """As tf.train.Optimizer.compute_gradients.
+    Args:
+      loss: scalar.
+      var_list: the variables to train; all trainable ones when None.
+      *args: further ones of tf.train.Optimizer.compute_gradients.
+      **kwargs: likewise.
+
+    Returns:
+      (gradient, variable) pairs, and (dense gradient, weights) pairs of the
+      masked layers among them.
 
     Raises:
       ValueError: the loss does not depend on a masked layer whose weights are
@@ -277,28 +302,89 @@ class DenseGradientMixin:
     var_list = list(var_list)
     names = {replicas.name_of(v) for v in var_list}
     layers = [
-        (weights, masked) for weights, masked in zip(
-            self.get_weights(), self.get_masked_weights())
+        (weights, source) for weights, source in zip(
+            self.get_weights(), self.dense_gradient_sources())
         if replicas.name_of(weights) in names]
-    gradients = self._optimizer.compute_gradients(
-        loss, var_list + [masked for _, masked in layers], *args, **kwargs)
-    self._set_masked_grads(
-        [gradient for gradient, _ in gradients[len(var_list):]],
-        [weights for weights, _ in layers])
-    return gradients[:len(var_list)]
-
-  def _set_masked_grads(self, dense_gradients: Sequence[Any],
-                        all_weights: Sequence[tf.Variable]) -> None:
-    for gradient, weights in zip(dense_gradients, all_weights):
+    pairs = self._optimizer.compute_gradients(
+        loss, var_list + [source for _, source in layers], *args, **kwargs)
+    dense = []
+    for (gradient, _), (weights, _) in zip(pairs[len(var_list):], layers):
       if gradient is None:
         raise ValueError(
             f'The loss does not depend on the masked layer {weights.name}.')
-    # A look-up of embeddings gives rows and their indices.
-    pairs = [(tf.convert_to_tensor(gradient), weights)
-             for gradient, weights in zip(dense_gradients, all_weights)]
+      # A look-up of embeddings gives rows and their indices.
+      dense.append((tf.convert_to_tensor(gradient), weights))
+    return pairs[:len(var_list)], dense
+
+
+class DenseGradientMixin:
+  """Keeps the dense gradients that belong to the gradients being applied.
+
+  Attributes:
+    _weight2masked_grads: {weights.name: dense gradient}; after
+      `compute_gradients` those of that call, after `apply_gradients` those of
+      the gradients that are applied.
+  """
+
+  uses_gradient = True
+
+  def compute_gradients(self, loss, var_list: Optional[Iterable] = None,
+                        *args, **kwargs) -> GradsAndVars:
+    """As tf.train.Optimizer.compute_gradients.
+
+    Raises:
+      ValueError: see `compute_dense_gradients`.
+    """
+    pairs, dense = self.compute_dense_gradients(
+        loss, var_list, *args, **kwargs)
     self._weight2masked_grads = {
         weights.name: gradient for gradient, (_, weights) in zip(
-            self._sum_over_replicas(pairs), pairs)}
+            self._sum_over_replicas(dense), dense)}
+    for gradient, weights in pairs:
+      if weights.name in self._weight2masked_grads:
+        self._computed.setdefault(weights.name, []).append(
+            (gradient, self._weight2masked_grads[weights.name]))
+    return pairs
+
+  @functools.cached_property
+  def _computed(self) -> dict[str, list[tuple[tf.Tensor, tf.Tensor]]]:
+    """{weights.name: (gradient, dense gradient) of each call}."""
+    return {}
+
+  def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+    """See OptimizerWrapper.apply_gradients.
+
+    Raises:
+      ValueError: a gradient was combined from several calls of
+        `compute_gradients`; names its variable.
+    """
+    grads_and_vars = list(grads_and_vars)
+    self._weight2masked_grads = self._dense_gradients_of(grads_and_vars)
+    return super().apply_gradients(grads_and_vars, global_step, name)
+
+  def _dense_gradients_of(self, grads_and_vars: GradsAndVars
+                         ) -> dict[str, tf.Tensor]:
+    """{weights.name: dense gradient} of the calls that the pairs come from."""
+    found = {}
+    for gradient, weights in grads_and_vars:
+      calls = self._computed.get(weights.name, ())
+      if gradient is None or not calls:
+        continue
+      if len(calls) > 1:
+        behind = copied_graphs.operations_behind(
+            gradient, [computed for computed, _ in calls])
+        calls = [call for call in calls if call[0].op in behind]
+      if len(calls) != 1:
+        raise ValueError(
+            f'compute_gradients was called '
+            f'{len(self._computed[weights.name])} times for {weights.name}, '
+            f'and the gradient to apply comes from {len(calls)} of these '
+            'calls; connections grow by the dense gradient of exactly one. Add '
+            'up the losses (those of towers too) and call compute_gradients '
+            'once; colocate_gradients_with_ops=True keeps each tower on its '
+            'device.')
+      found[weights.name] = calls[0][1]
+    return found
 
   def _sum_over_replicas(
       self, pairs: Sequence[tuple[tf.Tensor, tf.Variable]]

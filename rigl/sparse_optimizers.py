@@ -11,12 +11,12 @@ They act on the layers registered by `rigl.model_pruning`.
 from __future__ import annotations
 
 import functools
-from typing import Mapping, Optional
+from typing import Callable, Mapping, Optional
 
 from rigl import replicas, sparse_utils
 from rigl.compat import tf
 from rigl.core import checks, mask_math, scores
-from rigl.model_pruning import pruning
+from rigl.model_pruning import mask_collections, pruning
 from rigl.optimizer_wrapper import (
   DenseGradientMixin,
   GradsAndVars,
@@ -27,6 +27,10 @@ from rigl.sparse_optimizers_base import (
   SparseRigLOptimizerBase,
   SparseSETOptimizerBase,
 )
+
+
+# The global steps of the train ops of SNIP in a graph.
+_SNIP_STEPS = 'rigl/snip_steps'
 
 
 class PruningGetterTf1Mixin:
@@ -46,6 +50,11 @@ class PruningGetterTf1Mixin:
         replicas.counterpart(triple.masked_weights, triple.weights)
         for triple in pruning.masked_triples()
     ]
+
+  def dense_gradient_sources(self):
+    """See OptimizerWrapper; the masks, where the product is ours."""
+    return [mask_collections.dense_gradient_source(triple)
+            for triple in pruning.masked_triples()]
 
 
 class SparseSETOptimizer(PruningGetterTf1Mixin, SparseSETOptimizerBase):
@@ -87,6 +96,14 @@ class SparseStaticOptimizer(SparseSETOptimizer):
     return old_mask
 
 
+class _Averages(dict):
+  """{weights.name: variable of the moving average of its dense gradient}."""
+
+  def average(self, weights: tf.Variable) -> Optional[tf.Variable]:
+    """As tf.train.ExponentialMovingAverage.average."""
+    return self.get(weights.name)
+
+
 class SparseMomentumOptimizer(DenseGradientMixin, SparseSETOptimizer):
   """SNFS: grow where the averaged dense gradient is largest.
 
@@ -110,17 +127,18 @@ class SparseMomentumOptimizer(DenseGradientMixin, SparseSETOptimizer):
     """Wraps `optimizer`; see SparseSETOptimizerBase for the other arguments.
 
     Args:
-      momentum: decay of the moving average of the dense gradient, in [0, 1).
+      momentum: decay of the moving average of the dense gradient, in [0, 1].
+        With 1 the average stays 0, and growth takes the lowest indices.
       use_tpu: whether to sum dense gradients over the replicas of a TPU.
     """
     super().__init__(
         optimizer, begin_step, end_step, frequency, drop_fraction,
         drop_fraction_anneal, use_locking, grow_init, name,
         stateless_seed_offset=stateless_seed_offset)
-    checks.below_one('momentum', momentum)
+    checks.in_unit_interval('momentum', momentum)
     self._ema_decay = momentum
     self._use_tpu = use_tpu
-    self._ema_grads = {}
+    self._ema_grads = _Averages()
 
   def compute_gradients(self, loss, var_list=None, *args,
                         **kwargs) -> GradsAndVars:
@@ -154,9 +172,10 @@ class SparseMomentumOptimizer(DenseGradientMixin, SparseSETOptimizer):
         self._ema_grads[weights.name].read_value())
 
 
-class _OneShotMaskOptimizer(DenseGradientMixin, PruningGetterTf1Mixin,
-                            OptimizerWrapper):
+class _OneShotMaskOptimizer(PruningGetterTf1Mixin, OptimizerWrapper):
   """Sets whole masks by a score, at the sparsities of a distribution."""
+
+  uses_gradient = True
 
   def __init__(self,
                optimizer: tf.train.Optimizer,
@@ -175,7 +194,8 @@ class _OneShotMaskOptimizer(DenseGradientMixin, PruningGetterTf1Mixin,
       mask_init_method: a distribution, see sparse_utils.get_sparsities.
       custom_sparsity_map: {layer name: sparsity} of exceptions.
       use_locking: as in tf.train.Optimizer.
-      use_tpu: whether to sum dense gradients over the replicas of a TPU.
+      use_tpu: whether replicas of a TPU share each batch, so that gradients
+        must be summed before masks are set by them.
       name: name of this optimizer.
       erk_power_scale: exponent of the raw densities of erdos_renyi_kernel.
     """
@@ -186,7 +206,9 @@ class _OneShotMaskOptimizer(DenseGradientMixin, PruningGetterTf1Mixin,
     self._use_tpu = use_tpu
     self._erk_power_scale = erk_power_scale
 
-  def _set_masks_op(self, score_fn, grads_and_vars) -> tf.Operation:
+  def _set_masks_op(
+      self, score_fn: Callable[[tf.Variable], tf.Tensor],
+      grads_and_vars: GradsAndVars) -> tf.Operation:
     """Keeps, per layer, the connections of highest `score_fn(weights)`."""
     sparsities = sparse_utils.get_sparsities(
         self.get_masks(), self._mask_init_method, self._default_sparsity,
@@ -204,13 +226,36 @@ class SparseSnipOptimizer(_OneShotMaskOptimizer):
   """SNIP: keep the connections of highest |gradient * weight|, once.
 
   Lee et al., arXiv 1810.02340. The first step, if it has global step 0, sets
-  the masks instead of applying the gradient, and stays step 0.
+  the masks instead of applying the gradient, and stays step 0. The gradient is
+  that of the whole loss with respect to the weights, as it would be applied:
+  an L2 penalty counts.
   """
 
   @functools.cached_property
   def is_snipped(self) -> tf.Variable:
-    """bool scalar variable, whether the masks are set."""
+    """bool scalar variable, whether the masks of the train op are set."""
     return root_variable('is_snipped', [], tf.bool, False)
+
+  def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+    """Sets the masks on the first step, else applies the gradients.
+
+    Raises:
+      ValueError: no global_step, or that of another train op: without it no
+        step is the first.
+    """
+    if global_step is None:
+      raise ValueError('SNIP needs a global_step to know the first step.')
+    if not replicas.reuses_variables():
+      if any(step is global_step for step in tf.get_collection(_SNIP_STEPS)):
+        raise ValueError(
+            f'Another train op of SNIP advances {global_step.name}, and SNIP '
+            'sets masks at step 0 only. Give each train op a global_step of '
+            'its own: tf.Variable(0, trainable=False, dtype=tf.int64).')
+      tf.add_to_collection(_SNIP_STEPS, global_step)
+    return super().apply_gradients(grads_and_vars, global_step, name)
+
+  def _begin_another_train_op(self):
+    self.__dict__.pop('is_snipped', None)
 
   def create_slots(self, var_list):
     super().create_slots(var_list)
@@ -221,18 +266,19 @@ class SparseSnipOptimizer(_OneShotMaskOptimizer):
     self.is_snipped = other.is_snipped
 
   def apply_local_gradients(self, grads_and_vars, global_step, name):
-    """Sets the masks on the first step, else applies the gradients.
-
-    Raises:
-      ValueError: no global_step, without which no step is the first.
-    """
-    if global_step is None:
-      raise ValueError('SNIP needs a global_step to know the first step.')
+    """Sets the masks on the first step, else applies the gradients."""
+    masked = {weights.name for weights in self.get_weights()}
+    gradients = {
+        v.name: tf.convert_to_tensor(gradient) for gradient, v in grads_and_vars
+        if gradient is not None and v.name in masked}
+    if self._use_tpu:
+      gradients = {name: tf.tpu.cross_replica_sum(gradient)
+                   for name, gradient in gradients.items()}
 
     def snip():
       set_masks = self._set_masks_op(
           lambda weights: scores.connection_sensitivity(
-              weights.read_value(), self.dense_gradient(weights)),
+              weights.read_value(), gradients[weights.name]),
           grads_and_vars)
       with tf.control_dependencies([set_masks]):
         return tf.identity(self.is_snipped.assign(True))
@@ -259,13 +305,11 @@ class SparseDNWOptimizer(_OneShotMaskOptimizer):
 
   def compute_gradients(self, loss, var_list=None, *args, **kwargs):
     """Gradients in which masked layers have the dense gradient."""
-    gradients = super().compute_gradients(loss, var_list, *args, **kwargs)
-    return [(self._weight2masked_grads.get(v.name, g), v)
-            for g, v in gradients]
-
-  def _sum_over_replicas(self, pairs):
-    """Leaves the sum to the wrapped optimizer, which trains with them."""
-    return [gradient for gradient, _ in pairs]
+    pairs, dense = self.compute_dense_gradients(
+        loss, var_list, *args, **kwargs)
+    dense_of = {weights.name: tf.cast(gradient, weights.dtype.base_dtype)
+                for gradient, weights in dense}
+    return [(dense_of.get(v.name, gradient), v) for gradient, v in pairs]
 
   def apply_local_gradients(self, grads_and_vars, global_step, name):
     """Applies the gradients and recomputes the masks."""

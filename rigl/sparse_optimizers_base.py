@@ -80,8 +80,8 @@ class SparseSETOptimizerBase(OptimizerWrapper):
       use_locking: as in tf.train.Optimizer.
       grow_init: initial values of new connections, see rigl.core.growth.
       name: name of this optimizer.
-      use_stateless: must be True; there is no other way to draw the same
-        numbers on every replica.
+      use_stateless: accepted for compatibility. Draws are stateless, so that
+        replicas and resumed runs agree, whatever it says; False warns of it.
       stateless_seed_offset: the user's seed.
 
     Raises:
@@ -89,8 +89,9 @@ class SparseSETOptimizerBase(OptimizerWrapper):
     """
     super().__init__(optimizer, use_locking, name)
     if not use_stateless:
-      raise ValueError('use_stateless=False is not supported: stateful draws '
-                       'differ between replicas and after a resume.')
+      tf.logging.warning(
+          'use_stateless=False has no effect: draws are stateless, so that '
+          'replicas and resumed runs agree.')
     self._schedule = schedules.UpdateSchedule(begin_step, end_step, frequency)
     schedules.check_drop_fraction(drop_fraction, drop_fraction_anneal)
     if schedules.lacks_end(drop_fraction_anneal, self._schedule):
@@ -176,6 +177,9 @@ class SparseSETOptimizerBase(OptimizerWrapper):
   def share_slots(self, other):
     super().share_slots(other)
     self._last_update_step = other._last_mask_update_step()
+
+  def _begin_another_train_op(self):
+    self._last_update_step = None
 
   def apply_local_gradients(self, grads_and_vars, global_step, name):
     """Applies the gradients, then moves the masks if it is time."""

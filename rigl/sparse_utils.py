@@ -8,7 +8,7 @@ with `.name` and `.shape`.
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -31,25 +31,29 @@ NameFn = Callable[[str], str]
 def mask_extract_name_fn(mask_name: str) -> str:
   """The layer a mask belongs to: 'block1/conv/mask:0' -> 'block1/conv'.
 
+  A mask outside of all scopes, 'mask:0', belongs to the layer ''.
+
   Args:
     mask_name: `.name` of a mask variable.
 
   Raises:
-    ValueError: `mask_name` does not end with '/mask:<number>'.
+    ValueError: `mask_name` is not that of a mask.
   """
-  layer, separator, output = mask_name.rpartition('/mask:')
-  if not separator or not output.isdigit():
+  layer, _, leaf = mask_name.rpartition('/')
+  name, _, output = leaf.partition(':')
+  if name != 'mask' or not output.isdigit():
     raise ValueError(
         f'{mask_name!r} is not the name of a mask, <layer>/mask:0.')
   return layer
 
 
-def calculate_sparsity(masks: Sequence[tf.Variable]) -> tf.Tensor:
+def calculate_sparsity(masks: Iterable[tf.Variable]) -> tf.Tensor:
   """Share of zeros over all masks together, float32 scalar; 0 for no mask.
 
   Args:
     masks: 0/1 variables.
   """
+  masks = list(masks)
   if not masks:
     return tf.constant(0.)
   n_ones = tf.add_n([
@@ -95,7 +99,7 @@ def get_mask_random(
   return tf.constant(values, dtype=dtype)
 
 
-def _by_layer(all_masks: Sequence[Any], extract_name_fn: NameFn):
+def _by_layer(all_masks: Iterable[Any], extract_name_fn: NameFn):
   """({layer name: shape}, {layer name: mask name}) of the masks."""
   shapes, mask_names = {}, {}
   for mask in all_masks:
@@ -109,7 +113,7 @@ def _by_layer(all_masks: Sequence[Any], extract_name_fn: NameFn):
 
 
 def get_sparsities_erdos_renyi(
-    all_masks: Sequence[Any],
+    all_masks: Iterable[Any],
     default_sparsity: float,
     custom_sparsity_map: SparsityMap,
     include_kernel: bool,
@@ -136,7 +140,7 @@ def get_sparsities_erdos_renyi(
 
 
 def get_sparsities_uniform(
-    all_masks: Sequence[Any],
+    all_masks: Iterable[Any],
     default_sparsity: float,
     custom_sparsity_map: SparsityMap,
     extract_name_fn: NameFn = mask_extract_name_fn) -> dict[str, float]:
@@ -152,7 +156,7 @@ def get_sparsities_uniform(
                         custom_sparsity_map, extract_name_fn)
 
 
-def get_sparsities_str(all_masks: Sequence[Any],
+def get_sparsities_str(all_masks: Iterable[Any],
                        default_sparsity: float) -> dict[str, float]:
   """{mask name: sparsity} published with STR (arXiv 2002.03231), ResNet-50.
 
@@ -163,7 +167,7 @@ def get_sparsities_str(all_masks: Sequence[Any],
   return get_sparsities(all_masks, 'str', default_sparsity, None)
 
 
-def get_sparsities(all_masks: Sequence[Any],
+def get_sparsities(all_masks: Iterable[Any],
                    method: str,
                    default_sparsity: float,
                    custom_sparsity_map: SparsityMap,
@@ -194,7 +198,7 @@ def get_sparsities(all_masks: Sequence[Any],
 
 
 def get_mask_init_fn(
-    all_masks: Sequence[tf.Variable],
+    all_masks: Iterable[tf.Variable],
     method: str,
     default_sparsity: float,
     custom_sparsity_map: SparsityMap,
@@ -216,6 +220,7 @@ def get_mask_init_fn(
   Returns:
     The op.
   """
+  all_masks = list(all_masks)
   if mask_fn is get_mask_random:
     # Not numpy's own, which differs between processes: that of
     # tf.set_random_seed, or a constant.

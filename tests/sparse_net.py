@@ -9,6 +9,7 @@ import numpy as np
 
 from rigl.compat import tf
 from rigl.model_pruning import mask_collections, pruning
+from rigl.optimizer_wrapper import DenseGradientMixin
 from rigl.training import methods
 
 # From the table, so that a method that is new there is tested like the others.
@@ -17,8 +18,10 @@ METHODS = {
     if method.optimizer_class is not None}
 DYNAMIC_METHODS = tuple(
     name for name in METHODS if methods.METHODS[name].is_dynamic)
+# Those that keep the dense gradient; DNW trains with it.
 WITH_DENSE_GRADIENT = tuple(
-    name for name in METHODS if methods.METHODS[name].uses_dense_gradient)
+    name for name, optimizer_class in METHODS.items()
+    if issubclass(optimizer_class, DenseGradientMixin))
 
 SCHEDULE = {
     'begin_step': 1, 'end_step': 15, 'frequency': 4, 'drop_fraction': .5}
@@ -74,6 +77,16 @@ def add_layer(scope, weights, mask=None, mask_dtype=None, reuse=None):
   return *variables, mask_collections.apply_mask(*variables)
 
 
+def quick_session(graph=None):
+  """A session that runs a small graph as it is.
+
+  Optimising it would take much longer than running it.
+  """
+  config = tf.ConfigProto()
+  config.graph_options.rewrite_options.disable_meta_optimizer = True
+  return tf.Session(graph=graph, config=config)
+
+
 class LayerSpec(NamedTuple):
   """Shape and types of one masked layer."""
 
@@ -106,10 +119,7 @@ class SparseNet:
     self._rng = np.random.RandomState(0)
     self.layers = dict(layers)
     self.graph = tf.Graph()
-    # Optimising such small graphs takes much longer than running them.
-    config = tf.ConfigProto()
-    config.graph_options.rewrite_options.disable_meta_optimizer = True
-    self.session = tf.Session(graph=self.graph, config=config)
+    self.session = quick_session(self.graph)
     with self.graph.as_default():
       with tf.variable_scope(
           tf.get_variable_scope(), use_resource=use_resource):

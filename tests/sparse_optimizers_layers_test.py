@@ -48,16 +48,16 @@ SUM = np.asarray([[1.], [2.]]) * GRADIENTS[0] + (
     np.asarray([[3.], [0.]]) * GRADIENTS[1])
 
 
-@pytest.mark.parametrize('method', sparse_net.WITH_DENSE_GRADIENT)
+@pytest.mark.parametrize('method', sparse_net.METHODS)
 def test_the_dense_gradient_is_that_of_all_uses(method):
   optimizer = _wrap(method)
-  optimizer.compute_gradients(_shared_loss(GRADIENTS))
-  (weights,), (mask,) = optimizer.get_weights(), optimizer.get_masks()
+  [(gradient, _)] = optimizer.compute_dense_gradients(
+      _shared_loss(GRADIENTS))[1]
+  (mask,) = optimizer.get_masks()
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
     mask.load([[1, 0, 1], [0, 1, 0]], session)
-    np.testing.assert_allclose(
-        session.run(optimizer.dense_gradient(weights)), SUM, rtol=1e-6)
+    np.testing.assert_allclose(session.run(gradient), SUM, rtol=1e-6)
 
 
 def test_dnw_trains_a_shared_layer_with_all_of_its_gradient():
@@ -101,14 +101,12 @@ def test_embeddings_have_dense_gradients_of_rows():
   values = np.arange(1., 9.).reshape(4, 2).astype(np.float32)
   *_, masked = sparse_net.add_layer('table', values)
   looked_up = tf.nn.embedding_lookup(masked, [1, 2, 2])
-  for method in sparse_net.WITH_DENSE_GRADIENT:
-    optimizer = _wrap(method)
-    optimizer.compute_gradients(tf.reduce_sum(looked_up))
-    (weights,) = optimizer.get_weights()
+  for method in sparse_net.METHODS:
+    [(gradient, _)] = _wrap(method).compute_dense_gradients(
+        tf.reduce_sum(looked_up))[1]
     with tf.Session() as session:
       np.testing.assert_array_equal(
-          session.run(optimizer.dense_gradient(weights)),
-          [[0., 0.], [1., 1.], [2., 2.], [0., 0.]])
+          session.run(gradient), [[0., 0.], [1., 1.], [2., 2.], [0., 0.]])
 
 
 @pytest.mark.parametrize('method', sparse_net.METHODS)
@@ -134,31 +132,50 @@ def _n_sums(operations):
   return sum(op.type == 'CrossReplicaSum' for op in operations)
 
 
-@pytest.mark.parametrize('method', sparse_net.WITH_DENSE_GRADIENT)
-def test_each_dense_gradient_is_summed_over_a_tpu_once(method):
-  """That of DNW, which trains with it, when it is applied."""
-  optimizers = []
+def _pairs_on_a_tpu(method):
+  """The optimizer of a step on two replicas and the pairs it applies."""
+  results = []
 
   def step(inputs):
     outputs = _dense(_dense(inputs, 'first'), 'second')
-    optimizers.append(_wrap(
+    optimizer = _wrap(
         method, tf.tpu.CrossShardOptimizer(
-            tf.train.GradientDescentOptimizer(.1)), use_tpu=True))
+            tf.train.GradientDescentOptimizer(.1)), use_tpu=True)
     loss = tf.reduce_sum(outputs)
-    with tf.control_dependencies([optimizers[0].minimize(
-        loss, _global_step())]):
+    pairs = optimizer.compute_gradients(loss)
+    results.append((optimizer, pairs))
+    with tf.control_dependencies([
+        optimizer.apply_gradients(pairs, _global_step())]):
       return tf.identity(loss)
 
   with tf.variable_scope('', use_resource=True):
     tf.tpu.replicate(step, [[tf.ones([2, 6])]] * 2)
-  (optimizer,) = optimizers
+  return results[0]
+
+
+@pytest.mark.parametrize('method', sparse_net.WITH_DENSE_GRADIENT)
+def test_each_dense_gradient_is_summed_over_a_tpu_once(method):
+  optimizer, _ = _pairs_on_a_tpu(method)
   assert len(optimizer.get_weights()) == 2
   for weights in optimizer.get_weights():
     gradient = optimizer.dense_gradient(weights)
-    n_when_applied = _n_sums(gradient.consumers())
-    assert n_when_applied == (method == 'dnw')
-    assert _n_sums(copied_graphs.operations_behind(gradient)) == (
-        1 - n_when_applied)
+    assert _n_sums(gradient.consumers()) == 0
+    assert _n_sums(copied_graphs.operations_behind(gradient)) == 1
+
+
+@pytest.mark.parametrize('method, n_masked, n_biases', [
+    ('dnw', 1, 1), ('snip', 2, 1)])
+def test_gradients_are_summed_over_a_tpu_when_they_are_applied(
+    method, n_masked, n_biases):
+  """Those that SNIP ranks once more, for the ranking."""
+  _, pairs = _pairs_on_a_tpu(method)
+  assert len(pairs) == 4
+  for gradient, v in pairs:
+    assert _n_sums(copied_graphs.operations_behind(gradient)) == 0
+    consumers = {op.name: op for op in gradient.consumers()}
+    branches = [op for op in consumers.values() if op.type != 'CrossReplicaSum']
+    n_sums = _n_sums(consumers.values()) + len(branches)
+    assert n_sums == (n_masked if 'weights' in v.name else n_biases), v.name
 
 
 # --- Layers that are not trained ---------------------------------------------
@@ -266,26 +283,7 @@ def test_masks_of_all_layers_may_be_moved_without_a_step(has_slots):
     assert (old != new).any() and old.sum() == new.sum()
 
 
-# --- Optimizers of one graph -------------------------------------------------
-
-
-@pytest.mark.parametrize('method', sparse_net.METHODS)
-def test_gradients_may_be_computed_twice(method):
-  loss = tf.reduce_sum(_dense(tf.ones([2, 4]), 'layer'))
-  optimizer = _wrap(method)
-  optimizer.compute_gradients(loss)
-  gradients = optimizer.compute_gradients(2. * loss)
-  optimizer.apply_gradients(gradients, _global_step())
-
-
-@pytest.mark.parametrize('first, second', [
-    ('set', 'set'), ('set', 'rigl'), ('rigl', 'static'),
-    ('momentum', 'momentum'), ('snip', 'snip')])
-def test_a_graph_holds_one_optimizer_that_moves_masks(first, second):
-  loss = tf.reduce_sum(_dense(tf.ones([2, 4]), 'layer'))
-  _wrap(first).minimize(loss, _global_step())
-  with pytest.raises(ValueError, match='one optimizer that moves its masks'):
-    _wrap(second).minimize(loss, _global_step())
+# --- Arguments and layers of other kinds -------------------------------------
 
 
 @pytest.mark.parametrize('method', sparse_net.METHODS)

@@ -5,7 +5,7 @@ import pytest
 
 from rigl import sparse_optimizers, sparse_optimizers_base
 from rigl.compat import tf
-from rigl.model_pruning import layers
+from rigl.model_pruning import layers, pruning
 from tests import sparse_net
 
 
@@ -202,15 +202,31 @@ def test_gradient_initialisations_are_rigls_alone(method, grow_init):
     _wrap('rigl', _Spy(), grow_init=grow_init)
 
 
-@pytest.mark.parametrize('decay', [-.1, 1., 2.])
+@pytest.mark.parametrize('decay', [-.1, 1.1, 2.])
 def test_the_decay_of_snfs_is_checked(decay):
   with tf.Graph().as_default(), pytest.raises(ValueError, match=f'{decay}'):
     _wrap('momentum', _Spy(), momentum=decay)
 
 
-def test_stateful_draws_are_rejected():
-  with tf.Graph().as_default(), pytest.raises(ValueError, match='stateless'):
-    _wrap('set', _Spy(), use_stateless=False)
+def test_stateful_draws_are_warned_of_once(caplog):
+  """Programs of 2020 ask for them; draws stay stateless."""
+  results = []
+  for use_stateless in (True, False):
+    with tf.Graph().as_default(), tf.Session() as session:
+      train_op = _wrap('set', tf.train.GradientDescentOptimizer(.1), begin_step=0,
+                       use_stateless=use_stateless).minimize(
+                           _two_layers(), tf.train.get_or_create_global_step())
+      session.run(tf.global_variables_initializer())
+      masks = pruning.get_masks()
+      for mask in masks:
+        mask.load(np.arange(mask.shape.num_elements()).reshape(mask.shape) % 2,
+                  session)
+      session.run(train_op)
+      results.append(session.run(masks))
+  for one, other in zip(*results):
+    np.testing.assert_array_equal(one, other)
+  assert [r.getMessage().partition(' ')[0] for r in caplog.records] == [
+      'use_stateless=False']
 
 
 @pytest.mark.parametrize('inner', [None, 'sgd', .1, tf.train.AdamOptimizer])
@@ -222,7 +238,7 @@ def test_only_optimizers_can_be_wrapped(method, inner):
 
 
 @pytest.mark.parametrize(
-    'method', [m for m in sparse_net.WITH_DENSE_GRADIENT if m != 'dnw'])
+    'method', sparse_net.WITH_DENSE_GRADIENT)
 def test_dense_gradients_must_have_been_computed(method):
   with tf.Graph().as_default():
     loss = _two_layers()
@@ -233,7 +249,7 @@ def test_dense_gradients_must_have_been_computed(method):
           gradients, tf.train.get_or_create_global_step())
 
 
-@pytest.mark.parametrize('method', sparse_net.WITH_DENSE_GRADIENT)
+@pytest.mark.parametrize('method', [*sparse_net.WITH_DENSE_GRADIENT, 'dnw'])
 def test_the_loss_must_depend_on_every_masked_layer(method):
   with tf.Graph().as_default():
     loss = _two_layers()

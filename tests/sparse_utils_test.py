@@ -87,7 +87,7 @@ def test_mask_extract_name_fn(name, layer):
 
 
 @pytest.mark.parametrize('name', [
-    'mask:0', 'a/mask', 'a/weights:0', 'a/mask:', 'a/mask:x', 'a/my_mask:0',
+    'mask', 'a/mask', 'a/weights:0', 'a/mask:', 'a/mask:x', 'a/my_mask:0',
     ''])
 def test_names_that_are_not_of_masks(name):
   with pytest.raises(ValueError) as error:

@@ -10,8 +10,6 @@ import numpy as np
 from rigl.micronet import architectures
 from rigl.micronet.network import Network, kernel_shapes
 
-_MASK_SUFFIX = '/mask'
-
 
 class Mask(NamedTuple):
   """What counting needs to know of a mask."""
@@ -20,7 +18,7 @@ class Mask(NamedTuple):
 
 
 def read_masks(path: str) -> dict[str, Mask]:
-  """Reads every variable whose name ends with '/mask'.
+  """Reads every variable named `<scope of the layer>/mask`.
 
   This is the only function of `rigl.micronet` that loads TensorFlow.
 
@@ -40,7 +38,8 @@ def read_masks(path: str) -> dict[str, Mask]:
   prefix = checkpoint_files.resolve(path)
   names = checkpoint_files.open_checkpoint(prefix).get_variable_to_shape_map()
   tensors = checkpoint_files.read_tensors(
-      prefix, sorted(name for name in names if name.endswith(_MASK_SUFFIX)))
+      prefix, sorted(
+          name for name in names if name.rpartition('/')[2] == 'mask'))
   masks = {}
   for name, tensor in tensors.items():
     values = np.asarray(tensor).astype(np.float32)
@@ -48,10 +47,10 @@ def read_masks(path: str) -> dict[str, Mask]:
     if n_zeros + int(np.sum(values == 1)) != values.size:
       raise ValueError(f'{name!r} in {prefix!r} holds values other than 0 and '
                        f'1, so it is not a mask.')
-    masks[name[:-len(_MASK_SUFFIX)]] = Mask(values.shape, n_zeros)
+    masks[name.rpartition('/')[0]] = Mask(values.shape, n_zeros)
   if not masks:
-    raise ValueError(f'{prefix!r} holds no masks: no variable name ends with '
-                     f'{_MASK_SUFFIX!r}.')
+    raise ValueError(f'{prefix!r} holds no masks, variables named '
+                     '<layer>/mask.')
   return masks
 
 

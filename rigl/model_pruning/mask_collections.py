@@ -4,12 +4,12 @@ them.
 A masked layer is a triple (weights, mask, masked weights) that belongs
 together by scope: `<scope>/weights`, `<scope>/mask` and the tensor
 `<scope>/weights/masked_weight`. A layer that is used again, by reuse of its
-variables, uses that tensor again: its gradient is that of all uses together.
+variables, uses that tensor again.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple, Optional, Sequence
 
 from rigl import replicas
 from rigl.compat import tf
@@ -18,6 +18,9 @@ MASKS = 'masks'
 MASKED_WEIGHTS = 'masked_weights'
 THRESHOLDS = 'thresholds'
 KERNEL = 'kernel'
+
+# The masks whose own gradient is the dense gradient of their layer.
+_PROBES = 'rigl/dense_gradient_probes'
 
 _MASKED_WEIGHT_OP = 'masked_weight'
 
@@ -91,6 +94,17 @@ def _mask_beside(weights: tf.Variable) -> tuple[tf.Variable, tf.Variable]:
                         trainable=False))
 
 
+@tf.custom_gradient
+def _product(mask: tf.Tensor, weights: tf.Tensor) -> Any:
+  """mask * weights, which hands the dense gradient on to the mask.
+
+  The gradient of the product is what growth ranks. A mask is a variable, so
+  its gradient sums over all uses of the layer, inside of loops too, where the
+  product itself cannot be differentiated by.
+  """
+  return mask * weights, lambda dense: (dense, mask * dense)
+
+
 def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
                threshold: Optional[tf.Variable] = None) -> tf.Tensor:
   """Returns mask * weights and registers the layer unless it already is.
@@ -98,8 +112,9 @@ def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
   With the weights alone it gives any variable a mask: the kernel of a recurrent
   cell, say, or a projection of attention.
 
-  The product is made once in a graph and computed once in a step. A loop over
-  a layer needs one made outside of it.
+  The product is made once in a graph and computed once in a step. Inside a
+  loop or a branch, as in `tf.nn.dynamic_rnn`, it belongs to that loop and is
+  computed each time round; call this before the loop to compute it once.
 
   Args:
     weights: trainable variable [...].
@@ -109,7 +124,7 @@ def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
 
   Returns:
     tensor of the shape and type of `weights`, the only thing a forward pass
-    should use: dense gradients are taken with respect to it.
+    should use: its gradient is the dense gradient.
 
   Raises:
     ValueError: the scope of the weights has a mask that is not theirs; or they
@@ -124,10 +139,17 @@ def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
     mask, threshold = _mask_beside(weights)
   masked = _find_tensor(f'{weights.op.name}/{_MASKED_WEIGHT_OP}:0')
   if masked is None:
+    dtype = weights.dtype.base_dtype
+    # A mask of another type would round the gradient, or have none.
+    is_probe = mask.dtype.base_dtype == dtype
     with tf.name_scope(weights.op.name + '/'):
-      masked = tf.multiply(
-          tf.cast(mask, weights.dtype.base_dtype), weights,
-          name=_MASKED_WEIGHT_OP)
+      if is_probe:
+        masked = tf.identity(
+            _product(mask, weights), name=_MASKED_WEIGHT_OP)
+        tf.add_to_collection(_PROBES, mask)
+      else:
+        masked = tf.multiply(
+            tf.cast(mask, dtype), weights, name=_MASKED_WEIGHT_OP)
   if not any(known is mask for known in get_masks()):
     tf.add_to_collection(MASKS, mask)
     tf.add_to_collection(MASKED_WEIGHTS, masked)
@@ -173,6 +195,18 @@ def masked_triples() -> list[MaskedTriple]:
           f'{scope!r}. Registered scopes: {sorted(weights_of)}.')
     triples.append(MaskedTriple(weights, mask, masked))
   return triples
+
+
+def dense_gradient_source(layer: MaskedTriple) -> tf.Variable | tf.Tensor:
+  """What to differentiate a loss by to get the layer's dense gradient.
+
+  Args:
+    layer: one of `masked_triples()`.
+  """
+  if any(mask is layer.mask for mask in tf.get_collection(_PROBES)):
+    return layer.mask
+  # Of another type than the weights, or multiplied by another library.
+  return replicas.counterpart(layer.masked_weights, layer.weights)
 
 
 def get_weight_sparsity() -> list[tf.Tensor]:

@@ -151,7 +151,15 @@ def get_pruning_hparams() -> PruningHParams:
 class Pruning:
   """Raises the sparsity of all masked layers along a schedule.
 
-  Usage: run `conditional_mask_update_op()` after each training step.
+  Usage: run `conditional_mask_update_op()` after each training step. In one
+  train op with the step, give it the global step from before the step, by
+  which the 2020 implementation decides:
+
+      step = global_step.read_value()
+      with tf.control_dependencies([step]):
+        train_op = optimizer.minimize(loss, global_step)
+      with tf.control_dependencies([train_op]):
+        train_op = pruner.conditional_mask_update_op(step)
 
   Attributes:
     sparsity: float32 scalar tensor, the overall target at the global step.
@@ -177,12 +185,12 @@ class Pruning:
       self._last_update_step = tf.get_variable(
           'last_mask_update_step', [], tf.int32, tf.zeros_initializer(),
           trainable=False)
-    self.sparsity = self._sparsity_now()
+    self.sparsity = self._sparsity_at(self._global_step.read_value())
 
-  def _sparsity_now(self) -> tf.Tensor:
+  def _sparsity_at(self, step: tf.Tensor) -> tf.Tensor:
     hparams = self._hparams
     return schedules.gradual_sparsity(
-        self._global_step.read_value(), hparams.initial_sparsity,
+        step, hparams.initial_sparsity,
         hparams.target_sparsity, hparams.sparsity_function_begin_step,
         hparams.sparsity_function_end_step,
         hparams.sparsity_function_exponent)
@@ -228,15 +236,20 @@ class Pruning:
         threshold.assign(tf.cast(new_threshold, threshold.dtype.base_dtype)),
         triple.mask.assign(mask))
 
-  def mask_update_op(self) -> tf.Operation:
-    """Recomputes all masks for the sparsity of the current global step.
+  def mask_update_op(self, step: Optional[tf.Tensor] = None) -> tf.Operation:
+    """Recomputes all masks for the sparsity of a step.
+
+    Args:
+      step: integer scalar; the global step when the op runs if None.
 
     Raises:
       ValueError: no layer, or more than one pattern, fits an entry of
         weight_sparsity_map; names them.
     """
     self._check_patterns()
-    sparsity = self._sparsity_now()
+    if step is None:
+      step = self._global_step.read_value()
+    sparsity = self._sparsity_at(step)
     thresholds = {scope_of(t): t for t in get_thresholds()}
     updates = [
         self._update_layer(triple, thresholds[scope_of(triple.mask)],
@@ -244,26 +257,36 @@ class Pruning:
         for triple in masked_triples()
     ]
     with tf.control_dependencies(updates):
-      return self._last_update_step.assign(
-          tf.cast(self._global_step.read_value(), tf.int32)).op
+      return self._last_update_step.assign(tf.cast(step, tf.int32)).op
 
-  def skip_update_op(self) -> tf.Operation:
-    """Counts an update that is due as made, so that it is not made up for."""
-    step = tf.cast(self._global_step.read_value(), tf.int32)
+  def skip_update_op(self, step: tf.Tensor) -> tf.Operation:
+    """Counts an update that is due as made, so that it is not made up for.
+
+    Args:
+      step: integer scalar, the global step before the step that is left out.
+    """
+    step = tf.cast(step, tf.int32)
     last = self._last_update_step.read_value()
     return self._last_update_step.assign(tf.where_v2(
         self._schedule.is_update_step(step, last), step, last)).op
 
-  def conditional_mask_update_op(self) -> tf.Operation:
-    """`mask_update_op()` on the steps of the schedule, else nothing."""
+  def conditional_mask_update_op(
+      self, step: Optional[tf.Tensor] = None) -> tf.Operation:
+    """`mask_update_op()` on the steps of the schedule, else nothing.
 
-    def update():
-      with tf.control_dependencies([self.mask_update_op()]):
-        return tf.constant(True)
+    Args:
+      step: see `mask_update_op`.
+    """
 
     def update_if_due():
+      now = self._global_step.read_value() if step is None else step
       is_update = self._schedule.is_update_step(
-          self._global_step.read_value(), self._last_update_step.read_value())
+          now, self._last_update_step.read_value())
+
+      def update():
+        with tf.control_dependencies([self.mask_update_op(now)]):
+          return tf.constant(True)
+
       return tf.cond(is_update, update, lambda: tf.constant(False)).op
 
     return replicas.on_each(update_if_due)

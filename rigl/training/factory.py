@@ -84,7 +84,7 @@ def make_optimizer(config: SparsityConfig,
         'custom_sparsity_map': custom_sparsity_map,
         'erk_power_scale': config.erk_power_scale,
     }
-  if method.uses_dense_gradient:
+  if method.uses_gradient:
     arguments['use_tpu'] = use_tpu
   if (config.rigl_acc_scale and isinstance(inner, _KEEP_SQUARES) and
       'initial_acc_scale' in method.hyperparameters):
@@ -132,11 +132,12 @@ def warn_of_late_pruning(config: SparsityConfig, total_steps: int,
   if not config.method.prunes_gradually:
     return
   hparams = pruning_hparams_of(config).parse(pruning_hparams)
-  if hparams.sparsity_function_end_step > total_steps:
+  # A pruning goes by the step before the training step that it follows.
+  if hparams.sparsity_function_end_step >= total_steps:
     logging.warning(
-        'prune reaches end_sparsity=%g at step %d, but training ends at step '
-        '%d.', hparams.target_sparsity, hparams.sparsity_function_end_step,
-        total_steps)
+        'prune reaches end_sparsity=%g in the training step after step %d, but '
+        'training ends at step %d.', hparams.target_sparsity,
+        hparams.sparsity_function_end_step, total_steps)
 
 
 def _skip_step_op(config: SparsityConfig, optimizer: tf.train.Optimizer,
@@ -150,7 +151,8 @@ def _skip_step_op(config: SparsityConfig, optimizer: tf.train.Optimizer,
 def _train_if(is_finite: tf.Tensor, train: Callable[[], tf.Operation],
               config: SparsityConfig, optimizer: tf.train.Optimizer,
               global_step: tf.Variable,
-              pruner: Optional[pruning.Pruning]) -> tf.Operation:
+              skip_pruning: Optional[Callable[[], tf.Operation]]
+             ) -> tf.Operation:
   """Runs what `train` builds if `is_finite`, else counts the step."""
   has_drop_fraction = config.method.is_dynamic
 
@@ -168,9 +170,9 @@ def _train_if(is_finite: tf.Tensor, train: Callable[[], tf.Operation],
         tf.constant(True)) if has_drop_fraction else tf.constant(0.)
     with tf.control_dependencies([annealed]):
       count = _skip_step_op(config, optimizer, global_step)
-    if pruner is not None:
+    if skip_pruning is not None:
       with tf.control_dependencies([count]):
-        count = pruner.skip_update_op()
+        count = skip_pruning()
     with tf.control_dependencies([count]):
       return [tf.constant(0.), tf.identity(annealed)]
 
@@ -218,17 +220,20 @@ def make_train_op(config: SparsityConfig,
   is_finite = finite.watch(
       loss, gradients,
       None if is_snipped is None else is_snipped.read_value())
-  pruner = None
+  pruner, step = None, None
   if config.method.prunes_gradually:
     hparams = pruning_hparams_of(config, custom_sparsity_map)
     pruner = pruning.Pruning(hparams.parse(pruning_hparams), global_step)
+    # Pruning goes by the step as it was before training.
+    step = global_step.read_value()
 
   def train():
-    train_op = optimizer.apply_gradients(gradients, global_step)
     if pruner is None:
-      return train_op
+      return optimizer.apply_gradients(gradients, global_step)
+    with tf.control_dependencies([step]):
+      train_op = optimizer.apply_gradients(gradients, global_step)
     with tf.control_dependencies([train_op]):
-      return pruner.conditional_mask_update_op()
+      return pruner.conditional_mask_update_op(step)
 
   if on_nan == 'stop':
     with tf.control_dependencies(update_ops):
@@ -239,4 +244,5 @@ def make_train_op(config: SparsityConfig,
   with tf.control_dependencies(
       [finite.only_if(is_finite, update) for update in update_ops]):
     return _train_if(
-        is_finite, train, config, optimizer, global_step, pruner)
+        is_finite, train, config, optimizer, global_step,
+        pruner and (lambda: pruner.skip_update_op(step)))

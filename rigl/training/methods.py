@@ -43,9 +43,9 @@ class Method:
     return self._says('is_dynamic')
 
   @property
-  def uses_dense_gradient(self) -> bool:
-    """Whether it takes dense gradients, which replicas must sum."""
-    return self._says('uses_dense_gradient')
+  def uses_gradient(self) -> bool:
+    """Whether its masks depend on gradients, which replicas must sum."""
+    return self._says('uses_gradient')
 
   @property
   def allows_gradient_grow_init(self) -> bool:

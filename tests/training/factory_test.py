@@ -287,19 +287,21 @@ def test_gradual_pruning_reaches_the_sparsity_of_each_layer():
   np.testing.assert_allclose(sparsities, [0.75, 0.5, 0.])
 
 
-def test_gradual_pruning_follows_the_step_after_the_gradient():
+@pytest.mark.parametrize('on_nan', ['stop', 'skip'])
+def test_gradual_pruning_goes_by_the_step_before_the_gradient(on_nan):
   train_op, _, _ = build(
       'prune', None, pruning_begin_step=0, pruning_end_step=3,
-      pruning_frequency=1, threshold_decay=0.)
+      pruning_frequency=1, threshold_decay=0., on_nan=on_nan)
   n_zeros = []
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
-    for _ in range(4):
+    for _ in range(5):
       session.run(train_op)
       n_zeros.append(np.sum(session.run(pruning.get_masks()[0]) == 0.))
-  # Layer a has 200 weights; the first run ends at step 1 of 3.
+  # Layer a has 200 weights; the first run begins at step 0 of 3, and the last
+  # update before it counts as one at step 0.
   assert n_zeros == [
-      round(200 * 0.75 * (1 - (1 - t / 3)**3)) for t in (1, 2, 3, 3)]
+      round(200 * 0.75 * (1 - (1 - t / 3)**3)) for t in (0, 1, 2, 3, 3)]
 
 
 def test_custom_map_of_pruning_means_whole_names():
@@ -318,13 +320,13 @@ def test_custom_map_of_pruning_takes_names_literally():
 
 
 @pytest.mark.parametrize('method, total_steps, hparams, words', [
-    ('prune', 33, '', []),
-    ('prune', 32, '', ['prune reaches end_sparsity=0.75 at step 33, but '
-                       'training ends at step 32.']),
-    ('prune', 32, 'sparsity_function_end_step=32', []),
+    ('prune', 34, '', []),
+    ('prune', 33, '', ['prune reaches end_sparsity=0.75 in the training step '
+                       'after step 33, but training ends at step 33.']),
+    ('prune', 33, 'sparsity_function_end_step=32', []),
     ('prune', 33, 'target_sparsity=0.5,sparsity_function_end_step=40',
-     ['prune reaches end_sparsity=0.5 at step 40, but training ends at step '
-      '33.']),
+     ['prune reaches end_sparsity=0.5 in the training step after step 40, but '
+      'training ends at step 33.']),
     ('rigl', 1, '', [])])
 def test_pruning_that_does_not_get_to_its_end_is_warned_of(
     method, total_steps, hparams, words, monkeypatch):

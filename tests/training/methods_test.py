@@ -21,17 +21,17 @@ EXPECTED = {
             {'uses_masks', 'inits_masks', 'is_dynamic'}),
     'momentum': (sparse_optimizers.SparseMomentumOptimizer,
                  {'uses_masks', 'inits_masks', 'is_dynamic',
-                  'uses_dense_gradient'}),
+                  'uses_gradient'}),
     'rigl': (sparse_optimizers.SparseRigLOptimizer,
              {'uses_masks', 'inits_masks', 'is_dynamic',
-              'uses_dense_gradient', 'allows_gradient_grow_init',
+              'uses_gradient', 'allows_gradient_grow_init',
               'skips_gradient_on_update'}),
     'static': (sparse_optimizers.SparseStaticOptimizer,
                {'uses_masks', 'inits_masks', 'is_dynamic'}),
     'snip': (sparse_optimizers.SparseSnipOptimizer,
-             {'uses_masks', 'uses_dense_gradient'}),
+             {'uses_masks', 'uses_gradient'}),
     'dnw': (sparse_optimizers.SparseDNWOptimizer,
-            {'uses_masks', 'uses_dense_gradient'}),
+            {'uses_masks', 'uses_gradient'}),
     'prune': (None, {'uses_masks', 'prunes_gradually'}),
 }
 
@@ -56,7 +56,7 @@ def test_row(name):
 def test_a_row_takes_from_its_class_what_the_method_can_do():
   row = methods.Method(
       'a RigL', optimizer_class=sparse_optimizers.SparseRigLOptimizer)
-  assert (row.is_dynamic and row.uses_dense_gradient and
+  assert (row.is_dynamic and row.uses_gradient and
           row.allows_gradient_grow_init and row.skips_gradient_on_update)
 
 

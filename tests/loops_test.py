@@ -1,0 +1,152 @@
+"""Masked weights inside of loops and branches, with each method."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rigl.compat import tf
+from rigl.model_pruning import pruning
+from tests import sparse_net
+
+SCHEDULE = {
+    'begin_step': 0, 'end_step': -1, 'frequency': 2, 'drop_fraction': .5}
+INPUTS = np.random.RandomState(0).randn(4, 5, 3).astype(np.float32)
+LABELS = np.random.RandomState(1).randn(5, 6).astype(np.float32)
+
+
+@pytest.fixture(params=['control flow of TensorFlow 1', 'of TensorFlow 2'])
+def control_flow(request):
+  """TensorFlow 1 builds loops into the graph, TensorFlow 2 into functions."""
+  is_v2 = tf.control_flow_v2_enabled()
+  (tf.disable_control_flow_v2 if request.param.endswith('1') else
+   tf.enable_control_flow_v2)()
+  yield
+  (tf.enable_control_flow_v2 if is_v2 else tf.disable_control_flow_v2)()
+
+
+class _Cell:
+  """An Elman cell with one masked kernel, made inside of the loop."""
+
+  state_size = output_size = 6
+
+  def zero_state(self, batch_size, dtype):
+    return tf.zeros([batch_size, 6], dtype)
+
+  def __call__(self, inputs, state, scope=None):
+    del scope
+    with tf.variable_scope('cell', reuse=tf.AUTO_REUSE):
+      kernel = _kernel(int(inputs.shape[-1]) + 6)
+    state = tf.tanh(tf.matmul(
+        tf.concat([inputs, state], 1), pruning.apply_mask(kernel)))
+    return state, state
+
+
+def _kernel(n_in):
+  return tf.get_variable(
+      'kernel', [n_in, 6],
+      initializer=tf.constant_initializer(
+          np.random.RandomState(2).randn(n_in, 6)))
+
+
+def _product(inputs):
+  with tf.variable_scope('layer', reuse=tf.AUTO_REUSE):
+    return tf.matmul(inputs, pruning.apply_mask(_kernel(3)))
+
+
+def _elman(n_steps):
+  cell, state = _Cell(), tf.zeros([5, 6])
+  with tf.variable_scope('rnn'):  # As dynamic_rnn names it.
+    for t in range(n_steps):
+      _, state = cell(tf.constant(INPUTS[t]), state)
+  return state
+
+
+# How a loop is written, and what it comes to without one: [5, 6] both.
+LOOPS = {
+    'dynamic_rnn': (
+        lambda: tf.nn.dynamic_rnn(
+            _Cell(), tf.constant(INPUTS), dtype=tf.float32,
+            time_major=True)[1],
+        lambda: _elman(4)),
+    'while_loop': (
+        lambda: tf.while_loop(
+            lambda t, _: t < 4,
+            lambda t, y: (t + 1, y + _product(tf.constant(INPUTS)[t])),
+            (0, tf.zeros([5, 6])))[1],
+        lambda: tf.add_n([_product(x) for x in INPUTS])),
+    'map_fn': (
+        lambda: tf.reduce_sum(tf.map_fn(
+            _product, INPUTS, fn_output_signature=tf.float32), 0),
+        lambda: tf.add_n([_product(x) for x in INPUTS])),
+    'cond': (
+        lambda: tf.cond(
+            tf.reduce_sum(tf.constant(INPUTS)) > -1e9,
+            lambda: _product(INPUTS[0]), lambda: tf.zeros([5, 6])),
+        lambda: _product(INPUTS[0])),
+}
+
+
+def _trained(method, build):
+  """{variable: value} after five runs of the train op."""
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
+    tf.set_random_seed(0)
+    loss = tf.reduce_mean(tf.square(build() - LABELS))
+    optimizer = sparse_net.METHODS[method](
+        tf.train.MomentumOptimizer(.01, .9),
+        **sparse_net.hyper_of(method, SCHEDULE))
+    train_op = optimizer.minimize(loss, tf.train.get_or_create_global_step())
+    session.run(tf.global_variables_initializer())
+    for mask in pruning.get_masks():
+      if method in sparse_net.DYNAMIC_METHODS:
+        mask.load(np.arange(mask.shape.num_elements()).reshape(mask.shape) % 2,
+                  session)
+    for _ in range(5):
+      session.run(train_op)
+    return session.run({v.op.name: v for v in tf.global_variables()})
+
+
+@pytest.mark.usefixtures('control_flow')
+@pytest.mark.parametrize('loop', LOOPS)
+@pytest.mark.parametrize('method', sparse_net.METHODS)
+def test_a_loop_trains_as_its_steps_in_a_row(method, loop):
+  in_loop, in_a_row = (_trained(method, build) for build in LOOPS[loop])
+  assert set(in_loop) == set(in_a_row)
+  scope = 'rnn/cell' if loop == 'dynamic_rnn' else 'layer'
+  np.testing.assert_array_equal(
+      in_loop[f'{scope}/mask'], in_a_row[f'{scope}/mask'])
+  np.testing.assert_allclose(
+      in_loop[f'{scope}/kernel'], in_a_row[f'{scope}/kernel'], rtol=1e-4,
+      atol=1e-6)
+  if method in sparse_net.DYNAMIC_METHODS and method != 'static':
+    start = np.arange(in_loop[f'{scope}/mask'].size) % 2
+    assert (in_loop[f'{scope}/mask'].ravel() != start).any()
+
+
+@pytest.mark.usefixtures('control_flow')
+@pytest.mark.parametrize('method', sparse_net.METHODS)
+def test_the_product_may_be_made_before_the_loop(method):
+
+  def build():
+    _product(INPUTS[0])
+    return LOOPS['while_loop'][0]()
+
+  one, other = _trained(method, build), _trained(
+      method, LOOPS['while_loop'][1])
+  np.testing.assert_array_equal(one['layer/mask'], other['layer/mask'])
+
+
+def test_dense_gradient_of_a_loop_by_hand():
+  """Of y = 3 * sum(x @ w): the sum of the x of all times, not the last one."""
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
+    loss = 3. * tf.reduce_sum(LOOPS['while_loop'][0]())
+    optimizer = sparse_net.METHODS['rigl'](
+        tf.train.GradientDescentOptimizer(.1), **SCHEDULE)
+    optimizer.compute_gradients(loss)
+    (weights,) = optimizer.get_weights()
+    (mask,) = optimizer.get_masks()
+    session.run(tf.global_variables_initializer())
+    mask.load(np.zeros([3, 6]), session)
+    got = session.run(optimizer.dense_gradient(weights))
+  np.testing.assert_allclose(
+      got, 3. * np.tile(INPUTS.sum(axis=(0, 1))[:, None], (1, 6)), rtol=1e-5)
