@@ -28,7 +28,6 @@ from rigl.sparse_optimizers_base import (
   SparseSETOptimizerBase,
 )
 
-
 # The global steps of the train ops of SNIP in a graph.
 _SNIP_STEPS = 'rigl/snip_steps'
 

@@ -213,7 +213,8 @@ def test_stateful_draws_are_warned_of_once(caplog):
   results = []
   for use_stateless in (True, False):
     with tf.Graph().as_default(), tf.Session() as session:
-      train_op = _wrap('set', tf.train.GradientDescentOptimizer(.1), begin_step=0,
+      train_op = _wrap('set', tf.train.GradientDescentOptimizer(.1),
+                       begin_step=0,
                        use_stateless=use_stateless).minimize(
                            _two_layers(), tf.train.get_or_create_global_step())
       session.run(tf.global_variables_initializer())
