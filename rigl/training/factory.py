@@ -245,4 +245,4 @@ def make_train_op(config: SparsityConfig,
       [finite.only_if(is_finite, update) for update in update_ops]):
     return _train_if(
         is_finite, train, config, optimizer, global_step,
-        pruner and (lambda: pruner.skip_update_op(step)))
+        None if pruner is None else (lambda: pruner.skip_update_op(step)))
