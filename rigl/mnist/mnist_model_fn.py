@@ -13,7 +13,7 @@ from rigl.compat import tf
 from rigl.mnist import epoch_log, mnist_config, mnist_input
 from rigl.mnist.mnist_model import mnist_network_fc
 from rigl.model_pruning import pruning
-from rigl.training import factory, finite, mask_init, runner
+from rigl.training import factory, finite, mask_init, specs
 from rigl.training.config import SparsityConfig
 
 
@@ -77,8 +77,8 @@ def make_model_fn(training: Training,
       in use.
   """
 
-  def model_fn(features, labels, mode, params):
-    del mode, params  # Tests run inside training, see epoch_log.
+  def model_fn(features, labels, mode):
+    del mode  # Tests run inside training, see epoch_log.
     sparsity, config = training.sparsity, training.config
     cross_entropy, accuracy = mnist_network_fc(
         (features, labels), model_pruning=sparsity.method.uses_masks,
@@ -99,8 +99,8 @@ def make_model_fn(training: Training,
     log = _make_log(
         training, replicas.mean(loss), replicas.mean(accuracy), optimizer)
     logs.append(log)
-    return runner.train_spec(
-        finite.without_nan(loss), train_op,
+    return specs.TrainSpec(
+        loss, train_op,
         lambda: mask_init.make_scaffold(sparsity, custom_map),
         hooks=[finite.NotFiniteHook(
             training.on_nan, training.folder if training.keeps_folder else '')],

@@ -290,7 +290,7 @@ class ExportModelHook(tf.train.CheckpointSaverListener):
 
   Give it to `runner.train` as one of `saving_listeners`. Exported is the first
   checkpoint at or after each multiple of `every_n_steps`; `export_steps` of
-  `runner.make_estimator` sees to it that there is one at each. An export
+  `specs.Job` sees to it that there is one at each. An export
   between that is not done when training is killed is left out; the checkpoint
   is there to export it from. That of the last step is made when training ends.
   """

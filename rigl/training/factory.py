@@ -7,6 +7,7 @@ from typing import Callable, Mapping, Optional, Sequence
 
 from absl import logging
 
+from rigl import replicas
 from rigl.compat import tf
 from rigl.core import checks
 from rigl.model_pruning import pruning
@@ -183,6 +184,17 @@ def _train_if(is_finite: tf.Tensor, train: Callable[[], tf.Operation],
   return drop_fraction.op
 
 
+def compute_gradients(optimizer: tf.train.Optimizer,
+                      loss: tf.Tensor) -> finite.GradsAndVars:
+  """The gradients of a replica, whose sum is that of the whole batch.
+
+  Args:
+    optimizer: from `make_optimizer`.
+    loss: scalar, of this replica's part of the batch.
+  """
+  return optimizer.compute_gradients(replicas.share_of(loss))
+
+
 def make_train_op(config: SparsityConfig,
                   optimizer: tf.train.Optimizer,
                   loss: tf.Tensor,
@@ -201,8 +213,7 @@ def make_train_op(config: SparsityConfig,
     global_step: int64 scalar variable.
     custom_sparsity_map: {layer name: sparsity} of exceptions.
     pruning_hparams: 'name=value,...' that override those of `config`.
-    gradients: `optimizer.compute_gradients(loss)`, from a caller that looks at
-      them too.
+    gradients: from `compute_gradients`, for a caller that looks at them too.
     on_nan: one of finite.ON_NAN. With `skip`, a step whose loss or gradients
       are not finite leaves weights, masks, slots and what `update_ops` move as
       they are, and only the counters of steps go on. With `stop`, that is left
@@ -213,7 +224,7 @@ def make_train_op(config: SparsityConfig,
     ValueError: `skip` for replicas, which would have to agree to skip.
   """
   if gradients is None:
-    gradients = optimizer.compute_gradients(loss)
+    gradients = compute_gradients(optimizer, loss)
   is_snipped = getattr(optimizer, 'is_snipped', None)
   is_finite = finite.watch(
       loss, gradients,
@@ -231,7 +242,9 @@ def make_train_op(config: SparsityConfig,
       return pruner.conditional_mask_update_op()
 
   if on_nan == 'stop':
-    with tf.control_dependencies(update_ops):
+    # The loss is reported as the step finds it: without the dependency a part
+    # that has no gradient may see the weights after it.
+    with tf.control_dependencies([loss, *update_ops]):
       return train()
   if tf.distribute.get_strategy().num_replicas_in_sync > 1:
     raise ValueError('on_nan=skip does not work with several replicas. Use '

@@ -33,7 +33,7 @@ def _is_latest(prefix: str) -> bool:
 def _write_state_file(model_dir: str, names: Sequence[str]) -> None:
   """Names the checkpoints of a folder, of which the last is the latest.
 
-  Without the folder, as the Estimator does, so that it may be moved.
+  Without the folder, as the Saver does, so that it may be moved.
   """
   # TensorFlow strips the folder itself, but only one that is not absolute.
   paths = names if os.path.isabs(model_dir) else [
@@ -156,14 +156,17 @@ class SaverHook(tf.train.CheckpointSaverHook):
   step: RigL and SNIP set masks instead of making a step.
   """
 
-  def __init__(self, model_dir: str, *periods: int):
+  def __init__(self, model_dir: str, *periods: int,
+               listeners: Sequence[tf.train.CheckpointSaverListener] = ()):
     """Saves at each multiple of each of `periods`, and at the end.
 
     Args:
       model_dir: folder of the training, from which its session is restored.
       *periods: global steps between checkpoints.
+      listeners: called around each checkpoint.
     """
-    super().__init__(model_dir, save_steps=min(periods))
+    super().__init__(
+        model_dir, save_steps=min(periods), listeners=list(listeners))
     self._timer = MultiplesTimer(periods)
 
   def begin(self) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import glob
 import os
 import pathlib
-import types
 
 import numpy as np
 import pytest
@@ -315,14 +314,13 @@ def test_the_host_gets_vectors(short):
 def test_each_host_of_a_tpu_reads_its_own_part(short, monkeypatch):
   asked = []
   monkeypatch.setattr(imagenet_input, 'input_fn', asked.append)
-  deployment = types.SimpleNamespace(
-      current_input_fn_deployment=lambda: (None, 2, 4, 8))
   input_fn = imagenet_run.make_input_fn(
       dataclasses.replace(training(), use_tpu=True),
       imagenet_run.RunSettings(), 'eval', data=None)
-  input_fn({'batch_size': 8, 'context': deployment})
+  input_fn(2, 4)
   (params,) = asked
   assert (params['host_index'], params['n_hosts']) == (2, 4)
+  assert params['batch_size'] == training().config.eval_batch_size // 4
 
 
 # --- Outputs -----------------------------------------------------------------
