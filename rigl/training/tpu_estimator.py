@@ -98,6 +98,7 @@ class EstimatorLoop(specs.Loop):
       self.estimator = lib.TPUEstimator(
           model_fn=self._model_fn,
           config=run_config,
+          params={},
           use_tpu=tpu is not None,
           batch_axis=list(tpu.batch_axis) if tpu else None,
           train_batch_size=tpu.train_batch_size if tpu else None,
@@ -128,7 +129,8 @@ class EstimatorLoop(specs.Loop):
       # The Estimator would run its own before all other hooks: what they write
       # about a step would then be missing beside the checkpoint of the step.
       hooks.append(saving.SaverHook(
-          self.folder, *self._job.saving_periods, listeners=self._listeners))
+          self.folder, *self._job.saving_periods,
+          keep=self._job.keep_checkpoint_max, listeners=self._listeners))
     return make_spec(
         mode, loss=spec.loss if self._tpu else _without_nan(spec.loss),
         train_op=spec.train_op, scaffold_fn=spec.make_scaffold,
