@@ -96,7 +96,7 @@ def mean(tensor: tf.Tensor) -> tf.Tensor:
   """The mean of a tensor over all replicas, or the tensor itself outside one.
 
   All processes must compute it at the same step, or the others wait forever:
-  so each step has to run `means()` too, see runner.train_spec.
+  so each step has to run `means()` too, see training/session_loop.py.
 
   Args:
     tensor: tensor of this replica.
@@ -112,6 +112,20 @@ def _reduce(how: Any, tensor: tf.Tensor) -> tf.Tensor:
   return tf.distribute.get_replica_context().merge_call(
       lambda strategy, tensors: strategy.reduce(how, tensors, axis=None),
       args=(tensor,))
+
+
+def share_of(loss: tf.Tensor) -> tf.Tensor:
+  """What this replica adds to the loss of the whole batch.
+
+  The gradients of all replicas are summed, so that each takes that of its loss
+  divided by their number.
+
+  Args:
+    loss: scalar, the mean over this replica's part of the batch.
+  """
+  if not in_replica():
+    return loss
+  return loss * (1. / tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def differences(tensor: tf.Tensor) -> tf.Tensor:
@@ -133,20 +147,6 @@ def differences(tensor: tf.Tensor) -> tf.Tensor:
 def means() -> list[tf.Tensor]:
   """What `mean` has returned to the replicas of this graph."""
   return tf.get_collection(_MEANS)
-
-
-def outside(function: Callable[[], Any]) -> Any:
-  """What `function` returns, called once for all replicas.
-
-  Variables have the names of the first replica there.
-
-  Args:
-    function: takes nothing.
-  """
-  if not in_replica():
-    return function()
-  return tf.distribute.get_replica_context().merge_call(
-      lambda strategy: function())
 
 
 def counterpart(tensor: tf.Tensor, variable: tf.Variable) -> tf.Tensor:

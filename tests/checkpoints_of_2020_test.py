@@ -20,7 +20,7 @@ import pytest
 from rigl.cifar_resnet import cifar_config, cifar_model_fn
 from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_config, imagenet_model_fn
-from rigl.training import checkpoints, runner
+from rigl.training import checkpoints, iterations, runner, specs
 from rigl.training.config import SparsityConfig
 from tests import networks
 
@@ -103,7 +103,8 @@ def test_variables_of_training_are_those_of_the_checkpoint(
     labels = tf.constant(load(folder, 'labels.npy'))
     CASES[network].model_fn(images, labels, 'train', str(folder))
     variables = tf.global_variables()
-    here = checkpoints.names_and_shapes(variables)
+    here = checkpoints.names_and_shapes(
+        v for v in variables if v.op.name != iterations.NAME)
     there = checkpoints.open_checkpoint(prefix).get_variable_to_shape_map()
     assert here == {name: tuple(shape) for name, shape in there.items()}
     assert checkpoints.check_resumable(str(folder), variables) == prefix
@@ -129,16 +130,14 @@ def test_evaluation(network, folder, prefix):
   case = CASES[network]
   images, labels = load(folder, case.images), load(folder, 'labels.npy')
 
-  def input_fn(params):
+  def input_fn():
     return tf.data.Dataset.from_tensors((images, labels))
 
-  estimator = runner.make_estimator(
-      lambda features, labels, mode, params: case.model_fn(
+  loop = runner.make_loop(specs.Job(
+      lambda features, labels, mode: case.model_fn(
           features, labels, mode, str(folder)),
-      str(folder), seed=0, train_batch_size=len(labels),
-      eval_batch_size=len(labels), save_checkpoints_steps=None,
-      keep_checkpoint_max=0)
-  metrics = runner.evaluate(estimator, input_fn, prefix)
+      str(folder), seed=0, save_steps=None, keep_checkpoint_max=0))
+  metrics = runner.evaluate(loop, input_fn, prefix)
   info = json.loads((folder / 'info.json').read_text())
   assert metrics['global_step'] == 1234
   for name, key in case.metrics.items():

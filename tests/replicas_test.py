@@ -6,11 +6,17 @@ and every draw must be the same on all replicas, or their masks part.
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from rigl.compat import tf, tf2
+from rigl.model_pruning import layers
 from rigl.optimizer_wrapper import OptimizerWrapper
+from rigl.training import distribution, factory
+from rigl.training.config import SparsityConfig
+from rigl.training.methods import METHODS
 from tests import sparse_net
 from tests.replica_net import BATCH, N_IN, N_OUT, ReplicaNet
 
@@ -95,3 +101,49 @@ def test_wrappers_may_be_wrapped(method, n_replicas, monkeypatch):
   for name, copies in direct.items():
     for copy, other in zip(copies, plain[name]):
       np.testing.assert_array_equal(other, copy, err_msg=name)
+
+
+# The loss of a training is the mean over the images of a replica.
+
+
+def _train_by_factory(n_replicas, method):
+  """The weights after three steps with the train op of the scripts."""
+  rng = np.random.RandomState(0)
+  images = rng.randn(8, 6).astype('f')
+  config = SparsityConfig(training_method=method, maskupdate_frequency=2)
+
+  def step(strategy):
+    context = tf.distribute.get_replica_context()
+    n = len(images) // n_replicas
+    begin = n * (context.replica_id_in_sync_group if strategy else 0)
+    outputs = layers.masked_fully_connected(
+        tf.constant(images)[begin:begin + n], 4, scope='layer')
+    loss = tf.reduce_mean(tf.square(outputs - 1.))
+    return factory.make_train_op(
+        config, factory.make_optimizer(
+            config, tf.train.GradientDescentOptimizer(0.5)), loss,
+        tf.train.get_global_step())
+
+  with tf.Graph().as_default():
+    strategy = distribution.make_strategy(n_replicas)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+      tf.train.get_or_create_global_step()
+      train_op = step(None) if strategy is None else strategy.group(
+          strategy.extended.call_for_each_replica(step, args=(strategy,)))
+      with tf.Session(
+          config=distribution.session_config(n_replicas)) as session:
+        session.run(tf.global_variables_initializer())
+        for _ in range(3):
+          session.run(train_op)
+        (weights,) = [
+            v for v in tf.global_variables() if v.op.name == 'layer/weights']
+        return session.run(weights)
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('n_replicas', [2, 4])
+def test_gradients_are_those_of_the_mean_over_the_batch(method, n_replicas):
+  """And not the sum of the means, which TensorFlow would take."""
+  np.testing.assert_allclose(
+      _train_by_factory(n_replicas, method), _train_by_factory(1, method),
+      rtol=1e-5, atol=1e-7)

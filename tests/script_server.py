@@ -143,9 +143,9 @@ def _child(module, message: dict) -> None:
 
 
 def _serve(module_name: str) -> None:
-  from rigl import compat
+  from rigl.training import tpu_estimator
   module = importlib.import_module(module_name)
-  compat.estimator_module()
+  tpu_estimator.is_available()  # Loads it, where there is one.
   for line in sys.stdin:
     message = json.loads(line)
     if 'wait' in message:

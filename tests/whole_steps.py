@@ -36,7 +36,8 @@ def run(build, arrays, n_steps, is_compiled=True, sparsity=None):
     options = tf.ConfigProto()
     options.graph_options.rewrite_options.disable_meta_optimizer = True
     with tf.Session(config=options) as session:
-      session.run(tf.global_variables_initializer())
+      session.run([tf.global_variables_initializer(),
+                   tf.tables_initializer()])
       if sparsity is not None:
         random_state = np.random.RandomState(0)
         for mask in masks.values():

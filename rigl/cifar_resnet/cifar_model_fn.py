@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from rigl import replicas
 from rigl.cifar_resnet import resnet_model
@@ -17,7 +17,8 @@ from rigl.training import (
   hooks,
   mask_init,
   metrics,
-  runner,
+  resuming,
+  specs,
   summaries,
 )
 from rigl.training.config import SparsityConfig
@@ -118,7 +119,7 @@ def metric_fn(labels: tf.Tensor, logits: tf.Tensor,
 
 
 def _train_spec(training: Training, loss: tf.Tensor,
-                scalars: dict[str, tf.Tensor]) -> Any:
+                scalars: dict[str, tf.Tensor]) -> specs.TrainSpec:
   sparsity, config = training.sparsity, training.config
   global_step = tf.train.get_global_step()
   learning_rate = config.learning_rate_at(global_step)
@@ -129,7 +130,8 @@ def _train_spec(training: Training, loss: tf.Tensor,
   train_op = factory.make_train_op(
       sparsity, optimizer, loss, global_step,
       pruning_hparams=training.pruning_hparams, on_nan=training.on_nan,
-      update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+      update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
+      first_iteration=resuming.iterations_done(training.folder, sparsity))
   summaries.add_scalars({
       **scalars,
       'learning_rate': learning_rate,
@@ -142,21 +144,21 @@ def _train_spec(training: Training, loss: tf.Tensor,
   progress = hooks.ProgressHook(
       {tag.rsplit('/', 1)[-1]: value for tag, value in scalars.items()},
       config.total_steps, training.summaries_steps)
-  return runner.train_spec(
-      finite.without_nan(loss), train_op, lambda: mask_init.make_scaffold(
+  return specs.TrainSpec(
+      loss, train_op, lambda: mask_init.make_scaffold(
           sparsity, load_mask_dir=training.load_mask_dir),
       hooks=[finite.NotFiniteHook(training.on_nan, training.folder)],
       chief_hooks=[progress])
 
 
 def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
-             training: Training) -> Any:
-  """The TPUEstimatorSpec of a mode.
+             training: Training) -> Union[specs.TrainSpec, specs.EvalSpec]:
+  """The graph of a mode.
 
   Args:
     features: images float32 [batch, 32, 32, 3].
     labels: int32 [batch].
-    mode: one of tf.estimator.ModeKeys.
+    mode: 'train' or 'eval'.
     training: what to build.
   """
   config = training.config
@@ -173,7 +175,7 @@ def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
         'accuracy': accuracy,
         'top_5_accuracy': top_5,
     })
-  return runner.eval_spec(
+  return specs.EvalSpec(
       loss, lambda labels, logits: metric_fn(
           labels, logits, training.per_class_metrics),
       [tf.cast(labels, tf.int32), logits])

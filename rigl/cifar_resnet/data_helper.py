@@ -36,7 +36,7 @@ def input_fn(params: Mapping[str, Any]) -> tf.data.Dataset:
   Args:
     params: dict of
       batch_size: images in a batch.
-      mode: 'train' or 'eval', as in tf.estimator.ModeKeys.
+      mode: 'train' or 'eval'.
       data: a CifarData. Hand it over in a function around this one, for an
         Estimator copies what is in its own params. Without it:
       data_directory, use_synthetic_data: what to load, see

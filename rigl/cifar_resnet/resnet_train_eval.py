@@ -10,8 +10,9 @@ look.
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import Any
+from typing import Any, Union
 
 from absl import flags, logging
 
@@ -31,6 +32,7 @@ from rigl.training import (
   runner,
   script,
   sparse_flags,
+  specs,
 )
 from rigl.training.config import SparsityConfig
 
@@ -130,18 +132,16 @@ def make_training(sparsity: SparsityConfig, config: CifarConfig) -> Training:
       FLAGS.summaries_steps, FLAGS.per_class_metrics, FLAGS.on_nan)
 
 
-def wide_resnet_w_pruning(features: tf.Tensor, labels: tf.Tensor, mode: str,
-                          params: dict[str, Any]) -> Any:
-  """The model_fn of TPUEstimator.
+def wide_resnet_w_pruning(
+    features: tf.Tensor, labels: tf.Tensor, mode: str, params: dict[str, Any]
+) -> Union[specs.TrainSpec, specs.EvalSpec]:
+  """The graph of a mode, as a model_fn of its own.
 
   Args:
     features: images float32 [batch, 32, 32, 3].
     labels: int32 [batch].
-    mode: one of tf.estimator.ModeKeys.
+    mode: 'train' or 'eval'.
     params: 'training', a Training; that of the flags when it is not there.
-
-  Returns:
-    A TPUEstimatorSpec.
   """
   training = params.get('training') or make_training(*configs_from_flags())
   return cifar_model_fn.model_fn(features, labels, mode, training)
@@ -164,36 +164,36 @@ def run(mode: str, training: Training, data: cifar_data.CifarData,
     write_config: hook that notes the hyperparameters in the folder.
   """
   sparsity, config = training.sparsity, training.config
-  estimator = runner.make_estimator(
-      wide_resnet_w_pruning, training.folder, seed=sparsity.seed,
-      train_batch_size=config.batch_size, eval_batch_size=config.batch_size,
-      save_checkpoints_steps=FLAGS.checkpoint_steps,
-      keep_checkpoint_max=FLAGS.keep_checkpoint_max,
-      save_summary_steps=FLAGS.summaries_steps,
-      params={'training': training}, num_replicas=FLAGS.num_replicas)
+  loop = runner.make_loop(
+      specs.Job(
+          functools.partial(cifar_model_fn.model_fn, training=training),
+          training.folder, seed=sparsity.seed,
+          save_steps=FLAGS.checkpoint_steps,
+          keep_checkpoint_max=FLAGS.keep_checkpoint_max,
+          save_summary_steps=FLAGS.summaries_steps),
+      FLAGS.loop, FLAGS.num_replicas)
 
-  def train_input(params):
-    return data_helper.input_fn({
-        'batch_size': params['batch_size'], 'mode': 'train', 'data': data,
-        'seed': sparsity.seed, 'first_iteration': resuming.iterations_done(
-            training.folder, sparsity)})
+  def train_input():
+    return data_helper.train_dataset(
+        data.train_images, data.train_labels, config.batch_size, sparsity.seed,
+        resuming.iterations_done(training.folder, sparsity))
 
-  def eval_input(params):
-    return data_helper.input_fn({
-        'batch_size': params['batch_size'], 'mode': 'eval', 'data': data})
+  def eval_input():
+    return data_helper.eval_dataset(
+        data.test_images, data.test_labels, config.batch_size)
 
   def evaluate(checkpoint):
-    _print_metrics(runner.evaluate(estimator, eval_input, checkpoint))
+    _print_metrics(runner.evaluate(loop, eval_input, checkpoint))
 
   if mode == 'eval':
     for found in runner.evaluate_until(
-        estimator, eval_input, config.total_steps):
+        loop, eval_input, config.total_steps):
       _print_metrics(found)
   else:
     factory.warn_of_late_pruning(
         sparsity, config.total_steps, training.pruning_hparams)
     runner.train_in_turns(
-        estimator, train_input, config.total_steps, FLAGS.checkpoint_steps,
+        loop, train_input, config.total_steps, FLAGS.checkpoint_steps,
         evaluate if mode == 'train_and_eval' else None, hooks=[write_config])
 
 
@@ -217,6 +217,7 @@ def main(argv: list[str]) -> None:
   sparsity, config = configs_from_flags()
   distribution.check(
       FLAGS.num_replicas, config.batch_size, FLAGS.mode, FLAGS.on_nan)
+  runner.choose_loop(FLAGS.loop, FLAGS.num_replicas)
   _check_flags(sparsity, config)
   training = make_training(sparsity, config)
   if FLAGS.mode != 'eval':

@@ -47,7 +47,7 @@ def input_fn(params: Mapping[str, Any]) -> tf.data.Dataset:
   Args:
     params: dict of
       batch_size: images in a batch, on this host.
-      mode: 'train' or 'eval', as in tf.estimator.ModeKeys.
+      mode: 'train' or 'eval'.
       data: an ImageNetData. Hand it over in a function around this one, for an
         Estimator copies what is in its own params.
       seed: training: of order and augmentation; default 0.

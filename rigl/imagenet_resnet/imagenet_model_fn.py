@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import os
 import re
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Mapping, Optional, Union
 
 from rigl import replicas
 from rigl.compat import tf
@@ -21,7 +21,8 @@ from rigl.training import (
   hooks,
   mask_init,
   metrics,
-  runner,
+  resuming,
+  specs,
   summaries,
 )
 from rigl.training.config import SparsityConfig
@@ -241,7 +242,7 @@ def build_train_op(
   step = global_step.read_value()
   learning_rate = config.learning_rate_at(step)
   optimizer = _make_optimizer(training, learning_rate)
-  gradients = optimizer.compute_gradients(loss)
+  gradients = factory.compute_gradients(optimizer, loss)
   reported = summaries.format_tensors(
       {'global_step': step, 'learning_rate': learning_rate,
        'current_epoch': config.epoch_at(step), **scalars},
@@ -255,7 +256,9 @@ def build_train_op(
         training.sparsity, optimizer, loss, global_step,
         config.custom_sparsity_map, gradients=gradients,
         on_nan=training.on_nan,
-        update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+        update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
+        first_iteration=None if training.use_tpu else (
+            resuming.iterations_done(training.folder, training.sparsity)))
   with tf.control_dependencies([train_op]):
     trained = tf.not_equal(global_step.read_value(), step)
   reported.update(summaries.format_tensors({
@@ -265,7 +268,7 @@ def build_train_op(
 
 
 def _train_spec(training: Training, loss: tf.Tensor,
-                scalars: Mapping[str, tf.Tensor]) -> Any:
+                scalars: Mapping[str, tf.Tensor]) -> specs.TrainSpec:
   scalars = {tag: replicas.mean(value) for tag, value in scalars.items()}
   train_op, reported = build_train_op(training, loss, scalars)
 
@@ -275,28 +278,28 @@ def _train_spec(training: Training, loss: tf.Tensor,
         **tensors)
 
   step_hooks, chief_hooks = [], []
+  # On a TPU no hook sees each step: there the Estimator looks at the loss.
   if not training.use_tpu:
     step_hooks = [finite.NotFiniteHook(training.on_nan, training.folder)]
     chief_hooks = [hooks.ProgressHook(
         {'loss': replicas.mean(loss), 'top_1': scalars['top_1_accuracy'],
          'lr': tf.squeeze(reported['learning_rate'])},
         training.config.total_steps, training.steps_per_summary)]
-  return runner.train_spec(
-      # A TPU has no such hook: there the Estimator looks at the loss.
-      loss if training.use_tpu else finite.without_nan(loss), train_op,
+  return specs.TrainSpec(
+      loss, train_op,
       lambda: _make_scaffold(training), hooks=step_hooks,
       chief_hooks=chief_hooks, host_call=(host_call, reported))
 
 
 def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
-             training: Training) -> Any:
-  """The TPUEstimatorSpec of a mode.
+             training: Training) -> Union[specs.TrainSpec, specs.EvalSpec]:
+  """The graph of a mode.
 
   Args:
     features: images [batch, height, width, 3], or [height, width, 3, batch]
       with transpose_input, of values 0 to 255.
     labels: int32 [batch]; -1 in evaluation marks padding.
-    mode: one of tf.estimator.ModeKeys.
+    mode: 'train' or 'eval'.
     training: what to build.
   """
   config = training.config
@@ -316,7 +319,7 @@ def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
         'reg_loss': reg_loss,
         'top_1_accuracy': tf.reduce_mean(metrics.in_top_k(labels, logits, 1)),
     })
-  return runner.eval_spec(
+  return specs.EvalSpec(
       loss, lambda labels, logits: metric_fn(
           labels, logits, config.label_smoothing), [labels, logits])
 

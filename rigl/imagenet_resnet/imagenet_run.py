@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 from typing import Any, Callable, Optional
@@ -15,7 +16,14 @@ from rigl.imagenet_resnet import (
 )
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
 from rigl.imagenet_resnet.imagenet_model_fn import Training
-from rigl.training import checkpoints, distribution, factory, resuming, runner
+from rigl.training import (
+  checkpoints,
+  distribution,
+  factory,
+  resuming,
+  runner,
+  specs,
+)
 from rigl.training import tpu as tpu_lib
 from rigl.training.config import SparsityConfig, setting
 
@@ -30,6 +38,7 @@ class RunSettings:
 
   keep_checkpoint_max: int = 0
   num_replicas: int = 1
+  loop: Optional[str] = None
   master: str = ''
   num_parallel_calls: int = setting(
       64, 'Data', 'Images decoded at a time.', lower_bound=1)
@@ -93,8 +102,8 @@ def run_folder(settings: RunSettings, sparsity: SparsityConfig,
 
 
 def make_input_fn(training: Training, settings: RunSettings, mode: str,
-                  data: imagenet_data.ImageNetData) -> Callable[..., Any]:
-  """The input_fn of TPUEstimator.
+                  data: imagenet_data.ImageNetData) -> specs.InputFn:
+  """The input_fn of a mode.
 
   Args:
     training: the training; its hyperparameters and folder tell where to go on.
@@ -104,16 +113,13 @@ def make_input_fn(training: Training, settings: RunSettings, mode: str,
   """
   config, sparsity = training.config, training.sparsity
 
-  def input_fn(params):
-    host_index, n_hosts = 0, 1
-    if training.use_tpu:
-      _, host_index, n_hosts, _ = params[
-          'context'].current_input_fn_deployment()
-    first_iteration = 0
+  def input_fn(host_index=0, n_hosts=1):
+    batch_size, first_iteration = config.eval_batch_size, 0
     if mode == 'train':
+      batch_size = config.train_batch_size
       first_iteration = resuming.iterations_done(training.folder, sparsity)
     return imagenet_input.input_fn({
-        'batch_size': params['batch_size'], 'mode': mode, 'data': data,
+        'batch_size': batch_size // n_hosts, 'mode': mode, 'data': data,
         'seed': sparsity.seed, 'first_iteration': first_iteration,
         'image_size': config.image_size,
         'num_parallel_calls': settings.num_parallel_calls,
@@ -143,7 +149,8 @@ def find_tpu(settings: RunSettings,
   return tpu_lib.TpuSetup(
       tpu_lib.find(settings.tpu, settings.tpu_zone, settings.gcp_project,
                    settings.master),
-      settings.num_cores, settings.iterations_per_loop, settings.tpu_job_name,
+      config.train_batch_size, config.eval_batch_size, settings.num_cores,
+      settings.iterations_per_loop, settings.tpu_job_name,
       batch_axis=(3, 0) if config.transpose_input else (0, 0))
 
 
@@ -170,7 +177,7 @@ def _export_steps(settings: RunSettings) -> int:
   return settings.export_model_freq if distribution.n_workers() == 1 else 0
 
 
-def _train(estimator: Any, training: Training, settings: RunSettings,
+def _train(loop: specs.Loop, training: Training, settings: RunSettings,
            data: imagenet_data.ImageNetData,
            evaluate: Optional[Callable[[str], Any]],
            write_config: tf.train.SessionRunHook) -> None:
@@ -178,22 +185,21 @@ def _train(estimator: Any, training: Training, settings: RunSettings,
   factory.warn_of_late_pruning(training.sparsity, training.config.total_steps)
   exporters = imagenet_model_fn.exporters(training, _export_steps(settings))
   runner.train_in_turns(
-      estimator, make_input_fn(training, settings, 'train', data),
+      loop, make_input_fn(training, settings, 'train', data),
       training.config.total_steps, settings.steps_per_eval, evaluate,
       hooks=[write_config], saving_listeners=exporters)
   if settings.export_model_freq and distribution.is_chief():
     imagenet_model_fn.export_missing(training)
 
 
-def run(mode: str, model_fn: Callable[..., Any], training: Training,
-        settings: RunSettings, data: imagenet_data.ImageNetData,
-        checkpoint: str, write_config: tf.train.SessionRunHook,
+def run(mode: str, training: Training, settings: RunSettings,
+        data: imagenet_data.ImageNetData, checkpoint: str,
+        write_config: tf.train.SessionRunHook,
         tpu: Optional[tpu_lib.TpuSetup] = None) -> None:
   """Trains, evaluates or both.
 
   Args:
     mode: train, eval, eval_once or train_and_eval.
-    model_fn: model_fn of TPUEstimator, with 'training' in its params.
     training: what to train.
     settings: when to save and to evaluate, and on which devices.
     data: the images.
@@ -202,16 +208,15 @@ def run(mode: str, model_fn: Callable[..., Any], training: Training,
     tpu: from `find_tpu`.
   """
   config = training.config
-  estimator = runner.make_estimator(
-      model_fn, training.folder, seed=training.sparsity.seed,
-      train_batch_size=config.train_batch_size,
-      eval_batch_size=config.eval_batch_size,
-      save_checkpoints_steps=settings.steps_per_checkpoint,
-      keep_checkpoint_max=settings.keep_checkpoint_max,
-      save_summary_steps=settings.steps_per_summary,
-      export_steps=_export_steps(settings),
-      params={'training': training}, tpu=tpu,
-      num_replicas=settings.num_replicas)
+  loop = runner.make_loop(
+      specs.Job(
+          functools.partial(imagenet_model_fn.model_fn, training=training),
+          training.folder, seed=training.sparsity.seed,
+          save_steps=settings.steps_per_checkpoint,
+          keep_checkpoint_max=settings.keep_checkpoint_max,
+          save_summary_steps=settings.steps_per_summary,
+          export_steps=_export_steps(settings)),
+      settings.loop, settings.num_replicas, tpu)
   eval_input = make_input_fn(training, settings, 'eval', data)
   n_eval = (
       config.num_train_images if settings.eval_on_train else
@@ -219,15 +224,15 @@ def run(mode: str, model_fn: Callable[..., Any], training: Training,
   eval_steps = math.ceil(n_eval / config.eval_batch_size) if tpu else None
 
   def evaluate(prefix: str) -> None:
-    _print_metrics(runner.evaluate(estimator, eval_input, prefix, eval_steps))
+    _print_metrics(runner.evaluate(loop, eval_input, prefix, eval_steps))
 
   if mode == 'eval_once':
     evaluate(checkpoint)
     _print_sparsities(checkpoint, config)
   elif mode == 'eval':
     for metrics in runner.evaluate_until(
-        estimator, eval_input, config.total_steps, steps=eval_steps):
+        loop, eval_input, config.total_steps, steps=eval_steps):
       _print_metrics(metrics)
   else:
-    _train(estimator, training, settings, data,
+    _train(loop, training, settings, data,
            evaluate if mode == 'train_and_eval' else None, write_config)

@@ -13,7 +13,7 @@ published results.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Union
 
 from absl import flags, logging
 
@@ -35,8 +35,10 @@ from rigl.training import (
   hooks,
   mask_init,
   resuming,
+  runner,
   script,
   sparse_flags,
+  specs,
 )
 from rigl.training.config import SparsityConfig
 
@@ -104,6 +106,7 @@ def configs_from_flags() -> tuple[SparsityConfig, ImageNetConfig]:
         f'{n_replicas} replicas (num_replicas, or workers of TF_CONFIG) do not '
         'work with use_tpu, where num_cores says how many share a batch, nor '
         'with transpose_input.')
+  runner.choose_loop(FLAGS.loop, FLAGS.num_replicas, FLAGS.use_tpu)
   return sparsity, config
 
 
@@ -129,8 +132,9 @@ def make_training(sparsity: SparsityConfig,
       FLAGS.on_nan)
 
 
-def resnet_model_fn_w_pruning(features: tf.Tensor, labels: tf.Tensor, mode: str,
-                              params: dict[str, Any]) -> Any:
+def resnet_model_fn_w_pruning(
+    features: tf.Tensor, labels: tf.Tensor, mode: str, params: dict[str, Any]
+) -> Union[specs.TrainSpec, specs.EvalSpec]:
   """`imagenet_model_fn.model_fn` of the flags unless params has 'training'.
   """
   training = params.get('training') or make_training(*configs_from_flags())
@@ -177,8 +181,7 @@ def main(argv: list[str]) -> None:
   with imagenet_input.explained_errors(data), (
       imagenet_model_fn.explained_misfits(config)):
     imagenet_run.run(
-        FLAGS.mode, resnet_model_fn_w_pruning, training, settings, data,
-        checkpoint, write_config, tpu)
+        FLAGS.mode, training, settings, data, checkpoint, write_config, tpu)
 
 
 if __name__ == '__main__':

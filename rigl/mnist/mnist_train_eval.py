@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 from absl import flags, logging
@@ -36,6 +36,7 @@ from rigl.training import (
   runner,
   script,
   sparse_flags,
+  specs,
 )
 from rigl.training.config import SparsityConfig
 
@@ -88,17 +89,15 @@ def _saves() -> bool:
   return bool(FLAGS.save_model and FLAGS.save_path)
 
 
-def _make_estimator(training: mnist_model_fn.Training,
-                    logs: list[epoch_log.EpochLog]) -> Any:
-  n_batches = training.schedule.n_batches
-  return runner.make_estimator(
-      mnist_model_fn.make_model_fn(training, logs), training.folder,
-      seed=training.sparsity.seed,
-      train_batch_size=training.config.batch_size,
-      save_checkpoints_steps=(
-          FLAGS.checkpoint_epochs * n_batches if _saves() else None),
-      keep_checkpoint_max=2, save_summary_steps=0,
-      num_replicas=FLAGS.num_replicas)
+def _make_loop(training: mnist_model_fn.Training,
+               logs: list[epoch_log.EpochLog]) -> specs.Loop:
+  save_steps = FLAGS.checkpoint_epochs * training.schedule.n_batches
+  return runner.make_loop(
+      specs.Job(
+          mnist_model_fn.make_model_fn(training, logs), training.folder,
+          seed=training.sparsity.seed,
+          save_steps=save_steps if _saves() else None, keep_checkpoint_max=2,
+          save_summary_steps=0), FLAGS.loop, FLAGS.num_replicas)
 
 
 def _describe_stop(folder: str, sparsity: SparsityConfig,
@@ -150,14 +149,15 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
       bool(FLAGS.save_path), FLAGS.on_nan)
   (logging.warning if data.is_sample else logging.info)(
       'Data: %s.', data.source)
-  n_iterations = config.num_epochs * n_batches
+  n_iterations = schedule.n_iterations
   factory.warn_of_late_pruning(sparsity, n_iterations)
 
-  def input_fn(params):
-    del params
+  def input_fn():
+    # One more batch than iterations: see hooks.LastIterationHook.
     return mnist_input.train_dataset(
         train_images, data.train_labels, config.batch_size,
-        schedule.first_iteration, n_iterations, sparsity.seed)
+        schedule.first_iteration, n_iterations and n_iterations + 1,
+        sparsity.seed)
 
   if schedule.first_iteration and schedule.first_iteration >= n_iterations:
     runner.end_at_once(
@@ -165,7 +165,7 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
     return
   logs: list[epoch_log.EpochLog] = []
   stopped_by = runner.train(
-      _make_estimator(training, logs), input_fn, first_step=first_step,
+      _make_loop(training, logs), input_fn, first_step=first_step,
       hooks=[hooks.WriteConfigHook(folder, sparsity, config)],
       saving_listeners=(
           [epoch_log.SaveRecords(lambda: logs[0])] if _saves() else []))
@@ -186,6 +186,7 @@ def main(argv: list[str]) -> None:
   mnist_config.custom_sparsity_map(sparsity, config)  # Only a check here.
   distribution.check(
       FLAGS.num_replicas, config.batch_size, on_nan=FLAGS.on_nan)
+  runner.choose_loop(FLAGS.loop, FLAGS.num_replicas)
   if distribution.n_workers() > 1 and (
       FLAGS.mask_record_frequency or not FLAGS.save_path):
     raise ValueError(

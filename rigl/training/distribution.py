@@ -24,14 +24,12 @@ from absl import logging
 from rigl import replicas
 from rigl.compat import tf, tf2
 from rigl.core import messages
-from rigl.training import saving
+from rigl.training import saving, specs
 
 # Of this process and those that replaced it.
 _N_STARTS = 'RIGL_N_STARTS'
 # After so many, replicas that do not agree at the start are given up.
 _MAX_STARTS = 3
-
-_InputFn = Callable[[dict[str, Any]], tf.data.Dataset]
 
 _EXAMPLE = ('{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
             '"task": {"type": "worker", "index": 0}}')
@@ -200,32 +198,56 @@ def make_strategy(num_replicas: int) -> Optional[tf.distribute.Strategy]:
       [f'/{kind}:{i}' for i in range(num_replicas)])
 
 
-def session_config(num_replicas: int) -> tf.ConfigProto:
-  """The config of sessions that have as many logical CPU devices.
+def session_config(num_replicas: int,
+                   strategy: Optional[tf.distribute.Strategy] = None
+                  ) -> tf.ConfigProto:
+  """The config of the sessions of a training or an evaluation.
 
   Args:
-    num_replicas: devices of this process.
+    num_replicas: devices of this process: so many logical CPU devices.
+    strategy: from `make_strategy`.
   """
-  return tf.ConfigProto(
-      device_count={'CPU': num_replicas}, allow_soft_placement=True)
+  config = tf.ConfigProto(allow_soft_placement=True)
+  if num_replicas > 1:
+    config.device_count['CPU'] = num_replicas
+  # A second pass over the graph takes longer than it saves.
+  rewriting = config.graph_options.rewrite_options
+  rewriting.meta_optimizer_iterations = rewriting.ONE
+  return strategy.update_config_proto(config) if strategy else config
 
 
-def split_batches(input_fn: _InputFn) -> Callable[..., tf.data.Dataset]:
+def server_target(config: tf.ConfigProto) -> str:
+  """Where the session of this process runs: '' unless it is a worker.
+
+  A worker listens at its address until its process ends.
+
+  Args:
+    config: that of the session.
+  """
+  if n_workers() == 1:
+    return ''
+  cluster, job, index = _read_tf_config()
+  server_config = tf.ConfigProto()
+  server_config.CopyFrom(config)
+  # They keep a session to its own worker; servers must reach one another.
+  del server_config.device_filters[:]
+  return tf.distribute.Server(
+      tf.train.ClusterSpec(cluster), job, index, config=server_config).target
+
+
+def split_batches(input_fn: specs.InputFn) -> Callable[..., tf.data.Dataset]:
   """An input_fn whose batches are the parts of those of `input_fn`.
 
   Args:
-    input_fn: (params) -> dataset of nested tensors [batch, ...].
+    input_fn: () -> dataset of nested tensors [batch, ...].
 
   Returns:
-    (params, input_context) -> dataset of the parts that the replicas of this
-    process take in turns; without a context, the batches themselves.
+    input_context -> dataset of the parts that the replicas of this process
+    take in turns.
   """
 
-  def split_input_fn(params: dict[str, Any],
-                     input_context: Any = None) -> tf.data.Dataset:
-    dataset = input_fn(params)
-    if input_context is None:
-      return dataset
+  def split_input_fn(
+      input_context: tf.distribute.InputContext) -> tf.data.Dataset:
     n = input_context.num_replicas_in_sync
     n_here = n // input_context.num_input_pipelines
     first = n_here * input_context.input_pipeline_id
@@ -237,7 +259,7 @@ def split_batches(input_fn: _InputFn) -> Callable[..., tf.data.Dataset]:
       parts.set_shape([n_here, n_examples, *tensor.shape[1:]])
       return parts
 
-    return dataset.flat_map(
+    return input_fn().flat_map(
         lambda *batch: tf.data.Dataset.from_tensor_slices(
             tf.nest.map_structure(cut, batch)))
 

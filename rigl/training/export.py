@@ -289,7 +289,7 @@ class ExportModelHook(tf.train.CheckpointSaverListener):
 
   Give it to `runner.train` as one of `saving_listeners`. Exported is the first
   checkpoint at or after each multiple of `every_n_steps`; `export_steps` of
-  `runner.make_estimator` sees to it that there is one at each. An export
+  `specs.Job` sees to it that there is one at each. An export
   between that is not done when training is killed is left out; the checkpoint
   is there to export it from. That of the last step is made when training ends.
   """
@@ -324,11 +324,7 @@ class ExportModelHook(tf.train.CheckpointSaverListener):
     is_due = self._n_periods is not None and n_periods > self._n_periods
     self._n_periods = n_periods
     self._is_exported = False
-    # The last step may be saved again, with other masks: RigL moves them
-    # without making a step.
-    is_last = self._last_step is not None and (
-        global_step_value >= self._last_step)
-    if is_due and not is_last:
+    if is_due:
       self._export()
 
   def end(self, session: Any, global_step_value: int) -> None:

@@ -7,10 +7,11 @@ from typing import Callable, Mapping, Optional, Sequence
 
 from absl import logging
 
+from rigl import replicas
 from rigl.compat import tf
 from rigl.core import checks
 from rigl.model_pruning import pruning
-from rigl.training import finite
+from rigl.training import finite, iterations
 from rigl.training.config import SparsityConfig
 
 SparsityMap = Optional[Mapping[str, float]]
@@ -185,6 +186,17 @@ def _train_if(is_finite: tf.Tensor, train: Callable[[], tf.Operation],
   return drop_fraction.op
 
 
+def compute_gradients(optimizer: tf.train.Optimizer,
+                      loss: tf.Tensor) -> finite.GradsAndVars:
+  """The gradients of a replica, whose sum is that of the whole batch.
+
+  Args:
+    optimizer: from `make_optimizer`.
+    loss: scalar, of this replica's part of the batch.
+  """
+  return optimizer.compute_gradients(replicas.share_of(loss))
+
+
 def make_train_op(config: SparsityConfig,
                   optimizer: tf.train.Optimizer,
                   loss: tf.Tensor,
@@ -193,7 +205,8 @@ def make_train_op(config: SparsityConfig,
                   pruning_hparams: str = '',
                   gradients: Optional[finite.GradsAndVars] = None,
                   on_nan: str = 'stop',
-                  update_ops: Sequence[tf.Operation] = ()) -> tf.Operation:
+                  update_ops: Sequence[tf.Operation] = (),
+                  first_iteration: Optional[int] = None) -> tf.Operation:
   """One training step, with gradual pruning after it if that is the method.
 
   Args:
@@ -203,46 +216,55 @@ def make_train_op(config: SparsityConfig,
     global_step: int64 scalar variable.
     custom_sparsity_map: {layer name: sparsity} of exceptions.
     pruning_hparams: 'name=value,...' that override those of `config`.
-    gradients: `optimizer.compute_gradients(loss)`, from a caller that looks at
-      them too.
+    gradients: from `compute_gradients`, for a caller that looks at them too.
     on_nan: one of finite.ON_NAN. With `skip`, a step whose loss or gradients
       are not finite leaves weights, masks, slots and what `update_ops` move as
       they are, and only the counters of steps go on. With `stop`, that is left
       to finite.NotFiniteHook.
     update_ops: run before the step; updates of moving averages.
+    first_iteration: iterations before this session, see training.iterations;
+      None to count none, as on a TPU.
 
   Raises:
     ValueError: `skip` for replicas, which would have to agree to skip.
   """
+  if (on_nan == 'skip' and
+      tf.distribute.get_strategy().num_replicas_in_sync > 1):
+    raise ValueError('on_nan=skip does not work with several replicas. Use '
+                     'on_nan=stop.')
   if gradients is None:
-    gradients = optimizer.compute_gradients(loss)
+    gradients = compute_gradients(optimizer, loss)
   is_snipped = getattr(optimizer, 'is_snipped', None)
   is_finite = finite.watch(
       loss, gradients,
       None if is_snipped is None else is_snipped.read_value())
-  pruner, step = None, None
+  pruner, step_before = None, None
   if config.method.prunes_gradually:
     hparams = pruning_hparams_of(config, custom_sparsity_map)
     pruner = pruning.Pruning(hparams.parse(pruning_hparams), global_step)
     # Pruning goes by the step as it was before training.
-    step = global_step.read_value()
+    step_before = global_step.read_value()
 
   def train():
     if pruner is None:
       return optimizer.apply_gradients(gradients, global_step)
-    with tf.control_dependencies([step]):
+    with tf.control_dependencies([step_before]):
       train_op = optimizer.apply_gradients(gradients, global_step)
     with tf.control_dependencies([train_op]):
-      return pruner.conditional_mask_update_op(step)
+      return pruner.conditional_mask_update_op(step_before)
 
-  if on_nan == 'stop':
-    with tf.control_dependencies(update_ops):
-      return train()
-  if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-    raise ValueError('on_nan=skip does not work with several replicas. Use '
-                     'on_nan=stop.')
-  with tf.control_dependencies(
-      [finite.only_if(is_finite, update) for update in update_ops]):
-    return _train_if(
-        is_finite, train, config, optimizer, global_step,
-        None if pruner is None else (lambda: pruner.skip_update_op(step)))
+  def step():
+    if on_nan == 'stop':
+      # The loss is reported as the step finds it: without the dependency a part
+      # that has no gradient may see the weights after it.
+      with tf.control_dependencies([loss, *update_ops]):
+        return train()
+    with tf.control_dependencies(
+        [finite.only_if(is_finite, update) for update in update_ops]):
+      return _train_if(
+          is_finite, train, config, optimizer, global_step,
+          None if pruner is None else (
+              lambda: pruner.skip_update_op(step_before)))
+
+  return step() if first_iteration is None else iterations.counted(
+      step, global_step, first_iteration)

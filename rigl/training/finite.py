@@ -81,19 +81,6 @@ def only_if(condition: tf.Tensor, update: tf.Operation) -> tf.Operation:
   return tf.raw_ops.AssignSubVariableOp(resource=variable, value=step)
 
 
-def without_nan(loss: tf.Tensor) -> tf.Tensor:
-  """The loss with NaN replaced by infinity.
-
-  An Estimator aborts on NaN before a `NotFiniteHook`, which every training with
-  this loss must have, can say at which step and what to do.
-
-  Args:
-    loss: scalar.
-  """
-  return tf.where_v2(
-      tf.math.is_nan(loss), tf.constant(float('inf'), loss.dtype), loss)
-
-
 class NotFiniteHook(tf.train.SessionRunHook):
   """Stops training at a step that is not finite, or counts what is skipped.
 

@@ -1,4 +1,4 @@
-"""Training on TPUEstimator, for all scripts."""
+"""Training, evaluation and following of a run, for all scripts."""
 
 from __future__ import annotations
 
@@ -7,162 +7,80 @@ from typing import Any, Callable, Iterator, Optional, Sequence
 
 from absl import logging
 
-from rigl import compat, replicas
 from rigl.compat import tf
 from rigl.core import messages
-from rigl.training import checkpoints, distribution, saving
+from rigl.training import (
+  checkpoints,
+  distribution,
+  saving,
+  session_loop,
+  specs,
+  tpu_estimator,
+)
 from rigl.training import hooks as training_hooks
 from rigl.training import tpu as tpu_lib
 
 
-def make_estimator(model_fn: Callable[..., Any],
-                   model_dir: str,
-                   *,
-                   seed: int,
-                   train_batch_size: int,
-                   save_checkpoints_steps: Optional[int],
-                   keep_checkpoint_max: int,
-                   eval_batch_size: Optional[int] = None,
-                   save_summary_steps: int = 100,
-                   export_steps: int = 0,
-                   params: Optional[dict[str, Any]] = None,
-                   tpu: Optional[tpu_lib.TpuSetup] = None,
-                   num_replicas: int = 1) -> Any:
-  """A TPUEstimator that runs on CPU or GPU, or on a TPU if one is given.
-
-  With the workers of a TF_CONFIG it is one of them, see distribution.py.
+def choose_loop(loop: Optional[str], num_replicas: int,
+                use_tpu: bool = False) -> str:
+  """The name of the loop to train and evaluate with.
 
   Args:
-    model_fn: (features, labels, mode, params) -> TPUEstimatorSpec.
-    model_dir: folder of checkpoints and summaries.
-    seed: seed of the graph, and so of initial weights.
-    train_batch_size: examples in a training batch.
-    save_checkpoints_steps: steps between checkpoints; None for none at all.
-    keep_checkpoint_max: checkpoints to keep; 0 for all.
-    eval_batch_size: examples in an evaluation batch.
-    save_summary_steps: steps between the summaries of the graph.
-    export_steps: steps between exports, which are made of checkpoints: without
-      a TPU, which saves between two loops only, there is one for each. 0 for
-      no exports.
-    params: passed to model_fn and input_fn.
-    tpu: the TPU, with the replicas that share a batch.
-    num_replicas: devices of this process that share a batch, without a TPU.
+    loop: one of specs.LOOPS; None for TPUEstimator where TensorFlow has it and
+      it can run the training, else sessions.
+    num_replicas: devices of this process that share a batch.
+    use_tpu: whether a TPU is to be used.
 
-  Returns:
-    The TPUEstimator.
+  Raises:
+    ValueError: TensorFlow has no such loop, or it cannot run the training.
   """
-  estimator_lib = compat.estimator_module()
+  n = distribution.total_replicas(num_replicas)
+  has_estimator = tpu_estimator.is_available()
+  if loop is None:
+    loop = ('tpu_estimator' if use_tpu or (has_estimator and n == 1) else
+            'session')
+  if loop == 'session':
+    if use_tpu:
+      raise ValueError('loop=session does not work with use_tpu. Use '
+                       'loop=tpu_estimator.')
+    return loop
+  if not has_estimator:
+    named = 'use_tpu' if use_tpu else 'loop=tpu_estimator'
+    remedy = ('Leave out use_tpu, or run: pip install "tensorflow==2.15.*" '
+              '(Python 3.9 to 3.11).' if use_tpu else 'Use loop=session.')
+    raise ValueError(f'{named} needs TPUEstimator, which TensorFlow '
+                     f'{tf.__version__} does not have: 2.15 was the last '
+                     f'release with it. {remedy}')
+  if n > 1:
+    raise ValueError(f'loop=tpu_estimator does not work with {n} replicas '
+                     '(num_replicas, or workers of TF_CONFIG). Use '
+                     'loop=session.')
+  return loop
+
+
+def make_loop(job: specs.Job, loop: Optional[str] = None,
+              num_replicas: int = 1,
+              tpu: Optional[tpu_lib.TpuSetup] = None) -> specs.Loop:
+  """What trains and evaluates a job.
+
+  Args:
+    job: what to train and to evaluate.
+    loop: see `choose_loop`.
+    num_replicas: devices of this process that share a training batch. With the
+      workers of TF_CONFIG this process is one of them, see distribution.py.
+    tpu: the TPU to run it on; None for CPU or GPU.
+
+  Raises:
+    ValueError: see `choose_loop`.
+  """
   distribution.tidy_tf_config()
-  is_chief = distribution.is_chief()
-  # Outside of a graph the strategy of workers would start a server.
-  with tf.Graph().as_default():
-    run_config = estimator_lib.tpu.RunConfig(
-        **(_tpu_run_config(tpu, save_checkpoints_steps) if tpu else
-           _run_config(num_replicas)),
-        model_dir=model_dir,
-        tf_random_seed=seed,
-        save_checkpoints_secs=None,
-        save_summary_steps=save_summary_steps if is_chief else 0,
-        keep_checkpoint_max=keep_checkpoint_max or None,
-        log_step_count_steps=None)
-    return estimator_lib.tpu.TPUEstimator(
-        # On a TPU the Estimator saves between two loops, when no step is
-        # running.
-        model_fn=model_fn if tpu else _with_saving_hooks(
-            model_fn, model_dir, save_checkpoints_steps, export_steps,
-            is_chief),
-        config=run_config,
-        use_tpu=tpu is not None,
-        batch_axis=list(tpu.batch_axis) if tpu else None,
-        train_batch_size=train_batch_size,
-        eval_batch_size=eval_batch_size,
-        params=params)
+  if choose_loop(loop, num_replicas, tpu is not None) == 'session':
+    return session_loop.SessionLoop(job, num_replicas)
+  return tpu_estimator.EstimatorLoop(job, tpu)
 
 
-def _with_saving_hooks(model_fn: Callable[..., Any], model_dir: str,
-                       save_steps: Optional[int], export_steps: int,
-                       is_chief: bool) -> Callable[..., Any]:
-  """A model_fn whose training also saves and compares its replicas."""
-
-  def model_fn_with_hooks(features, labels, mode, params):
-    spec = model_fn(features, labels, mode, params)
-    if mode != 'train':
-      return spec
-    hooks = list(spec.training_hooks)
-    periods = [steps for steps in (save_steps, export_steps) if steps]
-    if replicas.in_replica():
-      hooks.append(distribution.AgreementHook(*periods or [1000]))
-    if periods and is_chief:
-      # The Estimator would run its own before all other hooks: what they write
-      # about a step would then be missing beside the checkpoint of the step.
-      hooks.append(saving.SaverHook(model_dir, *periods))
-    return spec._replace(training_hooks=tuple(hooks))
-
-  return model_fn_with_hooks
-
-
-def _run_config(num_replicas: int) -> dict[str, Any]:
-  """The arguments of RunConfig without a TPU."""
-  strategy = distribution.make_strategy(num_replicas)
-  return {
-      'train_distribute': strategy,
-      'session_config': strategy and distribution.session_config(num_replicas),
-      'save_checkpoints_steps': None,  # SaverHook does.
-  }
-
-
-def _tpu_run_config(tpu: tpu_lib.TpuSetup,
-                    save_checkpoints_steps: Optional[int]) -> dict[str, Any]:
-  """The arguments of RunConfig that only a TPU needs."""
-  return {
-      'cluster': tpu.resolver,
-      'tpu_config': compat.estimator_module().tpu.TPUConfig(
-          iterations_per_loop=tpu.iterations_per_loop, num_shards=tpu.n_cores,
-          tpu_job_name=tpu.job_name, per_host_input_for_training=True),
-      'save_checkpoints_steps': save_checkpoints_steps,
-  }
-
-
-def train_spec(loss: tf.Tensor,
-               train_op: tf.Operation,
-               make_scaffold: Callable[[], tf.train.Scaffold],
-               hooks: Sequence[tf.train.SessionRunHook] = (),
-               chief_hooks: Sequence[tf.train.SessionRunHook] = (),
-               host_call: Optional[tuple[Callable[..., Any],
-                                         dict[str, tf.Tensor]]] = None) -> Any:
-  """The TPUEstimatorSpec of a model_fn in mode 'train'.
-
-  Args:
-    loss: scalar.
-    train_op: one training step.
-    make_scaffold: called once the graph of the step stands.
-    hooks: run with the training, on the host.
-    chief_hooks: likewise, but only in the process that writes.
-    host_call: (function that writes summaries, its arguments).
-  """
-  is_chief = distribution.is_chief()
-  return compat.estimator_module().tpu.TPUEstimatorSpec(
-      'train', loss=loss, train_op=tf.group(train_op, *replicas.means()),
-      scaffold_fn=lambda: replicas.outside(make_scaffold),
-      training_hooks=[*hooks, *(chief_hooks if is_chief else ())],
-      host_call=host_call if is_chief else None)
-
-
-def eval_spec(loss: tf.Tensor, metric_fn: Callable[..., dict[str, Any]],
-              tensors: Sequence[tf.Tensor]) -> Any:
-  """The TPUEstimatorSpec of a model_fn in mode 'eval'.
-
-  Args:
-    loss: scalar.
-    metric_fn: called with `tensors`; returns {name: tf.metrics pair}.
-    tensors: [batch, ...] each.
-  """
-  return compat.estimator_module().tpu.TPUEstimatorSpec(
-      'eval', loss=loss, eval_metrics=(metric_fn, list(tensors)))
-
-
-def train(estimator: Any,
-          input_fn: Callable[[dict[str, Any]], tf.data.Dataset],
+def train(loop: specs.Loop,
+          input_fn: specs.InputFn,
           *,
           max_steps: Optional[int] = None,
           first_step: Optional[int] = None,
@@ -171,10 +89,10 @@ def train(estimator: Any,
           says_resumed: bool = True) -> Optional[signal.Signals]:
   """Trains until the data end or the global step reaches `max_steps`.
 
-  A checkpoint in the estimator's folder is continued from.
+  A checkpoint in the loop's folder is continued from.
 
   Args:
-    estimator: from `make_estimator`.
+    loop: from `make_loop`.
     input_fn: gives the training batches, from the next one on.
     max_steps: the global step to stop at; None for the end of the data.
     first_step: global step of the checkpoint after which `input_fn` begins, if
@@ -191,42 +109,25 @@ def train(estimator: Any,
   """
   is_chief = distribution.is_chief()
   resumable = training_hooks.ResumableHook(
-      estimator.model_dir, is_chief, is_chief and says_resumed)
+      loop.folder, is_chief, is_chief and says_resumed)
   if distribution.n_workers() > 1:
     if first_step is None:
-      first_step = checkpoints.latest_step(estimator.model_dir)
-    _train_with_workers(estimator, input_fn, max_steps, [
-        distribution.WorkerHook(first_step), resumable,
-        *(hooks if is_chief else ())])
+      first_step = checkpoints.latest_step(loop.folder)
+    try:
+      loop.train(input_fn, max_steps, [
+          distribution.WorkerHook(first_step), resumable,
+          *(hooks if is_chief else ())], ())
+    except (distribution.WorkerLostError, tf.errors.AbortedError,
+            tf.errors.CancelledError, tf.errors.UnavailableError) as error:
+      distribution.start_again(error)
     return None
-  if estimator.config.train_distribute:
-    input_fn = distribution.split_batches(input_fn)
   stop = training_hooks.StopOnSignalHook()
   try:
-    estimator.train(
-        input_fn, max_steps=max_steps, hooks=[resumable, stop, *hooks],
-        saving_listeners=list(saving_listeners))
+    loop.train(
+        input_fn, max_steps, [resumable, stop, *hooks], saving_listeners)
   finally:
     stop.restore()
   return stop.stopped_by
-
-
-def _train_with_workers(estimator: Any, input_fn: Callable[..., Any],
-                        max_steps: Optional[int],
-                        hooks: Sequence[tf.train.SessionRunHook]) -> None:
-  """Trains as one of several workers; starts again if another is lost."""
-  estimator_lib = compat.estimator_module()
-  input_fn = distribution.split_batches(input_fn)
-  try:
-    # Outside of a graph the strategy would start a server of its own.
-    with tf.Graph().as_default():
-      estimator_lib.train_and_evaluate(
-          estimator,
-          estimator_lib.TrainSpec(input_fn, max_steps, hooks),
-          estimator_lib.EvalSpec(input_fn))
-  except (distribution.WorkerLostError, tf.errors.AbortedError,
-          tf.errors.CancelledError, tf.errors.UnavailableError) as error:
-    distribution.start_again(error)
 
 
 def end_at_once(model_dir: str, length: str) -> None:
@@ -241,8 +142,8 @@ def end_at_once(model_dir: str, length: str) -> None:
     saving.remove_leftovers(model_dir)
 
 
-def train_in_turns(estimator: Any,
-                   input_fn: Callable[[dict[str, Any]], tf.data.Dataset],
+def train_in_turns(loop: specs.Loop,
+                   input_fn: specs.InputFn,
                    total: int,
                    chunk: int,
                    evaluate: Optional[Callable[[str], Any]] = None,
@@ -253,7 +154,7 @@ def train_in_turns(estimator: Any,
   stopped the process may have come between the two.
 
   Args:
-    estimator: from `make_estimator`.
+    loop: from `make_loop`.
     input_fn: gives the training batches, from the next one on.
     total: the global step to stop at.
     chunk: steps between evaluations, which come at its multiples and at the
@@ -265,7 +166,7 @@ def train_in_turns(estimator: Any,
     ValueError: see `train`.
     hooks.StoppedError: a signal has stopped training.
   """
-  folder = estimator.model_dir
+  folder = loop.folder
   step = checkpoints.latest_step(folder)
   if step >= total:
     end_at_once(folder, f'{step} steps')
@@ -275,7 +176,7 @@ def train_in_turns(estimator: Any,
   is_first = True
   while step < total:
     step = min(step - step % chunk + chunk, total) if evaluate else total
-    stopped_by = train(estimator, input_fn, max_steps=step, **arguments,
+    stopped_by = train(loop, input_fn, max_steps=step, **arguments,
                        says_resumed=is_first)
     is_first = False
     if stopped_by:
@@ -289,25 +190,14 @@ def train_in_turns(estimator: Any,
           f'{checkpoints.resolve(folder)}.', flush=True)
 
 
-class _CheckpointFits(tf.train.SessionRunHook):
-  """Names what a checkpoint lacks before the session looks for it."""
-
-  def __init__(self, checkpoint: str):
-    self._checkpoint = checkpoint
-
-  def begin(self) -> None:
-    checkpoints.check_fits(
-        self._checkpoint, checkpoints.names_and_shapes(tf.global_variables()))
-
-
-def evaluate(estimator: Any,
-             input_fn: Callable[[dict[str, Any]], tf.data.Dataset],
+def evaluate(loop: specs.Loop,
+             input_fn: specs.InputFn,
              checkpoint: str,
              steps: Optional[int] = None) -> dict[str, float]:
   """Evaluates one checkpoint on all examples of `input_fn`.
 
   Args:
-    estimator: from `make_estimator`.
+    loop: from `make_loop`.
     input_fn: gives every example once.
     checkpoint: its prefix. It needs the variables of the network and the
       global step; others, such as optimizer slots, may be there or not.
@@ -322,9 +212,7 @@ def evaluate(estimator: Any,
   """
   checkpoints.open_checkpoint(checkpoint)
   try:
-    return estimator.evaluate(
-        input_fn, steps=steps, checkpoint_path=checkpoint,
-        hooks=[_CheckpointFits(checkpoint)])
+    return loop.evaluate(input_fn, checkpoint, steps)
   except tf.errors.OpError as error:
     raise ValueError(f'Cannot evaluate the checkpoint {checkpoint}: '
                      f'{messages.reason(error)}') from error
@@ -345,8 +233,8 @@ def _checkpoints_of(model_dir: str, timeout_seconds: float) -> Iterator[str]:
       yield prefix
 
 
-def evaluate_until(estimator: Any,
-                   input_fn: Callable[[dict[str, Any]], tf.data.Dataset],
+def evaluate_until(loop: specs.Loop,
+                   input_fn: specs.InputFn,
                    max_steps: int,
                    timeout_seconds: float = 3600.,
                    steps: Optional[int] = None
@@ -358,7 +246,7 @@ def evaluate_until(estimator: Any,
   after the checkpoint of `max_steps`, or when none came for so long.
 
   Args:
-    estimator: from `make_estimator`.
+    loop: from `make_loop`.
     input_fn: gives every example once.
     max_steps: the global step of the last checkpoint.
     timeout_seconds: to wait for the next checkpoint.
@@ -372,9 +260,9 @@ def evaluate_until(estimator: Any,
       is, see `evaluate`.
   """
   last_step = None
-  for checkpoint in _checkpoints_of(estimator.model_dir, timeout_seconds):
+  for checkpoint in _checkpoints_of(loop.folder, timeout_seconds):
     try:
-      metrics = evaluate(estimator, input_fn, checkpoint, steps)
+      metrics = evaluate(loop, input_fn, checkpoint, steps)
     except ValueError:
       if tf.train.checkpoint_exists(checkpoint):
         raise
@@ -387,5 +275,5 @@ def evaluate_until(estimator: Any,
       return
   logging.warning(
       'No new checkpoint in %s for %d s: evaluation ends %s.',
-      estimator.model_dir, timeout_seconds,
+      loop.folder, timeout_seconds,
       'without one' if last_step is None else f'at step {last_step}')

@@ -10,7 +10,7 @@ from typing import Any, Callable, NoReturn
 
 from absl import app, logging
 
-from rigl.compat import MissingEstimatorError, tf
+from rigl.compat import tf
 from rigl.core import messages
 from rigl.training import command_line, hooks
 
@@ -70,8 +70,7 @@ def run(main: Callable[[list[str]], Any]) -> None:
       command_line.check_only_flags(argv)
       main(argv)
     except (ValueError, OSError, FloatingPointError, OverflowError,
-            MissingEstimatorError, tf.train.NanLossDuringTrainingError,
-            tf.errors.OpError) as error:
+            tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
       logging.debug('The error came from here:', exc_info=True)
       is_of_tensorflow = isinstance(error, tf.errors.OpError)
       sys.exit('Error: ' + (

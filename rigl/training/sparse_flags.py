@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import functools
 import types
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence
 
 from absl import flags
 
 from rigl.core import growth, schedules
-from rigl.training import checkpoints, command_line, finite, methods
+from rigl.training import checkpoints, command_line, finite, methods, specs
 
 # Flags belong to the script that asks for them, in --help and elsewhere.
 flags.disclaim_key_flags()
@@ -40,6 +40,10 @@ _MODES = {
 
 def _define_on_nan(name: str, default: str, help_text: str) -> None:
   flags.DEFINE_enum(name, default, finite.ON_NAN, help_text)
+
+
+def _define_loop(name: str, default: Optional[str], help_text: str) -> None:
+  flags.DEFINE_enum(name, default, specs.LOOPS, help_text)
 
 
 # {group of --help: {name of the flag: its definition}}.
@@ -147,6 +151,12 @@ _GROUPS: dict[str, dict[str, _Definition]] = {
             'GPUs if there are any, else logical CPU devices. Processes that '
             'share it are the workers of the environment variable '
             'TF_CONFIG.'),
+        'loop': (
+            _define_loop, None,
+            'What runs the training: tpu_estimator needs TensorFlow 2.15, and '
+            'one device or a TPU; session works everywhere but on a TPU. Both '
+            'give the same bits. tpu_estimator where it can be used, unless '
+            'given.'),
         'master': (flags.DEFINE_string, '', 'Address of the TPU.'),
     },
     'Not used': {
@@ -156,9 +166,9 @@ _GROUPS: dict[str, dict[str, _Definition]] = {
 # Those that every script has.
 _OF_ALL = (
     'drop_fraction', 'erk_power_scale', 'gin_bindings', 'gin_config',
-    'grow_init', 'maskupdate_begin_step', 'maskupdate_frequency', 'momentum',
-    'num_replicas', 'on_nan', 'rigl_acc_scale', 's_momentum', 'seed',
-    'threshold_decay')
+    'grow_init', 'loop', 'maskupdate_begin_step', 'maskupdate_frequency',
+    'momentum', 'num_replicas', 'on_nan', 'rigl_acc_scale', 's_momentum',
+    'seed', 'threshold_decay')
 _SHARED = {
     name: definition for definitions in _GROUPS.values()
     for name, definition in definitions.items()}

@@ -122,6 +122,8 @@ def host_call_fn(model_dir: str, global_step: tf.Tensor,
   # What waits in a queue is lost when training is killed, and not done again
   # if a checkpoint came meanwhile.
   writer = tf2.summary.create_file_writer(model_dir, max_queue=0)
+  # So that a new session opens it.
+  tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, writer.init())
   is_due = tf.equal(step % steps_per_summary, 0)
   if trained is not None:
     is_due = tf.logical_and(is_due, trained[0])

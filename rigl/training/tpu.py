@@ -26,6 +26,8 @@ class TpuSetup:
 
   Attributes:
     resolver: a TPUClusterResolver.
+    train_batch_size: examples in a training batch of all cores.
+    eval_batch_size: likewise in an evaluation batch.
     n_cores: replicas that share a batch.
     iterations_per_loop: training steps between two looks of the host.
     job_name: job name of the TPU's workers; None lets TensorFlow find it.
@@ -33,6 +35,8 @@ class TpuSetup:
   """
 
   resolver: Any
+  train_batch_size: int
+  eval_batch_size: int
   n_cores: int = 8
   iterations_per_loop: int = 1251
   job_name: Optional[str] = None

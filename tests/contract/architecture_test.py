@@ -103,7 +103,7 @@ FLAGS_ALLOWED = (
   '*_train_eval',
   'mnist.visualize_mask_records',
 )
-ESTIMATOR_ALLOWED = ('compat', 'training.runner', 'training.export')
+ESTIMATOR_ALLOWED = ('training.tpu_estimator',)
 TENSORFLOW_ALLOWED = ('compat',)
 # Where an unpickler that calls nothing of a pickle is made.
 PICKLE_ALLOWED = ('cifar_resnet.cifar_pickle',)
@@ -267,7 +267,7 @@ def check_estimator(module):
   used = [(node.attr, node.lineno) for node in _nodes(module, ast.Attribute)]
   used += [(name.split('.')[-1], line) for name, line, _ in module.imports]
   for name, line in used:
-    if re.fullmatch(r'(TPU)?Estimator(Spec)?|estimator(_module)?', name):
+    if re.fullmatch(r'(TPU)?Estimator(Spec)?|estimator', name):
       yield line, f'uses {name}'
 
 
@@ -377,8 +377,8 @@ EXAMPLES = (
    'from absl import logging'),
   ('flags', 'training.config', 'tf.app.flags.DEFINE_string', 'tf.train.flags'),
   ('estimator', 'training.hooks', 's = tf.estimator.ModeKeys.TRAIN',
-   'estimator = runner.make_estimator()'),
-  ('estimator', 'training.hooks', 'from rigl.compat import estimator_module',
+   'estimator = runner.make_loop()'),
+  ('estimator', 'training.hooks', 'from tensorflow import estimator',
    'from rigl.compat import tf'),
   ('no_salted_hash', 'core.seeding', 'seed = hash (name)',
    'seed = crc32(name)'),

@@ -17,7 +17,7 @@ from rigl.imagenet_resnet import imagenet_data
 from rigl.imagenet_resnet import imagenet_train_eval as imagenet_script
 from rigl.mnist import mnist_data
 from rigl.mnist import mnist_train_eval as mnist_script
-from rigl.training import factory, finite, methods, runner
+from rigl.training import factory, finite, methods, runner, specs
 from rigl.training.config import SparsityConfig
 from tests import script_flags
 
@@ -86,6 +86,9 @@ REFUSED = {
     'load_mask_dir': [
         ('/no/such/checkpoint', RIGL, []),
         ('/no', {'training_method': 'dnw'}, ['dnw'])],
+    'loop': [
+        ('keras', {}, specs.LOOPS),
+        ('tpu_estimator', {'num_replicas': 2}, ['session'])],
     'lr_drop_epoch': [(v, {}, []) for v in NOT_POSITIVE],
     'mask_init_method': [
         ('erk', RIGL, ['random', 'erdos_renyi_kernel', 'str'])],
@@ -187,7 +190,7 @@ def no_work(monkeypatch, but=()):
     raise WorkBegan
 
   with monkeypatch.context() as patch:
-    patch.setattr(runner, 'make_estimator', refuse)
+    patch.setattr(runner, 'make_loop', refuse)
     for module, name in ((mnist_data, 'load_mnist'),
                          (cifar_data, 'load_cifar'),
                          (imagenet_data, 'find_data')):
@@ -263,6 +266,8 @@ def test_value_of_another_type_is_named(script, name):
     ('imagenet', {'training_steps_multiplier': 0.1}, ['less than a step']),
     ('imagenet', {'use_tpu': True, 'num_replicas': 2},
      ['num_replicas', 'use_tpu']),
+    ('imagenet', {'use_tpu': True, 'loop': 'session'},
+     ['use_tpu', 'loop=tpu_estimator']),
     ('imagenet', {'transpose_input': True, 'num_replicas': 2},
      ['num_replicas', 'transpose_input']),
     ('mnist', {'sparsity_scale': 1.1, 'end_sparsity': 0.98}, ['layer2']),

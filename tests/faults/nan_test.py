@@ -285,7 +285,8 @@ def test_the_first_ten_skipped_steps_are_reported_one_by_one(
 
 @pytest.mark.parametrize('method', ['rigl', 'snip'])
 def test_batches_taken_are_right_after_skipped_steps(method, tmp_path):
-  for n_steps, losses in ((4, [GOOD, NAN, GOOD, NAN]), (9, [NAN] * 5)):
+  # RigL's last one of each is no mask update, which would be made again.
+  for n_steps, losses in ((5, [GOOD, NAN, GOOD, NAN, NAN]), (9, [NAN] * 4)):
     with tf.Graph().as_default():
       training = Training(method, 'skip')
       train(training, 'skip', tmp_path, losses)
@@ -340,12 +341,6 @@ def test_spoilt_weights_are_never_saved(on_nan, tmp_path):
       train(training, on_nan, tmp_path, [GOOD] * 2, save_steps=1)
   assert prefix in str(e.value)
   assert checkpoints.latest(str(tmp_path)) == prefix
-
-
-def test_estimator_sees_no_nan():
-  losses = [finite.without_nan(tf.constant(x)) for x in (NAN, 1., INFINITE)]
-  with tf.Session() as session:
-    assert session.run(losses) == [INFINITE, 1., INFINITE]
 
 
 # --- Masks that leave nothing to choose --------------------------------------

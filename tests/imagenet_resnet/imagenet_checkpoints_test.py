@@ -237,8 +237,8 @@ def test_variables_of_training_may_be_missing(trained, capsys):
 def test_eval_once_takes_a_prefix_a_folder_or_the_latest(trained, monkeypatch):
   seen = []
 
-  def evaluate(estimator, input_fn, checkpoint, steps):
-    del estimator, input_fn, steps
+  def evaluate(loop, input_fn, checkpoint, steps):
+    del loop, input_fn, steps
     seen.append(checkpoint)
     return dict.fromkeys(
         ('global_step', 'top_1_accuracy', 'top_5_accuracy', 'cross_loss'), 0)

@@ -6,7 +6,6 @@ import dataclasses
 import glob
 import os
 import pathlib
-import types
 
 import numpy as np
 import pytest
@@ -113,7 +112,8 @@ def test_options(values, short, tmp_path):
   read = checkpoint_values.of(folder)
   for name, value in read.items():
     assert np.isfinite(value).all(), name
-    if name not in ('global_step', 'last_mask_update_step', 'is_snipped'):
+    if name not in (
+        'global_step', 'iteration', 'last_mask_update_step', 'is_snipped'):
       assert value.dtype == np.float32, name
   if 'first_layer_sparsity' in values:
     for layer, wanted in (('initial_conv', 0.25), ('final_dense', 0.5)):
@@ -222,7 +222,8 @@ def test_batch_statistics_move_on_steps_that_move_masks(short):
     moving = [v for v in tf.global_variables() if 'moving_' in v.op.name]
     step = tf.train.get_global_step()
     with tf.Session() as session:
-      session.run(tf.global_variables_initializer())
+      session.run([tf.global_variables_initializer(),
+                   tf.tables_initializer()])
       imagenet_model_fn._make_scaffold(made).init_fn(session)
       states = []
       for _ in range(3):
@@ -320,14 +321,13 @@ def test_the_host_gets_vectors(short):
 def test_each_host_of_a_tpu_reads_its_own_part(short, monkeypatch):
   asked = []
   monkeypatch.setattr(imagenet_input, 'input_fn', asked.append)
-  deployment = types.SimpleNamespace(
-      current_input_fn_deployment=lambda: (None, 2, 4, 8))
   input_fn = imagenet_run.make_input_fn(
       dataclasses.replace(training(), use_tpu=True),
       imagenet_run.RunSettings(), 'eval', data=None)
-  input_fn({'batch_size': 8, 'context': deployment})
+  input_fn(2, 4)
   (params,) = asked
   assert (params['host_index'], params['n_hosts']) == (2, 4)
+  assert params['batch_size'] == training().config.eval_batch_size // 4
 
 
 # --- Outputs -----------------------------------------------------------------
@@ -367,7 +367,8 @@ def test_summaries_show_the_network_a_step_begins_with(short):
     op, reported = train_op(
         made, tf.constant(images()), tf.constant([1, 2, 3, 4]))
     with tf.Session() as session:
-      session.run(tf.global_variables_initializer())
+      session.run([tf.global_variables_initializer(),
+                   tf.tables_initializer()])
       imagenet_model_fn._make_scaffold(made).init_fn(session)
       session.run(op)  # Moves the masks.
       masks, weights, trained = session.run(

@@ -145,7 +145,7 @@ def expected_variables(goldens, method):
     rows = golden['baseline_variables']
   rows = rows + golden['extra_variables_per_training_method'].get(
       method, {'extra': []})['extra']
-  expected = {}
+  expected = {'iteration': ((), 'int64')}  # The one that is new.
   for row in rows:
     # The name of an operation there; named after its layer here.
     name = re.sub(r'^gradients.*/(layer\d)/.*/ExponentialMovingAverage$',
@@ -175,7 +175,7 @@ def graph_variables(data, tmp_path, **values):
       mnist.test_labels, str(tmp_path), 'run')
   with tf.Graph().as_default():
     mnist_model_fn.make_model_fn(training, [])(
-        tf.zeros([20, 784]), tf.zeros([20], tf.int32), 'train', {})
+        tf.zeros([20, 784]), tf.zeros([20], tf.int32), 'train')
     return [v.op.name for v in tf.global_variables()]
 
 

@@ -49,8 +49,8 @@ def save(folder, values, name, reshape):
       step=int(values[STEP]))
 
 
-def estimator(prefix):
-  return runner_test.make_estimator(os.path.dirname(prefix), CONFIG, None)
+def loop(prefix):
+  return runner_test.make_loop(os.path.dirname(prefix), CONFIG, None)
 
 
 def resume(prefix):
@@ -58,12 +58,12 @@ def resume(prefix):
 
 
 def evaluate(prefix):
-  runner.evaluate(estimator(prefix), runner_test.input_of(1), prefix)
+  runner.evaluate(loop(prefix), runner_test.input_of(1), prefix)
 
 
 def follow(prefix):
   list(runner.evaluate_until(
-      estimator(prefix), runner_test.input_of(1), 1, timeout_seconds=0.1))
+      loop(prefix), runner_test.input_of(1), 1, timeout_seconds=0.1))
 
 
 def take_masks(prefix):

@@ -1,4 +1,4 @@
-"""Training on TPUEstimator: checkpoints, hooks, resuming, stopping."""
+"""Both loops: checkpoints, hooks, resuming, stopping, evaluation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import signal
 import numpy as np
 import pytest
 
-from rigl.compat import tf
-from rigl.training import hooks, resuming, runner
+from rigl.compat import tf, tf2
+from rigl.training import hooks, resuming, runner, specs, tpu_estimator
 from rigl.training.config import SparsityConfig
 from tests import checkpoint_values
-from tests.training import one_masked_layer
+from tests.training import one_masked_layer, small_checkpoints
 
 CONFIG = SparsityConfig(
     training_method='rigl', end_sparsity=0.5, maskupdate_frequency=3,
@@ -50,28 +50,43 @@ class Listener(tf.train.CheckpointSaverListener):
         self._journal.steps)
 
 
-def make_estimator(folder, config, journal, save_steps=3, keep=0):
+_chosen = {'loop': None}
+
+
+@pytest.fixture(scope='module', autouse=True, params=[
+    'session', pytest.param('tpu_estimator', marks=pytest.mark.skipif(
+        not tpu_estimator.is_available(),
+        reason='TensorFlow 2.16 removed Estimator'))])
+def _loop(request):
+  """Each test runs on each loop."""
+  _chosen['loop'] = request.param
+  yield
+  _chosen['loop'] = None
+
+
+def make_loop(folder, config, journal, save_steps=3, keep=0):
 
   def metric_fn(features):
     return {'mean': tf.metrics.mean(features)}
 
-  def model_fn(features, labels, mode, params):
-    assert params['batch_size'] == 2
-    loss, train_op, _ = one_masked_layer.build(config, features=features)
+  def model_fn(features, labels, mode):
+    first_iteration = None if mode == 'eval' else resuming.iterations_done(
+        str(folder), config)
+    loss, train_op, _ = one_masked_layer.build(
+        config, features=features, first_iteration=first_iteration)
     if mode == 'eval':
-      return runner.eval_spec(loss, metric_fn, [features])
-    return runner.train_spec(
-        loss, train_op, tf.train.Scaffold, hooks=[journal])
+      return specs.EvalSpec(loss, metric_fn, [features])
+    return specs.TrainSpec(loss, train_op, hooks=[journal])
 
-  return runner.make_estimator(
-      model_fn, str(folder), seed=1, train_batch_size=2, eval_batch_size=2,
-      save_checkpoints_steps=save_steps, keep_checkpoint_max=keep)
+  return runner.make_loop(
+      specs.Job(model_fn, str(folder), seed=1, save_steps=save_steps,
+                keep_checkpoint_max=keep), _chosen['loop'])
 
 
 def input_of(n_iterations, first=0.):
   """An input_fn of so many batches: first, first + 1, ..."""
 
-  def input_fn(params):
+  def input_fn():
     dataset = tf.data.Dataset.range(n_iterations)
     return dataset.map(lambda i: (
         tf.fill([2, 1], first + tf.cast(i, tf.float32)), tf.zeros([2])))
@@ -83,11 +98,18 @@ def train(folder, n_iterations, config=CONFIG, save_steps=3, send_at=None,
           fail_at=None, keep=0, **arguments):
   """Trains; returns (the signal that stopped it or None, journal)."""
   journal = Journal(send_at, fail_at)
-  estimator = make_estimator(folder, config, journal, save_steps, keep)
+  loop = make_loop(folder, config, journal, save_steps, keep)
   stopped_by = runner.train(
-      estimator, input_of(n_iterations), **arguments,
+      loop, input_of(n_iterations), **arguments,
       saving_listeners=[Listener(journal)] if save_steps else ())
   return stopped_by, journal
+
+
+def assert_same_values(folder, expected_folder):
+  found, expected = map(checkpoint_values.of, (folder, expected_folder))
+  assert set(found) == set(expected)
+  for name, value in expected.items():
+    np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 def saved_steps(folder):
@@ -125,10 +147,7 @@ def test_resumed_training_ends_as_an_uninterrupted_one(whole, tmp_path):
   for n_iterations in (4, 6):
     stopped_by, _ = train(tmp_path, n_iterations)
     assert stopped_by is None
-  resumed, expected = map(checkpoint_values.of, (tmp_path, whole[0]))
-  assert set(resumed) == set(expected)
-  for name, value in expected.items():
-    np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+  assert_same_values(tmp_path, whole[0])
   # Both began with the weights of the seed.
   first = [tf.train.load_variable(
       str(folder / 'model.ckpt-0'), 'layer/weights')
@@ -137,12 +156,17 @@ def test_resumed_training_ends_as_an_uninterrupted_one(whole, tmp_path):
   assert first[0].any()
 
 
-def test_last_checkpoint_holds_masks_that_moved_without_a_step(tmp_path):
-  """The last of 9 iterations moves masks; the step before it is saved."""
+def test_no_checkpoint_is_written_again(whole, tmp_path):
+  """The last of 9 iterations moves masks, after the checkpoint of the step."""
   _, journal = train(tmp_path, 9)
   assert journal.steps[-2:] == [6, 6]
-  assert checkpoint_values.of(tmp_path)['last_mask_update_step'] == 6
-  assert resuming.iterations_done(str(tmp_path), CONFIG) == 9
+  assert saved_steps(tmp_path) == [0, 3, 6]
+  assert checkpoint_values.of(tmp_path)['last_mask_update_step'] == 3
+  # Masks are moved again when training goes on.
+  assert resuming.iterations_done(str(tmp_path), CONFIG) == 8
+  _, journal = train(tmp_path, 2)
+  assert journal.steps == [6, 7]
+  assert_same_values(tmp_path, whole[0])
 
 
 def test_stops_at_max_steps_and_keeps_so_many_checkpoints(tmp_path):
@@ -164,10 +188,51 @@ def test_signal_stops_with_a_checkpoint_of_the_step(tmp_path):
   assert resuming.iterations_done(str(tmp_path), CONFIG) == 6
 
 
+def test_a_checkpoint_says_how_many_iterations_there_were(whole):
+  for step, n in ((0, 0), (3, 4), (6, 8), (7, 10)):
+    values = checkpoint_values.of(whole[0] / f'model.ckpt-{step}')
+    assert values['iteration'] == n
+    assert values['iteration'].dtype == np.int64
+
+
+def test_a_training_goes_on_from_a_checkpoint_without_iterations(
+    whole, tmp_path):
+  """As earlier versions wrote them: the number follows from the step."""
+  values = checkpoint_values.of(whole[0] / 'model.ckpt-6')
+  del values['iteration']
+  small_checkpoints.save(tmp_path, values, step=6)
+  assert resuming.iterations_done(str(tmp_path), CONFIG) == 8
+  train(tmp_path, 2)
+  assert_same_values(tmp_path, whole[0])
+
+
+@pytest.mark.parametrize('n, iteration, step', [
+    (8, 8, 6), (9, 10, 7), (10, 10, 7)])
+def test_training_ends_with_a_step(n, iteration, step, tmp_path):
+  """Iteration 9 moves masks."""
+  train(tmp_path, 100, hooks=[hooks.LastIterationHook(0, n)])
+  values = checkpoint_values.of(tmp_path)
+  assert (values['iteration'], values['global_step']) == (iteration, step)
+
+
+@pytest.mark.parametrize('send_at, step, iteration', [
+    (3, 3, 4), (4, 4, 6), (5, 4, 6), (6, 5, 7)])
+def test_a_signal_lets_a_mask_update_be_followed_by_a_step(
+    send_at, step, iteration, tmp_path):
+  """It comes before the run with that index; index 4 moves masks."""
+  former = signal.signal(signal.SIGTERM, lambda number, frame: None)
+  try:
+    train(tmp_path, 100, send_at=send_at)
+  finally:
+    signal.signal(signal.SIGTERM, former)
+  values = checkpoint_values.of(tmp_path)
+  assert (values['global_step'], values['iteration']) == (step, iteration)
+
+
 def train_in_turns(folder, total, send_at=None, **arguments):
   journal = Journal(send_at, None)
   runner.train_in_turns(
-      make_estimator(folder, CONFIG, journal), input_of(100), total, 4,
+      make_loop(folder, CONFIG, journal), input_of(100), total, 4,
       **arguments)
 
 
@@ -240,28 +305,28 @@ def test_checkpoint_of_another_method_is_refused(whole):
 
 
 def test_evaluates_the_checkpoint_asked_for_on_all_examples(whole):
-  estimator = make_estimator(whole[0], CONFIG, None)
+  loop = make_loop(whole[0], CONFIG, None)
   for step in (3, 7):
     metrics = runner.evaluate(
-        estimator, input_of(4, first=10.), str(whole[0] / f'model.ckpt-{step}'))
+        loop, input_of(4, first=10.), str(whole[0] / f'model.ckpt-{step}'))
     assert metrics['global_step'] == step
     assert metrics['mean'] == pytest.approx(11.5)
 
 
 def test_checkpoint_to_evaluate_that_is_not_there_is_named(whole):
-  estimator = make_estimator(whole[0], CONFIG, None)
+  loop = make_loop(whole[0], CONFIG, None)
   prefix = str(whole[0] / 'model.ckpt-1')
   with pytest.raises(ValueError) as error:
-    runner.evaluate(estimator, input_of(1), prefix)
+    runner.evaluate(loop, input_of(1), prefix)
   assert prefix in str(error.value)
 
 
 @pytest.mark.parametrize('max_steps', [7, 100])
 def test_evaluates_until_the_last_step_or_until_no_checkpoint_comes(
     whole, max_steps):
-  estimator = make_estimator(whole[0], CONFIG, None)
+  loop = make_loop(whole[0], CONFIG, None)
   steps = [metrics['global_step'] for metrics in runner.evaluate_until(
-      estimator, input_of(1), max_steps, timeout_seconds=0.1)]
+      loop, input_of(1), max_steps, timeout_seconds=0.1)]
   assert steps == [7]
 
 
@@ -273,9 +338,9 @@ def test_a_checkpoint_that_is_deleted_meanwhile_is_left_out(
 
   monkeypatch.setattr(tf.train, 'checkpoints_iterator', lambda folder, timeout:
                       latest_ones(whole[0]))
-  estimator = make_estimator(whole[0], CONFIG, None)
+  loop = make_loop(whole[0], CONFIG, None)
   steps = [metrics['global_step'] for metrics in runner.evaluate_until(
-      estimator, input_of(1), 7)]
+      loop, input_of(1), 7)]
   assert steps == [7]
 
 
@@ -290,9 +355,9 @@ def messages(monkeypatch):
 
 
 def evaluated_steps(folder, max_steps):
-  estimator = make_estimator(folder, CONFIG, None)
+  loop = make_loop(folder, CONFIG, None)
   return [metrics['global_step'] for metrics in runner.evaluate_until(
-      estimator, input_of(1), max_steps, timeout_seconds=0.1)]
+      loop, input_of(1), max_steps, timeout_seconds=0.1)]
 
 
 def test_evaluation_that_waits_says_so_and_makes_no_folder(
@@ -334,3 +399,78 @@ def test_damaged_state_file_is_named_and_not_waited_for(whole, tmp_path):
   (folder / 'checkpoint').write_text('rubbish')
   with pytest.raises(ValueError, match=f'Delete {folder}/checkpoint'):
     evaluated_steps(folder, 7)
+
+
+def test_evaluation_is_written_for_tensorboard(whole):
+  loop = make_loop(whole[0], CONFIG, None)
+  folder = whole[0] / 'eval'
+  shutil.rmtree(folder, ignore_errors=True)
+  tf.summary.FileWriterCache.clear()
+  found = runner.evaluate(loop, input_of(4), str(whole[0] / 'model.ckpt-7'))
+  (path,) = folder.iterdir()
+  events = [tf.Event.FromString(record) for record in
+            tf2.data.TFRecordDataset(str(path)).as_numpy_iterator()]
+  written = {(event.step, value.tag): value for event in events
+             for value in event.summary.value}
+  assert set(written) == {
+      (7, 'loss'), (7, 'mean'), (7, 'checkpoint_path')}
+  assert written[7, 'mean'].simple_value == found['mean'] == 1.5
+  assert written[7, 'loss'].simple_value == found['loss'] > 0.
+  assert tf.make_ndarray(written[7, 'checkpoint_path'].tensor) == str(
+      whole[0] / 'model.ckpt-7').encode()
+
+
+def test_only_so_many_batches_are_evaluated(whole):
+  metrics = runner.evaluate(
+      make_loop(whole[0], CONFIG, None), input_of(100, first=1.),
+      str(whole[0] / 'model.ckpt-7'), steps=2)
+  assert metrics['mean'] == 1.5
+
+
+@pytest.mark.parametrize('value, words', [
+    (None, 'layer/mask is missing there'),
+    (np.zeros([2, 3], 'f'), r'layer/mask is \[2, 3\] there and \[6, 4\] here'),
+])
+def test_evaluation_names_what_does_not_fit(value, words, whole, tmp_path):
+  values = checkpoint_values.of(whole[0])
+  del values['layer/mask']
+  if value is not None:
+    values['layer/mask'] = value
+  prefix = small_checkpoints.save(tmp_path, values, step=7)
+  with pytest.raises(ValueError, match=words) as error:
+    runner.evaluate(make_loop(whole[0], CONFIG, None), input_of(1), prefix)
+  assert prefix in str(error.value)
+
+
+# --- Which of them -----------------------------------------------------------
+
+
+@pytest.mark.parametrize('has_estimator, loop, n, use_tpu, chosen', [
+    (True, None, 1, False, 'tpu_estimator'),
+    (True, None, 2, False, 'session'),
+    (True, None, 1, True, 'tpu_estimator'),
+    (True, 'session', 1, False, 'session'),
+    (True, 'session', 2, False, 'session'),
+    (True, 'tpu_estimator', 1, False, 'tpu_estimator'),
+    (False, None, 1, False, 'session'),
+    (False, None, 2, False, 'session'),
+    (False, 'session', 2, False, 'session'),
+])
+def test_loop_is_the_estimator_where_it_can_run(
+    has_estimator, loop, n, use_tpu, chosen, monkeypatch):
+  monkeypatch.setattr(tpu_estimator, 'is_available', lambda: has_estimator)
+  assert runner.choose_loop(loop, n, use_tpu) == chosen
+
+
+@pytest.mark.parametrize('has_estimator, loop, n, use_tpu, words', [
+    (True, 'tpu_estimator', 2, False, ['2 replicas', 'Use loop=session']),
+    (True, 'session', 1, True, ['use_tpu', 'Use loop=tpu_estimator']),
+    (False, 'tpu_estimator', 1, False, ['2.15', 'Use loop=session']),
+    (False, None, 1, True, ['use_tpu', 'pip install "tensorflow==2.15.*"']),
+])
+def test_a_loop_that_cannot_run_is_refused_with_a_remedy(
+    has_estimator, loop, n, use_tpu, words, monkeypatch):
+  monkeypatch.setattr(tpu_estimator, 'is_available', lambda: has_estimator)
+  with pytest.raises(ValueError) as error:
+    runner.choose_loop(loop, n, use_tpu)
+  assert all(word in str(error.value) for word in words), error.value

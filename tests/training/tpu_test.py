@@ -9,9 +9,8 @@ import socket
 
 import pytest
 
-from rigl import compat
 from rigl.compat import tf2
-from rigl.training import runner, tpu
+from rigl.training import tpu
 
 
 @pytest.fixture(autouse=True)
@@ -109,21 +108,3 @@ def test_name_and_place_reach_the_resolver(monkeypatch, has_client):
   monkeypatch.setenv('TPU_NAME', 'other')
   tpu.find('')
   assert seen == [('my-tpu', 'us-central1-a', 'p'), ('other', None, None)]
-
-
-def test_estimator_gets_the_topology(tmp_path):
-  resolver = tf2.distribute.cluster_resolver.SimpleClusterResolver(
-      compat.tf.train.ClusterSpec({}), master='grpc://10.0.0.1:8470')
-  setup = tpu.TpuSetup(resolver, 16, 100, 'workers', (3, 0))
-  config = runner._tpu_run_config(setup, 50)
-  assert config['cluster'] is resolver
-  assert config['save_checkpoints_steps'] == 50
-  options = config['tpu_config']
-  assert (options.iterations_per_loop, options.num_shards,
-          options.tpu_job_name) == (100, 16, 'workers')
-  estimator = runner.make_estimator(
-      lambda features, labels, mode, params: None, str(tmp_path), seed=3,
-      train_batch_size=32, eval_batch_size=32, save_checkpoints_steps=50,
-      keep_checkpoint_max=0, tpu=setup)
-  assert estimator.config.master == 'grpc://10.0.0.1:8470'
-  assert estimator.config.tpu_config.num_shards == 16

@@ -1,0 +1,151 @@
+"""Training and evaluation on TPUEstimator: TensorFlow 2.15, the last with it.
+
+The one module that knows TPUEstimator. It is the way to a TPU; on one device
+it does what session_loop.py does, to the same bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional, Sequence
+
+from rigl.compat import tf
+from rigl.training import checkpoints, saving, specs
+from rigl.training import tpu as tpu_lib
+
+
+def _estimator_module() -> Any:
+  """tf.estimator, which TensorFlow loads on first use; None without it."""
+  try:
+    module = tf.estimator
+    # A lazily loaded module shows that it is broken only when it is used.
+    _ = module.tpu.TPUEstimator
+  except (AttributeError, ImportError):
+    return None
+  return module
+
+
+def is_available() -> bool:
+  """Whether the installed TensorFlow has TPUEstimator."""
+  return _estimator_module() is not None
+
+
+def _without_nan(loss: tf.Tensor) -> tf.Tensor:
+  """The loss with NaN replaced by infinity.
+
+  An Estimator aborts on NaN before finite.NotFiniteHook, which every training
+  without a TPU has, can say at which step and what to do.
+  """
+  return tf.where_v2(
+      tf.math.is_nan(loss), tf.constant(float('inf'), loss.dtype), loss)
+
+
+class _CheckpointFits(tf.train.SessionRunHook):
+  """Names what a checkpoint lacks before the session looks for it."""
+
+  def __init__(self, checkpoint: str):
+    self._checkpoint = checkpoint
+
+  def begin(self) -> None:
+    checkpoints.check_fits(
+        self._checkpoint, checkpoints.names_and_shapes(tf.global_variables()))
+
+
+class EstimatorLoop(specs.Loop):
+  """A loop of TPUEstimator.
+
+  Attributes:
+    folder: that of the job.
+    estimator: the TPUEstimator.
+  """
+
+  def __init__(self, job: specs.Job, tpu: Optional[tpu_lib.TpuSetup] = None):
+    """Runs `job`.
+
+    Args:
+      job: what to run.
+      tpu: the TPU to run it on; None for CPU or GPU.
+    """
+    self.folder = job.folder
+    self._job = job
+    self._tpu = tpu
+    self._listeners: Sequence[tf.train.CheckpointSaverListener] = ()
+    lib = _estimator_module().tpu
+    run_config = lib.RunConfig(
+        **(self._tpu_run_config(tpu) if tpu else {}),
+        model_dir=job.folder,
+        tf_random_seed=job.seed,
+        save_checkpoints_secs=None,
+        # On a TPU the Estimator saves between two loops, when no step is
+        # running.
+        save_checkpoints_steps=job.save_steps if tpu else None,
+        save_summary_steps=job.save_summary_steps,
+        keep_checkpoint_max=job.keep_checkpoint_max or None,
+        log_step_count_steps=None)
+    self.estimator = lib.TPUEstimator(
+        model_fn=self._model_fn,
+        config=run_config,
+        params={},
+        use_tpu=tpu is not None,
+        batch_axis=list(tpu.batch_axis) if tpu else None,
+        train_batch_size=tpu.train_batch_size if tpu else None,
+        eval_batch_size=tpu.eval_batch_size if tpu else None)
+
+  @staticmethod
+  def _tpu_run_config(tpu: tpu_lib.TpuSetup) -> dict[str, Any]:
+    """The arguments of RunConfig that only a TPU needs."""
+    return {
+        'cluster': tpu.resolver,
+        'tpu_config': _estimator_module().tpu.TPUConfig(
+            iterations_per_loop=tpu.iterations_per_loop,
+            num_shards=tpu.n_cores, tpu_job_name=tpu.job_name,
+            per_host_input_for_training=True),
+    }
+
+  def _model_fn(self, features: Any, labels: Any, mode: str,
+                params: dict[str, Any]) -> Any:
+    """The TPUEstimatorSpec of a mode."""
+    del params
+    make_spec = _estimator_module().tpu.TPUEstimatorSpec
+    spec = self._job.model_fn(features, labels, mode)
+    if mode == 'eval':
+      return make_spec(mode, loss=spec.loss,
+                       eval_metrics=(spec.metric_fn, list(spec.tensors)))
+    hooks = [*spec.hooks, *spec.chief_hooks]
+    if not self._tpu and self._job.saving_periods:
+      # The Estimator would run its own before all other hooks: what they write
+      # about a step would then be missing beside the checkpoint of the step.
+      hooks.append(saving.SaverHook(
+          self.folder, *self._job.saving_periods,
+          keep=self._job.keep_checkpoint_max, listeners=self._listeners))
+    return make_spec(
+        mode, loss=spec.loss if self._tpu else _without_nan(spec.loss),
+        train_op=spec.train_op, scaffold_fn=spec.make_scaffold,
+        training_hooks=hooks,
+        host_call=spec.host_call and (
+            spec.host_call[0], dict(spec.host_call[1])))
+
+  def _with_params(self, input_fn: specs.InputFn) -> Callable[..., Any]:
+    """An input_fn as TPUEstimator calls it."""
+
+    def input_of_host(params: dict[str, Any]) -> tf.data.Dataset:
+      if not self._tpu:
+        return input_fn()
+      _, host_index, n_hosts, _ = params[
+          'context'].current_input_fn_deployment()
+      return input_fn(host_index, n_hosts)
+
+    return input_of_host
+
+  def train(self, input_fn: specs.InputFn, max_steps: Optional[int],
+            hooks: Sequence[tf.train.SessionRunHook],
+            listeners: Sequence[tf.train.CheckpointSaverListener]) -> None:
+    self._listeners = listeners
+    self.estimator.train(
+        self._with_params(input_fn), max_steps=max_steps, hooks=list(hooks),
+        saving_listeners=list(listeners) if self._tpu else None)
+
+  def evaluate(self, input_fn: specs.InputFn, checkpoint: str,
+               steps: Optional[int]) -> dict[str, Any]:
+    return self.estimator.evaluate(
+        self._with_params(input_fn), steps=steps, checkpoint_path=checkpoint,
+        hooks=[_CheckpointFits(checkpoint)])
