@@ -134,12 +134,11 @@ def _unmasked_meta_graph(outputs: Sequence[tf.Tensor]) -> Any:
     A MetaGraphDef with all that the outputs depend on, and the variables among
     it in their collections.
   """
-  graph_def = tf.get_default_graph().as_graph_def()
-  # The product's inputs are the mask and the weights.
   unmasked = {
-      product.op.name: product.op.inputs[1].op.name
-      for product in mask_collections.get_masked_weights()
+      layer.masked_weights.op.name: tf.convert_to_tensor(layer.weights).op.name
+      for layer in mask_collections.masked_triples()
   }
+  graph_def = tf.get_default_graph().as_graph_def()
   for node in graph_def.node:
     node.input[:] = [unmasked.get(name, name) for name in node.input]
   needed = [output.op.name for output in outputs]
