@@ -9,7 +9,8 @@ Prints three ratios, each measured in this one run:
 * RigL as a multiple of fixed masks;
 * steps/s of the whole MNIST script, with its hooks, logs and the test after
   each epoch, as a fraction of a bare tf.function loop over the same network,
-  masks, optimizer and batches.
+  masks, optimizer and batches; on each --loop that TensorFlow has, with the
+  seconds until the end of the first epoch.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rigl.compat import tf, tf2
 from rigl.core import distributions
 from rigl.mnist import mnist_data, mnist_input, mnist_model
 from rigl.training import config as config_lib
-from rigl.training import factory, mask_init
+from rigl.training import factory, mask_init, specs, tpu_estimator
 
 BATCH_SIZE = 100
 SPARSITY = 0.98
@@ -135,14 +136,16 @@ def bare_loop(images: np.ndarray, labels: np.ndarray) -> Callable[[int], float]:
   return seconds
 
 
-def script_steps_per_second(mnist: str, n_epochs: int,
-                            n_batches: int) -> float:
-  """Of the script's own process, without its start-up and first epoch."""
+def script_speed(mnist: str, n_epochs: int, n_batches: int,
+                 loop: str) -> tuple[float, float]:
+  """(seconds to the end of the first epoch, steps/s after it) of the script."""
   command = [
       sys.executable, '-m', 'rigl.mnist.mnist_train_eval',
-      '--training_method=scratch', f'--num_epochs={n_epochs}']
+      '--training_method=scratch', f'--num_epochs={n_epochs}',
+      f'--loop={loop}']
   if mnist:
     command.append(f'--mnist={mnist}')
+  begin = time.perf_counter()
   with tempfile.TemporaryDirectory() as folder:
     process = subprocess.Popen(
         [*command, f'--save_path={os.path.join(folder, "run")}'],
@@ -152,7 +155,8 @@ def script_steps_per_second(mnist: str, n_epochs: int,
     if process.wait():
       raise RuntimeError(f'{" ".join(command)} failed; its error is above.')
   # From the end of one test to the end of the last, tests included.
-  return (n_epochs - 1) * n_batches / (epoch_ends[-1] - epoch_ends[0])
+  rate = (n_epochs - 1) * n_batches / (epoch_ends[-1] - epoch_ends[0])
+  return epoch_ends[0] - begin, rate
 
 
 def main() -> None:
@@ -195,11 +199,15 @@ def main() -> None:
   n_batches = len(images) // BATCH_SIZE
   n_steps = (arguments.epochs - 1) * n_batches
   before = bare(n_steps)
-  script = script_steps_per_second(
-      arguments.mnist, arguments.epochs, n_batches)
+  speeds = {
+      loop: script_speed(arguments.mnist, arguments.epochs, n_batches, loop)
+      for loop in specs.LOOPS
+      if loop == 'session' or tpu_estimator.is_available()}
   bare_rate = 2 * n_steps / (before + bare(n_steps))
-  print(f'whole script {script:.0f} steps/s, bare tf.function loop '
-        f'{bare_rate:.0f} steps/s: {script / bare_rate:.2f}')
+  print(f'bare tf.function loop {bare_rate:.0f} steps/s')
+  for loop, (seconds, rate) in speeds.items():
+    print(f'whole script, --loop={loop}: first epoch after {seconds:.1f} s, '
+          f'then {rate:.0f} steps/s, {rate / bare_rate:.2f} of the bare loop')
 
 
 if __name__ == '__main__':

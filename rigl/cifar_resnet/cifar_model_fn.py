@@ -17,6 +17,7 @@ from rigl.training import (
   hooks,
   mask_init,
   metrics,
+  resuming,
   specs,
   summaries,
 )
@@ -129,7 +130,8 @@ def _train_spec(training: Training, loss: tf.Tensor,
   train_op = factory.make_train_op(
       sparsity, optimizer, loss, global_step,
       pruning_hparams=training.pruning_hparams, on_nan=training.on_nan,
-      update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+      update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
+      first_iteration=resuming.iterations_done(training.folder, sparsity))
   summaries.add_scalars({
       **scalars,
       'learning_rate': learning_rate,

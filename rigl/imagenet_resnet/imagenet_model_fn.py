@@ -21,6 +21,7 @@ from rigl.training import (
   hooks,
   mask_init,
   metrics,
+  resuming,
   specs,
   summaries,
 )
@@ -255,7 +256,9 @@ def build_train_op(
         training.sparsity, optimizer, loss, global_step,
         config.custom_sparsity_map, gradients=gradients,
         on_nan=training.on_nan,
-        update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+        update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
+        first_iteration=None if training.use_tpu else (
+            resuming.iterations_done(training.folder, training.sparsity)))
   with tf.control_dependencies([train_op]):
     trained = tf.not_equal(global_step.read_value(), step)
   reported.update(summaries.format_tensors({

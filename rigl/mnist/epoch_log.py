@@ -41,6 +41,11 @@ class Schedule:
   first_iteration: int
   record_frequency: int
 
+  @property
+  def n_iterations(self) -> int:
+    """Iterations of the whole training, which may need one more to end."""
+    return self.n_epochs * self.n_batches
+
 
 @dataclasses.dataclass(frozen=True)
 class Fetches:
@@ -196,7 +201,8 @@ class EpochLog(tf.train.SessionRunHook):
     if self._schedule.record_frequency and (
         self._iteration % self._schedule.record_frequency == 0):
       self._record(session)
-    if self._iteration % self._schedule.n_batches == 0:
+    if self._iteration % self._schedule.n_batches == 0 and (
+        self._iteration <= self._schedule.n_iterations):
       self._report(session, results.get('drop_fraction', 0.))
 
   def end(self, session: Any) -> None:

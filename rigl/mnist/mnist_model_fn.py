@@ -13,7 +13,7 @@ from rigl.compat import tf
 from rigl.mnist import epoch_log, mnist_config, mnist_input
 from rigl.mnist.mnist_model import mnist_network_fc
 from rigl.model_pruning import pruning
-from rigl.training import factory, finite, mask_init, specs
+from rigl.training import factory, finite, hooks, mask_init, specs
 from rigl.training.config import SparsityConfig
 
 
@@ -95,15 +95,21 @@ def make_model_fn(training: Training,
             config.use_nesterov), custom_sparsity_map=custom_map)
     train_op = factory.make_train_op(
         sparsity, optimizer, loss, global_step, custom_map,
-        on_nan=training.on_nan)
+        on_nan=training.on_nan,
+        first_iteration=training.schedule.first_iteration)
     log = _make_log(
         training, replicas.mean(loss), replicas.mean(accuracy), optimizer)
     logs.append(log)
     return specs.TrainSpec(
         loss, train_op,
         lambda: mask_init.make_scaffold(sparsity, custom_map),
-        hooks=[finite.NotFiniteHook(
-            training.on_nan, training.folder if training.keeps_folder else '')],
+        hooks=[
+            finite.NotFiniteHook(
+                training.on_nan,
+                training.folder if training.keeps_folder else ''),
+            hooks.LastIterationHook(
+                training.schedule.first_iteration,
+                training.schedule.n_iterations)],
         chief_hooks=[log])
 
   return model_fn

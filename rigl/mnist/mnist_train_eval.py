@@ -149,13 +149,15 @@ def train(sparsity: SparsityConfig, config: MnistConfig,
       bool(FLAGS.save_path), FLAGS.on_nan)
   (logging.warning if data.is_sample else logging.info)(
       'Data: %s.', data.source)
-  n_iterations = config.num_epochs * n_batches
+  n_iterations = schedule.n_iterations
   factory.warn_of_late_pruning(sparsity, n_iterations)
 
   def input_fn():
+    # One more batch than iterations: see hooks.LastIterationHook.
     return mnist_input.train_dataset(
         train_images, data.train_labels, config.batch_size,
-        schedule.first_iteration, n_iterations, sparsity.seed)
+        schedule.first_iteration, n_iterations and n_iterations + 1,
+        sparsity.seed)
 
   if schedule.first_iteration >= n_iterations > 0:
     runner.end_at_once(folder, f'{config.num_epochs} epochs')

@@ -325,11 +325,7 @@ class ExportModelHook(tf.train.CheckpointSaverListener):
     is_due = self._n_periods is not None and n_periods > self._n_periods
     self._n_periods = n_periods
     self._is_exported = False
-    # The last step may be saved again, with other masks: RigL moves them
-    # without making a step.
-    is_last = self._last_step is not None and (
-        global_step_value >= self._last_step)
-    if is_due and not is_last:
+    if is_due:
       self._export()
 
   def end(self, session: Any, global_step_value: int) -> None:

@@ -11,7 +11,7 @@ from rigl import replicas
 from rigl.compat import tf
 from rigl.core import checks
 from rigl.model_pruning import pruning
-from rigl.training import finite
+from rigl.training import finite, iterations
 from rigl.training.config import SparsityConfig
 
 SparsityMap = Optional[Mapping[str, float]]
@@ -203,7 +203,8 @@ def make_train_op(config: SparsityConfig,
                   pruning_hparams: str = '',
                   gradients: Optional[finite.GradsAndVars] = None,
                   on_nan: str = 'stop',
-                  update_ops: Sequence[tf.Operation] = ()) -> tf.Operation:
+                  update_ops: Sequence[tf.Operation] = (),
+                  first_iteration: Optional[int] = None) -> tf.Operation:
   """One training step, with gradual pruning after it if that is the method.
 
   Args:
@@ -219,10 +220,16 @@ def make_train_op(config: SparsityConfig,
       they are, and only the counters of steps go on. With `stop`, that is left
       to finite.NotFiniteHook.
     update_ops: run before the step; updates of moving averages.
+    first_iteration: iterations before this session, see training.iterations;
+      None to count none, as on a TPU.
 
   Raises:
     ValueError: `skip` for replicas, which would have to agree to skip.
   """
+  if (on_nan == 'skip' and
+      tf.distribute.get_strategy().num_replicas_in_sync > 1):
+    raise ValueError('on_nan=skip does not work with several replicas. Use '
+                     'on_nan=stop.')
   if gradients is None:
     gradients = compute_gradients(optimizer, loss)
   is_snipped = getattr(optimizer, 'is_snipped', None)
@@ -241,15 +248,16 @@ def make_train_op(config: SparsityConfig,
     with tf.control_dependencies([train_op]):
       return pruner.conditional_mask_update_op()
 
-  if on_nan == 'stop':
-    # The loss is reported as the step finds it: without the dependency a part
-    # that has no gradient may see the weights after it.
-    with tf.control_dependencies([loss, *update_ops]):
-      return train()
-  if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-    raise ValueError('on_nan=skip does not work with several replicas. Use '
-                     'on_nan=stop.')
-  with tf.control_dependencies(
-      [finite.only_if(is_finite, update) for update in update_ops]):
-    return _train_if(
-        is_finite, train, config, optimizer, global_step, pruner)
+  def step():
+    if on_nan == 'stop':
+      # The loss is reported as the step finds it: without the dependency a part
+      # that has no gradient may see the weights after it.
+      with tf.control_dependencies([loss, *update_ops]):
+        return train()
+    with tf.control_dependencies(
+        [finite.only_if(is_finite, update) for update in update_ops]):
+      return _train_if(
+          is_finite, train, config, optimizer, global_step, pruner)
+
+  return step() if first_iteration is None else iterations.counted(
+      step, global_step, first_iteration)

@@ -9,7 +9,7 @@ from typing import Any, Mapping, Optional
 from absl import logging
 
 from rigl.compat import tf
-from rigl.training import checkpoints, gin_configs, saving
+from rigl.training import checkpoints, gin_configs, iterations, saving
 
 
 class ResumableHook(tf.train.SessionRunHook):
@@ -63,8 +63,9 @@ class StoppedError(Exception):
 class StopOnSignalHook(tf.train.SessionRunHook):
   """Ends training after the running step on SIGINT (Ctrl-C) or SIGTERM.
 
-  The session then closes as at the end of training, with a checkpoint, and the
-  same command goes on from there. A second signal acts as it always did.
+  An iteration that moves masks instead is followed by a step first. The session
+  then closes as at the end of training, with a checkpoint, and the same command
+  goes on from there. A second signal acts as it always did.
 
   Attributes:
     stopped_by: the signal that came; None before.
@@ -77,6 +78,7 @@ class StopOnSignalHook(tf.train.SessionRunHook):
     self._former: dict[int, Any] = {}
 
   def begin(self) -> None:
+    self._advanced = iterations.advanced()
     for number in self._SIGNALS:
       try:
         self._former[number] = signal.signal(number, self._on_signal)
@@ -96,14 +98,41 @@ class StopOnSignalHook(tf.train.SessionRunHook):
       signal.signal(number, handler)
     self._former = {}
 
+  def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
+    del run_context
+    return tf.train.SessionRunArgs(self._advanced)
+
   def after_run(self, run_context: Any, run_values: Any) -> None:
-    del run_values
-    if self.stopped_by:
+    if self.stopped_by and all(run_values.results):
       run_context.request_stop()
 
   def end(self, session: Any) -> None:
     del session
     self.restore()
+
+
+class LastIterationHook(tf.train.SessionRunHook):
+  """Ends training after so many iterations, with one that makes a step.
+
+  So the last checkpoint has a global step that none before it has.
+  """
+
+  def __init__(self, first_iteration: int, n_iterations: int):
+    """Ends a training of `n_iterations` that begins at `first_iteration`."""
+    self._iteration = first_iteration
+    self._n_iterations = n_iterations
+
+  def begin(self) -> None:
+    self._advanced = iterations.advanced()
+
+  def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
+    del run_context
+    return tf.train.SessionRunArgs(self._advanced)
+
+  def after_run(self, run_context: Any, run_values: Any) -> None:
+    self._iteration += 1
+    if self._iteration >= self._n_iterations and all(run_values.results):
+      run_context.request_stop()
 
 
 def format_seconds(seconds: float) -> str:
@@ -171,6 +200,7 @@ class ProgressHook(tf.train.SessionRunHook):
 
   def begin(self) -> None:
     self._global_step = tf.train.get_global_step()
+    self._fetches = [self._scalars, iterations.advanced()]
 
   def after_create_session(self, session: Any, coord: Any) -> None:
     del coord
@@ -178,23 +208,22 @@ class ProgressHook(tf.train.SessionRunHook):
     self._clock = StepClock()
     self._reported_at: Optional[float] = None
 
-  def before_run(self, run_context: Any) -> Optional[tf.train.SessionRunArgs]:
+  def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
     del run_context
-    # As the step will be, unless this run moves masks instead.
-    step = self._step + 1
-    self._is_due = (
-        self._reported_at is None or step == self._max_steps or
-        step % self._every_n_steps == 0 or
-        time.monotonic() >= self._reported_at + self._MAX_SECONDS)
     # With the step itself: a run of their own would take another batch.
-    return tf.train.SessionRunArgs(self._scalars) if self._is_due else None
+    return tf.train.SessionRunArgs(self._fetches)
 
   def after_run(self, run_context: Any, run_values: Any) -> None:
+    del run_context
     self._clock.count()
-    former = self._step
-    self._step = int(run_context.session.run(self._global_step))
-    if self._is_due and self._step > former:
-      self._report(run_values.results)
+    scalars, advanced = run_values.results
+    if not all(advanced):
+      return
+    self._step += 1
+    if (self._reported_at is None or self._step == self._max_steps or
+        self._step % self._every_n_steps == 0 or
+        time.monotonic() >= self._reported_at + self._MAX_SECONDS):
+      self._report(scalars)
 
   def _report(self, values: Mapping[str, float]) -> None:
     parts = [f'step {self._step}/{self._max_steps}',

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any, Mapping, Sequence
+from typing import Any, Sequence
 
 from absl import logging
 
 from rigl.compat import tf
-from rigl.training import checkpoints, gin_configs
+from rigl.training import checkpoints, gin_configs, iterations
 from rigl.training.config import SparsityConfig
 
 # Fields that may never change on resume. Variables cannot reveal them: those of
@@ -17,6 +17,7 @@ from rigl.training.config import SparsityConfig
 _LASTING = ('training_method', 'seed', 'batch_size', 'train_batch_size')
 # Fields that fixed the initial masks. Gradual pruning has none.
 _OF_MASKS = ('end_sparsity', 'mask_init_method', 'erk_power_scale')
+# Fields by which `iterations_done` counts, if the checkpoint does not say it.
 _SCHEDULE = ('maskupdate_begin_step', 'maskupdate_end_step',
              'maskupdate_frequency', 'training_steps_multiplier')
 # Fields of the length of the training and of evaluation: free to change.
@@ -28,7 +29,8 @@ def _counters(prefix: str) -> dict[str, int]:
   """{name: value} of the variables that count steps, where they exist."""
   shapes = checkpoints.open_checkpoint(prefix).get_variable_to_shape_map()
   values = checkpoints.read_tensors(prefix, ['global_step', *(
-      name for name in ('last_mask_update_step', 'is_snipped')
+      name for name in (
+          iterations.NAME, 'last_mask_update_step', 'is_snipped')
       if name in shapes)])
   return {name: int(value) for name, value in values.items()}
 
@@ -36,8 +38,9 @@ def _counters(prefix: str) -> dict[str, int]:
 def iterations_done(model_dir: str, config: SparsityConfig) -> int:
   """Batches that a training in `model_dir` has consumed so far.
 
-  That is its global step, and one for each step that set or moved masks
-  instead of training.
+  A checkpoint may lack the number: that of an earlier version, or of a TPU.
+  Then it is the global step, and one for each iteration that set or moved masks
+  instead of training, by the schedule of `config`.
 
   Args:
     model_dir: folder of the checkpoints; 0 when it has none.
@@ -47,38 +50,14 @@ def iterations_done(model_dir: str, config: SparsityConfig) -> int:
   if not prefix:
     return 0
   counters = _counters(prefix)
+  if iterations.NAME in counters:
+    return counters[iterations.NAME]
   done = counters['global_step'] + counters.get('is_snipped', 0)
   if (config.method.skips_gradient_on_update and
       'last_mask_update_step' in counters):
     done += config.update_schedule.n_updates_through(
         counters['last_mask_update_step'])
   return done
-
-
-def _stretched(configs: Sequence[Any]) -> SparsityConfig:
-  """The SparsityConfig among the configs of a script, as training has it."""
-  values = [vars(config) for config in configs]
-  multiplier = next((v['training_steps_multiplier'] for v in values
-                     if 'training_steps_multiplier' in v), 1.)
-  (sparsity,) = (c for c in configs if isinstance(c, SparsityConfig))
-  return sparsity.scaled(multiplier)
-
-
-def _counts_alike(counters: Mapping[str, int], former: SparsityConfig,
-                  config: SparsityConfig) -> bool:
-  """Whether `iterations_done` stays right when `config` follows `former`."""
-  last = counters.get('last_mask_update_step')
-  if last is None or not config.method.skips_gradient_on_update:
-    return True
-  schedule = config.update_schedule
-  n_updates = former.update_schedule.n_updates_through(last)
-  if schedule.n_updates_through(last) != n_updates:
-    return False
-  # One that is overdue would be counted as several.
-  following = max(counters['global_step'], last + schedule.frequency,
-                  schedule.begin_step)
-  return 0 <= schedule.end_step < following or (
-      schedule.n_updates_through(following) == n_updates + 1)
 
 
 def _differences(formers: Sequence[Any], configs: Sequence[Any],
@@ -104,9 +83,8 @@ def check_same_settings(model_dir: str, flag: str, configs: Sequence[Any],
   """Raises ValueError if a training in `model_dir` cannot go on like this.
 
   It keeps its method, seed and batch size, and the sparsities by which its
-  masks were made. So that the batches it has taken can be counted, the schedule
-  of mask updates may change only in what is still to come, such as an end that
-  has not been reached. Of other differences it warns, but for the length.
+  masks were made; and the schedule of RigL, if its checkpoint does not say how
+  many batches it has taken. Of other differences it warns, but for the length.
 
   Args:
     model_dir: folder of a training.
@@ -128,8 +106,8 @@ def check_same_settings(model_dir: str, flag: str, configs: Sequence[Any],
   if method.uses_masks and not method.prunes_gradually:
     lasting += _OF_MASKS
   found = _differences(formers, configs, lasting)
-  if not found and not _counts_alike(
-      _counters(prefix), _stretched(formers), _stretched(configs)):
+  if not found and method.skips_gradient_on_update and (
+      iterations.NAME not in _counters(prefix)):
     found = _differences(formers, configs, _SCHEDULE)
   if found:
     raise ValueError(f'The training in {model_dir} has {"; ".join(found)}. '

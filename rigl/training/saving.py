@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from typing import Any, Iterator, Sequence
+from typing import Any, Sequence
 
 from absl import logging
 
 from rigl import checkpoint_files
 from rigl.compat import tf
 from rigl.core import messages
-from rigl.training import checkpoints
+from rigl.training import checkpoints, iterations
 
-# Ends the prefix of a copy of the checkpoint that is written again.
-_FORMER = '-former'
 # Files and folders that TensorFlow and rigl.training.files rename when done.
 _LEFTOVER = re.compile(
-    rf'model\.ckpt-\d+(_temp|{_FORMER}\..*|\.meta\.tmp.*)|'
+    r'model\.ckpt-\d+(_temp|\.meta\.tmp.*)|'
     r'(checkpoint|graph\.pbtxt)\.tmp.*|.*\.\d+\.tmp')
 
 
@@ -41,74 +38,16 @@ def _write_state_file(model_dir: str, names: Sequence[str]) -> None:
   tf.train.update_checkpoint_state(model_dir, paths[-1], paths)
 
 
-def _make_latest(prefix: str) -> None:
-  """Makes training go on from a checkpoint that is there."""
-  folder, name = os.path.split(prefix)
-  state = tf.train.get_checkpoint_state(folder)
-  known = map(os.path.basename,
-              state.all_model_checkpoint_paths if state else ())
-  _write_state_file(folder, [
-      *(other for other in known
-        if other != name and not other.endswith(_FORMER)), name])
-
-
-def _copy(prefix: str, copy: str) -> None:
-  """Copies all files of a checkpoint."""
-  folder, name = os.path.split(prefix)
-  for file in tf.io.gfile.listdir(folder):
-    if file.startswith(f'{name}.'):
-      tf.io.gfile.copy(os.path.join(folder, file), copy + file[len(name):],
-                       overwrite=True)
-
-
-@contextlib.contextmanager
-def rewriting(prefix: str) -> Iterator[None]:
-  """Keeps a copy of a checkpoint while its files are written again.
-
-  TensorFlow replaces one file after the other. Until all are, the copy is the
-  latest checkpoint, whatever happens to this process. Does nothing for one that
-  is not the latest anyway.
-
-  Args:
-    prefix: prefix of a checkpoint, which the block of the `with` saves.
-  """
-  if not _is_latest(prefix):
-    yield
-    return
-  try:
-    _copy(prefix, prefix + _FORMER)
-    _make_latest(prefix + _FORMER)
-    yield
-  finally:
-    if _is_latest(prefix):
-      remove_leftovers(os.path.dirname(prefix))
-
-
-def undo_rewriting(model_dir: str) -> None:
-  """Gives a checkpoint back what it was, if `rewriting` it was cut short.
-
-  Args:
-    model_dir: folder of a training.
-  """
-  prefix = checkpoints.latest(model_dir)
-  if prefix and prefix.endswith(_FORMER):
-    original = prefix[:-len(_FORMER)]
-    _copy(prefix, original)
-    _make_latest(original)
-
-
 def remove_leftovers(model_dir: str) -> None:
   """Removes what a kill left of files that training was writing.
 
   Args:
     model_dir: folder of a training, in which no other is running.
   """
-  prefix = os.path.basename(checkpoints.latest(model_dir) or '')
-  used = f'{prefix}.' if prefix.endswith(_FORMER) else None
   for file in tf.io.gfile.listdir(model_dir):
     name = file.rstrip('/')  # Remote folders end with one.
     path = os.path.join(model_dir, name)
-    if _LEFTOVER.fullmatch(name) and not (used and name.startswith(used)):
+    if _LEFTOVER.fullmatch(name):
       if tf.io.gfile.isdir(path):
         tf.io.gfile.rmtree(path)
       else:
@@ -149,41 +88,43 @@ class MultiplesTimer(tf.train.SecondOrStepTimer):
 
 
 class SaverHook(tf.train.CheckpointSaverHook):
-  """Refuses to save what is not finite; a good checkpoint is never at stake.
+  """Saves the graph's variables and `iteration`, never what is not finite.
 
-  At the start of a session the checkpoint that it was restored from stays as it
-  is. In the end masks are saved that moved since the checkpoint of the same
-  step: RigL and SNIP set masks instead of making a step.
+  The checkpoint that a session was restored from stays as it is: nothing is
+  lost if this process is killed, whenever that is.
   """
 
-  def __init__(self, model_dir: str, *periods: int,
+  def __init__(self, model_dir: str, *periods: int, keep: int = 0,
                listeners: Sequence[tf.train.CheckpointSaverListener] = ()):
     """Saves at each multiple of each of `periods`, and at the end.
 
     Args:
       model_dir: folder of the training, from which its session is restored.
       *periods: global steps between checkpoints.
+      keep: checkpoints to keep; 0 for all.
       listeners: called around each checkpoint.
     """
     super().__init__(
         model_dir, save_steps=min(periods), listeners=list(listeners))
     self._timer = MultiplesTimer(periods)
+    self._keep = keep
 
   def begin(self) -> None:
     super().begin()
-    undo_rewriting(self._checkpoint_dir)
+    variables = tf.global_variables()
+    self._saver = tf.train.Saver(
+        [*variables, *iterations.variables()], sharded=True,
+        max_to_keep=self._keep or None, save_relative_paths=True)
     self._is_finite = {
         v.op.name: tf.reduce_all(tf.math.is_finite(v))
-        for v in tf.global_variables() if v.dtype.is_floating}
+        for v in variables if v.dtype.is_floating}
 
   def after_create_session(self, session: Any, coord: Any) -> None:
-    self._has_news = False
+    state = tf.train.get_checkpoint_state(self._checkpoint_dir)
+    if state:
+      self._saver.recover_last_checkpoints(state.all_model_checkpoint_paths)
     super().after_create_session(session, coord)
     remove_leftovers(self._checkpoint_dir)
-
-  def after_run(self, run_context: Any, run_values: Any) -> None:
-    self._has_news = True
-    super().after_run(run_context, run_values)
 
   def _save(self, session: Any, step: int) -> Any:
     prefix = f'{self._save_path}-{step}'
@@ -196,7 +137,7 @@ class SaverHook(tf.train.CheckpointSaverHook):
           f'{checkpoints.describe_latest(self._checkpoint_dir)}')
     for listener in self._listeners:
       listener.before_save(session, step)
-    if self._has_news or not _is_latest(prefix):
+    if not _is_latest(prefix):
       logging.debug('Saving %s.', prefix)
       self._write(session, step, prefix)
     # A list, as each of them is to be told.
@@ -205,8 +146,7 @@ class SaverHook(tf.train.CheckpointSaverHook):
 
   def _write(self, session: Any, step: int, prefix: str) -> None:
     try:
-      with rewriting(prefix):
-        self._get_saver().save(session, self._save_path, global_step=step)
+      self._saver.save(session, self._save_path, global_step=step)
     except (tf.errors.OpError, OSError) as error:
       # Half a checkpoint, which takes the space of another attempt.
       temporary = f'{prefix}_temp'
@@ -215,10 +155,3 @@ class SaverHook(tf.train.CheckpointSaverHook):
       raise OSError(
           f'Cannot write the checkpoint {prefix}: {messages.reason(error)}. '
           f'{checkpoints.describe_latest(self._checkpoint_dir)}') from error
-    self._has_news = False
-
-  def end(self, session: Any) -> None:
-    step = session.run(self._global_step_tensor)
-    if self._has_news and step == self._timer.last_triggered_step():
-      self._save(session, step)
-    super().end(session)

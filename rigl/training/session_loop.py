@@ -65,7 +65,8 @@ def _all_hooks(
   found = [*spec.hooks, *spec.chief_hooks]
   if job.saving_periods:
     found.append(saving.SaverHook(
-        job.folder, *job.saving_periods, listeners=listeners))
+        job.folder, *job.saving_periods, keep=job.keep_checkpoint_max,
+        listeners=listeners))
   return found
 
 
@@ -104,9 +105,6 @@ class SessionLoop(specs.Loop):
         train_op = tf.group(
             *(spec.train_op for spec in found), *replicas.means(),
             *self._writing_ops(found[0]))
-        tf.add_to_collection(tf.GraphKeys.SAVERS, tf.train.Saver(
-            sharded=True, max_to_keep=job.keep_checkpoint_max or None,
-            defer_build=True, save_relative_paths=True))
         config = distribution.session_config(self._num_replicas, strategy)
         with tf.train.MonitoredTrainingSession(
             distribution.server_target(config), checkpoint_dir=job.folder,

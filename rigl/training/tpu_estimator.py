@@ -128,7 +128,8 @@ class EstimatorLoop(specs.Loop):
       # The Estimator would run its own before all other hooks: what they write
       # about a step would then be missing beside the checkpoint of the step.
       hooks.append(saving.SaverHook(
-          self.folder, *self._job.saving_periods, listeners=self._listeners))
+          self.folder, *self._job.saving_periods,
+          keep=self._job.keep_checkpoint_max, listeners=self._listeners))
     return make_spec(
         mode, loss=spec.loss if self._tpu else _without_nan(spec.loss),
         train_op=spec.train_op, scaffold_fn=spec.make_scaffold,

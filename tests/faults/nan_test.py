@@ -285,7 +285,8 @@ def test_the_first_ten_skipped_steps_are_reported_one_by_one(
 
 @pytest.mark.parametrize('method', ['rigl', 'snip'])
 def test_batches_taken_are_right_after_skipped_steps(method, tmp_path):
-  for n_steps, losses in ((4, [GOOD, NAN, GOOD, NAN]), (9, [NAN] * 5)):
+  # RigL's last one of each is no mask update, which would be made again.
+  for n_steps, losses in ((5, [GOOD, NAN, GOOD, NAN, NAN]), (9, [NAN] * 4)):
     with tf.Graph().as_default():
       training = Training(method, 'skip')
       train(training, 'skip', tmp_path, losses)

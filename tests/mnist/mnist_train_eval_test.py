@@ -145,7 +145,7 @@ def expected_variables(goldens, method):
     rows = golden['baseline_variables']
   rows = rows + golden['extra_variables_per_training_method'].get(
       method, {'extra': []})['extra']
-  expected = {}
+  expected = {'iteration': ((), 'int64')}  # The one that is new.
   for row in rows:
     # The name of an operation there; named after its layer here.
     name = re.sub(r'^gradients.*/(layer\d)/.*/ExponentialMovingAverage$',

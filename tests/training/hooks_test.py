@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from rigl.compat import tf
-from rigl.training import hooks
+from rigl.training import hooks, iterations
 from rigl.training.config import SparsityConfig
 from tests.training import one_masked_layer
 
@@ -182,7 +182,8 @@ def progress(capsys, max_steps, every_n_steps, n_runs, moves_masks=(),
   """
   step = tf.train.get_or_create_global_step()
   increase = tf.placeholder(tf.int64, [])
-  increment = tf.assign_add(step, increase)
+  increment = iterations.counted(
+      lambda: step.assign_add(increase).op, step, first_step)
   hook = hooks.ProgressHook(
       {'loss': tf.constant(0.5), 'accuracy': tf.constant(1.)}, max_steps,
       every_n_steps)

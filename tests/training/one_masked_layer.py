@@ -13,13 +13,15 @@ from rigl.training.config import SparsityConfig
 
 
 def build(config: SparsityConfig, n_units: int = 4,
-          features: Optional[tf.Tensor] = None):
+          features: Optional[tf.Tensor] = None,
+          first_iteration: Optional[int] = None):
   """Builds into the default graph.
 
   Args:
     config: of the training.
     n_units: of the layer.
     features: an input that everything then depends on, without effect.
+    first_iteration: see factory.make_train_op.
 
   Returns:
     (loss, train op, global step).
@@ -37,7 +39,8 @@ def build(config: SparsityConfig, n_units: int = 4,
   optimizer = factory.make_optimizer(
       config, tf.train.MomentumOptimizer(0.05, 0.9))
   return loss, factory.make_train_op(
-      config, optimizer, loss, global_step), global_step
+      config, optimizer, loss, global_step,
+      first_iteration=first_iteration), global_step
 
 
 def variables(session: tf.Session) -> dict[str, np.ndarray]:

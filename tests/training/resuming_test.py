@@ -17,7 +17,7 @@ from rigl.imagenet_resnet import imagenet_train_eval
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
 from rigl.mnist import mnist_train_eval
 from rigl.mnist.mnist_config import MnistConfig
-from rigl.training import gin_configs, methods, resuming
+from rigl.training import gin_configs, iterations, methods, resuming
 from rigl.training.config import SparsityConfig
 from tests.training import one_masked_layer
 from tests.training.small_checkpoints import DATA, VALUES, damage, save
@@ -128,11 +128,17 @@ TRAINED = {'training_method': 'rigl', 'maskupdate_frequency': 3,
            'maskupdate_end_step': 20}
 
 
-def changed(folder, config=ScriptConfig(), step=25, last_update_step=18,
-            written=TRAINED, **fields):
-  """What check_same_settings finds wrong with a training that changes."""
-  save(folder, {'global_step': np.array(step),
-                'last_mask_update_step': np.array(last_update_step)}, step)
+def changed(folder, config=ScriptConfig(), iteration=32, written=TRAINED,
+            **fields):
+  """What check_same_settings finds wrong with a training that changes.
+
+  Args:
+    iteration: None for a checkpoint that lacks it.
+  """
+  values = {'global_step': np.array(25), 'last_mask_update_step': np.array(18)}
+  if iteration is not None:
+    values['iteration'] = np.array(iteration)
+  save(folder, values, 25)
   gin_configs.write(str(folder), SparsityConfig(**written), ScriptConfig())
   try:
     resuming.check_same_settings(
@@ -150,62 +156,34 @@ def changed(folder, config=ScriptConfig(), step=25, last_update_step=18,
     (ScriptConfig(training_steps_multiplier=2.), ''),
 ])
 def test_settings_of_a_script(config, words, tmp_path):
-  written = {'training_method': 'rigl', 'maskupdate_end_step': -1}
-  found = changed(
-      tmp_path, config, written=written, last_update_step=0)
+  found = changed(tmp_path, config)
   assert words in found and bool(words) == bool(found)
 
 
+def test_seed_never_changes(tmp_path):
+  assert 'seed=0, not 1' in changed(tmp_path, seed=1)
+
+
+@pytest.mark.parametrize('method', ['rigl', 'set'])
 @pytest.mark.parametrize('fields, words', [
     ({}, ''),
-    ({'seed': 1}, 'seed=0, not 1'),
     ({'maskupdate_frequency': 1}, 'maskupdate_frequency=3, not 1'),
-    ({'maskupdate_frequency': 9}, 'maskupdate_frequency=3, not 9'),
     ({'maskupdate_begin_step': 6}, 'maskupdate_begin_step=0, not 6'),
-    # The end has come: an update now would be counted as several.
     ({'maskupdate_end_step': 99}, 'maskupdate_end_step=20, not 99'),
-    # It would not move masks again in either case.
-    ({'maskupdate_end_step': 18}, ''),
+    ({'config': ScriptConfig(training_steps_multiplier=2.)},
+     'training_steps_multiplier=1.0, not 2.0'),
     ({'grow_init': 'random_normal', 'drop_fraction': 0.1}, ''),
 ])
-def test_schedule_of_updates_that_were_made(fields, words, tmp_path):
-  found = changed(tmp_path, **fields)
-  assert words in found and bool(words) == bool(found)
-
-
-@pytest.mark.parametrize('fields, is_refused', [
-    ({'maskupdate_end_step': 99}, False),
-    ({'maskupdate_end_step': -1}, False),
-    ({'maskupdate_frequency': 2}, True),
-])
-def test_end_that_has_not_come_may_change(fields, is_refused, tmp_path):
-  assert bool(changed(
-      tmp_path, step=7, last_update_step=6, **fields)) == is_refused
-
-
-@pytest.mark.parametrize('begin', [5, 12])
-def test_begin_that_has_not_come_may_change(begin, tmp_path):
-  """Where it starts, the counter is a frequency before the first step."""
-  written = {**TRAINED, 'maskupdate_begin_step': 9}
-  assert not changed(tmp_path, step=2, last_update_step=-3, written=written,
-                     maskupdate_begin_step=begin)
-
-
-def test_update_that_would_be_overdue(tmp_path):
-  """One was made, at step 0; by a frequency of 2, another is due at 2."""
-  written = {**TRAINED, 'maskupdate_frequency': 9}
-  assert changed(tmp_path, step=5, last_update_step=0, written=written,
-                 maskupdate_frequency=2)
-  assert not changed(tmp_path, step=5, last_update_step=0, written=written,
-                     maskupdate_frequency=5)
-
-
-@pytest.mark.parametrize('end, is_refused', [(5, True), (4, False)])
-def test_update_that_would_be_overdue_at_the_end(end, is_refused, tmp_path):
-  written = {**TRAINED, 'maskupdate_frequency': 9}
-  assert bool(changed(
-      tmp_path, step=5, last_update_step=0, written=written,
-      maskupdate_frequency=2, maskupdate_end_step=end)) == is_refused
+def test_schedule_may_change_unless_batches_are_counted_by_it(
+    method, fields, words, tmp_path):
+  """RigL's is what tells an old checkpoint's batches."""
+  fields = {**fields, 'written': {**TRAINED, 'training_method': method}}
+  assert not changed(tmp_path, **fields)
+  found = changed(tmp_path, iteration=None, **fields)
+  if method == 'rigl':
+    assert words in found and bool(words) == bool(found)
+  else:
+    assert not found
 
 
 def test_settings_of_a_remote_training():
@@ -216,36 +194,33 @@ def test_settings_of_a_remote_training():
         prefix, SparsityConfig(training_method='set'), training_method='rigl')
 
 
-def test_schedule_of_a_method_that_counts_no_batches_by_it(tmp_path):
-  written = {**TRAINED, 'training_method': 'set'}
-  assert not changed(tmp_path, written=written, maskupdate_frequency=1)
-
-
-def test_stretched_schedules_are_compared(tmp_path):
-  """Its begin was 2 and is 20."""
-  written = {**TRAINED, 'maskupdate_begin_step': 2, 'maskupdate_end_step': -1}
-  state = {'step': 19, 'last_update_step': 17, 'written': written}
-  assert 'training_steps_multiplier=1.0, not 10.0' in changed(
-      tmp_path, ScriptConfig(training_steps_multiplier=10.), **state)
-  assert not changed(tmp_path, ScriptConfig(), **state)
-
-
 # --- iterations_done: against counting ---------------------------------------
 
 
 def assert_counts_iterations(folder, config, n_iterations):
-  """Trains, saves after each iteration and compares the count with it."""
-  with tf.Graph().as_default():
-    _, train_op, _ = one_masked_layer.build(config)
-    saver = tf.train.Saver(max_to_keep=1)
-    with tf.Session() as session:
-      session.run(tf.global_variables_initializer())
-      counts = []
-      for _ in range(n_iterations):
-        saver.save(session, str(folder / 'model.ckpt'),
-                   write_meta_graph=False)
-        counts.append(resuming.iterations_done(str(folder), config))
-        session.run(train_op)
+  """Trains, saves after each iteration and compares the count with it.
+
+  By the variable and, as earlier versions had to, by the schedule.
+  """
+  for first_iteration in (0, None):
+    with tf.Graph().as_default():
+      _, train_op, _ = one_masked_layer.build(
+          config, first_iteration=first_iteration)
+      assert_counts(folder, config, n_iterations, train_op)
+
+
+def assert_counts(folder, config, n_iterations, train_op):
+  saver = tf.train.Saver(
+      [*tf.global_variables(), *iterations.variables()], max_to_keep=1)
+  with tf.Session() as session:
+    session.run([tf.global_variables_initializer(),
+                 tf.tables_initializer()])
+    counts = []
+    for _ in range(n_iterations):
+      saver.save(session, str(folder / 'model.ckpt'),
+                 write_meta_graph=False)
+      counts.append(resuming.iterations_done(str(folder), config))
+      session.run(train_op)
   assert counts == list(range(n_iterations))
 
 

@@ -70,7 +70,10 @@ def make_loop(folder, config, journal, save_steps=3, keep=0):
     return {'mean': tf.metrics.mean(features)}
 
   def model_fn(features, labels, mode):
-    loss, train_op, _ = one_masked_layer.build(config, features=features)
+    first_iteration = None if mode == 'eval' else resuming.iterations_done(
+        str(folder), config)
+    loss, train_op, _ = one_masked_layer.build(
+        config, features=features, first_iteration=first_iteration)
     if mode == 'eval':
       return specs.EvalSpec(loss, metric_fn, [features])
     return specs.TrainSpec(loss, train_op, hooks=[journal])
@@ -100,6 +103,13 @@ def train(folder, n_iterations, config=CONFIG, save_steps=3, send_at=None,
       loop, input_of(n_iterations), **arguments,
       saving_listeners=[Listener(journal)] if save_steps else ())
   return stopped_by, journal
+
+
+def assert_same_values(folder, expected_folder):
+  found, expected = map(checkpoint_values.of, (folder, expected_folder))
+  assert set(found) == set(expected)
+  for name, value in expected.items():
+    np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 def saved_steps(folder):
@@ -137,10 +147,7 @@ def test_resumed_training_ends_as_an_uninterrupted_one(whole, tmp_path):
   for n_iterations in (4, 6):
     stopped_by, _ = train(tmp_path, n_iterations)
     assert stopped_by is None
-  resumed, expected = map(checkpoint_values.of, (tmp_path, whole[0]))
-  assert set(resumed) == set(expected)
-  for name, value in expected.items():
-    np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+  assert_same_values(tmp_path, whole[0])
   # Both began with the weights of the seed.
   first = [tf.train.load_variable(
       str(folder / 'model.ckpt-0'), 'layer/weights')
@@ -149,12 +156,17 @@ def test_resumed_training_ends_as_an_uninterrupted_one(whole, tmp_path):
   assert first[0].any()
 
 
-def test_last_checkpoint_holds_masks_that_moved_without_a_step(tmp_path):
-  """The last of 9 iterations moves masks; the step before it is saved."""
+def test_no_checkpoint_is_written_again(whole, tmp_path):
+  """The last of 9 iterations moves masks, after the checkpoint of the step."""
   _, journal = train(tmp_path, 9)
   assert journal.steps[-2:] == [6, 6]
-  assert checkpoint_values.of(tmp_path)['last_mask_update_step'] == 6
-  assert resuming.iterations_done(str(tmp_path), CONFIG) == 9
+  assert saved_steps(tmp_path) == [0, 3, 6]
+  assert checkpoint_values.of(tmp_path)['last_mask_update_step'] == 3
+  # Masks are moved again when training goes on.
+  assert resuming.iterations_done(str(tmp_path), CONFIG) == 8
+  _, journal = train(tmp_path, 2)
+  assert journal.steps == [6, 7]
+  assert_same_values(tmp_path, whole[0])
 
 
 def test_stops_at_max_steps_and_keeps_so_many_checkpoints(tmp_path):
@@ -174,6 +186,47 @@ def test_signal_stops_with_a_checkpoint_of_the_step(tmp_path):
   assert journal.steps == [0, 1, 2, 3, 3, 4]
   assert saved_steps(tmp_path) == [0, 3, 4]
   assert resuming.iterations_done(str(tmp_path), CONFIG) == 6
+
+
+def test_a_checkpoint_says_how_many_iterations_there_were(whole):
+  for step, n in ((0, 0), (3, 4), (6, 8), (7, 10)):
+    values = checkpoint_values.of(whole[0] / f'model.ckpt-{step}')
+    assert values['iteration'] == n
+    assert values['iteration'].dtype == np.int64
+
+
+def test_a_training_goes_on_from_a_checkpoint_without_iterations(
+    whole, tmp_path):
+  """As earlier versions wrote them: the number follows from the step."""
+  values = checkpoint_values.of(whole[0] / 'model.ckpt-6')
+  del values['iteration']
+  small_checkpoints.save(tmp_path, values, step=6)
+  assert resuming.iterations_done(str(tmp_path), CONFIG) == 8
+  train(tmp_path, 2)
+  assert_same_values(tmp_path, whole[0])
+
+
+@pytest.mark.parametrize('n, iteration, step', [
+    (8, 8, 6), (9, 10, 7), (10, 10, 7)])
+def test_training_ends_with_a_step(n, iteration, step, tmp_path):
+  """Iteration 9 moves masks."""
+  train(tmp_path, 100, hooks=[hooks.LastIterationHook(0, n)])
+  values = checkpoint_values.of(tmp_path)
+  assert (values['iteration'], values['global_step']) == (iteration, step)
+
+
+@pytest.mark.parametrize('send_at, step, iteration', [
+    (3, 3, 4), (4, 4, 6), (5, 4, 6), (6, 5, 7)])
+def test_a_signal_lets_a_mask_update_be_followed_by_a_step(
+    send_at, step, iteration, tmp_path):
+  """It comes before the run with that index; index 4 moves masks."""
+  former = signal.signal(signal.SIGTERM, lambda number, frame: None)
+  try:
+    train(tmp_path, 100, send_at=send_at)
+  finally:
+    signal.signal(signal.SIGTERM, former)
+  values = checkpoint_values.of(tmp_path)
+  assert (values['global_step'], values['iteration']) == (step, iteration)
 
 
 def train_in_turns(folder, total, send_at=None, **arguments):

@@ -1,0 +1,61 @@
+"""Counting iterations: runs of the train op, those that move masks included.
+
+RigL and SNIP move masks instead of making a step, so that the global step does
+not tell which batch comes next. The variable `iteration` does. Checkpoints
+have it, but it is not restored: a session starts it at the iteration at which
+its input starts, see resuming.iterations_done.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from rigl import replicas
+from rigl.compat import tf
+
+NAME = 'iteration'
+
+_VARIABLE = 'rigl/iteration'
+_ADVANCED = 'rigl/advanced'
+
+
+def counted(build: Callable[[], tf.Operation], global_step: tf.Variable,
+            first_iteration: int) -> tf.Operation:
+  """A train op that also counts its runs.
+
+  Args:
+    build: builds the train op.
+    global_step: the variable that the train op advances, or not.
+    first_iteration: how many runs there were before this session.
+  """
+  with tf.variable_scope(tf.VariableScope(reuse=tf.AUTO_REUSE, name=''),
+                         auxiliary_name_scope=False):
+    iteration = tf.get_variable(
+        NAME, [], tf.int64, tf.zeros_initializer(), trainable=False,
+        collections=[_VARIABLE])
+  # Not by its initializer: workers would broadcast the value, and one whose
+  # session is lost would wait for the others instead of starting again.
+  tf.add_to_collection(
+      tf.GraphKeys.TABLE_INITIALIZERS,
+      replicas.on_each(lambda: iteration.assign(first_iteration).op))
+  step = global_step.read_value()
+  with tf.control_dependencies([step]):
+    train_op = build()
+  with tf.control_dependencies([train_op]):
+    tf.add_to_collection(
+        _ADVANCED, tf.not_equal(global_step.read_value(), step))
+    count = replicas.on_each(lambda: iteration.assign_add(1).op)
+  return tf.group(train_op, count)
+
+
+def advanced() -> list[tf.Tensor]:
+  """bool scalars of the replicas: whether a run made a step, to fetch with it.
+
+  Empty if the graph does not count iterations: then each of them is a step.
+  """
+  return tf.get_collection(_ADVANCED)
+
+
+def variables() -> list[tf.Variable]:
+  """The variable `iteration`, if the graph has one."""
+  return tf.get_collection(_VARIABLE)
