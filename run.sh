@@ -4,14 +4,24 @@
 #   bash run.sh            checks the code with ruff and mypy, runs the tests
 #   bash run.sh CMD ARG... runs CMD, in the current folder
 #
-# The first run needs Python 3.9, 3.10 or 3.11 and takes a few minutes; later
-# ones start at once. PYTHON=/path/to/python chooses the interpreter.
+# The first run takes the newest of Python 3.10 to 3.13 that it finds and a few
+# minutes; later ones start at once. PYTHON=/path/to/python chooses another.
+# Where there is none it ends with 3.
+#
+# ESTIMATOR=1 bash run.sh does the same in env-estimator/ with TensorFlow 2.15,
+# the last with TPUEstimator, which needs Python 3.10 or 3.11. Without CMD it
+# runs only the tests that depend on the version of TensorFlow.
 set -euo pipefail
 
+if [ -n "${ESTIMATOR:-}" ]; then
+  name=env-estimator extras=estimator,test versions=(3.11 3.10)
+else
+  name=env extras=test versions=(3.13 3.12 3.11 3.10)
+fi
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
-env=$root/env
+env=$root/$name
 stamp=$env/.set-up
-lock=$root/.env-lock
+log=$env/set-up.log
 
 say() { printf 'run.sh: %s\n' "$*" >&2; }
 die() {
@@ -19,71 +29,97 @@ die() {
   exit 1
 }
 
-# Prints the version of the interpreter $1, or fails if it is unsuitable.
-suitable_version() {
+# Prints the version of the interpreter $1 and the one that it is a virtual
+# environment of, or fails if it is unsuitable.
+probe() {
   "$1" -c '
 import ensurepip, sys, venv
 
-if not (3, 9) <= sys.version_info[:2] < (3, 12):
+if "%d.%d" % sys.version_info[:2] not in sys.argv[1:]:
   sys.exit(1)
-print(".".join(map(str, sys.version_info[:3])))' 2>/dev/null </dev/null
+print("%d.%d.%d" % sys.version_info[:3], sys._base_executable)
+' "${versions[@]}" 2>/dev/null </dev/null
 }
 
-# The interpreter behind $1, which may itself be that of env/, about to go.
-base_of() { "$1" -c 'import sys; print(sys._base_executable)'; }
+has() { command -v "$1" >/dev/null; }
 
+# Prints the interpreters there are, the newest version first.
+candidates() {
+  local version pyenv=${PYENV_ROOT:-${HOME:-}/.pyenv}/versions
+  for version in "${versions[@]}"; do
+    type -aP "python$version" || true
+    ls "$pyenv/$version".*/bin/"python$version" || true
+    ! has uv || uv python find "$version" || true
+  done 2>/dev/null
+}
+
+# Prints commands that install an interpreter on this system.
+remedies() {
+  local version newest=${versions[0]}
+  ! has uv || echo "  uv python install $newest"
+  ! has pyenv || echo "  pyenv install $newest"
+  ! has conda ||
+    echo "  conda create -n rigl python=$newest && conda activate rigl"
+  ! has apt-cache || for version in "${versions[@]}"; do
+    if apt-cache show "python$version-venv" >/dev/null 2>&1; then
+      echo "  apt-get install python$version-venv"
+    fi
+  done
+}
+
+# Prints what `probe` does of the interpreter to use, or ends with 3.
 find_python() {
   local candidate
   if [ -n "${PYTHON:-}" ]; then
-    suitable_version "$PYTHON" >/dev/null ||
-      die "PYTHON=$PYTHON is not a Python 3.9, 3.10 or 3.11 with venv."
-    base_of "$PYTHON"
-    return
+    if probe "$PYTHON"; then return; fi
+    say "PYTHON=$PYTHON is none of Python ${versions[*]} with venv."
+    exit 3
   fi
-  for candidate in python3.11 python3.10 python3.9 python3 python \
-    "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.{11,10,9}.*/bin/python; do
-    if suitable_version "$candidate" >/dev/null; then
-      base_of "$candidate"
-      return
-    fi
-  done
-  die "no Python 3.9, 3.10 or 3.11 with venv was found; TensorFlow 2.15 has" \
-    "no build for any other. Install one, for example with" \
-    "'apt-get install python3.11 python3.11-venv' or 'pyenv install 3.11'," \
-    "or name one that is not on the PATH:" \
-    "PYTHON=/path/to/python3.11 bash run.sh"
+  while read -r candidate; do
+    if probe "$candidate"; then return; fi
+  done < <(candidates)
+  say "found none of Python ${versions[*]} with venv. To install one:"
+  remedies >&2
+  say "To use one that is elsewhere: PYTHON=/path/to/python bash run.sh"
+  exit 3
 }
 
-# Where the environment stands (it cannot be moved) and its interpreter.
+# Where the environment stands (it cannot be moved) and its version of Python.
 identity() { printf '%s %s\n' "$root" "$1"; }
 
 # What decides which packages it holds.
 requirements() { cat "$root/pyproject.toml" "$root/setup.py" | cksum; }
 
-# Whether env/ works and fits the interpreter asked for, packages aside.
+# Whether it works and has the Python asked for, packages aside.
 is_usable() {
-  local version
-  [ -f "$stamp" ] &&
-    version=$(suitable_version "$env/bin/python") &&
-    { [ -z "${PYTHON:-}" ] ||
-      [ "$(suitable_version "$PYTHON")" = "$version" ]; } &&
-    [ "$(head -n 1 "$stamp")" = "$(identity "$version")" ]
+  local found asked
+  found=$(probe "$env/bin/python") &&
+    asked=$(probe "${PYTHON:-$env/bin/python}") &&
+    [ "${found%% *}" = "${asked%% *}" ] &&
+    [ "$(head -n 1 "$stamp" 2>/dev/null)" = "$(identity "${found%% *}")" ]
 }
 
 is_ready() {
   is_usable && [ "$(tail -n 1 "$stamp")" = "$(requirements)" ]
 }
 
-# Whether env/ holds something that no set-up, finished or not, left there.
+# Whether the folder holds something that no set-up, finished or not, left there.
 is_foreign() {
   [ -e "$env" ] && [ ! -f "$env/pyvenv.cfg" ] && ls -A "$env" |
     grep -vxE 'bin|include|lib|lib64|share|set-up\.log|\.set-up\..*' >/dev/null
 }
 
+install() {
+  "$env/bin/python" -m pip install "$@" >>"$log" 2>&1 </dev/null || {
+    grep -v '^WARNING' "$log" | tail -n 20 >&2
+    die "'pip install $*' failed; the whole output is in $log."
+  }
+}
+
 set_up() {
   # One set-up at a time. The system frees the lock of a process that dies.
   [ -w "$root" ] || die "$root is not writable."
-  exec 9>"$lock"
+  exec 9>"$root/.env-lock"
   flock --nonblock 9 || {
     say "waiting for another set-up."
     flock 9
@@ -91,39 +127,27 @@ set_up() {
   # Which may have been the same one.
   if is_ready; then return; fi
 
-  local python=$env/bin/python log=$env/set-up.log version
+  local found
   if is_usable; then
-    say "pyproject.toml or setup.py has changed: updating env/."
+    say "pyproject.toml or setup.py has changed: updating $name/."
     rm -f "$stamp"
-    : >"$log"
   else
     if is_foreign; then
       die "$env is not a virtual environment: move it away or delete it."
     fi
-    local base
-    base=$(find_python)
-    say "setting up env/ with Python $(suitable_version "$base")" \
-      "(once; a few minutes and 2.2 GB)."
-    "$base" -m venv --clear "$env" ||
-      die "could not make env/ with $base; its message is above."
-    # The pip that comes with Python 3.9 is slow at choosing versions.
-    run_logged "$log" "$python" -m pip install --upgrade "pip>=24,<27"
+    found=$(find_python)
+    say "setting up $name/ with Python ${found%% *}" \
+      "(once; a few minutes and 2.7 GB)."
+    "${found#* }" -m venv --clear "$env" ||
+      die "could not make $name/ with ${found#* }; its message is above."
+    # The pip that comes with Python 3.10 is slow at choosing versions.
+    install --upgrade pip
   fi
   cd -- "$root"
-  run_logged "$log" "$python" -m pip install --editable ".[test]"
-
-  version=$(suitable_version "$python")
-  { identity "$version" && requirements; } >"$stamp.part"
+  install --editable ".[$extras]"
+  found=$(probe "$env/bin/python")
+  { identity "${found%% *}" && requirements; } >"$stamp.part"
   mv "$stamp.part" "$stamp"
-}
-
-run_logged() {
-  local log=$1
-  shift
-  "$@" >>"$log" 2>&1 </dev/null || {
-    grep -v '^WARNING' "$log" | tail -n 20 >&2
-    die "'$*' failed; the whole output is in $log."
-  }
 }
 
 # In a subshell: it changes folder and holds the lock only while it runs.
@@ -135,7 +159,12 @@ if [ $# -gt 0 ]; then
   exec "$@"
 fi
 cd -- "$root"
+# By file: tests of one file share what they have set up.
+pytest=(python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile)
+if [ -n "${ESTIMATOR:-}" ]; then
+  exec "${pytest[@]}" --ignore=tests/contract --ignore=tests/core \
+    --ignore=tests/data --ignore=tests/micronet
+fi
 ruff check .
 mypy
-# By file: tests of one file share what they have set up.
-exec python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+exec "${pytest[@]}"

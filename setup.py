@@ -6,7 +6,7 @@ import setuptools
 if int(setuptools.__version__.split('.')[0]) < 64:
   raise SystemExit(
     f'setuptools {setuptools.__version__} is too old to build rigl.'
-    ' To fix this, run: pip install --upgrade "setuptools>=64,<81"'
+    ' To fix this, run: pip install --upgrade "setuptools>=64"'
   )
 
 setuptools.setup(license='Apache-2.0')

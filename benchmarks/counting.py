@@ -46,7 +46,6 @@ def main() -> None:
       formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
   description = _fastest_seconds(count_from_description, 50)
 
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   start = time.perf_counter()
   from rigl.compat import tf
   loading = time.perf_counter() - start

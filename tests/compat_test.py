@@ -1,13 +1,106 @@
 """Tests of the seam to TensorFlow."""
 
+from __future__ import annotations
+
+import os
 import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[1]
+
+LOG = '''\
+WARNING: All log messages before absl::InitializeLog() is called are written ...
+I0000 00:00:1795849045.395097   19378 port.cc:153] oneDNN is on. See `X=0`.
+W0000 00:00:1795849045.395587 19378 a.cc:31] no GPU
+E0000 00:00:1734001122.123456    1 cuda_fft.cc:477] Unable to register cuFFT
+'''
+OTHERS = '''\
+UserWarning: I0000 is not the beginning of this line
+F0000 00:00:1795849045.395587 19378 cpu.cc:1] The machine has no AVX
+'''
+
+
+def _run(code, folder=ROOT, **environment):
+  """Runs code in a new process, where TF_CPP_MIN_LOG_LEVEL is not set."""
+  inherited = {name: value for name, value in os.environ.items()
+               if name != 'TF_CPP_MIN_LOG_LEVEL'}
+  return subprocess.run(
+      [sys.executable, '-c', code], capture_output=True, encoding='utf-8',
+      env={**inherited, 'PYTHONPATH': f'{folder}{os.pathsep}{ROOT}',
+           **environment})
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+  """A folder with a package tensorflow that prints a log and more."""
+  (tmp_path / 'tensorflow' / 'compat').mkdir(parents=True)
+  (tmp_path / 'tensorflow' / '__init__.py').write_text(
+      f'import os; os.write(2, {(LOG + OTHERS).encode()!r})\n')
+  (tmp_path / 'tensorflow' / 'compat' / 'v1.py').touch()
+  return tmp_path
 
 
 def test_import_switches_no_behaviour():
   # In a new process, for other tests may run a script that does.
-  code = 'from rigl.compat import tf; assert tf.executing_eagerly()'
-  subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
+  done = _run('from rigl.compat import tf; assert tf.executing_eagerly()')
+  assert done.returncode == 0, done.stderr
+
+
+def test_import_and_a_session_are_quiet():
+  done = _run('''
+from rigl.compat import tf
+
+with tf.Graph().as_default(), tf.Session() as session:
+  print(session.run(tf.constant(1)))
+''')
+  assert (done.stdout, done.stderr) == ('1\n', '')
+
+
+def test_only_the_log_is_hidden_and_can_be_shown_later(stand_in):
+  done = _run('''
+from rigl import compat
+
+print(*compat.hidden_log, sep='', end='')
+''', stand_in)
+  assert (done.stdout, done.stderr) == (LOG, OTHERS)
+
+
+@pytest.mark.parametrize('level', '012')
+def test_user_sees_the_log_who_asks_for_it(stand_in, level):
+  done = _run('import rigl.compat', stand_in, TF_CPP_MIN_LOG_LEVEL=level)
+  assert done.stderr == LOG + OTHERS
+
+
+def test_all_is_shown_if_loading_fails(stand_in):
+  with open(stand_in / 'tensorflow' / '__init__.py', 'a') as file:
+    file.write('raise ImportError("no libcudart")\n')
+  done = _run('import rigl.compat', stand_in)
+  assert done.returncode == 1
+  assert done.stderr.startswith(LOG + OTHERS)
+  assert done.stderr.endswith('ImportError: no libcudart\n')
+
+
+def test_a_crash_while_loading_shows_where(stand_in):
+  with open(stand_in / 'tensorflow' / '__init__.py', 'a') as file:
+    file.write('os.abort()\n')
+  done = _run('import rigl.compat', stand_in)
+  assert 'Fatal Python error: Aborted' in done.stderr
+  assert 'tensorflow/__init__.py' in done.stderr
+
+
+def test_closed_standard_error_does_no_harm(stand_in):
+  (stand_in / 'tensorflow' / '__init__.py').write_text('')
+  done = subprocess.run(
+      ['bash', '-c', f'{sys.executable} -c "import rigl.compat" 2>&-'],
+      env={**os.environ, 'PYTHONPATH': f'{stand_in}{os.pathsep}{ROOT}',
+           'TF_CPP_MIN_LOG_LEVEL': '3'})
+  assert done.returncode == 0
+
+
+@pytest.mark.parametrize('module', ['tensorboard.main', 'tensorflow_datasets'])
+def test_what_fits_not_every_tensorflow_was_installed_to_fit(module):
+  done = _run(f'import {module}')
+  assert done.returncode == 0, done.stderr

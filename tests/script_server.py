@@ -85,7 +85,7 @@ class ScriptServer:
         [sys.executable, __file__, module], text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths),
-             'TF_CPP_MIN_LOG_LEVEL': '3', **environment})
+             **environment})
 
   def __enter__(self) -> ScriptServer:
     return self

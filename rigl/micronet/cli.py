@@ -8,7 +8,6 @@ shape, sparsity, weights, FLOPs and bytes.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -242,8 +241,6 @@ def _network_report(args: argparse.Namespace) -> report.Report:
       if 'sparsity' in name or name in ('distribution', 'erk_power_scale'):
         raise ValueError(f'Give --{name} or --checkpoint: the masks of a '
                          'checkpoint have a sparsity of their own.')
-    # TensorFlow tells about missing GPUs otherwise.
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
     masks = checkpoints.read_masks(args.checkpoint)
   name = args.architecture
   if name is None:

@@ -46,8 +46,8 @@ def choose_loop(loop: Optional[str], num_replicas: int,
     return loop
   if not has_estimator:
     named = 'use_tpu' if use_tpu else 'loop=tpu_estimator'
-    remedy = ('Leave out use_tpu, or run: pip install "tensorflow==2.15.*" '
-              '(Python 3.9 to 3.11).' if use_tpu else 'Use loop=session.')
+    remedy = ('Leave out use_tpu, or run: pip install ".[estimator,tpu]" '
+              '(Python 3.10 or 3.11).' if use_tpu else 'Use loop=session.')
     raise ValueError(f'{named} needs TPUEstimator, which TensorFlow '
                      f'{tf.__version__} does not have: 2.15 was the last '
                      f'release with it. {remedy}')

@@ -10,7 +10,7 @@ from typing import Any, Callable, NoReturn
 
 from absl import app, logging
 
-from rigl.compat import tf
+from rigl.compat import hidden_log, tf
 from rigl.core import messages
 from rigl.training import command_line, hooks
 
@@ -66,6 +66,8 @@ def run(main: Callable[[list[str]], Any]) -> None:
       tf.get_logger().setLevel('ERROR')
       warnings.filterwarnings('ignore', module='tensorflow')
       logging.get_absl_handler().setFormatter(_PlainFormatter())
+    else:
+      sys.stderr.writelines(hidden_log)
     try:
       command_line.check_only_flags(argv)
       main(argv)

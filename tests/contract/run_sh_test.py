@@ -1,6 +1,6 @@
 """run.sh sets env/ up once, whoever calls it, and leaves nothing half-made.
 
-A stand-in for Python makes the environments here: it notes each call of pip.
+Stand-ins for Python make the environments here: they note each call of pip.
 """
 
 from __future__ import annotations
@@ -17,24 +17,42 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
+# Its version is that of its name, python3.12, and 3.11 without one.
 STAND_IN = r'''#!/usr/bin/env bash
 set -eu
-case "$1 ${2:-}" in
-  -c*_base_executable*) echo "$0" ;;
-  -c*) echo 3.11.4 ;;
+version=3.11
+[[ ! ${0##*/} =~ ^python(3\.[0-9]+)$ ]] || version=${BASH_REMATCH[1]}
+case "${1:-} ${2:-}" in
+  -c*)
+    [[ " $* " == *" $version "* ]]
+    echo "$version.4 $0" ;;
   '-m venv')
     env=${!#}
     rm -rf "$env"
     mkdir -p "$env/bin"
     touch "$env/pyvenv.cfg"
-    cp "$0" "$env/bin/python" ;;
+    for name in python ruff mypy; do
+      sed "s/^version=.*/version=$version/" "$0" >"$env/bin/$name"
+      chmod +x "$env/bin/$name"
+    done ;;
   '-m pip')
     echo "pip $*" >>"$CALLS"
     [[ "$*" != *--editable* ]] || sleep "${PIP_SECONDS:-0}"
     [ ! -e "$CALLS.fail" ] || { echo 'no such package' >&2; exit 1; } ;;
-  *) echo "python $*" ;;
+  *) echo "${0##*/} $version $*" ;;
 esac
 '''
+# What run.sh, .ci/run and the stand-in need of a system.
+TOOLS = ('bash', 'cat', 'chmod', 'cksum', 'dirname', 'env', 'flock', 'grep',
+         'head', 'ls', 'mkdir', 'mv', 'rm', 'sed', 'sleep', 'tail', 'touch',
+         'true')
+
+
+def make_executable(path: pathlib.Path, text: str) -> pathlib.Path:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(text)
+  path.chmod(path.stat().st_mode | stat.S_IXUSR)
+  return path
 
 
 class Checkout:
@@ -43,32 +61,57 @@ class Checkout:
   def __init__(self, folder: pathlib.Path):
     self.folder = folder / 'a checkout'
     self.folder.mkdir()
-    for name in ('run.sh', 'pyproject.toml', 'setup.py'):
-      shutil.copy(ROOT / name, self.folder)
-    self._python = folder / 'python'
-    self._python.write_text(STAND_IN)
-    self._python.chmod(self._python.stat().st_mode | stat.S_IXUSR)
+    for name in ('run.sh', 'pyproject.toml', 'setup.py', '.ci/run'):
+      (self.folder / name).parent.mkdir(exist_ok=True)
+      shutil.copy(ROOT / name, self.folder / name)
+    self._python = make_executable(folder / 'python', STAND_IN)
     self._calls = folder / 'calls'
     self.failure = folder / 'calls.fail'
 
-  def start(self, *command: str, **variables: str) -> subprocess.Popen:
+  def start(self, *command: str, script: str = 'run.sh',
+            **variables: str) -> subprocess.Popen:
     return subprocess.Popen(
-        ['bash', self.folder / 'run.sh', *command], text=True,
+        ['bash', self.folder / script, *command], text=True,
         cwd=self.folder.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True,
-        env={**os.environ, 'PYTHON': str(self._python),
+        env={**os.environ, 'PYTHON': str(self._python), 'ESTIMATOR': '',
              'CALLS': str(self._calls), **variables})
 
-  def run(self, *command: str) -> tuple[int, str, str]:
-    process = self.start(*command)
+  def run(self, *command: str, **arguments: str) -> tuple[int, str, str]:
+    process = self.start(*command, **arguments)
     out, err = process.communicate()
     return process.returncode, out, err
 
   @property
-  def n_installed(self) -> int:
-    """How often the project has been installed."""
+  def installed(self) -> list[str]:
+    """What each installation of the project has installed."""
     calls = self._calls.read_text() if self._calls.exists() else ''
-    return calls.count('--editable')
+    return [line.split()[-1] for line in calls.splitlines()
+            if '--editable' in line]
+
+
+class System:
+  """A system that has some commands only."""
+
+  def __init__(self, folder: pathlib.Path, checkout: Checkout):
+    self.checkout = checkout
+    self.pyenv = folder / 'pyenv'
+    self._bin = folder / 'bin'
+    self._bin.mkdir()
+    for tool in TOOLS:
+      (self._bin / tool).symlink_to(shutil.which(tool))
+
+  def add(self, name: str, text: str = STAND_IN) -> None:
+    make_executable(self._bin / name, text)
+
+  def add_to_pyenv(self, version: str) -> None:
+    folder = self.pyenv / 'versions' / version / 'bin'
+    make_executable(folder / f'python{version.rpartition(".")[0]}', STAND_IN)
+
+  def run(self, *command: str, **arguments: str) -> tuple[int, str, str]:
+    return self.checkout.run(
+        *command, PATH=str(self._bin), PYENV_ROOT=str(self.pyenv), PYTHON='',
+        HOME=str(self.pyenv), **arguments)
 
 
 @pytest.fixture
@@ -76,13 +119,32 @@ def checkout(tmp_path):
   return Checkout(tmp_path)
 
 
+@pytest.fixture
+def system(tmp_path, checkout):
+  return System(tmp_path, checkout)
+
+
+# --- Setting up --------------------------------------------------------------
+
+
 def test_sets_up_once_and_runs_the_command_in_the_environment(checkout):
   code, out, err = checkout.run('python', 'a script.py', '--x=1 2')
-  assert (code, out) == (0, 'python a script.py --x=1 2\n')
+  assert (code, out) == (0, 'python 3.11 a script.py --x=1 2\n')
   assert 'setting up env/ with Python 3.11.4' in err
   assert checkout.run('bash', '-c', 'echo $VIRTUAL_ENV; pwd') == (
       0, f'{checkout.folder}/env\n{checkout.folder.parent}\n', '')
-  assert checkout.n_installed == 1
+  assert checkout.installed == ['.[test]']
+
+
+def test_that_with_estimator_stands_beside_the_other(checkout):
+  checkout.run('true')
+  code, out, err = checkout.run('bash', '-c', 'echo $VIRTUAL_ENV',
+                                ESTIMATOR='1')
+  assert (code, out) == (0, f'{checkout.folder}/env-estimator\n')
+  assert 'setting up env-estimator/' in err
+  assert checkout.installed == ['.[test]', '.[estimator,test]']
+  for estimator in ('', '1'):
+    assert checkout.run('true', ESTIMATOR=estimator) == (0, '', '')
 
 
 def test_exit_code_is_that_of_the_command(checkout):
@@ -95,7 +157,7 @@ def test_changed_requirements_update_it(checkout):
     file.write('# changed\n')
   assert 'updating env/' in checkout.run('true')[2]
   assert checkout.run('true') == (0, '', '')
-  assert checkout.n_installed == 2
+  assert len(checkout.installed) == 2
 
 
 def test_two_at_once_set_up_once(checkout):
@@ -103,18 +165,18 @@ def test_two_at_once_set_up_once(checkout):
   assert ''.join(p.communicate()[1] for p in processes).count(
       'waiting for another set-up') == 2
   assert [p.returncode for p in processes] == [0, 0, 0]
-  assert checkout.n_installed == 1
+  assert len(checkout.installed) == 1
 
 
 def test_set_up_that_was_killed_is_made_again(checkout):
   process = checkout.start('true', PIP_SECONDS='600')
-  while not checkout.n_installed:
+  while not checkout.installed:
     assert process.poll() is None
     time.sleep(0.01)
   os.killpg(process.pid, signal.SIGKILL)
   process.communicate()
   assert checkout.run('true')[0] == 0
-  assert checkout.n_installed == 2
+  assert len(checkout.installed) == 2
 
 
 def test_failed_installation_is_reported_and_tried_again(checkout):
@@ -132,10 +194,88 @@ def test_folder_of_something_else_is_left_alone(checkout):
   mine.touch()
   code, _, err = checkout.run('true')
   assert code == 1 and 'is not a virtual environment' in err
-  assert mine.exists() and not checkout.n_installed
+  assert mine.exists() and not checkout.installed
 
 
-def test_unsuitable_python_is_named(checkout):
-  process = checkout.start('true', PYTHON='/no/python')
-  assert 'PYTHON=/no/python is not a Python 3.9' in process.communicate()[1]
-  assert process.returncode == 1
+# --- Which Python ------------------------------------------------------------
+
+
+def test_the_newest_python_is_taken(system):
+  for name in ('python3.10', 'python3.12', 'python3.14'):
+    system.add(name)
+  # As pyenv leaves them for versions that are not selected.
+  system.add('python3.13', '#!/usr/bin/env bash\nexit 127\n')
+  assert 'with Python 3.12.4 ' in system.run('true')[2]
+  system.add_to_pyenv('3.11.9')
+  assert 'with Python 3.11.4 ' in system.run('true', ESTIMATOR='1')[2]
+
+
+def test_a_later_one_on_the_path_or_ofpyenv_or_of_uv_is_found(system):
+  system.add('uv', '#!/usr/bin/env bash\necho "$PYENV_ROOT/of_uv/python$3"\n')
+  make_executable(pathlib.Path(system.pyenv, 'of_uv', 'python3.12'), STAND_IN)
+  assert 'with Python 3.12.4 ' in system.run('true')[2]
+  shutil.rmtree(system.checkout.folder / 'env')
+  system.add_to_pyenv('3.13.1')
+  assert 'with Python 3.13.4 ' in system.run('true')[2]
+
+
+def test_another_python_is_used_when_asked_for(checkout, tmp_path):
+  checkout.run('true')
+  other = make_executable(tmp_path / 'python3.12', STAND_IN)
+  assert 'with Python 3.12.4' in checkout.run('true', PYTHON=str(other))[2]
+  assert checkout.run('true', PYTHON='') == (0, '', '')
+
+
+@pytest.mark.parametrize('estimator, python', [
+    ('', '/no/python'), ('1', 'python3.12'), ('', 'python3.9')])
+def test_unsuitable_python_is_named(checkout, tmp_path, estimator, python):
+  for name in ('python3.9', 'python3.12'):
+    make_executable(tmp_path / name, STAND_IN)
+  code, _, err = checkout.run('true', PYTHON=python, ESTIMATOR=estimator,
+                              PATH=f'{tmp_path}:{os.environ["PATH"]}')
+  assert code == 3
+  assert f'PYTHON={python} is none of Python 3.1' in err
+
+
+def test_without_python_only_commands_that_exist_are_recommended(system):
+  code, out, err = system.run('echo', 'ran')
+  assert (code, out) == (3, '')
+  assert 'none of Python 3.13 3.12 3.11 3.10' in err
+  assert 'install 3.1' not in err and 'python=' not in err
+  system.add('pyenv', '#!/usr/bin/env bash\n')
+  system.add('apt-cache', '#!/usr/bin/env bash\n[ "$2" = python3.11-venv ]\n')
+  commands = [line.strip() for line in system.run('true')[2].splitlines()
+              if line.startswith('  ')]
+  assert commands == ['pyenv install 3.13', 'apt-get install python3.11-venv']
+  assert '  pyenv install 3.11\n' in system.run('true', ESTIMATOR='1')[2]
+
+
+# --- Continuous integration --------------------------------------------------
+
+
+def test_ci_runs_all_tests_and_those_of_the_older_tensorflow(system):
+  for name in ('python3.11', 'python3.13'):
+    system.add(name)
+  code, out, _ = system.run(script='.ci/run')
+  assert code == 0
+  ruff, mypy, newest, older = out.splitlines()
+  assert (ruff, mypy) == ('ruff 3.13 check .', 'mypy 3.13 ')
+  assert newest.startswith('python 3.13 -m pytest') and '--ignore' not in newest
+  assert older.startswith('python 3.11 -m pytest')
+  assert '--ignore=tests/core' in older
+
+
+def test_ci_passes_without_a_python_for_the_older_tensorflow(system):
+  system.add('python3.13')
+  code, out, _ = system.run(script='.ci/run')
+  assert code == 0
+  message, *_, last = out.splitlines()
+  assert message.startswith('Nothing is tested on TensorFlow 2.15')
+  assert last.startswith('python 3.13 -m pytest')
+
+
+@pytest.mark.parametrize('name', ['core', 'contract', 'data', 'micronet'])
+def test_folders_left_out_exist(name):
+  text = (ROOT / 'run.sh').read_text(encoding='utf-8')
+  assert f'--ignore=tests/{name}' in text
+  assert (ROOT / 'tests' / name).is_dir()

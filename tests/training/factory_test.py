@@ -10,7 +10,7 @@ import pytest
 
 from rigl.compat import tf, tf2
 from rigl.core import distributions
-from rigl.model_pruning import layers, pruning
+from rigl.model_pruning import dense_layers, layers, pruning
 from rigl.training import factory, methods
 from rigl.training.config import SparsityConfig
 
@@ -67,7 +67,8 @@ def build(method, custom_map=CUSTOM_MAP, scopes='abc', pruning_hparams='',
     if config.method.uses_masks:
       outputs = layers.masked_fully_connected(outputs, n_units, scope=scope)
     else:
-      outputs = tf.layers.dense(outputs, n_units, name=scope)
+      with tf.variable_scope(scope):
+        outputs = dense_layers.dense_fully_connected(outputs, n_units)
   loss = tf.reduce_mean(tf.square(outputs - 1.))
   optimizer = factory.make_optimizer(
       config, tf.train.MomentumOptimizer(0.05, 0.9),

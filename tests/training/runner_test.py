@@ -466,7 +466,7 @@ def test_loop_is_the_estimator_where_it_can_run(
     (True, 'tpu_estimator', 2, False, ['2 replicas', 'Use loop=session']),
     (True, 'session', 1, True, ['use_tpu', 'Use loop=tpu_estimator']),
     (False, 'tpu_estimator', 1, False, ['2.15', 'Use loop=session']),
-    (False, None, 1, True, ['use_tpu', 'pip install "tensorflow==2.15.*"']),
+    (False, None, 1, True, ['use_tpu', 'pip install ".[estimator,tpu]"']),
 ])
 def test_a_loop_that_cannot_run_is_refused_with_a_remedy(
     has_estimator, loop, n, use_tpu, words, monkeypatch):
