@@ -1,12 +1,11 @@
 """What every optimizer wrapper of this library is made of.
 
 An `OptimizerWrapper` delegates to the optimizer it wraps and asks a subclass
-for the masked layers; `DenseGradientMixin` adds dense gradients.
+for the masked layers.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import Any, Callable, Iterable, Optional, Sequence
 
@@ -315,103 +314,3 @@ class OptimizerWrapper(tf.train.Optimizer):
       # A look-up of embeddings gives rows and their indices.
       dense.append((tf.convert_to_tensor(gradient), weights))
     return pairs[:len(var_list)], dense
-
-
-class DenseGradientMixin:
-  """Keeps the dense gradients that belong to the gradients being applied.
-
-  Attributes:
-    _weight2masked_grads: {weights.name: dense gradient}; after
-      `compute_gradients` those of that call, after `apply_gradients` those of
-      the gradients that are applied.
-  """
-
-  uses_gradient = True
-
-  def compute_gradients(self, loss, var_list: Optional[Iterable] = None,
-                        *args, **kwargs) -> GradsAndVars:
-    """As tf.train.Optimizer.compute_gradients.
-
-    Raises:
-      ValueError: see `compute_dense_gradients`.
-    """
-    pairs, dense = self.compute_dense_gradients(
-        loss, var_list, *args, **kwargs)
-    self._weight2masked_grads = {
-        weights.name: gradient for gradient, (_, weights) in zip(
-            self._sum_over_replicas(dense), dense)}
-    for gradient, weights in pairs:
-      if weights.name in self._weight2masked_grads:
-        self._computed.setdefault(weights.name, []).append(
-            (gradient, self._weight2masked_grads[weights.name]))
-    return pairs
-
-  @functools.cached_property
-  def _computed(self) -> dict[str, list[tuple[tf.Tensor, tf.Tensor]]]:
-    """{weights.name: (gradient, dense gradient) of each call}."""
-    return {}
-
-  def apply_gradients(self, grads_and_vars, global_step=None, name=None):
-    """See OptimizerWrapper.apply_gradients.
-
-    Raises:
-      ValueError: a gradient was combined from several calls of
-        `compute_gradients`; names its variable.
-    """
-    grads_and_vars = list(grads_and_vars)
-    self._weight2masked_grads = self._dense_gradients_of(grads_and_vars)
-    return super().apply_gradients(grads_and_vars, global_step, name)
-
-  def _dense_gradients_of(self, grads_and_vars: GradsAndVars
-                         ) -> dict[str, tf.Tensor]:
-    """{weights.name: dense gradient} of the calls that the pairs come from."""
-    found = {}
-    for gradient, weights in grads_and_vars:
-      calls = self._computed.get(weights.name, ())
-      if gradient is None or not calls:
-        continue
-      if len(calls) > 1:
-        behind = copied_graphs.operations_behind(
-            gradient, [computed for computed, _ in calls])
-        calls = [call for call in calls if call[0].op in behind]
-      if len(calls) != 1:
-        raise ValueError(
-            f'compute_gradients was called '
-            f'{len(self._computed[weights.name])} times for {weights.name}, '
-            f'and the gradient to apply comes from {len(calls)} of these '
-            'calls; connections grow by the dense gradient of exactly one. Add '
-            'up the losses (those of towers too) and call compute_gradients '
-            'once; colocate_gradients_with_ops=True keeps each tower on its '
-            'device.')
-      found[weights.name] = calls[0][1]
-    return found
-
-  def _sum_over_replicas(
-      self, pairs: Sequence[tuple[tf.Tensor, tf.Variable]]
-  ) -> Sequence[tf.Tensor]:
-    """The gradients of (gradient, weights) pairs, of the whole batch.
-
-    Growth must rank the same gradient on every replica, and not that of one
-    shard.
-    """
-    if self._use_tpu:
-      return [tf.tpu.cross_replica_sum(gradient) for gradient, _ in pairs]
-    if replicas.in_replica():
-      return replicas.sum_over(pairs)
-    return [gradient for gradient, _ in pairs]
-
-  def dense_gradient(self, weights: tf.Variable) -> tf.Tensor:
-    """The dense gradient of a masked layer, [...] like `weights`.
-
-    Args:
-      weights: variable of the layer.
-
-    Raises:
-      ValueError: `compute_gradients` of this optimizer was not called for
-        the layer.
-    """
-    if weights.name not in getattr(self, '_weight2masked_grads', {}):
-      raise ValueError(
-          f'No dense gradient of {weights.name}: call compute_gradients (or '
-          'minimize) of this optimizer before apply_gradients.')
-    return self._weight2masked_grads[weights.name]

@@ -16,9 +16,9 @@ from typing import Callable, Mapping, Optional
 from rigl import replicas, sparse_utils
 from rigl.compat import tf
 from rigl.core import checks, mask_math, scores
+from rigl.dense_gradients import DenseGradientMixin
 from rigl.model_pruning import mask_collections, pruning
 from rigl.optimizer_wrapper import (
-  DenseGradientMixin,
   GradsAndVars,
   OptimizerWrapper,
   root_variable,

@@ -29,8 +29,8 @@ from rigl.core import (
   scores,
   seeding,
 )
+from rigl.dense_gradients import DenseGradientMixin
 from rigl.optimizer_wrapper import (
-  DenseGradientMixin,
   OptimizerWrapper,
   initial_value_of,
   root_variable,

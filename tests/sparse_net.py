@@ -8,8 +8,8 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence
 import numpy as np
 
 from rigl.compat import tf
+from rigl.dense_gradients import DenseGradientMixin
 from rigl.model_pruning import mask_collections, pruning
-from rigl.optimizer_wrapper import DenseGradientMixin
 from rigl.training import methods
 
 # From the table, so that a method that is new there is tested like the others.

@@ -26,7 +26,7 @@ PAGE = ROOT / 'docs' / 'api.md'
 # decides where a module stands, and in a group the order of the patterns.
 GROUPS = (
     ('Optimizers', ('sparse_optimizers', 'sparse_optimizers_base',
-                    'optimizer_wrapper')),
+                    'dense_gradients', 'optimizer_wrapper')),
     ('Masks and sparsities', ('sparse_utils', 'str_sparsities')),
     ('Masked layers and pruning', ('model_pruning.*',)),
     ('Mathematics of sparse training', ('core.*',)),

@@ -85,10 +85,10 @@ def read_dict(content: bytes, source: str) -> dict[str, Any]:
     for opcode, argument, _ in pickletools.genops(content):
       # The unpickler makes room for all numbers up to this one.
       if opcode.name.endswith('PUT') and argument > len(content):
-        raise pickle.UnpicklingError(f'it has no object number {argument}.')
+        raise ValueError(f'it has no object number {argument}.')
     batch = _Unpickler(io.BytesIO(content), encoding='bytes').load()
     if not isinstance(batch, dict):
-      raise pickle.UnpicklingError(f'it holds a {type(batch).__name__}.')
+      raise ValueError(f'it holds a {type(batch).__name__}.')
   # No list of errors is promised for what is damaged.
   except Exception as error:
     raise ValueError(

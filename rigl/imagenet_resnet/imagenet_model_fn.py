@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import re
 from typing import Any, Iterator, Mapping, Optional, Union
 
 from rigl import replicas
@@ -125,20 +124,24 @@ def explained_misfits(
   try:
     yield
   except checkpoints.MisfitError as error:
-    flag_of = {config.first_layer: 'first_layer_sparsity',
-               config.last_layer: 'last_layer_sparsity'}
-    # With and without a mask, a layer has its weights by another name.
-    hints = [
-        f'--{flag}=-1 gives {layer} a mask, 0 none'
-        for layer, flag in flag_of.items()
-        if any(re.fullmatch(rf'{layer}/(.+/)?weights', name)
-               for name in error.missing)]
+    # (flag, its value that gives a mask, layer, whether it has a mask here).
+    ends = [('last_layer_sparsity', '-1', config.last_layer,
+             config.prune_last_layer)]
+    if not config.is_vgg:  # Its first layer has one in any case.
+      value = '-1' if config.model_architecture == 'resnet' else 'ITS_SPARSITY'
+      ends.append(('first_layer_sparsity', value, config.first_layer,
+                   config.prune_first_layer))
+    advice = []
+    for flag, value, layer, has_mask in ends:
+      if has_mask and f'{layer}/mask' not in error.found:
+        advice.append(f'--{flag}=0, as {layer} has no mask there')
+      if not has_mask and f'{layer}/mask' in error.found:
+        advice.append(f'--{flag}={value}, as {layer} has a mask there')
     # In a checkpoint of another network all layers are missing.
-    if not hints or not all(
-        name.startswith(tuple(f'{layer}/' for layer in flag_of))
-        for name in error.missing):
+    scopes = tuple(f'{layer}/' for _, _, layer, _ in ends)
+    if not advice or not all(n.startswith(scopes) for n in error.missing):
       raise
-    raise ValueError(f'{error} ({"; ".join(hints)})') from error
+    raise ValueError(f'{error} Give {", and ".join(advice)}.') from error
 
 
 def _init_sparsity(training: Training) -> Optional[Mapping[str, float]]:

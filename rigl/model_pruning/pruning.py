@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 from rigl import replicas
 from rigl.compat import tf
@@ -31,9 +31,33 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
+def _sparsity_by_pattern(entries: Sequence[str]) -> dict[str, float]:
+  """See PruningHParams.sparsity_by_pattern."""
+  targets = {}
+  for entry in entries:
+    if not entry:
+      continue
+    pattern, _, value = entry.rpartition(':')
+    if pattern in targets:
+      raise ValueError(f"weight_sparsity_map entry '{entry}' is the second "
+                       f"for '{pattern}'.")
+    try:
+      targets[pattern] = float(value)
+      re.compile(pattern)
+    except (ValueError, re.error) as error:
+      raise ValueError(f"weight_sparsity_map entry '{entry}' is not of the "
+                       'form regex:value.') from error
+    if not pattern or not 0. <= targets[pattern] < 1.:
+      raise ValueError(f"weight_sparsity_map entry '{entry}' needs a name "
+                       'and a sparsity in [0, 1).')
+  return targets
+
+
+@dataclasses.dataclass
 class PruningHParams:
   """Hyperparameters of gradual pruning.
+
+  They change in place, by `set_hparam` and `parse`, as those of tf.contrib did.
 
   Attributes:
     name: scope of the pruning variables.
@@ -63,13 +87,8 @@ class PruningHParams:
   sparsity_function_exponent: float = 3.
 
   def __post_init__(self):
-    for name in ('initial_sparsity', 'target_sparsity', 'threshold_decay'):
-      checks.below_one(name, getattr(self, name))
-    for name in ('begin_pruning_step', 'end_pruning_step',
-                 'pruning_frequency', 'sparsity_function_begin_step',
-                 'sparsity_function_end_step'):
-      checks.integer(name, getattr(self, name))
-    checks.positive('pruning_frequency', self.pruning_frequency)
+    for field in dataclasses.fields(self):
+      self.set_hparam(field.name, getattr(self, field.name))
     if 0 <= self.end_pruning_step < self.begin_pruning_step:
       raise ValueError(
           f'end_pruning_step ({self.end_pruning_step}) must not lie before '
@@ -83,38 +102,71 @@ class PruningHParams:
     if any(self.sparsity_by_pattern().values()) and not self.target_sparsity:
       raise ValueError('weight_sparsity_map needs a target_sparsity > 0.')
 
+  def set_hparam(self, name: str, value: Any) -> None:
+    """Sets one value.
+
+    Whether it fits the others is checked by `Pruning`, so that several can be
+    set one after the other.
+
+    Args:
+      name: name of the hyperparameter.
+      value: number or text, as its default is; a list of entries for
+        weight_sparsity_map.
+
+    Raises:
+      ValueError: an unknown name, or a value of the wrong type or out of range;
+        nothing is changed.
+    """
+    kind = self._type_of(name)
+    if kind is int:
+      checks.integer(name, value)
+    elif kind is float and name == 'sparsity_function_exponent':
+      checks.finite(name, value)
+    elif kind is float:
+      checks.below_one(name, value)
+    elif kind is str and not isinstance(value, str):
+      raise ValueError(f'{name} must be a text, got {value!r}.')
+    elif kind is tuple:
+      if not isinstance(value, (list, tuple)) or not all(
+          isinstance(entry, str) for entry in value):
+        raise ValueError(f'{name} must be a list of texts, got {value!r}.')
+      _sparsity_by_pattern(value)
+    if name == 'pruning_frequency':
+      checks.positive(name, value)
+    setattr(self, name, kind(value))
+
   def parse(self, text: str) -> PruningHParams:
-    """Returns a copy with the values of 'name=value,name=[a,b],...'.
+    """Sets the values of 'name=value,name=[a,b],...'.
 
     Args:
       text: text of comma-separated assignments.
 
+    Returns:
+      These hyperparameters themselves.
+
     Raises:
-      ValueError: an unknown name, or a value of the wrong type; names it and
-        the known names.
+      ValueError: an unknown name, a value of the wrong type or out of range, or
+        values that do not fit each other; names them. Nothing is changed.
     """
-    fields = {f.name: f for f in dataclasses.fields(self)}
     changes: dict[str, Any] = {}
     entry = r'([^=,]+)=(?:\[([^\]]*)\]|([^,]*))(?:,|$)'
     if re.sub(entry, '', text).strip():
       raise ValueError(f'Cannot parse {text!r} as name=value,name=value.')
     for name, listed, value in re.findall(entry, text):
       name = name.strip()
-      if name not in fields:
-        raise ValueError(f'Unknown pruning hyperparameter {name!r}; known: '
-                         f'{", ".join(fields)}.')
-      if name == 'weight_sparsity_map':
+      kind = self._type_of(name)
+      if kind is tuple:
         changes[name] = tuple(
             entry.strip() for entry in (listed or value).split(','))
         continue
-      kind = type(getattr(PruningHParams, name))
       try:
         changes[name] = kind(value)
       except ValueError as error:
         given = f'[{listed}]' if listed else value
         raise ValueError(f'Pruning hyperparameter {name}={given!r} is not of '
                          f'type {kind.__name__}.') from error
-    return dataclasses.replace(self, **changes)
+    vars(self).update(vars(dataclasses.replace(self, **changes)))
+    return self
 
   def sparsity_by_pattern(self) -> dict[str, float]:
     """The entries of weight_sparsity_map as {regex: target sparsity}.
@@ -123,28 +175,19 @@ class PruningHParams:
       ValueError: an entry is not of the form regex:value, names a regex or a
         value that cannot be, or a regex for the second time; names it.
     """
-    targets = {}
-    for entry in self.weight_sparsity_map:
-      if not entry:
-        continue
-      pattern, _, value = entry.rpartition(':')
-      if pattern in targets:
-        raise ValueError(f'weight_sparsity_map entry {entry!r} is the second '
-                         f'for {pattern!r}.')
-      try:
-        targets[pattern] = float(value)
-        re.compile(pattern)
-      except (ValueError, re.error) as error:
-        raise ValueError(f'weight_sparsity_map entry {entry!r} is not of the '
-                         'form regex:value.') from error
-      if not pattern or not 0. <= targets[pattern] < 1.:
-        raise ValueError(f'weight_sparsity_map entry {entry!r} needs a name '
-                         'and a sparsity in [0, 1).')
-    return targets
+    return _sparsity_by_pattern(self.weight_sparsity_map)
+
+  def _type_of(self, name: str) -> type:
+    """The type of a hyperparameter; raises ValueError if there is none."""
+    names = [field.name for field in dataclasses.fields(self)]
+    if name not in names:
+      raise ValueError(f'Unknown pruning hyperparameter {name!r}; known: '
+                       f'{", ".join(names)}.')
+    return type(getattr(PruningHParams, name))
 
 
 def get_pruning_hparams() -> PruningHParams:
-  """The default hyperparameters; `.parse('name=value,...')` changes them."""
+  """The default hyperparameters, new each time."""
   return PruningHParams()
 
 
@@ -174,7 +217,8 @@ class Pruning:
       hparams: defaults to get_pruning_hparams().
       global_step: defaults to the graph's global step.
     """
-    self._hparams = hparams or get_pruning_hparams()
+    # A copy, which checks whether the values fit each other.
+    self._hparams = dataclasses.replace(hparams or get_pruning_hparams())
     self._global_step = (
         global_step if global_step is not None else
         tf.train.get_or_create_global_step())

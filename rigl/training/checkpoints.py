@@ -55,12 +55,15 @@ class MisfitError(ValueError):
 
   Attributes:
     missing: names of the variables that it lacks.
+    found: names of those that it holds.
   """
 
-  def __init__(self, message: str, missing: Sequence[str]):
+  def __init__(self, message: str, missing: Sequence[str],
+               found: Iterable[str]):
     """See the class."""
     super().__init__(message)
     self.missing = tuple(missing)
+    self.found = frozenset(found)
 
 
 def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
@@ -88,7 +91,7 @@ def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
   if problems:
     raise MisfitError(
         f'The checkpoint {prefix} does not fit this network and training '
-        f'method: {messages.first_few(problems, 5, "; ")}.', missing)
+        f'method: {messages.first_few(problems, 5, "; ")}.', missing, shapes)
 
 
 def read_values(prefix: str, variables: Sequence[tf.Variable]

@@ -53,9 +53,11 @@ def norm_summaries(
     gradients: (gradient, variable) of all trained variables.
 
   Returns:
-    grad_norm and var_norm, Euclidean; fw_nz_mask and fw_nz_weight, how many
-    entries of the masks and of mask * weights are not zero; fw_l1_weight, the
-    sum of |mask * weights|; global_sparsity of all masks together.
+    grad_norm and var_norm, Euclidean; active_connections and nonzero_weights,
+    how many entries of the masks and of mask * weights are not zero; l1_norm,
+    the sum of |mask * weights|; global_sparsity. All are of all layers
+    together, unlike the fw_nz_mask, fw_nz_weight and fw_l1_weight of 2020,
+    which were of the first layer with a mask and its weights without it.
   """
   masks, masked = pruning.get_masks(), pruning.get_masked_weights()
 
@@ -69,9 +71,9 @@ def norm_summaries(
   }
   if masks:
     found.update({
-        'fw_nz_mask': total([tf.math.count_nonzero(m) for m in masks]),
-        'fw_nz_weight': total([tf.math.count_nonzero(w) for w in masked]),
-        'fw_l1_weight': total([tf.reduce_sum(tf.abs(w)) for w in masked]),
+        'active_connections': total([tf.math.count_nonzero(m) for m in masks]),
+        'nonzero_weights': total([tf.math.count_nonzero(w) for w in masked]),
+        'l1_norm': total([tf.reduce_sum(tf.abs(w)) for w in masked]),
         'global_sparsity': sparse_utils.calculate_sparsity(masks),
     })
   return found

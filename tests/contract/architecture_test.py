@@ -48,12 +48,14 @@ MAY_IMPORT = (
   ('checkpoint_files', ('core.messages', 'compat')),
   ('model_pruning', ('model_pruning', 'replicas', 'core', 'compat')),
   ('optimizer_wrapper', ('replicas', 'core', 'compat')),
-  ('sparse_optimizers_base', ('optimizer_wrapper', 'core', 'compat')),
+  ('dense_gradients', ('optimizer_wrapper', 'replicas', 'core', 'compat')),
+  ('sparse_optimizers_base',
+   ('dense_gradients', 'optimizer_wrapper', 'core', 'compat')),
   ('sparse_utils', ('core', 'compat', 'micronet')),
   (
     'sparse_optimizers',
-    ('sparse_optimizers_base', 'optimizer_wrapper', 'replicas',
-     'model_pruning', 'sparse_utils', 'core', 'compat'),
+    ('sparse_optimizers_base', 'dense_gradients', 'optimizer_wrapper',
+     'replicas', 'model_pruning', 'sparse_utils', 'core', 'compat'),
   ),
   ('training.files', ()),
   (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
+import re
 import shlex
 
 import numpy as np
@@ -12,12 +14,13 @@ import pytest
 from rigl.compat import tf
 from rigl.core import distributions
 from rigl.imagenet_resnet import (
+  imagenet_config,
   imagenet_data,
   imagenet_input,
   imagenet_model_fn,
 )
 from rigl.imagenet_resnet import imagenet_train_eval as script
-from rigl.training import runner
+from rigl.training import checkpoints, runner
 from tests import (
   checkpoint_values,
   imagenet_script,
@@ -51,6 +54,34 @@ COMMANDS = {
 NETWORKS = {'baseline': 'resnet50', 'erk': 'resnet50_prune_first_layer',
             'uniform': 'resnet50', 'mobilenet_v1': 'mobilenet_v1'}
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def command_of(page):
+  """The flags of the eval_once command of a page, without data and folder."""
+  text = (ROOT / page).read_text(encoding='utf-8')
+  [command] = [
+      block for block in re.findall(r'```bash\n(.*?)```', text, re.DOTALL)
+      if 'eval_once' in block]
+  flags = [word for word in command.replace('\\\n', ' ').split()
+           if word.startswith('--') and 'dir' not in word]
+  return ' '.join(['--output_dir={folder}', *flags, '--use_folder_stub=False'])
+
+
+README = command_of('README.md')
+# (whether the first layer has a mask, flags) of the kinds of checkpoints.
+ROWS = re.findall(
+    r'^\| .* \| (mask|dense) \| `(--.*)` \|$',
+    (ROOT / 'docs/imagenet.md').read_text(encoding='utf-8'), re.MULTILINE)
+PUBLISHED = [README, command_of('docs/imagenet.md'), *(
+    f'{README} {flags}' for _, flags in ROWS)]
+PUBLISHED_NETWORKS = [
+    *2 * ['resnet50_prune_first_layer'],
+    *('mobilenet_v1' if 'mobilenet_v1' in flags else
+      'resnet50_prune_first_layer' if first == 'mask' else 'resnet50'
+      for first, flags in ROWS)]
+COMMANDS['99 %'] = PUBLISHED[3].replace('-160000', '-3200000')
+NETWORKS['99 %'] = 'resnet50'
 
 N_IMAGES = 12
 
@@ -82,6 +113,13 @@ def last_layer_for(features, labels):
     if i >= 6:
       targets[i, (label + 500) % 1000] = 2.
   return np.linalg.pinv(features.astype(np.float64)) @ targets
+
+
+def variables_of(config):
+  """{name: shape} of the network of a config."""
+  with tf.Graph().as_default():
+    imagenet_model_fn.build_logits(tf.zeros([1, 64, 64, 3]), config)
+    return checkpoints.names_and_shapes(tf.global_variables())
 
 
 def write_published(path, network, step):
@@ -144,6 +182,49 @@ def test_published_command(command, tmp_path, capsys):
   assert total.endswith('of all of them')
 
 
+def test_published_checkpoints_are_found():
+  assert [first for first, _ in ROWS] == ['mask', *3 * ['dense']]
+  assert PUBLISHED_NETWORKS[3] == NETWORKS['99 %']
+
+
+def test_the_examples_are_that_of_2020_for_a_checkpoint_that_it_fits():
+  """Step 3,200,000 is that of 100x, at 99 %, whose first layer is dense."""
+  of_5x = f'model.ckpt-{5 * 32000}'
+  for example in PUBLISHED[:2]:
+    assert of_5x in example
+    assert set(example.replace(of_5x, 'model.ckpt-3200000').split()) == set(
+        COMMANDS['erk'].split())
+
+
+@pytest.mark.parametrize(
+    'command, network', list(zip(PUBLISHED, PUBLISHED_NETWORKS)))
+def test_documented_flags_build_the_network_of_the_checkpoint(
+    command, network):
+  with script_flags.parsed(script.SCRIPT_DEFAULTS, shlex.split(command)):
+    _, config = script.configs_from_flags()
+  expected = networks.load_golden(network)['variables']
+  assert variables_of(config) == {
+      name: tuple(shape) for name, shape in expected.items()}
+
+
+@pytest.mark.parametrize('network, given, fits', [
+    ('resnet50', -1, 0), ('resnet50_prune_first_layer', 0, -1)])
+def test_published_checkpoint_with_the_other_flag(
+    network, given, fits, tmp_path):
+  argv = shlex.split(COMMANDS['erk'].format(folder=tmp_path)) + [
+      f'--first_layer_sparsity={given}', '--use_synthetic_data',
+      '--image_size=48', f'--num_eval_images={N_IMAGES}']
+  imagenet_script.write(tmp_path / 'model.ckpt-3200000', {
+      'global_step': np.int64(3200000),
+      **{name: np.zeros(shape, np.float32) for name, shape in
+         networks.load_golden(network)['variables'].items()}})
+  with script_flags.parsed(script.SCRIPT_DEFAULTS, argv):
+    tf.get_logger().setLevel('ERROR')
+    with pytest.raises(ValueError, match=(
+        rf'does not fit .* Give --first_layer_sparsity={fits}, as')):
+      script.main(['imagenet_train_eval.py'])
+
+
 # --- Checkpoints that do not fit ---------------------------------------------
 
 
@@ -187,21 +268,65 @@ def test_misshapen_variable_is_named(trained):
     evaluate_changed(trained, change)
 
 
-def test_first_layer_without_a_mask_is_named(trained):
-  with pytest.raises(ValueError, match='initial_conv/mask is missing') as error:
-    imagenet_script.run(
-        trained, mode='eval_once', first_layer_sparsity=-1.)
-  assert str(error.value).endswith(
-      '(--first_layer_sparsity=-1 gives resnet_model/initial_conv a mask, 0 '
-      'none)')
+# (layer, network, value of its flag that gives it a mask, one that gives none).
+ENDS = [
+    ('first', 'resnet', -1., 0.), ('first', 'mobilenet_v1', 0.5, 0.),
+    ('first', 'mobilenet_v2', 0.5, -1.), ('last', 'resnet', -1., 0.),
+    ('last', 'mobilenet_v1', -1., 0.), ('last', 'mobilenet_v2', 0.5, 0.),
+    ('last', 'vgg_a', -1., 0.)]
 
 
-def test_last_layer_with_a_mask_is_named(trained):
-  with pytest.raises(ValueError, match='final_dense/.* is missing') as error:
-    imagenet_script.run(
-        trained, mode='eval_once', last_layer_sparsity=0.)
-  assert '(--last_layer_sparsity=-1 gives resnet_model/final_dense a mask' in (
-      str(error.value))
+def misfit(prefix, config):
+  """The error of a checkpoint that is not for the network of a config."""
+  with pytest.raises(ValueError) as error:
+    with imagenet_model_fn.explained_misfits(config):
+      checkpoints.check_fits(prefix, variables_of(config))
+  return str(error.value)
+
+
+@pytest.mark.parametrize('has_mask', [False, True])
+@pytest.mark.parametrize('end, network, with_mask, without', ENDS)
+def test_flag_of_an_end_layer_that_does_not_fit_is_named(
+    end, network, with_mask, without, has_mask, short, tmp_path):
+  """And with what the error advises the checkpoint fits."""
+  flag = f'{end}_layer_sparsity'
+  given, other = (with_mask, without) if has_mask else (without, with_mask)
+  config = imagenet_config.ImageNetConfig(
+      model_architecture=network, resnet_depth=18, width=0.25)
+  there = dataclasses.replace(config, **{flag: given})
+  prefix = imagenet_script.write(tmp_path / 'model.ckpt-7', {
+      name: np.zeros(shape, np.float32)
+      for name, shape in variables_of(there).items()})
+  message = misfit(prefix, dataclasses.replace(config, **{flag: other}))
+  layer = getattr(config, f'{end}_layer')
+  assert message.endswith(
+      f', as {layer} has {"a" if has_mask else "no"} mask there.')
+  advice = re.search(rf'\. Give --{flag}=(\S+), as', message)[1]
+  advised = dataclasses.replace(
+      config, **{flag: float(advice.replace('ITS_SPARSITY', '0.7'))})
+  checkpoints.check_fits(prefix, variables_of(advised))
+
+
+def test_both_flags_of_end_layers_are_named(short, tmp_path):
+  config = imagenet_config.ImageNetConfig(
+      resnet_depth=18, width=0.25, last_layer_sparsity=0.)
+  prefix = imagenet_script.write(tmp_path / 'model.ckpt-7', {
+      name: np.zeros(shape, np.float32)
+      for name, shape in variables_of(config).items()})
+  message = misfit(prefix, dataclasses.replace(
+      config, first_layer_sparsity=-1., last_layer_sparsity=-1.))
+  assert '--first_layer_sparsity=0' in message
+  assert '--last_layer_sparsity=0' in message
+
+
+def test_another_network_is_not_about_a_flag(short, tmp_path):
+  config = imagenet_config.ImageNetConfig(
+      model_architecture='vgg_a', width=0.25)
+  prefix = imagenet_script.write(tmp_path / 'model.ckpt-7', {
+      name: np.zeros(shape, np.float32)
+      for name, shape in variables_of(config).items()})
+  assert 'layer_sparsity' not in misfit(prefix, imagenet_config.ImageNetConfig(
+      resnet_depth=18, width=0.25))
 
 
 def test_eval_once_lists_layers_as_they_are_built_and_all_of_them(

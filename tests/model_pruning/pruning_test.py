@@ -1,5 +1,6 @@
 """Tests of rigl.model_pruning.pruning, gradual magnitude pruning."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -14,9 +15,12 @@ GOLDENS = pathlib.Path(__file__).parents[1] / 'goldens'
 SMALL_LAYER = json.loads(
     (GOLDENS / 'gradual_pruning.json').read_text())['small_layer']
 WEIGHTS = np.asarray(SMALL_LAYER['weights'], np.float32)
-PARSE = pruning.get_pruning_hparams().parse
 
 pytestmark = pytest.mark.usefixtures('graph')
+
+
+def parsed(text):
+  return pruning.get_pruning_hparams().parse(text)
 
 
 def _layer(scope, weights=WEIGHTS, dtype=tf.float32, mask_dtype=None):
@@ -52,7 +56,7 @@ class _Run:
 
 @pytest.mark.parametrize('case', SMALL_LAYER['cases'])
 def test_a_small_layer_is_pruned_as_by_the_reference(case):
-  hparams = PARSE(
+  hparams = parsed(
       'begin_pruning_step=2,end_pruning_step=12,target_sparsity=0.8,'
       'pruning_frequency=3,sparsity_function_begin_step=2,'
       'sparsity_function_end_step=12,'
@@ -82,7 +86,7 @@ SCHEDULE = ('begin_pruning_step=0,pruning_frequency=2,target_sparsity=0.5,'
 def test_counts_by_hand():
   """10 weights: linear to 50 %, so 25 % at step 2, and for ever on."""
   _layer('l', np.arange(1., 11.))
-  with _Run(PARSE(SCHEDULE)) as run:
+  with _Run(parsed(SCHEDULE)) as run:
     counts = []
     for step in range(8):
       run.at(step)
@@ -101,7 +105,7 @@ def test_counts_by_hand():
 
 def test_masks_rest_after_the_end():
   _layer('l', np.arange(1., 11.))
-  with _Run(PARSE(SCHEDULE + ',end_pruning_step=3')) as run:
+  with _Run(parsed(SCHEDULE + ',end_pruning_step=3')) as run:
     for step in range(8):
       run.at(step)
     assert run.value('l/mask').sum() == 8
@@ -110,14 +114,14 @@ def test_masks_rest_after_the_end():
 
 def test_magnitude_decides_and_the_sign_does_not():
   _layer('l', [-4., 3., -2., 1.])
-  with _Run(PARSE(SCHEDULE)) as run:
+  with _Run(parsed(SCHEDULE)) as run:
     run.at(4)
     assert run.value('l/mask').tolist() == [1., 1., 0., 0.]
 
 
 def test_one_weight_is_always_left():
   _layer('l', [3., 1., 2.])
-  with _Run(PARSE(SCHEDULE.replace('0.5', '0.99'))) as run:
+  with _Run(parsed(SCHEDULE.replace('0.5', '0.99'))) as run:
     run.at(4)
     assert run.value('l/mask').tolist() == [1., 0., 0.]
 
@@ -126,7 +130,7 @@ def test_one_weight_is_always_left():
 @pytest.mark.parametrize('mask_dtype', [tf.float32, tf.bfloat16])
 def test_masks_and_thresholds_keep_their_types(dtype, mask_dtype):
   _layer('l', [-4., 3., -2., 1.], dtype, mask_dtype)
-  with _Run(PARSE(SCHEDULE)) as run:
+  with _Run(parsed(SCHEDULE)) as run:
     run.at(4)
     mask, threshold = run.value('l/mask'), run.value('l/threshold')
   assert mask.dtype == mask_dtype.as_numpy_dtype
@@ -139,7 +143,7 @@ def test_the_map_scales_the_schedule_of_the_layers_it_finds():
   """As the MNIST script: layer2 at 0.9 of the target, layer3 dense."""
   for i in (1, 2, 3):
     _layer(f'layer{i}', np.arange(1., 101.))
-  with _Run(PARSE(SCHEDULE + ',weight_sparsity_map=[layer2:0.45,layer3:0]')
+  with _Run(parsed(SCHEDULE + ',weight_sparsity_map=[layer2:0.45,layer3:0]')
            ) as run:
     run.at(2)
     assert [run.value(f'layer{i}/mask').sum() for i in (1, 2, 3)] == [
@@ -153,7 +157,7 @@ def test_the_map_scales_the_schedule_of_the_layers_it_finds():
 def test_keys_of_the_map_are_regular_expressions():
   for scope in ('block1/conv', 'block2/conv', 'head'):
     _layer(scope, np.arange(1., 11.))
-  with _Run(PARSE(SCHEDULE + ',weight_sparsity_map=[block./conv/w:0.2]')
+  with _Run(parsed(SCHEDULE + ',weight_sparsity_map=[block./conv/w:0.2]')
            ) as run:
     run.at(4)
     assert [run.value(f'{scope}/mask').sum() for scope in (
@@ -162,16 +166,16 @@ def test_keys_of_the_map_are_regular_expressions():
 
 def test_two_entries_for_one_layer_are_an_error():
   _layer('block1/conv')
-  hparams = PARSE(SCHEDULE + ',weight_sparsity_map=[block:0.2,conv:0.3]')
+  hparams = parsed(SCHEDULE + ',weight_sparsity_map=[block:0.2,conv:0.3]')
   with pytest.raises(ValueError, match='block1/conv/weights.*conv:0.3'):
     pruning.Pruning(hparams).conditional_mask_update_op()
 
 
 def test_a_map_needs_a_target():
   with pytest.raises(ValueError, match='target_sparsity'):
-    PARSE('target_sparsity=0,weight_sparsity_map=[l:0.2]')
+    parsed('target_sparsity=0,weight_sparsity_map=[l:0.2]')
   _layer('l', np.arange(1., 11.))
-  with _Run(PARSE('target_sparsity=0,weight_sparsity_map=[l:0]')) as run:
+  with _Run(parsed('target_sparsity=0,weight_sparsity_map=[l:0]')) as run:
     run.at(100)
     assert run.value('l/mask').all()
 
@@ -179,7 +183,7 @@ def test_a_map_needs_a_target():
 def test_patterns_that_match_no_layer_are_an_error():
   _layer('layer1')
   _layer('layer2')
-  hparams = PARSE(SCHEDULE + ',weight_sparsity_map=[layer1:0.2,lyer2:0.3]')
+  hparams = parsed(SCHEDULE + ',weight_sparsity_map=[layer1:0.2,lyer2:0.3]')
   with pytest.raises(ValueError, match="'lyer2'.*layer1/weights.*layer2/wei"):
     pruning.Pruning(hparams).conditional_mask_update_op()
 
@@ -190,7 +194,7 @@ def test_nan_does_not_spoil_the_other_weights(step, mask):
   """It counts as the smallest."""
   _layer('l', [1., np.nan, 3., 4.])
   step_variable = tf.train.get_or_create_global_step()
-  update = pruning.Pruning(PARSE(SCHEDULE), step_variable).mask_update_op()
+  update = pruning.Pruning(parsed(SCHEDULE), step_variable).mask_update_op()
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
     step_variable.load(step, session)
@@ -206,14 +210,14 @@ def test_variables():
   assert set(new) == {'model_pruning/last_mask_update_step', 'global_step'}
   assert new['model_pruning/last_mask_update_step'].dtype.base_dtype == tf.int32
   assert not [v for v in tf.trainable_variables() if v.op.name in new]
-  pruning.Pruning(PARSE('name=other'))
+  pruning.Pruning(parsed('name=other'))
   assert tf.global_variables()[-1].op.name == 'other/last_mask_update_step'
 
 
 def test_unconditional_update():
   _layer('l', np.arange(1., 11.))
   step = tf.train.get_or_create_global_step()
-  update = pruning.Pruning(PARSE(SCHEDULE), step).mask_update_op()
+  update = pruning.Pruning(parsed(SCHEDULE), step).mask_update_op()
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
     step.load(3, session)
@@ -230,7 +234,7 @@ def test_pruning_a_network_while_it_trains():
   train = tf.train.GradientDescentOptimizer(.1).minimize(
       tf.reduce_mean(tf.square(outputs - tf.range(5.))), step)
   with tf.control_dependencies([train]):
-    train = pruning.Pruning(PARSE(SCHEDULE), step).conditional_mask_update_op()
+    train = pruning.Pruning(parsed(SCHEDULE), step).conditional_mask_update_op()
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
     sparsities = []
@@ -258,7 +262,7 @@ def test_defaults():
 
 
 def test_parse_sets_every_field_in_its_type():
-  hparams = PARSE(
+  hparams = parsed(
       'name=mine,begin_pruning_step=1,end_pruning_step=-1,'
       'weight_sparsity_map=[a/b:0.5,c:0],threshold_decay=.25,'
       'pruning_frequency=7,initial_sparsity=0.1,target_sparsity=9e-1,'
@@ -270,29 +274,117 @@ def test_parse_sets_every_field_in_its_type():
   assert hparams.sparsity_by_pattern() == {'a/b': .5, 'c': 0.}
 
 
-def test_parse_returns_a_copy():
+def test_parse_changes_in_place():
+  """As in tf.contrib, whose users need not take what it returns."""
   hparams = pruning.get_pruning_hparams()
-  assert hparams.parse('target_sparsity=0.9') is not hparams
-  assert hparams.target_sparsity == .5
+  assert hparams.parse('target_sparsity=0.9') is hparams
+  assert hparams.target_sparsity == .9
+  assert pruning.get_pruning_hparams().target_sparsity == .5
+
+
+@pytest.mark.parametrize('text', [
+    'target_sparsity=0.9,foo=1', 'target_sparsity=0.9,pruning_frequency=0',
+    'target_sparsity=0.9,begin_pruning_step=9,end_pruning_step=8'])
+def test_what_cannot_be_parsed_changes_nothing(text):
+  hparams = pruning.get_pruning_hparams()
+  with pytest.raises(ValueError):
+    hparams.parse(text)
+  assert hparams == pruning.PruningHParams()
+
+
+# As the scripts of 2020 set them: in this order the beginning of the schedule
+# lies behind its end for a while.
+IN_TURNS = {
+    'name': 'mine', 'begin_pruning_step': 2000, 'end_pruning_step': 30000,
+    'weight_sparsity_map': ['a/b:0.5', r'c\d:0'], 'threshold_decay': .25,
+    'pruning_frequency': 500, 'initial_sparsity': 0, 'target_sparsity': .98,
+    'sparsity_function_begin_step': 2000, 'sparsity_function_end_step': 30000,
+    'sparsity_function_exponent': 2}
+
+
+def test_hparams_are_set_in_place_one_after_the_other():
+  hparams = pruning.get_pruning_hparams()
+  for name, value in IN_TURNS.items():
+    assert hparams.set_hparam(name, value) is None
+  assert hparams == pruning.PruningHParams(**IN_TURNS)
+  values = dataclasses.asdict(hparams)
+  assert values == {
+      **IN_TURNS, 'weight_sparsity_map': ('a/b:0.5', r'c\d:0')}
+  assert type(values['sparsity_function_exponent']) is float
+  assert type(values['initial_sparsity']) is float
+  hparams.set_hparam('pruning_frequency', np.int64(3))
+  assert type(hparams.pruning_frequency) is int
+
+
+@pytest.mark.parametrize('name, value, words', [
+    ('target_sparsity', 1., 'target_sparsity must be in'),
+    ('target_sparsity', float('nan'), 'target_sparsity must be in'),
+    ('target_sparsity', '0.5', "a number, got '0.5'"),
+    ('initial_sparsity', -.1, 'initial_sparsity must be in'),
+    ('threshold_decay', 1, 'threshold_decay must be in'),
+    ('sparsity_function_exponent', None, 'a number, got None'),
+    ('pruning_frequency', 0, 'pruning_frequency must be > 0'),
+    ('pruning_frequency', 2.5, 'an integer, got 2.5'),
+    ('end_pruning_step', '9', "an integer, got '9'"),
+    ('name', 3, 'name must be a text'),
+    ('weight_sparsity_map', 'a:0.5', 'a list of texts'),
+    ('weight_sparsity_map', [.5], 'a list of texts'),
+    ('weight_sparsity_map', [r'c\d:2'], r"entry 'c\d:2' needs"),
+    ('nbins', 256, "'nbins'; known: name, begin_pruning_step"),
+    ('parse', 1, "'parse'; known: name")])
+def test_values_that_cannot_be_are_not_set(name, value, words):
+  hparams = pruning.get_pruning_hparams()
+  with pytest.raises(ValueError) as error:
+    hparams.set_hparam(name, value)
+  assert words in str(error.value)
+  assert hparams == pruning.PruningHParams()
+  with pytest.raises((TypeError if 'known' in words else ValueError)):
+    pruning.PruningHParams(**{name: value})
+
+
+@pytest.mark.parametrize('values, words', [
+    ({'sparsity_function_begin_step': 100}, 'sparsity_function_end_step'),
+    ({'begin_pruning_step': 9, 'end_pruning_step': 8}, 'end_pruning_step'),
+    ({'target_sparsity': 0, 'weight_sparsity_map': ['a:.5']},
+     'needs a target_sparsity')])
+def test_values_that_do_not_fit_each_other_cannot_be_used(values, words):
+  hparams = pruning.get_pruning_hparams()
+  for name, value in values.items():
+    hparams.set_hparam(name, value)
+  with pytest.raises(ValueError, match=words):
+    pruning.Pruning(hparams)
+
+
+def test_a_pruning_keeps_the_values_that_it_began_with():
+  hparams = parsed('target_sparsity=0.8,sparsity_function_end_step=10')
+  made = pruning.Pruning(hparams)
+  hparams.set_hparam('target_sparsity', .1)
+  _layer('layer')
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    tf.train.get_global_step().load(10, session)
+    session.run(made.mask_update_op())
+    [sparsity] = session.run(pruning.get_weight_sparsity())
+  assert sparsity == pytest.approx(.8, abs=.5 / WEIGHTS.size)
 
 
 @pytest.mark.parametrize('text', ['', '  '])
 def test_nothing_to_parse(text):
-  assert PARSE(text) == pruning.get_pruning_hparams()
+  assert parsed(text) == pruning.get_pruning_hparams()
 
 
 @pytest.mark.parametrize('text', [
     'target_sparsity = 0.9', ' target_sparsity=0.9 , pruning_frequency=10',
     'target_sparsity=0.9,'])
 def test_spaces_and_a_last_comma_are_allowed(text):
-  assert PARSE(text) == PARSE('target_sparsity=0.9')
+  assert parsed(text) == parsed('target_sparsity=0.9')
 
 
 @pytest.mark.parametrize('value, expected', [
     ('[]', ()), ('[a:0.5]', ('a:0.5',)), ('a:0.5', ('a:0.5',)),
     ('[a:0.5, b:0.1]', ('a:0.5', 'b:0.1')), ('[a:b:0.5]', ('a:b:0.5',))])
 def test_weight_sparsity_map(value, expected):
-  hparams = PARSE(f'weight_sparsity_map={value},pruning_frequency=3')
+  hparams = parsed(f'weight_sparsity_map={value},pruning_frequency=3')
   assert tuple(filter(None, hparams.weight_sparsity_map)) == expected
   assert hparams.pruning_frequency == 3
 
@@ -303,7 +395,7 @@ def test_weight_sparsity_map(value, expected):
 def test_unknown_names_are_rejected_with_the_known_ones(text):
   name = text.split(',')[-1].split('=')[0]
   with pytest.raises(ValueError, match=f"'{name}'.*target_sparsity"):
-    PARSE(text)
+    parsed(text)
 
 
 @pytest.mark.parametrize('text, kind', [
@@ -313,7 +405,7 @@ def test_unknown_names_are_rejected_with_the_known_ones(text):
     ('target_sparsity=[0.5]', 'float'), ('target_sparsity=0.9;a=1', 'float')])
 def test_values_of_the_wrong_type_are_rejected(text, kind):
   with pytest.raises(ValueError, match=f'{text.split("=")[0]}=.*type {kind}'):
-    PARSE(text)
+    parsed(text)
 
 
 @pytest.mark.parametrize('text', [
@@ -323,14 +415,14 @@ def test_values_of_the_wrong_type_are_rejected(text, kind):
     'weight_sparsity_map=[a:0.5', 'weight_sparsity_map=[a:0.5]b'])
 def test_malformed_text_is_rejected(text):
   with pytest.raises(ValueError):
-    PARSE(text)
+    parsed(text)
 
 
 @pytest.mark.parametrize('entry', [
     'a', 'a:', ':0.5', 'a:b', 'a:1.0', 'a:-0.1', 'a:nan', '(:0.5', 'a:0.5:'])
 def test_malformed_entries_of_the_map_are_rejected(entry):
   with pytest.raises(ValueError) as error:
-    PARSE(f'weight_sparsity_map=[ok:0.5,{entry}]')
+    parsed(f'weight_sparsity_map=[ok:0.5,{entry}]')
   assert repr(entry) in str(error.value)
 
 
@@ -339,7 +431,7 @@ def test_malformed_entries_of_the_map_are_rejected(entry):
 @pytest.mark.parametrize('value', ['1.0', '-0.1', '2', 'nan'])
 def test_fractions_out_of_range_are_rejected(name, value):
   with pytest.raises(ValueError, match=rf'{name} must be in \[0, 1\)'):
-    PARSE(f'{name}={value}')
+    parsed(f'{name}={value}')
 
 
 @pytest.mark.parametrize('text, message', [
@@ -354,7 +446,7 @@ def test_fractions_out_of_range_are_rejected(name, value):
 def test_bad_schedules_are_rejected_by_the_names_that_were_given(
     text, message):
   with pytest.raises(ValueError, match=message):
-    PARSE(text)
+    parsed(text)
 
 
 def test_steps_are_integers():
@@ -364,12 +456,12 @@ def test_steps_are_integers():
 
 def test_wrong_values_are_shown_as_given():
   with pytest.raises(ValueError, match=r"target_sparsity='\[0.5\]'"):
-    PARSE('target_sparsity=[0.5]')
+    parsed('target_sparsity=[0.5]')
 
 
 def test_a_pattern_may_stand_once():
   with pytest.raises(ValueError, match="'a:0.9' is the second for 'a'"):
-    PARSE('weight_sparsity_map=[a:0.2,b:0.3,a:0.9]')
+    parsed('weight_sparsity_map=[a:0.2,b:0.3,a:0.9]')
 
 
 def test_the_getters_are_re_exported():

@@ -31,9 +31,9 @@ def test_norms_by_hand(graph):
     pruning.get_masks()[0].load([[1., 1.], [1., 0.]], session)
     values = session.run(found)
   assert values.pop('global_sparsity') == 0.25
-  assert values.pop('fw_nz_mask') == 3
-  assert values.pop('fw_nz_weight') == 2
-  assert values.pop('fw_l1_weight') == 4
+  assert values.pop('active_connections') == 3
+  assert values.pop('nonzero_weights') == 2
+  assert values.pop('l1_norm') == 4
   # d loss / d weights = [[1, 1], [2, 2 * 0]].
   assert values.pop('grad_norm') == pytest.approx(6**.5)
   assert values.pop('var_norm') == pytest.approx(28**.5)
