@@ -7,12 +7,30 @@ programs clip, average or choose the ordinary gradients as they like.
 from __future__ import annotations
 
 import functools
-from typing import Iterable, Optional, Sequence
+from typing import Collection, Iterable, Optional, Sequence
 
 from rigl import replicas
 from rigl.compat import tf
-from rigl.core import copied_graphs
 from rigl.optimizer_wrapper import GradsAndVars
+
+
+def _sources(op: tf.Operation,
+             ends: Collection[tf.Operation]) -> set[tf.Operation]:
+  """Those of `ends` that an op computes with; what is behind one is not seen.
+
+  What it only waits for does not count.
+  """
+  found, seen, waiting = set(), {op}, [op]
+  while waiting:
+    op = waiting.pop()
+    if op in ends:
+      found.add(op)
+      continue
+    for source in (tensor.op for tensor in op.inputs):
+      if source not in seen:
+        seen.add(source)
+        waiting.append(source)
+  return found
 
 
 class DenseGradientMixin:
@@ -39,10 +57,17 @@ class DenseGradientMixin:
         weights.name: gradient for gradient, (_, weights) in zip(
             self._sum_over_replicas(dense), dense)}
     for gradient, weights in pairs:
+      if gradient is not None:
+        self._computed_ops.add(gradient.op)
       if weights.name in self._weight2masked_grads:
         self._computed.setdefault(weights.name, []).append(
             (gradient, self._weight2masked_grads[weights.name]))
     return pairs
+
+  @functools.cached_property
+  def _computed_ops(self) -> set[tf.Operation]:
+    """Those that make the gradients of all variables and calls."""
+    return set()
 
   @functools.cached_property
   def _computed(self) -> dict[str, list[tuple[tf.Tensor, tf.Tensor]]]:
@@ -69,18 +94,18 @@ class DenseGradientMixin:
       if gradient is None or not calls:
         continue
       if len(calls) > 1:
-        behind = copied_graphs.operations_behind(
-            gradient, [computed for computed, _ in calls])
-        calls = [call for call in calls if call[0].op in behind]
+        sources = _sources(gradient.op, self._computed_ops)
+        calls = [call for call in calls if call[0].op in sources]
       if len(calls) != 1:
         raise ValueError(
             f'compute_gradients was called '
             f'{len(self._computed[weights.name])} times for {weights.name}, '
             f'and the gradient to apply comes from {len(calls)} of these '
             'calls; connections grow by the dense gradient of exactly one. Add '
-            'up the losses (those of towers too) and call compute_gradients '
-            'once; colocate_gradients_with_ops=True keeps each tower on its '
-            'device.')
+            'up the losses (those of towers too, which '
+            'colocate_gradients_with_ops=True keeps on their devices) and call '
+            'compute_gradients once. Gradients that a variable accumulates '
+            'must be those of a single call, too.')
       found[weights.name] = calls[0][1]
     return found
 

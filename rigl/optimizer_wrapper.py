@@ -32,7 +32,9 @@ def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
   """
   # Of the graph's kind: a resource variable assigned from a reference variable
   # (the global step, say) would share its memory and change along with it.
-  root = tf.VariableScope(reuse=replicas.reuses_variables(), name='')
+  root = tf.VariableScope(
+      reuse=replicas.reuses_variables(), name='',
+      use_resource=tf.get_variable_scope().use_resource)
   with tf.init_scope(), tf.variable_scope(root, auxiliary_name_scope=False):
     if not root.reuse:
       taken = {replicas.name_of(v) for v in tf.global_variables()}
@@ -264,7 +266,6 @@ class OptimizerWrapper(tf.train.Optimizer):
     """The tensors mask * weights, in the order of `get_weights()`."""
     raise NotImplementedError
 
-
   def dense_gradient_sources(self) -> Sequence[Any]:
     """What to differentiate a loss by to get dense gradients.
 
@@ -310,7 +311,9 @@ class OptimizerWrapper(tf.train.Optimizer):
     for (gradient, _), (weights, _) in zip(pairs[len(var_list):], layers):
       if gradient is None:
         raise ValueError(
-            f'The loss does not depend on the masked layer {weights.name}.')
+            f'The loss does not depend on the masked layer {weights.name}. '
+            '(tf.recompute_grad hides it: give the function the masked weights '
+            'as an argument.)')
       # A look-up of embeddings gives rows and their indices.
       dense.append((tf.convert_to_tensor(gradient), weights))
     return pairs[:len(var_list)], dense

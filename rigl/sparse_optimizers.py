@@ -11,7 +11,7 @@ They act on the layers registered by `rigl.model_pruning`.
 from __future__ import annotations
 
 import functools
-from typing import Callable, Mapping, Optional
+from typing import Callable, Mapping, Optional, Sequence
 
 from rigl import replicas, sparse_utils
 from rigl.compat import tf
@@ -139,21 +139,31 @@ class SparseMomentumOptimizer(DenseGradientMixin, SparseSETOptimizer):
     self._use_tpu = use_tpu
     self._ema_grads = _Averages()
 
-  def compute_gradients(self, loss, var_list=None, *args,
-                        **kwargs) -> GradsAndVars:
-    """Also creates the averages, `<layer scope>/dense_gradient_ema`."""
-    gradients = super().compute_gradients(loss, var_list, *args, **kwargs)
+  def _create_averages(self, var_list: Sequence[tf.Variable]) -> None:
+    """Creates `<layer scope>/dense_gradient_ema` of the layers among them."""
+    names = {v.name for v in var_list}
     for weights in self.get_weights():
-      if (weights.name in self._weight2masked_grads and
-          weights.name not in self._ema_grads):
+      if weights.name in names and weights.name not in self._ema_grads:
         scope = pruning.scope_of(weights)
         self._ema_grads[weights.name] = root_variable(
             f'{scope}/dense_gradient_ema'.lstrip('/'), weights.shape,
             tf.float32, 0.)
-    return gradients
+
+  def create_slots(self, var_list):
+    self._create_averages(var_list)
+    super().create_slots(var_list)
+
+  def share_slots(self, other):
+    super().share_slots(other)
+    self._ema_grads = other._ema_grads
+
+  def _begin_another_train_op(self):
+    super()._begin_another_train_op()
+    self._ema_grads = _Averages()
 
   def apply_local_gradients(self, grads_and_vars, global_step, name):
     """Updates the averages, applies the gradients, moves the masks."""
+    self._create_averages([v for g, v in grads_and_vars if g is not None])
     decay = self._ema_decay
     updates = []
     for _, weights in self._trained_layers(grads_and_vars):

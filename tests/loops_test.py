@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from rigl.compat import tf
+from rigl.compat import tf, tf2
 from rigl.model_pruning import pruning
 from tests import sparse_net
 
@@ -150,3 +153,101 @@ def test_dense_gradient_of_a_loop_by_hand():
     got = session.run(optimizer.dense_gradient(weights))
   np.testing.assert_allclose(
       got, 3. * np.tile(INPUTS.sum(axis=(0, 1))[:, None], (1, 6)), rtol=1e-5)
+
+
+# --- Where the dense gradient comes from --------------------------------------
+
+
+def _dense_gradient(loss):
+  [(gradient, _)] = sparse_net.METHODS['rigl'](
+      tf.train.GradientDescentOptimizer(.1), **SCHEDULE
+      ).compute_dense_gradients(loss)[1]
+  return gradient
+
+
+def test_other_uses_of_the_mask_are_no_part_of_the_dense_gradient():
+  """As of a penalty on the active weights, or a mean over them."""
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
+    outputs = _product(INPUTS[0])
+    (mask,), (weights,) = pruning.get_masks(), pruning.get_weights()
+    loss = tf.reduce_sum(outputs) + 7. * tf.reduce_sum(
+        tf.abs(weights) * mask)
+    gradient = _dense_gradient(loss / tf.stop_gradient(tf.reduce_sum(mask)))
+    session.run(tf.global_variables_initializer())
+    got = session.run(gradient)
+  np.testing.assert_allclose(
+      got, np.tile(INPUTS[0].sum(axis=0)[:, None], (1, 6)) / 18., rtol=1e-5)
+
+
+@pytest.mark.usefixtures('control_flow')
+@pytest.mark.parametrize('takes_branch', [True, False])
+def test_a_layer_that_a_branch_made_is_used_outside_of_it(takes_branch):
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
+    flag = tf.placeholder(tf.bool, [])
+    first = tf.cond(flag, lambda: _product(INPUTS[0]),
+                    lambda: tf.zeros([5, 6]))
+    loss = tf.reduce_sum(first) + tf.reduce_sum(_product(INPUTS[1]))
+    gradient = _dense_gradient(loss)
+    session.run(tf.global_variables_initializer())
+    got = session.run(gradient, {flag: takes_branch})
+  expected = INPUTS[1].sum(axis=0) + takes_branch * INPUTS[0].sum(axis=0)
+  np.testing.assert_allclose(
+      got, np.tile(expected[:, None], (1, 6)), rtol=1e-5)
+
+
+def test_a_layer_used_in_a_function_alone_is_registered():
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
+    with tf.variable_scope('layer'):
+      kernel = _kernel(3)
+      mask, threshold = (
+          tf.get_variable(name, shape, initializer=tf.ones_initializer(),
+                          trainable=False)
+          for name, shape in (('mask', [3, 6]), ('threshold', [])))
+    outputs = tf2.function(
+        lambda x: tf.matmul(x, pruning.apply_mask(kernel, mask, threshold)),
+        autograph=False)(tf.constant(INPUTS[0]))
+    assert [m.op.name for m in pruning.get_masks()] == ['layer/mask']
+    gradient = _dense_gradient(tf.reduce_sum(outputs))
+    session.run(tf.global_variables_initializer())
+    np.testing.assert_allclose(
+        session.run(gradient),
+        np.tile(INPUTS[0].sum(axis=0)[:, None], (1, 6)), rtol=1e-5)
+
+
+@pytest.mark.parametrize('mask_dtype', ['int32', 'float64'])
+def test_a_mask_of_another_type_is_used_before_a_loop(mask_dtype):
+  """In it, its gradient would be missing or rounded."""
+  with tf.Graph().as_default():
+    with tf.variable_scope('layer'):
+      kernel = _kernel(3)
+      mask = tf.get_variable(
+          'mask', [3, 6], mask_dtype, tf.ones_initializer(), trainable=False)
+
+    def loss():
+      return tf.reduce_sum(tf.map_fn(
+          lambda x: tf.matmul(x, pruning.apply_mask(kernel, mask)),
+          tf.constant(INPUTS)))
+
+    with pytest.raises(ValueError, match=(
+        f'layer/mask:0 is {mask_dtype}, its weights float32.*before it')):
+      loss()
+    pruning.apply_mask(kernel, mask)
+    assert _dense_gradient(loss()).shape == (3, 6)
+
+
+def test_an_imported_graph_can_be_differentiated(tmp_path):
+  """By a program that knows nothing of this library."""
+  path = str(tmp_path / 'graph.meta')
+  with tf.Graph().as_default():
+    tf.add_to_collection('loss', tf.reduce_sum(_product(INPUTS[0])))
+    tf.train.export_meta_graph(path)
+  program = f'''
+import tensorflow.compat.v1 as tf
+with tf.Graph().as_default():
+  tf.train.import_meta_graph({path!r})
+  print(tf.gradients(tf.get_collection("loss")[0], tf.trainable_variables()))
+'''
+  done = subprocess.run(
+      [sys.executable, '-c', program], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert 'shape=(3, 6)' in done.stdout

@@ -177,6 +177,26 @@ def test_a_gradient_that_another_one_depends_on_is_not_combined(method):
 
 
 @pytest.mark.parametrize('method', sparse_net.WITH_DENSE_GRADIENT)
+def test_nor_if_all_gradients_are_clipped_by_their_norm(method):
+  outputs = _dense(_dense(tf.ones([1, 4]), 'layer'), 'other')
+  loss = tf.reduce_sum(tf.square(outputs) * tf.range(6.))
+  optimizer = _wrap(method)
+  first = optimizer.compute_gradients(loss)
+  pairs = optimizer.compute_gradients(
+      loss + tf.linalg.global_norm([gradient for gradient, _ in first]))
+  optimizer.apply_gradients(_clipped(pairs), _global_step())
+
+
+@pytest.mark.parametrize('method', sparse_net.WITH_DENSE_GRADIENT)
+def test_nor_one_that_waits_for_another_train_op(method):
+  optimizer = _wrap(method)
+  first, second = _two_losses()
+  with tf.control_dependencies([optimizer.minimize(first, _global_step())]):
+    pairs = _clipped(optimizer.compute_gradients(second))
+    optimizer.apply_gradients(pairs, _global_step())
+
+
+@pytest.mark.parametrize('method', sparse_net.WITH_DENSE_GRADIENT)
 def test_gradients_kept_in_variables_are_those_of_the_only_call(method):
   optimizer = _wrap(method, inner=tf.train.GradientDescentOptimizer(0.))
   pairs = optimizer.compute_gradients(_two_losses()[0])
@@ -320,6 +340,25 @@ def test_the_drop_fraction_is_that_of_the_last_train_op():
         fractions * 2, ops * 2)]
   # Steps 1 to 4; the second op has its first update one step later.
   assert values == [.5, .5, 0., 0.]
+
+
+@pytest.mark.parametrize('n_optimizers', [1, 2])
+def test_each_train_op_of_snfs_has_an_average_of_its_own(n_optimizers):
+  """Two of the same layer: the average of one must not see the other's."""
+  optimizers = [_wrap('momentum', inner=tf.train.GradientDescentOptimizer(0.))
+                for _ in range(n_optimizers)]
+  ops = [optimizer.minimize(loss, _global_step()) for loss, optimizer in zip(
+      _two_losses(), itertools.cycle(optimizers))]
+  averages = [v for v in tf.global_variables() if 'ema' in v.op.name]
+  assert [v.op.name for v in averages] == [
+      'layer/dense_gradient_ema', 'layer/dense_gradient_ema_1']
+  with sparse_net.quick_session() as session:
+    session.run(tf.global_variables_initializer())
+    for op in ops:
+      session.run(op)
+    got = [value[0] for value in session.run(averages)]
+  np.testing.assert_allclose(
+      got, [.1 * np.arange(6.), np.arange(5., -1., -1.)], rtol=1e-5)
 
 
 def test_snip_counts_an_l2_penalty():

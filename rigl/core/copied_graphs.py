@@ -6,26 +6,19 @@ it is taken or not. Copying their operations into the branch defers that.
 
 from __future__ import annotations
 
-from typing import Sequence
-
 from rigl.compat import tf
 
 
-def operations_behind(tensor: tf.Tensor,
-                      ends: Sequence[tf.Tensor] = ()) -> list[tf.Operation]:
+def operations_behind(tensor: tf.Tensor) -> list[tf.Operation]:
   """All operations that `tensor` depends on, its own included.
 
   Args:
     tensor: tensor of a graph.
-    ends: tensors behind which not to look.
   """
-  end_ops = [end.op for end in ends]
   found = {tensor.op.name: tensor.op}
   waiting = [tensor.op]
   while waiting:
     op = waiting.pop()
-    if op in end_ops:
-      continue
     for source in (*(t.op for t in op.inputs), *op.control_inputs):
       if source.name not in found:
         found[source.name] = source

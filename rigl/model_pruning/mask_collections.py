@@ -9,7 +9,7 @@ variables, uses that tensor again.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import NamedTuple, Optional, Sequence
 
 from rigl import replicas
 from rigl.compat import tf
@@ -94,15 +94,40 @@ def _mask_beside(weights: tf.Variable) -> tuple[tf.Variable, tf.Variable]:
                         trainable=False))
 
 
-@tf.custom_gradient
-def _product(mask: tf.Tensor, weights: tf.Tensor) -> Any:
-  """mask * weights, which hands the dense gradient on to the mask.
+def _product(mask: tf.Variable, weights: tf.Variable,
+             is_probe: bool) -> tf.Tensor:
+  """mask * weights.
 
-  The gradient of the product is what growth ranks. A mask is a variable, so
-  its gradient sums over all uses of the layer, inside of loops too, where the
-  product itself cannot be differentiated by.
+  A product inside of a loop cannot be differentiated by, so there the mask
+  takes its place: as a probe it adds 0 to the product, through which its own
+  gradient becomes the dense gradient, summed over all rounds. The loss must
+  not depend on such a mask in another way.
   """
-  return mask * weights, lambda dense: (dense, mask * dense)
+  with tf.name_scope(weights.op.name + '/'):
+    mask = tf.cast(mask, weights.dtype.base_dtype)
+    if not is_probe:
+      return tf.multiply(mask, weights, name=_MASKED_WEIGHT_OP)
+    fixed = tf.stop_gradient(mask)
+    return tf.add(fixed * weights, mask - fixed, name=_MASKED_WEIGHT_OP)
+
+
+def _register(weights: tf.Variable, mask: tf.Variable,
+              threshold: Optional[tf.Variable], masked: tf.Tensor,
+              is_probe: bool) -> None:
+  """Adds a layer to the registry, unless it is there."""
+  # A function that the layer is used in has collections of its own.
+  for graph in (tf.get_default_graph(), weights.op.graph):
+    entries = {MASKS: mask, MASKED_WEIGHTS: masked, THRESHOLDS: threshold,
+               KERNEL: weights}
+    if not any(known is mask for known in graph.get_collection(MASKS)):
+      for name, entry in entries.items():
+        graph.add_to_collection(name, entry)
+      if is_probe:
+        graph.add_to_collection(_PROBES, mask)
+
+
+def _is_probe(mask: tf.Variable) -> bool:
+  return any(known is mask for known in tf.get_collection(_PROBES))
 
 
 def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
@@ -113,8 +138,8 @@ def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
   cell, say, or a projection of attention.
 
   The product is made once in a graph and computed once in a step. Inside a
-  loop or a branch, as in `tf.nn.dynamic_rnn`, it belongs to that loop and is
-  computed each time round; call this before the loop to compute it once.
+  loop or a branch, as in `tf.nn.dynamic_rnn`, it is computed each time round
+  unless this was called before the loop.
 
   Args:
     weights: trainable variable [...].
@@ -127,8 +152,9 @@ def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
     should use: its gradient is the dense gradient.
 
   Raises:
-    ValueError: the scope of the weights has a mask that is not theirs; or they
-      are no ordinary variable of a graph.
+    ValueError: the scope of the weights has a mask that is not theirs; they are
+      no ordinary variable of a graph; or a mask of another type is first used
+      inside of a loop.
   """
   if tf.executing_eagerly() or not hasattr(weights, 'op'):
     raise ValueError(
@@ -137,24 +163,22 @@ def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
         'scope with a partitioner.')
   if mask is None:
     mask, threshold = _mask_beside(weights)
-  masked = _find_tensor(f'{weights.op.name}/{_MASKED_WEIGHT_OP}:0')
-  if masked is None:
-    dtype = weights.dtype.base_dtype
-    # A mask of another type would round the gradient, or have none.
-    is_probe = mask.dtype.base_dtype == dtype
-    with tf.name_scope(weights.op.name + '/'):
-      if is_probe:
-        masked = tf.identity(
-            _product(mask, weights), name=_MASKED_WEIGHT_OP)
-        tf.add_to_collection(_PROBES, mask)
-      else:
-        masked = tf.multiply(
-            tf.cast(mask, dtype), weights, name=_MASKED_WEIGHT_OP)
-  if not any(known is mask for known in get_masks()):
-    tf.add_to_collection(MASKS, mask)
-    tf.add_to_collection(MASKED_WEIGHTS, masked)
-    tf.add_to_collection(THRESHOLDS, threshold)
-    tf.add_to_collection(KERNEL, weights)
+  # Loops of TensorFlow 2 are functions, those of TensorFlow 1 part of the graph
+  # and hard to tell from it: there any product may be in a loop, and one that is
+  # must not be used outside.
+  in_graph = tf.control_flow_v2_enabled()
+  masked = in_graph and _find_tensor(
+      f'{weights.op.name}/{_MASKED_WEIGHT_OP}:0')
+  if masked in (False, None):
+    is_probe = _is_probe(mask) or not in_graph or (
+        tf.get_default_graph() is not weights.op.graph)
+    if is_probe and mask.dtype.base_dtype != weights.dtype.base_dtype:
+      raise ValueError(
+          f'The mask {mask.name} is {mask.dtype.base_dtype.name}, its weights '
+          f'{weights.dtype.base_dtype.name}. In a loop, a branch or a function '
+          'they must have one type, or apply_mask must be called before it.')
+    masked = _product(mask, weights, is_probe)
+    _register(weights, mask, threshold, masked, is_probe)
   return masked
 
 
@@ -203,9 +227,8 @@ def dense_gradient_source(layer: MaskedTriple) -> tf.Variable | tf.Tensor:
   Args:
     layer: one of `masked_triples()`.
   """
-  if any(mask is layer.mask for mask in tf.get_collection(_PROBES)):
+  if _is_probe(layer.mask):
     return layer.mask
-  # Of another type than the weights, or multiplied by another library.
   return replicas.counterpart(layer.masked_weights, layer.weights)
 
 

@@ -17,7 +17,14 @@ from rigl.imagenet_resnet import imagenet_data
 from rigl.imagenet_resnet import imagenet_train_eval as imagenet_script
 from rigl.mnist import mnist_data
 from rigl.mnist import mnist_train_eval as mnist_script
-from rigl.training import factory, finite, methods, runner, specs
+from rigl.training import (
+  factory,
+  finite,
+  methods,
+  runner,
+  specs,
+  tpu_estimator,
+)
 from rigl.training.config import SparsityConfig
 from tests import script_flags
 
@@ -33,6 +40,8 @@ class Only(tuple):
     return super().__new__(cls, words)
 
 
+NO_ESTIMATOR = () if tpu_estimator.is_available() else Only(
+    'use_tpu needs TPUEstimator')
 RIGL = {'training_method': 'rigl'}
 PRUNE = {'training_method': 'prune'}
 FRACTIONS = (-0.1, 1., 'nan')
@@ -141,7 +150,7 @@ REFUSED = {
     'steps_per_summary': [(0, {}, [])],
     'summaries_steps': [(0, {}, [])],
     'threshold_decay': [(v, {}, []) for v in FRACTIONS],
-    'tpu': [('grpc://nowhere', {'use_tpu': True},
+    'tpu': [('grpc://nowhere', {'use_tpu': True}, NO_ESTIMATOR or
              Only('TPU address', 'grpc://nowhere', 'grpc://<host>:<port>'))],
     'train_batch_size': [
         *((v, {}, []) for v in NOT_POSITIVE), (12, {'use_tpu': True}, ['8'])],
@@ -152,7 +161,7 @@ REFUSED = {
         (v, {}, []) for v in (0., *BAD_REALS)],
     'use_adam': [(True, {'use_sgdr': True}, Only('use_adam', 'use_sgdr'))],
     'use_tpu': [(True, {'on_nan': 'skip', 'num_cores': 8},
-                 Only('use_tpu', 'on_nan=skip'))],
+                 NO_ESTIMATOR or Only('use_tpu', 'on_nan=skip'))],
     'weight_decay': [(v, {}, []) for v in BAD_REALS],
     'width': [(v, {}, []) for v in ('nan', 'inf')],
 }

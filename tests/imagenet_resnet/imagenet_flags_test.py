@@ -12,7 +12,7 @@ from absl import flags
 from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_config
 from rigl.imagenet_resnet import imagenet_train_eval as script
-from rigl.training import gin_configs, methods
+from rigl.training import gin_configs, methods, tpu_estimator
 from rigl.training.config import SparsityConfig
 from tests import networks, script_flags
 
@@ -205,7 +205,8 @@ def test_mistake_is_one_clear_error(argv, words):
      ['model.ckpt-7']),
     (['--load_mask_dir=/no/masks'], ['/no/masks']),
     (['--initial_value_checkpoint=/no/values'], ['/no/values']),
-    (['--use_tpu'], ['--tpu=']),
+    (['--use_tpu'], ['--tpu='] if tpu_estimator.is_available() else [
+        'use_tpu needs TPUEstimator', tf.__version__]),
     ([], ['data_directory', 'use_synthetic_data']),
 ])
 def test_mistake_of_main_comes_before_any_work(argv, words, tmp_path,

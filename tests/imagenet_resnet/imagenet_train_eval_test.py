@@ -307,7 +307,7 @@ def test_step_is_replicated_with_sums_over_replicas(method, short):
     n_trained = len(tf.trainable_variables())
     assert len(pruning.get_masks()) == n_layers
   # DNW trains with its dense gradients, which are summed when applied.
-  is_ranked = methods.METHODS[method].uses_dense_gradient and method != 'dnw'
+  is_ranked = methods.METHODS[method].uses_gradient and method != 'dnw'
   assert n_sums == n_trained + n_layers * is_ranked
 
 

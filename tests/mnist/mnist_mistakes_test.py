@@ -168,8 +168,6 @@ def former_runs(data, server, tmp_path_factory):
      ['optimizer=momentum, not adam']),
     ('rigl', {**DYNAMIC, 'batch_size': 10}, ['batch_size=20, not 10']),
     ('rigl', {**DYNAMIC, 'seed': 1}, ['seed=0, not 1']),
-    ('rigl', {**DYNAMIC, 'maskupdate_frequency': 1},
-     ['maskupdate_frequency=3, not 1']),
     # As many epochs as were trained: finished, but with another training.
     ('baseline', {**DYNAMIC, 'num_epochs': 1}, ['training_method']),
     ('rigl', {**DYNAMIC, 'optimizer': 'adam', 'num_epochs': 1},

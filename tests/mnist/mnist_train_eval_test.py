@@ -215,8 +215,9 @@ def test_masks_keep_their_count(method, trained):
     elif row.prunes_gradually:
       n = mask.size
       target = {'layer1': .98, 'layer2': .98 * .9, 'layer3': 0.}[layer]
-      # Updates at the steps 3, 6, ..., 15; the schedule spans 2 ... 15.
-      fractions = [1 - (1 - (t - 2) / 13)**3 for t in (2, 3, 9, 15, 15)]
+      # Updates in the iterations from the steps 3, 6, ..., 15 on, the fourth
+      # iteration being the first; the schedule spans 2 ... 15.
+      fractions = [1 - (1 - (t - 2) / 13)**3 for t in (2, 3, 9, 12, 15)]
       np.testing.assert_allclose(
           counts, [n * (1 - target * f) for f in fractions], atol=2)
     else:
