@@ -163,9 +163,9 @@ def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
         'scope with a partitioner.')
   if mask is None:
     mask, threshold = _mask_beside(weights)
-  # Loops of TensorFlow 2 are functions, those of TensorFlow 1 part of the graph
-  # and hard to tell from it: there any product may be in a loop, and one that is
-  # must not be used outside.
+  # A loop of TensorFlow 2 is a function. One of TensorFlow 1 is part of the
+  # graph and hard to tell from it: there each product may be in a loop, and
+  # outside of its loop it must not be used.
   in_graph = tf.control_flow_v2_enabled()
   masked = in_graph and _find_tensor(
       f'{weights.op.name}/{_MASKED_WEIGHT_OP}:0')
