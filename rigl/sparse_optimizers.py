@@ -139,6 +139,13 @@ class SparseMomentumOptimizer(DenseGradientMixin, SparseSETOptimizer):
     self._use_tpu = use_tpu
     self._ema_grads = _Averages()
 
+  def compute_gradients(self, loss, var_list=None, *args,
+                        **kwargs) -> GradsAndVars:
+    """Also creates the averages, see DenseGradientMixin for all else."""
+    pairs = super().compute_gradients(loss, var_list, *args, **kwargs)
+    self._create_averages([v for _, v in pairs])
+    return pairs
+
   def _create_averages(self, var_list: Sequence[tf.Variable]) -> None:
     """Creates `<layer scope>/dense_gradient_ema` of the layers among them."""
     names = {v.name for v in var_list}
