@@ -242,8 +242,11 @@ def make_train_op(config: SparsityConfig,
   if config.method.prunes_gradually:
     hparams = pruning_hparams_of(config, custom_sparsity_map)
     pruner = pruning.Pruning(hparams.parse(pruning_hparams), global_step)
-    # Pruning goes by the step as it was before training.
+    # Pruning goes by the step as it was before training: nothing that depends
+    # on whether to train may run before it is read.
     step_before = global_step.read_value()
+    with tf.control_dependencies([step_before]):
+      is_finite = tf.identity(is_finite)
 
   def train():
     if pruner is None:

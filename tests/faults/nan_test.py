@@ -153,6 +153,29 @@ def test_counters_of_skipped_steps_are_those_of_good_ones(method):
   assert seen[0] == seen[1] == seen[2]
 
 
+def ancestors(op):
+  found, waiting = set(), [op]
+  while waiting:
+    op = waiting.pop()
+    if op not in found:
+      found.add(op)
+      waiting += [tensor.op for tensor in op.inputs] + op.control_inputs
+  return found
+
+
+@pytest.mark.parametrize('method', methods.METHODS)
+def test_variables_are_read_before_a_branch_assigns_them(method):
+  """A branch does not wait for what it takes from outside, but for `if`."""
+  training, _, _, _ = built(method, 'skip')
+  [branch] = {op for op in ancestors(training.train_op) if op.type == 'If'}
+  before = ancestors(branch.inputs[0].op)
+  handles = set(branch.inputs)
+  reads = {op for tensor in branch.inputs for op in ancestors(tensor.op)
+           if op.type == 'ReadVariableOp' and op.inputs[0] in handles}
+  assert reads
+  assert not reads - before
+
+
 @pytest.mark.parametrize('method', methods.METHODS)
 def test_skipping_nothing_is_the_ordinary_training(method):
   finals = []
