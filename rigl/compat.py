@@ -4,9 +4,11 @@ Every other module takes the graph-mode API from here:
 
     from rigl.compat import tf
 
-and, where only the TensorFlow 2 API has it, `tf2`. No behaviour is switched at
-import: a script that runs a graph decides by itself whether to call
-`tf.disable_v2_behavior()`.
+and, where only the TensorFlow 2 API has it, `tf2`. TensorFlow, which takes
+seconds to load, is loaded when the first attribute of either is used: so a
+module that uses none while it is imported, as those that define flags, costs
+nothing. No behaviour is switched: a script that runs a graph decides by itself
+whether to call `tf.disable_v2_behavior()`.
 
 TensorFlow's C++ log is off, since it tells every user about CUDA libraries they
 do not have, while errors reach Python as exceptions. To see it, set the
@@ -17,11 +19,15 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
+import importlib
 import os
 import re
 import sys
 import tempfile
-from typing import Iterator
+import threading
+import types
+from typing import TYPE_CHECKING, Iterator
 
 __all__ = ['hidden_log', 'tf', 'tf2']
 
@@ -33,6 +39,9 @@ _LOG_LINE = re.compile(
     r'^(?:WARNING: All log messages before absl::|[IWE]\d{4} [\d:.]+ ).*\n',
     re.MULTILINE)
 
+# Now, so that it also holds for a program that loads TensorFlow by itself.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', _NO_LOG)
+
 
 @contextlib.contextmanager
 def _hiding_log() -> Iterator[None]:
@@ -43,7 +52,7 @@ def _hiding_log() -> Iterator[None]:
   lead elsewhere meanwhile. Everything else that was printed follows at the end,
   and so does the log if loading fails. Of a crash, Python's stack is shown.
   """
-  level = os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', _NO_LOG)
+  level = os.environ.get('TF_CPP_MIN_LOG_LEVEL')
   if level != _NO_LOG or sys.__stderr__ is None:
     yield
     return
@@ -70,6 +79,28 @@ def _hiding_log() -> Iterator[None]:
       stderr.write(text)
 
 
-with _hiding_log():
+# Two threads must not put standard error aside at once.
+_LOADING = threading.RLock()
+
+
+@functools.cache
+def _loaded(name: str) -> types.ModuleType:
+  with _LOADING, _hiding_log():
+    return importlib.import_module(name)
+
+
+def _loaded_at_first_use(name: str) -> types.ModuleType:
+  """A module with the attributes of another, which the first use loads."""
+  module = types.ModuleType(name)
+  # Python calls it for attributes that the module itself does not have.
+  vars(module)['__getattr__'] = lambda attribute: (
+      getattr(_loaded(name), attribute))
+  return module
+
+
+if TYPE_CHECKING:
   import tensorflow as tf2
   import tensorflow.compat.v1 as tf
+else:
+  tf2 = _loaded_at_first_use('tensorflow')
+  tf = _loaded_at_first_use('tensorflow.compat.v1')

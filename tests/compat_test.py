@@ -23,6 +23,10 @@ F0000 00:00:1795849045.395587 19378 cpu.cc:1] The machine has no AVX
 '''
 
 
+# Any attribute will do.
+LOAD = 'from rigl import compat; compat.tf.__file__'
+
+
 def _run(code, folder=ROOT, **environment):
   """Runs code in a new process, where TF_CPP_MIN_LOG_LEVEL is not set."""
   inherited = {name: value for name, value in os.environ.items()
@@ -49,6 +53,20 @@ def test_import_switches_no_behaviour():
   assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize('chosen, level', [({}, '3'), (
+    {'TF_CPP_MIN_LOG_LEVEL': '0'}, '0')])
+def test_the_log_is_off_for_who_loads_tensorflow_without_us(
+    chosen, level, stand_in):
+  done = _run('''
+import os
+
+import rigl.compat
+
+print(os.environ['TF_CPP_MIN_LOG_LEVEL'])
+''', stand_in, **chosen)
+  assert (done.stdout, done.stderr) == (f'{level}\n', '')
+
+
 def test_import_and_a_session_are_quiet():
   done = _run('''
 from rigl.compat import tf
@@ -59,10 +77,55 @@ with tf.Graph().as_default(), tf.Session() as session:
   assert (done.stdout, done.stderr) == ('1\n', '')
 
 
+@pytest.mark.parametrize('name', ['tf', 'tf2'])
+def test_attributes_are_those_of_tensorflow(name):
+  done = _run(f'''
+from rigl.compat import {name} as ours
+
+import tensorflow as tf2
+import tensorflow.compat.v1 as tf
+
+names = [name for name in dir({name}) if not name.startswith('__')]
+assert len(names) > 200
+# Twice: the first time loads it, the second finds what the first has left.
+for name in names * 2:
+  assert getattr(ours, name) is getattr({name}, name), name
+assert not hasattr(ours, 'no_such_attribute')
+''')
+  assert done.returncode == 0, done.stderr
+
+
+def test_threads_may_load_it_at_once(stand_in):
+  """Each puts standard error aside; the last one must not find it there."""
+  done = _run('''
+import os
+import threading
+
+from rigl import compat
+
+start = threading.Barrier(8)
+
+def load(module):
+  start.wait()
+  module.__file__
+
+threads = [threading.Thread(target=load, args=(module,))
+           for module in (compat.tf, compat.tf2) * 4]
+for thread in threads:
+  thread.start()
+for thread in threads:
+  thread.join()
+os.write(2, b'the end')
+''', stand_in)
+  assert (done.stdout, done.stderr) == ('', OTHERS + 'the end')
+
+
 def test_only_the_log_is_hidden_and_can_be_shown_later(stand_in):
   done = _run('''
 from rigl import compat
 
+assert not compat.hidden_log
+compat.tf.__file__
 print(*compat.hidden_log, sep='', end='')
 ''', stand_in)
   assert (done.stdout, done.stderr) == (LOG, OTHERS)
@@ -70,14 +133,14 @@ print(*compat.hidden_log, sep='', end='')
 
 @pytest.mark.parametrize('level', '012')
 def test_user_sees_the_log_who_asks_for_it(stand_in, level):
-  done = _run('import rigl.compat', stand_in, TF_CPP_MIN_LOG_LEVEL=level)
+  done = _run(LOAD, stand_in, TF_CPP_MIN_LOG_LEVEL=level)
   assert done.stderr == LOG + OTHERS
 
 
 def test_all_is_shown_if_loading_fails(stand_in):
   with open(stand_in / 'tensorflow' / '__init__.py', 'a') as file:
     file.write('raise ImportError("no libcudart")\n')
-  done = _run('import rigl.compat', stand_in)
+  done = _run(LOAD, stand_in)
   assert done.returncode == 1
   assert done.stderr.startswith(LOG + OTHERS)
   assert done.stderr.endswith('ImportError: no libcudart\n')
@@ -86,7 +149,7 @@ def test_all_is_shown_if_loading_fails(stand_in):
 def test_a_crash_while_loading_shows_where(stand_in):
   with open(stand_in / 'tensorflow' / '__init__.py', 'a') as file:
     file.write('os.abort()\n')
-  done = _run('import rigl.compat', stand_in)
+  done = _run(LOAD, stand_in)
   assert 'Fatal Python error: Aborted' in done.stderr
   assert 'tensorflow/__init__.py' in done.stderr
 
@@ -94,7 +157,7 @@ def test_a_crash_while_loading_shows_where(stand_in):
 def test_closed_standard_error_does_no_harm(stand_in):
   (stand_in / 'tensorflow' / '__init__.py').write_text('')
   done = subprocess.run(
-      ['bash', '-c', f'{sys.executable} -c "import rigl.compat" 2>&-'],
+      ['bash', '-c', f'{sys.executable} -c "{LOAD}" 2>&-'],
       env={**os.environ, 'PYTHONPATH': f'{stand_in}{os.pathsep}{ROOT}',
            'TF_CPP_MIN_LOG_LEVEL': '3'})
   assert done.returncode == 0
