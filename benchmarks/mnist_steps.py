@@ -31,7 +31,7 @@ from rigl.compat import tf, tf2
 from rigl.core import checks, distributions
 from rigl.mnist import mnist_data, mnist_input, mnist_model
 from rigl.training import config as config_lib
-from rigl.training import factory, mask_init, specs, tpu_estimator
+from rigl.training import factory, mask_init, tpu_estimator
 
 BATCH_SIZE = 100
 SPARSITY = 0.98
@@ -202,7 +202,7 @@ def main() -> None:
   before = bare(n_steps)
   speeds = {
       loop: script_speed(arguments.mnist, arguments.epochs, n_batches, loop)
-      for loop in specs.LOOPS
+      for loop in config_lib.LOOPS
       if loop == 'session' or tpu_estimator.is_available()}
   bare_rate = 2 * n_steps / (before + bare(n_steps))
   print(f'bare tf.function loop {bare_rate:.0f} steps/s')

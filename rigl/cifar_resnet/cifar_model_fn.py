@@ -37,7 +37,7 @@ class Training:
     initial_value_checkpoint: checkpoint whose parameters are used, or ''.
     summaries_steps: steps between progress reports.
     per_class_metrics: whether to evaluate precision and recall of each class.
-    on_nan: one of finite.ON_NAN.
+    on_nan: one of config.ON_NAN.
   """
 
   sparsity: SparsityConfig

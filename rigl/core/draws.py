@@ -7,7 +7,9 @@ floats are made from integers here, by operations that round nowhere or once.
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Callable
 
 from rigl.compat import tf
 from rigl.core.shared_graphs import shared_graph
@@ -53,21 +55,27 @@ def near_normal(shape: tf.Tensor, seed: tf.Tensor,
     stddev: standard deviation.
   """
   size = tf.reduce_prod(shape)
-  return tf.reshape(_sums_of_four(size, seed), shape) * (stddev / _SUM_STDDEV)
+  sums = _sums_of_four()(size, seed)
+  return tf.reshape(sums, shape) * (stddev / _SUM_STDDEV)
 
 
-@shared_graph((tf.int32, 0), (tf.int32, 1))
-def _sums_of_four(size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-  """float32 [size], each from four random bytes, of mean 0.
+@functools.lru_cache(maxsize=None)
+def _sums_of_four() -> Callable[..., tf.Tensor]:
+  """A function (size, seed) -> float32 [size], each from four random bytes.
 
-  The draw is most of the work, so its bytes are used twice: with p and q the
-  sums of two bytes each, p + q and p - q are uncorrelated.
+  They have mean 0. The draw is most of the work, so its bytes are used twice:
+  with p and q the sums of two bytes each, p + q and p - q are uncorrelated.
   """
-  bits = _bits([(size + 1) // 2], seed)
-  # q * 2 ** 16 + p, of mean 0 each.
-  sums = tf.bitwise.bitwise_and(bits, _EVEN_BYTES) + tf.bitwise.bitwise_and(
-      tf.bitwise.right_shift(bits, 8), _EVEN_BYTES) - _EVEN_BYTES
-  # (p + q) * 2 ** 16 + p and (p - q) * 2 ** 16 - p, for 2 ** 32 is 0 here. The
-  # last p weighs nothing, but makes ties rare.
-  draws = tf.concat([sums * (2**16 + 1), sums * (2**16 - 1)], axis=0)
-  return tf.cast(draws[:size], tf.float32)
+
+  @shared_graph((tf.int32, 0), (tf.int32, 1))
+  def sums_of_four(size, seed):
+    bits = _bits([(size + 1) // 2], seed)
+    # q * 2 ** 16 + p, of mean 0 each.
+    sums = tf.bitwise.bitwise_and(bits, _EVEN_BYTES) + tf.bitwise.bitwise_and(
+        tf.bitwise.right_shift(bits, 8), _EVEN_BYTES) - _EVEN_BYTES
+    # (p + q) * 2 ** 16 + p and (p - q) * 2 ** 16 - p, for 2 ** 32 is 0 here.
+    # The last p weighs nothing, but makes ties rare.
+    draws = tf.concat([sums * (2**16 + 1), sums * (2**16 - 1)], axis=0)
+    return tf.cast(draws[:size], tf.float32)
+
+  return sums_of_four

@@ -22,7 +22,7 @@ from rigl.model_pruning import initializers as seeded_initializers
 KERAS_NAMES = ('kernel', 'bias')
 
 # Builds a network: (images, is_training) -> logits [batch, classes].
-ModelFn = Callable[[tf.Tensor, bool], tf.Tensor]
+ModelFn = Callable[['tf.Tensor', bool], 'tf.Tensor']
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Training:
     initial_value_checkpoint: checkpoint whose parameters are used, or ''.
     steps_per_summary: steps between summaries and progress reports.
     log_mask_images: whether summaries have pictures of all masks.
-    on_nan: one of finite.ON_NAN.
+    on_nan: one of config.ON_NAN.
   """
 
   sparsity: SparsityConfig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import os
@@ -14,7 +13,7 @@ from rigl.imagenet_resnet import (
   imagenet_input,
   imagenet_model_fn,
 )
-from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
+from rigl.imagenet_resnet.imagenet_config import ImageNetConfig, RunSettings
 from rigl.imagenet_resnet.imagenet_model_fn import Training
 from rigl.training import (
   checkpoints,
@@ -25,63 +24,7 @@ from rigl.training import (
   specs,
 )
 from rigl.training import tpu as tpu_lib
-from rigl.training.config import SparsityConfig, setting
-
-
-@dataclasses.dataclass(frozen=True)
-class RunSettings:
-  """What is no hyperparameter: files, devices, evaluation; flags of the names.
-
-  Unlike hyperparameters they may change when a training goes on, and gin does
-  not set them.
-  """
-
-  keep_checkpoint_max: int = 0
-  num_replicas: int = 1
-  loop: Optional[str] = None
-  master: str = ''
-  num_parallel_calls: int = setting(
-      64, 'Data', 'Images decoded at a time.', lower_bound=1)
-  skip_corrupt_records: bool = setting(
-      False, 'Data',
-      'Whether to leave out images that cannot be read instead of stopping.')
-  steps_per_eval: int = setting(
-      1251, 'Evaluation', 'train_and_eval: steps between evaluations.',
-      lower_bound=1)
-  eval_once_ckpt_prefix: str = setting(
-      '', 'Evaluation',
-      'eval_once: name of the checkpoint in the folder of the run, such as '
-      'model.ckpt-32000; the latest one if empty.')
-  eval_on_train: bool = setting(
-      False, 'Evaluation', 'Whether to evaluate on the training images.')
-  output_dir: str = setting(
-      '/tmp/imagenet/', 'Output', 'Folder in which each run has its own.')
-  use_folder_stub: bool = setting(
-      True, 'Output',
-      'Whether a run has a folder named by its hyperparameters in output_dir, '
-      'instead of output_dir itself.')
-  steps_per_checkpoint: int = setting(
-      1000, 'Output', 'Steps between checkpoints.', lower_bound=1)
-  steps_per_summary: int = setting(
-      100, 'Output', 'Steps between summaries and progress reports.',
-      lower_bound=1)
-  log_mask_imgs_each_iteration: bool = setting(
-      False, 'Output',
-      'Whether summaries have pictures of all masks, which is slow.')
-  export_model_freq: int = setting(
-      2502, 'Output', 'Steps between exported SavedModels; 0 for none, not '
-      'even at the end.', lower_bound=0)
-  use_tpu: bool = setting(False, 'Devices', 'Train on a TPU.')
-  tpu: str = setting(
-      '', 'Devices', "TPU: name, grpc://<host>:<port>, or 'local' on a TPU VM.")
-  tpu_zone: str = setting('', 'Devices', 'TPU: its zone in Google Cloud.')
-  gcp_project: str = setting('', 'Devices', 'TPU: its project in Google Cloud.')
-  tpu_job_name: Optional[str] = setting(
-      None, 'Devices', 'TPU: job name of the workers.')
-  num_cores: int = setting(
-      8, 'Devices', 'TPU: cores that share a batch.', lower_bound=1)
-  iterations_per_loop: int = setting(
-      1251, 'Devices', 'TPU: steps between returns to the host.', lower_bound=1)
+from rigl.training.config import SparsityConfig
 
 
 def run_folder(settings: RunSettings, sparsity: SparsityConfig,

@@ -10,8 +10,8 @@ import numpy as np
 
 from rigl.compat import tf
 from rigl.core import checks
-from rigl.training import checkpoints, factory, files, lr_schedules
-from rigl.training.config import SparsityConfig, setting
+from rigl.training import checkpoints, files, lr_schedules
+from rigl.training.config import INNER_OPTIMIZERS, SparsityConfig, setting
 
 _PIXELS_FILE = 'input_pixels.npy'
 
@@ -38,7 +38,7 @@ class MnistConfig:
       'that of the baseline after epochs 60, 70 and 80.')
   optimizer: str = setting(
       'momentum', 'Optimisation',
-      f'Inner optimizer: {", ".join(factory.INNER_OPTIMIZERS)}.')
+      f'Inner optimizer: {", ".join(INNER_OPTIMIZERS)}.')
   use_nesterov: bool = setting(True, 'Optimisation', 'Nesterov momentum.')
   l2_scale: float = setting(
       1e-4, 'Optimisation', 'Coefficient of the L2 penalty.')
@@ -50,7 +50,7 @@ class MnistConfig:
       checks.not_negative(name, getattr(self, name))
     checks.below_one('momentum', self.momentum)
     checks.one_of('network_type', self.network_type, ('fc',))
-    checks.one_of('optimizer', self.optimizer, factory.INNER_OPTIMIZERS)
+    checks.one_of('optimizer', self.optimizer, INNER_OPTIMIZERS)
 
   def learning_rate_at(self, global_step: tf.Tensor, is_dense: bool,
                        n_batches: int) -> Any:

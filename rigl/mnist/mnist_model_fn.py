@@ -31,7 +31,7 @@ class Training:
     name: name of its logs, see `mnist_config.run_name`.
     kept_pixels: bool [784], those that the network sees; None for all.
     keeps_folder: whether `folder` outlives the training.
-    on_nan: one of finite.ON_NAN.
+    on_nan: one of config.ON_NAN.
   """
 
   sparsity: SparsityConfig

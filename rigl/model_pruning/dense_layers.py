@@ -13,8 +13,8 @@ from typing import Callable, Optional, Sequence, Union
 from rigl.compat import tf
 from rigl.model_pruning import data_formats, initializers
 
-TensorFn = Callable[[tf.Tensor], tf.Tensor]
-Initializer = Callable[..., tf.Tensor]
+TensorFn = Callable[['tf.Tensor'], 'tf.Tensor']
+Initializer = Callable[..., 'tf.Tensor']
 Size = Union[int, Sequence[int]]
 
 BATCH_NORM_MOMENTUM = 0.9

@@ -14,7 +14,7 @@ from typing import Any, Callable
 from rigl.compat import tf, tf2
 from rigl.core import seeding
 
-Initializer = Callable[..., tf.Tensor]
+Initializer = Callable[..., 'tf.Tensor']
 
 
 def _seeded(initializer_class: Callable[..., Any],

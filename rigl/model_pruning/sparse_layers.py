@@ -14,7 +14,7 @@ from typing import Optional
 
 from rigl.compat import tf
 from rigl.core import checks
-from rigl.model_pruning import data_formats, dense_layers, layers
+from rigl.model_pruning import data_formats, dense_layers
 from rigl.model_pruning.dense_layers import Initializer, Size, TensorFn
 
 SPARSITY_TECHNIQUES = ('baseline', 'threshold')
@@ -76,6 +76,8 @@ def sparse_conv2d(
   data_formats.check(data_format)
   x = tf.convert_to_tensor(x)
   if sparsity_technique == 'threshold':
+    # Here, because its defaults load TensorFlow, which flags do without.
+    from rigl.model_pruning import layers
     biases = (bias_initializer or tf.zeros_initializer()) if use_bias else None
     return layers.masked_conv2d(
         x, units, kernel_size, strides, padding, data_format,
@@ -132,6 +134,8 @@ def sparse_fully_connected(
   checks.one_of('sparsity_technique', sparsity_technique, SPARSITY_TECHNIQUES)
   x = tf.convert_to_tensor(x)
   if sparsity_technique == 'threshold':
+    # Here, because its defaults load TensorFlow, which flags do without.
+    from rigl.model_pruning import layers
     biases = (bias_initializer or tf.zeros_initializer()) if use_bias else None
     return layers.masked_fully_connected(
         x, units, activation_fn=activation,

@@ -8,6 +8,11 @@ from typing import Any, Optional, Sequence
 from rigl.core import checks, distributions, growth, schedules
 from rigl.training import methods
 
+# Options of flags. The modules that read them load TensorFlow; flags do not.
+INNER_OPTIMIZERS = ('sgd', 'momentum', 'adam', 'rmsprop', 'adagrad')
+LOOPS = ('session', 'tpu_estimator')
+ON_NAN = ('stop', 'skip')
+
 
 def setting(default: Any, group: str, help_text: str, *,
             options: Sequence[str] = (),

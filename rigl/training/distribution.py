@@ -150,7 +150,7 @@ def check(num_replicas: int, batch_size: int, mode: str = 'train',
     num_replicas: devices of this process.
     batch_size: examples in a training batch of all replicas.
     mode: mode of the script.
-    on_nan: one of finite.ON_NAN.
+    on_nan: one of config.ON_NAN.
   """
   if num_replicas < 1:
     raise ValueError(f'num_replicas must be >= 1, got {num_replicas}.')

@@ -12,7 +12,7 @@ from rigl.compat import tf
 from rigl.core import checks
 from rigl.model_pruning import pruning
 from rigl.training import finite, iterations
-from rigl.training.config import SparsityConfig
+from rigl.training.config import INNER_OPTIMIZERS, SparsityConfig
 
 SparsityMap = Optional[Mapping[str, float]]
 
@@ -20,7 +20,6 @@ SparsityMap = Optional[Mapping[str, float]]
 _KEEP_SQUARES = (
     tf.train.AdamOptimizer, tf.train.RMSPropOptimizer,
     tf.train.AdagradOptimizer)
-INNER_OPTIMIZERS = ('sgd', 'momentum', 'adam', 'rmsprop', 'adagrad')
 
 
 def make_inner_optimizer(name: str, learning_rate: tf.Tensor, momentum: float,
@@ -28,7 +27,7 @@ def make_inner_optimizer(name: str, learning_rate: tf.Tensor, momentum: float,
   """The optimizer that trains the weights.
 
   Args:
-    name: one of INNER_OPTIMIZERS.
+    name: one of config.INNER_OPTIMIZERS.
     learning_rate: scalar.
     momentum: coefficient of 'momentum' and 'rmsprop'.
     use_nesterov: whether 'momentum' is Nesterov's.
@@ -217,7 +216,7 @@ def make_train_op(config: SparsityConfig,
     custom_sparsity_map: {layer name: sparsity} of exceptions.
     pruning_hparams: 'name=value,...' that override those of `config`.
     gradients: from `compute_gradients`, for a caller that looks at them too.
-    on_nan: one of finite.ON_NAN. With `skip`, a step whose loss or gradients
+    on_nan: one of config.ON_NAN. With `skip`, a step whose loss or gradients
       are not finite leaves weights, masks, slots and what `update_ops` move as
       they are, and only the counters of steps go on. With `stop`, that is left
       to finite.NotFiniteHook.

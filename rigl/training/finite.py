@@ -23,7 +23,6 @@ from rigl import replicas
 from rigl.compat import tf
 from rigl.training import checkpoints
 
-ON_NAN = ('stop', 'skip')
 # Steps in a row after which skipping is no help: the weights are spoilt.
 MAX_SKIPPED_IN_A_ROW = 100
 
@@ -92,7 +91,7 @@ class NotFiniteHook(tf.train.SessionRunHook):
     """See the module.
 
     Args:
-      on_nan: one of ON_NAN, the one that the train op was made with.
+      on_nan: one of config.ON_NAN, the one that the train op was made with.
       model_dir: folder of the checkpoints, to name the last one; '' if none
         are kept.
     """

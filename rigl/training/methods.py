@@ -7,9 +7,8 @@ compares names.
 from __future__ import annotations
 
 import dataclasses
-from typing import Mapping, Optional
+from typing import Mapping, Optional, Union
 
-from rigl import sparse_optimizers
 from rigl.compat import tf
 
 
@@ -23,7 +22,8 @@ class Method:
     uses_masks: whether layers carry masks at all.
     inits_masks: whether training starts from random masks (or loaded ones)
       rather than from all ones.
-    optimizer_class: wraps the inner optimizer; None leaves it alone.
+    optimizer: class that wraps the inner optimizer, or the name of one in
+      rigl.sparse_optimizers; None leaves the inner optimizer alone.
     hyperparameters: {argument of the optimizer class: field of
       SparsityConfig} of what only this method has.
     prunes_gradually: whether masks follow the gradual pruning schedule.
@@ -33,9 +33,18 @@ class Method:
   paper: str = ''
   uses_masks: bool = True
   inits_masks: bool = True
-  optimizer_class: Optional[type[tf.train.Optimizer]] = None
+  optimizer: Union[None, str, type[tf.train.Optimizer]] = None
   hyperparameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
   prunes_gradually: bool = False
+
+  @property
+  def optimizer_class(self) -> Optional[type[tf.train.Optimizer]]:
+    """The class that `optimizer` is or names."""
+    if not isinstance(self.optimizer, str):
+      return self.optimizer
+    # Loads TensorFlow, which flags do without: they only describe methods.
+    from rigl import sparse_optimizers
+    return getattr(sparse_optimizers, self.optimizer)
 
   @property
   def is_dynamic(self) -> bool:
@@ -68,29 +77,29 @@ METHODS: dict[str, Method] = {
     'set': Method(
         'drops the smallest weights, grows at random',
         'https://doi.org/10.1038/s41467-018-04316-3',
-        optimizer_class=sparse_optimizers.SparseSETOptimizer),
+        optimizer='SparseSETOptimizer'),
     'momentum': Method(
         'SNFS: grows by the averaged dense gradient',
         'https://arxiv.org/abs/1907.04840',
-        optimizer_class=sparse_optimizers.SparseMomentumOptimizer,
+        optimizer='SparseMomentumOptimizer',
         hyperparameters={'momentum': 's_momentum'}),
     'rigl': Method(
         'grows where the dense gradient is largest',
         'https://arxiv.org/abs/1911.11134',
-        optimizer_class=sparse_optimizers.SparseRigLOptimizer,
+        optimizer='SparseRigLOptimizer',
         hyperparameters={'initial_acc_scale': 'rigl_acc_scale'}),
     'static': Method(
         'a fixed mask; re-initialises what SET would drop',
         'https://arxiv.org/abs/1911.11134',
-        optimizer_class=sparse_optimizers.SparseStaticOptimizer),
+        optimizer='SparseStaticOptimizer'),
     'snip': Method(
         'prunes once before training, by |gradient * weight|',
         'https://arxiv.org/abs/1810.02340', inits_masks=False,
-        optimizer_class=sparse_optimizers.SparseSnipOptimizer),
+        optimizer='SparseSnipOptimizer'),
     'dnw': Method(
         'trains all weights, uses the largest',
         'https://arxiv.org/abs/1906.00586', inits_masks=False,
-        optimizer_class=sparse_optimizers.SparseDNWOptimizer),
+        optimizer='SparseDNWOptimizer'),
     'prune': Method(
         'gradual magnitude pruning of a dense network',
         'https://arxiv.org/abs/1710.01878', inits_masks=False,

@@ -26,7 +26,7 @@ def choose_loop(loop: Optional[str], num_replicas: int,
   """The name of the loop to train and evaluate with.
 
   Args:
-    loop: one of specs.LOOPS; None for TPUEstimator where TensorFlow has it and
+    loop: one of config.LOOPS; None for TPUEstimator where TensorFlow has it and
       it can run the training, else sessions.
     num_replicas: devices of this process that share a batch.
     use_tpu: whether a TPU is to be used.

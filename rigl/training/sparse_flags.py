@@ -17,7 +17,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 from absl import flags
 
 from rigl.core import growth, schedules
-from rigl.training import checkpoints, command_line, finite, methods, specs
+from rigl.training import checkpoints, command_line, config, methods
 
 # Flags belong to the script that asks for them, in --help and elsewhere.
 flags.disclaim_key_flags()
@@ -39,11 +39,11 @@ _MODES = {
 
 
 def _define_on_nan(name: str, default: str, help_text: str) -> None:
-  flags.DEFINE_enum(name, default, finite.ON_NAN, help_text)
+  flags.DEFINE_enum(name, default, config.ON_NAN, help_text)
 
 
 def _define_loop(name: str, default: Optional[str], help_text: str) -> None:
-  flags.DEFINE_enum(name, default, specs.LOOPS, help_text)
+  flags.DEFINE_enum(name, default, config.LOOPS, help_text)
 
 
 # {group of --help: {name of the flag: its definition}}.

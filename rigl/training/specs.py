@@ -7,8 +7,6 @@ from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
 
 from rigl.compat import tf
 
-LOOPS = ('session', 'tpu_estimator')
-
 # On a TPU called with (number of this host, number of hosts), else without.
 InputFn = Callable[..., tf.data.Dataset]
 

@@ -18,14 +18,11 @@ from rigl.imagenet_resnet import imagenet_train_eval as imagenet_script
 from rigl.mnist import mnist_data
 from rigl.mnist import mnist_train_eval as mnist_script
 from rigl.training import (
-  factory,
-  finite,
   methods,
   runner,
-  specs,
   tpu_estimator,
 )
-from rigl.training.config import SparsityConfig
+from rigl.training.config import INNER_OPTIMIZERS, LOOPS, ON_NAN, SparsityConfig
 from tests import script_flags
 
 FLAGS = flags.FLAGS
@@ -96,7 +93,7 @@ REFUSED = {
         ('/no/such/checkpoint', RIGL, []),
         ('/no', {'training_method': 'dnw'}, ['dnw'])],
     'loop': [
-        ('keras', {}, specs.LOOPS),
+        ('keras', {}, LOOPS),
         ('tpu_estimator', {'num_replicas': 2}, ['session'])],
     'lr_drop_epoch': [(v, {}, []) for v in NOT_POSITIVE],
     'mask_init_method': [
@@ -121,8 +118,8 @@ REFUSED = {
     'num_train_images': [
         *((v, {}, []) for v in NOT_POSITIVE),
         (9, {'train_batch_size': 10}, ['10'])],
-    'on_nan': [('ignore', {}, finite.ON_NAN)],
-    'optimizer': [('lion', {}, factory.INNER_OPTIMIZERS)],
+    'on_nan': [('ignore', {}, ON_NAN)],
+    'optimizer': [('lion', {}, INNER_OPTIMIZERS)],
     'output_dir': [(path, {}, []) for path in BAD_FOLDERS],
     'precision': [('float16', {}, ['float32', 'bfloat16'])],
     'prune_begin_step': [(-1, {}, []), (9, {**PRUNE, 'prune_end_step': 9}, [])],

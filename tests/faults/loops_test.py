@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rigl.compat import tf, tf2
-from rigl.training import methods, specs, tpu_estimator
+from rigl.training import config, methods, tpu_estimator
 from tests.faults import scripts
 
 pytestmark = pytest.mark.skipif(
@@ -52,7 +52,7 @@ def names(folder):
 def test_both_loops_do_the_same(script, method, data, servers, tmp_path):
   """Checkpoints, logs, evaluations, exports and what TensorBoard shows."""
   printed = []
-  for loop in specs.LOOPS:
+  for loop in config.LOOPS:
     folder = tmp_path / loop
     result = servers(script).run(
         arguments(script, data, folder, method, loop))
@@ -60,14 +60,14 @@ def test_both_loops_do_the_same(script, method, data, servers, tmp_path):
     printed.append([
         line.replace(str(folder), '').partition(' steps/s')[0].rstrip(
             '0123456789. ') for line in result.stdout.splitlines()])
-  one, two = (tmp_path / loop for loop in specs.LOOPS)
+  one, two = (tmp_path / loop for loop in config.LOOPS)
   scripts.assert_same(one, two)
   assert names(one) == names(two)
   assert printed[0] == printed[1] and len(printed[0]) >= 4
   assert summaries(one) == summaries(two)
 
 
-@pytest.mark.parametrize('first, second', [specs.LOOPS, specs.LOOPS[::-1]])
+@pytest.mark.parametrize('first, second', [config.LOOPS, config.LOOPS[::-1]])
 def test_one_goes_on_where_the_other_stopped(
     first, second, data, servers, tmp_path):
   for folder, loop, n in (

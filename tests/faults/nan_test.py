@@ -22,7 +22,7 @@ from rigl.training import (
   resuming,
   saving,
 )
-from rigl.training.config import SparsityConfig
+from rigl.training.config import ON_NAN, SparsityConfig
 from tests.faults import scripts
 
 COUNTERS = ('global_step', 'last_mask_update_step',
@@ -179,7 +179,7 @@ def test_variables_are_read_before_a_branch_assigns_them(method):
 @pytest.mark.parametrize('method', methods.METHODS)
 def test_skipping_nothing_is_the_ordinary_training(method):
   finals = []
-  for on_nan in finite.ON_NAN:
+  for on_nan in ON_NAN:
     with started(method, on_nan) as (training, session, values):
       for _ in range(8):
         session.run(training.train_op)
@@ -331,7 +331,7 @@ def test_spoilt_weights_end_the_skipping(tmp_path, monkeypatch):
 def test_nothing_is_said_of_checkpoints_that_are_not_kept(
     tmp_path, monkeypatch):
   monkeypatch.setattr(finite, 'MAX_SKIPPED_IN_A_ROW', 1)
-  for on_nan in finite.ON_NAN:
+  for on_nan in ON_NAN:
     hook = finite.NotFiniteHook(on_nan, '')
     with tf.Graph().as_default():
       training = Training('set', on_nan)
@@ -348,7 +348,7 @@ def test_snip_cannot_choose_masks_by_a_bad_gradient(tmp_path):
     train(Training('snip', 'skip'), 'skip', tmp_path, [NAN])
 
 
-@pytest.mark.parametrize('on_nan', finite.ON_NAN)
+@pytest.mark.parametrize('on_nan', ON_NAN)
 def test_spoilt_weights_are_never_saved(on_nan, tmp_path):
   """However they became so: here by a step, all of whose inputs are finite."""
   training = Training('set', on_nan)

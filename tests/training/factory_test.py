@@ -186,7 +186,7 @@ def test_wrapper_gets_every_hyperparameter(name, monkeypatch):
       super().__init__(*args, **kwargs)
 
   monkeypatch.setitem(
-      methods.METHODS, name, dataclasses.replace(row, optimizer_class=Spy))
+      methods.METHODS, name, dataclasses.replace(row, optimizer=Spy))
   inner = tf.train.AdamOptimizer()
   assert isinstance(
       factory.make_optimizer(

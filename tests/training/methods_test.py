@@ -55,7 +55,7 @@ def test_row(name):
 
 def test_a_row_takes_from_its_class_what_the_method_can_do():
   row = methods.Method(
-      'a RigL', optimizer_class=sparse_optimizers.SparseRigLOptimizer)
+      'a RigL', optimizer=sparse_optimizers.SparseRigLOptimizer)
   assert (row.is_dynamic and row.uses_gradient and
           row.allows_gradient_grow_init and row.skips_gradient_on_update)
 
