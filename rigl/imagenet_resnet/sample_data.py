@@ -190,7 +190,7 @@ def write(output_dir: str, num_train: int = 120, num_eval: int = 40,
           output_dir, f'{part}-{shard:05d}-of-{n_shards:05d}')
       with tf.io.TFRecordWriter(path + '.tmp') as writer:
         for example in examples[shard::n_shards]:
-          writer.write(example.SerializeToString())
+          writer.write(example.SerializeToString(deterministic=True))
       os.replace(path + '.tmp', path)
       paths.append(path)
   return paths

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rigl.compat import tf
+from rigl.compat import tf, tf2
 from rigl.imagenet_resnet import imagenet_data, sample_data
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -63,6 +63,17 @@ def test_the_same_seed_draws_the_same(tmp_path):
 
   assert contents('a', 1) == contents('b', 1)
   assert contents('a', 1) != contents('c', 2)
+
+
+def test_every_process_writes_the_same_bytes(tmp_path):
+  """Else the order of an example's features is that of a random hash."""
+  paths = sample_data.write(str(tmp_path), 5, 3)
+  records = [record for path in paths
+             for record in tf2.data.TFRecordDataset(path).as_numpy_iterator()]
+  assert len(records) == 8
+  for record in records:
+    assert record == tf.train.Example.FromString(record).SerializeToString(
+        deterministic=True)
 
 
 def test_the_parts_are_different():
