@@ -16,24 +16,10 @@ from typing import Any, Union
 
 from absl import flags, logging
 
-from rigl.cifar_resnet import cifar_data, cifar_model_fn, data_helper
 from rigl.cifar_resnet.cifar_config import CifarConfig
-from rigl.cifar_resnet.cifar_model_fn import Training, build_model  # noqa: F401
 from rigl.compat import tf
 from rigl.core import checks
-from rigl.training import (
-  command_line,
-  config_flags,
-  distribution,
-  factory,
-  hooks,
-  mask_init,
-  resuming,
-  runner,
-  script,
-  sparse_flags,
-  specs,
-)
+from rigl.training import command_line, config_flags, script, sparse_flags
 from rigl.training.config import SparsityConfig
 
 FLAGS = flags.FLAGS
@@ -85,6 +71,22 @@ with command_line.group('Output'):
       lower_bound=1)
 with command_line.group('Not used'):
   flags.DEFINE_integer('dataset_size', 50000, 'Not used: size of the data.')
+
+if __name__ == '__main__':
+  # Ends here for --help and for mistakes: what follows loads TensorFlow.
+  _ARGUMENTS = script.parse_flags(__name__)
+
+from rigl.cifar_resnet import cifar_data, cifar_model_fn, data_helper
+from rigl.cifar_resnet.cifar_model_fn import Training, build_model  # noqa: F401
+from rigl.training import (
+  distribution,
+  factory,
+  hooks,
+  mask_init,
+  resuming,
+  runner,
+  specs,
+)
 
 _RENAMED = {'pruning_begin_step': 'sparsity_begin_step',
             'pruning_end_step': 'sparsity_end_step'}
@@ -233,4 +235,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  script.run(main)
+  script.run(main, _ARGUMENTS)

@@ -18,28 +18,9 @@ from typing import Any, Union
 from absl import flags, logging
 
 from rigl.compat import tf
-from rigl.imagenet_resnet import (
-  imagenet_config,
-  imagenet_data,
-  imagenet_input,
-  imagenet_model_fn,
-  imagenet_run,
-)
-from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
-from rigl.imagenet_resnet.imagenet_run import RunSettings
-from rigl.training import (
-  checkpoints,
-  command_line,
-  config_flags,
-  distribution,
-  hooks,
-  mask_init,
-  resuming,
-  runner,
-  script,
-  sparse_flags,
-  specs,
-)
+from rigl.imagenet_resnet import imagenet_config
+from rigl.imagenet_resnet.imagenet_config import ImageNetConfig, RunSettings
+from rigl.training import command_line, config_flags, script, sparse_flags
 from rigl.training.config import SparsityConfig
 
 FLAGS = flags.FLAGS
@@ -77,6 +58,26 @@ with command_line.group('Not used'):
   flags.DEFINE_bool('is_warm_up', True, 'Not used: warm-up of the penalty.')
   flags.DEFINE_integer('block_width', 1, 'Not used: width of a block.')
   flags.DEFINE_integer('block_height', 1, 'Not used: height of a block.')
+
+if __name__ == '__main__':
+  # Ends here for --help and for mistakes: what follows loads TensorFlow.
+  _ARGUMENTS = script.parse_flags(__name__)
+
+from rigl.imagenet_resnet import (
+  imagenet_data,
+  imagenet_input,
+  imagenet_model_fn,
+  imagenet_run,
+)
+from rigl.training import (
+  checkpoints,
+  distribution,
+  hooks,
+  mask_init,
+  resuming,
+  runner,
+  specs,
+)
 
 # prune has the schedule of the methods that move masks.
 _RENAMED = {'pruning_begin_step': 'maskupdate_begin_step',
@@ -185,4 +186,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  script.run(main)
+  script.run(main, _ARGUMENTS)

@@ -15,29 +15,9 @@ from typing import Optional
 import numpy as np
 from absl import flags, logging
 
-from rigl.mnist import (
-  epoch_log,
-  mnist_config,
-  mnist_data,
-  mnist_input,
-  mnist_model_fn,
-)
-from rigl.mnist.compression import get_compressed_fc  # noqa: F401
+from rigl.mnist import mnist_config
 from rigl.mnist.mnist_config import MnistConfig
-from rigl.mnist.mnist_model import mnist_network_fc  # noqa: F401
-from rigl.training import (
-  checkpoints,
-  command_line,
-  config_flags,
-  distribution,
-  factory,
-  hooks,
-  resuming,
-  runner,
-  script,
-  sparse_flags,
-  specs,
-)
+from rigl.training import command_line, config_flags, script, sparse_flags
 from rigl.training.config import SparsityConfig
 
 FLAGS = flags.FLAGS
@@ -74,6 +54,23 @@ with command_line.group('Output'):
   flags.DEFINE_integer(
       'mask_record_frequency', 0,
       'Iterations between stored masks; 0 for none.', lower_bound=0)
+
+if __name__ == '__main__':
+  # Ends here for --help and for mistakes: what follows loads TensorFlow.
+  _ARGUMENTS = script.parse_flags(__name__)
+
+from rigl.mnist import epoch_log, mnist_data, mnist_input, mnist_model_fn
+from rigl.mnist.compression import get_compressed_fc  # noqa: F401
+from rigl.mnist.mnist_model import mnist_network_fc  # noqa: F401
+from rigl.training import (
+  checkpoints,
+  distribution,
+  factory,
+  hooks,
+  resuming,
+  runner,
+  specs,
+)
 
 _RENAMED = {'pruning_begin_step': 'prune_begin_step',
             'pruning_end_step': 'prune_end_step'}
@@ -210,4 +207,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  script.run(main)
+  script.run(main, _ARGUMENTS)

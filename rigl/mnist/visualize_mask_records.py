@@ -299,8 +299,8 @@ def main(argv: Sequence[str]) -> None:
   Args:
     argv: name of the program, and nothing else.
   """
+  del argv  # command_line.parse has seen to it that there are only flags.
   try:
-    command_line.check_only_flags(argv)
     _check_required()
     _write(pathlib.Path(_RECORDS_PATH.value), pathlib.Path(_OUTPUT.value))
   except (OSError, ValueError) as error:

@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import textwrap
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator
 
 from absl import app, flags
 
@@ -205,16 +205,6 @@ def only_evaluates() -> bool:
   return 'mode' in FLAGS and (FLAGS['mode'].value or '').startswith('eval')
 
 
-def check_only_flags(argv: Sequence[str]) -> None:
-  """Raises ValueError for what is no flag.
-
-  Args:
-    argv: name of the program, and what its flags have left of the rest.
-  """
-  if argv[1:]:
-    raise ValueError(f'Unexpected arguments {argv[1:]}: flags begin with --.')
-
-
 def suggestions(word: str) -> list[str]:
   """Flags that a user may have meant by one that does not exist.
 
@@ -254,10 +244,10 @@ def parse(argv: list[str]) -> list[str]:
     argv: the command line.
 
   Returns:
-    The name of the program and what is no flag.
+    The name of the program alone, for what is no flag is a mistake.
   """
   try:
-    left = FLAGS(argv)
+    program, *rest = FLAGS(argv)
   except flags.UnrecognizedFlagError as error:
     similar = [f'--{name}' for name in suggestions(error.flagname)]
     hint = f' Did you mean {" or ".join(similar)}?' if similar else ''
@@ -265,6 +255,9 @@ def parse(argv: list[str]) -> list[str]:
              '--help lists all flags.')
   except flags.Error as error:
     sys.exit(f'Error: {error}\n--help lists all flags.')
+  if rest:
+    sys.exit(f'Error: Unexpected arguments {rest}: flags begin with --.\n'
+             '--help lists all flags.')
   try:
     for name in _PATHS:
       value = FLAGS[name].value if name in FLAGS else None
@@ -275,4 +268,4 @@ def parse(argv: list[str]) -> list[str]:
         FLAGS[name].value = checks.expanded_path(f'--{name}', value)
   except ValueError as error:
     sys.exit(f'Error: {error}')
-  return left
+  return [program]

@@ -6,13 +6,13 @@ import logging as python_logging
 import signal
 import sys
 import warnings
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable, NoReturn, Optional
 
 from absl import app, logging
 
 from rigl.compat import hidden_log, tf
 from rigl.core import messages
-from rigl.training import command_line, hooks
+from rigl.training import command_line
 
 _MORE_HELP = '''\
   --verbosity=1             tracebacks, and what TensorFlow has to say'''
@@ -47,19 +47,39 @@ def _exit_by_signal(number: int, message: str) -> NoReturn:
   sys.exit(128 + number)
 
 
-def run(main: Callable[[list[str]], Any]) -> None:
+def parse_flags(module: str) -> list[str]:
+  """Parses the command line; ends the program for --help and for a mistake.
+
+  A script calls it behind its flags and before the imports that load
+  TensorFlow, so that neither has to wait for that.
+
+  Args:
+    module: name of the script's module, whose docstring and flags --help
+      prints.
+
+  Returns:
+    The name of the program, for `run`.
+  """
+  command_line.define_help(module, _MORE_HELP)
+  return command_line.parse(sys.argv)
+
+
+def run(main: Callable[[list[str]], Any],
+        arguments: Optional[list[str]] = None) -> None:
   """app.run(main), with the terminal left to what the script reports.
 
   TensorFlow's own messages are hidden, and so are the place and the time of
   ours, and a user's mistake ends in one line instead of a traceback.
-  `--verbosity=1` shows them all. What is no flag is a mistake too. `--help`
-  prints the docstring of main's module and its flags. A script that a signal
-  stops says so and ends with 128 + its number, as a shell would report it.
+  `--verbosity=1` shows them all. A script that a signal stops says so and ends
+  with 128 + its number, as a shell would report it.
 
   Args:
     main: called with the name of the program alone.
+    arguments: what `parse_flags` has returned; None to call it for main's
+      module.
   """
-  command_line.define_help(main.__module__, _MORE_HELP)
+  # Loads TensorFlow.
+  from rigl.training import hooks
 
   def run_main(argv: list[str]) -> None:
     if logging.get_verbosity() < logging.DEBUG:
@@ -69,7 +89,6 @@ def run(main: Callable[[list[str]], Any]) -> None:
     else:
       sys.stderr.writelines(hidden_log)
     try:
-      command_line.check_only_flags(argv)
       main(argv)
     except (ValueError, OSError, FloatingPointError, OverflowError,
             tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
@@ -86,4 +105,5 @@ def run(main: Callable[[list[str]], Any]) -> None:
           ' The same command goes on from the last checkpoint, if there is '
           'one.'))
 
-  app.run(run_main, flags_parser=command_line.parse)
+  app.run(run_main, flags_parser=lambda argv: (
+      parse_flags(main.__module__) if arguments is None else arguments))

@@ -12,17 +12,11 @@ from rigl.training import command_line, hooks, script
 
 
 @pytest.fixture
-def arguments():
-  """What a command line holds beside flags."""
-  return []
-
-
-@pytest.fixture
-def run(monkeypatch, arguments):
+def run(monkeypatch):
   """script.run with app.run replaced by its essence."""
   former = logging.get_verbosity(), tf.get_logger().level
   monkeypatch.setattr(
-      app, 'run', lambda main, **kwargs: main(['script.py', *arguments]))
+      app, 'run', lambda main, **kwargs: main(['script.py']))
   yield script.run
   logging.get_absl_handler().setFormatter(logging.PythonFormatter())
   logging.set_verbosity(former[0])
@@ -39,15 +33,6 @@ def test_main_gets_the_arguments(run):
   seen = []
   run(seen.append)
   assert seen == [['script.py']]
-
-
-def test_words_that_are_no_flags_are_refused(run, arguments):
-  arguments.append('training_method=rigl')
-  with pytest.raises(SystemExit) as stop:
-    run(lambda argv: pytest.fail('main was called'))
-  assert stop.value.code == (
-      "Error: Unexpected arguments ['training_method=rigl']: flags begin with "
-      '--.')
 
 
 @pytest.mark.parametrize('error', [

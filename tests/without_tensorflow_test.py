@@ -1,0 +1,93 @@
+"""What must not wait for TensorFlow, which takes seconds to load."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.faults import scripts
+
+ROOT = pathlib.Path(__file__).parents[1]
+VISUALIZE = 'rigl.mnist.visualize_mask_records'
+COUNTS = 'rigl.micronet'
+LOADED = 'TensorFlow was loaded'
+
+
+@pytest.fixture
+def python(tmp_path):
+  """Runs Python with a package tensorflow that ends the process."""
+  package = tmp_path / 'tensorflow'
+  package.mkdir()
+  # An exception would pass for TensorFlow not being there.
+  (package / '__init__.py').write_text(
+      'import os, sys, traceback\n'
+      f'print("{LOADED}")\n'
+      'traceback.print_stack(file=sys.stdout)\n'
+      'sys.stdout.flush()\n'
+      'os._exit(7)\n')
+
+  def run(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, encoding='utf-8',
+        cwd=ROOT, env={**os.environ,
+                       'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'})
+
+  return run
+
+
+def test_it_is_noticed(python):
+  done = python('-c', 'from rigl.compat import tf; tf.Session')
+  assert done.returncode == 7
+  assert done.stdout.startswith(LOADED)
+
+
+@pytest.mark.parametrize('flag', ['--help', '-h', '--helpshort'])
+@pytest.mark.parametrize('module', [*scripts.SCRIPTS.values(), VISUALIZE])
+def test_help_of_a_script(module, flag, python):
+  done = python('-m', module, flag)
+  assert (done.returncode, done.stderr) == (0, ''), done.stdout
+  assert re.search(r'^Output:\n  --', done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize('module', scripts.SCRIPTS.values())
+def test_help_of_a_script_that_is_started_by_its_path(module, python):
+  done = python(module.replace('.', '/') + '.py', '--help')
+  assert (done.returncode, done.stderr) == (0, ''), done.stdout
+  assert re.search(r'^Output:\n  --', done.stdout, re.MULTILINE)
+
+
+def test_help_of_the_counter(python):
+  done = python('-m', COUNTS, '--help')
+  assert (done.returncode, done.stderr) == (0, ''), done.stdout
+  assert '--architecture' in done.stdout
+
+
+@pytest.mark.parametrize('module', scripts.SCRIPTS.values())
+@pytest.mark.parametrize('arguments, words', [
+    (['--end_sparsty=0.9'], ['--end_sparsty', '--end_sparsity']),
+    (['--training_method=lottery'], ['training_method', 'lottery', 'rigl']),
+    (['--end_sparsity=much'], ['end_sparsity', 'much']),
+    (['training_method=rigl'], ["['training_method=rigl']", '--'])])
+def test_wrong_command_line(module, arguments, words, python):
+  done = python('-m', module, *arguments)
+  assert done.returncode == 1, done.stdout
+  message, remedy = done.stderr.splitlines()
+  assert message.startswith('Error: ')
+  assert all(word in message for word in words)
+  assert remedy == '--help lists all flags.'
+
+
+@pytest.mark.parametrize('module', [
+    'rigl.training.command_line', 'rigl.training.config',
+    'rigl.training.config_flags', 'rigl.training.gin_configs',
+    'rigl.training.methods', 'rigl.training.script',
+    'rigl.training.sparse_flags', 'rigl.mnist.mnist_config',
+    'rigl.cifar_resnet.cifar_config', 'rigl.imagenet_resnet.imagenet_config'])
+def test_import_of_a_module_that_flags_need(module, python):
+  done = python('-c', f'import {module}')
+  assert (done.returncode, done.stderr) == (0, ''), done.stdout
