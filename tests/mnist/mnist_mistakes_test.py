@@ -105,7 +105,7 @@ def test_forgotten_dashes(data, server, tmp_path):
   argv = tiny_mnist.arguments(data, tmp_path / 'run')
   assert_refused(
       server, ['training_method=rigl', *argv], ['training_method=rigl'],
-      tmp_path)
+      tmp_path, one_line=False)
 
 
 def test_verbosity_shows_where_an_error_came_from(data, server, tmp_path):
