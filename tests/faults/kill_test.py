@@ -130,7 +130,7 @@ def names_of_files(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_killed_before_each_change_of_a_file(data, killing_library, tmp_path):
   """And every other one again while it goes on; nothing is left of it."""
   rng = random.Random(0)
