@@ -274,6 +274,7 @@ def build_train_op(
 def _train_spec(training: Training, loss: tf.Tensor,
                 scalars: Mapping[str, tf.Tensor]) -> specs.TrainSpec:
   scalars = {tag: replicas.mean(value) for tag, value in scalars.items()}
+  mean_loss = replicas.mean(loss)
   train_op, reported = build_train_op(training, loss, scalars)
 
   def host_call(**tensors):
@@ -286,13 +287,14 @@ def _train_spec(training: Training, loss: tf.Tensor,
   if not training.use_tpu:
     step_hooks = [finite.NotFiniteHook(training.on_nan, training.folder)]
     chief_hooks = [hooks.ProgressHook(
-        {'loss': replicas.mean(loss), 'top_1': scalars['top_1_accuracy'],
+        {'loss': mean_loss, 'top_1': scalars['top_1_accuracy'],
          'lr': tf.squeeze(reported['learning_rate'])},
         training.config.total_steps, training.steps_per_summary)]
   return specs.TrainSpec(
       loss, train_op,
       lambda: _make_scaffold(training), hooks=step_hooks,
-      chief_hooks=chief_hooks, host_call=(host_call, reported))
+      chief_hooks=chief_hooks, host_call=(host_call, reported),
+      means=[mean_loss, *scalars.values()])
 
 
 def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
