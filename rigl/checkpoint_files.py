@@ -9,7 +9,7 @@ from typing import Iterable, Optional
 import numpy as np
 
 from rigl.compat import tf
-from rigl.core import messages
+from rigl.core import layer_names, messages
 
 # Names the latest checkpoint of a folder.
 STATE_FILE = 'checkpoint'
@@ -153,3 +153,19 @@ def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
   except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
     raise ValueError(f'Cannot read the checkpoint {prefix}: '
                      f'{messages.reason(error)}') from error
+
+
+def read_masks(prefix: str) -> dict[str, np.ndarray]:
+  """{layer: mask} of all variables `<layer>/mask` of a checkpoint, by name.
+
+  Args:
+    prefix: prefix of the checkpoint.
+
+  Raises:
+    ValueError: the checkpoint cannot be read; names it.
+  """
+  names = sorted(open_checkpoint(prefix).get_variable_to_shape_map())
+  layers = {layer: name for name in names
+            if (layer := layer_names.layer_of_mask(name)) is not None}
+  masks = read_tensors(prefix, layers.values())
+  return {layer: masks[name] for layer, name in layers.items()}

@@ -125,8 +125,31 @@ class OptimizerWrapper(tf.train.Optimizer):
       self._begin_another_train_op()
     self._has_train_op = True
     if replicas.in_replica():
-      return replicas.update_each(self, grads_and_vars, global_step, name)
+      return self._apply_on_replicas(grads_and_vars, global_step, name)
     return self.apply_local_gradients(grads_and_vars, global_step, name)
+
+  def _apply_on_replicas(self, grads_and_vars: GradsAndVars,
+                         global_step: Optional[tf.Variable],
+                         name: Optional[str]) -> tf.Operation:
+    """Has every replica apply the sums of all gradients to its variables."""
+    pairs = [(g, v) for g, v in grads_and_vars if g is not None]
+    if not pairs:
+      raise ValueError('No variable has a gradient.')
+    variables = [v for _, v in pairs]
+
+    def share_slots(optimizers):
+      optimizers[0].create_slots(variables)
+      for other in optimizers[1:]:
+        other.share_slots(optimizers[0])
+
+    def update(optimizer, step, sums):
+      return optimizer.apply_local_gradients(
+          list(zip(sums, variables)), None if global_step is None else step,
+          name)
+
+    anchor = (global_step if global_step is not None else
+              tf.train.get_or_create_global_step())
+    return replicas.update_each(self, pairs, anchor, share_slots, update)
 
   def _begin_another_train_op(self) -> None:
     """Lets the next train op have variables of its own, if any.
@@ -154,7 +177,7 @@ class OptimizerWrapper(tf.train.Optimizer):
                      name: Optional[str]) -> tf.Operation:
     """Has the wrapped optimizer apply gradients."""
     inner = self._optimizer
-    if not replicas.is_updating():
+    if not replicas.in_update():
       return inner.apply_gradients(grads_and_vars, global_step, name)
     if isinstance(inner, OptimizerWrapper):
       return inner.apply_local_gradients(grads_and_vars, global_step, name)
@@ -200,7 +223,7 @@ class OptimizerWrapper(tf.train.Optimizer):
 
   def _create_slots_first(self, grads_and_vars: GradsAndVars) -> None:
     """Creates slots ahead of the method's own variables, as in 2020."""
-    if not replicas.is_updating():  # All are there already then.
+    if not replicas.in_update():  # All are there already then.
       with tf.init_scope():
         OptimizerWrapper.create_slots(
             self, [v for gradient, v in grads_and_vars if gradient is not None])

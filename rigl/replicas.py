@@ -12,15 +12,11 @@ every step, and then each device goes on with its own copy as if it was alone.
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any, Callable, Sequence, TypeVar
 
 from rigl.compat import tf
 
-_state = threading.local()
-
-_MEANS = 'rigl/means_over_replicas'
+_Own = TypeVar('_Own')
 
 
 def in_replica() -> bool:
@@ -29,18 +25,10 @@ def in_replica() -> bool:
       not tf.distribute.in_cross_replica_context())
 
 
-def is_updating() -> bool:
-  """Whether the code being run builds one device's part of `update_each`."""
-  return getattr(_state, 'is_updating', False)
-
-
-@contextlib.contextmanager
-def _updating() -> Iterator[None]:
-  _state.is_updating = True
-  try:
-    yield
-  finally:
-    _state.is_updating = False
+def in_update() -> bool:
+  """Whether the code being run builds one device's part of a common update."""
+  return tf.distribute.has_strategy() and (
+      tf.distribute.in_cross_replica_context())
 
 
 def reuses_variables() -> bool:
@@ -81,31 +69,23 @@ def on_each(build: Callable[[], tf.Operation]) -> tf.Operation:
   if not in_replica():
     return build()
 
-  def meet(strategy):
-    def update(_):
-      with _updating():
-        return build()
-
-    return strategy.extended.update(
-        tf.train.get_or_create_global_step(), update)
-
-  return tf.distribute.get_replica_context().merge_call(meet)
+  return tf.distribute.get_replica_context().merge_call(
+      lambda strategy: strategy.extended.update(
+          tf.train.get_or_create_global_step(), lambda _: build()))
 
 
 def mean(tensor: tf.Tensor) -> tf.Tensor:
   """The mean of a tensor over all replicas, or the tensor itself outside one.
 
   All processes must compute it at the same step, or the others wait forever:
-  so each step has to run `means()` too, see training/session_loop.py.
+  a model_fn gives it to the session loop, as one of `means` of its TrainSpec.
 
   Args:
     tensor: tensor of this replica.
   """
   if not in_replica():
     return tensor
-  result = _reduce(tf.distribute.ReduceOp.MEAN, tensor)
-  tf.add_to_collection(_MEANS, result)
-  return result
+  return _reduce(tf.distribute.ReduceOp.MEAN, tensor)
 
 
 def _reduce(how: Any, tensor: tf.Tensor) -> tf.Tensor:
@@ -144,24 +124,6 @@ def differences(tensor: tf.Tensor) -> tf.Tensor:
   return _reduce(tf.distribute.ReduceOp.SUM, differs) > 0
 
 
-def means() -> list[tf.Tensor]:
-  """What `mean` has returned to the replicas of this graph."""
-  return tf.get_collection(_MEANS)
-
-
-def counterpart(tensor: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
-  """This replica's copy of a tensor that was built on the first replica.
-
-  Args:
-    tensor: in the name scope of the first copy of `variable`.
-    variable: variable of which each replica has a copy.
-  """
-  if not in_replica():
-    return tensor
-  here = variable.op.name + tensor.name[len(name_of(variable)):]
-  return tf.get_default_graph().get_tensor_by_name(here)
-
-
 def sum_over(pairs: Sequence[tuple[tf.Tensor, tf.Variable]]
             ) -> list[tf.Tensor]:
   """The sums of (tensor, variable it belongs to) over all replicas.
@@ -178,49 +140,36 @@ def sum_over(pairs: Sequence[tuple[tf.Tensor, tf.Variable]]
           tf.distribute.ReduceOp.SUM, pairs), args=(list(pairs),))
 
 
-def update_each(optimizer: Any,
-                grads_and_vars: Sequence[tuple[Optional[tf.Tensor],
-                                               tf.Variable]],
-                global_step: Optional[tf.Variable],
-                name: Optional[str]) -> tf.Operation:
-  """Lets all replicas take one step with the sums of their gradients.
+def update_each(
+    own: _Own,
+    pairs: Sequence[tuple[tf.Tensor, tf.Variable]],
+    anchor: tf.Variable,
+    prepare: Callable[[Sequence[_Own]], None],
+    update: Callable[[_Own, tf.Variable, Sequence[tf.Tensor]], tf.Operation]
+) -> tf.Operation:
+  """Updates all devices with the sums of tensors over the replicas.
 
   Args:
-    optimizer: an OptimizerWrapper of this replica.
-    grads_and_vars: the gradients of this replica.
-    global_step: as in OptimizerWrapper.apply_gradients.
-    name: likewise.
+    own: what this replica updates with, such as its optimizer.
+    pairs: (tensor, variable it belongs to) of this replica.
+    anchor: variable with a copy on each device.
+    prepare: called once, with `own` of all replicas of this process; creates
+      variables.
+    update: builds the op of a device from its `own`, its copy of `anchor` and
+      the sums.
 
   Returns:
     The op that updates all replicas.
-
-  Raises:
-    ValueError: there is no gradient at all.
   """
-  grads_and_vars = [(g, v) for g, v in grads_and_vars if g is not None]
-  if not grads_and_vars:
-    raise ValueError('No variable has a gradient.')
-  variables = [v for _, v in grads_and_vars]
 
-  def meet(strategy, optimizer, grads_and_vars):
-    optimizers = strategy.experimental_local_results(optimizer)
+  def meet(strategy, own, pairs):
     sums = strategy.extended.batch_reduce_to(
-        tf.distribute.ReduceOp.SUM, grads_and_vars)
+        tf.distribute.ReduceOp.SUM, pairs)
     with tf.init_scope():
-      optimizers[0].create_slots(variables)
-    for other in optimizers[1:]:
-      other.share_slots(optimizers[0])
-
-    def update(local_step, local, sums):
-      with _updating():
-        return local.apply_local_gradients(
-            list(zip(sums, variables)),
-            None if global_step is None else local_step, name)
-
-    anchor = (
-        global_step if global_step is not None else
-        tf.train.get_or_create_global_step())
-    return strategy.extended.update(anchor, update, args=(optimizer, sums))
+      prepare(strategy.experimental_local_results(own))
+    return strategy.extended.update(
+        anchor, lambda anchor, own, sums: update(own, anchor, sums),
+        args=(own, sums))
 
   return tf.distribute.get_replica_context().merge_call(
-      meet, args=(optimizer, grads_and_vars))
+      meet, args=(own, list(pairs)))

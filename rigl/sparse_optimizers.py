@@ -15,9 +15,9 @@ from typing import Callable, Mapping, Optional, Sequence
 
 from rigl import replicas, sparse_utils
 from rigl.compat import tf
-from rigl.core import checks, mask_math, scores
+from rigl.core import checks, layer_names, mask_math, scores
 from rigl.dense_gradients import DenseGradientMixin
-from rigl.model_pruning import mask_collections, pruning
+from rigl.model_pruning import pruning
 from rigl.optimizer_wrapper import (
   GradsAndVars,
   OptimizerWrapper,
@@ -37,23 +37,19 @@ class PruningGetterTf1Mixin:
 
   def get_weights(self):
     """The masked weight variables."""
-    return [triple.weights for triple in pruning.masked_triples()]
+    return pruning.get_weights()
 
   def get_masks(self):
     """The mask variables, in the order of `get_weights()`."""
-    return [triple.mask for triple in pruning.masked_triples()]
+    return pruning.get_masks()
 
   def get_masked_weights(self):
     """The tensors mask * weights, in the order of `get_weights()`."""
-    return [
-        replicas.counterpart(triple.masked_weights, triple.weights)
-        for triple in pruning.masked_triples()
-    ]
+    return pruning.get_masked_weights()
 
   def dense_gradient_sources(self):
     """See OptimizerWrapper; the masks, where the product is ours."""
-    return [mask_collections.dense_gradient_source(triple)
-            for triple in pruning.masked_triples()]
+    return [layer.dense_gradient_source for layer in pruning.masked_layers()]
 
 
 class SparseSETOptimizer(PruningGetterTf1Mixin, SparseSETOptimizerBase):
@@ -149,12 +145,12 @@ class SparseMomentumOptimizer(DenseGradientMixin, SparseSETOptimizer):
   def _create_averages(self, var_list: Sequence[tf.Variable]) -> None:
     """Creates `<layer scope>/dense_gradient_ema` of the layers among them."""
     names = {v.name for v in var_list}
-    for weights in self.get_weights():
-      if weights.name in names and weights.name not in self._ema_grads:
-        scope = pruning.scope_of(weights)
-        self._ema_grads[weights.name] = root_variable(
-            f'{scope}/dense_gradient_ema'.lstrip('/'), weights.shape,
-            tf.float32, 0.)
+    for layer in pruning.masked_layers():
+      name = layer.weights.name
+      if name in names and name not in self._ema_grads:
+        self._ema_grads[name] = root_variable(
+            layer_names.variable_of(layer.name, 'dense_gradient_ema'),
+            layer.weights.shape, tf.float32, 0.)
 
   def create_slots(self, var_list):
     self._create_averages(var_list)

@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 import numpy as np
 
 from rigl.compat import tf
-from rigl.core import distributions
+from rigl.core import distributions, layer_names
 from rigl.core.distributions import get_n_zeros
 from rigl.micronet.keras_counting import get_stats
 
@@ -34,14 +34,13 @@ def mask_extract_name_fn(mask_name: str) -> str:
   A mask outside of all scopes, 'mask:0', belongs to the layer ''.
 
   Args:
-    mask_name: `.name` of a mask variable.
+    mask_name: `.name` of a mask variable, or without its ':0'.
 
   Raises:
     ValueError: `mask_name` is not that of a mask.
   """
-  layer, _, leaf = mask_name.rpartition('/')
-  name, _, output = leaf.partition(':')
-  if name != 'mask' or not output.isdigit():
+  layer = layer_names.layer_of_mask(mask_name)
+  if layer is None:
     raise ValueError(
         f'{mask_name!r} is not the name of a mask, <layer>/mask:0.')
   return layer

@@ -11,10 +11,11 @@ import contextlib
 import numpy as np
 import pytest
 
+from rigl import replicas
 from rigl.compat import tf, tf2
-from rigl.model_pruning import layers
+from rigl.model_pruning import layers, mask_collections
 from rigl.optimizer_wrapper import OptimizerWrapper
-from rigl.training import distribution, factory
+from rigl.training import distribution, factory, session_loop, specs
 from rigl.training.config import SparsityConfig
 from rigl.training.methods import METHODS
 from tests import sparse_net
@@ -147,3 +148,68 @@ def test_gradients_are_those_of_the_mean_over_the_batch(method, n_replicas):
   np.testing.assert_allclose(
       _train_by_factory(n_replicas, method), _train_by_factory(1, method),
       rtol=1e-5, atol=1e-7)
+
+
+# --- The registry on replicas -------------------------------------------------
+
+
+@pytest.mark.usefixtures('graph')
+@pytest.mark.parametrize('owns_mask', [True, False])
+def test_each_replica_has_its_own_products(owns_mask):
+  strategy = tf2.distribute.MirroredStrategy(['/cpu:0', '/cpu:1'])
+  found = []
+
+  def build():
+    with tf.variable_scope('layer'):
+      weights = tf.get_variable('weights', [2, 3])
+      mask = tf.get_variable(
+          'mask', [2, 3], trainable=False) if owns_mask else None
+    masked = mask_collections.apply_mask(weights, mask)
+    assert mask_collections.apply_mask(weights, mask) is masked
+    (layer,) = mask_collections.masked_layers()
+    assert layer.masked_weights is masked
+    assert tf.gradients(masked, layer.dense_gradient_source) != [None]
+    found.append(layer)
+
+  with strategy.scope():
+    strategy.extended.call_for_each_replica(build)
+    first, second = found
+    assert first.masked_weights is not second.masked_weights
+    assert first.name == second.name == 'layer'
+    for part in ('weights', 'mask', 'threshold'):
+      assert getattr(first, part) is getattr(second, part)
+    assert mask_collections.masked_layers() == [first]
+    for name in ('masks', 'masked_weights', 'thresholds', 'kernel'):
+      assert len(tf.get_collection(name)) == 1
+
+
+# --- What the session loop computes at each step ------------------------------
+
+
+@pytest.mark.filterwarnings('ignore:To make it possible to preserve tf.data')
+@pytest.mark.parametrize('n_replicas, n_computed', [(1, 0), (2, 5)])
+def test_replicas_compute_their_means_at_each_step(
+    n_replicas, n_computed, tmp_path):
+  """Also where nobody fetches them: the others would wait."""
+  computed = []
+
+  def count():
+    computed.append(1)
+    return np.float32(0.)
+
+  def model_fn(features, labels, mode):
+    del labels, mode
+    loss = tf.reduce_mean(features)
+    step = tf.train.get_or_create_global_step()
+    value = tf.numpy_function(count, [], tf.float32)
+    value.set_shape([])
+    mean = replicas.mean(value)
+    train_op = replicas.on_each(lambda: step.assign_add(1).op)
+    return specs.TrainSpec(loss, train_op, means=[mean])
+
+  job = specs.Job(model_fn, str(tmp_path), seed=0, save_steps=None,
+                  keep_checkpoint_max=0, save_summary_steps=0)
+  session_loop.SessionLoop(job, n_replicas).train(
+      lambda: tf.data.Dataset.from_tensors(
+          (tf.ones([2, 1]), tf.zeros([2]))).repeat(), 5, [], [])
+  assert len(computed) == n_replicas * n_computed

@@ -131,9 +131,9 @@ class SparseNet:
           for name, spec in self.layers.items()
       }
       self.loss = tf.add_n([
-          tf.cast(tf.reduce_sum(triple.masked_weights * gradient), tf.float64)
-          for triple, gradient in zip(
-              pruning.masked_triples(), self.gradients.values())
+          tf.cast(tf.reduce_sum(layer.masked_weights * gradient), tf.float64)
+          for layer, gradient in zip(
+              pruning.masked_layers(), self.gradients.values())
       ])
       self.inner = INNER_OPTIMIZERS[inner]()
       self.optimizer = (

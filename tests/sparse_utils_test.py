@@ -81,14 +81,15 @@ def test_signatures(name):
 
 @pytest.mark.parametrize('name, layer', [
     ('a/mask:0', 'a'), ('a/b/mask:0', 'a/b'), ('a/mask/mask:0', 'a/mask'),
+    ('mask:0', ''), ('mask', ''), ('a/mask', 'a'), ('a/mask/mask', 'a/mask'),
     ('resnet_model/initial_conv/mask:0', 'resnet_model/initial_conv')])
 def test_mask_extract_name_fn(name, layer):
   assert sparse_utils.mask_extract_name_fn(name) == layer
 
 
 @pytest.mark.parametrize('name', [
-    'mask', 'a/mask', 'a/weights:0', 'a/mask:', 'a/mask:x', 'a/my_mask:0',
-    ''])
+    'a/weights', 'a/weights:0', 'a/mask/weights', 'a/mask:', 'a/mask:x',
+    'a/my_mask:0', ''])
 def test_names_that_are_not_of_masks(name):
   with pytest.raises(ValueError) as error:
     sparse_utils.mask_extract_name_fn(name)

@@ -148,7 +148,7 @@ def _train_spec(training: Training, loss: tf.Tensor,
       loss, train_op, lambda: mask_init.make_scaffold(
           sparsity, load_mask_dir=training.load_mask_dir),
       hooks=[finite.NotFiniteHook(training.on_nan, training.folder)],
-      chief_hooks=[progress])
+      chief_hooks=[progress], means=list(scalars.values()))
 
 
 def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,

@@ -10,6 +10,7 @@ from typing import Any, Iterator, Mapping, Optional, Union
 
 from rigl import replicas
 from rigl.compat import tf
+from rigl.core import layer_names
 from rigl.imagenet_resnet import imagenet_config, preprocessing
 from rigl.model_pruning import pruning
 from rigl.training import (
@@ -106,8 +107,8 @@ def masked_layers(config: imagenet_config.ImageNetConfig) -> dict[str, int]:
   """
   with tf.Graph().as_default():
     build_logits(tf.zeros([1, 64, 64, 3]), config)
-    return {mask.op.name[:-len('/mask')]: mask.shape.num_elements()
-            for mask in pruning.get_masks()}
+    return {layer.name: layer.mask.shape.num_elements()
+            for layer in pruning.masked_layers()}
 
 
 @contextlib.contextmanager
@@ -133,9 +134,9 @@ def explained_misfits(
                    config.prune_first_layer))
     advice = []
     for flag, value, layer, has_mask in ends:
-      if has_mask and f'{layer}/mask' not in error.found:
+      if has_mask and layer_names.mask_of(layer) not in error.found:
         advice.append(f'--{flag}=0, as {layer} has no mask there')
-      if not has_mask and f'{layer}/mask' in error.found:
+      if not has_mask and layer_names.mask_of(layer) in error.found:
         advice.append(f'--{flag}={value}, as {layer} has a mask there')
     # In a checkpoint of another network all layers are missing.
     scopes = tuple(f'{layer}/' for _, _, layer, _ in ends)
@@ -273,6 +274,7 @@ def build_train_op(
 def _train_spec(training: Training, loss: tf.Tensor,
                 scalars: Mapping[str, tf.Tensor]) -> specs.TrainSpec:
   scalars = {tag: replicas.mean(value) for tag, value in scalars.items()}
+  mean_loss = replicas.mean(loss)
   train_op, reported = build_train_op(training, loss, scalars)
 
   def host_call(**tensors):
@@ -285,13 +287,14 @@ def _train_spec(training: Training, loss: tf.Tensor,
   if not training.use_tpu:
     step_hooks = [finite.NotFiniteHook(training.on_nan, training.folder)]
     chief_hooks = [hooks.ProgressHook(
-        {'loss': replicas.mean(loss), 'top_1': scalars['top_1_accuracy'],
+        {'loss': mean_loss, 'top_1': scalars['top_1_accuracy'],
          'lr': tf.squeeze(reported['learning_rate'])},
         training.config.total_steps, training.steps_per_summary)]
   return specs.TrainSpec(
       loss, train_op,
       lambda: _make_scaffold(training), hooks=step_hooks,
-      chief_hooks=chief_hooks, host_call=(host_call, reported))
+      chief_hooks=chief_hooks, host_call=(host_call, reported),
+      means=[mean_loss, *scalars.values()])
 
 
 def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rigl.core import layer_names
 from rigl.micronet import architectures
 from rigl.micronet.network import Network, kernel_shapes
 
@@ -36,18 +37,15 @@ def read_masks(path: str) -> dict[str, Mask]:
   from rigl import checkpoint_files  # Loading TensorFlow takes seconds.
 
   prefix = checkpoint_files.resolve(path)
-  names = checkpoint_files.open_checkpoint(prefix).get_variable_to_shape_map()
-  tensors = checkpoint_files.read_tensors(
-      prefix, sorted(
-          name for name in names if name.rpartition('/')[2] == 'mask'))
   masks = {}
-  for name, tensor in tensors.items():
+  for layer, tensor in checkpoint_files.read_masks(prefix).items():
     values = np.asarray(tensor).astype(np.float32)
     n_zeros = int(np.sum(values == 0))
     if n_zeros + int(np.sum(values == 1)) != values.size:
-      raise ValueError(f'{name!r} in {prefix!r} holds values other than 0 and '
-                       f'1, so it is not a mask.')
-    masks[name.rpartition('/')[0]] = Mask(values.shape, n_zeros)
+      raise ValueError(
+          f'{layer_names.mask_of(layer)!r} in {prefix!r} holds values other '
+          'than 0 and 1, so it is not a mask.')
+    masks[layer] = Mask(values.shape, n_zeros)
   if not masks:
     raise ValueError(f'{prefix!r} holds no masks, variables named '
                      '<layer>/mask.')

@@ -15,6 +15,7 @@ from typing import Any, Callable, Optional, Sequence
 import numpy as np
 
 from rigl.compat import tf
+from rigl.core import layer_names
 from rigl.mnist import compression, mask_records
 from rigl.training import files, hooks
 
@@ -213,7 +214,7 @@ class EpochLog(tf.train.SessionRunHook):
     if self._schedule.record_frequency and self._fetches.masks:
       values = session.run(list(self._fetches.masks))
       self._records.append(self._iteration, {
-          mask.op.name.rsplit('/', 1)[0]: value
+          layer_names.layer_of_mask(mask.name): value
           for mask, value in zip(self._fetches.masks, values)
       })
 

@@ -28,10 +28,10 @@ from typing import Mapping, Optional, Union
 
 import numpy as np
 
+from rigl.core import layer_names
 from rigl.training import files
 
 _VERSION = 1
-_MASK = '/mask'
 _SHAPE = '/shape'
 _KEPT_PIXELS = 'kept_pixels'
 
@@ -147,7 +147,7 @@ class MaskRecords:
     for name, shape in self._shapes.items():
       n_bytes = -(-math.prod(shape) // 8)
       bits = np.array(self._bits[name], np.uint8).reshape(len(self), n_bytes)
-      arrays[name + _MASK] = bits
+      arrays[layer_names.mask_of(name)] = bits
       arrays[name + _SHAPE] = np.array(shape, np.int64)
     # numpy's own file would print a traceback besides when the disk is full.
     content = io.BytesIO()
@@ -192,8 +192,10 @@ class MaskRecords:
       raise ValueError(
           f'expected {_KEPT_PIXELS} to be a list of bool, found {kept.dtype} '
           f'of shape {kept.shape}.')
-    for key in (key for key in arrays if key.endswith(_MASK)):
-      name = key[: -len(_MASK)]
+    for key in arrays:
+      name = layer_names.layer_of_mask(key)
+      if name is None:
+        continue
       if name + _SHAPE not in arrays:
         raise ValueError(f'expected {name + _SHAPE} beside {key}, found none.')
       if not _is_integer_list(arrays[name + _SHAPE]):

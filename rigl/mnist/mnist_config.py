@@ -9,7 +9,7 @@ from typing import Any, Optional
 import numpy as np
 
 from rigl.compat import tf
-from rigl.core import checks
+from rigl.core import checks, layer_names
 from rigl.training import checkpoints, files, lr_schedules
 from rigl.training.config import INNER_OPTIMIZERS, SparsityConfig, setting
 
@@ -103,16 +103,16 @@ def kept_pixels(path: str) -> Optional[np.ndarray]:
     return None
   prefix = checkpoints.resolve(path, 'input_mask_path')
   shapes = checkpoints.open_checkpoint(prefix).get_variable_to_shape_map()
-  n_pixels = shapes.get('layer1/mask', [None])[0]
+  name = layer_names.mask_of('layer1')
+  n_pixels = shapes.get(name, [None])[0]
   if n_pixels is None:
-    raise ValueError(f'input_mask_path={path}: layer1/mask is missing in '
-                     f'{prefix}.')
+    raise ValueError(f'input_mask_path={path}: {name} is missing in {prefix}.')
   if n_pixels != 784:
     raise ValueError(
-        f'input_mask_path={path}: layer1/mask in {prefix} is that of '
+        f'input_mask_path={path}: {name} in {prefix} is that of '
         f'{n_pixels} of the 784 pixels, as that run had an input mask itself. '
         'Give a run on all pixels.')
-  mask = checkpoints.read_tensors(prefix, ['layer1/mask'])['layer1/mask']
+  mask = checkpoints.read_tensors(prefix, [name])[name]
   kept = mask.any(axis=1)
   if not kept.any():
     raise ValueError(f'input_mask_path={path}: no pixel is connected in '

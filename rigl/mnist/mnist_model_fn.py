@@ -97,8 +97,8 @@ def make_model_fn(training: Training,
         sparsity, optimizer, loss, global_step, custom_map,
         on_nan=training.on_nan,
         first_iteration=training.schedule.first_iteration)
-    log = _make_log(
-        training, replicas.mean(loss), replicas.mean(accuracy), optimizer)
+    means = [replicas.mean(loss), replicas.mean(accuracy)]
+    log = _make_log(training, *means, optimizer)
     logs.append(log)
     return specs.TrainSpec(
         loss, train_op,
@@ -110,6 +110,6 @@ def make_model_fn(training: Training,
             hooks.LastIterationHook(
                 training.schedule.first_iteration,
                 training.schedule.n_iterations)],
-        chief_hooks=[log])
+        chief_hooks=[log], means=means)
 
   return model_fn

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Callable, Optional, Sequence, Union
 
 from rigl.compat import tf
-from rigl.core import checks
+from rigl.core import checks, layer_names
 from rigl.model_pruning import (
   data_formats,
   dense_layers,
@@ -43,7 +43,7 @@ def _masked_variables(shape: Sequence[int], inputs: tf.Tensor,
 
   def make_mask():
     return tf.get_variable(
-        'mask', shape, dtype, tf.ones_initializer(), trainable=False)
+        layer_names.MASK, shape, dtype, tf.ones_initializer(), trainable=False)
 
   # The order of creation is that of the published checkpoints' graphs.
   if mask_first:
@@ -51,7 +51,7 @@ def _masked_variables(shape: Sequence[int], inputs: tf.Tensor,
   else:
     weights, mask = make_weights(), make_mask()
   threshold = tf.get_variable(
-      'threshold', [], dtype, tf.zeros_initializer(), trainable=False)
+      layer_names.THRESHOLD, [], dtype, tf.zeros_initializer(), trainable=False)
   return tf.cast(
       mask_collections.apply_mask(weights, mask, threshold), inputs.dtype)
 

@@ -1,97 +1,150 @@
-"""The registry of masked layers: graph collections, and the only reader of
-them.
+"""The registry of masked layers.
 
-A masked layer is a triple (weights, mask, masked weights) that belongs
-together by scope: `<scope>/weights`, `<scope>/mask` and the tensor
-`<scope>/weights/masked_weight`. A layer that is used again, by reuse of its
-variables, uses that tensor again.
+`apply_mask` registers a layer in its graph, and `masked_layers` finds it again.
+The collections of 2020, `masks`, `masked_weights`, `thresholds` and `kernel`,
+are filled for programs that read them; nothing here pairs their entries.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Sequence
+import dataclasses
+from typing import Callable, Optional, Sequence, Union
 
 from rigl import replicas
 from rigl.compat import tf
-
-MASKS = 'masks'
-MASKED_WEIGHTS = 'masked_weights'
-THRESHOLDS = 'thresholds'
-KERNEL = 'kernel'
-
-# The masks whose own gradient is the dense gradient of their layer.
-_PROBES = 'rigl/dense_gradient_probes'
-
-_MASKED_WEIGHT_OP = 'masked_weight'
+from rigl.core import layer_names
 
 
-class MaskedTriple(NamedTuple):
-  """What belongs to one masked layer; all tensors have the weights' shape."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class MaskedLayer:
+  """One masked layer, as one replica computes it if there are several.
+
+  Attributes:
+    weights: trainable variable [...].
+    mask: 0/1 variable of the same shape.
+    threshold: scalar variable of gradual pruning.
+    masked_weights: mask * weights, of the shape and type of the weights.
+    dense_gradient_source: what to differentiate a loss by to get the dense
+      gradient: `masked_weights`, or `mask` if those were made inside of a loop.
+    replica: which one, told by the name of its copy of the weights.
+  """
 
   weights: tf.Variable
   mask: tf.Variable
+  threshold: tf.Variable
   masked_weights: tf.Tensor
+  dense_gradient_source: Union[tf.Tensor, tf.Variable]
+  replica: str
+
+  @property
+  def name(self) -> str:
+    """The scope of the weights; '' for none."""
+    return _scope_of(self.weights)
+
+  @property
+  def is_here(self) -> bool:
+    """Whether it is of the replica being built, or outside of all the first."""
+    return self.replica == self.weights.op.name
+
+
+def _scope_of(variable: tf.Variable) -> str:
+  return replicas.name_of(variable).rpartition('/')[0]
+
+
+def _registered(graph: tf.Graph) -> list[MaskedLayer]:
+  """The layers of all replicas."""
+  # A graph is saved with the collections whose key is a string. Layers have no
+  # format to be saved in.
+  return graph.get_collection_ref(MaskedLayer)
+
+
+def masked_layers() -> list[MaskedLayer]:
+  """The masked layers of the graph, in the order of their first use.
+
+  Raises:
+    ValueError: the collection `masks` has a mask that is not registered.
+  """
+  with tf.init_scope():  # Out of the function being built, if any.
+    graph = tf.get_default_graph()
+  layers = [layer for layer in _registered(graph) if layer.is_here]
+  known = {id(layer.mask) for layer in layers}
+  for mask in graph.get_collection('masks'):
+    if id(mask) not in known:
+      raise ValueError(
+          f"{mask.name} is in the collection 'masks' and of no masked layer. "
+          'Let rigl.model_pruning.pruning.apply_mask(weights, mask, threshold) '
+          'make mask * weights, which registers the layer.')
+  return layers
+
+
+def layer_of(key: Union[str, tf.Variable]) -> MaskedLayer:
+  """The masked layer of a name, or that a variable belongs to.
+
+  Args:
+    key: name of the layer; or its weights, mask or threshold.
+
+  Raises:
+    ValueError: there is no such layer; names those that there are.
+  """
+  layers = masked_layers()
+  for layer in layers:
+    if layer.name == key if isinstance(key, str) else any(
+        key is part for part in (layer.weights, layer.mask, layer.threshold)):
+      return layer
+  name = key if isinstance(key, str) else key.name
+  raise ValueError(f'No masked layer of {name!r}; there are '
+                   f'{[layer.name for layer in layers]}.')
 
 
 def get_masks() -> list[tf.Variable]:
   """The mask variables of the default graph, in the order of their layers."""
-  return tf.get_collection(MASKS)
+  return [layer.mask for layer in masked_layers()]
 
 
 def get_masked_weights() -> list[tf.Tensor]:
   """The tensors mask * weights, in the order of `get_masks()`."""
-  return tf.get_collection(MASKED_WEIGHTS)
+  return [layer.masked_weights for layer in masked_layers()]
 
 
 def get_thresholds() -> list[tf.Variable]:
   """The scalar threshold variables, in the order of `get_masks()`."""
-  return tf.get_collection(THRESHOLDS)
+  return [layer.threshold for layer in masked_layers()]
 
 
 def get_weights() -> list[tf.Variable]:
   """The weight variables of masked layers, in the order of `get_masks()`."""
-  return tf.get_collection(KERNEL)
+  return [layer.weights for layer in masked_layers()]
 
 
-def scope_of(variable: tf.Variable) -> str:
-  """The scope of the layer that the variable belongs to; '' for none.
-
-  Args:
-    variable: mask, weights or threshold.
-  """
-  return replicas.name_of(variable).rpartition('/')[0]
+def get_weight_sparsity() -> list[tf.Tensor]:
+  """Sparsity of each masked layer, float32 scalars in [0, 1]."""
+  return [tf.nn.zero_fraction(mask) for mask in get_masks()]
 
 
-def _find_tensor(name: str) -> Optional[tf.Tensor]:
-  """The tensor of the default graph or of one around it, or None."""
-  graph = tf.get_default_graph()
-  while graph is not None:
-    try:
-      return graph.get_tensor_by_name(name)
-    except KeyError:
-      graph = getattr(graph, 'outer_graph', None)
-  return None
-
-
-def _mask_beside(weights: tf.Variable) -> tuple[tf.Variable, tf.Variable]:
-  """Mask (ones) and threshold (zero) in the scope of weights, made once."""
-  for known, mask, threshold in zip(
-      get_weights(), get_masks(), get_thresholds()):
-    if replicas.name_of(known) == replicas.name_of(weights):
-      return mask, threshold
-    if scope_of(known) == scope_of(weights):
-      raise ValueError(
-          f'{known.name} and {weights.name} lie in one scope, '
-          f'{scope_of(weights)!r}; each masked layer needs a scope of its own.')
-  scope = tf.VariableScope(
-      reuse=replicas.reuses_variables(), name=scope_of(weights))
-  dtype = weights.dtype.base_dtype
+def _variable_beside(weights: tf.Variable, name: str, shape: Sequence[int],
+                     initializer: Callable[..., tf.Tensor]) -> tf.Variable:
+  """A new variable in the scope of the weights."""
+  scope = tf.VariableScope(reuse=False, name=_scope_of(weights))
   with tf.variable_scope(scope, auxiliary_name_scope=False):
-    return (
-        tf.get_variable('mask', weights.shape, dtype, tf.ones_initializer(),
-                        trainable=False),
-        tf.get_variable('threshold', [], dtype, tf.zeros_initializer(),
-                        trainable=False))
+    return tf.get_variable(
+        name, shape, weights.dtype.base_dtype, initializer, trainable=False)
+
+
+def _check_new(weights: tf.Variable, mask: Optional[tf.Variable],
+               is_probe: bool, layers: Sequence[MaskedLayer]) -> None:
+  """Raises ValueError if the weights cannot have this mask."""
+  for layer in layers:
+    if layer.mask is mask or layer.name == _scope_of(weights):
+      raise ValueError(
+          f'{weights.name} needs a scope and a mask of its own: '
+          f'{layer.weights.name} has the scope {layer.name!r} and the mask '
+          f'{layer.mask.name}.')
+  if is_probe and mask is not None and (
+      mask.dtype.base_dtype != weights.dtype.base_dtype):
+    raise ValueError(
+        f'The mask {mask.name} is {mask.dtype.base_dtype.name}, its weights '
+        f'{weights.dtype.base_dtype.name}. In a loop, a branch or a function '
+        'they must have one type, or apply_mask must be called before it.')
 
 
 def _product(mask: tf.Variable, weights: tf.Variable,
@@ -103,31 +156,52 @@ def _product(mask: tf.Variable, weights: tf.Variable,
   gradient becomes the dense gradient, summed over all rounds. The loss must
   not depend on such a mask in another way.
   """
+  name = 'masked_weight'
   with tf.name_scope(weights.op.name + '/'):
     mask = tf.cast(mask, weights.dtype.base_dtype)
     if not is_probe:
-      return tf.multiply(mask, weights, name=_MASKED_WEIGHT_OP)
+      return tf.multiply(mask, weights, name=name)
     fixed = tf.stop_gradient(mask)
-    return tf.add(fixed * weights, mask - fixed, name=_MASKED_WEIGHT_OP)
+    return tf.add(fixed * weights, mask - fixed, name=name)
 
 
-def _register(weights: tf.Variable, mask: tf.Variable,
-              threshold: Optional[tf.Variable], masked: tf.Tensor,
-              is_probe: bool) -> None:
-  """Adds a layer to the registry, unless it is there."""
-  # A function that the layer is used in has collections of its own.
-  for graph in (tf.get_default_graph(), weights.op.graph):
-    entries = {MASKS: mask, MASKED_WEIGHTS: masked, THRESHOLDS: threshold,
-               KERNEL: weights}
-    if not any(known is mask for known in graph.get_collection(MASKS)):
-      for name, entry in entries.items():
-        graph.add_to_collection(name, entry)
-      if is_probe:
-        graph.add_to_collection(_PROBES, mask)
+def _can_be_used(tensor: tf.Tensor) -> bool:
+  """Whether a tensor is of the graph being built or of one around it."""
+  # A loop of TensorFlow 1 is part of the graph and hard to tell from it: there
+  # each product may be in a loop, and outside of its loop it must not be used.
+  graph = tf.get_default_graph() if tf.control_flow_v2_enabled() else None
+  while graph is not None and graph is not tensor.graph:
+    graph = getattr(graph, 'outer_graph', None)
+  return graph is not None
 
 
-def _is_probe(mask: tf.Variable) -> bool:
-  return any(known is mask for known in tf.get_collection(_PROBES))
+def _register(weights: tf.Variable, mask: Optional[tf.Variable],
+              threshold: Optional[tf.Variable],
+              elsewhere: Optional[MaskedLayer]) -> MaskedLayer:
+  """A new layer; `elsewhere` is the same one on another replica, if any."""
+  graph = weights.op.graph
+  layers = _registered(graph)
+  is_probe = not tf.control_flow_v2_enabled() or (
+      tf.get_default_graph() is not graph)
+  if elsewhere:
+    mask, threshold = elsewhere.mask, elsewhere.threshold
+  else:
+    _check_new(weights, mask, is_probe, layers)
+    if mask is None:
+      mask = _variable_beside(
+          weights, layer_names.MASK, weights.shape, tf.ones_initializer())
+    if threshold is None:
+      threshold = _variable_beside(
+          weights, layer_names.THRESHOLD, [], tf.zeros_initializer())
+  masked = _product(mask, weights, is_probe)
+  layers.append(MaskedLayer(
+      weights, mask, threshold, masked, mask if is_probe else masked,
+      weights.op.name))
+  if not elsewhere:  # For programs of 2020.
+    for collection, entry in (('masks', mask), ('masked_weights', masked),
+                              ('thresholds', threshold), ('kernel', weights)):
+      graph.add_to_collection(collection, entry)
+  return layers[-1]
 
 
 def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
@@ -137,101 +211,43 @@ def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
   With the weights alone it gives any variable a mask: the kernel of a recurrent
   cell, say, or a projection of attention.
 
-  The product is made once in a graph and computed once in a step. Inside a
-  loop or a branch, as in `tf.nn.dynamic_rnn`, it is computed each time round
-  unless this was called before the loop.
+  The product is made once in a graph and computed once in a step. If this is
+  first called inside of a loop, a branch or a function, as in
+  `tf.nn.dynamic_rnn`, each call makes a product, to be computed each time
+  round.
 
   Args:
     weights: trainable variable [...].
     mask: 0/1 variable of the same shape; its type may differ. None makes one of
-      ones beside the weights, with a threshold.
-    threshold: scalar variable of gradual pruning; None with `mask`.
+      ones beside the weights.
+    threshold: scalar variable of gradual pruning. None makes one of zero beside
+      the weights.
 
   Returns:
     tensor of the shape and type of `weights`, the only thing a forward pass
     should use: its gradient is the dense gradient.
 
   Raises:
-    ValueError: the scope of the weights has a mask that is not theirs; they are
-      no ordinary variable of a graph; or a mask of another type is first used
-      inside of a loop.
+    ValueError: the weights have another mask, or their scope or the mask is
+      that of other weights; they are no ordinary variable of a graph; or a
+      mask of another type is first used inside of a loop.
   """
   if tf.executing_eagerly() or not hasattr(weights, 'op'):
     raise ValueError(
         f'Masks are for ordinary variables of a graph, not for {weights.name}. '
         'Build the layer in `with tf.Graph().as_default():`, outside of a '
         'scope with a partitioner.')
-  if mask is None:
-    mask, threshold = _mask_beside(weights)
-  # A loop of TensorFlow 2 is a function. One of TensorFlow 1 is part of the
-  # graph and hard to tell from it: there each product may be in a loop, and
-  # outside of its loop it must not be used.
-  in_graph = tf.control_flow_v2_enabled()
-  masked = in_graph and _find_tensor(
-      f'{weights.op.name}/{_MASKED_WEIGHT_OP}:0')
-  if masked in (False, None):
-    is_probe = _is_probe(mask) or not in_graph or (
-        tf.get_default_graph() is not weights.op.graph)
-    if is_probe and mask.dtype.base_dtype != weights.dtype.base_dtype:
+  known = [layer for layer in _registered(weights.op.graph)
+           if layer.weights is weights]
+  for layer in known:
+    if mask is not None and mask is not layer.mask:
       raise ValueError(
-          f'The mask {mask.name} is {mask.dtype.base_dtype.name}, its weights '
-          f'{weights.dtype.base_dtype.name}. In a loop, a branch or a function '
-          'they must have one type, or apply_mask must be called before it.')
-    masked = _product(mask, weights, is_probe)
-    _register(weights, mask, threshold, masked, is_probe)
-  return masked
-
-
-def _by_scope(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
-  """{scope: its variable}, in their order; they may be listed repeatedly."""
-  found: dict[str, tf.Variable] = {}
-  for variable in variables:
-    scope = scope_of(variable)
-    known = found.setdefault(scope, variable)
-    if replicas.name_of(known) != replicas.name_of(variable):
-      raise ValueError(
-          f'{known.name} and {variable.name} lie in one scope, {scope!r}; '
-          'each masked layer needs a scope of its own.')
-  return found
-
-
-def masked_triples() -> list[MaskedTriple]:
-  """The masked layers of the default graph, paired by scope.
-
-  Raises:
-    ValueError: a mask has no weights or no masked weights, or a scope has two
-      of them; names the variables.
-  """
-  weights_of = _by_scope(get_weights())
-  masked_of = {
-      m.op.name.rsplit('/' + _MASKED_WEIGHT_OP, 1)[0]: m
-      for m in reversed(get_masked_weights())
-  }
-  triples = []
-  for scope, mask in _by_scope(get_masks()).items():
-    weights = weights_of.get(scope)
-    masked = None
-    if weights is not None:
-      masked = masked_of.get(replicas.name_of(weights))
-    if masked is None:
-      raise ValueError(
-          f'The mask {mask.name} has no weights registered under its scope '
-          f'{scope!r}. Registered scopes: {sorted(weights_of)}.')
-    triples.append(MaskedTriple(weights, mask, masked))
-  return triples
-
-
-def dense_gradient_source(layer: MaskedTriple) -> tf.Variable | tf.Tensor:
-  """What to differentiate a loss by to get the layer's dense gradient.
-
-  Args:
-    layer: one of `masked_triples()`.
-  """
-  if _is_probe(layer.mask):
-    return layer.mask
-  return replicas.counterpart(layer.masked_weights, layer.weights)
-
-
-def get_weight_sparsity() -> list[tf.Tensor]:
-  """Sparsity of each masked layer, float32 scalars in [0, 1]."""
-  return [tf.nn.zero_fraction(mask) for mask in get_masks()]
+          f'{weights.name} has the mask {layer.mask.name} already and cannot '
+          f'have {mask.name} too.')
+    if layer.is_here:
+      if _can_be_used(layer.masked_weights):
+        return layer.masked_weights
+      return _product(
+          layer.mask, weights, layer.dense_gradient_source is layer.mask)
+  return _register(
+      weights, mask, threshold, known[0] if known else None).masked_weights

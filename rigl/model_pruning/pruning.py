@@ -14,20 +14,21 @@ from rigl import replicas
 from rigl.compat import tf
 from rigl.core import checks, mask_math, schedules
 from rigl.model_pruning.mask_collections import (
+  MaskedLayer,
   apply_mask,
   get_masked_weights,
   get_masks,
   get_thresholds,
   get_weight_sparsity,
   get_weights,
-  masked_triples,
-  scope_of,
+  layer_of,
+  masked_layers,
 )
 
 __all__ = [
     'Pruning', 'PruningHParams', 'apply_mask', 'get_masked_weights',
     'get_masks', 'get_pruning_hparams', 'get_thresholds',
-    'get_weight_sparsity', 'get_weights', 'masked_triples', 'scope_of',
+    'get_weight_sparsity', 'get_weights', 'layer_of', 'masked_layers',
 ]
 
 
@@ -261,8 +262,9 @@ class Pruning:
       return sparsity
     return sparsity * (targets[0] / self._hparams.target_sparsity)
 
-  def _update_layer(self, triple, threshold, sparsity) -> tf.Operation:
-    magnitude = tf.abs(tf.cast(triple.weights.read_value(), tf.float32))
+  def _update_layer(self, layer: MaskedLayer,
+                    sparsity: tf.Tensor) -> tf.Operation:
+    magnitude = tf.abs(tf.cast(layer.weights.read_value(), tf.float32))
     # As the smallest: compared with NaN, no weight would be large enough.
     magnitude = tf.where(
         tf.math.is_nan(magnitude), tf.zeros_like(magnitude), magnitude)
@@ -273,12 +275,13 @@ class Pruning:
         tf.where(kept, magnitude, tf.fill(tf.shape(magnitude), float('inf'))))
     decay = self._hparams.threshold_decay
     new_threshold = (
-        decay * tf.cast(threshold.read_value(), tf.float32) +
+        decay * tf.cast(layer.threshold.read_value(), tf.float32) +
         (1. - decay) * smallest_kept)
-    mask = tf.cast(magnitude >= new_threshold, triple.mask.dtype.base_dtype)
+    mask = tf.cast(magnitude >= new_threshold, layer.mask.dtype.base_dtype)
     return tf.group(
-        threshold.assign(tf.cast(new_threshold, threshold.dtype.base_dtype)),
-        triple.mask.assign(mask))
+        layer.threshold.assign(
+            tf.cast(new_threshold, layer.threshold.dtype.base_dtype)),
+        layer.mask.assign(mask))
 
   def mask_update_op(self, step: Optional[tf.Tensor] = None) -> tf.Operation:
     """Recomputes all masks for the sparsity of a step.
@@ -294,11 +297,9 @@ class Pruning:
     if step is None:
       step = self._global_step.read_value()
     sparsity = self._sparsity_at(step)
-    thresholds = {scope_of(t): t for t in get_thresholds()}
     updates = [
-        self._update_layer(triple, thresholds[scope_of(triple.mask)],
-                           self._layer_sparsity(triple.weights, sparsity))
-        for triple in masked_triples()
+        self._update_layer(layer, self._layer_sparsity(layer.weights, sparsity))
+        for layer in masked_layers()
     ]
     with tf.control_dependencies(updates):
       return self._last_update_step.assign(tf.cast(step, tf.int32)).op

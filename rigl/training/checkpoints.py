@@ -12,6 +12,7 @@ import numpy as np
 from rigl.checkpoint_files import (
   latest,
   open_checkpoint,
+  read_masks,
   read_tensors,
   resolve,
 )
@@ -162,11 +163,8 @@ def mask_sparsities(prefix: str) -> dict[str, float]:
   Args:
     prefix: prefix of the checkpoint.
   """
-  names = [name for name in sorted(
-      open_checkpoint(prefix).get_variable_to_shape_map())
-           if name.rsplit('/', 1)[-1] == 'mask']
-  return {name[:-len('/mask')]: float(np.mean(mask == 0))
-          for name, mask in read_tensors(prefix, names).items()}
+  return {layer: float(np.mean(mask == 0))
+          for layer, mask in read_masks(prefix).items()}
 
 
 PARAMETER_SUFFIXES = (

@@ -15,12 +15,10 @@ import numpy as np
 from absl import logging
 
 from rigl.compat import tf
-from rigl.core import checks, messages
+from rigl.core import checks, layer_names, messages
 from rigl.model_pruning import mask_collections
 from rigl.training import checkpoints
 
-MASK_NAME = 'mask'
-THRESHOLD_NAME = 'threshold'
 # What a mask may belong to, in its scope.
 WEIGHTS_NAMES = ('weights', 'depthwise_weights')
 
@@ -44,24 +42,22 @@ def fold_masks(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   folded = {}
   masks = {}
   for name, value in values.items():
-    scope, _, leaf = name.rpartition('/')
-    if leaf == MASK_NAME:
-      masks[scope] = value
-    elif leaf != THRESHOLD_NAME:
+    if (layer := layer_names.layer_of_mask(name)) is not None:
+      masks[layer] = value
+    elif name.rpartition('/')[2] != layer_names.THRESHOLD:
       folded[name] = value
-  for scope, mask in masks.items():
-    prefix = f'{scope}/' if scope else ''
-    names = [prefix + leaf for leaf in WEIGHTS_NAMES if prefix + leaf in folded]
+  for layer, mask in masks.items():
+    mask_name = layer_names.mask_of(layer)
+    owners = [layer_names.variable_of(layer, leaf) for leaf in WEIGHTS_NAMES]
+    names = [name for name in owners if name in folded]
     if len(names) != 1:
-      raise ValueError(
-          f'The mask {prefix}{MASK_NAME} belongs to one variable, '
-          f'{" or ".join(prefix + leaf for leaf in WEIGHTS_NAMES)}; there are '
-          f'{len(names)}.')
+      raise ValueError(f'The mask {mask_name} belongs to one variable, '
+                       f'{" or ".join(owners)}; there are {len(names)}.')
     weights = folded[names[0]]
     if np.shape(mask) != np.shape(weights):
       raise ValueError(
-          f'The mask {prefix}{MASK_NAME} is {list(np.shape(mask))}, but '
-          f'{names[0]} is {list(np.shape(weights))}.')
+          f'The mask {mask_name} is {list(np.shape(mask))}, but {names[0]} is '
+          f'{list(np.shape(weights))}.')
     # Adding 0 turns -0 into 0, whose bytes are zeros too.
     folded[names[0]] = weights * np.asarray(mask).astype(weights.dtype) + (
         np.zeros([], weights.dtype))
@@ -136,7 +132,7 @@ def _unmasked_meta_graph(outputs: Sequence[tf.Tensor]) -> Any:
   """
   unmasked = {
       layer.masked_weights.op.name: tf.convert_to_tensor(layer.weights).op.name
-      for layer in mask_collections.masked_triples()
+      for layer in mask_collections.masked_layers()
   }
   graph_def = tf.get_default_graph().as_graph_def()
   for node in graph_def.node:

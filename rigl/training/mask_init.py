@@ -79,7 +79,7 @@ def initial_sparsities(
     load_mask_dir: checkpoint prefix or folder, or ''.
   """
   if load_mask_dir:
-    sparsities = {f'{name}:0': float(np.mean(mask == 0))
+    sparsities = {name: float(np.mean(mask == 0))
                   for name, mask in _loaded_masks(load_mask_dir).items()}
   else:
     sparsities = _sparsities(config, custom_sparsity_map)

@@ -31,11 +31,14 @@ def _build_replica(job: specs.Job, features: Any,
   """The training graph of one replica."""
   spec = job.model_fn(features, labels, 'train')
   with tf.name_scope(None):
-    tf.summary.scalar('loss', replicas.mean(spec.loss))
+    loss = replicas.mean(spec.loss)
+    tf.summary.scalar('loss', loss)
   if not replicas.in_replica():
     return spec
   agreement = distribution.AgreementHook(*job.saving_periods or (1000,))
-  return dataclasses.replace(spec, hooks=[*spec.hooks, agreement])
+  return dataclasses.replace(
+      spec, train_op=tf.group(spec.train_op, *spec.means, loss),
+      hooks=[*spec.hooks, agreement])
 
 
 def _make_replicas(
@@ -103,8 +106,7 @@ class SessionLoop(specs.Loop):
         if max_steps is not None:
           all_hooks.append(tf.train.StopAtStepHook(last_step=max_steps))
         train_op = tf.group(
-            *(spec.train_op for spec in found), *replicas.means(),
-            *self._writing_ops(found[0]))
+            *(spec.train_op for spec in found), *self._writing_ops(found[0]))
         config = distribution.session_config(self._num_replicas, strategy)
         with tf.train.MonitoredTrainingSession(
             distribution.server_target(config), checkpoint_dir=job.folder,

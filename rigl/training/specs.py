@@ -23,6 +23,8 @@ class TrainSpec:
     chief_hooks: likewise, but only in the process that writes.
     host_call: (function that makes the ops that write summaries, its
       arguments), which a TPU has its host run.
+    means: what `replicas.mean` returned. All replicas compute them at each
+      step, since they wait for one another there.
   """
 
   loss: tf.Tensor
@@ -31,6 +33,7 @@ class TrainSpec:
   hooks: Sequence[tf.train.SessionRunHook] = ()
   chief_hooks: Sequence[tf.train.SessionRunHook] = ()
   host_call: Optional[tuple[Callable[..., Any], Mapping[str, tf.Tensor]]] = None
+  means: Sequence[tf.Tensor] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,8 @@ MAX_FUNCTION_LINES = 60
 # (module, what of ours it may import). The first row that fits counts; a name
 # stands for a module or a whole folder. OWN is the folder the module is in.
 OWN = '<own>'
-NUMPY_ONLY = ('core.checks', 'core.ordering', 'core.seeding')
+NUMPY_ONLY = (
+  'core.checks', 'core.layer_names', 'core.ordering', 'core.seeding')
 FRONT = (OWN, 'model_pruning', 'core', 'network_tables', 'compat')
 # The data modules of a folder may import one another, but no model.
 DATA = (
@@ -42,10 +43,10 @@ MAY_IMPORT = (
   (
     'micronet',
     ('micronet', 'checkpoint_files', 'core.checks', 'core.distributions',
-     'network_tables', 'compat'),
+     'core.layer_names', 'network_tables', 'compat'),
   ),
   ('replicas', ('compat',)),
-  ('checkpoint_files', ('core.messages', 'compat')),
+  ('checkpoint_files', ('core.layer_names', 'core.messages', 'compat')),
   ('model_pruning', ('model_pruning', 'replicas', 'core', 'compat')),
   ('optimizer_wrapper', ('replicas', 'core', 'compat')),
   ('dense_gradients', ('optimizer_wrapper', 'replicas', 'core', 'compat')),
@@ -71,7 +72,7 @@ MAY_IMPORT = (
   *(
     (name,
      ('training', OWN, 'model_pruning', 'replicas', 'core.checks',
-      'network_tables', 'compat'))
+      'core.layer_names', 'network_tables', 'compat'))
     for name in (
       '*.cifar_config', '*.imagenet_config', '*.mnist_config',
       '*.cifar_model_fn', '*.imagenet_model_fn', '*.mnist_model_fn',
@@ -81,8 +82,9 @@ MAY_IMPORT = (
   # A script as well, which trains nothing.
   ('mnist.visualize_mask_records', ('training.command_line', OWN)),
   # A hook of a script, not a part of its model.
-  ('*.epoch_log', ('training.files', 'training.hooks', OWN, 'compat')),
-  ('mnist.mask_records', ('training.files',)),
+  ('*.epoch_log',
+   ('training.files', 'training.hooks', OWN, 'core.layer_names', 'compat')),
+  ('mnist.mask_records', ('training.files', 'core.layer_names')),
   *(
     (
       f'*.{name}',

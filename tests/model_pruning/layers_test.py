@@ -160,12 +160,11 @@ def test_gradients_vanish_where_the_mask_is_zero(session):
   outputs = layers.masked_fully_connected(
       hidden, 5, activation_fn=None, scope='fc')
   loss = tf.reduce_sum(tf.square(outputs - 1.))
-  triples = pruning.masked_triples()
-  sparse = tf.gradients(loss, [t.weights for t in triples])
-  dense = tf.gradients(loss, [t.masked_weights for t in triples])
+  sparse = tf.gradients(loss, pruning.get_weights())
+  dense = tf.gradients(loss, pruning.get_masked_weights())
   _initialize_with_random_masks(session)
   masks, sparse, dense = session.run(
-      [[t.mask for t in triples], sparse, dense])
+      [pruning.get_masks(), sparse, dense])
   for mask, s, d in zip(masks, sparse, dense):
     assert not s[mask == 0].any()
     np.testing.assert_array_equal(s, d * mask)
@@ -188,7 +187,7 @@ def test_reuse_shares_variables_and_registers_nothing_twice(session):
   for getter in (pruning.get_masks, pruning.get_masked_weights,
                  pruning.get_thresholds, pruning.get_weights):
     assert len(getter()) == 2
-  masked = pruning.masked_triples()[1].masked_weights
+  masked = pruning.get_masked_weights()[1]
   assert tf.gradients(train, masked)[0] is not None
   _initialize_with_random_masks(session)
   np.testing.assert_array_equal(*session.run([train, test],

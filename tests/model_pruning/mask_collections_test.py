@@ -25,7 +25,7 @@ def _layer(scope, shape=(2, 3), dtype=tf.float32, mask_dtype=None, reuse=None):
 
 def test_nothing_is_registered_in_a_new_graph():
   assert all(getter() == [] for getter in GETTERS.values())
-  assert mask_collections.masked_triples() == []
+  assert mask_collections.masked_layers() == []
   assert mask_collections.get_weight_sparsity() == []
 
 
@@ -67,28 +67,57 @@ def test_masked_weights_are_the_product_in_the_weights_type(dtype, mask_dtype):
       got.astype(float), [[1., 0., -3.], [0., 0., -6.]])
 
 
-def test_triples_belong_together():
-  layers = [_layer(scope) for scope in ('b', 'a', 'a/b', 'weights')]
-  triples = mask_collections.masked_triples()
-  assert len(triples) == 4
-  for triple, (weights, mask, _, masked) in zip(triples, layers):
-    assert triple.weights is weights
-    assert triple.mask is mask
-    assert triple.masked_weights is masked
+def test_layers_hold_what_belongs_together():
+  made = [_layer(scope) for scope in ('b', 'a', 'a/b', 'weights')]
+  layers = mask_collections.masked_layers()
+  assert [layer.name for layer in layers] == ['b', 'a', 'a/b', 'weights']
+  for layer, parts in zip(layers, made):
+    assert (layer.weights, layer.mask, layer.threshold,
+            layer.masked_weights) == parts
+    assert layer.dense_gradient_source is layer.masked_weights
 
 
-def test_triples_are_paired_by_scope_and_not_by_position():
-  layers = {scope: _layer(scope) for scope in ('a', 'b', 'c')}
+def test_layers_are_not_paired_by_the_collections():
+  """Programs of 2020 may sort or double what they find there."""
+  made = [_layer(scope) for scope in ('a', 'b', 'c')]
   tf.get_collection_ref('masks').reverse()
   tf.get_collection_ref('kernel').append(
       tf.get_collection_ref('kernel').pop(0))
-  triples = mask_collections.masked_triples()
-  assert [t.mask.op.name for t in triples] == ['c/mask', 'b/mask', 'a/mask']
-  for triple in triples:
-    weights, mask, _, masked = layers[triple.mask.op.name[0]]
-    assert triple.weights is weights
-    assert triple.mask is mask
-    assert triple.masked_weights is masked
+  tf.get_collection_ref('masked_weights').clear()
+  tf.add_to_collection('masks', made[1][1])
+  for layer, (weights, mask, *_, masked) in zip(
+      mask_collections.masked_layers(), made):
+    assert layer.weights is weights
+    assert layer.mask is mask
+    assert layer.masked_weights is masked
+
+
+def test_names_are_no_matter_when_layers_are_paired():
+  """A layer of a user's own has its mask where it likes."""
+  with tf.variable_scope('net'):
+    weights = tf.get_variable('kernel', [2, 3])
+  connections = tf.get_variable('connections', [2, 3], trainable=False)
+  masked = mask_collections.apply_mask(weights, connections)
+  (layer,) = mask_collections.masked_layers()
+  assert layer.weights is weights and layer.mask is connections
+  assert layer.name == 'net' and layer.masked_weights is masked
+  assert layer.threshold.op.name == 'net/threshold'
+
+
+def test_layer_of_a_name_or_a_variable():
+  made = [_layer(scope) for scope in ('a', 'a/b', '')]
+  for layer, (weights, mask, threshold, _) in zip(
+      mask_collections.masked_layers(), made):
+    for key in (layer.name, weights, mask, threshold):
+      assert mask_collections.layer_of(key) is layer
+
+
+@pytest.mark.parametrize('kind', ['name', 'variable'])
+def test_there_is_no_such_layer(kind):
+  _layer('a')
+  key = 'lonely' if kind == 'name' else tf.get_variable('lonely', [2])
+  with pytest.raises(ValueError, match=r"'lonely(:0)?'; there are \['a'\]"):
+    mask_collections.layer_of(key)
 
 
 def test_reuse_registers_nothing_twice():
@@ -96,10 +125,9 @@ def test_reuse_registers_nothing_twice():
   first = [_layer(scope) for scope in ('a', 'b')]
   second = [_layer(scope, reuse=True) for scope in ('a', 'b')]
   assert all(len(getter()) == 2 for getter in GETTERS.values())
-  for triple, one, two in zip(mask_collections.masked_triples(), first, second):
+  for one, two in zip(first, second):
     for part, again in zip(one, two):
       assert part is again
-    assert triple.masked_weights is one[3]
 
 
 def test_reuse_in_a_loop_uses_what_was_made_before_it():
@@ -115,55 +143,22 @@ def test_reuse_in_a_loop_uses_what_was_made_before_it():
     np.testing.assert_array_equal(session.run(gradient), np.full([2, 3], 3.))
 
 
-def test_entries_that_others_doubled_are_ignored():
-  """As a library does that appends to the collections on every call."""
-  layers = [_layer(scope) for scope in ('a', 'b')]
-  for weights, mask, *_ in layers:
-    with tf.name_scope(weights.op.name + '/'):
-      masked = tf.multiply(mask, weights, name='masked_weight')
-    tf.add_to_collection('masks', mask)
-    tf.add_to_collection('kernel', weights)
-    tf.add_to_collection('masked_weights', masked)
-  triples = mask_collections.masked_triples()
-  assert [t.masked_weights for t in triples] == [layer[3] for layer in layers]
-
-
-def test_a_mask_without_weights_is_an_error_with_its_name():
+def test_a_mask_that_was_not_registered_is_an_error():
+  """As of a layer that fills the collections itself; no method would see it."""
   _layer('a')
   with tf.variable_scope('lonely'):
     tf.add_to_collection('masks', tf.get_variable('mask', [2]))
-  with pytest.raises(ValueError, match=r"lonely/mask:0.*'a'"):
-    mask_collections.masked_triples()
-
-
-def test_weights_without_masked_weights_are_an_error_with_the_masks_name():
-  _layer('a')
-  with tf.variable_scope('lonely'):
-    tf.add_to_collection('masks', tf.get_variable('mask', [2]))
-    tf.add_to_collection('kernel', tf.get_variable('weights', [2]))
-  with pytest.raises(ValueError, match='lonely/mask:0'):
-    mask_collections.masked_triples()
-
-
-@pytest.mark.parametrize('part, names', [
-    ('masks', r'cell/mask:0 and cell/recurrent_mask:0.*cell'),
-    ('kernel', r'cell/weights:0 and cell/recurrent_weights:0.*cell')])
-def test_two_layers_in_one_scope_are_an_error(part, names):
-  """Paired by scope, one would have the weights of the other."""
-  _layer('cell')
-  with tf.variable_scope('cell'):
-    _, _, kind = names.split(' ')[2].partition('recurrent_')
-    tf.add_to_collection(part, tf.get_variable(
-        f'recurrent_{kind.partition(":")[0]}', [2, 3]))
-  with pytest.raises(ValueError, match=names):
-    mask_collections.masked_triples()
+  with pytest.raises(ValueError, match='lonely/mask:0.*apply_mask'):
+    mask_collections.masked_layers()
 
 
 def test_a_layer_without_a_scope():
   """As a program has it that makes its only layer at the root."""
   weights, mask, _, masked = _layer('')
-  assert mask_collections.scope_of(weights) == ''
-  assert mask_collections.masked_triples() == [(weights, mask, masked)]
+  (layer,) = mask_collections.masked_layers()
+  assert layer.name == ''
+  assert layer.weights is weights and layer.mask is mask
+  assert layer.masked_weights is masked
 
 
 def test_graphs_do_not_share_a_registry():
@@ -171,7 +166,7 @@ def test_graphs_do_not_share_a_registry():
   with tf.Graph().as_default():
     assert mask_collections.get_masks() == []
     _layer('b')
-    assert len(mask_collections.masked_triples()) == 1
+    assert len(mask_collections.masked_layers()) == 1
   assert mask_collections.get_masks()[0].op.name == 'a/mask'
 
 
@@ -199,16 +194,16 @@ def test_weights_alone_get_a_mask_beside_them():
     masked = mask_collections.apply_mask(kernel)
   assert [v.op.name for v in tf.global_variables()] == [
       'cell/kernel', 'cell/mask', 'cell/threshold']
-  (triple,) = mask_collections.masked_triples()
-  assert triple.weights is kernel
-  assert triple.masked_weights is masked
+  (layer,) = mask_collections.masked_layers()
+  assert layer.weights is kernel
+  assert layer.masked_weights is masked
   assert [v.op.name for v in tf.trainable_variables()] == ['cell/kernel']
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
-    mask = session.run(triple.mask)
+    mask = session.run(layer.mask)
     assert mask.dtype == np.float64
     assert mask.shape == (2, 3) and (mask == 1).all()
-    triple.mask.load(np.eye(2, 3), session)
+    layer.mask.load(np.eye(2, 3), session)
     np.testing.assert_array_equal(
         session.run(masked), np.eye(2, 3) * session.run(kernel))
 
@@ -224,5 +219,35 @@ def test_a_partitioned_variable_cannot_have_a_mask():
 def test_a_second_kernel_of_a_scope_is_refused():
   with tf.variable_scope('cell'):
     mask_collections.apply_mask(tf.get_variable('kernel', [2, 3]))
-    with pytest.raises(ValueError, match="cell/kernel.*cell/other.*'cell'"):
+    with pytest.raises(ValueError, match="cell/other.*cell/kernel.*'cell'"):
       mask_collections.apply_mask(tf.get_variable('other', [2, 3]))
+
+
+@pytest.mark.parametrize('used_before', [False, True])
+def test_weights_have_one_mask(used_before):
+  weights, *_ = _layer('a')
+  mask = _layer('b')[1] if used_before else tf.get_variable('other', [2, 3])
+  with pytest.raises(ValueError, match=f'a/weights:0.*a/mask:0.*{mask.name}'):
+    mask_collections.apply_mask(weights, mask)
+
+
+def test_a_mask_is_that_of_one_layer():
+  _, mask, *_ = _layer('a')
+  with tf.variable_scope('b'):
+    weights = tf.get_variable('weights', [2, 3])
+  with pytest.raises(ValueError, match='b/weights:0.*a/weights:0.*a/mask:0'):
+    mask_collections.apply_mask(weights, mask)
+  assert len(mask_collections.masked_layers()) == 1
+
+
+def test_saved_graphs_have_the_collections_of_2020(tmp_path):
+  _layer('a')
+  path = str(tmp_path / 'graph.meta')
+  tf.train.export_meta_graph(path)
+  with tf.Graph().as_default():
+    tf.train.import_meta_graph(path)
+    for name, leaf in (('masks', 'mask:0'), ('kernel', 'weights:0'),
+                       ('thresholds', 'threshold:0'),
+                       ('masked_weights', 'weights/masked_weight:0')):
+      (entry,) = tf.get_collection(name)
+      assert entry.name == f'a/{leaf}'

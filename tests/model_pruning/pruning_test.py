@@ -226,6 +226,27 @@ def test_unconditional_update():
     assert session.run(pruning.get_masks()[0]).sum() == 6
 
 
+@pytest.mark.parametrize('given', ['weights', 'mask', 'threshold'])
+def test_any_layer_is_pruned_whatever_its_maker_gave(given):
+  """apply_mask makes the mask and the threshold that it is not given."""
+  with tf.variable_scope('l'):
+    weights = tf.get_variable('kernel', initializer=np.arange(1., 9.))
+    mask, threshold = (
+        tf.get_variable(name, shape, tf.float64, initializer, trainable=False)
+        if given in givers else None
+        for name, shape, initializer, givers in (
+            ('mask', [8], tf.ones_initializer(), ('mask', 'threshold')),
+            ('threshold', [], tf.zeros_initializer(), ('threshold',))))
+  pruning.apply_mask(weights, mask, threshold)
+  assert {v.op.name for v in tf.global_variables()} == {
+      'l/kernel', 'l/mask', 'l/threshold'}
+  with _Run(parsed(SCHEDULE)) as run:
+    run.at(4)
+    # 50 % of 8 weights are left, the smallest of which is 5.
+    assert run.value('l/mask').tolist() == [0.] * 4 + [1.] * 4
+    assert run.value('l/threshold') == 5.
+
+
 def test_pruning_a_network_while_it_trains():
   """The update runs after the gradient step and keeps what is largest."""
   outputs = layers.masked_fully_connected(
@@ -466,5 +487,6 @@ def test_a_pattern_may_stand_once():
 
 def test_the_getters_are_re_exported():
   for name in ('apply_mask', 'get_masks', 'get_masked_weights', 'get_weights',
-               'get_thresholds', 'get_weight_sparsity', 'masked_triples'):
+               'get_thresholds', 'get_weight_sparsity', 'layer_of',
+               'masked_layers'):
     assert getattr(pruning, name) is getattr(mask_collections, name)

@@ -1,0 +1,43 @@
+"""The names of a masked layer and of its variables.
+
+A layer has the name of its variable scope. Its mask is `<layer>/mask`, in a
+graph and in a checkpoint alike.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Optional
+
+MASK = 'mask'
+THRESHOLD = 'threshold'
+
+
+def variable_of(layer: str, leaf: str) -> str:
+  """The name of a layer's variable: ('block1/conv', 'weights') -> both joined.
+
+  Args:
+    layer: name of the layer; '' for one outside of all scopes.
+    leaf: last part of the variable's name.
+  """
+  return f'{layer}/{leaf}' if layer else leaf
+
+
+def mask_of(layer: str) -> str:
+  """The name of a layer's mask: 'block1/conv' -> 'block1/conv/mask'.
+
+  Args:
+    layer: name of the layer.
+  """
+  return variable_of(layer, MASK)
+
+
+def layer_of_mask(name: str) -> Optional[str]:
+  """The layer that a mask belongs to, or None if it is not the name of one.
+
+  Args:
+    name: name of a variable, 'block1/conv/mask:0', or of its value in a
+      checkpoint, 'block1/conv/mask'.
+  """
+  found = re.fullmatch(rf'(?:(.*)/)?{MASK}(?::\d+)?', name)
+  return (found[1] or '') if found else None
