@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 from typing import Iterator
-from unittest import mock
+
+import pytest
 
 from rigl.compat import tf
 from rigl.training import distribution
@@ -25,7 +26,7 @@ def unoptimized(config: tf.ConfigProto | None = None) -> tf.ConfigProto:
 def of_scripts() -> Iterator[None]:
   """In this context the scripts do not optimise their graphs."""
   make = distribution.session_config
-  with mock.patch.object(
-      distribution, 'session_config',
-      lambda *arguments: unoptimized(make(*arguments))):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(distribution, 'session_config',
+                  lambda *arguments: unoptimized(make(*arguments)))
     yield
