@@ -16,7 +16,6 @@ from rigl.imagenet_resnet import (
   vgg,
 )
 from rigl.model_pruning import pruning
-from tests import quick_sessions
 
 GOLDENS = pathlib.Path(__file__).parent / 'goldens'
 NOT_TRAINED = {'mask', 'threshold', 'moving_mean', 'moving_variance'}
@@ -128,7 +127,7 @@ def n_regularizers():
 
 
 def initialized_session(graph=None):
-  session = tf.Session(graph=graph, config=quick_sessions.unoptimized())
+  session = tf.Session(graph=graph)
   with session.graph.as_default():
     session.run(tf.global_variables_initializer())
   return session
