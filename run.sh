@@ -159,8 +159,10 @@ if [ $# -gt 0 ]; then
   exec "$@"
 fi
 cd -- "$root"
-# By file: tests of one file share what they have set up.
-pytest=(python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile)
+# By file: tests of one file share what they have set up. In the order of their
+# names: sorted by size, files of few but long tests would come last.
+pytest=(python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+        --no-loadscope-reorder)
 if [ -n "${ESTIMATOR:-}" ]; then
   exec "${pytest[@]}" --ignore=tests/contract --ignore=tests/core \
     --ignore=tests/data --ignore=tests/micronet

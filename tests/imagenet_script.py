@@ -8,6 +8,7 @@ from absl import flags
 from rigl import network_tables
 from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_train_eval as script
+from tests import quick_sessions
 
 FLAGS = flags.FLAGS
 
@@ -54,7 +55,8 @@ def set_flags(**values) -> None:
 def run(folder, **values) -> str:
   """Runs the script to its end; returns the folder of the run."""
   set_flags(output_dir=str(folder), **values)
-  script.main(['imagenet_train_eval.py'])
+  with quick_sessions.of_scripts():
+    script.main(['imagenet_train_eval.py'])
   return str(folder)
 
 

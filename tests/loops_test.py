@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 
 from rigl.compat import tf, tf2
 from rigl.model_pruning import pruning
-from tests import sparse_net
+from tests import combinations, sparse_net
 
 SCHEDULE = {
     'begin_step': 0, 'end_step': -1, 'frequency': 2, 'drop_fraction': .5}
@@ -18,7 +19,10 @@ INPUTS = np.random.RandomState(0).randn(4, 5, 3).astype(np.float32)
 LABELS = np.random.RandomState(1).randn(5, 6).astype(np.float32)
 
 
-@pytest.fixture(params=['control flow of TensorFlow 1', 'of TensorFlow 2'])
+CONTROL_FLOWS = ['control flow of TensorFlow 1', 'of TensorFlow 2']
+
+
+@pytest.fixture(params=CONTROL_FLOWS)
 def control_flow(request):
   """TensorFlow 1 builds loops into the graph, TensorFlow 2 into functions."""
   is_v2 = tf.control_flow_v2_enabled()
@@ -57,12 +61,20 @@ def _product(inputs):
     return tf.matmul(inputs, pruning.apply_mask(_kernel(3)))
 
 
-def _elman(n_steps):
+def _elman():
   cell, state = _Cell(), tf.zeros([5, 6])
   with tf.variable_scope('rnn'):  # As dynamic_rnn names it.
-    for t in range(n_steps):
-      _, state = cell(tf.constant(INPUTS[t]), state)
+    for inputs in INPUTS:
+      _, state = cell(tf.constant(inputs), state)
   return state
+
+
+def _one_product():
+  return _product(INPUTS[0])
+
+
+def _sum_of_products():
+  return tf.add_n([_product(x) for x in INPUTS])
 
 
 # How a loop is written, and what it comes to without one: [5, 6] both.
@@ -71,22 +83,22 @@ LOOPS = {
         lambda: tf.nn.dynamic_rnn(
             _Cell(), tf.constant(INPUTS), dtype=tf.float32,
             time_major=True)[1],
-        lambda: _elman(4)),
+        _elman),
     'while_loop': (
         lambda: tf.while_loop(
             lambda t, _: t < 4,
             lambda t, y: (t + 1, y + _product(tf.constant(INPUTS)[t])),
             (0, tf.zeros([5, 6])))[1],
-        lambda: tf.add_n([_product(x) for x in INPUTS])),
+        _sum_of_products),
     'map_fn': (
         lambda: tf.reduce_sum(tf.map_fn(
             _product, INPUTS, fn_output_signature=tf.float32), 0),
-        lambda: tf.add_n([_product(x) for x in INPUTS])),
+        _sum_of_products),
     'cond': (
         lambda: tf.cond(
             tf.reduce_sum(tf.constant(INPUTS)) > -1e9,
-            lambda: _product(INPUTS[0]), lambda: tf.zeros([5, 6])),
-        lambda: _product(INPUTS[0])),
+            _one_product, lambda: tf.zeros([5, 6])),
+        _one_product),
 }
 
 
@@ -109,11 +121,17 @@ def _trained(method, build):
     return session.run({v.op.name: v for v in tf.global_variables()})
 
 
+# Without a loop, it does not matter which control flow is on.
+_trained_in_a_row = functools.lru_cache(maxsize=None)(_trained)
+
+
+@pytest.mark.parametrize('method, loop, control_flow', combinations.thinned(
+    sparse_net.METHODS, LOOPS, CONTROL_FLOWS), indirect=['control_flow'])
 @pytest.mark.usefixtures('control_flow')
-@pytest.mark.parametrize('loop', LOOPS)
-@pytest.mark.parametrize('method', sparse_net.METHODS)
 def test_a_loop_trains_as_its_steps_in_a_row(method, loop):
-  in_loop, in_a_row = (_trained(method, build) for build in LOOPS[loop])
+  build, build_in_a_row = LOOPS[loop]
+  in_loop = _trained(method, build)
+  in_a_row = _trained_in_a_row(method, build_in_a_row)
   assert set(in_loop) == set(in_a_row)
   scope = 'rnn/cell' if loop == 'dynamic_rnn' else 'layer'
   np.testing.assert_array_equal(
@@ -126,16 +144,17 @@ def test_a_loop_trains_as_its_steps_in_a_row(method, loop):
     assert (in_loop[f'{scope}/mask'].ravel() != start).any()
 
 
+@pytest.mark.parametrize('method, control_flow', combinations.thinned(
+    sparse_net.METHODS, CONTROL_FLOWS), indirect=['control_flow'])
 @pytest.mark.usefixtures('control_flow')
-@pytest.mark.parametrize('method', sparse_net.METHODS)
 def test_the_product_may_be_made_before_the_loop(method):
 
   def build():
-    _product(INPUTS[0])
+    _one_product()
     return LOOPS['while_loop'][0]()
 
-  one, other = _trained(method, build), _trained(
-      method, LOOPS['while_loop'][1])
+  one = _trained(method, build)
+  other = _trained_in_a_row(method, _sum_of_products)
   np.testing.assert_array_equal(one['layer/mask'], other['layer/mask'])
 
 

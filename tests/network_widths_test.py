@@ -9,7 +9,7 @@ import pytest
 
 from rigl.compat import tf
 from rigl.micronet import architectures
-from tests import networks
+from tests import combinations, networks
 
 WIDTHS = [0.28, 0.35, 0.56, 0.75, 0.84, 1.4, 1.98]
 
@@ -86,8 +86,8 @@ def test_first_layers_by_hand(width, initial, block_of_v1, block_of_v2):
     assert layers['contraction_1x1_0'] == block
 
 
-@pytest.mark.parametrize('width', WIDTHS)
-@pytest.mark.parametrize('network', EXPECTED)
+@pytest.mark.parametrize('network, width', combinations.thinned(
+    EXPECTED, WIDTHS))
 def test_channels(network, width):
   """A convolution has its channels, and the next one these as its inputs."""
   expected = EXPECTED[network](width)

@@ -8,15 +8,14 @@ import numpy as np
 
 from rigl.compat import tf, tf2
 from rigl.model_pruning import layers
-from tests import sparse_net
+from tests import quick_sessions, sparse_net
 
 N_IN, N_HIDDEN, N_OUT, BATCH = 6, 8, 4, 8
 
 
 def _session(n_devices):
-  config = tf.ConfigProto(device_count={'CPU': n_devices})
-  config.graph_options.rewrite_options.disable_meta_optimizer = True
-  return tf.Session(config=config)
+  return tf.Session(config=quick_sessions.unoptimized(
+      tf.ConfigProto(device_count={'CPU': n_devices})))
 
 
 class ReplicaNet:

@@ -7,6 +7,7 @@ and every draw must be the same on all replicas, or their masks part.
 from __future__ import annotations
 
 import contextlib
+import functools
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from rigl.optimizer_wrapper import OptimizerWrapper
 from rigl.training import distribution, factory, session_loop, specs
 from rigl.training.config import SparsityConfig
 from rigl.training.methods import METHODS
-from tests import sparse_net
+from tests import combinations, quick_sessions, sparse_net
 from tests.replica_net import BATCH, N_IN, N_OUT, ReplicaNet
 
 N_STEPS = 8
@@ -26,6 +27,7 @@ SCHEDULE = {'begin_step': 0, 'end_step': 20, 'frequency': 3,
             'drop_fraction': 0.4}
 
 
+@functools.lru_cache(maxsize=None)
 def _train(method, n_replicas, inner='momentum', **changes):
   """The states after each step, {variable name: its value on each replica}."""
   rng = np.random.RandomState(0)
@@ -38,8 +40,8 @@ def _train(method, n_replicas, inner='momentum', **changes):
   return states
 
 
-@pytest.mark.parametrize('method', sorted(sparse_net.METHODS))
-@pytest.mark.parametrize('inner', ['momentum', 'adam'])
+@pytest.mark.parametrize('method, inner', combinations.thinned(
+    sparse_net.METHODS, ['momentum', 'adam']))
 def test_two_replicas_train_as_one(method, inner):
   ones, twos = _train(method, 1, inner), _train(method, 2, inner)
   moved = 0
@@ -107,6 +109,7 @@ def test_wrappers_may_be_wrapped(method, n_replicas, monkeypatch):
 # The loss of a training is the mean over the images of a replica.
 
 
+@functools.lru_cache(maxsize=None)
 def _train_by_factory(n_replicas, method):
   """The weights after three steps with the train op of the scripts."""
   rng = np.random.RandomState(0)
@@ -131,8 +134,8 @@ def _train_by_factory(n_replicas, method):
       tf.train.get_or_create_global_step()
       train_op = step(None) if strategy is None else strategy.group(
           strategy.extended.call_for_each_replica(step, args=(strategy,)))
-      with tf.Session(
-          config=distribution.session_config(n_replicas)) as session:
+      with tf.Session(config=quick_sessions.unoptimized(
+          distribution.session_config(n_replicas))) as session:
         session.run(tf.global_variables_initializer())
         for _ in range(3):
           session.run(train_op)
@@ -141,8 +144,8 @@ def _train_by_factory(n_replicas, method):
         return session.run(weights)
 
 
-@pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('n_replicas', [2, 4])
+@pytest.mark.parametrize('method, n_replicas', combinations.thinned(
+    METHODS, [2, 4]))
 def test_gradients_are_those_of_the_mean_over_the_batch(method, n_replicas):
   """And not the sum of the means, which TensorFlow would take."""
   np.testing.assert_allclose(

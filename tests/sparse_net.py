@@ -11,6 +11,7 @@ from rigl.compat import tf
 from rigl.dense_gradients import DenseGradientMixin
 from rigl.model_pruning import mask_collections, pruning
 from rigl.training import methods
+from tests import quick_sessions
 
 # From the table, so that a method that is new there is tested like the others.
 METHODS = {
@@ -78,13 +79,8 @@ def add_layer(scope, weights, mask=None, mask_dtype=None, reuse=None):
 
 
 def quick_session(graph=None):
-  """A session that runs a small graph as it is.
-
-  Optimising it would take much longer than running it.
-  """
-  config = tf.ConfigProto()
-  config.graph_options.rewrite_options.disable_meta_optimizer = True
-  return tf.Session(graph=graph, config=config)
+  """A session that runs a small graph as it is."""
+  return tf.Session(graph=graph, config=quick_sessions.unoptimized())
 
 
 class LayerSpec(NamedTuple):

@@ -49,7 +49,7 @@ def _run_case(case):
       if key in given:
         values[key] = given[key]
     fetches = layer.state()
-    with tf.Session() as session:
+    with sparse_net.quick_session() as session:
       session.run(tf.global_variables_initializer())
       layer.load(session, values)
       report = session.run([
@@ -178,7 +178,7 @@ def test_training_loop(trace):
         {'type': 'sgd', 'learning_rate': .8}, hyper)
     fetches = layer.state()
     fraction = getattr(layer.optimizer, 'drop_fraction', tf.constant(0.))
-    with tf.Session() as session:
+    with sparse_net.quick_session() as session:
       session.run(tf.global_variables_initializer())
       layer.load(session, {'global_step': trace.get('first_global_step', 0)})
       if is_dynamic:

@@ -47,7 +47,7 @@ def test_a_step_without_update_evaluates_no_initializer(method):
 def _new_values(train_op):
   """(values of new connections, all initial ones) after one step."""
   (mask,), (weights,) = pruning.get_masks(), pruning.get_weights()
-  with tf.Session() as session:
+  with sparse_net.quick_session() as session:
     session.run(tf.global_variables_initializer())
     mask.load(np.random.RandomState(0).rand(20, 20) < .5, session)
     old, initial = session.run([mask, weights])
@@ -74,7 +74,7 @@ def test_new_values_are_initial_ones(initializer):
 
 def test_new_values_are_those_of_an_initial_checkpoint(tmp_path):
   given = np.random.RandomState(3).randn(20, 20).astype(np.float32)
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
     variable = tf.get_variable('layer/weights', initializer=given)
     session.run(variable.initializer)
     prefix = tf.train.Saver().save(session, str(tmp_path / 'model'))

@@ -8,7 +8,7 @@ import pytest
 from rigl.compat import tf
 from rigl.core import copied_graphs
 from rigl.model_pruning import layers, pruning
-from tests import sparse_net
+from tests import combinations, sparse_net
 from tests.replica_net import BATCH, N_IN, N_OUT, ReplicaNet
 
 EVERY_STEP = {
@@ -54,7 +54,7 @@ def test_the_dense_gradient_is_that_of_all_uses(method):
   [(gradient, _)] = optimizer.compute_dense_gradients(
       _shared_loss(GRADIENTS))[1]
   (mask,) = optimizer.get_masks()
-  with tf.Session() as session:
+  with sparse_net.quick_session() as session:
     session.run(tf.global_variables_initializer())
     mask.load([[1, 0, 1], [0, 1, 0]], session)
     np.testing.assert_allclose(session.run(gradient), SUM, rtol=1e-6)
@@ -64,7 +64,7 @@ def test_dnw_trains_a_shared_layer_with_all_of_its_gradient():
   optimizer = _wrap('dnw', tf.train.GradientDescentOptimizer(.1))
   train_op = optimizer.minimize(_shared_loss(GRADIENTS), _global_step())
   (weights,) = optimizer.get_weights()
-  with tf.Session() as session:
+  with sparse_net.quick_session() as session:
     session.run(tf.global_variables_initializer())
     before = session.run(weights)
     session.run(train_op)
@@ -76,7 +76,7 @@ def test_rigl_grows_a_shared_layer_where_all_of_its_gradient_is_largest():
   """The first use alone would choose another one."""
   train_op = _wrap('rigl').minimize(_shared_loss(GRADIENTS), _global_step())
   (mask,) = pruning.get_masks()
-  with tf.Session() as session:
+  with sparse_net.quick_session() as session:
     session.run(tf.global_variables_initializer())
     mask.load([[1, 0, 0], [1, 0, 0]], session)
     session.run(train_op)
@@ -91,7 +91,7 @@ def test_the_network_for_testing_may_be_built_first(method):
   _dense(tf.zeros([5, 4]), 'layer')
   outputs = _dense(tf.ones([2, 4]), 'layer', reuse=True)
   train_op = _wrap(method).minimize(tf.reduce_sum(outputs), _global_step())
-  with tf.Session() as session:
+  with sparse_net.quick_session() as session:
     session.run(tf.global_variables_initializer())
     session.run(train_op)
 
@@ -104,7 +104,7 @@ def test_embeddings_have_dense_gradients_of_rows():
   for method in sparse_net.METHODS:
     [(gradient, _)] = _wrap(method).compute_dense_gradients(
         tf.reduce_sum(looked_up))[1]
-    with tf.Session() as session:
+    with sparse_net.quick_session() as session:
       np.testing.assert_array_equal(
           session.run(gradient), [[0., 0.], [1., 1.], [2., 2.], [0., 0.]])
 
@@ -117,7 +117,7 @@ def test_embeddings_are_trained(method):
   loss = tf.reduce_sum(tf.square(tf.nn.embedding_lookup(masked, [1, 2, 2])))
   train_op = _wrap(method).minimize(loss, _global_step())
   (mask,) = pruning.get_masks()
-  with tf.Session() as session:
+  with sparse_net.quick_session() as session:
     session.run(tf.global_variables_initializer())
     for _ in range(3):
       session.run(train_op)
@@ -180,8 +180,8 @@ def test_gradients_are_summed_over_a_tpu_when_they_are_applied(method, n_sums):
 # --- Layers that are not trained ---------------------------------------------
 
 
-@pytest.mark.parametrize('how', ['var_list', 'trainable'])
-@pytest.mark.parametrize('method', sparse_net.METHODS)
+@pytest.mark.parametrize('method, how', combinations.thinned(
+    sparse_net.METHODS, ['var_list', 'trainable']))
 def test_layers_that_are_not_trained_stay_as_they_are(method, how):
   hidden = _dense(tf.ones([2, 6]), 'frozen', trainable=how != 'trainable')
   outputs = _dense(hidden, 'trained')
@@ -193,7 +193,7 @@ def test_layers_that_are_not_trained_stay_as_they_are(method, how):
                 if v.name.startswith('trained/')]
   train_op = optimizer.minimize(loss, _global_step(), var_list=var_list)
   masks, weights = optimizer.get_masks(), optimizer.get_weights()
-  with tf.Session() as session:
+  with sparse_net.quick_session() as session:
     session.run(tf.global_variables_initializer())
     rng = np.random.RandomState(0)
     for mask in masks:
@@ -208,8 +208,8 @@ def test_layers_that_are_not_trained_stay_as_they_are(method, how):
   assert changed == [method != 'static', True]
 
 
-@pytest.mark.parametrize('n_replicas', [1, 2])
-@pytest.mark.parametrize('method', ['set', 'rigl', 'momentum', 'dnw'])
+@pytest.mark.parametrize('method, n_replicas', combinations.thinned(
+    ['set', 'rigl', 'momentum', 'dnw'], [1, 2]))
 def test_nor_do_they_move_on_replicas(method, n_replicas, monkeypatch):
   build = layers.masked_fully_connected
   monkeypatch.setattr(
@@ -252,7 +252,7 @@ def test_a_network_without_masked_layers_is_an_error(method):
 
 def _masks_before_and_after(op):
   masks = pruning.get_masks()
-  with tf.Session() as session:
+  with sparse_net.quick_session() as session:
     session.run(tf.global_variables_initializer())
     rng = np.random.RandomState(0)
     for mask in masks:
@@ -297,6 +297,6 @@ def test_snfs_of_a_layer_without_a_scope():
   *_, masked = sparse_net.add_layer('', np.ones((3, 2), np.float32))
   train_op = _wrap('momentum').minimize(tf.reduce_sum(masked), _global_step())
   assert 'dense_gradient_ema' in {v.op.name for v in tf.global_variables()}
-  with tf.Session() as session:
+  with sparse_net.quick_session() as session:
     session.run(tf.global_variables_initializer())
     session.run(train_op)

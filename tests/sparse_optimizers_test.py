@@ -8,7 +8,7 @@ import pytest
 
 from rigl.compat import tf
 from rigl.training import methods
-from tests import sparse_net
+from tests import combinations, sparse_net
 from tests.reference import drop_and_grow as reference
 
 SHAPES = {'matrix': (6, 5), 'kernel': (3, 3, 2, 4)}
@@ -111,8 +111,8 @@ def _is_update_step(step, last):
           last + HYPER['frequency'] <= step)
 
 
-@pytest.mark.parametrize('inner', sparse_net.INNER_OPTIMIZERS)
-@pytest.mark.parametrize('method', sparse_net.DYNAMIC_METHODS)
+@pytest.mark.parametrize('method, inner', combinations.thinned(
+    sparse_net.DYNAMIC_METHODS, sparse_net.INNER_OPTIMIZERS))
 def test_invariants(method, inner):
   """20 steps of layers of all shapes and types, next to the bare optimizer."""
   rng = np.random.RandomState(1)

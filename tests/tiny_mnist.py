@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags
 
 from rigl.mnist import mnist_train_eval
-from tests import script_flags
+from tests import quick_sessions, script_flags
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 N_TRAIN = 200
@@ -70,7 +70,7 @@ def parsed_flags(argv: list[str]):
 
 def train(argv: list[str]) -> None:
   """The script's main() with a command line, in this process."""
-  with parsed_flags(argv):
+  with parsed_flags(argv), quick_sessions.of_scripts():
     mnist_train_eval.main([])
 
 

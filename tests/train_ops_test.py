@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from rigl.compat import tf, tf2
 from rigl.core import mask_math
 from rigl.model_pruning import layers, pruning
-from tests import sparse_net
+from tests import combinations, sparse_net
 
 EVERY_STEP = {
     'begin_step': 0, 'end_step': -1, 'frequency': 1, 'drop_fraction': .5}
@@ -53,20 +54,28 @@ def _assert_equal(one, other):
 
 # --- Pairs of a gradient and its variable ------------------------------------
 
-ITERABLES = {
+def _clipped(pairs):
+  gradients, variables = zip(*pairs)
+  return zip(tf.clip_by_global_norm(gradients, .01)[0], variables)
+
+
+PAIRS = {
+    'list': list,
     'zip': lambda pairs: zip(*zip(*pairs)),
     'generator': lambda pairs: (pair for pair in pairs),
+    'clipped': _clipped,
 }
 
 
-def _trained(method, make_pairs):
-  """State after three steps of a train op of make_pairs(pairs)."""
+@functools.lru_cache(maxsize=None)
+def _trained(method, kind):
+  """State after three steps of a train op of PAIRS[kind](pairs)."""
   with tf.Graph().as_default(), sparse_net.quick_session() as session:
     loss = tf.reduce_mean(tf.square(_dense(
         tf.random.stateless_normal([8, 20], [1, 2]), 'layer') - 1.))
     optimizer = _wrap(method)
     train_op = optimizer.apply_gradients(
-        make_pairs(optimizer.compute_gradients(loss)), _global_step())
+        PAIRS[kind](optimizer.compute_gradients(loss)), _global_step())
     session.run(tf.global_variables_initializer())
     if method in sparse_net.DYNAMIC_METHODS:
       _half_masks(session)
@@ -75,25 +84,20 @@ def _trained(method, make_pairs):
     return _state(session)
 
 
-@pytest.mark.parametrize('kind', ITERABLES)
-@pytest.mark.parametrize('method', sparse_net.METHODS)
+@pytest.mark.parametrize('method, kind', combinations.thinned(
+    sparse_net.METHODS, ['zip', 'generator']))
 def test_pairs_may_come_in_any_iterable(method, kind):
   """The usual way to clip hands over a zip, which can be read once."""
-  expected = _trained(method, list)
-  _assert_equal(_trained(method, ITERABLES[kind]), expected)
+  expected = _trained(method, 'list')
+  _assert_equal(_trained(method, kind), expected)
   n_ones = {'snip': 48, 'dnw': 48}.get(method, 60)
   assert expected['layer/mask'].sum() == n_ones
-
-
-def _clipped(pairs):
-  gradients, variables = zip(*pairs)
-  return zip(tf.clip_by_global_norm(gradients, .01)[0], variables)
 
 
 @pytest.mark.parametrize('method', sparse_net.METHODS)
 def test_clipped_gradients_move_the_masks_all_the_same(method):
   """Of the first step, whose weights no clipping has changed yet."""
-  states = [_trained(method, make) for make in (list, _clipped)]
+  states = [_trained(method, kind) for kind in ('list', 'clipped')]
   if method in ('rigl', 'snip'):  # The only ones that move masks first.
     np.testing.assert_array_equal(*(s['layer/mask'] for s in states))
   assert states[0]['layer/mask'].sum() == states[1]['layer/mask'].sum()
@@ -122,12 +126,11 @@ def _grown_columns(train_op):
     return np.flatnonzero((session.run(mask) - start).max(axis=0) > 0).tolist()
 
 
-@pytest.mark.parametrize('which, columns', [(0, [5]), (1, [0])])
-@pytest.mark.parametrize('processed', [
-    'as they are', 'scaled', 'clipped', 'in a function'])
-@pytest.mark.parametrize('method', sparse_net.WITH_DENSE_GRADIENT)
+@pytest.mark.parametrize('method, processed, which', combinations.thinned(
+    sparse_net.WITH_DENSE_GRADIENT,
+    ['as they are', 'scaled', 'clipped', 'in a function'], [0, 1]))
 def test_growth_follows_the_call_whose_gradients_are_applied(
-    method, processed, which, columns):
+    method, processed, which):
   """A further call, for a log say, comes before or after it."""
   optimizer = _wrap(method, inner=tf.train.GradientDescentOptimizer(0.))
   pairs = [optimizer.compute_gradients(loss) for loss in _two_losses()][which]
@@ -140,7 +143,7 @@ def test_growth_follows_the_call_whose_gradients_are_applied(
     pairs = [(halve(gradient), v) for gradient, v in pairs]
   # All three that move go to the four free places of one column.
   assert _grown_columns(
-      optimizer.apply_gradients(pairs, _global_step())) == columns
+      optimizer.apply_gradients(pairs, _global_step())) == [[5], [0]][which]
 
 
 @pytest.mark.parametrize('method', sparse_net.WITH_DENSE_GRADIENT)
@@ -270,9 +273,8 @@ def _own_steps():
           for scope in 'gd']
 
 
-@pytest.mark.parametrize('shares_step', [True, False])
-@pytest.mark.parametrize('n_optimizers', [1, 2])
-@pytest.mark.parametrize('method', sparse_net.METHODS)
+@pytest.mark.parametrize('method, n_optimizers, shares_step', (
+    combinations.thinned(sparse_net.METHODS, [1, 2], [True, False])))
 def test_each_train_op_moves_the_masks_of_its_layers(
     method, n_optimizers, shares_step):
   steps = [_global_step()] * 2 if shares_step else _own_steps()
@@ -297,8 +299,8 @@ def test_each_train_op_moves_the_masks_of_its_layers(
     assert after.sum() == n_ones
 
 
-@pytest.mark.parametrize('n_optimizers', [1, 2])
-@pytest.mark.parametrize('method', sparse_net.METHODS)
+@pytest.mark.parametrize('method, n_optimizers', combinations.thinned(
+    sparse_net.METHODS, [1, 2]))
 def test_a_train_op_does_not_know_of_another_one(method, n_optimizers):
   """Run alone, it does what it does in a graph that has no other."""
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from rigl.compat import tf
 from rigl.core import distributions
+from tests import quick_sessions
 
 
 def run(build, arrays, n_steps, is_compiled=True, sparsity=None):
@@ -33,9 +34,7 @@ def run(build, arrays, n_steps, is_compiled=True, sparsity=None):
     masks = {name: variables[name] for name in sorted(variables)
              if name.endswith('/mask')}
     # Grappler breaks the names inside clusters with conditions in them.
-    options = tf.ConfigProto()
-    options.graph_options.rewrite_options.disable_meta_optimizer = True
-    with tf.Session(config=options) as session:
+    with tf.Session(config=quick_sessions.unoptimized()) as session:
       session.run([tf.global_variables_initializer(),
                    tf.tables_initializer()])
       if sparsity is not None:

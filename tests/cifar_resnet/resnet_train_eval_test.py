@@ -14,7 +14,12 @@ from rigl.cifar_resnet import resnet_train_eval as script
 from rigl.compat import tf
 from rigl.model_pruning import pruning
 from rigl.training import checkpoints, factory, gin_configs, hooks, methods
-from tests import checkpoint_values, whole_steps
+from tests import (
+  checkpoint_values,
+  combinations,
+  quick_sessions,
+  whole_steps,
+)
 
 FLAGS = flags.FLAGS
 
@@ -46,18 +51,16 @@ def _run(method, data, mode='train'):
   FLAGS.training_method = method
   configs = script.configs_from_flags()
   training = script.make_training(*configs)
-  script.run(mode, training, data,
-             hooks.WriteConfigHook(training.folder, *configs))
+  with quick_sessions.of_scripts():
+    script.run(mode, training, data,
+               hooks.WriteConfigHook(training.folder, *configs))
   return training.folder
 
 
-# Of the methods with an optimizer of their own, one will do in a hurry:
-# imagenet_resume_test resumes them all.
-@pytest.mark.parametrize('method', [
-    pytest.param(method, marks=pytest.mark.slow)
-    if method in ('set', 'static', 'scratch', 'momentum', 'snip', 'dnw')
-    else method
-    for method in methods.METHODS])
+# imagenet_resume_test resumes others, sparse_optimizers_modes_test all
+# optimizers.
+@pytest.mark.parametrize('method', combinations.quick(
+    methods.METHODS, 'baseline', 'rigl', 'prune'))
 def test_method_trains_evaluates_and_resumes_exactly(
     method, data, capsys, tmp_path):
   FLAGS.mask_init_method = 'erdos_renyi_kernel'
@@ -304,8 +307,10 @@ EXTRA_VARIABLES = {
 
 
 @pytest.mark.parametrize('golden, depth, width, chosen', [
-    ('variables_wrn_16_4', 16, 4, tuple(EXTRA_VARIABLES)),
-    ('variables_wrn_22_2', 22, 2, ('rigl', 'baseline'))])
+    ('variables_wrn_16_4', 16, 4, ('momentum', 'prune', 'baseline')),
+    pytest.param('variables_wrn_16_4', 16, 4, tuple(EXTRA_VARIABLES),
+                 marks=pytest.mark.slow),
+    ('variables_wrn_22_2', 22, 2, ('rigl',))])
 def test_the_graph_of_each_method_has_the_published_names(
     golden, depth, width, chosen, goldens):
   reference = goldens(golden)

@@ -9,13 +9,13 @@ import pytest
 from tests.faults import scripts
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def data(tmp_path_factory):
   """{script: folder of what it trains on}."""
   return scripts.write_data(tmp_path_factory.mktemp('data'))
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def servers(tmp_path_factory):
   """fn(script) -> the server of its runs, started once."""
   with contextlib.ExitStack() as stack:

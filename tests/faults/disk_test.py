@@ -212,10 +212,11 @@ def test_lost_state_file_is_no_new_start(
     ('mnist', {'training_method': 'rigl'}, ['training_method']),
     ('cifar', {'resnet_width': 2}, ['resnet_width=1, not 2', 'train_dir']),
     ('cifar', {'batch_size': 5}, ['batch_size=10, not 5', 'train_dir']),
-    ('imagenet', {'training_method': 'rigl'}, ['training_method']),
-    ('imagenet', {'train_batch_size': 4},
-     ['train_batch_size=8, not 4', 'output_dir']),
-    ('imagenet', {'width': 0.25}, ['width=0.125, not 0.25', 'output_dir']),
+    # imagenet_checkpoints_test has some of these too.
+    *(pytest.param('imagenet', *case, marks=pytest.mark.slow) for case in [
+        ({'training_method': 'rigl'}, ['training_method']),
+        ({'train_batch_size': 4}, ['train_batch_size=8, not 4', 'output_dir']),
+        ({'width': 0.25}, ['width=0.125, not 0.25', 'output_dir'])]),
 ])
 def test_checkpoint_of_another_training(
     script, values, words, data, servers, trained, tmp_path):

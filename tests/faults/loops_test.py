@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from rigl.compat import tf, tf2
@@ -12,11 +14,8 @@ pytestmark = pytest.mark.skipif(
     not tpu_estimator.is_available(),
     reason='TensorFlow 2.16 removed Estimator')
 
-QUICK = ('rigl', 'prune')
-ALL = [('mnist', method) for method in methods.METHODS] + [
-    (script, method) if method in QUICK else
-    pytest.param(script, method, marks=pytest.mark.slow)
-    for script in ('cifar', 'imagenet') for method in methods.METHODS]
+QUICK = [('mnist', 'rigl'), ('mnist', 'prune'), ('mnist', 'snip'),
+         ('mnist', 'momentum'), ('cifar', 'prune'), ('imagenet', 'rigl')]
 
 
 def arguments(script, data, folder, method, loop, **values):
@@ -48,7 +47,9 @@ def names(folder):
   return {path.relative_to(folder) for path in scripts.files(folder)}
 
 
-@pytest.mark.parametrize('script, method', ALL)
+@pytest.mark.parametrize('script, method', [
+    case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow)
+    for case in itertools.product(scripts.SCRIPTS, methods.METHODS)])
 def test_both_loops_do_the_same(script, method, data, servers, tmp_path):
   """Checkpoints, logs, evaluations, exports and what TensorBoard shows."""
   printed = []

@@ -23,6 +23,7 @@ from rigl.training import (
   saving,
 )
 from rigl.training.config import ON_NAN, SparsityConfig
+from tests import combinations, sparse_net
 from tests.faults import scripts
 
 COUNTERS = ('global_step', 'last_mask_update_step',
@@ -104,8 +105,8 @@ def built(method, on_nan):
   """(Training, session) of a method; the caller initialises the variables."""
   with tf.Graph().as_default():
     training = Training(method, on_nan)
-    return (training, tf.Session(), tf.global_variables_initializer(),
-            tf.global_variables())
+    return (training, sparse_net.quick_session(),
+            tf.global_variables_initializer(), tf.global_variables())
 
 
 @contextlib.contextmanager
@@ -206,7 +207,7 @@ def test_annealed_drop_fraction_is_the_same_when_steps_may_be_skipped(method):
     config = dataclasses.replace(
         config_of(method), drop_fraction_anneal='cosine',
         maskupdate_end_step=9)
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), sparse_net.quick_session() as session:
       training = Training(method, on_nan, config)
       session.run(tf.global_variables_initializer())
       fetches = [training.train_op, training.optimizer.annealed_drop_fraction]
@@ -259,14 +260,15 @@ def train(training, on_nan, folder, losses, save_steps=2, gradient=False):
   return hook
 
 
-@pytest.mark.parametrize('method, gradient, bad', [
-    (method, i % 2 == 0, (NAN, INFINITE)[i // 2 % 2])
+@pytest.mark.parametrize('method, kind, bad', [
+    pytest.param(method, ('gradient', 'loss')[i % 2],
+                 (NAN, INFINITE)[i // 2 % 2],
+                 marks=[] if 2 <= i < 6 else pytest.mark.slow)
     for i, method in enumerate(methods.METHODS)])
 def test_stop_names_the_step_and_keeps_the_last_checkpoint(
-    method, gradient, bad, tmp_path):
-  """All methods, and both kinds of both."""
+    method, kind, bad, tmp_path):
+  """All methods, and both kinds of both, in the quick ones too."""
   training = Training(method, 'stop')
-  kind = 'gradient' if gradient else 'loss'
   hook = finite.NotFiniteHook('stop', str(tmp_path))
   saver = saving.SaverHook(str(tmp_path), 1)
   with pytest.raises(FloatingPointError) as error:
@@ -369,10 +371,10 @@ def test_spoilt_weights_are_never_saved(on_nan, tmp_path):
 # --- Masks that leave nothing to choose --------------------------------------
 
 
-@pytest.mark.parametrize('drop_fraction, sparsity', [(0., 0.999), (1., 0.)])
-@pytest.mark.parametrize('method', MASKED)
-def test_full_and_nearly_empty_masks_and_layers_of_one_weight(
-    method, drop_fraction, sparsity):
+@pytest.mark.parametrize('method, extreme', combinations.thinned(
+    MASKED, [(0., 0.999), (1., 0.)]))
+def test_full_and_nearly_empty_masks_and_layers_of_one_weight(method, extreme):
+  drop_fraction, sparsity = extreme
   config = SparsityConfig(
       training_method=method, end_sparsity=sparsity, maskupdate_frequency=1,
       maskupdate_end_step=-1, drop_fraction=drop_fraction,
@@ -387,7 +389,7 @@ def test_full_and_nearly_empty_masks_and_layers_of_one_weight(
       tf.train.get_or_create_global_step())
   scaffold = mask_init.make_scaffold(config)
   masks = tf.get_collection('masks')
-  with tf.Session() as session:
+  with sparse_net.quick_session() as session:
     session.run(tf.global_variables_initializer())
     if scaffold.init_fn:
       scaffold.init_fn(session)
@@ -415,21 +417,20 @@ def test_full_and_nearly_empty_masks_and_layers_of_one_weight(
     pytest.param('cifar', {'l2': 1e30}, marks=pytest.mark.slow),
     pytest.param('imagenet', {'base_learning_rate': 1e30},
                  marks=pytest.mark.slow)])
-def test_script_whose_training_diverges(script, spoil, tmp_path):
+def test_script_whose_training_diverges(
+    script, spoil, data, servers, tmp_path):
   """Saves nothing but numbers, whether it stops or goes on."""
-  data = scripts.write_data(tmp_path / 'data')
   stop, skip = tmp_path / 'stop', tmp_path / 'skip'
-  with scripts.server(script, tmp_path) as server:
-    error = scripts.error_line(server.run(scripts.arguments(
-        script, data, stop, 'rigl', **spoil)))
-    for word in ('step ', 'NaN or infinity', '--on_nan=skip',
-                 checkpoints.latest(str(scripts.run_folder(stop)))):
-      assert word in error
-    result = server.run(scripts.arguments(
-        script, data, skip, 'rigl', on_nan='skip', **spoil))
-    assert result.code == 0, result.stderr
-    assert re.search(r'^Skipped \d+ steps', result.stdout, re.MULTILINE)
-    assert 'Skipped step 2:' in result.stderr
+  error = scripts.error_line(servers(script).run(scripts.arguments(
+      script, data, stop, 'rigl', **spoil)))
+  for word in ('step ', 'NaN or infinity', '--on_nan=skip',
+               checkpoints.latest(str(scripts.run_folder(stop)))):
+    assert word in error
+  result = servers(script).run(scripts.arguments(
+      script, data, skip, 'rigl', on_nan='skip', **spoil))
+  assert result.code == 0, result.stderr
+  assert re.search(r'^Skipped \d+ steps', result.stdout, re.MULTILINE)
+  assert 'Skipped step 2:' in result.stderr
   for folder in (stop, skip):
     for name, value in scripts.final_values(folder).items():
       assert np.isfinite(value).all(), name

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rigl.training import methods
+from tests import combinations
 from tests.faults import scripts
 
 
@@ -20,12 +21,8 @@ def run(servers, data, script, method, folder, **values):
 
 
 # The optimizers of all methods are in tests/replicas_test.py too.
-QUICK = ('rigl', 'prune')
-
-
-@pytest.mark.parametrize('method', [
-    method if method in QUICK else pytest.param(method, marks=pytest.mark.slow)
-    for method in methods.METHODS])
+@pytest.mark.parametrize('method', combinations.quick(
+    methods.METHODS, 'rigl'))
 def test_masks_are_those_of_one_replica(method, data, servers, tmp_path):
   """Each of the two replicas has half of each batch."""
   results = [

@@ -20,6 +20,7 @@ from rigl.training import methods
 from tests.faults import scripts
 
 N_WORKERS = 2
+N_EPOCHS = 6
 TIMEOUT_SECONDS = 240.
 
 
@@ -97,12 +98,8 @@ def arguments(script, data, folder, method, **values):
   return scripts.arguments(script, data, folder, method, **values)
 
 
-QUICK = ('rigl',)
-
-
-@pytest.mark.parametrize('method', [
-    method if method in QUICK else pytest.param(method, marks=pytest.mark.slow)
-    for method in methods.METHODS])
+@pytest.mark.slow
+@pytest.mark.parametrize('method', methods.METHODS)
 def test_two_workers_train_as_one(method, data, servers, tmp_path):
   argv = arguments('mnist', data, tmp_path / 'one', method)
   assert servers('mnist').run(argv).code == 0
@@ -134,14 +131,15 @@ def test_two_workers_are_two_replicas(
 def check_death(method, victim, data, tmp_path):
   """Kills a worker amid a training and starts it again."""
   def argv(folder):
-    return arguments('mnist', data, folder, method, num_epochs=30)
+    return arguments('mnist', data, folder, method, num_epochs=N_EPOCHS)
 
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
   with Workers('mnist', argv(whole), tmp_path / 'logs_whole') as workers:
     workers.wait()
+    assert 'epoch' not in workers.log(1)
   with Workers('mnist', argv(killed), tmp_path / 'logs_killed') as workers:
     end = time.monotonic() + TIMEOUT_SECONDS
-    while 'epoch   3' not in workers.log(0):
+    while 'epoch   2' not in workers.log(0):
       assert time.monotonic() < end, workers.log(0) + workers.log(1)
       time.sleep(0.02)
     workers.kill(victim)
@@ -154,8 +152,12 @@ def check_death(method, victim, data, tmp_path):
   scripts.assert_same(killed, whole)
 
 
-def test_a_worker_that_died_joins_again(data, tmp_path):
+def test_two_workers_train_as_one_though_one_died(data, servers, tmp_path):
   check_death('rigl', 1, data, tmp_path)
+  argv = arguments(
+      'mnist', data, tmp_path / 'one', 'rigl', num_epochs=N_EPOCHS)
+  assert servers('mnist').run(argv).code == 0
+  scripts.assert_same_masks(tmp_path / 'whole', tmp_path / 'one')
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -23,8 +24,11 @@ from rigl.imagenet_resnet import imagenet_train_eval as script
 from rigl.training import checkpoints, runner
 from tests import (
   checkpoint_values,
+  combinations,
+  conftest,
   imagenet_script,
   networks,
+  quick_sessions,
   script_flags,
 )
 
@@ -128,7 +132,8 @@ def write_published(path, network, step):
       '', use_synthetic_data=True, num_train_images=1281167,
       num_eval_images=N_IMAGES, num_classes=1000)
   _, config = script.configs_from_flags()
-  with tf.Graph().as_default() as graph, tf.Session() as session:
+  with tf.Graph().as_default() as graph, tf.Session(
+      config=quick_sessions.unoptimized()) as session:
     images, labels = session.run(tf.data.make_one_shot_iterator(
         imagenet_input.input_fn({
             'batch_size': N_IMAGES, 'mode': 'eval', 'data': data,
@@ -157,7 +162,8 @@ def write_published(path, network, step):
   return np.mean(ranks < 1), np.mean(ranks < 5)
 
 
-@pytest.mark.parametrize('command', COMMANDS)
+@pytest.mark.parametrize('command', combinations.quick(
+    COMMANDS, 'erk', 'mobilenet_v1'))
 def test_published_command(command, tmp_path, capsys):
   argv = shlex.split(COMMANDS[command].format(folder=tmp_path))
   name = next(a for a in argv if 'ckpt_prefix' in a).partition('=')[2]
@@ -170,7 +176,8 @@ def test_published_command(command, tmp_path, capsys):
     top_1, top_5 = write_published(tmp_path / name, NETWORKS[command], step)
     assert (top_1, top_5) == (0.5, 0.75)
     (tmp_path / 'checkpoint').unlink()
-    script.main(['imagenet_train_eval.py'])
+    with quick_sessions.of_scripts():
+      script.main(['imagenet_train_eval.py'])
   first, *rows, total = capsys.readouterr().out.splitlines()
   assert first.startswith(
       f'step {step}: top 1 50.00%, top 5 75.00%, loss ')
@@ -208,7 +215,8 @@ def test_documented_flags_build_the_network_of_the_checkpoint(
 
 
 @pytest.mark.parametrize('network, given, fits', [
-    ('resnet50', -1, 0), ('resnet50_prune_first_layer', 0, -1)])
+    ('resnet50', -1, 0),
+    pytest.param('resnet50_prune_first_layer', 0, -1, marks=pytest.mark.slow)])
 def test_published_checkpoint_with_the_other_flag(
     network, given, fits, tmp_path):
   argv = shlex.split(COMMANDS['erk'].format(folder=tmp_path)) + [
@@ -233,9 +241,18 @@ def short(monkeypatch):
   imagenet_script.shorten_networks(monkeypatch)
 
 
+@pytest.fixture(scope='module')
+def original(tmp_path_factory):
+  """Folder of a training, of which each test gets a copy."""
+  with conftest.restored_flags(), pytest.MonkeyPatch.context() as patch:
+    imagenet_script.shorten_networks(patch)
+    return imagenet_script.run(
+        tmp_path_factory.mktemp('original'), training_method='scratch')
+
+
 @pytest.fixture
-def trained(short, tmp_path):
-  return imagenet_script.run(tmp_path / 'trained', training_method='scratch')
+def trained(original, short, tmp_path):
+  return str(shutil.copytree(original, tmp_path / 'trained'))
 
 
 def evaluate_changed(trained, change, **values):

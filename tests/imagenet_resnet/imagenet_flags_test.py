@@ -251,20 +251,22 @@ def test_written_config_gives_the_same_training(tmp_path):
 # --- Published networks ------------------------------------------------------
 
 
+# The graphs themselves are in the files of the networks.
 @pytest.mark.parametrize('network, argv', [
     ('resnet18', ['--resnet_depth=18', '--training_method=baseline']),
     ('resnet18', ['--resnet_depth=18', '--training_method=rigl']),
-    ('resnet34', ['--resnet_depth=34']),
-    ('resnet50', []),
     ('resnet50_prune_first_layer', ['--first_layer_sparsity=-1']),
-    ('resnet101', ['--resnet_depth=101']),
-    ('mobilenet_v1', ['--model_architecture=mobilenet_v1']),
     ('mobilenet_v1', ['--model_architecture=mobilenet_v1',
                       '--first_layer_sparsity=-1']),
     ('mobilenet_v2', ['--model_architecture=mobilenet_v2']),
     ('vgg_a', ['--model_architecture=vgg_a']),
-    ('vgg_16', ['--model_architecture=vgg_16']),
-    ('vgg_19', ['--model_architecture=vgg_19']),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in [
+        ('resnet34', ['--resnet_depth=34']),
+        ('resnet50', []),
+        ('resnet101', ['--resnet_depth=101']),
+        ('mobilenet_v1', ['--model_architecture=mobilenet_v1']),
+        ('vgg_16', ['--model_architecture=vgg_16']),
+        ('vgg_19', ['--model_architecture=vgg_19'])]),
 ])
 def test_graph_has_the_variables_of_published_checkpoints(network, argv):
   """Whatever the method: the baseline has masks too."""

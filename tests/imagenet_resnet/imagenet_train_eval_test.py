@@ -25,6 +25,7 @@ from rigl.training import methods
 from rigl.training.config import SparsityConfig
 from tests import (
   checkpoint_values,
+  combinations,
   imagenet_script,
   tiny_imagenet,
   whole_steps,
@@ -32,10 +33,6 @@ from tests import (
 
 FLAGS = flags.FLAGS
 ARCHITECTURES = ('resnet', 'mobilenet_v1', 'mobilenet_v2', 'vgg_a')
-ALL = [(a, m) for a in ARCHITECTURES for m in methods.METHODS]
-# That resumed training is exact is tested for every method on a ResNet.
-FAST = [(a, m) for a, m in ALL
-        if a == 'vgg_a' or a != 'resnet' and m in ('rigl', 'momentum', 'snip')]
 
 SPARSITY = SparsityConfig(
     training_method='rigl', end_sparsity=0.8, maskupdate_frequency=2,
@@ -85,15 +82,15 @@ def assert_trains(folder, architecture, method):
   checkpoint_values.assert_sparsities(values, method, 0.8, custom)
 
 
-@pytest.mark.parametrize('architecture, method', [
-    case if case in FAST else pytest.param(*case, marks=pytest.mark.slow)
-    for case in ALL])
+@pytest.mark.parametrize('architecture, method', combinations.thinned(
+    ARCHITECTURES, methods.METHODS))
 def test_short_network_trains(architecture, method, short, tmp_path):
   assert_trains(tmp_path, architecture, method)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('architecture, method', ALL)
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+@pytest.mark.parametrize('method', methods.METHODS)
 def test_whole_network_trains(architecture, method, tmp_path):
   assert_trains(tmp_path, architecture, method)
 
@@ -279,7 +276,8 @@ def test_metrics_leave_padding_out():
 # --- Replicas ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize('method', methods.METHODS)
+@pytest.mark.parametrize('method', combinations.quick(
+    methods.METHODS, 'rigl', 'snip', 'prune'))
 def test_step_runs_under_xla(method, short):
   made = training(method=method)
   before, after = whole_steps.run(
@@ -291,7 +289,8 @@ def test_step_runs_under_xla(method, short):
   assert moved == (method not in ('baseline', 'scratch', 'static'))
 
 
-@pytest.mark.parametrize('method', methods.METHODS)
+@pytest.mark.parametrize('method', combinations.quick(
+    methods.METHODS, 'rigl', 'set', 'dnw', 'prune'))
 def test_step_is_replicated_with_sums_over_replicas(method, short):
   made = dataclasses.replace(training(method=method), use_tpu=True)
   n_layers = 6

@@ -21,7 +21,7 @@ from rigl.training import (
   specs,
 )
 from rigl.training.config import SparsityConfig
-from tests import checkpoint_values, networks
+from tests import checkpoint_values, combinations, networks
 from tests.training import one_masked_layer, runner_test
 
 # --- fold_masks: by hand -----------------------------------------------------
@@ -114,7 +114,8 @@ NETWORKS = [path.stem[len('variables_'):]
 CASES = [
     # More of the same blocks.
     pytest.param(network, {}, marks=pytest.mark.slow)
-    if network in ('resnet50', 'resnet101') else (network, {})
+    if network in ('resnet34', 'resnet50', 'resnet101', 'vgg_16', 'vgg_19',
+                   'wrn_22_2') else (network, {})
     for network in NETWORKS
 ] + [
     (network, {'prune_first_layer': False, 'prune_last_layer': False})
@@ -255,8 +256,9 @@ def test_exported_network_predicts_as_the_masked_one(
   assert sum((value == 0).sum() for value in values.values()) >= n_zeros
 
 
-@pytest.mark.parametrize('network', ['mnist_fc', 'resnet18', 'mobilenet_v2',
-                                     'vgg_a', 'wrn_10_1'])
+@pytest.mark.parametrize('network', combinations.quick(
+    ['mnist_fc', 'resnet18', 'mobilenet_v2', 'vgg_a', 'wrn_10_1'],
+    'mnist_fc', 'mobilenet_v2'))
 def test_tensorflow_2_loads_the_same(network, tmp_path):
   path, _, inputs, logits = export_random(network, tmp_path)
   outputs, values = predict_with_tensorflow_2(path, inputs)
