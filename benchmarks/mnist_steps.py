@@ -54,8 +54,8 @@ class GraphSteps:
       step = tf.train.get_or_create_global_step()
       inner = factory.make_inner_optimizer('momentum', 0.01, 0.9, True)
       self._train_op = factory.make_train_op(
-          config, factory.make_optimizer(config, inner),
-          loss + tf.losses.get_regularization_loss(), step, CUSTOM)
+          factory.make_optimizer(config, inner, custom_sparsity_map=CUSTOM),
+          loss + tf.losses.get_regularization_loss(), step)
       scaffold = mask_init.make_scaffold(config, CUSTOM)
       self._session = tf.Session(graph=graph)
       self._session.run([tf.global_variables_initializer(),

@@ -42,8 +42,6 @@ class DenseGradientMixin:
       the gradients that are applied.
   """
 
-  uses_gradient = True
-
   def compute_gradients(self, loss, var_list: Optional[Iterable] = None,
                         *args, **kwargs) -> GradsAndVars:
     """As tf.train.Optimizer.compute_gradients.

@@ -9,14 +9,15 @@ from __future__ import annotations
 import itertools
 from typing import Any, Callable, Iterable, Optional, Sequence
 
-from rigl import replicas
+from rigl import copied_graphs, replicas
 from rigl.compat import tf
-from rigl.core import copied_graphs
 
 GradsAndVars = Sequence[tuple[Optional[tf.Tensor], tf.Variable]]
 
 # Stateful, but the same whenever it runs: values read from a checkpoint.
 _REPEATABLE = ('RestoreV2',)
+# The global steps of the train ops of a graph whose masks are set at step 0.
+_CLAIMED_STEPS = 'rigl/claimed_steps'
 
 
 def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
@@ -76,22 +77,30 @@ def initial_value_of(variable: tf.Variable,
   return value
 
 
-class OptimizerWrapper(tf.train.Optimizer):
-  """Delegates to the wrapped optimizer whatever it does not change.
+def claim_step_0(name: str, global_step: Optional[tf.Variable]) -> None:
+  """Makes sure that a train op sets its masks at a step 0 of its own.
 
-  Attributes:
-    is_dynamic: whether it moves masks on a schedule.
-    uses_gradient: whether its masks depend on gradients, which replicas must
-      sum first.
-    allows_gradient_grow_init: whether `grow_init` may be made of them.
-    skips_gradient_on_update: whether a step that moves masks trains nothing and
-      does not advance the global step.
+  Args:
+    name: name of the method, for errors.
+    global_step: that the train op advances.
+
+  Raises:
+    ValueError: there is none, or it is that of another train op.
   """
+  if global_step is None:
+    raise ValueError(f'{name} needs a global_step to know the first step.')
+  if replicas.reuses_variables():
+    return
+  if any(step is global_step for step in tf.get_collection(_CLAIMED_STEPS)):
+    raise ValueError(
+        f'Another train op of {name} advances {global_step.name}, and {name} '
+        'sets masks at step 0 only. Give each train op a global_step of '
+        'its own: tf.Variable(0, trainable=False, dtype=tf.int64).')
+  tf.add_to_collection(_CLAIMED_STEPS, global_step)
 
-  is_dynamic = False
-  uses_gradient = False
-  allows_gradient_grow_init = False
-  skips_gradient_on_update = False
+
+class OptimizerWrapper(tf.train.Optimizer):
+  """Delegates to the wrapped optimizer whatever it does not change."""
 
   _has_train_op = False
 
@@ -208,6 +217,18 @@ class OptimizerWrapper(tf.train.Optimizer):
         if gradient is not None}
     return [(mask, weights) for mask, weights in layers
             if replicas.name_of(weights) in trained]
+
+  def may_skip_step(self) -> tf.Tensor:
+    """bool scalar: whether training can do without the step that comes next."""
+    return tf.constant(True)
+
+  def skip_step_op(self, global_step: tf.Variable) -> tf.Operation:
+    """Counts a step that is left out.
+
+    Args:
+      global_step: integer scalar variable.
+    """
+    return global_step.assign_add(tf.ones_like(global_step)).op
 
   def create_slots(self, var_list: Sequence[tf.Variable]) -> None:
     """Creates, ahead of its time, every variable a step will ask for.

@@ -7,8 +7,7 @@ import os
 import numpy as np
 
 from rigl.compat import tf
-from rigl.core import distributions
-from rigl.training import methods
+from rigl.core import distributions, methods
 
 
 def of(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

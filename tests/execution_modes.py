@@ -1,8 +1,9 @@
-"""Runs one function of tensors in each way TensorFlow can run it."""
+"""Runs one function of tensors in each library, in each way it can run it."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from rigl.compat import tf, tf2
 
@@ -12,6 +13,12 @@ FUNCTION = 'tf.function'
 JIT = 'tf.function(jit_compile=True)'
 XLA = 'tf.xla.experimental.compile'
 MODES = (EAGER, GRAPH, FUNCTION, JIT, XLA)
+NUMPY = 'numpy'
+JAX = 'jax'
+JAX_JIT = 'jax.jit'
+TORCH = 'torch'
+# For maths that is not TensorFlow's alone; libraries that are missing skip.
+EVERYWHERE = (*MODES, NUMPY, JAX, JAX_JIT, TORCH)
 
 
 def _symbolic(mode, function, inputs):
@@ -24,15 +31,33 @@ def _symbolic(mode, function, inputs):
       function, autograph=False, jit_compile=mode == JIT)(*inputs)
 
 
+def _run_elsewhere(mode, function, arrays):
+  """`run` in a library that is not TensorFlow."""
+  if mode == NUMPY:
+    return [np.asarray(part) for part in function(*arrays)]
+  if mode == TORCH:
+    torch = pytest.importorskip('torch')
+    return [part.numpy() for part in function(*map(torch.asarray, arrays))]
+  jax = pytest.importorskip('jax')
+  if mode == JAX_JIT:
+    # One graph must serve all values.
+    function = jax.jit(function)
+    function(*map(np.zeros_like, arrays))
+  return [np.asarray(part) for part in function(
+      *map(jax.numpy.asarray, arrays))]
+
+
 def run(mode, function, *arrays):
   """Returns the outputs of `function(*tensors)` as a list of numpy arrays.
 
   Args:
-    mode: one of MODES.
+    mode: one of EVERYWHERE.
     function: of tensors; returns a flat sequence of tensors.
     *arrays: numpy arrays, fed as tensors of their type and static shape.
   """
   arrays = [np.asarray(array) for array in arrays]
+  if mode not in MODES:
+    return _run_elsewhere(mode, function, arrays)
   results = []
 
   def run_eagerly(*tensors):

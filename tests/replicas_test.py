@@ -14,11 +14,11 @@ import pytest
 
 from rigl import replicas
 from rigl.compat import tf, tf2
+from rigl.core.methods import METHODS
 from rigl.model_pruning import layers, mask_collections
 from rigl.optimizer_wrapper import OptimizerWrapper
 from rigl.training import distribution, factory, session_loop, specs
 from rigl.training.config import SparsityConfig
-from rigl.training.methods import METHODS
 from tests import combinations, quick_sessions, sparse_net
 from tests.replica_net import BATCH, N_IN, N_OUT, ReplicaNet
 
@@ -124,7 +124,7 @@ def _train_by_factory(n_replicas, method):
         tf.constant(images)[begin:begin + n], 4, scope='layer')
     loss = tf.reduce_mean(tf.square(outputs - 1.))
     return factory.make_train_op(
-        config, factory.make_optimizer(
+        factory.make_optimizer(
             config, tf.train.GradientDescentOptimizer(0.5)), loss,
         tf.train.get_global_step())
 

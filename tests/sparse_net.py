@@ -7,22 +7,25 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
+from rigl import sparse_optimizers
 from rigl.compat import tf
-from rigl.dense_gradients import DenseGradientMixin
+from rigl.core import methods
 from rigl.model_pruning import mask_collections, pruning
-from rigl.training import methods
 from tests import quick_sessions
 
-# From the table, so that a method that is new there is tested like the others.
 METHODS = {
-    name: method.optimizer_class for name, method in methods.METHODS.items()
-    if method.optimizer_class is not None}
+    'set': sparse_optimizers.SparseSETOptimizer,
+    'momentum': sparse_optimizers.SparseMomentumOptimizer,
+    'rigl': sparse_optimizers.SparseRigLOptimizer,
+    'static': sparse_optimizers.SparseStaticOptimizer,
+    'snip': sparse_optimizers.SparseSnipOptimizer,
+    'dnw': sparse_optimizers.SparseDNWOptimizer,
+}
 DYNAMIC_METHODS = tuple(
     name for name in METHODS if methods.METHODS[name].is_dynamic)
 # Those that keep the dense gradient; DNW trains with it.
 WITH_DENSE_GRADIENT = tuple(
-    name for name, optimizer_class in METHODS.items()
-    if issubclass(optimizer_class, DenseGradientMixin))
+    name for name in DYNAMIC_METHODS if methods.METHODS[name].gradient)
 
 SCHEDULE = {
     'begin_step': 1, 'end_step': 15, 'frequency': 4, 'drop_fraction': .5}

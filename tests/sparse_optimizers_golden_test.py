@@ -52,9 +52,10 @@ def _run_case(case):
     with sparse_net.quick_session() as session:
       session.run(tf.global_variables_initializer())
       layer.load(session, values)
-      report = session.run([
-          layer.train_op, getattr(layer.optimizer, 'drop_fraction',
-                                  tf.constant(0.))])
+      fraction = (
+          layer.optimizer.drop_fraction
+          if case['method'] in sparse_net.DYNAMIC_METHODS else tf.constant(0.))
+      report = session.run([layer.train_op, fraction])
       result = session.run(fetches)
       if case['method'] == 'snip':
         result['is_snipped'] = session.run(layer.optimizer.is_snipped)
@@ -177,7 +178,8 @@ def test_training_loop(trace):
         rng.randn(6, 5).astype('f'), rng.randn(6, 5), method,
         {'type': 'sgd', 'learning_rate': .8}, hyper)
     fetches = layer.state()
-    fraction = getattr(layer.optimizer, 'drop_fraction', tf.constant(0.))
+    fraction = (
+        layer.optimizer.drop_fraction if is_dynamic else tf.constant(0.))
     with sparse_net.quick_session() as session:
       session.run(tf.global_variables_initializer())
       layer.load(session, {'global_step': trace.get('first_global_step', 0)})

@@ -7,8 +7,8 @@ import logging
 import numpy as np
 import pytest
 
+from rigl import copied_graphs
 from rigl.compat import tf, tf2
-from rigl.core import copied_graphs
 from rigl.model_pruning import initializers, layers, pruning
 from tests import sparse_net
 

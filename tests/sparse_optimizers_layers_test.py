@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rigl import copied_graphs
 from rigl.compat import tf
-from rigl.core import copied_graphs
 from rigl.model_pruning import layers, pruning
 from tests import combinations, sparse_net
 from tests.replica_net import BATCH, N_IN, N_OUT, ReplicaNet

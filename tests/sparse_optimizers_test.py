@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
-from rigl.training import methods
+from rigl.core import methods
 from tests import combinations, sparse_net
 from tests.reference import drop_and_grow as reference
 
@@ -116,7 +116,7 @@ def _is_update_step(step, last):
 def test_invariants(method, inner):
   """20 steps of layers of all shapes and types, next to the bare optimizer."""
   rng = np.random.RandomState(1)
-  skips_gradient = methods.METHODS[method].skips_gradient_on_update
+  skips_gradient = methods.METHODS[method].replaces_step
   moved = set()
   n_updates = n_clear = 0
   bare = _bare_net(inner)

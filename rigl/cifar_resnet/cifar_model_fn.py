@@ -126,16 +126,20 @@ def _train_spec(training: Training, loss: tf.Tensor,
   scalars = {tag: replicas.mean(value) for tag, value in scalars.items()}
   optimizer = factory.make_optimizer(
       sparsity, factory.make_inner_optimizer(
-          'momentum', learning_rate, config.momentum, use_nesterov=True))
-  train_op = factory.make_train_op(
-      sparsity, optimizer, loss, global_step,
-      pruning_hparams=training.pruning_hparams, on_nan=training.on_nan,
-      update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
-      first_iteration=resuming.iterations_done(training.folder, sparsity))
+          'momentum', learning_rate, config.momentum, use_nesterov=True),
+      pruning_hparams=training.pruning_hparams)
+  drop_fraction = factory.annealed_drop_fraction(
+      sparsity, global_step.read_value())
+  with tf.control_dependencies(
+      [] if drop_fraction is None else [drop_fraction]):
+    train_op = factory.make_train_op(
+        optimizer, loss, global_step, on_nan=training.on_nan,
+        update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
+        first_iteration=resuming.iterations_done(training.folder, sparsity))
   summaries.add_scalars({
       **scalars,
       'learning_rate': learning_rate,
-      'drop_fraction': getattr(optimizer, 'annealed_drop_fraction', None),
+      'drop_fraction': drop_fraction,
       **summaries.mask_summaries(pruning.get_masks()),
   })
   if training.initial_value_checkpoint:

@@ -14,9 +14,10 @@ from typing import Any, Iterator, Mapping, Optional
 
 import numpy as np
 
+from rigl import stateless_draws
 from rigl.cifar_resnet import cifar_data
 from rigl.compat import tf
-from rigl.core import checks, draws, ordering, seeding
+from rigl.core import checks, ordering, seeding
 
 MODES = ('train', 'eval')
 # Pixels by which the image is extended on each side before a crop.
@@ -194,7 +195,7 @@ def draw_augmentation(
     digest = seeding.stable_seed('cifar', purpose, seed)
     return tf.random.stateless_uniform(
         [batch_size], tf.stack([tf.constant(digest, tf.int64), iteration]),
-        0, end, tf.int32, alg=draws.GENERATOR)
+        0, end, tf.int32, alg=stateless_draws.GENERATOR)
 
   positions = 2 * PADDING + 1
   return (draw('crop_top', positions), draw('crop_left', positions),

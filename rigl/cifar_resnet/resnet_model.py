@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
+from rigl import stateless_draws
 from rigl.compat import tf
-from rigl.core import checks, draws, seeding
+from rigl.core import checks, seeding
 from rigl.model_pruning import data_formats, dense_layers, sparse_layers
 
 
@@ -87,7 +88,7 @@ class WideResNetModel:
     step = tf.train.get_global_step()
     if step is None:
       return tf.nn.dropout(x, rate=self._droprate, seed=seed)
-    noise = draws.uniform(
+    noise = stateless_draws.uniform(
         tf.shape(x), tf.stack([seed, tf.cast(step, tf.int32)]))
     kept = noise >= self._droprate
     return tf.where(kept, x / (1. - self._droprate), tf.zeros_like(x))

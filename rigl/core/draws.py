@@ -1,21 +1,22 @@
-"""Random draws that are the same on every device and under XLA.
+"""Random draws that are the same bits in every library and on every device.
 
-Random *integers* of a named generator are the same bits everywhere. Random
-floats of TensorFlow are not: XLA turns bits into floats in another way. So
-floats are made from integers here, by operations that round nowhere or once.
+A draw is a hash of integers: the position of the number in the tensor, the seed
+and the step. The integers are int32 and wrap around, which they do alike in
+numpy, TensorFlow, XLA, JAX and PyTorch, while each of these turns random bits
+into floats in a way of its own. Floats are made by operations that are exact.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Callable
+from typing import Any
 
-from rigl.compat import tf
-from rigl.core.shared_graphs import shared_graph
+from rigl.core import arrays
+from rigl.core.arrays import Array
 
-# The default depends on the device.
-GENERATOR = 'philox'
+# (int, step): an integer from seeding.stable_seed, and an integer scalar, a
+# number or a tensor.
+Seed = tuple[int, Any]
 
 # The bytes of an int32 that are the lower ones of its halves.
 _EVEN_BYTES = 0x00FF00FF
@@ -23,59 +24,93 @@ _EVEN_BYTES = 0x00FF00FF
 _SUM_STDDEV = 2**16 * math.sqrt(4 * (2**16 - 1) / 12)
 
 
-def _bits(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-  """int32 of `shape`, uniform over all its values."""
-  return tf.random.stateless_uniform(
-      shape, seed, minval=None, maxval=None, dtype=tf.int32, alg=GENERATOR)
+def _signed(number: int) -> int:
+  """The int32 of the same 32 bits."""
+  return (number + 2**31) % 2**32 - 2**31
 
 
-def uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-  """U[0, 1) in steps of 2 ** -24, float32 of `shape`.
+# Multipliers of a hash: an odd number near 2**32 divided by the golden ratio,
+# which spreads consecutive positions, and two that spread each bit to half of
+# the others (C. Wellons' search for hashes of little bias).
+_SPREAD = _signed(0x9E3779B1)
+_MIX = (_signed(0x7FEB352D), _signed(0x846CA68B))
+
+
+def _mixed(xp: Any, x: Array, key: Array) -> Array:
+  """int32 of the shape of `x`: each number and the key decide every bit."""
+  x = xp.bitwise_xor(x, xp.unsigned_right_shift(x, 16)) * _MIX[0]
+  x = xp.bitwise_xor(x, key)
+  x = xp.bitwise_xor(x, xp.unsigned_right_shift(x, 15)) * _MIX[1]
+  return xp.bitwise_xor(x, xp.unsigned_right_shift(x, 16))
+
+
+def _bits(like: Array, n: int, seed: Seed) -> Array:
+  """n int32, uniform over all values."""
+  xp = arrays.of(like)
+  stable, step = seed
+  # Vectors of one number, since scalars of numpy warn when they wrap around.
+  step = xp.reshape(arrays.of(step).asarray(step, 'int32'), (1,))
+  first = _mixed(xp, xp.asarray(step, 'int32') * _SPREAD, _signed(stable))
+  second = _mixed(xp, first + _SPREAD, _signed(stable))
+  return _mixed(xp, xp.ordinals(n) * _SPREAD + first, second)
+
+
+def uniform(like: Array, seed: Seed) -> Array:
+  """U[0, 1) in steps of 2 ** -24, float32.
 
   Args:
-    shape: int32 vector.
-    seed: int32 [2].
+    like: tensor of the shape and the library of the result.
+    seed: see `Seed`.
   """
-  bits = tf.bitwise.right_shift(_bits(shape, seed), 7)
-  bits = tf.bitwise.bitwise_and(bits, 2**24 - 1)
-  return tf.cast(bits, tf.float32) * 2.**-24
+  xp = arrays.of(like)
+  bits = xp.unsigned_right_shift(_bits(like, arrays.size(like), seed), 8)
+  return xp.reshape(xp.asarray(bits, 'float32') * 2.**-24, like.shape)
 
 
-def near_normal(shape: tf.Tensor, seed: tf.Tensor,
-                stddev: float) -> tf.Tensor:
-  """Close to N(0, stddev), float32 of `shape`.
+def near_normal(like: Array, seed: Seed) -> Array:
+  """Close to N(0, 1), float32.
 
   Sums of four uniform variables, whose density is within 0.02 of the normal
   one and which end at 3.5 standard deviations. Logarithms and cosines, which a
   normal draw takes, differ in the last bit between devices.
 
   Args:
-    shape: int32 vector.
-    seed: int32 [2].
-    stddev: standard deviation.
+    like: tensor of the shape and the library of the result.
+    seed: see `Seed`.
   """
-  size = tf.reduce_prod(shape)
-  sums = _sums_of_four()(size, seed)
-  return tf.reshape(sums, shape) * (stddev / _SUM_STDDEV)
+  return _sums_of_four(like, seed) * (1. / _SUM_STDDEV)
 
 
-@functools.lru_cache(maxsize=None)
-def _sums_of_four() -> Callable[..., tf.Tensor]:
-  """A function (size, seed) -> float32 [size], each from four random bytes.
+def noise(like: Array, seed: Seed, stddev: float) -> Array:
+  """What is added to scores to decide between equal ones, float32.
 
-  They have mean 0. The draw is most of the work, so its bytes are used twice:
-  with p and q the sums of two bytes each, p + q and p - q are uncorrelated.
+  As `near_normal`, but of a standard deviation that is only near `stddev`, by a
+  factor of at most 1.42: it is scaled by a power of 2. So nothing is rounded,
+  and a compiler that fuses the product with the addition behind it gives the
+  same bits as one that does not.
+
+  Args:
+    like: tensor of the shape and the library of the result.
+    seed: see `Seed`.
+    stddev: standard deviation; 0 for no noise.
   """
+  scale = 2.**round(math.log2(stddev / _SUM_STDDEV)) if stddev else 0.
+  return _sums_of_four(like, seed) * scale
 
-  @shared_graph((tf.int32, 0), (tf.int32, 1))
-  def sums_of_four(size, seed):
-    bits = _bits([(size + 1) // 2], seed)
-    # q * 2 ** 16 + p, of mean 0 each.
-    sums = tf.bitwise.bitwise_and(bits, _EVEN_BYTES) + tf.bitwise.bitwise_and(
-        tf.bitwise.right_shift(bits, 8), _EVEN_BYTES) - _EVEN_BYTES
-    # (p + q) * 2 ** 16 + p and (p - q) * 2 ** 16 - p, for 2 ** 32 is 0 here.
-    # The last p weighs nothing, but makes ties rare.
-    draws = tf.concat([sums * (2**16 + 1), sums * (2**16 - 1)], axis=0)
-    return tf.cast(draws[:size], tf.float32)
 
-  return sums_of_four
+def _sums_of_four(like: Array, seed: Seed) -> Array:
+  """float32 [...], each from four random bytes, of mean 0.
+
+  The draw is most of the work, so its bytes are used twice: with p and q the
+  sums of two bytes each, p + q and p - q are uncorrelated.
+  """
+  xp = arrays.of(like)
+  n = arrays.size(like)
+  bits = _bits(like, (n + 1) // 2, seed)
+  # q * 2 ** 16 + p, of mean 0 each.
+  sums = (bits & _EVEN_BYTES) + (
+      xp.unsigned_right_shift(bits, 8) & _EVEN_BYTES) - _EVEN_BYTES
+  # (p + q) * 2 ** 16 + p and (p - q) * 2 ** 16 - p, for 2 ** 32 is 0 here. The
+  # last p weighs nothing, but makes ties rare.
+  both = xp.concatenate([sums * (2**16 + 1), sums * (2**16 - 1)], 0)
+  return xp.reshape(xp.asarray(both[:n], 'float32'), like.shape)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
-from rigl.compat import tf
-from rigl.core import draws, tokens
+from rigl.core import arrays, draws, tokens
+from rigl.core.arrays import Array
 
 _WEIGHT_INITS = ('zeros', 'initial_dist', 'random_normal', 'random_uniform')
 _GRADIENT_INITS = ('grad_scale', 'grad_sign')
@@ -40,11 +40,11 @@ def parse_grow_init(grow_init: str,
 
 
 def grow_values(grow_init: str,
-                weights: tf.Tensor,
-                seed: tf.Tensor,
-                initial_value: Optional[Callable[[], tf.Tensor]] = None,
-                dense_gradient: Optional[Callable[[], tf.Tensor]] = None
-               ) -> tf.Tensor:
+                weights: Array,
+                seed: draws.Seed,
+                initial_value: Optional[Callable[[], Array]] = None,
+                dense_gradient: Optional[Callable[[], Array]] = None
+               ) -> Array:
   """Values for every position; the caller uses those of new connections.
 
   * zeros
@@ -57,7 +57,7 @@ def grow_values(grow_init: str,
   Args:
     grow_init: one of the above; d defaults to 1.
     weights: the current weights [...].
-    seed: int32 [2], for the stateless draws.
+    seed: see draws.Seed.
     initial_value: returns the initial values [...]; needed by initial_dist.
     dense_gradient: returns it, [...]; needed by grad_scale and grad_sign.
 
@@ -68,23 +68,23 @@ def grow_values(grow_init: str,
     ValueError: see parse_grow_init; or initial_dist without initial_value.
   """
   name, divisor = parse_grow_init(grow_init, dense_gradient is not None)
-  shape = tf.shape(weights)
+  xp = arrays.of(weights)
+  weights = xp.asarray(weights)
+  wide = xp.asarray(weights, 'float32')
   if name == 'zeros':
-    values = tf.zeros(shape)
+    values = xp.zeros_like(wide)
   elif name == 'initial_dist':
     if initial_value is None:
       raise ValueError('grow_init initial_dist needs the initial values.')
-    flat = tf.reshape(initial_value(), [-1])
-    order = tf.argsort(draws.uniform(tf.shape(flat), seed), stable=True)
-    values = tf.reshape(tf.gather(flat, order), shape)
+    flat = xp.reshape(xp.asarray(initial_value()), (-1,))
+    order = xp.argsort(draws.uniform(xp.reshape(weights, (-1,)), seed))
+    values = xp.reshape(xp.take(flat, order), weights.shape)
   elif name == 'random_normal':
-    values = draws.near_normal(shape, seed, 1.) * tf.math.reduce_std(
-        tf.cast(weights, tf.float32))
+    values = draws.near_normal(weights, seed) * xp.std(wide)
   elif name == 'random_uniform':
-    bound = tf.reduce_mean(tf.abs(tf.cast(weights, tf.float32)))
-    values = bound * (2. * draws.uniform(shape, seed) - 1.)
+    values = xp.mean(xp.abs(wide)) * (2. * draws.uniform(weights, seed) - 1.)
   elif dense_gradient is not None:
-    values = dense_gradient()
+    values = xp.asarray(dense_gradient())
     if name == 'grad_sign':
-      values = tf.sign(values)
-  return tf.cast(tf.cast(values, tf.float32) / divisor, weights.dtype)
+      values = xp.sign(values)
+  return xp.cast_like(xp.asarray(values, 'float32') / divisor, weights)

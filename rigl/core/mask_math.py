@@ -1,40 +1,26 @@
 """Exact selection of the best scores, and drop-and-grow built on it.
 
 Everything here is a pure function of tensors: no variable, no collection, no
-seed. The functions give the same masks eagerly, in a graph session, inside
-`tf.function` and under XLA.
+seed. The functions give the same masks in every library of `core.arrays`,
+whether they run at once, in a graph or compiled.
 
 Selection does not sort. The bits of a float32, read as an integer and
-corrected for the sign, have the order of the floats, so the n-th largest
-score is found by bisecting the integers and counting how many keys reach the
-middle. That takes at most 33 counting passes over the data, each of static
-shape, and ends as soon as a threshold separates exactly n scores, which is the
-rule. Only when scores tie across the threshold does a second bisection, over
-positions, decide in favour of the lower flat index. `tf.math.top_k` gives the
-same set, but it sorts, and needs a scatter to turn indices into a mask;
-`benchmarks/mask_update.py` compares the two.
+corrected for the sign, have the order of the floats, so the n-th largest score
+is found by bisecting the integers and counting how many keys reach the middle.
+Shapes are static, and n may be traced. TensorFlow has a quicker way of its own
+with the same result, see `core.tf_selection`.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Callable, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
-from rigl.compat import tf
-from rigl.core.shared_graphs import shared_graph
+from rigl.core import arrays
+from rigl.core.arrays import Array
 
-# As many as there are positive NaN.
-_KEY_OF_ZERO = 2**23 - 1
-_KEY_OF_MINUS_INF = _KEY_OF_ZERO - 0x7F800000
-# Keys from a float to its double.
-_KEYS_PER_OCTAVE = 2**23
-# The key of no float: below -inf. Marks positions that must not be selected.
+# The key of -inf, and that of no float, which marks what cannot be selected.
+_KEY_OF_MINUS_INF = -0x7F800000
 _NOT_ELIGIBLE = -(2**31)
-# Numbers in a part at most, and parts of a layer; see _in_parts.
-_PART_SIZE = 80_000
-_PARTS = (1, 2, 4)
-# Counts of a row fit a byte.
-_ROW_LENGTH = 240
 
 
 class MaskUpdate(NamedTuple):
@@ -48,164 +34,45 @@ class MaskUpdate(NamedTuple):
       dropped and grown back at once is in `grown` but not in here.
   """
 
-  mask: tf.Tensor
-  kept: tf.Tensor
-  grown: tf.Tensor
-  new_connections: tf.Tensor
+  mask: Array
+  kept: Array
+  grown: Array
+  new_connections: Array
 
 
-def _n_parts(size: Optional[int]) -> Optional[int]:
-  """How many parts to cut `size` numbers into; 1 if it is not known.
-
-  None if it would take more than a few: such a layer is worth the use of
-  several threads, and XLA compiles each part on its own.
-  """
-  enough = [n for n in _PARTS if n * _PART_SIZE >= (size or 0)]
-  return enough[0] if enough else None
-
-
-def _in_parts(values: tf.Tensor, n_parts: Optional[int]) -> list[tf.Tensor]:
-  """Cuts a vector into `n_parts` of the same size, but for the last.
-
-  TensorFlow hands an operation on more than about 1e5 numbers to several
-  threads, and waking them takes longer than adding up 1e5 numbers. Operations
-  on parts run side by side without that, and leave their results in the cache.
-  """
-  if n_parts is None:
-    return [values]
-  size = tf.size(values)
-  most = [size // n_parts] * (n_parts - 1)
-  return tf.split(values, [*most, size - sum(most)])
+def _ordered_keys(scores: Array, eligible: Optional[Array]) -> Array:
+  """int32 keys with the order of the float32 `scores`; NaN ranks as -inf."""
+  xp = arrays.of(scores)
+  magnitude = xp.bits(xp.abs(scores))
+  keys = xp.where(scores < 0, -magnitude, magnitude)
+  keys = xp.where(
+      xp.isnan(scores), xp.asarray(_KEY_OF_MINUS_INF, 'int32'), keys)
+  return keys if eligible is None else xp.where(
+      eligible, keys, xp.asarray(_NOT_ELIGIBLE, 'int32'))
 
 
-def _clip(values: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
-  """tf.clip_by_value in one pass instead of two."""
-  return tf.raw_ops.ClipByValue(
-      t=values, clip_value_min=low, clip_value_max=high)
+def _flat_top_k_mask(scores: Array, n: Array,
+                     eligible: Optional[Array]) -> Array:
+  """`top_k_mask` of vectors."""
+  xp = arrays.of(scores)
+  keys = _ordered_keys(scores, eligible)
+  # Of one number, since scalars of numpy warn when they wrap around.
+  one = xp.asarray([1], 'int32')
+
+  def halve(i, low):
+    # The first step, 2**31, wraps around to the same as -2**31.
+    middle = low + (one << (31 - i))
+    return xp.where(xp.count(keys >= middle) >= n, middle, low)
+
+  nth_largest = xp.repeat(32, halve, xp.asarray([_NOT_ELIGIBLE], 'int32'))
+  above = keys > nth_largest
+  ties = xp.equal(keys, nth_largest) & (keys > _NOT_ELIGIBLE)
+  n_ties = n - xp.count(above)
+  return above | (ties & (xp.cumulative_count(ties) <= n_ties))
 
 
-def _ordered_keys(scores: tf.Tensor, eligible: tf.Tensor) -> tf.Tensor:
-  """int32 keys with the order of the float32 `scores`; NaN ranks as -inf.
-
-  Positions that are not `eligible` get _NOT_ELIGIBLE. The keys are computed,
-  by integers that wrap around, since a `where` takes four times as long.
-  """
-  # A magnitude and its bits have the same order; those of -0.0 become 0.
-  bits = tf.bitcast(scores, tf.int32)
-  keys = tf.bitcast(tf.abs(scores), tf.int32) * _clip(bits, -1, 1)
-  # NaN of either sign lies beyond the infinities. A positive one wraps around.
-  keys = tf.maximum(keys + _KEY_OF_ZERO, _KEY_OF_MINUS_INF)
-  # The smallest integer less one is the largest, which bounds no key.
-  return tf.minimum(keys, _NOT_ELIGIBLE - tf.cast(eligible, tf.int32))
-
-
-def _small_counter(parts: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
-  """fn(threshold) -> how many keys reach it, by sums of clipped keys."""
-  size = tf.add_n([tf.size(part) for part in parts])
-
-  def count_at_least(threshold):
-    # Each key clipped to `threshold` or one less. Quicker than by way of bool;
-    # the sum wraps around, but so does what is taken off.
-    below = threshold - 1
-    return tf.add_n([tf.reduce_sum(_clip(part, below, threshold))
-                     for part in parts]) - size * below
-
-  return count_at_least
-
-
-def _large_counter(keys: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
-  """The same by sums of bytes: to add up int32 moves four times as much."""
-  missing = -tf.size(keys) % _ROW_LENGTH
-  keys = tf.pad(keys, [[0, missing]], constant_values=_NOT_ELIGIBLE)
-  rows = tf.reshape(keys, [-1, _ROW_LENGTH])
-
-  def count_at_least(threshold):
-    counts = tf.reduce_sum(tf.cast(rows >= threshold, tf.uint8), axis=1)
-    return tf.reduce_sum(tf.cast(counts, tf.int32))
-
-  return count_at_least
-
-
-def _nth_largest(parts: list[tf.Tensor], n: tf.Tensor,
-                 is_large: bool) -> tuple[tf.Tensor, tf.Tensor]:
-  """Bisects for a threshold that `n` of the eligible keys reach.
-
-  Args:
-    parts: parts of the keys, int32 vectors; those of _NOT_ELIGIBLE do not
-      count.
-    n: int32 scalar.
-    is_large: whether there is one part, a large one.
-
-  Returns:
-    (threshold, is_exact): int32 and bool scalars. If `is_exact`, n keys, or
-    all eligible ones, are >= `threshold`. Else more than n are, and
-    `threshold` is the n-th largest key.
-  """
-  count_at_least = (
-      _large_counter(parts[0]) if is_large else _small_counter(parts))
-  size = tf.add_n([tf.size(part) for part in parts])
-
-  def unfinished(low, step, count):
-    return tf.logical_and(tf.not_equal(count, n), tf.not_equal(step, 0))
-
-  def halve(low, step, count):
-    reached = count_at_least(low + step)
-    enough = reached >= n
-    return (tf.where_v2(enough, low + step, low), tf.abs(step // 2),
-            tf.where_v2(enough, reached, count))
-
-  # `low` is reached by enough keys, `low + 2 * step` by too few. Most of the
-  # time 1/16 of the largest score is low enough, which spares seven passes.
-  span = 4 * _KEYS_PER_OCTAVE
-  largest = tf.reduce_max(tf.stack([tf.reduce_max(part) for part in parts]))
-  near = tf.maximum(largest, span - 1) - (span - 1)
-  n_near = count_at_least(near)
-  is_near = n_near >= n
-  # A step of 2**31, half of all integers, is the same as one of -2**31.
-  low, _, count = tf.while_loop(
-      unfinished, halve,
-      (tf.where_v2(is_near, near, _NOT_ELIGIBLE + 1),
-       tf.where_v2(is_near, span // 2, -2**31),
-       tf.where_v2(is_near, n_near, size)),
-      parallel_iterations=1)
-  return low, tf.equal(count, n)
-
-
-def _break_ties(keys: tf.Tensor, threshold: tf.Tensor, n: tf.Tensor,
-                n_parts: Optional[int]) -> tf.Tensor:
-  """Selects n keys when more than n reach `threshold`: lower index first."""
-  above = keys > threshold
-  n_wanted = n - tf.reduce_sum(tf.cast(above, tf.int32))
-  size = tf.size(keys)
-  position_keys = tf.where_v2(
-      tf.equal(keys, threshold), size - 1 - tf.range(size), _NOT_ELIGIBLE)
-  last_position, _ = _nth_largest(
-      _in_parts(position_keys, n_parts), n_wanted, n_parts is None)
-  # n_wanted is 0 only for n == 0, where no position is "the 0-th".
-  return tf.logical_or(
-      above, tf.logical_and(position_keys >= last_position, n_wanted > 0))
-
-
-@functools.lru_cache(maxsize=None)
-def _flat_top_k_mask(n_parts: Optional[int]) -> Callable[..., tf.Tensor]:
-  """`top_k_mask` of vectors, as a function (scores, n, eligible)."""
-
-  @shared_graph((tf.float32, 1), (tf.int32, 0), (tf.bool, 1))
-  def flat_top_k_mask(scores, n, eligible):
-    parts = [_ordered_keys(*part) for part in zip(
-        _in_parts(scores, n_parts), _in_parts(eligible, n_parts))]
-    threshold, is_exact = _nth_largest(parts, n, n_parts is None)
-    return tf.cond(
-        is_exact,
-        lambda: tf.concat([part >= threshold for part in parts], 0),
-        lambda: _break_ties(tf.concat(parts, 0), threshold, n, n_parts))
-
-  return flat_top_k_mask
-
-
-def top_k_mask(scores: tf.Tensor,
-               n: tf.Tensor,
-               eligible: Optional[tf.Tensor] = None) -> tf.Tensor:
+def top_k_mask(scores: Array, n: Array,
+               eligible: Optional[Array] = None) -> Array:
   """Marks the `n` highest scores; ties go to the lower flat (C-order) index.
 
   Scores are compared as float32 whatever their type. NaN ranks with -inf, so
@@ -221,16 +88,18 @@ def top_k_mask(scores: tf.Tensor,
   Returns:
     bool tensor of the shape of `scores` with exactly min(n, eligible) True.
   """
-  if eligible is None:
-    eligible = tf.fill(tf.shape(scores), True)
-  select = _flat_top_k_mask(_n_parts(scores.shape.num_elements()))
-  chosen = select(
-      tf.reshape(tf.cast(scores, tf.float32), [-1]), n,
-      tf.reshape(eligible, [-1]))
-  return tf.reshape(chosen, tf.shape(scores))
+  xp = arrays.of(scores)
+  if xp.library == 'tensorflow':
+    # Here, because it loads TensorFlow.
+    from rigl.core import tf_selection
+    return tf_selection.top_k_mask(scores, n, eligible)
+  chosen = _flat_top_k_mask(
+      xp.reshape(xp.asarray(scores, 'float32'), (-1,)), n,
+      None if eligible is None else xp.reshape(eligible, (-1,)))
+  return xp.reshape(chosen, scores.shape)
 
 
-def n_to_drop(n_ones: tf.Tensor, drop_fraction: tf.Tensor) -> tf.Tensor:
+def n_to_drop(n_ones: Array, drop_fraction: Array) -> Array:
   """trunc(n_ones * drop_fraction) in float32, kept within [0, n_ones].
 
   float32 on purpose: 50 * 0.58 gives 29 there and 28 in float64, and the
@@ -240,14 +109,14 @@ def n_to_drop(n_ones: tf.Tensor, drop_fraction: tf.Tensor) -> tf.Tensor:
     n_ones: int32 scalar, active connections.
     drop_fraction: float32 scalar.
   """
-  product = (tf.cast(n_ones, tf.float32) *
-             tf.cast(drop_fraction, tf.float32))
-  return tf.clip_by_value(tf.cast(product, tf.int32), 0, n_ones)
+  xp = arrays.of(n_ones)
+  product = xp.asarray(n_ones, 'float32') * xp.asarray(
+      drop_fraction, 'float32')
+  return xp.minimum(xp.maximum(xp.asarray(product, 'int32'), 0), n_ones)
 
 
-def drop_and_grow(mask: tf.Tensor, score_drop: tf.Tensor,
-                  score_grow: tf.Tensor,
-                  drop_fraction: tf.Tensor) -> MaskUpdate:
+def drop_and_grow(mask: Array, score_drop: Array, score_grow: Array,
+                  drop_fraction: Array) -> MaskUpdate:
   """One mask update of SET, SNFS and RigL (arXiv 1911.11134, algorithm 1).
 
   Of the active connections the highest `score_drop` are kept; as many as were
@@ -264,13 +133,15 @@ def drop_and_grow(mask: tf.Tensor, score_drop: tf.Tensor,
   Returns:
     A MaskUpdate; its mask has exactly as many ones as `mask`.
   """
-  active = tf.not_equal(mask, tf.zeros([], mask.dtype))
-  n_ones = tf.reduce_sum(tf.cast(active, tf.int32))
+  xp = arrays.of(mask)
+  mask = xp.asarray(mask)
+  active = xp.not_equal(mask, xp.zeros_like(mask))
+  n_ones = xp.count(active)
   n_prune = n_to_drop(n_ones, drop_fraction)
   kept = top_k_mask(score_drop, n_ones - n_prune, eligible=active)
-  grown = top_k_mask(score_grow, n_prune, eligible=tf.logical_not(kept))
+  grown = top_k_mask(score_grow, n_prune, eligible=~kept)
   return MaskUpdate(
-      mask=tf.cast(tf.logical_or(kept, grown), mask.dtype),
+      mask=xp.cast_like(kept | grown, mask),
       kept=kept,
       grown=grown,
-      new_connections=tf.logical_and(grown, tf.logical_not(active)))
+      new_connections=grown & ~active)

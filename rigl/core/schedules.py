@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from rigl.compat import tf
-from rigl.core import checks, tokens
+from rigl.core import arrays, checks, tokens
+from rigl.core.arrays import Array
 
 DROP_FRACTION_ANNEALS = ('constant', 'cosine', 'exponential_<exponent>')
 
@@ -42,20 +42,22 @@ class UpdateSchedule:
     """Where `last_update_step` starts so that begin_step itself may update."""
     return -self.frequency
 
-  def is_update_step(self, step: tf.Tensor,
-                     last_update_step: tf.Tensor) -> tf.Tensor:
+  def is_update_step(self, step: Array,
+                     last_update_step: Array) -> Array:
     """bool scalar: whether masks change at `step`.
 
     Args:
       step: int64 scalar.
       last_update_step: int64 scalar, the step of the previous update.
     """
-    step = tf.cast(step, tf.int64)
-    due = tf.cast(last_update_step, tf.int64) + self.frequency <= step
+    xp = arrays.of(step)
+    step = xp.asarray(step)
+    due = xp.cast_like(
+        xp.asarray(last_update_step), step) + self.frequency <= step
     inside = step >= self.begin_step
     if self.end_step >= 0:
-      inside = tf.logical_and(inside, step <= self.end_step)
-    return tf.logical_and(inside, due)
+      inside = inside & (step <= self.end_step)
+    return inside & due
 
   def n_updates_through(self, last_update_step: int) -> int:
     """How many updates a run has made whose last one was at that step.
@@ -121,8 +123,8 @@ def lacks_end(anneal: str, schedule: UpdateSchedule) -> bool:
   return anneal != 'constant' and schedule.end_step <= schedule.begin_step
 
 
-def annealed_drop_fraction(step: tf.Tensor, drop_fraction: float, anneal: str,
-                           schedule: UpdateSchedule) -> tf.Tensor:
+def annealed_drop_fraction(step: Array, drop_fraction: float, anneal: str,
+                           schedule: UpdateSchedule) -> Array:
   """The drop fraction at `step`, whether or not `step` is an update step.
 
   `cosine` is the cosine decay over (end - begin) steps evaluated at the step
@@ -145,26 +147,25 @@ def annealed_drop_fraction(step: tf.Tensor, drop_fraction: float, anneal: str,
     ValueError: see check_drop_fraction.
   """
   check_drop_fraction(drop_fraction, anneal)
-  initial = tf.constant(drop_fraction, tf.float32)
+  xp = arrays.of(step)
   span = float(schedule.end_step - schedule.begin_step)
   if anneal == 'constant' or span == 0.:
-    return initial
-  step = tf.cast(step, tf.float32)
+    return xp.asarray(drop_fraction, 'float32')
+  step = xp.asarray(step, 'float32')
   if anneal == 'cosine':
-    progress = tf.minimum(step, span) / span
-    fraction = initial * (0.5 * (1.0 + tf.cos(math.pi * progress)))
+    progress = xp.minimum(step, span) / span
+    fraction = drop_fraction * (0.5 * (1.0 + xp.cos(math.pi * progress)))
   else:
     progress = (step - float(schedule.begin_step)) / span
-    fraction = initial * tf.pow(1.0 - progress, _exponent(anneal))
+    fraction = drop_fraction * xp.power(1.0 - progress, _exponent(anneal))
     # Before begin and after end the power may be negative, or of a negative.
-    fraction = tf.where(
-        tf.math.is_nan(fraction), tf.zeros_like(fraction), fraction)
-  return tf.clip_by_value(fraction, 0., 1.)
+    fraction = xp.where(xp.isnan(fraction), xp.zeros_like(fraction), fraction)
+  return xp.clip(fraction, 0., 1.)
 
 
-def gradual_sparsity(step: tf.Tensor, initial_sparsity: float,
+def gradual_sparsity(step: Array, initial_sparsity: float,
                      target_sparsity: float, begin_step: int, end_step: int,
-                     exponent: float) -> tf.Tensor:
+                     exponent: float) -> Array:
   """Target sparsity of gradual magnitude pruning (arXiv 1710.01878, eq. 1).
 
   s_f + (s_i - s_f) * (1 - (t - t_0) / (t_1 - t_0)) ** exponent, clamped to
@@ -187,10 +188,9 @@ def gradual_sparsity(step: tf.Tensor, initial_sparsity: float,
   if end_step <= begin_step:
     raise ValueError(f'The sparsity must rise over some steps: end_step '
                      f'({end_step}) must be > begin_step ({begin_step}).')
-  progress = (tf.cast(step, tf.float32) - float(begin_step)) / float(
+  xp = arrays.of(step)
+  progress = (xp.asarray(step, 'float32') - float(begin_step)) / float(
       end_step - begin_step)
-  progress = tf.clip_by_value(progress, 0., 1.)
-  return target_sparsity + (initial_sparsity - target_sparsity) * tf.pow(
+  progress = xp.clip(progress, 0., 1.)
+  return target_sparsity + (initial_sparsity - target_sparsity) * xp.power(
       1. - progress, exponent)
-
-

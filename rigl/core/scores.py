@@ -5,42 +5,45 @@ All are float32, because a bfloat16 score ties too often to rank connections.
 
 from __future__ import annotations
 
-from rigl.compat import tf
-from rigl.core import draws
+from rigl.core import arrays, draws
+from rigl.core.arrays import Array
 
 
-def magnitude(mask: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+def magnitude(mask: Array, weights: Array) -> Array:
   """|mask * weights| [...]: what every method here drops by, lowest first.
 
   Args:
     mask: 0/1 [...].
     weights: [...].
   """
-  return tf.abs(tf.cast(mask, tf.float32) * tf.cast(weights, tf.float32))
+  xp = arrays.of(weights)
+  return xp.abs(
+      xp.asarray(mask, 'float32') * xp.asarray(weights, 'float32'))
 
 
-def random_uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-  """U[0, 1) of `shape`: SET grows at random (Nature Comm. 2018, 9:2383).
+def random_uniform(like: Array, seed: draws.Seed) -> Array:
+  """U[0, 1) [...]: SET grows at random (Nature Comm. 2018, 9:2383).
 
   Args:
-    shape: shape of the score, int32 [rank].
-    seed: int32 [2].
+    like: tensor of the shape and the library of the score.
+    seed: see draws.Seed.
   """
-  return draws.uniform(shape, seed)
+  return draws.uniform(like, seed)
 
 
-def gradient_magnitude(dense_gradient: tf.Tensor) -> tf.Tensor:
+def gradient_magnitude(dense_gradient: Array) -> Array:
   """|dense gradient| [...]: RigL grows by it (arXiv 1911.11134); SNFS by that
   of its moving average (arXiv 1907.04840).
 
   Args:
     dense_gradient: gradient of the loss with respect to mask * weights, [...].
   """
-  return tf.abs(tf.cast(dense_gradient, tf.float32))
+  xp = arrays.of(dense_gradient)
+  return xp.abs(xp.asarray(dense_gradient, 'float32'))
 
 
-def connection_sensitivity(weights: tf.Tensor,
-                           dense_gradient: tf.Tensor) -> tf.Tensor:
+def connection_sensitivity(weights: Array,
+                           dense_gradient: Array) -> Array:
   """|gradient * weights| [...]: SNIP's saliency (arXiv 1810.02340), and not
   |gradient|, a mistake that cost the RigL authors accuracy (appendix M).
 
@@ -48,5 +51,6 @@ def connection_sensitivity(weights: tf.Tensor,
     weights: [...].
     dense_gradient: gradient of the loss with respect to mask * weights, [...].
   """
-  return tf.abs(
-      tf.cast(dense_gradient, tf.float32) * tf.cast(weights, tf.float32))
+  xp = arrays.of(weights)
+  return xp.abs(
+      xp.asarray(dense_gradient, 'float32') * xp.asarray(weights, 'float32'))

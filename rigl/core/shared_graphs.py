@@ -26,3 +26,16 @@ def shared_graph(*dtypes_and_ranks: tuple[tf.DType, int]
         experimental_attributes={'_noinline': True})
 
   return decorate
+
+
+def called_apart(build: Callable[[], tf.Tensor]) -> tf.Tensor:
+  """Builds in a function of its own, which costs nothing while not called.
+
+  A branch that is not taken is not free: the executor visits all its nodes,
+  thousands of them, at each step.
+
+  Args:
+    build: builds what the function does and returns.
+  """
+  return tf2.function(
+      build, autograph=False, experimental_attributes={'_noinline': True})()

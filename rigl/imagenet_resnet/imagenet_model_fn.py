@@ -249,7 +249,9 @@ def build_train_op(
   gradients = factory.compute_gradients(optimizer, loss)
   reported = summaries.format_tensors(
       {'global_step': step, 'learning_rate': learning_rate,
-       'current_epoch': config.epoch_at(step), **scalars},
+       'current_epoch': config.epoch_at(step),
+       'drop_fraction': factory.annealed_drop_fraction(training.sparsity, step),
+       **scalars},
       summaries.norm_summaries(gradients),
       summaries.mask_summaries(
           pruning.get_masks(), with_img=training.log_mask_images))
@@ -257,17 +259,14 @@ def build_train_op(
   with tf.control_dependencies(list(reported.values())):
     # Statistics of the batch move whether it trains weights or masks.
     train_op = factory.make_train_op(
-        training.sparsity, optimizer, loss, global_step,
-        config.custom_sparsity_map, gradients=gradients,
+        optimizer, loss, global_step, gradients=gradients,
         on_nan=training.on_nan,
         update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
         first_iteration=None if training.use_tpu else (
             resuming.iterations_done(training.folder, training.sparsity)))
   with tf.control_dependencies([train_op]):
     trained = tf.not_equal(global_step.read_value(), step)
-  reported.update(summaries.format_tensors({
-      'drop_fraction': getattr(optimizer, 'annealed_drop_fraction', None),
-      'trained': trained}))
+  reported.update(summaries.format_tensors({'trained': trained}))
   return train_op, reported
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from typing import Callable
 
+from rigl import stateless_draws
 from rigl.compat import tf
-from rigl.core import checks, draws, seeding
+from rigl.core import checks, seeding
 from rigl.model_pruning import initializers
 
 INIT_METHODS = ('baseline', 'sparse', 'random_zeros')
@@ -58,7 +59,7 @@ def random_zeros(initializer: Initializer, sparsity: float) -> Initializer:
     user_seed = tf.get_default_graph().seed or 0
     seed = seeding.stable_seed(scope, 'random_zeros', user_seed)
     size = weights.shape.num_elements()
-    order = tf.argsort(draws.uniform([size], [seed, 0]), stable=True)
+    order = tf.argsort(stateless_draws.uniform([size], [seed, 0]), stable=True)
     kept = tf.reshape(order >= math.floor(sparsity * size), weights.shape)
     return tf.where(kept, weights, tf.zeros_like(weights))
 

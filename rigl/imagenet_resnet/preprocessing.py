@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Callable
 
+from rigl import stateless_draws
 from rigl.compat import tf, tf2
-from rigl.core import draws
 
 AREA_RANGE = (0.08, 1.)
 ASPECT_RATIO_RANGE = (3. / 4., 4. / 3.)
@@ -49,7 +49,7 @@ def preprocess_train(encoded: tf.Tensor, crop_seed: tf.Tensor,
       encoded, lambda height, width: random_window(
           height, width, crop_seed, image_size)), image_size)
   flip = tf.random.stateless_uniform(
-      [], flip_seed, 0, 2, tf.int32, alg=draws.GENERATOR)
+      [], flip_seed, 0, 2, tf.int32, alg=stateless_draws.GENERATOR)
   image = tf.cond(
       tf.equal(flip, 1), lambda: tf.reverse(image, [1]), lambda: image)
   return _finish(image, image_size, dtype)

@@ -12,8 +12,9 @@ import sys
 
 import numpy as np
 
+from rigl import stateless_draws
 from rigl.compat import tf
-from rigl.core import draws, messages, seeding
+from rigl.core import messages, seeding
 from rigl.imagenet_resnet import imagenet_data
 
 # Files read at the same time in training, and records among which the next one
@@ -51,7 +52,7 @@ def training_records(data: imagenet_data.ImageNetData,
     epoch_seed = tf.stack([tf.constant(digest, tf.int64), epoch])
     numbers = tf.random.stateless_uniform(
         [max(len(part.files), 1) + 1], epoch_seed, None, None, tf.int32,
-        alg=draws.GENERATOR)
+        alg=stateless_draws.GENERATOR)
     if data.is_synthetic:
       records = _synthetic_records(part)
     else:

@@ -47,7 +47,7 @@ class Training:
 
 
 def _make_log(training: Training, loss: tf.Tensor, accuracy: tf.Tensor,
-              optimizer: tf.train.Optimizer) -> epoch_log.EpochLog:
+              drop_fraction: Optional[tf.Tensor]) -> epoch_log.EpochLog:
   """Builds the test network on the trained variables, and the log."""
   images = tf.placeholder(
       tf.uint8, [None, training.test_images.shape[1]], 'test_images')
@@ -57,7 +57,7 @@ def _make_log(training: Training, loss: tf.Tensor, accuracy: tf.Tensor,
       model_pruning=training.sparsity.method.uses_masks, l2_scale=0.)
   fetches = epoch_log.Fetches(
       loss=loss, accuracy=accuracy,
-      drop_fraction=getattr(optimizer, 'annealed_drop_fraction', None),
+      drop_fraction=drop_fraction,
       test_loss=test_loss, test_accuracy=test_accuracy,
       test_feed={images: training.test_images, labels: training.test_labels},
       masks=pruning.get_masks())
@@ -93,12 +93,15 @@ def make_model_fn(training: Training,
         sparsity, factory.make_inner_optimizer(
             config.optimizer, learning_rate, config.momentum,
             config.use_nesterov), custom_sparsity_map=custom_map)
-    train_op = factory.make_train_op(
-        sparsity, optimizer, loss, global_step, custom_map,
-        on_nan=training.on_nan,
-        first_iteration=training.schedule.first_iteration)
+    drop_fraction = factory.annealed_drop_fraction(
+        sparsity, global_step.read_value())
+    with tf.control_dependencies(
+        [] if drop_fraction is None else [drop_fraction]):
+      train_op = factory.make_train_op(
+          optimizer, loss, global_step, on_nan=training.on_nan,
+          first_iteration=training.schedule.first_iteration)
     means = [replicas.mean(loss), replicas.mean(accuracy)]
-    log = _make_log(training, *means, optimizer)
+    log = _make_log(training, *means, drop_fraction)
     logs.append(log)
     return specs.TrainSpec(
         loss, train_op,

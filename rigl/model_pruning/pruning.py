@@ -12,7 +12,7 @@ from typing import Any, Optional, Sequence
 
 from rigl import replicas
 from rigl.compat import tf
-from rigl.core import checks, mask_math, schedules
+from rigl.core import checks, methods
 from rigl.model_pruning.mask_collections import (
   MaskedLayer,
   apply_mask,
@@ -136,6 +136,14 @@ class PruningHParams:
       checks.positive(name, value)
     setattr(self, name, kind(value))
 
+  def method(self) -> methods.GradualPruning:
+    """What they make of gradual pruning, but for the sparsities of layers."""
+    return methods.GradualPruning(
+        self.begin_pruning_step, self.end_pruning_step, self.pruning_frequency,
+        self.initial_sparsity, self.target_sparsity,
+        self.sparsity_function_begin_step, self.sparsity_function_end_step,
+        self.sparsity_function_exponent, self.threshold_decay)
+
   def parse(self, text: str) -> PruningHParams:
     """Sets the values of 'name=value,name=[a,b],...'.
 
@@ -220,25 +228,15 @@ class Pruning:
     """
     # A copy, which checks whether the values fit each other.
     self._hparams = dataclasses.replace(hparams or get_pruning_hparams())
+    self._method = self._hparams.method()
     self._global_step = (
         global_step if global_step is not None else
         tf.train.get_or_create_global_step())
-    self._schedule = schedules.UpdateSchedule(
-        self._hparams.begin_pruning_step, self._hparams.end_pruning_step,
-        self._hparams.pruning_frequency)
     with tf.variable_scope(self._hparams.name):
       self._last_update_step = tf.get_variable(
           'last_mask_update_step', [], tf.int32, tf.zeros_initializer(),
           trainable=False)
-    self.sparsity = self._sparsity_at(self._global_step.read_value())
-
-  def _sparsity_at(self, step: tf.Tensor) -> tf.Tensor:
-    hparams = self._hparams
-    return schedules.gradual_sparsity(
-        step, hparams.initial_sparsity,
-        hparams.target_sparsity, hparams.sparsity_function_begin_step,
-        hparams.sparsity_function_end_step,
-        hparams.sparsity_function_exponent)
+    self.sparsity = self._method.sparsity_at(self._global_step.read_value())
 
   def _check_patterns(self) -> None:
     names = [replicas.name_of(weights) for weights in get_weights()]
@@ -247,8 +245,7 @@ class Pruning:
         raise ValueError(f'weight_sparsity_map entry {pattern!r} matches no '
                          f'masked layer; their weights are {names}.')
 
-  def _layer_sparsity(self, weights: tf.Variable,
-                      sparsity: tf.Tensor) -> tf.Tensor:
+  def _layer_sparsity(self, weights: tf.Variable) -> float:
     name = replicas.name_of(weights)
     targets = [
         value for pattern, value in self._hparams.sparsity_by_pattern().items()
@@ -258,30 +255,17 @@ class Pruning:
       raise ValueError(f'Several entries of weight_sparsity_map match '
                        f'{name}: '
                        f'{list(self._hparams.weight_sparsity_map)}.')
-    if not targets or not self._hparams.target_sparsity:
-      return sparsity
-    return sparsity * (targets[0] / self._hparams.target_sparsity)
+    return targets[0] if targets else self._method.target_sparsity
 
   def _update_layer(self, layer: MaskedLayer,
-                    sparsity: tf.Tensor) -> tf.Operation:
-    magnitude = tf.abs(tf.cast(layer.weights.read_value(), tf.float32))
-    # As the smallest: compared with NaN, no weight would be large enough.
-    magnitude = tf.where(
-        tf.math.is_nan(magnitude), tf.zeros_like(magnitude), magnitude)
-    size = tf.cast(tf.size(magnitude), tf.float32)
-    n_keep = tf.cast(tf.round(size * (1. - sparsity)), tf.int32)
-    kept = mask_math.top_k_mask(magnitude, tf.maximum(n_keep, 1))
-    smallest_kept = tf.reduce_min(
-        tf.where(kept, magnitude, tf.fill(tf.shape(magnitude), float('inf'))))
-    decay = self._hparams.threshold_decay
-    new_threshold = (
-        decay * tf.cast(layer.threshold.read_value(), tf.float32) +
-        (1. - decay) * smallest_kept)
-    mask = tf.cast(magnitude >= new_threshold, layer.mask.dtype.base_dtype)
+                    step: tf.Tensor) -> tf.Operation:
+    update = self._method.update(
+        methods.Layer(
+            layer.mask.read_value(), layer.weights.read_value(),
+            state=layer.threshold.read_value(),
+            sparsity=self._layer_sparsity(layer.weights)), step)
     return tf.group(
-        layer.threshold.assign(
-            tf.cast(new_threshold, layer.threshold.dtype.base_dtype)),
-        layer.mask.assign(mask))
+        layer.threshold.assign(update.state), layer.mask.assign(update.mask))
 
   def mask_update_op(self, step: Optional[tf.Tensor] = None) -> tf.Operation:
     """Recomputes all masks for the sparsity of a step.
@@ -296,10 +280,8 @@ class Pruning:
     self._check_patterns()
     if step is None:
       step = self._global_step.read_value()
-    sparsity = self._sparsity_at(step)
     updates = [
-        self._update_layer(layer, self._layer_sparsity(layer.weights, sparsity))
-        for layer in masked_layers()
+        self._update_layer(layer, step) for layer in masked_layers()
     ]
     with tf.control_dependencies(updates):
       return self._last_update_step.assign(tf.cast(step, tf.int32)).op
@@ -313,7 +295,7 @@ class Pruning:
     step = tf.cast(step, tf.int32)
     last = self._last_update_step.read_value()
     return self._last_update_step.assign(tf.where_v2(
-        self._schedule.is_update_step(step, last), step, last)).op
+        self._method.is_update(step, last), step, last)).op
 
   def conditional_mask_update_op(
       self, step: Optional[tf.Tensor] = None) -> tf.Operation:
@@ -325,7 +307,7 @@ class Pruning:
 
     def update_if_due():
       now = self._global_step.read_value() if step is None else step
-      is_update = self._schedule.is_update_step(
+      is_update = self._method.is_update(
           now, self._last_update_step.read_value())
 
       def update():

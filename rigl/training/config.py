@@ -5,8 +5,28 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Optional, Sequence
 
-from rigl.core import checks, distributions, growth, schedules
-from rigl.training import methods
+from rigl.core import checks, distributions, growth, methods, schedules
+
+# {field of a method: field of SparsityConfig}.
+_MASK_UPDATES = {
+    'begin_step': 'maskupdate_begin_step',
+    'end_step': 'maskupdate_end_step',
+    'frequency': 'maskupdate_frequency',
+    'drop_fraction': 'drop_fraction',
+    'drop_fraction_anneal': 'drop_fraction_anneal',
+    'grow_init': 'grow_init',
+    'momentum': 's_momentum',
+    'initial_acc_scale': 'rigl_acc_scale',
+}
+_PRUNING = {
+    'begin_step': 'pruning_begin_step',
+    'end_step': 'pruning_end_step',
+    'frequency': 'pruning_frequency',
+    'target_sparsity': 'end_sparsity',
+    'ramp_begin_step': 'pruning_begin_step',
+    'ramp_end_step': 'pruning_end_step',
+    'threshold_decay': 'threshold_decay',
+}
 
 # Options of flags. The modules that read them load TensorFlow; flags do not.
 INNER_OPTIMIZERS = ('sgd', 'momentum', 'adam', 'rmsprop', 'adagrad')
@@ -123,9 +143,17 @@ class SparsityConfig:
         not self.method.is_dynamic)
 
   @property
-  def method(self) -> methods.Method:
-    """The row of METHODS."""
+  def method(self) -> type[methods.Method]:
+    """The class of the method, which tells what it can do."""
     return methods.METHODS[self.training_method]
+
+  def make_method(self) -> methods.Method:
+    """The method with these hyperparameters."""
+    fields = {field.name for field in dataclasses.fields(self.method)}
+    names = _PRUNING if self.method.prunes_gradually else _MASK_UPDATES
+    return self.method(**{
+        field: getattr(self, name) for field, name in names.items()
+        if field in fields})
 
   @property
   def update_schedule(self) -> schedules.UpdateSchedule:

@@ -7,10 +7,11 @@ from typing import Callable, Mapping, Optional, Sequence
 
 from absl import logging
 
-from rigl import replicas
+from rigl import replicas, sparse_optimizers
 from rigl.compat import tf
-from rigl.core import checks
+from rigl.core import checks, methods
 from rigl.model_pruning import pruning
+from rigl.optimizer_wrapper import OptimizerWrapper
 from rigl.training import finite, iterations
 from rigl.training.config import INNER_OPTIMIZERS, SparsityConfig
 
@@ -51,8 +52,8 @@ def make_inner_optimizer(name: str, learning_rate: tf.Tensor, momentum: float,
 def make_optimizer(config: SparsityConfig,
                    inner: tf.train.Optimizer,
                    use_tpu: bool = False,
-                   custom_sparsity_map: SparsityMap = None
-                  ) -> tf.train.Optimizer:
+                   custom_sparsity_map: SparsityMap = None,
+                   pruning_hparams: str = '') -> tf.train.Optimizer:
   """Wraps `inner` for the training method of `config`.
 
   Args:
@@ -60,42 +61,26 @@ def make_optimizer(config: SparsityConfig,
     inner: trains the weights; already a CrossShardOptimizer on a TPU.
     use_tpu: whether to sum dense gradients over the replicas of a TPU.
     custom_sparsity_map: {layer name: sparsity} of exceptions.
+    pruning_hparams: 'name=value,...' that override those of `config`.
 
   Returns:
     `inner` itself for methods that need no wrapper.
   """
-  method = config.method
-  if method.optimizer_class is None:
+  method = config.make_method()
+  if method.when == 'never':
     return inner
-  if method.is_dynamic:
-    arguments = {
-        'begin_step': config.maskupdate_begin_step,
-        'end_step': config.maskupdate_end_step,
-        'frequency': config.maskupdate_frequency,
-        'drop_fraction': config.drop_fraction,
-        'drop_fraction_anneal': config.drop_fraction_anneal,
-        'grow_init': config.grow_init,
-        'stateless_seed_offset': config.seed,
-    }
-  else:
-    arguments = {
-        'default_sparsity': config.end_sparsity,
-        'mask_init_method': config.mask_init_method,
-        'custom_sparsity_map': custom_sparsity_map,
-        'erk_power_scale': config.erk_power_scale,
-    }
-  if method.uses_gradient:
-    arguments['use_tpu'] = use_tpu
-  if (config.rigl_acc_scale and isinstance(inner, _KEEP_SQUARES) and
-      'initial_acc_scale' in method.hyperparameters):
+  if method.prunes_gradually:
+    hparams = pruning_hparams_of(config, custom_sparsity_map)
+    return sparse_optimizers.GradualPruningOptimizer(
+        inner, hparams.parse(pruning_hparams))
+  if getattr(method, 'initial_acc_scale', 0.) and (
+      isinstance(inner, _KEEP_SQUARES)):
     logging.warning(
         'rigl_acc_scale=%g makes squares negative that %s keeps: weights may '
         'become NaN.', config.rigl_acc_scale, inner.get_name())
-  arguments.update({
-      argument: getattr(config, field)
-      for argument, field in method.hyperparameters.items()
-  })
-  return method.optimizer_class(inner, **arguments)
+  return sparse_optimizers.MethodOptimizer(
+      inner, method, config.seed, config.end_sparsity, config.mask_init_method,
+      custom_sparsity_map, config.erk_power_scale, use_tpu=use_tpu)
 
 
 def pruning_hparams_of(config: SparsityConfig,
@@ -140,49 +125,39 @@ def warn_of_late_pruning(config: SparsityConfig, total_steps: int,
         hparams.sparsity_function_end_step, total_steps)
 
 
-def _skip_step_op(config: SparsityConfig, optimizer: tf.train.Optimizer,
-                  global_step: tf.Variable) -> tf.Operation:
-  """Counts a step that is left out, and so the mask update it would be."""
-  if config.method.is_dynamic:
-    return optimizer.skip_step_op(global_step)
-  return global_step.assign_add(tf.ones_like(global_step)).op
+def annealed_drop_fraction(config: SparsityConfig,
+                           step: tf.Tensor) -> Optional[tf.Tensor]:
+  """The drop fraction that a mask update has in an iteration, or would have.
+
+  Args:
+    config: the hyperparameters.
+    step: integer scalar, the global step before the iteration.
+
+  Returns:
+    float32 scalar; None for methods that drop nothing.
+  """
+  method = config.make_method()
+  if not isinstance(method, methods.DropAndGrow):
+    return None
+  return method.drop_fraction_at(method.seen_step(step))
 
 
 def _train_if(is_finite: tf.Tensor, train: Callable[[], tf.Operation],
-              config: SparsityConfig, optimizer: tf.train.Optimizer,
-              global_step: tf.Variable,
-              skip_pruning: Optional[Callable[[], tf.Operation]]
-             ) -> tf.Operation:
+              optimizer: tf.train.Optimizer,
+              global_step: tf.Variable) -> tf.Operation:
   """Runs what `train` builds if `is_finite`, else counts the step."""
-  has_drop_fraction = config.method.is_dynamic
 
-  def train_branch():
-    with tf.control_dependencies([train()]):
-      values = (
-          (optimizer.drop_fraction, optimizer.annealed_drop_fraction)
-          if has_drop_fraction else (0., 0.))
-      return [tf.identity(tf.convert_to_tensor(value, tf.float32))
-              for value in values]
+  def skip():
+    if isinstance(optimizer, OptimizerWrapper):
+      return optimizer.skip_step_op(global_step)
+    return global_step.assign_add(tf.ones_like(global_step)).op
 
-  def skip_branch():
-    annealed = optimizer.get_drop_fraction(
-        optimizer.schedule_step(global_step.read_value()),
-        tf.constant(True)) if has_drop_fraction else tf.constant(0.)
-    with tf.control_dependencies([annealed]):
-      count = _skip_step_op(config, optimizer, global_step)
-    if skip_pruning is not None:
-      with tf.control_dependencies([count]):
-        count = skip_pruning()
-    with tf.control_dependencies([count]):
-      return [tf.constant(0.), tf.identity(annealed)]
+  def run(build):
+    with tf.control_dependencies([build()]):
+      return tf.constant(True)
 
   # The branch that trains is traced first: it creates what the other counts.
-  drop_fraction, annealed = tf.cond(is_finite, train_branch, skip_branch)
-  if has_drop_fraction:
-    # A tensor inside of a branch cannot be fetched.
-    optimizer.drop_fraction = drop_fraction
-    optimizer.annealed_drop_fraction = annealed
-  return drop_fraction.op
+  return tf.cond(is_finite, lambda: run(train), lambda: run(skip)).op
 
 
 def compute_gradients(optimizer: tf.train.Optimizer,
@@ -196,25 +171,19 @@ def compute_gradients(optimizer: tf.train.Optimizer,
   return optimizer.compute_gradients(replicas.share_of(loss))
 
 
-def make_train_op(config: SparsityConfig,
-                  optimizer: tf.train.Optimizer,
+def make_train_op(optimizer: tf.train.Optimizer,
                   loss: tf.Tensor,
                   global_step: tf.Variable,
-                  custom_sparsity_map: SparsityMap = None,
-                  pruning_hparams: str = '',
                   gradients: Optional[finite.GradsAndVars] = None,
                   on_nan: str = 'stop',
                   update_ops: Sequence[tf.Operation] = (),
                   first_iteration: Optional[int] = None) -> tf.Operation:
-  """One training step, with gradual pruning after it if that is the method.
+  """One training step.
 
   Args:
-    config: the hyperparameters.
     optimizer: from `make_optimizer`.
     loss: scalar.
     global_step: int64 scalar variable.
-    custom_sparsity_map: {layer name: sparsity} of exceptions.
-    pruning_hparams: 'name=value,...' that override those of `config`.
     gradients: from `compute_gradients`, for a caller that looks at them too.
     on_nan: one of config.ON_NAN. With `skip`, a step whose loss or gradients
       are not finite leaves weights, masks, slots and what `update_ops` move as
@@ -233,27 +202,12 @@ def make_train_op(config: SparsityConfig,
                      'on_nan=stop.')
   if gradients is None:
     gradients = compute_gradients(optimizer, loss)
-  is_snipped = getattr(optimizer, 'is_snipped', None)
   is_finite = finite.watch(
-      loss, gradients,
-      None if is_snipped is None else is_snipped.read_value())
-  pruner, step_before = None, None
-  if config.method.prunes_gradually:
-    hparams = pruning_hparams_of(config, custom_sparsity_map)
-    pruner = pruning.Pruning(hparams.parse(pruning_hparams), global_step)
-    # Pruning goes by the step as it was before training: nothing that depends
-    # on whether to train may run before it is read.
-    step_before = global_step.read_value()
-    with tf.control_dependencies([step_before]):
-      is_finite = tf.identity(is_finite)
+      loss, gradients, optimizer.may_skip_step()
+      if isinstance(optimizer, OptimizerWrapper) else None)
 
   def train():
-    if pruner is None:
-      return optimizer.apply_gradients(gradients, global_step)
-    with tf.control_dependencies([step_before]):
-      train_op = optimizer.apply_gradients(gradients, global_step)
-    with tf.control_dependencies([train_op]):
-      return pruner.conditional_mask_update_op(step_before)
+    return optimizer.apply_gradients(gradients, global_step)
 
   def step():
     if on_nan == 'stop':
@@ -263,10 +217,7 @@ def make_train_op(config: SparsityConfig,
         return train()
     with tf.control_dependencies(
         [finite.only_if(is_finite, update) for update in update_ops]):
-      return _train_if(
-          is_finite, train, config, optimizer, global_step,
-          None if pruner is None else (
-              lambda: pruner.skip_update_op(step_before)))
+      return _train_if(is_finite, train, optimizer, global_step)
 
   return step() if first_iteration is None else iterations.counted(
       step, global_step, first_iteration)

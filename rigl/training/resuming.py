@@ -52,7 +52,7 @@ def iterations_done(model_dir: str, config: SparsityConfig) -> int:
   if iterations.NAME in counters:
     return counters[iterations.NAME]
   done = counters['global_step'] + counters.get('is_snipped', 0)
-  if (config.method.skips_gradient_on_update and
+  if (config.method.replaces_step and
       'last_mask_update_step' in counters):
     done += config.update_schedule.n_updates_through(
         counters['last_mask_update_step'])
@@ -105,7 +105,7 @@ def check_same_settings(model_dir: str, flag: str, configs: Sequence[Any],
   if method.uses_masks and not method.prunes_gradually:
     lasting += _OF_MASKS
   found = _differences(formers, configs, lasting)
-  if not found and method.skips_gradient_on_update and (
+  if not found and method.is_dynamic and method.replaces_step and (
       iterations.NAME not in _counters(prefix)):
     found = _differences(formers, configs, _SCHEDULE)
   if found:

@@ -16,8 +16,8 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 
 from absl import flags
 
-from rigl.core import growth, schedules
-from rigl.training import checkpoints, command_line, config, methods
+from rigl.core import growth, methods, schedules
+from rigl.training import checkpoints, command_line, config
 
 # Flags belong to the script that asks for them, in --help and elsewhere.
 flags.disclaim_key_flags()

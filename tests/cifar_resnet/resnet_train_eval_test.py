@@ -12,8 +12,9 @@ from absl import flags
 from rigl.cifar_resnet import cifar_data, cifar_model_fn
 from rigl.cifar_resnet import resnet_train_eval as script
 from rigl.compat import tf
+from rigl.core import methods
 from rigl.model_pruning import pruning
-from rigl.training import checkpoints, factory, gin_configs, hooks, methods
+from rigl.training import checkpoints, factory, gin_configs, hooks
 from tests import (
   checkpoint_values,
   combinations,
@@ -95,7 +96,7 @@ def test_masks_keep_their_counts_through_hundreds_of_steps():
     inner = factory.make_inner_optimizer('momentum', 0.01, 0.9, True)
     with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
       train_op = factory.make_train_op(
-          config, factory.make_optimizer(config, inner),
+          factory.make_optimizer(config, inner),
           tf.losses.get_total_loss(), step)
     set_masks = script.mask_init.make_scaffold(config).init_fn
     masks = pruning.get_masks()
@@ -165,7 +166,7 @@ def test_step_under_xla_gives_the_masks_of_a_session():
     inner = factory.make_inner_optimizer('momentum', 0.01, 0.9, True)
     with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
       return factory.make_train_op(
-          config, factory.make_optimizer(config, inner),
+          factory.make_optimizer(config, inner),
           tf.losses.get_total_loss(), step)
 
   (start, plain), (_, compiled) = (

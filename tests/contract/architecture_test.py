@@ -26,7 +26,8 @@ MAX_FUNCTION_LINES = 60
 OWN = '<own>'
 NUMPY_ONLY = (
   'core.checks', 'core.layer_names', 'core.ordering', 'core.seeding')
-FRONT = (OWN, 'model_pruning', 'core', 'network_tables', 'compat')
+FRONT = (OWN, 'model_pruning', 'stateless_draws', 'core', 'network_tables',
+         'compat')
 # The data modules of a folder may import one another, but no model.
 DATA = (
   '*_data', '*_input', '*_pickle', 'data_helper', 'preprocessing',
@@ -39,7 +40,13 @@ MAY_IMPORT = (
   ('network_tables', ()),
   ('core.distributions', (*NUMPY_ONLY, 'str_sparsities')),
   *((name, NUMPY_ONLY) for name in NUMPY_ONLY),
-  ('core', ('core', 'compat')),
+  # The rest of it runs without TensorFlow.
+  ('core.tf_selection', ('core', 'compat')),
+  ('core.shared_graphs', ('compat',)),
+  ('core.arrays', ('compat',)),
+  ('core', ('core',)),
+  ('stateless_draws', ('compat',)),
+  ('copied_graphs', ('compat',)),
   (
     'micronet',
     ('micronet', 'checkpoint_files', 'core.checks', 'core.distributions',
@@ -48,21 +55,23 @@ MAY_IMPORT = (
   ('replicas', ('compat',)),
   ('checkpoint_files', ('core.layer_names', 'core.messages', 'compat')),
   ('model_pruning', ('model_pruning', 'replicas', 'core', 'compat')),
-  ('optimizer_wrapper', ('replicas', 'core', 'compat')),
+  ('optimizer_wrapper', ('copied_graphs', 'replicas', 'core', 'compat')),
   ('dense_gradients', ('optimizer_wrapper', 'replicas', 'core', 'compat')),
-  ('sparse_optimizers_base',
-   ('dense_gradients', 'optimizer_wrapper', 'core', 'compat')),
+  ('sparse_optimizers_base', ('sparse_optimizer', 'core', 'compat')),
+  ('sparse_optimizer',
+   ('dense_gradients', 'optimizer_wrapper', 'replicas', 'sparse_utils', 'core',
+    'compat')),
   ('sparse_utils', ('core', 'compat', 'micronet')),
   (
     'sparse_optimizers',
-    ('sparse_optimizers_base', 'dense_gradients', 'optimizer_wrapper',
-     'replicas', 'model_pruning', 'sparse_utils', 'core', 'compat'),
+    ('sparse_optimizers_base', 'sparse_optimizer', 'optimizer_wrapper',
+     'replicas', 'model_pruning', 'core', 'compat'),
   ),
   ('training.files', ()),
   (
     'training',
-    ('training', 'sparse_optimizers', 'sparse_utils', 'model_pruning',
-     'checkpoint_files', 'replicas', 'core', 'compat'),
+    ('training', 'sparse_optimizers', 'optimizer_wrapper', 'sparse_utils',
+     'model_pruning', 'checkpoint_files', 'replicas', 'core', 'compat'),
   ),
   (
     '*_train_eval',
@@ -88,7 +97,7 @@ MAY_IMPORT = (
   *(
     (
       f'*.{name}',
-      ('data', 'compat', 'core.checks', 'core.draws', 'core.messages',
+      ('data', 'compat', 'core.checks', 'stateless_draws', 'core.messages',
        'core.ordering', 'core.seeding',
        *(f'{OWN}.{sibling}' for sibling in DATA)),
     )

@@ -3,21 +3,21 @@
 import numpy as np
 import pytest
 
-from rigl.compat import tf
 from rigl.core import draws
 from tests import execution_modes
 
-# Both draws, as functions of (shape, seed).
+# Both draws, as functions of (like, seed).
 DRAWS = {
     'uniform': draws.uniform,
-    'near_normal': lambda shape, seed: draws.near_normal(shape, seed, 1e-5),
+    'near_normal': draws.near_normal,
+    'noise': lambda like, seed: draws.noise(like, seed, 1e-5),
 }
 
 
-def _draw(name, shape, seed, mode=execution_modes.GRAPH):
+def _draw(name, shape, seed, mode=execution_modes.NUMPY):
   return execution_modes.run(
-      mode, lambda seed: [DRAWS[name](tf.constant(shape, tf.int32), seed)],
-      np.asarray(seed, np.int32))[0]
+      mode, lambda like, step: [DRAWS[name](like, (seed[0], step))],
+      np.zeros(shape, np.float32), np.asarray(seed[1], np.int32))[0]
 
 
 @pytest.mark.parametrize('name', DRAWS)
@@ -40,11 +40,11 @@ def test_draws_depend_on_both_halves_of_the_seed_only(name):
 
 
 @pytest.mark.parametrize('name', DRAWS)
-@pytest.mark.parametrize('mode', execution_modes.MODES)
+@pytest.mark.parametrize('mode', execution_modes.EVERYWHERE)
 def test_draws_are_the_same_in_all_modes(name, mode):
-  """Masks depend on them, so every way to run must draw the same bits.
+  """Masks depend on them, so every library must draw the same bits.
 
-  The seed is an argument: with a constant one the graph would be folded before
+  The step is an argument: with a constant one the graph would be folded before
   it reaches XLA, and the test could not fail.
   """
   expected = _draw(name, [50, 41], [1234567, 89])
@@ -83,16 +83,20 @@ def test_near_normal_is_symmetric_uncorrelated_and_hardly_ever_ties():
   assert np.abs(np.corrcoef(*halves)[0, 1]) < .015
 
 
-@pytest.mark.parametrize('stddev', [1e-5, 1., 0.])
-def test_near_normal_is_close_to_gaussian(stddev):
-  draw = execution_modes.run(
-      execution_modes.GRAPH, lambda seed: [draws.near_normal(
-          tf.constant([100000]), seed, stddev)],
-      np.asarray([3, 4], np.int32))[0]
+@pytest.mark.parametrize('stddev', [1e-5, 3., 0.])
+def test_noise_is_near_normal_of_about_the_standard_deviation(stddev):
+  like = np.zeros(1000, 'f')
+  noise = draws.noise(like, (3, 4), stddev)
   if not stddev:
-    assert not draw.any()
+    assert not noise.any()
     return
-  draw = draw.astype(np.float64) / stddev
+  factor = noise / draws.near_normal(like, (3, 4))
+  np.testing.assert_allclose(factor, factor[0], rtol=1e-6)
+  assert 1 / 1.42 < factor[0] / stddev < 1.42
+
+
+def test_near_normal_is_close_to_gaussian():
+  draw = _draw('near_normal', [100000], (3, 4)).astype(np.float64)
   assert np.abs(draw.mean()) < .02
   # Its sampling error is .0022.
   assert np.abs(draw.std() - 1.) < .008
@@ -100,3 +104,36 @@ def test_near_normal_is_close_to_gaussian(stddev):
   # Share within one, two and three standard deviations.
   for bound, share in [(1, .6827), (2, .9545), (3, .9973)]:
     assert np.abs((np.abs(draw) < bound).mean() - share) < .02
+
+
+@pytest.mark.parametrize('mode', execution_modes.EVERYWHERE)
+def test_noise_added_to_scores_is_the_same_in_all_modes(mode):
+  """A compiler may fuse the product of a draw with an addition behind it."""
+  scores = np.random.RandomState(0).randn(64, 33).astype('f')
+
+  def add(scores, step):
+    return [scores + draws.noise(scores, (11, step), 0.3)]
+
+  step = np.asarray(5, np.int32)
+  [expected] = execution_modes.run(execution_modes.NUMPY, add, scores, step)
+  np.testing.assert_array_equal(
+      execution_modes.run(mode, add, scores, step)[0], expected)
+
+
+def test_draws_of_other_seeds_are_no_part_of_each_other():
+  """Each would be, if the seed only moved the place where a sequence starts."""
+  one = _draw('uniform', [2000], (1, 2))
+  for seed in ((1, 3), (2, 2), (0, 0)):
+    other = _draw('uniform', [2000], seed)
+    assert len(np.intersect1d(one, other)) < 10
+
+
+@pytest.mark.parametrize('name', ['uniform', 'near_normal'])
+def test_positions_far_apart_are_uncorrelated(name):
+  """Powers of 2 apart, where positions differ in one bit or few."""
+  n = 2**18
+  draw = _draw(name, [n], (12345, 3)).astype(np.float64)
+  draw = (draw - draw.mean()) / draw.std()
+  for lag in 2**np.arange(17):
+    # In standard errors; the largest of 34 is below 4.5.
+    assert abs((draw[:-lag] * draw[lag:]).mean()) * np.sqrt(n - lag) < 4.5, lag

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rigl.compat import tf
-from rigl.core import mask_math
+from rigl.core import mask_math, tf_selection
 from tests import execution_modes
 from tests.reference import drop_and_grow as reference
 
@@ -356,7 +356,7 @@ def test_a_layer_cut_into_parts_is_the_same_in_all_modes(mode):
 @pytest.mark.parametrize('part_size', [1000, 51, 26, 9])
 def test_the_number_of_parts_does_not_matter(monkeypatch, part_size):
   """With parts of very few numbers, and more than the counts of a byte."""
-  monkeypatch.setattr(mask_math, '_PART_SIZE', part_size)
+  monkeypatch.setattr(tf_selection, '_PART_SIZE', part_size)
   rng = np.random.RandomState(part_size)
   for size in (33, 101, 1001):
     for scores in (rng.randn(size), rng.randint(0, 3, size)):
@@ -373,12 +373,12 @@ def test_the_number_of_parts_does_not_matter(monkeypatch, part_size):
 def test_nothing_is_selected_of_a_layer_with_more_positions_than_a_span(
     monkeypatch):
   """Of 2 ** 25, where no threshold that is tried is above all positions."""
-  monkeypatch.setattr(mask_math, '_KEYS_PER_OCTAVE', 1)
+  monkeypatch.setattr(tf_selection, '_KEYS_PER_OCTAVE', 1)
   keys = np.full(6, 7, np.int32)
   for n in (0, 1, 5):
     selected = execution_modes.run(
         execution_modes.GRAPH, lambda keys, n: [
-            mask_math._break_ties(keys, tf.constant(7), n, 1)],
+            tf_selection._break_ties(keys, tf.constant(7), n, 1)],
         keys, np.int32(n))[0]
     np.testing.assert_array_equal(selected, np.arange(6) < n)
 
@@ -425,3 +425,30 @@ def test_n_may_be_a_tensor():
       execution_modes.GRAPH, lambda s, n: [mask_math.top_k_mask(s, n)],
       np.asarray([1., 3., 2.], np.float32), np.int32(2))[0]
   np.testing.assert_array_equal(selected, [False, True, True])
+
+
+@pytest.mark.parametrize('mode', execution_modes.EVERYWHERE)
+def test_every_library_selects_and_moves_alike(mode):
+  """Scores of all kinds: tied, infinite, NaN, of either sign and zero."""
+  rng = np.random.RandomState(0)
+  special = np.array(
+      [0., -0., np.inf, -np.inf, np.nan, 1e-45, -1e-45, 3.4e38, 1., 1.], 'f')
+
+  def select(scores, other, mask, n, fraction):
+    return [mask_math.top_k_mask(scores, n),
+            mask_math.top_k_mask(scores, n, mask > 0.),
+            *mask_math.drop_and_grow(mask, scores, other, fraction)]
+
+  for n, fraction in ((0, 0.), (1, 0.25), (17, 0.58), (40, 1.), (99, 0.075)):
+    scores, other = (np.where(
+        rng.rand(5, 8) < 0.5, rng.choice(special, [5, 8]),
+        rng.randn(5, 8)).astype('f') for _ in range(2))
+    mask = (rng.rand(5, 8) < 0.5).astype('f')
+    expected = [reference.top_n(scores, n),
+                reference.top_n(scores, n, mask > 0.),
+                *reference.drop_and_grow(mask, scores, other, fraction)]
+    got = execution_modes.run(
+        mode, select, scores, other, mask, np.array(n, np.int32),
+        np.array(fraction, np.float32))
+    for one, other_one in zip(got, expected):
+      np.testing.assert_array_equal(one, other_one)

@@ -50,8 +50,6 @@ def test_connection_sensitivity_by_hand(dtype):
 
 def test_random_uniform_is_that_of_draws():
   """SET's masks are a function of these numbers."""
-  seed = np.asarray([5, 6], np.int32)
-  got = _run(lambda seed: scores.random_uniform(tf.constant([7, 3]), seed),
-             seed)
-  np.testing.assert_array_equal(
-      got, _run(lambda seed: draws.uniform(tf.constant([7, 3]), seed), seed))
+  like = np.zeros([7, 3], np.float32)
+  got = _run(lambda like: scores.random_uniform(like, (5, 6)), like)
+  np.testing.assert_array_equal(got, draws.uniform(like, (5, 6)))

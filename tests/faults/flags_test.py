@@ -13,12 +13,12 @@ from absl import flags
 
 from rigl.cifar_resnet import cifar_data
 from rigl.cifar_resnet import resnet_train_eval as cifar_script
+from rigl.core import methods
 from rigl.imagenet_resnet import imagenet_data
 from rigl.imagenet_resnet import imagenet_train_eval as imagenet_script
 from rigl.mnist import mnist_data
 from rigl.mnist import mnist_train_eval as mnist_script
 from rigl.training import (
-  methods,
   runner,
   tpu_estimator,
 )

@@ -20,7 +20,7 @@ import time
 
 import pytest
 
-from rigl.training import methods
+from rigl.core import methods
 from tests.faults import scripts
 
 # {script: runs of the session in a whole training, at least}.

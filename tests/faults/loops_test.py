@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from rigl.compat import tf, tf2
-from rigl.training import config, methods, tpu_estimator
+from rigl.core import methods
+from rigl.training import config, tpu_estimator
 from tests.faults import scripts
 
 pytestmark = pytest.mark.skipif(

@@ -16,7 +16,7 @@ import time
 import numpy as np
 import pytest
 
-from rigl.training import methods
+from rigl.core import methods
 from tests.faults import scripts
 
 N_WORKERS = 2

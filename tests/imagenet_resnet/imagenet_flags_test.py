@@ -10,9 +10,10 @@ import pytest
 from absl import flags
 
 from rigl.compat import tf
+from rigl.core import methods
 from rigl.imagenet_resnet import imagenet_config
 from rigl.imagenet_resnet import imagenet_train_eval as script
-from rigl.training import gin_configs, methods, tpu_estimator
+from rigl.training import gin_configs, tpu_estimator
 from rigl.training.config import SparsityConfig
 from tests import networks, script_flags
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rigl.training import methods
+from rigl.core import methods
 from tests import checkpoint_values, combinations, imagenet_script
 
 

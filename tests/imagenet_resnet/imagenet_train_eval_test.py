@@ -12,6 +12,7 @@ import pytest
 from absl import flags
 
 from rigl.compat import tf, tf2
+from rigl.core import methods
 from rigl.imagenet_resnet import (
   imagenet_config,
   imagenet_input,
@@ -21,7 +22,6 @@ from rigl.imagenet_resnet import (
 )
 from rigl.imagenet_resnet import imagenet_train_eval as script
 from rigl.model_pruning import pruning
-from rigl.training import methods
 from rigl.training.config import SparsityConfig
 from tests import (
   checkpoint_values,
@@ -306,7 +306,7 @@ def test_step_is_replicated_with_sums_over_replicas(method, short):
     n_trained = len(tf.trainable_variables())
     assert len(pruning.get_masks()) == n_layers
   # DNW trains with its dense gradients, which are summed when applied.
-  is_ranked = methods.METHODS[method].uses_gradient and method != 'dnw'
+  is_ranked = methods.METHODS[method].gradient != '' and method != 'dnw'
   assert n_sums == n_trained + n_layers * is_ranked
 
 

@@ -9,8 +9,8 @@ import shutil
 
 import pytest
 
+from rigl.core import methods
 from rigl.mnist import mnist_data
-from rigl.training import methods
 from tests import script_server, tiny_mnist
 from tests.faults import scripts
 

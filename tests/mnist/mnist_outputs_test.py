@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
+from rigl.core import methods
 from rigl.mnist import compression, mask_records, mnist_train_eval
-from rigl.training import gin_configs, methods
+from rigl.training import gin_configs
 from tests import checkpoint_values, tiny_mnist
 
 MASKED = [name for name, method in methods.METHODS.items()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
-from rigl.core import distributions
+from rigl.core import distributions, methods
 from rigl.mnist import (
   compression,
   epoch_log,
@@ -27,7 +27,7 @@ from rigl.mnist import (
   mnist_model_fn,
   mnist_train_eval,
 )
-from rigl.training import methods, script, sparse_flags
+from rigl.training import script, sparse_flags
 from rigl.training.config import SparsityConfig
 from tests import checkpoint_values, tiny_mnist
 

@@ -11,7 +11,8 @@ import sys
 import pytest
 from absl import flags
 
-from rigl.training import command_line, methods
+from rigl.core import methods
+from rigl.training import command_line
 from tests import script_server
 from tests.faults import scripts
 

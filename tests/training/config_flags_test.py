@@ -8,7 +8,8 @@ from typing import Optional
 import pytest
 from absl import flags
 
-from rigl.training import command_line, config_flags, methods, sparse_flags
+from rigl.core import methods
+from rigl.training import command_line, config_flags, sparse_flags
 from rigl.training.config import SparsityConfig, setting
 from tests import script_flags
 

@@ -8,8 +8,7 @@ import math
 
 import pytest
 
-from rigl.core import distributions
-from rigl.training import methods
+from rigl.core import distributions, methods
 from rigl.training.config import SparsityConfig
 
 NAN = math.nan

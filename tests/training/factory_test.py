@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 
 import numpy as np
 import pytest
 
+from rigl import sparse_optimizers
 from rigl.compat import tf, tf2
-from rigl.core import distributions
+from rigl.core import distributions, methods
 from rigl.model_pruning import dense_layers, layers, pruning
-from rigl.training import factory, methods
+from rigl.training import factory
 from rigl.training.config import SparsityConfig
 
 CUSTOM_MAP = {'b': 0.5, 'c': 0.}
@@ -30,22 +30,21 @@ FIELDS = {
 DYNAMIC = {
     'begin_step': 2, 'end_step': 44, 'frequency': 5, 'drop_fraction': 0.4,
     'drop_fraction_anneal': 'exponential_3', 'grow_init': 'random_normal_7',
-    'stateless_seed_offset': 17,
-}
-ONE_SHOT = {
-    'default_sparsity': 0.75, 'mask_init_method': 'erdos_renyi_kernel',
-    'custom_sparsity_map': CUSTOM_MAP, 'erk_power_scale': 0.5,
-    'use_tpu': True,
 }
 
-# What a wrapper must be given, besides the inner optimizer.
-ARGUMENTS = {
-    'set': DYNAMIC,
-    'static': DYNAMIC,
-    'momentum': {**DYNAMIC, 'momentum': 0.6, 'use_tpu': True},
-    'rigl': {**DYNAMIC, 'initial_acc_scale': 0.25, 'use_tpu': True},
-    'snip': ONE_SHOT,
-    'dnw': ONE_SHOT,
+# What each method must be made with.
+EXPECTED = {
+    'baseline': methods.Dense(),
+    'scratch': methods.Scratch(),
+    'set': methods.SET(**DYNAMIC),
+    'static': methods.Static(**DYNAMIC),
+    'momentum': methods.SNFS(**DYNAMIC, momentum=0.6),
+    'rigl': methods.RigL(**DYNAMIC, initial_acc_scale=0.25),
+    'snip': methods.SNIP(),
+    'dnw': methods.DNW(),
+    'prune': methods.GradualPruning(
+        begin_step=3, end_step=33, frequency=4, target_sparsity=0.75,
+        ramp_begin_step=3, ramp_end_step=33, threshold_decay=0.125),
 }
 
 
@@ -72,10 +71,9 @@ def build(method, custom_map=CUSTOM_MAP, scopes='abc', pruning_hparams='',
   loss = tf.reduce_mean(tf.square(outputs - 1.))
   optimizer = factory.make_optimizer(
       config, tf.train.MomentumOptimizer(0.05, 0.9),
-      custom_sparsity_map=custom_map)
+      custom_sparsity_map=custom_map, pruning_hparams=pruning_hparams)
   train_op = factory.make_train_op(
-      config, optimizer, loss, tf.train.get_or_create_global_step(),
-      custom_map, pruning_hparams, on_nan=on_nan)
+      optimizer, loss, tf.train.get_or_create_global_step(), on_nan=on_nan)
   return train_op, optimizer, config
 
 
@@ -158,50 +156,35 @@ def test_unknown_inner_optimizer_is_named():
 # --- make_optimizer ----------------------------------------------------------
 
 
-def test_every_row_with_a_wrapper_has_expected_arguments():
-  assert set(ARGUMENTS) == {
-      name for name, method in methods.METHODS.items()
-      if method.optimizer_class}
+def test_every_method_is_expected():
+  assert set(EXPECTED) == set(methods.METHODS)
 
 
 @pytest.mark.parametrize('name', methods.METHODS)
-def test_optimizer_is_of_the_class_of_the_row(name):
-  inner = tf.train.MomentumOptimizer(0.1, 0.9)
-  optimizer = factory.make_optimizer(config_of(name), inner)
-  if name in ARGUMENTS:
-    assert type(optimizer) is methods.METHODS[name].optimizer_class
-  else:
-    assert optimizer is inner
-
-
-@pytest.mark.parametrize('name', ARGUMENTS)
-def test_wrapper_gets_every_hyperparameter(name, monkeypatch):
-  row = methods.METHODS[name]
-  calls = []
-
-  class Spy(row.optimizer_class):
-
-    def __init__(self, *args, **kwargs):
-      calls.append((args, kwargs))
-      super().__init__(*args, **kwargs)
-
-  monkeypatch.setitem(
-      methods.METHODS, name, dataclasses.replace(row, optimizer=Spy))
-  inner = tf.train.AdamOptimizer()
-  assert isinstance(
-      factory.make_optimizer(
-          config_of(name), inner, use_tpu=True, custom_sparsity_map=CUSTOM_MAP),
-      Spy)
-  assert calls == [((inner,), ARGUMENTS[name])]
+def test_method_gets_every_hyperparameter(name):
+  assert config_of(name).make_method() == EXPECTED[name]
 
 
 @pytest.mark.parametrize('name', ['set', 'static', 'momentum', 'rigl'])
-def test_wrapper_is_told_all_it_can_be_told(name):
-  """A new argument of a class is either passed or listed here."""
-  parameters = set(inspect.signature(
-      methods.METHODS[name].optimizer_class).parameters)
-  assert parameters - set(ARGUMENTS[name]) - {
-      'optimizer', 'use_locking', 'name', 'use_stateless'} == set()
+def test_method_is_told_all_it_can_be_told(name):
+  """A new field of a method is either a setting or listed here."""
+  default = methods.METHODS[name]()
+  made = config_of(name).make_method()
+  assert {field.name for field in dataclasses.fields(made)
+          if getattr(made, field.name) == getattr(default, field.name)} == {
+              'noise_std'}
+
+
+@pytest.mark.parametrize('name', methods.METHODS)
+def test_optimizer_moves_masks_by_the_method(name):
+  inner = tf.train.MomentumOptimizer(0.1, 0.9)
+  optimizer = factory.make_optimizer(config_of(name), inner)
+  if name in ('baseline', 'scratch'):
+    assert optimizer is inner
+  elif name == 'prune':
+    assert isinstance(optimizer, sparse_optimizers.GradualPruningOptimizer)
+  else:
+    assert optimizer.method == EXPECTED[name]
 
 
 @pytest.mark.parametrize('name', ['snip', 'dnw'])
@@ -233,8 +216,7 @@ def test_unknown_layer_in_the_custom_map_is_named(name):
 def test_every_method_builds_and_steps(name):
   train_op, _, config = build(name)
   sparsities, step = run(train_op, 4)
-  skipped = config.method.skips_gradient_on_update or name == 'snip'
-  assert step == (3 if skipped else 4)
+  assert step == (3 if config.method.replaces_step else 4)
   assert len(sparsities) == (3 if config.method.uses_masks else 0)
   # Only gradual pruning has a counter of its own.
   assert config.method.prunes_gradually == any(

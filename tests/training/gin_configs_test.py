@@ -8,7 +8,8 @@ import pytest
 
 from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
-from rigl.training import gin_configs, methods
+from rigl.core import methods
+from rigl.training import gin_configs
 from rigl.training.config import SparsityConfig
 from tests.training import config_test
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf, tf2
-from rigl.core import distributions
+from rigl.core import distributions, methods
 from rigl.model_pruning import layers, pruning
-from rigl.training import mask_init, methods
+from rigl.training import mask_init
 from rigl.training.config import SparsityConfig
 from tests.training import one_masked_layer
 

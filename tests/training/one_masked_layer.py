@@ -41,7 +41,7 @@ def build(config: SparsityConfig, n_units: int = 4,
   optimizer = factory.make_optimizer(
       config, tf.train.MomentumOptimizer(0.05, 0.9))
   return loss, factory.make_train_op(
-      config, optimizer, loss, global_step,
+      optimizer, loss, global_step,
       first_iteration=first_iteration), global_step
 
 

@@ -13,11 +13,12 @@ import pytest
 from rigl.cifar_resnet import resnet_train_eval
 from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
+from rigl.core import methods
 from rigl.imagenet_resnet import imagenet_train_eval
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
 from rigl.mnist import mnist_train_eval
 from rigl.mnist.mnist_config import MnistConfig
-from rigl.training import gin_configs, iterations, methods, resuming
+from rigl.training import gin_configs, iterations, resuming
 from rigl.training.config import SparsityConfig
 from tests.training import one_masked_layer
 from tests.training.small_checkpoints import DATA, VALUES, damage, save

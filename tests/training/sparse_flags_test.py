@@ -11,9 +11,10 @@ import pytest
 from absl import flags
 
 from rigl.cifar_resnet import resnet_train_eval
+from rigl.core import methods
 from rigl.imagenet_resnet import imagenet_train_eval
 from rigl.mnist import mnist_train_eval
-from rigl.training import methods, sparse_flags
+from rigl.training import sparse_flags
 from rigl.training.config import SparsityConfig
 from tests import script_flags
 

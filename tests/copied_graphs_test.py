@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from rigl import copied_graphs
 from rigl.compat import tf, tf2
-from rigl.core import copied_graphs
 
 pytestmark = pytest.mark.usefixtures('graph')
 

@@ -1,0 +1,254 @@
+"""Array operations of whichever library a tensor belongs to.
+
+    xp = arrays.of(weights)
+    magnitude = xp.abs(weights)
+
+The maths of this package is written once, in these operations, for numpy,
+TensorFlow (eager, graphs, XLA), JAX and PyTorch, and for variables of Keras on
+any of these. No library is imported before one of its tensors comes along.
+Names and meanings are those of numpy; beside them stand the arithmetic,
+comparison (but for ==) and bitwise operators of Python.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, Callable
+
+import numpy as np
+
+Array = Any
+
+
+def of(tensor: Array) -> Any:
+  """The operations of the library that a tensor belongs to.
+
+  Args:
+    tensor: tensor, variable or Python number; numbers belong to numpy.
+
+  Raises:
+    TypeError: a tensor of no library that is known.
+  """
+  library = type(tensor).__module__.partition('.')[0]
+  if library == 'keras':
+    return of(tensor.value)
+  if library in ('numpy', 'builtins'):
+    return _numpy()
+  if library in ('jax', 'jaxlib'):
+    return _jax()
+  if library == 'tensorflow':
+    return _tensorflow()
+  if library == 'torch':
+    return _torch()
+  raise TypeError(f'{type(tensor).__module__}.{type(tensor).__name__} is no '
+                  'tensor of numpy, TensorFlow, JAX or PyTorch.')
+
+
+def size(tensor: Array) -> int:
+  """How many numbers a tensor of known shape holds.
+
+  Args:
+    tensor: tensor or variable.
+  """
+  return math.prod(int(n) for n in tensor.shape)
+
+
+class _Numpy:
+  """numpy and its likes: the functions of a module, and what it lacks."""
+
+  library = 'numpy'
+
+  def __init__(self, module: Any):
+    self._np = module
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._np, name)
+
+  def asarray(self, x: Array, dtype: str = '') -> Array:
+    """A tensor, of another type if one is given."""
+    return self._np.asarray(_value(x), dtype or None)
+
+  def cast_like(self, x: Array, like: Array) -> Array:
+    """`x` in the type of another tensor."""
+    return x.astype(like.dtype)
+
+  def bits(self, x: Array) -> Array:
+    """int32 with the bits of float32 `x`."""
+    return x.view('int32')
+
+  def unsigned_right_shift(self, x: Array, n: int) -> Array:
+    """int32 `x` shifted as if it had no sign."""
+    return (x.view('uint32') >> self._np.uint32(n)).view('int32')
+
+  def ordinals(self, n: int) -> Array:
+    """int32 0 ... n - 1."""
+    return self._np.arange(n, dtype='int32')
+
+  def argsort(self, x: Array) -> Array:
+    """Stable."""
+    return self._np.argsort(x, stable=True) if self._np is not np else (
+        np.argsort(x, kind='stable'))
+
+  def count(self, x: Array) -> Array:
+    """How many of bool `x` are True, int32 scalar."""
+    return self._np.sum(x, dtype='int32')
+
+  def cumulative_count(self, x: Array) -> Array:
+    """How many of a bool vector are True up to each place, int32."""
+    return self._np.cumsum(x, dtype='int32')
+
+  def repeat(self, n: int, step: Callable[[int, Array], Array],
+             start: Array) -> Array:
+    """`start` after step(0, ...), ..., step(n - 1, ...)."""
+    for i in range(n):
+      start = step(i, start)
+    return start
+
+
+class _Jax(_Numpy):
+  """The operations on tensors of JAX."""
+
+  library = 'jax'
+
+  def repeat(self, n, step, start):
+    import jax
+
+    return jax.lax.fori_loop(0, n, step, start)
+
+
+@functools.cache
+def _numpy() -> _Numpy:
+  return _Numpy(np)
+
+
+@functools.cache
+def _jax() -> _Numpy:
+  import jax.numpy
+
+  return _Jax(jax.numpy)
+
+
+def _value(x: Array) -> Array:
+  """The tensor of a variable of Keras; anything else as it is."""
+  return x.value if type(x).__module__.startswith('keras.') else x
+
+
+class _TensorFlow:
+  """The operations on tensors of TensorFlow."""
+
+  library = 'tensorflow'
+
+  def __init__(self, tf: Any):
+    self._tf = tf
+    self.abs, self.sign, self.cos = tf.abs, tf.sign, tf.cos
+    self.where, self.reshape = tf.where_v2, tf.reshape
+    self.minimum, self.maximum = tf.minimum, tf.maximum
+    self.clip, self.power, self.isnan = (
+        tf.clip_by_value, tf.pow, tf.math.is_nan)
+    self.logical_and, self.equal, self.not_equal = (
+        tf.logical_and, tf.equal, tf.not_equal)
+    self.sum, self.mean, self.std = (
+        tf.reduce_sum, tf.reduce_mean, tf.math.reduce_std)
+    self.max, self.min = tf.reduce_max, tf.reduce_min
+    self.zeros_like, self.round, self.take = tf.zeros_like, tf.round, tf.gather
+    self.concatenate, self.bitwise_xor, self.right_shift = (
+        tf.concat, tf.bitwise.bitwise_xor, tf.bitwise.right_shift)
+
+  def asarray(self, x: Array, dtype: str = '') -> Array:
+    tensor = self._tf.convert_to_tensor(_value(x))
+    return self._tf.cast(tensor, dtype) if dtype else tensor
+
+  def cast_like(self, x: Array, like: Array) -> Array:
+    return self._tf.cast(x, like.dtype.base_dtype)
+
+  def bits(self, x: Array) -> Array:
+    return self._tf.bitcast(x, 'int32')
+
+  def unsigned_right_shift(self, x: Array, n: int) -> Array:
+    tf = self._tf
+    return tf.bitcast(tf.bitwise.right_shift(
+        tf.bitcast(x, tf.uint32), tf.constant(n, tf.uint32)), tf.int32)
+
+  def ordinals(self, n: int) -> Array:
+    return self._tf.range(n)
+
+  def argsort(self, x: Array) -> Array:
+    return self._tf.argsort(x, stable=True)
+
+  def count(self, x: Array) -> Array:
+    return self._tf.reduce_sum(self._tf.cast(x, 'int32'))
+
+
+@functools.cache
+def _tensorflow() -> _TensorFlow:
+  from rigl.compat import tf
+
+  return _TensorFlow(tf)
+
+
+class _Torch(_Numpy):
+  """The operations on tensors of PyTorch, which has numpy's names for most."""
+
+  library = 'torch'
+
+  def cast_like(self, x: Array, like: Array) -> Array:
+    return x.to(like.dtype)
+
+  def asarray(self, x: Array, dtype: str = '') -> Array:
+    x = _value(x)
+    if not isinstance(x, self._np.Tensor):
+      x = self._np.as_tensor(x)
+    return x.to(getattr(self._np, dtype)) if dtype else x
+
+  def where(self, condition: Array, x: Array, y: Array) -> Array:
+    return self._np.where(self.asarray(condition), x, y)
+
+  def power(self, x: Array, exponent: float) -> Array:
+    return self._np.pow(x, exponent)
+
+  def std(self, x: Array) -> Array:
+    return self._np.std(x, correction=0)
+
+  def equal(self, x: Array, y: Array) -> Array:
+    return x == y
+
+  def not_equal(self, x: Array, y: Array) -> Array:
+    return x != y
+
+  def minimum(self, x: Array, y: Array) -> Array:
+    return self._np.clamp(x, max=y)
+
+  def maximum(self, x: Array, y: Array) -> Array:
+    return self._np.clamp(x, min=y)
+
+  def take(self, x: Array, indices: Array) -> Array:
+    return x[indices]
+
+  def right_shift(self, x: Array, n: int) -> Array:
+    return x >> n
+
+  def bits(self, x: Array) -> Array:
+    return x.contiguous().view(self._np.int32)
+
+  def unsigned_right_shift(self, x: Array, n: int) -> Array:
+    return (x >> n) & ((1 << (32 - n)) - 1)
+
+  def ordinals(self, n: int) -> Array:
+    return self._np.arange(n, dtype=self._np.int32)
+
+  def argsort(self, x: Array) -> Array:
+    return self._np.argsort(x, stable=True)
+
+  def count(self, x: Array) -> Array:
+    return self._np.sum(x, dtype=self._np.int32)
+
+  def cumulative_count(self, x: Array) -> Array:
+    return self._np.cumsum(x, 0, dtype=self._np.int32)
+
+
+@functools.cache
+def _torch() -> _Torch:
+  import torch
+
+  return _Torch(torch)

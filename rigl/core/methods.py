@@ -1,0 +1,395 @@
+"""The sparse training methods, each a small definition.
+
+A method is a frozen dataclass of its hyperparameters. It answers when masks
+move (`is_update`), what then becomes of the mask of a layer (`update`) and what
+the weights and optimizer slots of new connections start at. All of it is maths
+on tensors: the front-ends own the variables, read them into a `Layer` and
+assign what comes back. `rigl.sparse_optimizers` is one.
+
+`rigl.core.method` says what each function is for. A method of your own derives
+from the nearest one here and overrides what
+differs, see docs/adding_a_method.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar
+
+from rigl.core import (
+  arrays,
+  checks,
+  distributions,
+  draws,
+  growth,
+  mask_math,
+  schedules,
+  scores,
+)
+from rigl.core.arrays import Array
+from rigl.core.method import Layer, Method, Update
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense(Method):
+  """No masks at all."""
+
+  description = 'dense training'
+  uses_masks = False
+  inits_masks = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Scratch(Method):
+  """The masks that training starts with stay."""
+
+  description = 'a fixed random mask'
+
+
+@dataclasses.dataclass(frozen=True)
+class DropAndGrow(Method):
+  """Drops the weakest connections and grows as many, on a schedule.
+
+  Attributes:
+    begin_step: first step that may be an update step.
+    end_step: last such step; negative for no end.
+    frequency: steps between updates (Delta T).
+    drop_fraction: share of the active connections moved by an update (at the
+      start, if annealed), in [0, 1].
+    drop_fraction_anneal: constant, cosine or exponential_<exponent>.
+    grow_init: initial values of new connections, see rigl.core.growth.
+    noise_std: about the standard deviation of the noise that decides between
+      connections of equal drop score, see draws.noise.
+  """
+
+  when = 'on_schedule'
+  is_dynamic = True
+  # Whether a connection dropped and grown back at once begins anew.
+  restarts_regrown: ClassVar[bool] = False
+
+  begin_step: int = 0
+  end_step: int = 25000
+  frequency: int = 100
+  drop_fraction: float = 0.3
+  drop_fraction_anneal: str = 'constant'
+  grow_init: str = 'zeros'
+  noise_std: float = 1e-5
+
+  def __post_init__(self):
+    schedules.check_drop_fraction(self.drop_fraction, self.drop_fraction_anneal)
+    growth.parse_grow_init(self.grow_init, self.allows_gradient_grow_init)
+    _ = self.schedule
+
+  @property
+  def schedule(self) -> schedules.UpdateSchedule:
+    """When masks move.
+
+    Raises:
+      ValueError: there is no such schedule.
+    """
+    return schedules.UpdateSchedule(
+        self.begin_step, self.end_step, self.frequency)
+
+  @property
+  def lacks_end(self) -> bool:
+    """Whether the drop fraction falls to an end that there is not."""
+    return schedules.lacks_end(self.drop_fraction_anneal, self.schedule)
+
+  @property
+  def first_last_update_step(self):
+    return self.schedule.first_last_update_step
+
+  def is_update(self, step, last_update):
+    return self.schedule.is_update_step(step, last_update)
+
+  def drop_fraction_at(self, step: Array) -> Array:
+    """The share that an update at this step moves, float32 scalar.
+
+    Args:
+      step: integer scalar, from `seen_step`.
+    """
+    return schedules.annealed_drop_fraction(
+        step, self.drop_fraction, self.drop_fraction_anneal, self.schedule)
+
+  def drop_score(self, layer: Layer) -> Array:
+    """float32 [...]; active connections are dropped where it is lowest.
+
+    Args:
+      layer: its tensors.
+    """
+    return scores.magnitude(layer.mask, layer.weights)
+
+  def grow_score(self, layer: Layer) -> Array:
+    """float32 [...]; of all connections not kept, the highest are grown.
+
+    Args:
+      layer: its tensors.
+    """
+    raise NotImplementedError
+
+  def update(self, layer, step):
+    drop_score = self.drop_score(layer)
+    noise = draws.noise(
+        drop_score, layer.seed('drop_noise'), self.noise_std)
+    moved = mask_math.drop_and_grow(
+        layer.mask, drop_score + noise, self.grow_score(layer),
+        self.drop_fraction_at(step))
+    return Update(moved.mask, (
+        moved.grown if self.restarts_regrown else moved.new_connections),
+        layer.state)
+
+  def new_weights(self, layer):
+    return growth.grow_values(
+        self.grow_init, layer.weights, layer.seed('grow_init'),
+        layer.initial_value,
+        layer.gradient if self.allows_gradient_grow_init else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class SET(DropAndGrow):
+  """Sparse Evolutionary Training, Mocanu et al. 2018."""
+
+  description = 'drops the smallest weights, grows at random'
+  paper = 'https://doi.org/10.1038/s41467-018-04316-3'
+
+  def grow_score(self, layer):
+    return scores.random_uniform(layer.mask, layer.seed('grow'))
+
+
+@dataclasses.dataclass(frozen=True)
+class Static(DropAndGrow):
+  """A fixed mask: the control experiment of SET, Evci et al. 2020.
+
+  The same schedule drops the same connections, but grows them back at once, as
+  if they were new.
+  """
+
+  description = 'a fixed mask; re-initialises what SET would drop'
+  paper = 'https://arxiv.org/abs/1911.11134'
+  restarts_regrown = True
+
+  def grow_score(self, layer):
+    return layer.mask
+
+
+@dataclasses.dataclass(frozen=True)
+class RigL(DropAndGrow):
+  """Rigging the Lottery, Evci et al. 2020.
+
+  Attributes:
+    initial_acc_scale: slots of new connections restart from their initial
+      value plus this times the dense gradient. Only for slots of either sign:
+      squares, as Adam keeps them, may become negative, and weights NaN.
+  """
+
+  description = 'grows where the dense gradient is largest'
+  paper = 'https://arxiv.org/abs/1911.11134'
+  gradient = 'dense'
+  replaces_step = True
+  allows_gradient_grow_init = True
+
+  initial_acc_scale: float = 0.
+
+  def __post_init__(self):
+    super().__post_init__()
+    checks.finite('initial_acc_scale', self.initial_acc_scale)
+
+  def grow_score(self, layer):
+    return scores.gradient_magnitude(layer.gradient())
+
+  def new_slot(self, layer, start):
+    if not self.initial_acc_scale:
+      return start
+    return start + self.initial_acc_scale * arrays.of(start).cast_like(
+        layer.gradient(), start)
+
+
+@dataclasses.dataclass(frozen=True)
+class SNFS(DropAndGrow):
+  """Sparse networks from scratch, Dettmers & Zettlemoyer 2019.
+
+  Without their redistribution of connections between layers. The state is the
+  moving average of the dense gradient.
+
+  Attributes:
+    momentum: decay of the average, in [0, 1]. With 1 it stays 0, and growth
+      takes the lowest indices.
+  """
+
+  description = 'SNFS: grows by the averaged dense gradient'
+  paper = 'https://arxiv.org/abs/1907.04840'
+  gradient = 'dense'
+
+  momentum: float = 0.9
+
+  def __post_init__(self):
+    super().__post_init__()
+    checks.in_unit_interval('momentum', self.momentum)
+
+  def first_state(self, weights):
+    xp = arrays.of(weights)
+    return xp.zeros_like(xp.asarray(weights, 'float32'))
+
+  def next_state(self, state, gradient):
+    return self.momentum * state + (1. - self.momentum) * arrays.of(
+        gradient).asarray(gradient, 'float32')
+
+  def grow_score(self, layer):
+    return scores.gradient_magnitude(layer.state)
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepBest(Method):
+  """Keeps the connections of highest score, at the sparsity of the layer."""
+
+  inits_masks = False
+
+  def score(self, layer: Layer) -> Array:
+    """[...]; the highest are kept.
+
+    Args:
+      layer: its tensors.
+    """
+    raise NotImplementedError
+
+  def update(self, layer, step):
+    size = arrays.size(layer.weights)
+    kept = mask_math.top_k_mask(
+        self.score(layer),
+        size - distributions.get_n_zeros(size, layer.sparsity))
+    return Update(arrays.of(kept).cast_like(kept, layer.mask))
+
+
+@dataclasses.dataclass(frozen=True)
+class SNIP(KeepBest):
+  """Single-shot network pruning, Lee et al. 2019.
+
+  The first step sets the masks instead of training. An L2 penalty is a part of
+  the gradient.
+  """
+
+  description = 'prunes once before training, by |gradient * weight|'
+  paper = 'https://arxiv.org/abs/1810.02340'
+  gradient = 'applied'
+  when = 'once'
+  replaces_step = True
+
+  def is_update(self, step, last_update):
+    return arrays.of(step).equal(step, 0) & (last_update < 0)
+
+  def score(self, layer):
+    return scores.connection_sensitivity(layer.weights, layer.gradient())
+
+
+@dataclasses.dataclass(frozen=True)
+class DNW(KeepBest):
+  """Discovering neural wirings, Wortsman et al. 2019.
+
+  A penalty on the weights is no part of the dense gradient, so it does not
+  reach masked layers.
+  """
+
+  description = 'trains all weights, uses the largest'
+  paper = 'https://arxiv.org/abs/1906.00586'
+  gradient = 'dense'
+  when = 'always'
+  trains_all_weights = True
+
+  def score(self, layer):
+    return arrays.of(layer.weights).abs(layer.weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class GradualPruning(Method):
+  """Gradual magnitude pruning, Zhu & Gupta 2017.
+
+  The state of a layer is its threshold, the smallest magnitude that is kept.
+
+  Attributes:
+    begin_step: first step that may be an update step.
+    end_step: last such step; negative for no end.
+    frequency: steps between updates.
+    initial_sparsity: sparsity of the network up to `ramp_begin_step`.
+    target_sparsity: its sparsity from `ramp_end_step` on. A layer whose own
+      sparsity is another follows in proportion.
+    ramp_begin_step: step at which the sparsity begins to rise.
+    ramp_end_step: step at which it ends to.
+    exponent: 3 in the paper.
+    threshold_decay: d in threshold = d * old + (1 - d) * new.
+  """
+
+  description = 'gradual magnitude pruning of a dense network'
+  paper = 'https://arxiv.org/abs/1710.01878'
+  inits_masks = False
+  when = 'on_schedule'
+  prunes_gradually = True
+
+  begin_step: int = 0
+  end_step: int = -1
+  frequency: int = 10
+  initial_sparsity: float = 0.
+  target_sparsity: float = 0.5
+  ramp_begin_step: int = 0
+  ramp_end_step: int = 100
+  exponent: float = 3.
+  threshold_decay: float = 0.
+
+  # Updates lie on a schedule as those of DropAndGrow.
+  schedule = DropAndGrow.schedule
+  is_update = DropAndGrow.is_update
+
+  @property
+  def first_last_update_step(self):
+    return 0
+
+  def seen_step(self, step):
+    return step
+
+  def sparsity_at(self, step: Array) -> Array:
+    """The sparsity of the network at a step, float32 scalar.
+
+    Args:
+      step: integer scalar.
+    """
+    return schedules.gradual_sparsity(
+        step, self.initial_sparsity, self.target_sparsity,
+        self.ramp_begin_step, self.ramp_end_step, self.exponent)
+
+  def first_state(self, weights):
+    xp = arrays.of(weights)
+    return xp.zeros_like(xp.max(xp.asarray(weights)))
+
+  def update(self, layer, step):
+    xp = arrays.of(layer.weights)
+    magnitude = xp.abs(xp.asarray(layer.weights, 'float32'))
+    # As the smallest: compared with NaN, no weight would be large enough.
+    magnitude = xp.where(
+        xp.isnan(magnitude), xp.zeros_like(magnitude), magnitude)
+    sparsity = xp.asarray(self.sparsity_at(step))
+    if self.target_sparsity:
+      sparsity = sparsity * (layer.sparsity / self.target_sparsity)
+    n_keep = xp.asarray(
+        xp.round(float(arrays.size(magnitude)) * (1. - sparsity)), 'int32')
+    kept = mask_math.top_k_mask(magnitude, xp.maximum(n_keep, 1))
+    smallest = xp.min(xp.where(
+        kept, magnitude, xp.zeros_like(magnitude) + math.inf))
+    threshold = (
+        self.threshold_decay * xp.asarray(layer.state, 'float32') +
+        (1. - self.threshold_decay) * smallest)
+    return Update(
+        xp.cast_like(magnitude >= threshold, layer.mask),
+        state=xp.cast_like(threshold, xp.asarray(layer.state)))
+
+
+METHODS: dict[str, type[Method]] = {
+    'baseline': Dense,
+    'scratch': Scratch,
+    'set': SET,
+    'momentum': SNFS,
+    'rigl': RigL,
+    'static': Static,
+    'snip': SNIP,
+    'dnw': DNW,
+    'prune': GradualPruning,
+}

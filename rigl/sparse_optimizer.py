@@ -1,0 +1,400 @@
+"""Any method of rigl.core.methods around a tf.compat.v1.train optimizer.
+
+`SparseOptimizer` owns what a method has none of: variables, optimizer slots and
+the condition of a graph. It does not know where the masks come from: a subclass
+gives `get_weights`, `get_masks` and `get_masked_weights`, three lists in one
+order, so any library of masked layers can plug in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Callable, Mapping, Optional, Sequence
+
+from rigl import replicas, sparse_utils
+from rigl.compat import tf
+from rigl.core import checks, draws, layer_names, methods, seeding
+from rigl.core.shared_graphs import called_apart
+from rigl.dense_gradients import DenseGradientMixin
+from rigl.optimizer_wrapper import (
+  GradsAndVars,
+  OptimizerWrapper,
+  claim_step_0,
+  initial_value_of,
+  root_variable,
+)
+
+
+class _Averages(dict):
+  """{weights.name: variable of the moving average of its dense gradient}."""
+
+  def average(self, weights: tf.Variable) -> Optional[tf.Variable]:
+    """As tf.train.ExponentialMovingAverage.average."""
+    return self.get(weights.name)
+
+
+class SparseOptimizer(DenseGradientMixin, OptimizerWrapper):
+  """Trains by the optimizer it wraps and moves masks by a method.
+
+  Attributes:
+    method: see rigl.core.methods.
+    drop_fraction: float32 scalar tensor of the last train op built: the share
+      of active connections that it moves, 0 on a step that is no update. Fetch
+      it together with the train op. None before, and of methods without one.
+  """
+
+  drop_fraction: Optional[tf.Tensor] = None
+
+  def __init__(self,
+               optimizer: tf.train.Optimizer,
+               method: methods.Method,
+               seed: int = 0,
+               default_sparsity: float = 0.,
+               mask_init_method: str = 'random',
+               custom_sparsity_map: Optional[Mapping[str, float]] = None,
+               erk_power_scale: float = 1.,
+               use_locking: bool = False,
+               use_tpu: bool = False,
+               name: str = ''):
+    """Wraps `optimizer`.
+
+    Args:
+      optimizer: trains the weights.
+      method: moves the masks.
+      seed: the user's seed of all draws.
+      default_sparsity: in [0, 1]; for methods that set whole masks.
+      mask_init_method: their distribution, see sparse_utils.get_sparsities.
+      custom_sparsity_map: {layer name: sparsity} of exceptions.
+      erk_power_scale: exponent of the raw densities of erdos_renyi_kernel.
+      use_locking: as in tf.train.Optimizer.
+      use_tpu: whether replicas of a TPU share each batch, so that gradients
+        must be summed before masks are moved by them.
+      name: name of this optimizer; the method's if empty.
+    """
+    super().__init__(optimizer, use_locking, name or type(method).__name__)
+    checks.integer('seed', seed)
+    self.method = method
+    self._user_seed = seed
+    self._use_tpu = use_tpu
+    self._distribution = (mask_init_method, default_sparsity,
+                          dict(custom_sparsity_map or {}), erk_power_scale)
+    self._memory: Optional[tf.Variable] = None
+    self._step: Optional[tf.Tensor] = None
+    self._ema_grads = _Averages()
+    if getattr(method, 'lacks_end', False):
+      tf.logging.warning(
+          'drop_fraction_anneal %s falls from begin_step to end_step and needs '
+          'an end after the begin, got %s and %s. Use constant to move masks '
+          'without end.', method.drop_fraction_anneal, method.begin_step,
+          method.end_step)
+
+  def _last_update(self) -> tf.Tensor:
+    """int64 scalar: the step of the last update."""
+    memory = self._get_memory().read_value()
+    if self.method.when == 'once':
+      return tf.where(memory, tf.zeros([], tf.int64), -tf.ones([], tf.int64))
+    return memory
+
+  def _get_memory(self) -> tf.Variable:
+    """The variable that the updates of a train op are remembered by."""
+    if self._memory is None:
+      self._memory = (
+          root_variable('is_snipped', [], tf.bool, False)
+          if self.method.when == 'once' else root_variable(
+              'last_mask_update_step', [], tf.int64,
+              self.method.first_last_update_step))
+    return self._memory
+
+  def _remember_update(self, step: tf.Tensor) -> tf.Operation:
+    if self.method.when == 'always':
+      return tf.no_op()
+    return self._get_memory().assign(
+        True if self.method.when == 'once' else step).op
+
+  def _create_states(self, var_list: Sequence[tf.Variable]) -> None:
+    """Creates `<layer scope>/dense_gradient_ema` of the layers among them."""
+    names = {v.name for v in var_list}
+    for weights in self.get_weights():
+      if weights.name in names and weights.name not in self._ema_grads:
+        state = self.method.first_state(weights)
+        if state is not None:
+          layer = replicas.name_of(weights).rpartition('/')[0]
+          self._ema_grads[weights.name] = root_variable(
+              layer_names.variable_of(layer, 'dense_gradient_ema'),
+              state.shape, state.dtype, 0.)
+
+  def create_slots(self, var_list):
+    self._create_states(var_list)
+    super().create_slots(var_list)
+    if self.method.when in ('once', 'on_schedule'):
+      self._get_memory()
+
+  def share_slots(self, other):
+    super().share_slots(other)
+    self._memory = other._memory
+    self._ema_grads = other._ema_grads
+
+  def _begin_another_train_op(self):
+    self._memory = None
+    self._ema_grads = _Averages()
+
+  def is_mask_update_iter(self, global_step: tf.Tensor,
+                          last_update_step: tf.Tensor) -> tf.Tensor:
+    """bool scalar: whether the schedule updates masks at `global_step`.
+
+    Args:
+      global_step: int64 scalar.
+      last_update_step: int64 scalar, the step of the last update.
+    """
+    return self.method.is_update(global_step, last_update_step)
+
+  def get_drop_fraction(self, global_step: tf.Tensor,
+                        is_mask_update_iter: tf.Tensor) -> tf.Tensor:
+    """The annealed drop fraction, 0 unless masks are updated.
+
+    Args:
+      global_step: int64 scalar.
+      is_mask_update_iter: bool scalar.
+    """
+    fraction = self.method.drop_fraction_at(global_step)
+    return tf.where(is_mask_update_iter, fraction, tf.zeros_like(fraction))
+
+  def may_skip_step(self) -> tf.Tensor:
+    if self.method.when == 'once':
+      return self._get_memory().read_value()
+    return super().may_skip_step()
+
+  def skip_step_op(self, global_step):
+    """Counts an iteration that is left out as what it would have been.
+
+    A mask update that is left out is not made up for: the schedule keeps its
+    rhythm, and the counters tell how many iterations there were.
+
+    Args:
+      global_step: integer scalar variable.
+    """
+    if self.method.when != 'on_schedule':
+      return super().skip_step_op(global_step)
+    step = global_step.read_value()
+    seen = self.method.seen_step(step)
+    last = self._last_update()
+    is_update = self.is_mask_update_iter(seen, last)
+    stays = tf.logical_and(is_update, self.method.replaces_step)
+    with tf.control_dependencies([is_update]):
+      return tf.group(
+          self._remember_update(tf.where_v2(is_update, seen, last)),
+          global_step.assign_add(tf.cast(tf.logical_not(stays), step.dtype)))
+
+  def compute_gradients(self, loss, var_list=None, *args,
+                        **kwargs) -> GradsAndVars:
+    """As tf.train.Optimizer.compute_gradients.
+
+    With a method that trains all weights, masked layers have the dense
+    gradient.
+
+    Raises:
+      ValueError: see `compute_dense_gradients`.
+    """
+    if self.method.gradient != 'dense':
+      return OptimizerWrapper.compute_gradients(
+          self, loss, var_list, *args, **kwargs)
+    if self.method.trains_all_weights:
+      pairs, dense = self.compute_dense_gradients(
+          loss, var_list, *args, **kwargs)
+      dense_of = {weights.name: tf.cast(gradient, weights.dtype.base_dtype)
+                  for gradient, weights in dense}
+      return [(dense_of.get(v.name, gradient), v) for gradient, v in pairs]
+    pairs = super().compute_gradients(loss, var_list, *args, **kwargs)
+    self._create_states([v for _, v in pairs])
+    return pairs
+
+  def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+    """See OptimizerWrapper.apply_gradients.
+
+    Raises:
+      ValueError: a method that sets masks at step 0 gets no global_step, or
+        that of another train op; or see DenseGradientMixin.
+    """
+    if self.method.when == 'once':
+      claim_step_0(type(self.method).__name__, global_step)
+    if self.method.gradient == 'dense' and not self.method.trains_all_weights:
+      return super().apply_gradients(grads_and_vars, global_step, name)
+    return OptimizerWrapper.apply_gradients(
+        self, grads_and_vars, global_step, name)
+
+  def apply_local_gradients(self, grads_and_vars, global_step, name):
+    """Trains and moves the masks if it is time, in the order of the method."""
+    layers = self._trained_layers(grads_and_vars)
+    schedule_step = (
+        global_step if global_step is not None else
+        tf.train.get_or_create_global_step())
+    train = functools.partial(
+        self._train_weights, grads_and_vars, global_step, name)
+    if self.method.gradient == 'applied':
+      self._weight2masked_grads = self._whole(grads_and_vars, layers)
+    if self.method.replaces_step:
+      if self.method.when == 'on_schedule':
+        self._create_slots_first(grads_and_vars)
+      return self.cond_mask_update_op(schedule_step, train, layers)
+    self._create_states([v for g, v in grads_and_vars if g is not None])
+    with tf.control_dependencies(self._next_states(layers)):
+      trained = train()
+    with tf.control_dependencies([trained]):
+      return self.cond_mask_update_op(schedule_step, tf.no_op, layers)
+
+  def _whole(self, grads_and_vars: GradsAndVars,
+             layers: Sequence[tuple[tf.Variable, tf.Variable]]
+            ) -> dict[str, tf.Tensor]:
+    """{weights.name: gradient of the whole batch} of the layers."""
+    gradients = {v.name: g for g, v in grads_and_vars}
+    found = {w.name: tf.convert_to_tensor(gradients[w.name]) for _, w in layers}
+    return {name: tf.tpu.cross_replica_sum(gradient) if self._use_tpu else
+            gradient for name, gradient in found.items()}
+
+  def _next_states(
+      self, layers: Sequence[tuple[tf.Variable, tf.Variable]]
+  ) -> list[tf.Operation]:
+    return [
+        state.assign(self.method.next_state(
+            state.read_value(), self.dense_gradient(weights))).op
+        for _, weights in layers
+        for state in [self._ema_grads.get(weights.name)] if state is not None]
+
+  def cond_mask_update_op(
+      self, global_step: tf.Variable,
+      otherwise: Callable[[], tf.Operation],
+      layers: Optional[Sequence[tuple[tf.Variable, tf.Variable]]] = None
+  ) -> tf.Operation:
+    """Moves the masks if `global_step` is an update step.
+
+    Args:
+      global_step: int64 scalar variable.
+      otherwise: builds the op to run on all other steps.
+      layers: (mask, weights) of those to update; all when None.
+
+    Returns:
+      An op; see `drop_fraction` for what it did.
+    """
+    if layers is None:
+      layers = list(zip(self.get_masks(), self.get_weights()))
+    step = tf.cast(global_step.read_value(), tf.int64)
+    self._step = step
+
+    def update_masks():
+      updates = [self.generic_mask_update(mask, weights)
+                 for mask, weights in layers]
+      with tf.control_dependencies(updates):
+        return self._remember_update(step)
+
+    if self.method.when == 'never':
+      return otherwise()
+    if self.method.when == 'always':
+      return update_masks()
+
+    def run(build):
+      with tf.control_dependencies([build()]):
+        return tf.constant(True)
+
+    is_update = self.is_mask_update_iter(step, self._last_update())
+    if isinstance(self.method, methods.DropAndGrow):
+      self.drop_fraction = self.get_drop_fraction(step, is_update)
+    def update():
+      # Functions take no reference variables.
+      if all(hasattr(mask, 'handle') for mask, _ in layers):
+        return called_apart(lambda: run(update_masks))
+      return run(update_masks)
+
+    # The branch without update is traced first: it creates the slots of the
+    # wrapped optimizer, which the update resets.
+    return tf.cond(
+        tf.logical_not(is_update), lambda: run(otherwise), update).op
+
+  def generic_mask_update(self,
+                          mask: tf.Variable,
+                          weights: tf.Variable,
+                          noise_std: float = 1e-5) -> tf.Operation:
+    """One update of one layer.
+
+    Args:
+      mask: 0/1 variable [...].
+      weights: variable of the same shape.
+      noise_std: standard deviation of the noise on the drop score.
+
+    Returns:
+      The op that assigns mask, weights and slots.
+    """
+    method = self.method
+    if isinstance(method, methods.DropAndGrow):
+      method = dataclasses.replace(method, noise_std=noise_std)
+    layer = self._layer(mask, weights)
+    update = method.update(layer, self._get_step())
+    moved = mask.assign(update.mask).op
+    if update.restarted is None:
+      return moved
+    new_weights = tf.where(
+        update.restarted,
+        self.get_grow_tensor(weights, getattr(method, 'grow_init', '')),
+        layer.weights)
+    return tf.group(
+        moved, weights.assign(new_weights),
+        self.reset_momentum(weights, update.restarted))
+
+  def get_grow_tensor(self, weights: tf.Variable, method: str) -> tf.Tensor:
+    """Values for new connections, [...] of the type of `weights`.
+
+    Args:
+      weights: the variable they are for.
+      method: a `grow_init`, see rigl.core.growth.
+
+    Raises:
+      ValueError: `method` is unknown or not a string, which names the
+        options; or it needs a dense gradient or initial values that there
+        are not.
+    """
+    definition = self.method
+    if isinstance(definition, methods.DropAndGrow):
+      definition = dataclasses.replace(definition, grow_init=method)
+    return definition.new_weights(self._layer(None, weights))
+
+  def reset_momentum(self, weights: tf.Variable,
+                     new_connections: tf.Tensor) -> tf.Operation:
+    """Resets every slot the wrapped optimizer keeps of new connections.
+
+    Args:
+      weights: the variable the slots belong to.
+      new_connections: bool [...], where to reset.
+    """
+    layer = self._layer(None, weights)
+    return self._reset_slots(
+        weights, new_connections, lambda _, slot: self.method.new_slot(
+            layer, initial_value_of(slot)))
+
+  def _layer(self, mask: Optional[tf.Variable],
+             weights: tf.Variable) -> methods.Layer:
+    """The tensors of a layer, read here and now."""
+    state = self._ema_grads.get(weights.name)
+    return methods.Layer(
+        None if mask is None else mask.read_value(),
+        weights.read_value(),
+        seed=functools.partial(self._seed, weights),
+        gradient=functools.partial(self.dense_gradient, weights),
+        state=None if state is None else state.read_value(),
+        sparsity=0. if mask is None else self._sparsity(mask),
+        initial_value=lambda: initial_value_of(weights, must_repeat=True))
+
+  def _sparsity(self, mask: tf.Variable) -> float:
+    if not isinstance(self.method, methods.KeepBest):
+      return 0.
+    distribution, default, custom, power_scale = self._distribution
+    return sparse_utils.get_sparsities(
+        self.get_masks(), distribution, default, custom,
+        erk_power_scale=power_scale)[mask.name]
+
+  def _get_step(self) -> tf.Tensor:
+    return (tf.train.get_or_create_global_step().read_value()
+            if self._step is None else self._step)
+
+  def _seed(self, weights: tf.Variable, purpose: str) -> draws.Seed:
+    return (seeding.stable_seed(weights.name, purpose, self._user_seed),
+            self._get_step())

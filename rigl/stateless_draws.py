@@ -1,0 +1,31 @@
+"""Draws of data, initial weights and dropout, the same on every device.
+
+Random *integers* of a named generator are the same bits everywhere. Random
+floats of TensorFlow are not: XLA turns bits into floats in another way. So
+floats are made from integers here, by operations that round nowhere or once.
+"""
+
+from __future__ import annotations
+
+from rigl.compat import tf
+
+# Named, since TensorFlow's default generator depends on the device.
+GENERATOR = 'philox'
+
+
+def _bits(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+  """int32 of `shape`, uniform over all its values."""
+  return tf.random.stateless_uniform(
+      shape, seed, minval=None, maxval=None, dtype=tf.int32, alg=GENERATOR)
+
+
+def uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+  """U[0, 1) in steps of 2 ** -24, float32 of `shape`.
+
+  Args:
+    shape: int32 vector.
+    seed: int32 [2].
+  """
+  bits = tf.bitwise.right_shift(_bits(shape, seed), 7)
+  bits = tf.bitwise.bitwise_and(bits, 2**24 - 1)
+  return tf.cast(bits, tf.float32) * 2.**-24
