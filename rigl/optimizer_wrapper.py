@@ -77,6 +77,16 @@ def initial_value_of(variable: tf.Variable,
   return value
 
 
+def schedule_step(global_step: Optional[tf.Variable]) -> tf.Variable:
+  """The step that a schedule reads: the one a train op advances or the graph's.
+
+  Args:
+    global_step: that the train op advances; None if it advances none.
+  """
+  return (global_step if global_step is not None else
+          tf.train.get_or_create_global_step())
+
+
 def claim_step_0(name: str, global_step: Optional[tf.Variable]) -> None:
   """Makes sure that a train op sets its masks at a step 0 of its own.
 
@@ -156,9 +166,8 @@ class OptimizerWrapper(tf.train.Optimizer):
           list(zip(sums, variables)), None if global_step is None else step,
           name)
 
-    anchor = (global_step if global_step is not None else
-              tf.train.get_or_create_global_step())
-    return replicas.update_each(self, pairs, anchor, share_slots, update)
+    return replicas.update_each(
+        self, pairs, schedule_step(global_step), share_slots, update)
 
   def _begin_another_train_op(self) -> None:
     """Lets the next train op have variables of its own, if any.

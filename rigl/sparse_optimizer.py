@@ -23,6 +23,7 @@ from rigl.optimizer_wrapper import (
   claim_step_0,
   initial_value_of,
   root_variable,
+  schedule_step,
 )
 
 
@@ -226,9 +227,7 @@ class SparseOptimizer(DenseGradientMixin, OptimizerWrapper):
   def apply_local_gradients(self, grads_and_vars, global_step, name):
     """Trains and moves the masks if it is time, in the order of the method."""
     layers = self._trained_layers(grads_and_vars)
-    schedule_step = (
-        global_step if global_step is not None else
-        tf.train.get_or_create_global_step())
+    step = schedule_step(global_step)
     train = functools.partial(
         self._train_weights, grads_and_vars, global_step, name)
     if self.method.gradient == 'applied':
@@ -236,12 +235,12 @@ class SparseOptimizer(DenseGradientMixin, OptimizerWrapper):
     if self.method.replaces_step:
       if self.method.when == 'on_schedule':
         self._create_slots_first(grads_and_vars)
-      return self.cond_mask_update_op(schedule_step, train, layers)
+      return self.cond_mask_update_op(step, train, layers)
     self._create_states([v for g, v in grads_and_vars if g is not None])
     with tf.control_dependencies(self._next_states(layers)):
       trained = train()
     with tf.control_dependencies([trained]):
-      return self.cond_mask_update_op(schedule_step, tf.no_op, layers)
+      return self.cond_mask_update_op(step, tf.no_op, layers)
 
   def _whole(self, grads_and_vars: GradsAndVars,
              layers: Sequence[tuple[tf.Variable, tf.Variable]]

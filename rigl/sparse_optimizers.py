@@ -15,7 +15,7 @@ from typing import Mapping, Optional
 from rigl.compat import tf
 from rigl.core import methods
 from rigl.model_pruning import pruning
-from rigl.optimizer_wrapper import OptimizerWrapper
+from rigl.optimizer_wrapper import OptimizerWrapper, schedule_step
 from rigl.sparse_optimizer import SparseOptimizer
 from rigl.sparse_optimizers_base import (
   SparseRigLOptimizerBase,
@@ -55,8 +55,10 @@ class SparseRigLOptimizer(PruningGetterTf1Mixin, SparseRigLOptimizerBase):
   """RigL, see SparseRigLOptimizerBase."""
 
 
-class SparseStaticOptimizer(MethodOptimizer):
+class SparseStaticOptimizer(SparseSETOptimizer):
   """The control experiment of SET, see methods.Static."""
+
+  method_class = methods.Static
 
   def __init__(self,
                optimizer: tf.train.Optimizer,
@@ -71,10 +73,9 @@ class SparseStaticOptimizer(MethodOptimizer):
                stateless_seed_offset: int = 0):
     """See SparseSETOptimizerBase."""
     super().__init__(
-        optimizer, methods.Static(
-            begin_step, end_step, frequency, drop_fraction,
-            drop_fraction_anneal, grow_init),
-        stateless_seed_offset, use_locking=use_locking, name=name)
+        optimizer, begin_step, end_step, frequency, drop_fraction,
+        drop_fraction_anneal, use_locking, grow_init, name,
+        stateless_seed_offset=stateless_seed_offset)
 
 
 class SparseMomentumOptimizer(MethodOptimizer):
@@ -163,10 +164,7 @@ class GradualPruningOptimizer(OptimizerWrapper):
 
   def apply_local_gradients(self, grads_and_vars, global_step, name):
     """Trains, then prunes by the step as it was before training."""
-    schedule_step = (
-        global_step if global_step is not None else
-        tf.train.get_or_create_global_step())
-    step = schedule_step.read_value()
+    step = schedule_step(global_step).read_value()
     with tf.control_dependencies([step]):
       trained = self._train_weights(grads_and_vars, global_step, name)
     with tf.control_dependencies([trained]):

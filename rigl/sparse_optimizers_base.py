@@ -13,6 +13,8 @@ from rigl.sparse_optimizer import SparseOptimizer
 class SparseSETOptimizerBase(SparseOptimizer):
   """SET around any library of masked layers, see methods.SET."""
 
+  method_class: type[methods.DropAndGrow] = methods.SET
+
   def __init__(self,
                optimizer: tf.train.Optimizer,
                begin_step: int,
@@ -43,7 +45,7 @@ class SparseSETOptimizerBase(SparseOptimizer):
           'use_stateless=False has no effect: draws are stateless, so that '
           'replicas and resumed runs agree.')
     super().__init__(
-        optimizer, methods.SET(
+        optimizer, self.method_class(
             begin_step, end_step, frequency, drop_fraction,
             drop_fraction_anneal, grow_init),
         stateless_seed_offset, use_locking=use_locking, name=name)

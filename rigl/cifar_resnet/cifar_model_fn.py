@@ -130,12 +130,11 @@ def _train_spec(training: Training, loss: tf.Tensor,
       pruning_hparams=training.pruning_hparams)
   drop_fraction = factory.annealed_drop_fraction(
       sparsity, global_step.read_value())
-  with tf.control_dependencies(
-      [] if drop_fraction is None else [drop_fraction]):
-    train_op = factory.make_train_op(
-        optimizer, loss, global_step, on_nan=training.on_nan,
-        update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
-        first_iteration=resuming.iterations_done(training.folder, sparsity))
+  train_op = factory.make_train_op(
+      optimizer, loss, global_step, on_nan=training.on_nan,
+      update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
+      first_iteration=resuming.iterations_done(training.folder, sparsity),
+      reported=[drop_fraction])
   summaries.add_scalars({
       **scalars,
       'learning_rate': learning_rate,

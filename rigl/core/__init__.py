@@ -1,7 +1,5 @@
 """The algorithms as pure functions: no variables, flags or sessions.
 
-Importing this package loads no submodule and therefore not TensorFlow; the
-modules that do without it (`checks`, `distributions`, `layer_names`,
-`messages`, `ordering`, `seeding`, `tokens`) stay usable where it is not
-installed.
+All but `tf_selection` and `shared_graphs`, TensorFlow's own ways, work where
+TensorFlow is not installed.
 """

@@ -146,10 +146,8 @@ class _TensorFlow:
     self.minimum, self.maximum = tf.minimum, tf.maximum
     self.clip, self.power, self.isnan = (
         tf.clip_by_value, tf.pow, tf.math.is_nan)
-    self.logical_and, self.equal, self.not_equal = (
-        tf.logical_and, tf.equal, tf.not_equal)
-    self.sum, self.mean, self.std = (
-        tf.reduce_sum, tf.reduce_mean, tf.math.reduce_std)
+    self.equal, self.not_equal = tf.equal, tf.not_equal
+    self.mean, self.std = tf.reduce_mean, tf.math.reduce_std
     self.max, self.min = tf.reduce_max, tf.reduce_min
     self.zeros_like, self.round, self.take = tf.zeros_like, tf.round, tf.gather
     self.concatenate, self.bitwise_xor, self.right_shift = (

@@ -48,38 +48,20 @@ class Scratch(Method):
 
 
 @dataclasses.dataclass(frozen=True)
-class DropAndGrow(Method):
-  """Drops the weakest connections and grows as many, on a schedule.
+class OnSchedule(Method):
+  """Moves masks every `frequency` steps.
 
   Attributes:
     begin_step: first step that may be an update step.
     end_step: last such step; negative for no end.
     frequency: steps between updates (Delta T).
-    drop_fraction: share of the active connections moved by an update (at the
-      start, if annealed), in [0, 1].
-    drop_fraction_anneal: constant, cosine or exponential_<exponent>.
-    grow_init: initial values of new connections, see rigl.core.growth.
-    noise_std: about the standard deviation of the noise that decides between
-      connections of equal drop score, see draws.noise.
   """
 
   when = 'on_schedule'
-  is_dynamic = True
-  # Whether a connection dropped and grown back at once begins anew.
-  restarts_regrown: ClassVar[bool] = False
 
   begin_step: int = 0
-  end_step: int = 25000
+  end_step: int = -1
   frequency: int = 100
-  drop_fraction: float = 0.3
-  drop_fraction_anneal: str = 'constant'
-  grow_init: str = 'zeros'
-  noise_std: float = 1e-5
-
-  def __post_init__(self):
-    schedules.check_drop_fraction(self.drop_fraction, self.drop_fraction_anneal)
-    growth.parse_grow_init(self.grow_init, self.allows_gradient_grow_init)
-    _ = self.schedule
 
   @property
   def schedule(self) -> schedules.UpdateSchedule:
@@ -91,6 +73,38 @@ class DropAndGrow(Method):
     return schedules.UpdateSchedule(
         self.begin_step, self.end_step, self.frequency)
 
+  def is_update(self, step, last_update):
+    return self.schedule.is_update_step(step, last_update)
+
+
+@dataclasses.dataclass(frozen=True)
+class DropAndGrow(OnSchedule):
+  """Drops the weakest connections and grows as many, on a schedule.
+
+  Attributes:
+    drop_fraction: share of the active connections moved by an update (at the
+      start, if annealed), in [0, 1].
+    drop_fraction_anneal: constant, cosine or exponential_<exponent>.
+    grow_init: initial values of new connections, see rigl.core.growth.
+    noise_std: about the standard deviation of the noise that decides between
+      connections of equal drop score, see draws.noise.
+  """
+
+  is_dynamic = True
+  # Whether a connection dropped and grown back at once begins anew.
+  restarts_regrown: ClassVar[bool] = False
+
+  end_step: int = 25000
+  drop_fraction: float = 0.3
+  drop_fraction_anneal: str = 'constant'
+  grow_init: str = 'zeros'
+  noise_std: float = 1e-5
+
+  def __post_init__(self):
+    schedules.check_drop_fraction(self.drop_fraction, self.drop_fraction_anneal)
+    growth.parse_grow_init(self.grow_init, self.allows_gradient_grow_init)
+    _ = self.schedule
+
   @property
   def lacks_end(self) -> bool:
     """Whether the drop fraction falls to an end that there is not."""
@@ -99,9 +113,6 @@ class DropAndGrow(Method):
   @property
   def first_last_update_step(self):
     return self.schedule.first_last_update_step
-
-  def is_update(self, step, last_update):
-    return self.schedule.is_update_step(step, last_update)
 
   def drop_fraction_at(self, step: Array) -> Array:
     """The share that an update at this step moves, float32 scalar.
@@ -301,15 +312,12 @@ class DNW(KeepBest):
 
 
 @dataclasses.dataclass(frozen=True)
-class GradualPruning(Method):
+class GradualPruning(OnSchedule):
   """Gradual magnitude pruning, Zhu & Gupta 2017.
 
   The state of a layer is its threshold, the smallest magnitude that is kept.
 
   Attributes:
-    begin_step: first step that may be an update step.
-    end_step: last such step; negative for no end.
-    frequency: steps between updates.
     initial_sparsity: sparsity of the network up to `ramp_begin_step`.
     target_sparsity: its sparsity from `ramp_end_step` on. A layer whose own
       sparsity is another follows in proportion.
@@ -322,11 +330,8 @@ class GradualPruning(Method):
   description = 'gradual magnitude pruning of a dense network'
   paper = 'https://arxiv.org/abs/1710.01878'
   inits_masks = False
-  when = 'on_schedule'
   prunes_gradually = True
 
-  begin_step: int = 0
-  end_step: int = -1
   frequency: int = 10
   initial_sparsity: float = 0.
   target_sparsity: float = 0.5
@@ -334,10 +339,6 @@ class GradualPruning(Method):
   ramp_end_step: int = 100
   exponent: float = 3.
   threshold_decay: float = 0.
-
-  # Updates lie on a schedule as those of DropAndGrow.
-  schedule = DropAndGrow.schedule
-  is_update = DropAndGrow.is_update
 
   @property
   def first_last_update_step(self):

@@ -255,15 +255,13 @@ def build_train_op(
       summaries.norm_summaries(gradients),
       summaries.mask_summaries(
           pruning.get_masks(), with_img=training.log_mask_images))
-  # What is reported must be read before the step changes it.
-  with tf.control_dependencies(list(reported.values())):
-    # Statistics of the batch move whether it trains weights or masks.
-    train_op = factory.make_train_op(
-        optimizer, loss, global_step, gradients=gradients,
-        on_nan=training.on_nan,
-        update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
-        first_iteration=None if training.use_tpu else (
-            resuming.iterations_done(training.folder, training.sparsity)))
+  # Statistics of the batch move whether it trains weights or masks.
+  train_op = factory.make_train_op(
+      optimizer, loss, global_step, gradients=gradients, on_nan=training.on_nan,
+      update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
+      first_iteration=None if training.use_tpu else (
+          resuming.iterations_done(training.folder, training.sparsity)),
+      reported=list(reported.values()))
   with tf.control_dependencies([train_op]):
     trained = tf.not_equal(global_step.read_value(), step)
   reported.update(summaries.format_tensors({'trained': trained}))

@@ -95,11 +95,10 @@ def make_model_fn(training: Training,
             config.use_nesterov), custom_sparsity_map=custom_map)
     drop_fraction = factory.annealed_drop_fraction(
         sparsity, global_step.read_value())
-    with tf.control_dependencies(
-        [] if drop_fraction is None else [drop_fraction]):
-      train_op = factory.make_train_op(
-          optimizer, loss, global_step, on_nan=training.on_nan,
-          first_iteration=training.schedule.first_iteration)
+    train_op = factory.make_train_op(
+        optimizer, loss, global_step, on_nan=training.on_nan,
+        first_iteration=training.schedule.first_iteration,
+        reported=[drop_fraction])
     means = [replicas.mean(loss), replicas.mean(accuracy)]
     log = _make_log(training, *means, drop_fraction)
     logs.append(log)

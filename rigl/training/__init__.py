@@ -1,1 +1,1 @@
-"""What the training scripts share: config, flags, methods, masks, runner."""
+"""What the training scripts share: config, flags, masks, runner."""

@@ -177,7 +177,9 @@ def make_train_op(optimizer: tf.train.Optimizer,
                   gradients: Optional[finite.GradsAndVars] = None,
                   on_nan: str = 'stop',
                   update_ops: Sequence[tf.Operation] = (),
-                  first_iteration: Optional[int] = None) -> tf.Operation:
+                  first_iteration: Optional[int] = None,
+                  reported: Sequence[Optional[tf.Tensor]] = ()
+                 ) -> tf.Operation:
   """One training step.
 
   Args:
@@ -192,6 +194,8 @@ def make_train_op(optimizer: tf.train.Optimizer,
     update_ops: run before the step; updates of moving averages.
     first_iteration: iterations before this session, see training.iterations;
       None to count none, as on a TPU.
+    reported: tensors that are read before the step changes what they are made
+      of; None among them are left out.
 
   Raises:
     ValueError: `skip` for replicas, which would have to agree to skip.
@@ -219,5 +223,6 @@ def make_train_op(optimizer: tf.train.Optimizer,
         [finite.only_if(is_finite, update) for update in update_ops]):
       return _train_if(is_finite, train, optimizer, global_step)
 
-  return step() if first_iteration is None else iterations.counted(
-      step, global_step, first_iteration)
+  with tf.control_dependencies([t for t in reported if t is not None]):
+    return step() if first_iteration is None else iterations.counted(
+        step, global_step, first_iteration)
