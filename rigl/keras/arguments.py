@@ -1,0 +1,68 @@
+"""What a user gives an optimizer, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Union
+
+import keras
+import numpy as np
+
+from rigl.core import checks
+from rigl.keras import selection
+from rigl.keras.first_masks import MASK_INITS
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+  """What the user gave, in one object, since Keras wraps what it is given."""
+
+  sparsities: selection.Sparsities
+  mask_init: Union[str, Mapping[str, np.ndarray]]
+  seed: int
+  hyperparameters: Mapping[str, Any]
+
+  def __post_init__(self):
+    checks.integer('seed', self.seed)
+    if isinstance(self.mask_init, str):
+      checks.one_of('mask_init', self.mask_init, MASK_INITS)
+
+  def as_config(self) -> dict[str, Any]:
+    """Arguments of the constructor that JSON can hold."""
+    config = {
+        **{field.name: getattr(self.sparsities, field.name)
+           for field in dataclasses.fields(self.sparsities)},
+        # Given masks are saved with the other variables.
+        'mask_init': (
+            self.mask_init if isinstance(self.mask_init, str) else 'random'),
+        'seed': self.seed,
+        **self.hyperparameters,
+    }
+    if callable(config['filters']):
+      config['filters'] = keras.saving.serialize_keras_object(
+          config['filters'])
+    return config
+
+
+def check_inner(optimizer: Any, name: str) -> None:
+  """Raises ValueError unless an optimizer can be wrapped."""
+  if isinstance(optimizer, str):
+    raise ValueError(f'{name} wraps an optimizer, got the name {optimizer!r}. '
+                     f'Use keras.optimizers.get({optimizer!r}).')
+  if not isinstance(optimizer, keras.optimizers.Optimizer):
+    raise ValueError(
+        f'{name} wraps an optimizer of Keras 3, got {optimizer!r} of '
+        f'{type(optimizer).__module__}.')
+  if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+    raise ValueError(
+        f'{name} does not wrap a LossScaleOptimizer. Wrap the other way round: '
+        f'keras.optimizers.LossScaleOptimizer({name}(optimizer)).')
+  if hasattr(optimizer, 'get_masks'):
+    raise ValueError(f'{name} wraps an optimizer that trains dense networks, '
+                     f'got {type(optimizer).__name__}.')
+  if optimizer.built:
+    raise ValueError(
+        f'{name} wraps an optimizer that is not built yet, but '
+        f'{optimizer.name} has trained already. Make a new one, for example '
+        f'{type(optimizer).__name__}.from_config(optimizer.get_config()).')

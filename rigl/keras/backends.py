@@ -1,0 +1,205 @@
+"""What an optimizer around another one does differently on each backend.
+
+TensorFlow runs a step once for each replica of a `tf.distribute` strategy, and
+a branch of a condition may assign variables. In JAX a branch must return their
+values instead. PyTorch runs everything at once.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable, Sequence
+
+import keras
+
+from rigl.core import arrays
+
+
+class Backend:
+  """PyTorch, and what all have in common."""
+
+  is_tracing = False
+
+  def once(self, step: Callable[[Sequence[Any]], None],
+           grads: Sequence[Any]) -> None:
+    """Runs step(grads) once for all replicas.
+
+    Args:
+      step: what is to be done.
+      grads: gradients of this replica.
+    """
+    step(grads)
+
+  def on_replicas(self, function: Callable[[Sequence[Any]], None],
+                  grads: Sequence[Any]) -> None:
+    """Runs function(grads) for each replica, from within `once`.
+
+    Args:
+      function: what is to be done.
+      grads: what `once` gave.
+    """
+    function(grads)
+
+  def total(self, grad: Any, variable: Any) -> Any:
+    """The sum of a gradient over the replicas, from within `once`, dense.
+
+    Args:
+      grad: one of those that `once` gave.
+      variable: that it belongs to.
+    """
+    del variable
+    return arrays.of(grad).asarray(grad)
+
+  def branch(self, condition: Any, if_true: Callable[[], None],
+             if_false: Callable[[], None], variables: Sequence[Any]) -> None:
+    """Runs one of two functions that assign variables.
+
+    Args:
+      condition: bool scalar.
+      if_true: runs if it holds.
+      if_false: runs else.
+      variables: all that either may assign.
+    """
+    del variables
+    keras.ops.cond(condition, if_true, if_false)
+
+  def outside(self, function: Callable[[], None]) -> None:
+    """Runs a function now, even while a graph is made.
+
+    Args:
+      function: reads and assigns variables.
+    """
+    function()
+
+  def has_value(self, variable: Any) -> bool:
+    """Whether a variable can be read now, from within `outside`.
+
+    Args:
+      variable: of Keras.
+    """
+    return getattr(variable, '_value', None) is not None
+
+  def update(self, variable: Any, function: Callable[..., Any],
+             *others: Any) -> None:
+    """Assigns function(value, *values of others), from within `once`.
+
+    Args:
+      variable: of Keras, is assigned.
+      function: of tensors.
+      *others: variables of Keras.
+    """
+    variable.assign(function(*(
+        arrays.of(v).asarray(v) for v in (variable, *others))))
+
+
+class _Jax(Backend):
+  """Branches give back values."""
+
+  def branch(self, condition, if_true, if_false, variables):
+    before = [(v, v.value) for v in variables]
+
+    def values_after(function):
+      with keras.StatelessScope(state_mapping=before) as scope:
+        function()
+      return [scope.get_current_value(v) for v in variables]
+
+    after = keras.ops.cond(
+        condition, lambda: values_after(if_true),
+        lambda: values_after(if_false))
+    for variable, value in zip(variables, after):
+      variable.assign(value)
+
+
+class _TensorFlow(Backend):
+  """Replicas, and graphs in which variables may not have a value yet."""
+
+  def __init__(self):
+    from rigl.compat import tf2
+
+    self._tf = tf2
+
+  @property
+  def is_tracing(self):
+    return not self._tf.executing_eagerly()
+
+  def once(self, step, grads):
+    tf = self._tf
+    if tf.distribute.in_cross_replica_context():
+      raise ValueError(
+          'apply() was called outside of the replicas of a tf.distribute '
+          'strategy. Call it in the function given to strategy.run.')
+    tf.__internal__.distribute.interim.maybe_merge_call(
+        lambda strategy, grads: step(grads), tf.distribute.get_strategy(),
+        list(grads))
+
+  def _is_outside_replicas(self):
+    return self._tf.distribute.in_cross_replica_context()
+
+  def on_replicas(self, function, grads):
+    tf = self._tf
+
+    def run(grads):
+      # A gradient that a branch takes as it is cannot be summed there.
+      function([None if g is None else tf.identity(g) for g in grads])
+
+    if self._is_outside_replicas():
+      tf.distribute.get_strategy().extended.call_for_each_replica(
+          run, args=(grads,))
+    else:
+      run(grads)
+
+  def total(self, grad, variable):
+    tf = self._tf
+    if self._is_outside_replicas():
+      grad = tf.distribute.get_strategy().extended.reduce_to(
+          tf.distribute.ReduceOp.SUM, grad, variable.value)
+    return tf.convert_to_tensor(grad)
+
+  def branch(self, condition, if_true, if_false, variables):
+    tf = self._tf
+
+    def run(function):
+      def build():
+        function()
+        return tf.constant(True)
+      return build
+
+    tf.cond(condition, run(if_true), run(if_false))
+
+  def outside(self, function):
+    with self._tf.init_scope():
+      function()
+
+  def has_value(self, variable):
+    value = variable.value
+    # A distributed variable is initialised if all of its copies are.
+    return bool(value.is_initialized())
+
+  def update(self, variable, function, *others):
+    tf = self._tf
+    if not self._is_outside_replicas():
+      super().update(variable, function, *others)
+      return
+    tf.distribute.get_strategy().extended.update(
+        variable.value,
+        lambda value, *values: value.assign(
+            function(tf.convert_to_tensor(value),
+                     *map(tf.convert_to_tensor, values))),
+        args=tuple(v.value for v in others), group=False)
+
+
+@functools.cache
+def current() -> Backend:
+  """The backend of Keras.
+
+  Raises:
+    ValueError: it is one that rigl cannot train with.
+  """
+  known = {'tensorflow': _TensorFlow, 'jax': _Jax, 'torch': Backend}
+  name = keras.backend.backend()
+  if name not in known:
+    raise ValueError(
+        f'rigl.keras trains on the Keras backends {", ".join(known)}, not on '
+        f'{name!r}. Set the environment variable KERAS_BACKEND to one of them '
+        'before Keras is imported.')
+  return known[name]()

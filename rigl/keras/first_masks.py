@@ -1,0 +1,72 @@
+"""The masks that training starts with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Optional, Sequence, Union
+
+import numpy as np
+
+from rigl.core import arrays, distributions, draws, mask_math, methods
+
+MASK_INITS = ('random', 'magnitude')
+
+
+def first_mask(method: methods.Method,
+               mask_init: Union[str, Mapping[str, Any]],
+               path: str,
+               shape: Sequence[int],
+               values: Optional[np.ndarray],
+               sparsity: float,
+               seed: int) -> np.ndarray:
+  """The mask of one kernel, bool [...].
+
+  Weights that already have as many zeros as asked keep those that are not 0:
+  to compile a model again must not destroy it.
+
+  Args:
+    method: some methods start from a dense network.
+    mask_init: see SparseOptimizer.
+    path: of the kernel.
+    shape: of the kernel.
+    values: weights [...]; None while there are none.
+    sparsity: share of zeros that the kernel is to have.
+    seed: of a random mask.
+
+  Raises:
+    ValueError: masks are to be made of weights that there are not yet; or
+      there is no given mask for this path, or one of another shape.
+  """
+  size = arrays.size(np.empty(shape, bool))
+  n_zeros = distributions.get_n_zeros(size, sparsity)
+  if not isinstance(mask_init, str):
+    return _given_mask(mask_init, path, shape)
+  is_sparse = values is not None and 0 < n_zeros <= np.sum(values == 0)
+  if not method.inits_masks:
+    # What is pruned stays so.
+    keeps_zeros = is_sparse and method.prunes_gradually
+    return values != 0 if keeps_zeros else np.ones(shape, bool)
+  if mask_init == 'magnitude':
+    if values is None:
+      raise ValueError(
+          f"mask_init 'magnitude' keeps the largest weights, but {path} has "
+          'none yet. Build the model first: give it an Input, or call it on a '
+          'batch.')
+    score = np.abs(values.astype('float32'))
+  else:
+    score = draws.uniform(np.zeros(shape, 'float32'), (seed, 0))
+    if is_sparse:
+      score = score + (values != 0)
+  return mask_math.top_k_mask(score, size - n_zeros)
+
+
+def _given_mask(given: Mapping[str, Any], path: str,
+                shape: Sequence[int]) -> np.ndarray:
+  if path not in given:
+    raise ValueError(
+        f'mask_init has no mask for {path}, only for {", ".join(given)}.')
+  mask = np.asarray(given[path])
+  if mask.shape != tuple(shape):
+    raise ValueError(f'mask_init of {path} has shape {mask.shape}, but the '
+                     f'kernel has {tuple(shape)}.')
+  return mask != 0

@@ -1,0 +1,117 @@
+"""The methods of rigl.core.methods as optimizers of Keras.
+
+All take the arguments of `SparseOptimizer` and the hyperparameters of their
+method as keywords; `help(rigl.keras.RigL)` lists them.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import keras
+
+from rigl.core import methods
+from rigl.keras.sparse_optimizer import SparseOptimizer
+
+_register = keras.saving.register_keras_serializable('rigl')
+
+
+@_register
+class RigL(SparseOptimizer):
+  """Grows where the dense gradient is largest, https://arxiv.org/abs/1911.11134.
+
+  Every `frequency` steps, from begin_step to end_step, a batch moves
+  `drop_fraction` of the connections instead of training them.
+  """
+
+  method_class = methods.RigL
+
+
+@_register
+class SET(SparseOptimizer):
+  """Grows at random, https://doi.org/10.1038/s41467-018-04316-3."""
+
+  method_class = methods.SET
+
+
+@_register
+class SNFS(SparseOptimizer):
+  """Grows by the averaged dense gradient, https://arxiv.org/abs/1907.04840.
+
+  Keeps that average, as large as the dense network.
+  """
+
+  method_class = methods.SNFS
+
+
+@_register
+class Static(SparseOptimizer):
+  """A fixed mask whose smallest weights begin anew, the control of SET."""
+
+  method_class = methods.Static
+
+
+@_register
+class Scratch(SparseOptimizer):
+  """A fixed mask."""
+
+  method_class = methods.Scratch
+
+
+@_register
+class SNIP(SparseOptimizer):
+  """Prunes once, by the first batch, https://arxiv.org/abs/1810.02340.
+
+  That batch does not train.
+  """
+
+  method_class = methods.SNIP
+
+
+@_register
+class DNW(SparseOptimizer):
+  """Trains all weights, uses the largest, https://arxiv.org/abs/1906.00586.
+
+  Keeps all weights beside those that the model uses.
+  """
+
+  method_class = methods.DNW
+
+
+@_register
+class GradualPruning(SparseOptimizer):
+  """Prunes a dense network step by step, https://arxiv.org/abs/1710.01878.
+
+  The sparsity rises from `initial_sparsity` at begin_step to that asked for at
+  end_step, or up to `frequency` steps later.
+  """
+
+  method_class = methods.GradualPruning
+
+  @classmethod
+  def hyperparameters(cls):
+    of_method = super().hyperparameters()
+    end_step = inspect.Parameter(
+        'end_step', inspect.Parameter.KEYWORD_ONLY, default=1000)
+    return {
+        'begin_step': of_method['begin_step'],
+        'end_step': end_step,
+        'frequency': of_method['frequency'],
+        **{name: of_method[name] for name in (
+            'initial_sparsity', 'exponent', 'threshold_decay')}}
+
+  @classmethod
+  def make_method(cls, sparsities, **hyperparameters):
+    cls.check_hyperparameters(hyperparameters)
+    values = {name: parameter.default
+              for name, parameter in cls.hyperparameters().items()}
+    values.update(hyperparameters)
+    begin, end = values['begin_step'], values['end_step']
+    frequency = values['frequency']
+    # As often as it takes until the sparsity is that asked for.
+    first = max(begin, frequency)
+    last = first + max(0, -(-(end - first) // frequency)) * frequency
+    return methods.GradualPruning(
+        **{**values, 'end_step': last},
+        target_sparsity=sparsities.highest,
+        ramp_begin_step=begin, ramp_end_step=end)

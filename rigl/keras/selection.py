@@ -1,0 +1,170 @@
+"""Which kernels of a Keras model are sparse, and how sparse each is.
+
+A kernel goes by the path of its variable, such as `conv2d_1/kernel`. By default
+every weight matrix and convolution is sparse, while biases, embeddings, the
+parameters of normalization layers, depthwise convolutions and heads of a single
+unit stay dense, since they are small and suffer from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, Optional, Union
+
+from rigl.core import checks, distributions
+
+Sparsity = Union[float, Mapping[str, float]]
+Filters = Union[None, str, Sequence[str], Callable[[Any], bool]]
+
+DISTRIBUTIONS = ('uniform', *distributions.DISTRIBUTIONS[1:-1])
+_KERNELS = ('kernel', 'recurrent_kernel', 'pointwise_kernel')
+
+
+def path_of(variable: Any) -> str:
+  """The path of a variable, `<layer>/.../<name>`.
+
+  Args:
+    variable: of Keras, or a tf.Variable.
+  """
+  return getattr(variable, 'path', None) or variable.name.partition(':')[0]
+
+
+def is_kernel(variable: Any) -> bool:
+  """Whether a variable is sparse unless `filters` say otherwise.
+
+  The kernel of a DepthwiseConv with a depth_multiplier above 1 cannot be told
+  from that of a convolution here; `layer_sparsities` can.
+
+  Args:
+    variable: of Keras.
+  """
+  name = path_of(variable).rpartition('/')[2]
+  shape = tuple(variable.shape)
+  return name in _KERNELS and len(shape) >= 2 and 1 not in shape[-2:]
+
+
+def passes(variable: Any, filters: Filters) -> bool:
+  """Whether `filters` choose a variable.
+
+  Args:
+    variable: of Keras.
+    filters: None for `is_kernel`; a regular expression, or some of them, that
+      must match somewhere in the path of a kernel; or a function of the
+      variable, which decides alone.
+  """
+  if callable(filters):
+    return bool(filters(variable))
+  if not is_kernel(variable):
+    return False
+  patterns = [filters] if isinstance(filters, str) else filters
+  return patterns is None or any(
+      re.search(pattern, path_of(variable)) for pattern in patterns)
+
+
+def matched(names: Mapping[str, float], paths: Sequence[str],
+            argument: str) -> dict[str, float]:
+  """{path: sparsity} for a map from paths or regular expressions.
+
+  A whole path counts first, then the first expression that is found in it.
+
+  Args:
+    names: {path or regular expression: sparsity}.
+    paths: those there are.
+    argument: what the map was given for, for the error.
+
+  Raises:
+    ValueError: a key that matches nothing, or a sparsity outside [0, 1].
+  """
+  found: dict[str, float] = {}
+  for name, sparsity in sorted(
+      names.items(), key=lambda item: item[0] not in paths):
+    checks.in_unit_interval(f'{argument} of {name!r}', sparsity)
+    fitting = [name] if name in paths else [
+        path for path in paths if re.search(name, path)]
+    if not fitting:
+      raise ValueError(
+          f'{argument} names {name!r}, which matches none of the kernels:'
+          f' {", ".join(paths) or "there are none"}.')
+    for path in fitting:
+      found.setdefault(path, float(sparsity))
+  return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Sparsities:
+  """What the user asked for.
+
+  Attributes:
+    sparsity: share of zeros of all sparse kernels together, or
+      {path or regular expression: share of zeros}, which leaves all other
+      kernels dense.
+    distribution: how one number is spread over the kernels, one of
+      DISTRIBUTIONS.
+    custom_sparsities: {path or regular expression: sparsity} of exceptions to
+      one number.
+    filters: see `passes`.
+  """
+
+  sparsity: Sparsity
+  distribution: str
+  custom_sparsities: Optional[Mapping[str, float]]
+  filters: Filters
+
+  def __post_init__(self):
+    checks.one_of('distribution', self.distribution, DISTRIBUTIONS)
+    if isinstance(self.sparsity, Mapping):
+      if self.custom_sparsities:
+        raise ValueError(
+            'custom_sparsities are exceptions to a sparsity that is one number,'
+            f' got {self.sparsity!r}: put them into that.')
+      for name, value in self.sparsity.items():
+        checks.in_unit_interval(f'sparsity of {name!r}', value)
+    else:
+      checks.in_unit_interval('sparsity', self.sparsity)
+
+  @property
+  def highest(self) -> float:
+    """The sparsity asked for, or the highest of them."""
+    if isinstance(self.sparsity, Mapping):
+      return max(self.sparsity.values(), default=0.)
+    return self.sparsity
+
+  def of(self, variables: Sequence[Any],
+         shape_of: Callable[[Any], Sequence[int]] = (
+             lambda variable: variable.shape)) -> list[Optional[float]]:
+    """The sparsity of each variable; None for those that stay dense.
+
+    Args:
+      variables: of Keras. Two may have the same path and then the same
+        sparsity.
+      shape_of: the shape that a distribution goes by.
+
+    Raises:
+      ValueError: there is no kernel, or as `matched`.
+    """
+    kernels = {i: v for i, v in enumerate(variables)
+               if passes(v, self.filters)}
+    if not kernels:
+      raise ValueError(
+          'There is no kernel to make sparse. The variables are: '
+          f'{", ".join(map(path_of, variables)) or "none"}. A kernel is called '
+          f'{", ".join(_KERNELS)}, and neither of its last two dimensions is 1;'
+          f' filters {self.filters!r} must match it.')
+    paths = {i: path_of(v) for i, v in kernels.items()}
+    if isinstance(self.sparsity, Mapping):
+      by_path = matched(self.sparsity, list(paths.values()), 'sparsity')
+      found = {i: by_path[path] for i, path in paths.items() if path in by_path}
+    else:
+      by_path = matched(self.custom_sparsities or {}, list(paths.values()),
+                        'custom_sparsities')
+      # By position, since paths may repeat.
+      named = {str(i): tuple(shape_of(v)) for i, v in kernels.items()}
+      spread = distributions.get_sparsities(
+          named, {'uniform': 'random'}.get(
+              self.distribution, self.distribution), self.sparsity,
+          {str(i): by_path[path] for i, path in paths.items()
+           if path in by_path})
+      found = {int(i): sparsity for i, sparsity in spread.items()}
+    return [found.get(i) for i in range(len(variables))]

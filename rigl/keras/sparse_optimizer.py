@@ -1,0 +1,390 @@
+"""An optimizer of Keras around another one that keeps a model sparse.
+
+Inactive weights are held at exactly 0, so the gradient that Keras computes for
+a kernel is the dense gradient, the one with respect to mask * weights. No layer
+has to be changed, and at the end there is nothing to strip.
+
+`SparseOptimizer` owns what a method of `rigl.core.methods` has none of:
+variables, the condition of an update, the order of training and update.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar, Optional, Sequence, Union
+
+import keras
+import numpy as np
+from absl import logging
+
+from rigl.core import growth, methods, seeding
+from rigl.keras import arguments, backends, first_masks, kernels, selection
+from rigl.keras.arguments import Arguments
+from rigl.keras.kernels import Kernel
+from rigl.keras.selection import Filters, Sparsities, Sparsity
+from rigl.keras.step import Step, hold_at_zero
+
+
+class SparseOptimizer(keras.optimizers.Optimizer):
+  """Trains by the optimizer it wraps and moves masks by a method.
+
+  Derive from it to use a method of your own:
+
+      @keras.saving.register_keras_serializable()
+      class Mine(rigl.keras.SparseOptimizer):
+        method_class = MyMethod
+
+  Attributes:
+    method_class: the class of the method, see rigl.core.methods.
+    method: the method itself.
+    inner_optimizer: trains the weights.
+  """
+
+  method_class: ClassVar[type[methods.Method]] = methods.Method
+
+  def __init__(self,
+               inner_optimizer: keras.optimizers.Optimizer,
+               sparsity: Sparsity = 0.9,
+               distribution: str = 'erdos_renyi_kernel',
+               custom_sparsities: Optional[Mapping[str, float]] = None,
+               filters: Filters = None,
+               mask_init: Union[str, Mapping[str, np.ndarray]] = 'random',
+               seed: int = 0,
+               name: Optional[str] = None,
+               **hyperparameters: Any):
+    """Wraps an optimizer.
+
+    Args:
+      inner_optimizer: not built yet.
+      sparsity: share of zeros, in [0, 1], of all sparse kernels together; or
+        {path or regular expression: sparsity}, which leaves all other kernels
+        dense. See `layer_sparsities`.
+      distribution: how one number is spread over the kernels: uniform,
+        erdos_renyi or erdos_renyi_kernel.
+      custom_sparsities: {path or regular expression: sparsity} of exceptions
+        to one number.
+      filters: which kernels are sparse: a regular expression that is searched
+        for in their paths, a list of them, or a function of the variable.
+      mask_init: first masks: random; magnitude, the largest weights of a
+        trained network; or {path: 0/1 array}. A kernel that already has as
+        many zeros as asked keeps its other weights instead.
+      seed: of all draws.
+      name: of the optimizer.
+      **hyperparameters: those of the method.
+
+    Raises:
+      TypeError: an unknown hyperparameter.
+      ValueError: the inner optimizer is none, is built, or is a
+        LossScaleOptimizer; a value out of range.
+    """
+    arguments.check_inner(inner_optimizer, type(self).__name__)
+    super().__init__(learning_rate=0., name=name)
+    self.inner_optimizer = inner_optimizer
+    self._arguments = Arguments(
+        Sparsities(sparsity, distribution, custom_sparsities, filters),
+        mask_init, seed, hyperparameters)
+    self.method = self.make_method(
+        self._arguments.sparsities, **hyperparameters)
+    if 'initial_dist' in str(getattr(self.method, 'grow_init', '')):
+      raise ValueError(
+          'grow_init initial_dist needs the initial weights, which Keras does '
+          'not keep. Use one of '
+          f'{", ".join(g for g in growth.GROW_INITS if g != "initial_dist")}.')
+    if getattr(self.method, 'lacks_end', False):
+      logging.warning(
+          'drop_fraction_anneal %s falls from begin_step to end_step and needs '
+          'an end after the begin, got %s and %s. Use constant to move masks '
+          'without end.', self.method.drop_fraction_anneal,
+          self.method.begin_step, self.method.end_step)
+    self._backend = backends.current()
+    self._kernels: tuple[Kernel, ...] = ()
+
+  def __init_subclass__(cls, **kwargs):
+    """Shows the hyperparameters of the method in help() and editors."""
+    super().__init_subclass__(**kwargs)
+    signature = inspect.signature(SparseOptimizer.__init__)
+    *parameters, _ = list(signature.parameters.values())[1:]
+    cls.__signature__ = signature.replace(parameters=[
+        *parameters, *cls.hyperparameters().values()])
+
+  @classmethod
+  def hyperparameters(cls) -> dict[str, inspect.Parameter]:
+    """The hyperparameters of the method by name, with their defaults."""
+    return {
+        field.name: inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default)
+        for field in dataclasses.fields(cls.method_class)}
+
+  @classmethod
+  def make_method(cls, sparsities: Sparsities,
+                  **hyperparameters: Any) -> methods.Method:
+    """The method with its hyperparameters.
+
+    Args:
+      sparsities: what was asked for.
+      **hyperparameters: given by the user.
+
+    Raises:
+      TypeError: one of them is unknown.
+      ValueError: one of them is out of range.
+    """
+    del sparsities
+    cls.check_hyperparameters(hyperparameters)
+    return cls.method_class(**hyperparameters)
+
+  @classmethod
+  def check_hyperparameters(cls, given: Mapping[str, Any]) -> None:
+    """Raises TypeError if one of them is unknown.
+
+    Args:
+      given: by the user.
+    """
+    unknown = [name for name in given
+               if name not in cls.hyperparameters()]
+    if unknown:
+      known = [*list(inspect.signature(SparseOptimizer).parameters)[:-1],
+               *cls.hyperparameters()]
+      raise TypeError(
+          f'{cls.__name__} does not know {", ".join(map(repr, unknown))}. It '
+          f'takes {", ".join(known)}.')
+
+  # What Keras asks of an optimizer around another one.
+
+  @property
+  def variables(self):
+    return self._variables + self.inner_optimizer.variables
+
+  @property
+  def learning_rate(self):
+    return self.inner_optimizer.learning_rate
+
+  @learning_rate.setter
+  def learning_rate(self, learning_rate):
+    self.inner_optimizer.learning_rate = learning_rate
+
+  @property
+  def iterations(self):
+    return self.inner_optimizer.iterations
+
+  @property
+  def loss_scale_factor(self):
+    # Keras' own constructor asks before there is an inner optimizer.
+    inner = getattr(self, 'inner_optimizer', None)
+    return inner.loss_scale_factor if inner else None
+
+  @loss_scale_factor.setter
+  def loss_scale_factor(self, factor):
+    if hasattr(self, 'inner_optimizer'):
+      self.inner_optimizer.loss_scale_factor = factor
+
+  def scale_loss(self, loss):
+    return self.inner_optimizer.scale_loss(loss)
+
+  def save_own_variables(self, store):
+    for i, variable in enumerate(self._saved):
+      store[str(i)] = keras.ops.convert_to_numpy(variable)
+
+  def load_own_variables(self, store):
+    if len(store.keys()) != len(self._saved):
+      warnings.warn(
+          f'{self.name} has {len(self._saved)} variables, but the file holds '
+          f'{len(store.keys())} of its kind: it is not built yet, or the file '
+          'was written with another method or other sparse layers. The masks '
+          'begin anew, with the zeros that the weights have.', stacklevel=2)
+      self._start()
+      return
+    for i, variable in enumerate(self._saved):
+      variable.assign(store[str(i)])
+
+  def get_config(self):
+    return {
+        'name': self.name,
+        'inner_optimizer': keras.saving.serialize_keras_object(
+            self.inner_optimizer),
+        **self._arguments.as_config(),
+    }
+
+  @classmethod
+  def from_config(cls, config, custom_objects=None):
+    config = dict(config)
+    for name in ('inner_optimizer', 'filters'):
+      if isinstance(config.get(name), Mapping):
+        config[name] = keras.saving.deserialize_keras_object(
+            config[name], custom_objects=custom_objects)
+    return cls(**config)
+
+  # The variables.
+
+  @property
+  def _saved(self):
+    """The variables of our own that a training goes on from."""
+    if not self.built:
+      return []
+    return [self._last_update, *(
+        variable for kernel in self._kernels for variable in kernel.kept)]
+
+  def build(self, variables):
+    """Creates the masks, and the variables of the inner optimizer.
+
+    Weights that have a value become sparse at once, others at the first step.
+
+    Args:
+      variables: trainable variables of the model.
+
+    Raises:
+      ValueError: none of them is a kernel; a sparsity matches none; or masks
+        are to be made of weights that there are not yet.
+    """
+    if self.built:
+      return
+    variables = list(variables)
+    self._last_update = self.add_variable(
+        (), keras.initializers.Constant(self.method.first_last_update_step),
+        'int', name='last_mask_update_step')
+    # Tuples, since Keras tracks what is in lists.
+    self._kernels = tuple(
+        self._new_kernel(position, variable, sparsity)
+        for position, (variable, sparsity) in enumerate(
+            zip(variables, self._arguments.sparsities.of(variables)))
+        if sparsity is not None)
+    self._backend.outside(self._start)
+    with kernels.recorded_slots() as made:
+      self.inner_optimizer.build(variables)
+    kernels.give_slots(self._kernels, made)
+    super().build(variables)
+
+  def _new_kernel(self, position: int, variable: Any,
+                  sparsity: float) -> Kernel:
+    path = selection.path_of(variable)
+
+    def add(name, shape, dtype, initializer='zeros'):
+      return self.add_variable(
+          shape, initializer, dtype, name=f'{path.replace("/", "_")}_{name}')
+
+    shape = tuple(variable.shape)
+    method = self.method
+    first_state = method.first_state(np.zeros(shape, 'float32'))
+    brings_back = method.trains_all_weights or method.prunes_gradually
+    return Kernel(
+        path, position, variable, sparsity,
+        mask=add('mask', shape, 'bool', 'ones'),
+        state=None if first_state is None else add(
+            'mask_state', first_state.shape, 'float32'),
+        inactive=(
+            add('inactive', shape, variable.dtype) if brings_back else None))
+
+  # The first masks.
+
+  def _start(self) -> None:
+    """Gives all masks their first values, and the weights where possible."""
+    self._is_stale = False
+    self._waits_for_weights = False
+    for number, kernel in enumerate(self._kernels):
+      values = (keras.ops.convert_to_numpy(kernel.variable)
+                if self._backend.has_value(kernel.variable) else None)
+      mask = first_masks.first_mask(
+          self.method, self._arguments.mask_init, kernel.path,
+          tuple(kernel.variable.shape), values, kernel.sparsity,
+          self.seed_for(number, 'mask_init'))
+      kernel.mask.assign(mask)
+      if values is None:
+        self._waits_for_weights = True
+        continue
+      if kernel.inactive is not None:
+        kernel.inactive.assign(values)
+      elif np.any(values[~mask]):
+        kernel.variable.assign(np.where(mask, values, 0))
+        self._is_stale = True
+    if self._waits_for_weights:
+      self._is_ready = self.add_variable((), 'zeros', 'bool', name='is_ready')
+
+  def seed_for(self, number: int, purpose: str) -> int:
+    """The seed of the draws for a kernel, a step apart.
+
+    Args:
+      number: of the kernel among the sparse ones. Paths are no help: they may
+        repeat, and count the models of a process.
+      purpose: what is drawn.
+    """
+    return seeding.stable_seed(str(number), purpose, self._arguments.seed)
+
+  # A step.
+
+  def apply(self, grads, trainable_variables=None):
+    if not grads:
+      return
+    if trainable_variables is None:
+      if not self.built:
+        raise ValueError(
+            'apply() got gradients without variables before build(): call '
+            'optimizer.build(model.trainable_variables) first.')
+      trainable_variables = self._trainable_variables
+    variables = list(trainable_variables)
+    self._backend.once(lambda grads: self._apply(grads, variables), grads)
+
+  def _apply(self, grads: Sequence[Any], variables: Sequence[Any]) -> None:
+    """A step of all replicas together."""
+    if not self.built:
+      self.build(variables)
+      if self._is_stale and not self._backend.is_tracing:
+        # The gradient is that of the dense network.
+        return
+    if self._waits_for_weights:
+      self._backend.outside(self._look_for_weights)
+    all_variables = [*self.variables, *self._trainable_variables]
+    step = Step(
+        self._backend, self.method, self.inner_optimizer, self._kernels,
+        self._last_update, self.seed_for, grads, variables,
+        [self._get_variable_index(variable) for variable in variables],
+        all_variables)
+    if self._waits_for_weights:
+      self._backend.branch(
+          self._is_ready.value, step.run, self._sparsify, all_variables)
+    else:
+      step.run()
+
+  def _look_for_weights(self) -> None:
+    self._waits_for_weights = not bool(
+        keras.ops.convert_to_numpy(self._is_ready))
+
+  def _sparsify(self) -> None:
+    """Makes weights sparse that had no value when the masks were made."""
+    for kernel in self._kernels:
+      if kernel.inactive is not None:
+        kernel.inactive.assign(kernel.variable)
+    hold_at_zero(self._backend, self._kernels)
+    self._is_ready.assign(True)
+
+  # What users ask for.
+
+  def finalize_variable_values(self, var_list):
+    self.inner_optimizer.finalize_variable_values(var_list)
+    # After an error in JAX, variables are without values here.
+    if all(getattr(kernel.variable, '_value', None) is not None
+           for kernel in self._kernels):
+      self.apply_masks()
+
+  def get_masks(self) -> dict[str, np.ndarray]:
+    """{path: bool array [...]} of the sparse kernels; empty before `build`.
+
+    Where two kernels have one path, the second goes by `<path>_2` and so on.
+    """
+    masks: dict[str, np.ndarray] = {}
+    for kernel in self._kernels:
+      name, n = kernel.path, 1
+      while name in masks:
+        n += 1
+        name = f'{kernel.path}_{n}'
+      masks[name] = keras.ops.convert_to_numpy(kernel.mask)
+    return masks
+
+  def apply_masks(self) -> None:
+    """Sets inactive weights to 0 now, as each step does.
+
+    For weights that came from elsewhere, as by `model.set_weights`.
+    """
+    for kernel in self._kernels:
+      kernel.variable.assign(kernels.where(kernel.mask, kernel.variable))

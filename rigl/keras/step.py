@@ -1,0 +1,152 @@
+"""One step of a sparse optimizer: training, an update of the masks, or both."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, Callable, Mapping, Sequence
+
+import keras
+
+from rigl.core import arrays, methods
+from rigl.keras import kernels
+from rigl.keras.accumulation import Window
+from rigl.keras.backends import Backend
+from rigl.keras.kernels import Kernel
+
+
+def hold_at_zero(backend: Backend, all_kernels: Sequence[Kernel]) -> None:
+  """Sets inactive weights to 0.
+
+  Args:
+    backend: within `Backend.once`.
+    all_kernels: the sparse ones.
+  """
+  for kernel in all_kernels:
+    backend.update(
+        kernel.variable, lambda weights, mask: kernels.where(mask, weights),
+        kernel.mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """What a step of all replicas together works on.
+
+  Attributes:
+    backend: runs it.
+    method: says when and how masks move.
+    inner_optimizer: trains.
+    kernels: the sparse ones.
+    last_update: variable, the step of the last update of the masks.
+    seed_for: (number of a kernel, purpose) -> seed.
+    grads: as `Backend.once` gives them; None where the loss does not depend on
+      a variable.
+    variables: that the gradients belong to.
+    positions: of these variables among all trainable ones.
+    all_variables: all that a step may assign.
+  """
+
+  backend: Backend
+  method: methods.Method
+  inner_optimizer: keras.optimizers.Optimizer
+  kernels: Sequence[Kernel]
+  last_update: Any
+  seed_for: Callable[[int, str], int]
+  grads: Sequence[Any]
+  variables: Sequence[Any]
+  positions: Sequence[int]
+  all_variables: Sequence[Any]
+
+  def run(self) -> None:
+    """Trains and moves the masks if it is time, in the order of the method."""
+    method = self.method
+    step = method.seen_step(self._window.step())
+    # Before training, which empties the accumulators.
+    gradients = self._gradients() if (
+        method.gradient and not method.replaces_step) else {}
+    if not method.replaces_step:
+      self._next_states(gradients)
+      self._train()
+    if method.when == 'always':
+      self._update(step, gradients)
+    elif method.when == 'never':
+      if method.replaces_step:
+        self._train()
+    else:
+      self.backend.branch(
+          self._window.ends_with(method.is_update(
+              step, arrays.of(self.last_update).asarray(self.last_update))),
+          functools.partial(self._update, step, gradients),
+          self._train if method.replaces_step else lambda: None,
+          self.all_variables)
+
+  @functools.cached_property
+  def _window(self) -> Window:
+    return Window(self.inner_optimizer)
+
+  @functools.cached_property
+  def _trained(self) -> dict[int, int]:
+    """{number of a kernel: place of its gradient}.
+
+    A kernel that the loss does not depend on stays as it is.
+    """
+    places = {position: place for place, position in enumerate(self.positions)
+              if self.grads[place] is not None}
+    return {number: places[kernel.position]
+            for number, kernel in enumerate(self.kernels)
+            if kernel.position in places}
+
+  def _gradients(self) -> dict[int, Any]:
+    """{number of a kernel: gradient of the whole batch}."""
+    return {
+        number: self._window.mean(
+            self.backend.total(
+                self.grads[place], self.kernels[number].variable),
+            self.kernels[number].accumulator)
+        for number, place in self._trained.items()}
+
+  def _next_states(self, gradients: Mapping[int, Any]) -> None:
+    for number, gradient in gradients.items():
+      state = self.kernels[number].state
+      if state is not None:
+        old = arrays.of(state).asarray(state)
+        state.assign(self._window.at_end(
+            self.method.next_state(old, gradient), old))
+
+  def _train(self) -> None:
+    """Trains, and leaves inactive weights at 0 unless they train too."""
+    if self.method.trains_all_weights:
+      for kernel in self.kernels:
+        self.backend.update(
+            kernel.variable, lambda _, weights: weights, kernel.inactive)
+      self.backend.on_replicas(self._apply, self.grads)
+    else:
+      self.backend.on_replicas(
+          lambda grads: self._apply(self._masked(grads)), self.grads)
+      hold_at_zero(self.backend, self.kernels)
+
+  def _apply(self, grads: Sequence[Any]) -> None:
+    self.inner_optimizer.apply(grads, self.variables)
+
+  def _masked(self, grads: Sequence[Any]) -> list[Any]:
+    """Gradients by which slots of inactive connections stay as they are."""
+    masked = list(grads)
+    for number, place in self._trained.items():
+      masked[place] = kernels.where(self.kernels[number].mask, grads[place])
+    return masked
+
+  def _update(self, step: Any, gradients: Mapping[int, Any]) -> None:
+    """Moves all masks."""
+    if self.method.gradient and not gradients:
+      gradients = self._gradients()
+    for number in self._trained:
+      self.kernels[number].update(
+          self.method, step, functools.partial(self._seed, number, step),
+          functools.partial(gradients.get, number))
+    if self.method.when != 'always':
+      self.last_update.assign(step)
+    if self.method.replaces_step:
+      self._window.begin_again()
+
+  def _seed(self, number: int, step: Any, purpose: str) -> tuple[int, Any]:
+    return self.seed_for(number, purpose), step
