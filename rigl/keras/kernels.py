@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
 
 import keras
+import numpy as np
 
 from rigl.core import arrays, draws, methods
 
@@ -121,6 +122,19 @@ def where(mask: Any, values: Any, otherwise: Any = None) -> Any:
   return xp.where(
       xp.asarray(mask), values,
       xp.zeros_like(values) if otherwise is None else xp.asarray(otherwise))
+
+
+def read(variable: Any) -> np.ndarray:
+  """The value of a variable, [...].
+
+  Args:
+    variable: of Keras.
+  """
+  # numpy warns of Keras' own conversion of variables and of bfloat16.
+  xp = arrays.of(variable)
+  tensor = xp.asarray(variable)
+  return (tensor.numpy() if xp.library == 'tensorflow' else
+          keras.ops.convert_to_numpy(tensor))
 
 
 @contextlib.contextmanager

@@ -100,7 +100,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
           'without end.', self.method.drop_fraction_anneal,
           self.method.begin_step, self.method.end_step)
     self._backend = backends.current()
-    self._kernels: tuple[Kernel, ...] = ()
+    self.kernels: tuple[Kernel, ...] = ()
 
   def __init_subclass__(cls, **kwargs):
     """Shows the hyperparameters of the method in help() and editors."""
@@ -185,7 +185,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
   def save_own_variables(self, store):
     for i, variable in enumerate(self._saved):
-      store[str(i)] = keras.ops.convert_to_numpy(variable)
+      store[str(i)] = kernels.read(variable)
 
   def load_own_variables(self, store):
     if len(store.keys()) != len(self._saved):
@@ -224,7 +224,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     if not self.built:
       return []
     return [self._last_update, *(
-        variable for kernel in self._kernels for variable in kernel.kept)]
+        variable for kernel in self.kernels for variable in kernel.kept)]
 
   def build(self, variables):
     """Creates the masks, and the variables of the inner optimizer.
@@ -245,7 +245,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         (), keras.initializers.Constant(self.method.first_last_update_step),
         'int', name='last_mask_update_step')
     # Tuples, since Keras tracks what is in lists.
-    self._kernels = tuple(
+    self.kernels = tuple(
         self._new_kernel(position, variable, sparsity)
         for position, (variable, sparsity) in enumerate(
             zip(variables, self._arguments.sparsities.of(variables)))
@@ -253,7 +253,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     self._backend.outside(self._start)
     with kernels.recorded_slots() as made:
       self.inner_optimizer.build(variables)
-    kernels.give_slots(self._kernels, made)
+    kernels.give_slots(self.kernels, made)
     super().build(variables)
 
   def _new_kernel(self, position: int, variable: Any,
@@ -282,8 +282,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     """Gives all masks their first values, and the weights where possible."""
     self._is_stale = False
     self._waits_for_weights = False
-    for number, kernel in enumerate(self._kernels):
-      values = (keras.ops.convert_to_numpy(kernel.variable)
+    for number, kernel in enumerate(self.kernels):
+      values = (kernels.read(kernel.variable)
                 if self._backend.has_value(kernel.variable) else None)
       mask = first_masks.first_mask(
           self.method, self._arguments.mask_init, kernel.path,
@@ -291,7 +291,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
           self.seed_for(number, 'mask_init'))
       kernel.mask.assign(mask)
       if values is None:
-        self._waits_for_weights = True
+        self._waits_for_weights |= (
+            kernel.inactive is not None or not np.all(mask))
         continue
       if kernel.inactive is not None:
         kernel.inactive.assign(values)
@@ -336,7 +337,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       self._backend.outside(self._look_for_weights)
     all_variables = [*self.variables, *self._trainable_variables]
     step = Step(
-        self._backend, self.method, self.inner_optimizer, self._kernels,
+        self._backend, self.method, self.inner_optimizer, self.kernels,
         self._last_update, self.seed_for, grads, variables,
         [self._get_variable_index(variable) for variable in variables],
         all_variables)
@@ -348,14 +349,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
   def _look_for_weights(self) -> None:
     self._waits_for_weights = not bool(
-        keras.ops.convert_to_numpy(self._is_ready))
+        kernels.read(self._is_ready))
 
   def _sparsify(self) -> None:
     """Makes weights sparse that had no value when the masks were made."""
-    for kernel in self._kernels:
+    for kernel in self.kernels:
       if kernel.inactive is not None:
         kernel.inactive.assign(kernel.variable)
-    hold_at_zero(self._backend, self._kernels)
+    hold_at_zero(self._backend, self.kernels)
     self._is_ready.assign(True)
 
   # What users ask for.
@@ -364,7 +365,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     self.inner_optimizer.finalize_variable_values(var_list)
     # After an error in JAX, variables are without values here.
     if all(getattr(kernel.variable, '_value', None) is not None
-           for kernel in self._kernels):
+           for kernel in self.kernels):
       self.apply_masks()
 
   def get_masks(self) -> dict[str, np.ndarray]:
@@ -373,12 +374,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     Where two kernels have one path, the second goes by `<path>_2` and so on.
     """
     masks: dict[str, np.ndarray] = {}
-    for kernel in self._kernels:
+    for kernel in self.kernels:
       name, n = kernel.path, 1
       while name in masks:
         n += 1
         name = f'{kernel.path}_{n}'
-      masks[name] = keras.ops.convert_to_numpy(kernel.mask)
+      masks[name] = kernels.read(kernel.mask)
     return masks
 
   def apply_masks(self) -> None:
@@ -386,5 +387,5 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     For weights that came from elsewhere, as by `model.set_weights`.
     """
-    for kernel in self._kernels:
+    for kernel in self.kernels:
       kernel.variable.assign(kernels.where(kernel.mask, kernel.variable))

@@ -64,21 +64,20 @@ class Step:
     # Before training, which empties the accumulators.
     gradients = self._gradients() if (
         method.gradient and not method.replaces_step) else {}
-    if not method.replaces_step:
+    is_update = self._window.ends_with(method.is_update(
+        step, arrays.of(self.last_update).asarray(self.last_update)))
+    if method.replaces_step:
+      otherwise = self._train_and_hold
+    else:
       self._next_states(gradients)
       self._train()
-    if method.when == 'always':
-      self._update(step, gradients)
-    elif method.when == 'never':
-      if method.replaces_step:
-        self._train()
+      otherwise = self._hold_at_zero
+    if method.when == 'never':
+      otherwise()
     else:
       self.backend.branch(
-          self._window.ends_with(method.is_update(
-              step, arrays.of(self.last_update).asarray(self.last_update))),
-          functools.partial(self._update, step, gradients),
-          self._train if method.replaces_step else lambda: None,
-          self.all_variables)
+          is_update, functools.partial(self._update, step, gradients),
+          otherwise, self.all_variables)
 
   @functools.cached_property
   def _window(self) -> Window:
@@ -114,16 +113,22 @@ class Step:
             self.method.next_state(old, gradient), old))
 
   def _train(self) -> None:
-    """Trains, and leaves inactive weights at 0 unless they train too."""
     if self.method.trains_all_weights:
-      for kernel in self.kernels:
+      for number in self._trained:
+        kernel = self.kernels[number]
         self.backend.update(
             kernel.variable, lambda _, weights: weights, kernel.inactive)
       self.backend.on_replicas(self._apply, self.grads)
     else:
       self.backend.on_replicas(
           lambda grads: self._apply(self._masked(grads)), self.grads)
-      hold_at_zero(self.backend, self.kernels)
+
+  def _hold_at_zero(self) -> None:
+    hold_at_zero(self.backend, self.kernels)
+
+  def _train_and_hold(self) -> None:
+    self._train()
+    self._hold_at_zero()
 
   def _apply(self, grads: Sequence[Any]) -> None:
     self.inner_optimizer.apply(grads, self.variables)
@@ -132,7 +137,9 @@ class Step:
     """Gradients by which slots of inactive connections stay as they are."""
     masked = list(grads)
     for number, place in self._trained.items():
-      masked[place] = kernels.where(self.kernels[number].mask, grads[place])
+      kernel = self.kernels[number]
+      masked[place] = self._window.masked(
+          grads[place], kernel.mask, kernel.accumulator)
     return masked
 
   def _update(self, step: Any, gradients: Mapping[int, Any]) -> None:
