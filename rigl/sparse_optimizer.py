@@ -12,11 +12,10 @@ import dataclasses
 import functools
 from typing import Callable, Mapping, Optional, Sequence
 
-from rigl import replicas, sparse_utils
+from rigl import dense_gradients, replicas, sparse_utils
 from rigl.compat import tf
 from rigl.core import checks, draws, layer_names, methods, seeding
 from rigl.core.shared_graphs import called_apart
-from rigl.dense_gradients import DenseGradientMixin
 from rigl.optimizer_wrapper import (
   GradsAndVars,
   OptimizerWrapper,
@@ -27,15 +26,7 @@ from rigl.optimizer_wrapper import (
 )
 
 
-class _Averages(dict):
-  """{weights.name: variable of the moving average of its dense gradient}."""
-
-  def average(self, weights: tf.Variable) -> Optional[tf.Variable]:
-    """As tf.train.ExponentialMovingAverage.average."""
-    return self.get(weights.name)
-
-
-class SparseOptimizer(DenseGradientMixin, OptimizerWrapper):
+class SparseOptimizer(OptimizerWrapper):
   """Trains by the optimizer it wraps and moves masks by a method.
 
   Attributes:
@@ -80,9 +71,10 @@ class SparseOptimizer(DenseGradientMixin, OptimizerWrapper):
     self._use_tpu = use_tpu
     self._distribution = (mask_init_method, default_sparsity,
                           dict(custom_sparsity_map or {}), erk_power_scale)
-    self._memory: Optional[tf.Variable] = None
     self._step: Optional[tf.Tensor] = None
-    self._ema_grads = _Averages()
+    self._begin_another_train_op()
+    self._computed: list[dense_gradients.Computed] = []
+    self._applied: dict[str, tf.Tensor] = {}
     if getattr(method, 'lacks_end', False):
       tf.logging.warning(
           'drop_fraction_anneal %s falls from begin_step to end_step and needs '
@@ -93,9 +85,8 @@ class SparseOptimizer(DenseGradientMixin, OptimizerWrapper):
   def _last_update(self) -> tf.Tensor:
     """int64 scalar: the step of the last update."""
     memory = self._get_memory().read_value()
-    if self.method.when == 'once':
-      return tf.where(memory, tf.zeros([], tf.int64), -tf.ones([], tf.int64))
-    return memory
+    return tf.cast(memory, tf.int64) - 1 if (
+        self.method.when == 'once') else memory
 
   def _get_memory(self) -> tf.Variable:
     """The variable that the updates of a train op are remembered by."""
@@ -137,8 +128,8 @@ class SparseOptimizer(DenseGradientMixin, OptimizerWrapper):
     self._ema_grads = other._ema_grads
 
   def _begin_another_train_op(self):
-    self._memory = None
-    self._ema_grads = _Averages()
+    self._memory: Optional[tf.Variable] = None
+    self._ema_grads = dense_gradients.Averages()
 
   def is_mask_update_iter(self, global_step: tf.Tensor,
                           last_update_step: tf.Tensor) -> tf.Tensor:
@@ -198,16 +189,15 @@ class SparseOptimizer(DenseGradientMixin, OptimizerWrapper):
       ValueError: see `compute_dense_gradients`.
     """
     if self.method.gradient != 'dense':
-      return OptimizerWrapper.compute_gradients(
-          self, loss, var_list, *args, **kwargs)
+      return super().compute_gradients(loss, var_list, *args, **kwargs)
+    pairs, dense = self.compute_dense_gradients(
+        loss, var_list, *args, **kwargs)
     if self.method.trains_all_weights:
-      pairs, dense = self.compute_dense_gradients(
-          loss, var_list, *args, **kwargs)
       dense_of = {weights.name: tf.cast(gradient, weights.dtype.base_dtype)
                   for gradient, weights in dense}
       return [(dense_of.get(v.name, gradient), v) for gradient, v in pairs]
-    pairs = super().compute_gradients(loss, var_list, *args, **kwargs)
-    self._create_states([v for _, v in pairs])
+    self._computed += dense_gradients.of_call(
+        pairs, dense_gradients.of_whole_batch(dense, self._use_tpu))
     return pairs
 
   def apply_gradients(self, grads_and_vars, global_step=None, name=None):
@@ -215,14 +205,39 @@ class SparseOptimizer(DenseGradientMixin, OptimizerWrapper):
 
     Raises:
       ValueError: a method that sets masks at step 0 gets no global_step, or
-        that of another train op; or see DenseGradientMixin.
+        that of another train op; or see dense_gradients.of_applied.
     """
     if self.method.when == 'once':
       claim_step_0(type(self.method).__name__, global_step)
-    if self.method.gradient == 'dense' and not self.method.trains_all_weights:
-      return super().apply_gradients(grads_and_vars, global_step, name)
-    return OptimizerWrapper.apply_gradients(
-        self, grads_and_vars, global_step, name)
+    grads_and_vars = list(grads_and_vars)
+    self._applied = dense_gradients.of_applied(grads_and_vars, self._computed)
+    return super().apply_gradients(grads_and_vars, global_step, name)
+
+  @property
+  def _weight2masked_grads(self) -> dict[str, tf.Tensor]:
+    """{weights.name: gradient}, see `dense_gradient`."""
+    return {**{one.name: one.dense for one in self._computed
+               if one.dense is not None}, **self._applied}
+
+  def dense_gradient(self, weights: tf.Variable) -> tf.Tensor:
+    """The dense gradient of a masked layer, [...] like `weights`.
+
+    It belongs to the gradients that the last train op applies, or that were
+    computed last if it applies none of the layer.
+
+    Args:
+      weights: variable of the layer.
+
+    Raises:
+      ValueError: `compute_gradients` of this optimizer was not called for
+        the layer.
+    """
+    found = self._weight2masked_grads.get(weights.name)
+    if found is None:
+      raise ValueError(
+          f'No dense gradient of {weights.name}: call compute_gradients (or '
+          'minimize) of this optimizer before apply_gradients.')
+    return found
 
   def apply_local_gradients(self, grads_and_vars, global_step, name):
     """Trains and moves the masks if it is time, in the order of the method."""
@@ -231,34 +246,24 @@ class SparseOptimizer(DenseGradientMixin, OptimizerWrapper):
     train = functools.partial(
         self._train_weights, grads_and_vars, global_step, name)
     if self.method.gradient == 'applied':
-      self._weight2masked_grads = self._whole(grads_and_vars, layers)
+      masked = {weights.name for _, weights in layers}
+      self._applied = dense_gradients.of_whole_batch(
+          [pair for pair in grads_and_vars if pair[1].name in masked],
+          self._use_tpu)
     if self.method.replaces_step:
       if self.method.when == 'on_schedule':
         self._create_slots_first(grads_and_vars)
       return self.cond_mask_update_op(step, train, layers)
     self._create_states([v for g, v in grads_and_vars if g is not None])
-    with tf.control_dependencies(self._next_states(layers)):
+    next_states = [
+        state.assign(self.method.next_state(
+            state.read_value(), self.dense_gradient(weights)))
+        for _, weights in layers
+        for state in [self._ema_grads.get(weights.name)] if state is not None]
+    with tf.control_dependencies(next_states):
       trained = train()
     with tf.control_dependencies([trained]):
       return self.cond_mask_update_op(step, tf.no_op, layers)
-
-  def _whole(self, grads_and_vars: GradsAndVars,
-             layers: Sequence[tuple[tf.Variable, tf.Variable]]
-            ) -> dict[str, tf.Tensor]:
-    """{weights.name: gradient of the whole batch} of the layers."""
-    gradients = {v.name: g for g, v in grads_and_vars}
-    found = {w.name: tf.convert_to_tensor(gradients[w.name]) for _, w in layers}
-    return {name: tf.tpu.cross_replica_sum(gradient) if self._use_tpu else
-            gradient for name, gradient in found.items()}
-
-  def _next_states(
-      self, layers: Sequence[tuple[tf.Variable, tf.Variable]]
-  ) -> list[tf.Operation]:
-    return [
-        state.assign(self.method.next_state(
-            state.read_value(), self.dense_gradient(weights))).op
-        for _, weights in layers
-        for state in [self._ema_grads.get(weights.name)] if state is not None]
 
   def cond_mask_update_op(
       self, global_step: tf.Variable,
@@ -298,16 +303,13 @@ class SparseOptimizer(DenseGradientMixin, OptimizerWrapper):
     is_update = self.is_mask_update_iter(step, self._last_update())
     if isinstance(self.method, methods.DropAndGrow):
       self.drop_fraction = self.get_drop_fraction(step, is_update)
-    def update():
-      # Functions take no reference variables.
-      if all(hasattr(mask, 'handle') for mask, _ in layers):
-        return called_apart(lambda: run(update_masks))
-      return run(update_masks)
-
+    # Functions take no reference variables.
+    call = called_apart if all(hasattr(mask, 'handle') for mask, _ in layers
+                              ) else (lambda build: build())
     # The branch without update is traced first: it creates the slots of the
     # wrapped optimizer, which the update resets.
-    return tf.cond(
-        tf.logical_not(is_update), lambda: run(otherwise), update).op
+    return tf.cond(tf.logical_not(is_update), lambda: run(otherwise),
+                   lambda: call(lambda: run(update_masks))).op
 
   def generic_mask_update(self,
                           mask: tf.Variable,
@@ -373,22 +375,20 @@ class SparseOptimizer(DenseGradientMixin, OptimizerWrapper):
              weights: tf.Variable) -> methods.Layer:
     """The tensors of a layer, read here and now."""
     state = self._ema_grads.get(weights.name)
+    sparsity = 0.
+    if mask is not None and isinstance(self.method, methods.KeepBest):
+      distribution, default, custom, power_scale = self._distribution
+      sparsity = sparse_utils.get_sparsities(
+          self.get_masks(), distribution, default, custom,
+          erk_power_scale=power_scale)[mask.name]
     return methods.Layer(
         None if mask is None else mask.read_value(),
         weights.read_value(),
         seed=functools.partial(self._seed, weights),
         gradient=functools.partial(self.dense_gradient, weights),
         state=None if state is None else state.read_value(),
-        sparsity=0. if mask is None else self._sparsity(mask),
+        sparsity=sparsity,
         initial_value=lambda: initial_value_of(weights, must_repeat=True))
-
-  def _sparsity(self, mask: tf.Variable) -> float:
-    if not isinstance(self.method, methods.KeepBest):
-      return 0.
-    distribution, default, custom, power_scale = self._distribution
-    return sparse_utils.get_sparsities(
-        self.get_masks(), distribution, default, custom,
-        erk_power_scale=power_scale)[mask.name]
 
   def _get_step(self) -> tf.Tensor:
     return (tf.train.get_or_create_global_step().read_value()

@@ -392,6 +392,23 @@ def test_snip_counts_an_l2_penalty():
 # --- What programs of 2020 call -----------------------------------------------
 
 
+@pytest.mark.parametrize('method', sparse_net.WITH_DENSE_GRADIENT)
+def test_dense_gradients_are_those_applied_whatever_is_computed_later(method):
+  optimizer = _wrap(method)
+  computed = []
+  for loss in _two_losses():
+    pairs = optimizer.compute_gradients(loss)
+    computed.append((pairs, dict(optimizer._weight2masked_grads)))
+  (name,) = computed[0][1]
+  assert name == 'layer/weights:0'
+  assert computed[0][1][name] is not computed[1][1][name]
+  pairs, dense = computed[0]
+  optimizer.apply_gradients(pairs, _global_step())
+  optimizer.compute_gradients(
+      tf.reduce_sum(optimizer.get_masked_weights()[0]))
+  assert optimizer._weight2masked_grads[name] is dense[name]
+
+
 @pytest.mark.parametrize('decay', [0., .9, 1.])
 def test_averages_of_snfs_answer_as_those_of_2020(decay):
   """With a decay of 1 the average stays where it starts, at 0."""
