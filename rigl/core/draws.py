@@ -49,8 +49,8 @@ def _bits(like: Array, n: int, seed: Seed) -> Array:
   xp = arrays.of(like)
   stable, step = seed
   # Vectors of one number, since scalars of numpy warn when they wrap around.
-  step = xp.reshape(arrays.of(step).asarray(step, 'int32'), (1,))
-  first = _mixed(xp, xp.asarray(step, 'int32') * _SPREAD, _signed(stable))
+  step = xp.reshape(xp.asarray(step, 'int32'), (1,))
+  first = _mixed(xp, step * _SPREAD, _signed(stable))
   second = _mixed(xp, first + _SPREAD, _signed(stable))
   return _mixed(xp, xp.ordinals(n) * _SPREAD + first, second)
 
@@ -78,7 +78,7 @@ def near_normal(like: Array, seed: Seed) -> Array:
     like: tensor of the shape and the library of the result.
     seed: see `Seed`.
   """
-  return _sums_of_four(like, seed) * (1. / _SUM_STDDEV)
+  return _sums_of_four(like, seed, 1. / _SUM_STDDEV)
 
 
 def noise(like: Array, seed: Seed, stddev: float) -> Array:
@@ -95,11 +95,11 @@ def noise(like: Array, seed: Seed, stddev: float) -> Array:
     stddev: standard deviation; 0 for no noise.
   """
   scale = 2.**round(math.log2(stddev / _SUM_STDDEV)) if stddev else 0.
-  return _sums_of_four(like, seed) * scale
+  return _sums_of_four(like, seed, scale)
 
 
-def _sums_of_four(like: Array, seed: Seed) -> Array:
-  """float32 [...], each from four random bytes, of mean 0.
+def _sums_of_four(like: Array, seed: Seed, scale: float) -> Array:
+  """float32 [...], each `scale` times the sum of four random bytes, of mean 0.
 
   The draw is most of the work, so its bytes are used twice: with p and q the
   sums of two bytes each, p + q and p - q are uncorrelated.
@@ -113,4 +113,4 @@ def _sums_of_four(like: Array, seed: Seed) -> Array:
   # (p + q) * 2 ** 16 + p and (p - q) * 2 ** 16 - p, for 2 ** 32 is 0 here. The
   # last p weighs nothing, but makes ties rare.
   both = xp.concatenate([sums * (2**16 + 1), sums * (2**16 - 1)], 0)
-  return xp.reshape(xp.asarray(both[:n], 'float32'), like.shape)
+  return xp.reshape(xp.asarray(both[:n], 'float32') * scale, like.shape)

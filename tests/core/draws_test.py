@@ -112,12 +112,14 @@ def test_noise_added_to_scores_is_the_same_in_all_modes(mode):
   scores = np.random.RandomState(0).randn(64, 33).astype('f')
 
   def add(scores, step):
-    return [scores + draws.noise(scores, (11, step), 0.3)]
+    # The step may also be a number of Python.
+    return [scores + draws.noise(scores, (11, kind), 0.3)
+            for kind in (step, 5)]
 
   step = np.asarray(5, np.int32)
-  [expected] = execution_modes.run(execution_modes.NUMPY, add, scores, step)
-  np.testing.assert_array_equal(
-      execution_modes.run(mode, add, scores, step)[0], expected)
+  expected, _ = execution_modes.run(execution_modes.NUMPY, add, scores, step)
+  for got in execution_modes.run(mode, add, scores, step):
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_draws_of_other_seeds_are_no_part_of_each_other():
