@@ -31,6 +31,19 @@ __all__ = [
     'get_weight_sparsity', 'get_weights', 'layer_of', 'masked_layers',
 ]
 
+# {hyperparameter: field of methods.GradualPruning}.
+_OF_METHOD = {
+    'begin_pruning_step': 'begin_step',
+    'end_pruning_step': 'end_step',
+    'pruning_frequency': 'frequency',
+    'initial_sparsity': 'initial_sparsity',
+    'target_sparsity': 'target_sparsity',
+    'sparsity_function_begin_step': 'ramp_begin_step',
+    'sparsity_function_end_step': 'ramp_end_step',
+    'sparsity_function_exponent': 'exponent',
+    'threshold_decay': 'threshold_decay',
+}
+
 
 def _sparsity_by_pattern(entries: Sequence[str]) -> dict[str, float]:
   """See PruningHParams.sparsity_by_pattern."""
@@ -138,11 +151,20 @@ class PruningHParams:
 
   def method(self) -> methods.GradualPruning:
     """What they make of gradual pruning, but for the sparsities of layers."""
-    return methods.GradualPruning(
-        self.begin_pruning_step, self.end_pruning_step, self.pruning_frequency,
-        self.initial_sparsity, self.target_sparsity,
-        self.sparsity_function_begin_step, self.sparsity_function_end_step,
-        self.sparsity_function_exponent, self.threshold_decay)
+    return methods.GradualPruning(**{
+        field: getattr(self, name) for name, field in _OF_METHOD.items()})
+
+  @classmethod
+  def of(cls, method: methods.Method,
+         weight_sparsity_map: Sequence[str] = ()) -> PruningHParams:
+    """Those of which `method()` makes the given one.
+
+    Args:
+      method: a methods.GradualPruning.
+      weight_sparsity_map: see the class.
+    """
+    return cls(weight_sparsity_map=tuple(weight_sparsity_map), **{
+        name: getattr(method, field) for name, field in _OF_METHOD.items()})
 
   def parse(self, text: str) -> PruningHParams:
     """Sets the values of 'name=value,name=[a,b],...'.

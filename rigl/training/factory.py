@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Callable, Mapping, Optional, Sequence
 
@@ -92,17 +93,10 @@ def pruning_hparams_of(config: SparsityConfig,
     config: the hyperparameters.
     custom_sparsity_map: {layer name: sparsity} of exceptions.
   """
-  return pruning.PruningHParams(
-      begin_pruning_step=config.pruning_begin_step,
-      end_pruning_step=config.pruning_end_step,
-      pruning_frequency=config.pruning_frequency,
-      threshold_decay=config.threshold_decay,
-      target_sparsity=config.end_sparsity,
-      sparsity_function_begin_step=config.pruning_begin_step,
-      sparsity_function_end_step=config.pruning_end_step,
-      weight_sparsity_map=tuple(
-          f'^{re.escape(layer)}/:{sparsity!r}'
-          for layer, sparsity in (custom_sparsity_map or {}).items()))
+  method = dataclasses.replace(config, training_method='prune').make_method()
+  return pruning.PruningHParams.of(method, [
+      f'^{re.escape(layer)}/:{sparsity!r}'
+      for layer, sparsity in (custom_sparsity_map or {}).items()])
 
 
 def warn_of_late_pruning(config: SparsityConfig, total_steps: int,
