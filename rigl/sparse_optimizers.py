@@ -10,6 +10,7 @@ They act on the layers registered by `rigl.model_pruning`.
 
 from __future__ import annotations
 
+import functools
 from typing import Mapping, Optional
 
 from rigl.compat import tf
@@ -78,7 +79,7 @@ class SparseStaticOptimizer(SparseSETOptimizer):
         stateless_seed_offset=stateless_seed_offset)
 
 
-class SparseMomentumOptimizer(MethodOptimizer):
+class SparseMomentumOptimizer(SparseSETOptimizer):
   """SNFS, see methods.SNFS."""
 
   def __init__(self,
@@ -95,12 +96,12 @@ class SparseMomentumOptimizer(MethodOptimizer):
                name: str = 'SparseMomentumOptimizer',
                stateless_seed_offset: int = 0):
     """See SparseRigLOptimizerBase, and methods.SNFS for `momentum`."""
+    self.method_class = functools.partial(methods.SNFS, momentum=momentum)
     super().__init__(
-        optimizer, methods.SNFS(
-            begin_step, end_step, frequency, drop_fraction,
-            drop_fraction_anneal, grow_init, momentum=momentum),
-        stateless_seed_offset, use_locking=use_locking, use_tpu=use_tpu,
-        name=name)
+        optimizer, begin_step, end_step, frequency, drop_fraction,
+        drop_fraction_anneal, use_locking, grow_init, name,
+        stateless_seed_offset=stateless_seed_offset)
+    self._use_tpu = use_tpu
 
 
 class _KeepBestOptimizer(MethodOptimizer):

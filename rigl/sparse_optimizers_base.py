@@ -5,6 +5,9 @@ A subclass gives `get_weights`, `get_masks` and `get_masked_weights`.
 
 from __future__ import annotations
 
+import functools
+from typing import Callable
+
 from rigl.compat import tf
 from rigl.core import methods
 from rigl.sparse_optimizer import SparseOptimizer
@@ -13,7 +16,7 @@ from rigl.sparse_optimizer import SparseOptimizer
 class SparseSETOptimizerBase(SparseOptimizer):
   """SET around any library of masked layers, see methods.SET."""
 
-  method_class: type[methods.DropAndGrow] = methods.SET
+  method_class: Callable[..., methods.DropAndGrow] = methods.SET
 
   def __init__(self,
                optimizer: tf.train.Optimizer,
@@ -51,7 +54,7 @@ class SparseSETOptimizerBase(SparseOptimizer):
         stateless_seed_offset, use_locking=use_locking, name=name)
 
 
-class SparseRigLOptimizerBase(SparseOptimizer):
+class SparseRigLOptimizerBase(SparseSETOptimizerBase):
   """RigL around any library of masked layers, see methods.RigL."""
 
   def __init__(self,
@@ -79,10 +82,10 @@ class SparseRigLOptimizerBase(SparseOptimizer):
     Raises:
       ValueError: a value out of its range or unknown; names the options.
     """
+    self.method_class = functools.partial(
+        methods.RigL, initial_acc_scale=initial_acc_scale)
     super().__init__(
-        optimizer, methods.RigL(
-            begin_step, end_step, frequency, drop_fraction,
-            drop_fraction_anneal, grow_init,
-            initial_acc_scale=initial_acc_scale),
-        stateless_seed_offset, use_locking=use_locking, use_tpu=use_tpu,
-        name=name)
+        optimizer, begin_step, end_step, frequency, drop_fraction,
+        drop_fraction_anneal, use_locking, grow_init, name,
+        stateless_seed_offset=stateless_seed_offset)
+    self._use_tpu = use_tpu

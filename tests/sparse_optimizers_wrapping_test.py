@@ -306,3 +306,14 @@ def test_public_names():
                'SparseSnipOptimizer', 'SparseDNWOptimizer',
                'PruningGetterTf1Mixin'):
     assert hasattr(sparse_optimizers, name)
+
+
+def test_classes_derive_from_one_another_as_in_2020():
+  """Programs ask isinstance, and override what they share."""
+  base = sparse_optimizers_base
+  for name in ('static', 'momentum'):
+    assert issubclass(
+        sparse_net.METHODS[name], sparse_optimizers.SparseSETOptimizer)
+  assert issubclass(sparse_net.METHODS['rigl'], base.SparseRigLOptimizerBase)
+  for name in sparse_net.DYNAMIC_METHODS:
+    assert issubclass(sparse_net.METHODS[name], base.SparseSETOptimizerBase)
