@@ -77,25 +77,6 @@ def masked_layers() -> list[MaskedLayer]:
   return layers
 
 
-def layer_of(key: Union[str, tf.Variable]) -> MaskedLayer:
-  """The masked layer of a name, or that a variable belongs to.
-
-  Args:
-    key: name of the layer; or its weights, mask or threshold.
-
-  Raises:
-    ValueError: there is no such layer; names those that there are.
-  """
-  layers = masked_layers()
-  for layer in layers:
-    if layer.name == key if isinstance(key, str) else any(
-        key is part for part in (layer.weights, layer.mask, layer.threshold)):
-      return layer
-  name = key if isinstance(key, str) else key.name
-  raise ValueError(f'No masked layer of {name!r}; there are '
-                   f'{[layer.name for layer in layers]}.')
-
-
 def get_masks() -> list[tf.Variable]:
   """The mask variables of the default graph, in the order of their layers."""
   return [layer.mask for layer in masked_layers()]

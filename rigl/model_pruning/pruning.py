@@ -21,14 +21,13 @@ from rigl.model_pruning.mask_collections import (
   get_thresholds,
   get_weight_sparsity,
   get_weights,
-  layer_of,
   masked_layers,
 )
 
 __all__ = [
     'Pruning', 'PruningHParams', 'apply_mask', 'get_masked_weights',
     'get_masks', 'get_pruning_hparams', 'get_thresholds',
-    'get_weight_sparsity', 'get_weights', 'layer_of', 'masked_layers',
+    'get_weight_sparsity', 'get_weights', 'masked_layers',
 ]
 
 # {hyperparameter: field of methods.GradualPruning}.

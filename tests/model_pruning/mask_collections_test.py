@@ -104,22 +104,6 @@ def test_names_are_no_matter_when_layers_are_paired():
   assert layer.threshold.op.name == 'net/threshold'
 
 
-def test_layer_of_a_name_or_a_variable():
-  made = [_layer(scope) for scope in ('a', 'a/b', '')]
-  for layer, (weights, mask, threshold, _) in zip(
-      mask_collections.masked_layers(), made):
-    for key in (layer.name, weights, mask, threshold):
-      assert mask_collections.layer_of(key) is layer
-
-
-@pytest.mark.parametrize('kind', ['name', 'variable'])
-def test_there_is_no_such_layer(kind):
-  _layer('a')
-  key = 'lonely' if kind == 'name' else tf.get_variable('lonely', [2])
-  with pytest.raises(ValueError, match=r"'lonely(:0)?'; there are \['a'\]"):
-    mask_collections.layer_of(key)
-
-
 def test_reuse_registers_nothing_twice():
   """A layer that is used again uses its masked weights again."""
   first = [_layer(scope) for scope in ('a', 'b')]

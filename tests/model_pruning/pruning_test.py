@@ -487,6 +487,5 @@ def test_a_pattern_may_stand_once():
 
 def test_the_getters_are_re_exported():
   for name in ('apply_mask', 'get_masks', 'get_masked_weights', 'get_weights',
-               'get_thresholds', 'get_weight_sparsity', 'layer_of',
-               'masked_layers'):
+               'get_thresholds', 'get_weight_sparsity', 'masked_layers'):
     assert getattr(pruning, name) is getattr(mask_collections, name)
