@@ -130,8 +130,9 @@ def _train_spec(training: Training, loss: tf.Tensor,
       pruning_hparams=training.pruning_hparams)
   drop_fraction = factory.annealed_drop_fraction(
       sparsity, global_step.read_value())
+  not_finite = finite.NotFiniteHook(training.on_nan, training.folder)
   train_op = factory.make_train_op(
-      optimizer, loss, global_step, on_nan=training.on_nan,
+      optimizer, loss, global_step, not_finite=not_finite,
       update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
       first_iteration=resuming.iterations_done(training.folder, sparsity),
       reported=[drop_fraction])
@@ -150,8 +151,8 @@ def _train_spec(training: Training, loss: tf.Tensor,
   return specs.TrainSpec(
       loss, train_op, lambda: mask_init.make_scaffold(
           sparsity, load_mask_dir=training.load_mask_dir),
-      hooks=[finite.NotFiniteHook(training.on_nan, training.folder)],
-      chief_hooks=[progress], means=list(scalars.values()))
+      hooks=[not_finite], chief_hooks=[progress],
+      means=list(scalars.values()))
 
 
 def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,

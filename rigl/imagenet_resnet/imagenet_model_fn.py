@@ -228,7 +228,8 @@ def _make_scaffold(training: Training) -> tf.train.Scaffold:
 
 
 def build_train_op(
-    training: Training, loss: tf.Tensor, scalars: Mapping[str, tf.Tensor]
+    training: Training, loss: tf.Tensor, scalars: Mapping[str, tf.Tensor],
+    not_finite: Optional[finite.NotFiniteHook] = None
 ) -> tuple[tf.Operation, dict[str, tf.Tensor]]:
   """One training step.
 
@@ -236,6 +237,7 @@ def build_train_op(
     training: method and optimizer.
     loss: scalar.
     scalars: what to report beside what is added here.
+    not_finite: see factory.make_train_op.
 
   Returns:
     (train op, {tag: what to write as summaries}), which show the network that
@@ -257,7 +259,7 @@ def build_train_op(
           pruning.get_masks(), with_img=training.log_mask_images))
   # Statistics of the batch move whether it trains weights or masks.
   train_op = factory.make_train_op(
-      optimizer, loss, global_step, gradients=gradients, on_nan=training.on_nan,
+      optimizer, loss, global_step, gradients=gradients, not_finite=not_finite,
       update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
       first_iteration=None if training.use_tpu else (
           resuming.iterations_done(training.folder, training.sparsity)),
@@ -272,7 +274,10 @@ def _train_spec(training: Training, loss: tf.Tensor,
                 scalars: Mapping[str, tf.Tensor]) -> specs.TrainSpec:
   scalars = {tag: replicas.mean(value) for tag, value in scalars.items()}
   mean_loss = replicas.mean(loss)
-  train_op, reported = build_train_op(training, loss, scalars)
+  # On a TPU no hook sees each step: there the Estimator looks at the loss.
+  not_finite = None if training.use_tpu else finite.NotFiniteHook(
+      training.on_nan, training.folder)
+  train_op, reported = build_train_op(training, loss, scalars, not_finite)
 
   def host_call(**tensors):
     return summaries.host_call_fn(
@@ -280,9 +285,8 @@ def _train_spec(training: Training, loss: tf.Tensor,
         **tensors)
 
   step_hooks, chief_hooks = [], []
-  # On a TPU no hook sees each step: there the Estimator looks at the loss.
-  if not training.use_tpu:
-    step_hooks = [finite.NotFiniteHook(training.on_nan, training.folder)]
+  if not_finite:
+    step_hooks = [not_finite]
     chief_hooks = [hooks.ProgressHook(
         {'loss': mean_loss, 'top_1': scalars['top_1_accuracy'],
          'lr': tf.squeeze(reported['learning_rate'])},

@@ -95,8 +95,10 @@ def make_model_fn(training: Training,
             config.use_nesterov), custom_sparsity_map=custom_map)
     drop_fraction = factory.annealed_drop_fraction(
         sparsity, global_step.read_value())
+    not_finite = finite.NotFiniteHook(
+        training.on_nan, training.folder if training.keeps_folder else '')
     train_op = factory.make_train_op(
-        optimizer, loss, global_step, on_nan=training.on_nan,
+        optimizer, loss, global_step, not_finite=not_finite,
         first_iteration=training.schedule.first_iteration,
         reported=[drop_fraction])
     means = [replicas.mean(loss), replicas.mean(accuracy)]
@@ -105,13 +107,9 @@ def make_model_fn(training: Training,
     return specs.TrainSpec(
         loss, train_op,
         lambda: mask_init.make_scaffold(sparsity, custom_map),
-        hooks=[
-            finite.NotFiniteHook(
-                training.on_nan,
-                training.folder if training.keeps_folder else ''),
-            hooks.LastIterationHook(
-                training.schedule.first_iteration,
-                training.schedule.n_iterations)],
+        hooks=[not_finite, hooks.LastIterationHook(
+            training.schedule.first_iteration,
+            training.schedule.n_iterations)],
         chief_hooks=[log], means=means)
 
   return model_fn

@@ -12,7 +12,7 @@ from rigl import replicas, sparse_optimizers
 from rigl.compat import tf
 from rigl.core import checks, methods
 from rigl.model_pruning import pruning
-from rigl.optimizer_wrapper import OptimizerWrapper
+from rigl.optimizer_wrapper import GradsAndVars, OptimizerWrapper
 from rigl.training import finite, iterations
 from rigl.training.config import INNER_OPTIMIZERS, SparsityConfig
 
@@ -155,7 +155,7 @@ def _train_if(is_finite: tf.Tensor, train: Callable[[], tf.Operation],
 
 
 def compute_gradients(optimizer: tf.train.Optimizer,
-                      loss: tf.Tensor) -> finite.GradsAndVars:
+                      loss: tf.Tensor) -> GradsAndVars:
   """The gradients of a replica, whose sum is that of the whole batch.
 
   Args:
@@ -168,8 +168,8 @@ def compute_gradients(optimizer: tf.train.Optimizer,
 def make_train_op(optimizer: tf.train.Optimizer,
                   loss: tf.Tensor,
                   global_step: tf.Variable,
-                  gradients: Optional[finite.GradsAndVars] = None,
-                  on_nan: str = 'stop',
+                  gradients: Optional[GradsAndVars] = None,
+                  not_finite: Optional[finite.NotFiniteHook] = None,
                   update_ops: Sequence[tf.Operation] = (),
                   first_iteration: Optional[int] = None,
                   reported: Sequence[Optional[tf.Tensor]] = ()
@@ -181,10 +181,9 @@ def make_train_op(optimizer: tf.train.Optimizer,
     loss: scalar.
     global_step: int64 scalar variable.
     gradients: from `compute_gradients`, for a caller that looks at them too.
-    on_nan: one of config.ON_NAN. With `skip`, a step whose loss or gradients
-      are not finite leaves weights, masks, slots and what `update_ops` move as
-      they are, and only the counters of steps go on. With `stop`, that is left
-      to finite.NotFiniteHook.
+    not_finite: is shown the step; None on a TPU. If it skips, a step whose loss
+      or gradients are not finite leaves weights, masks, slots and what
+      `update_ops` move as they are, and only the counters of steps go on.
     update_ops: run before the step; updates of moving averages.
     first_iteration: iterations before this session, see training.iterations;
       None to count none, as on a TPU.
@@ -194,21 +193,24 @@ def make_train_op(optimizer: tf.train.Optimizer,
   Raises:
     ValueError: `skip` for replicas, which would have to agree to skip.
   """
-  if (on_nan == 'skip' and
+  skips = not_finite is not None and not_finite.on_nan == 'skip'
+  if (skips and
       tf.distribute.get_strategy().num_replicas_in_sync > 1):
     raise ValueError('on_nan=skip does not work with several replicas. Use '
                      'on_nan=stop.')
   if gradients is None:
     gradients = compute_gradients(optimizer, loss)
-  is_finite = finite.watch(
-      loss, gradients, optimizer.may_skip_step()
-      if isinstance(optimizer, OptimizerWrapper) else None)
+  if not_finite:
+    is_finite = not_finite.watch(
+        loss, gradients, optimizer.may_skip_step()
+        if isinstance(optimizer, OptimizerWrapper) else tf.constant(True))
+    reported = [*reported, not_finite.watched]
 
   def train():
     return optimizer.apply_gradients(gradients, global_step)
 
   def step():
-    if on_nan == 'stop':
+    if not skips:
       # The loss is reported as the step finds it: without the dependency a part
       # that has no gradient may see the weights after it.
       with tf.control_dependencies([loss, *update_ops]):

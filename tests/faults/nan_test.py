@@ -55,7 +55,7 @@ def dense(inputs, n_units, name):
 class Training:
   """A network with batch norm whose loss or gradient can be spoilt."""
 
-  def __init__(self, method, on_nan, config=None):
+  def __init__(self, method, on_nan, folder='', config=None):
     self.config = config or config_of(method)
     self.spoil_loss = tf.placeholder_with_default(GOOD, [])
     self.spoil_gradient = tf.placeholder_with_default(GOOD, [])
@@ -84,8 +84,9 @@ class Training:
     self.global_step = tf.train.get_or_create_global_step()
     self.optimizer = factory.make_optimizer(
         self.config, tf.train.MomentumOptimizer(0.05, 0.9))
+    self.hook = finite.NotFiniteHook(on_nan, str(folder))
     self.train_op = factory.make_train_op(
-        self.optimizer, loss, self.global_step, on_nan=on_nan,
+        self.optimizer, loss, self.global_step, not_finite=self.hook,
         update_ops=updates)
     self.loss = loss
 
@@ -201,7 +202,7 @@ def test_drop_fraction_falls_alike_when_steps_may_be_skipped(method):
       step = tf.train.get_or_create_global_step()
       fraction = factory.annealed_drop_fraction(config, step.read_value())
       with tf.control_dependencies([fraction]):
-        training = Training(method, on_nan, config)
+        training = Training(method, on_nan, config=config)
       session.run(tf.global_variables_initializer())
       seen.append([session.run([training.train_op, fraction],
                                training.feed(loss))[1] for loss in losses])
@@ -226,7 +227,8 @@ def test_dense_gradient_is_watched_through_that_of_the_weights(position):
   spoilt = np.zeros([3, 2], np.float32)
   spoilt[0, 0] = NAN
   gradient = mask * (dense + spoilt)
-  is_finite = finite.watch(tf.constant(0.), [(gradient, mask)])
+  is_finite = finite.NotFiniteHook('stop', '').watch(
+      tf.constant(0.), [(gradient, mask)], tf.constant(True))
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
     mask.load(np.full([3, 2], float(position == 'active'), np.float32), session)
@@ -236,20 +238,20 @@ def test_dense_gradient_is_watched_through_that_of_the_weights(position):
 # --- Sessions with hooks -----------------------------------------------------
 
 
-def train(training, on_nan, folder, losses, save_steps=2, gradient=False):
-  """Trains with the hooks of a script; returns the hook."""
-  hook = finite.NotFiniteHook(on_nan, str(folder))
+def train(training, folder, losses, save_steps=2, gradient=False):
+  """Trains with the hooks of a script; returns the one of NaN."""
   saver = saving.SaverHook(str(folder), save_steps)
   with tf.train.MonitoredTrainingSession(
       checkpoint_dir=str(folder), save_checkpoint_steps=None,
       save_checkpoint_secs=None, save_summaries_steps=None,
       save_summaries_secs=None, hooks=[
-          hooks.ResumableHook(str(folder), may_write=True), hook, saver
+          hooks.ResumableHook(str(folder), may_write=True), training.hook,
+          saver
       ]) as session:
     for value in losses:
       session.run(training.train_op, training.feed(
           **{'gradient' if gradient else 'loss': value}))
-  return hook
+  return training.hook
 
 
 @pytest.mark.parametrize('method, kind, bad', [
@@ -260,12 +262,12 @@ def train(training, on_nan, folder, losses, save_steps=2, gradient=False):
 def test_stop_names_the_step_and_keeps_the_last_checkpoint(
     method, kind, bad, tmp_path):
   """All methods, and both kinds of both, in the quick ones too."""
-  training = Training(method, 'stop')
-  hook = finite.NotFiniteHook('stop', str(tmp_path))
+  training = Training(method, 'stop', tmp_path)
   saver = saving.SaverHook(str(tmp_path), 1)
   with pytest.raises(FloatingPointError) as error:
     with tf.train.SingularMonitoredSession(
-        checkpoint_dir=str(tmp_path), hooks=[hook, saver]) as session:
+        checkpoint_dir=str(tmp_path), hooks=[training.hook, saver]
+    ) as session:
       for _ in range(5):
         session.run(training.train_op)
       step = session.raw_session().run(training.global_step)
@@ -283,7 +285,7 @@ def test_stop_names_the_step_and_keeps_the_last_checkpoint(
 
 
 def test_skipped_steps_are_counted_and_reported(tmp_path, capsys):
-  hook = train(Training('set', 'skip'), 'skip', tmp_path,
+  hook = train(Training('set', 'skip', tmp_path), tmp_path,
                [GOOD, NAN, GOOD, INFINITE, GOOD])
   assert hook.n_skipped == 2
   assert 'Skipped 2 steps' in capsys.readouterr().out
@@ -293,7 +295,7 @@ def test_skipped_steps_are_counted_and_reported(tmp_path, capsys):
 @pytest.mark.parametrize('n_skipped, n_reported', [(9, 9), (10, 10), (13, 10)])
 def test_the_first_ten_skipped_steps_are_reported_one_by_one(
     n_skipped, n_reported, tmp_path, caplog):
-  train(Training('set', 'skip'), 'skip', tmp_path, [NAN] * n_skipped)
+  train(Training('set', 'skip', tmp_path), tmp_path, [NAN] * n_skipped)
   reports = [text for text in caplog.messages if text.startswith('Skipped')]
   assert len(reports) == n_reported
   for i, text in enumerate(reports, 1):
@@ -305,8 +307,8 @@ def test_batches_taken_are_right_after_skipped_steps(method, tmp_path):
   # RigL's last one of each is no mask update, which would be made again.
   for n_steps, losses in ((5, [GOOD, NAN, GOOD, NAN, NAN]), (9, [NAN] * 4)):
     with tf.Graph().as_default():
-      training = Training(method, 'skip')
-      train(training, 'skip', tmp_path, losses)
+      training = Training(method, 'skip', tmp_path)
+      train(training, tmp_path, losses)
       assert resuming.iterations_done(
           str(tmp_path), training.config) == n_steps
 
@@ -314,11 +316,11 @@ def test_batches_taken_are_right_after_skipped_steps(method, tmp_path):
 def test_spoilt_weights_end_the_skipping(tmp_path, monkeypatch):
   monkeypatch.setattr(finite, 'MAX_SKIPPED_IN_A_ROW', 3)
   with pytest.raises(FloatingPointError, match='as at the 3 steps before'):
-    train(Training('set', 'skip'), 'skip', tmp_path, [GOOD] + [NAN] * 9,
+    train(Training('set', 'skip', tmp_path), tmp_path, [GOOD] + [NAN] * 9,
           save_steps=100)
   with tf.Graph().as_default():
     # Not in a row.
-    train(Training('set', 'skip'), 'skip', tmp_path,
+    train(Training('set', 'skip', tmp_path), tmp_path,
           [NAN, NAN, GOOD, NAN, NAN, NAN, GOOD, NAN])
 
 
@@ -326,11 +328,11 @@ def test_nothing_is_said_of_checkpoints_that_are_not_kept(
     tmp_path, monkeypatch):
   monkeypatch.setattr(finite, 'MAX_SKIPPED_IN_A_ROW', 1)
   for on_nan in ON_NAN:
-    hook = finite.NotFiniteHook(on_nan, '')
     with tf.Graph().as_default():
       training = Training('set', on_nan)
       with pytest.raises(FloatingPointError, match='NaN or inf') as error:
-        with tf.train.SingularMonitoredSession(hooks=[hook]) as session:
+        with tf.train.SingularMonitoredSession(
+            hooks=[training.hook]) as session:
           for _ in range(2):
             session.run(training.train_op, training.feed(NAN))
     assert 'checkpoint' not in str(error.value)
@@ -339,23 +341,23 @@ def test_nothing_is_said_of_checkpoints_that_are_not_kept(
 
 def test_snip_cannot_choose_masks_by_a_bad_gradient(tmp_path):
   with pytest.raises(FloatingPointError, match='sets the masks'):
-    train(Training('snip', 'skip'), 'skip', tmp_path, [NAN])
+    train(Training('snip', 'skip', tmp_path), tmp_path, [NAN])
 
 
 @pytest.mark.parametrize('on_nan', ON_NAN)
 def test_spoilt_weights_are_never_saved(on_nan, tmp_path):
   """However they became so: here by a step, all of whose inputs are finite."""
-  training = Training('set', on_nan)
-  train(training, on_nan, tmp_path, [GOOD] * 2)
+  training = Training('set', on_nan, tmp_path)
+  train(training, tmp_path, [GOOD] * 2)
   prefix = checkpoints.latest(str(tmp_path))
   with tf.Graph().as_default():
-    training = Training('set', on_nan)
+    training = Training('set', on_nan, tmp_path)
     (weights,) = [v for v in tf.global_variables()
                   if v.op.name == 'a/weights']
     with tf.control_dependencies([training.train_op]):
       training.train_op = weights.assign(weights * INFINITE).op
     with pytest.raises(FloatingPointError, match='infinity in a/weights') as e:
-      train(training, on_nan, tmp_path, [GOOD] * 2, save_steps=1)
+      train(training, tmp_path, [GOOD] * 2, save_steps=1)
   assert prefix in str(e.value)
   assert checkpoints.latest(str(tmp_path)) == prefix
 

@@ -11,7 +11,7 @@ from rigl import sparse_optimizers
 from rigl.compat import tf, tf2
 from rigl.core import distributions, methods
 from rigl.model_pruning import dense_layers, layers, pruning
-from rigl.training import factory
+from rigl.training import factory, finite
 from rigl.training.config import SparsityConfig
 
 CUSTOM_MAP = {'b': 0.5, 'c': 0.}
@@ -73,7 +73,8 @@ def build(method, custom_map=CUSTOM_MAP, scopes='abc', pruning_hparams='',
       config, tf.train.MomentumOptimizer(0.05, 0.9),
       custom_sparsity_map=custom_map, pruning_hparams=pruning_hparams)
   train_op = factory.make_train_op(
-      optimizer, loss, tf.train.get_or_create_global_step(), on_nan=on_nan)
+      optimizer, loss, tf.train.get_or_create_global_step(),
+      not_finite=finite.NotFiniteHook(on_nan, ''))
   return train_op, optimizer, config
 
 
