@@ -150,8 +150,7 @@ class _TensorFlow:
     self.mean, self.std = tf.reduce_mean, tf.math.reduce_std
     self.max, self.min = tf.reduce_max, tf.reduce_min
     self.zeros_like, self.round, self.take = tf.zeros_like, tf.round, tf.gather
-    self.concatenate, self.bitwise_xor, self.right_shift = (
-        tf.concat, tf.bitwise.bitwise_xor, tf.bitwise.right_shift)
+    self.concatenate, self.bitwise_xor = tf.concat, tf.bitwise.bitwise_xor
 
   def asarray(self, x: Array, dtype: str = '') -> Array:
     tensor = self._tf.convert_to_tensor(_value(x))
@@ -222,9 +221,6 @@ class _Torch(_Numpy):
 
   def take(self, x: Array, indices: Array) -> Array:
     return x[indices]
-
-  def right_shift(self, x: Array, n: int) -> Array:
-    return x >> n
 
   def bits(self, x: Array) -> Array:
     return x.contiguous().view(self._np.int32)

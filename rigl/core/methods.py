@@ -7,8 +7,8 @@ on tensors: the front-ends own the variables, read them into a `Layer` and
 assign what comes back. `rigl.sparse_optimizers` is one.
 
 `rigl.core.method` says what each function is for. A method of your own derives
-from the nearest one here and overrides what
-differs, see docs/adding_a_method.md.
+from the nearest one here and overrides what differs, see
+docs/adding_a_method.md.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class SET(DropAndGrow):
   paper = 'https://doi.org/10.1038/s41467-018-04316-3'
 
   def grow_score(self, layer):
-    return scores.random_uniform(layer.mask, layer.seed('grow'))
+    return draws.uniform(layer.mask, layer.seed('grow'))
 
 
 @dataclasses.dataclass(frozen=True)

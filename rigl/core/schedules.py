@@ -89,18 +89,6 @@ def check_drop_fraction(drop_fraction: float, anneal: str) -> None:
   _exponent(anneal)
 
 
-def extract_number(token: str) -> float:
-  """The number after the last underscore of `token`, or 1.
-
-  Args:
-    token: such as exponential_3, see tokens.split_number.
-
-  Raises:
-    ValueError: `token` is no string or ends with an underscore.
-  """
-  return tokens.split_number(token)[1]
-
-
 def _exponent(anneal: str) -> float:
   """That of exponential_<exponent>; rejects unknown names."""
   try:

@@ -5,7 +5,7 @@ All are float32, because a bfloat16 score ties too often to rank connections.
 
 from __future__ import annotations
 
-from rigl.core import arrays, draws
+from rigl.core import arrays
 from rigl.core.arrays import Array
 
 
@@ -19,16 +19,6 @@ def magnitude(mask: Array, weights: Array) -> Array:
   xp = arrays.of(weights)
   return xp.abs(
       xp.asarray(mask, 'float32') * xp.asarray(weights, 'float32'))
-
-
-def random_uniform(like: Array, seed: draws.Seed) -> Array:
-  """U[0, 1) [...]: SET grows at random (Nature Comm. 2018, 9:2383).
-
-  Args:
-    like: tensor of the shape and the library of the score.
-    seed: see draws.Seed.
-  """
-  return draws.uniform(like, seed)
 
 
 def gradient_magnitude(dense_gradient: Array) -> Array:

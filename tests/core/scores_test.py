@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
-from rigl.core import draws, scores
+from rigl.core import scores
 from tests import execution_modes
 
 DTYPES = [np.float32, np.float64, tf.bfloat16.as_numpy_dtype]
@@ -46,10 +46,3 @@ def test_connection_sensitivity_by_hand(dtype):
              np.asarray(GRADIENT, dtype))
   assert got.dtype == np.float32
   np.testing.assert_array_equal(got, [.5, 3., 4., 0., 0.])
-
-
-def test_random_uniform_is_that_of_draws():
-  """SET's masks are a function of these numbers."""
-  like = np.zeros([7, 3], np.float32)
-  got = _run(lambda like: scores.random_uniform(like, (5, 6)), like)
-  np.testing.assert_array_equal(got, draws.uniform(like, (5, 6)))
