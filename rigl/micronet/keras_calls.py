@@ -1,12 +1,12 @@
 """Which layers a Keras model calls, and on which shapes.
 
 Keras has no hooks, and neither a subclassed model nor one inside another keeps
-its calls. So `trace` runs the model once in a graph that is thrown away, on one
-example without values, while every call of a layer is recorded.
+its calls. So `trace` runs the model once, on one example without values, while
+every call of a layer is recorded; `keras_tracers` says how.
 
 For Keras 2, which comes with TensorFlow 2.15, and Keras 3, which comes with
-TensorFlow 2.16 and later. They are told apart by what an object has, not by a
-version, since both may be installed; neither is imported.
+TensorFlow 2.16 and later and also runs on JAX. They are told apart by what an
+object has, not by a version, since both may be installed; neither is imported.
 """
 
 from __future__ import annotations
@@ -16,27 +16,14 @@ import dataclasses
 import functools
 import textwrap
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from rigl.micronet import keras_layers
+from rigl.micronet import keras_layers, keras_tracers
 from rigl.micronet.keras_layers import NotCounted, Shape
 
 # Models that keep which layers they call.
 _GRAPHS = ('Functional', 'Sequential')
-
-# TensorFlow operations that are free by the rules: they move, select or compare
-# values.
-_FREE_OPERATIONS = frozenset((
-    'BroadcastTo', 'Cast', 'ConcatV2', 'Const', 'DepthToSpace', 'EnsureShape',
-    'ExpandDims', 'Fill', 'GatherNd', 'GatherV2', 'Identity', 'IdentityN',
-    'Max', 'MaxPool', 'Maximum', 'Min', 'Minimum', 'MirrorPad', 'OneHot',
-    'OnesLike', 'Pack', 'Pad', 'PadV2', 'Placeholder', 'PlaceholderWithDefault',
-    'PreventGradient', 'ReadVariableOp', 'Reshape', 'ResourceGather',
-    'ReverseV2', 'SelectV2', 'Slice', 'SpaceToDepth', 'Split', 'SplitV',
-    'Squeeze', 'StopGradient', 'StridedSlice', 'Tile', 'Transpose', 'Unpack',
-    'ZerosLike'))
-
 
 @dataclasses.dataclass
 class Call:
@@ -69,71 +56,49 @@ def trace(layer: Any) -> Call:
     layer: a Keras layer or model.
 
   Raises:
-    NotCounted: its inputs are not known, or TensorFlow cannot trace it.
+    NotCounted: its inputs are not known, or the backend cannot trace it.
   """
-  from rigl.compat import tf, tf2
-  arguments = _arguments(layer)
-  root = Call(None)
+  tracer, root = keras_tracers.of(layer), Call(None)
 
-  def one_example(value: Any) -> Any:
-    if not hasattr(value, 'shape'):
-      return value
-    shape = _dimensions(value)
-    return tf.placeholder(getattr(value, 'dtype', 'float32'),
-                          (1, *shape[1:]) if shape else shape)
-
-  def run() -> None:
-    args, kwargs = tf.nest.map_structure(one_example, arguments)
-    # Keras 3 gives a class _Block the name __block, which only an inner scope
-    # may have.
-    with tf.name_scope('example'), _recording(
-        root, layer, tf.get_default_graph):
+  def call_layer(arguments: Any) -> None:
+    args, kwargs = arguments
+    with _recording(root, layer, tracer):
       layer(*args, **kwargs)
 
-  # In graph mode the variables may belong to another graph than the default.
-  graph = getattr(next(iter(layer.weights), None), 'graph', None)
-  # Layers inside a tf.function are not called if it was traced before.
-  were_eager = tf2.config.functions_run_eagerly()
-  tf2.config.run_functions_eagerly(True)
+  arguments = _arguments(layer)
   try:
-    with graph.as_default() if graph else contextlib.nullcontext():
-      tf.wrap_function(run, [])
+    tracer.run(layer, arguments, call_layer)
+  except NotCounted:
+    raise
   # The code of a layer may raise anything.
   except Exception as error:
     message = textwrap.shorten(str(error), 200, placeholder=' ...')
-    raise NotCounted(f'TensorFlow cannot trace it: {message}') from error
-  finally:
-    tf2.config.run_functions_eagerly(were_eager)
+    raise NotCounted(f'{tracer.name} cannot trace it: {message}') from error
   return root.inner[0]
 
 
 @contextlib.contextmanager
-def _recording(root: Call, layer: Any,
-               get_graph: Callable[[], Any]) -> Iterator[None]:
+def _recording(root: Call, layer: Any, tracer: Any) -> Iterator[None]:
   """Adds the calls of layers, of the Keras that `layer` is of, to `root`."""
-  graph = get_graph()
   stack = [root]
-  seen: set[Any] = set()
 
   def recorded(layer: Any, original: Any, *args: Any, **kwargs: Any) -> Any:
     if stack[-1].layer is layer:  # A layer of Keras 3 calls its base class.
       return original(layer, *args, **kwargs)
-    call = Call(layer, in_loop=get_graph() is not graph)
+    call = Call(layer)
     stack[-1].inner.append(call)
     stack.append(call)
-    n_before = len(graph.get_operations())
-    if keras_layers.kind_of(layer)[0] in _GRAPHS:
-      # Keras 2 lets a model be built around one of another size, with a
-      # warning, but `__call__` does not run it.
-      outputs = layer.call(*args, **kwargs)
-    else:
-      outputs = original(layer, *args, **kwargs)
+    with tracer.scope(call):
+      if keras_layers.kind_of(layer)[0] in _GRAPHS:
+        # Keras 2 lets a model be built around one of another size, with a
+        # warning, but `__call__` does not run it.
+        outputs = layer.call(*args, **kwargs)
+      else:
+        outputs = original(layer, *args, **kwargs)
     stack.pop()
-    call.inputs = _shapes(args[0] if args else list(kwargs.values())[:1])
-    call.output = next(iter(_shapes(outputs)), ())
-    own = set(graph.get_operations()[n_before:]) - seen
-    seen.update(own)
-    call.arithmetic = tuple(sorted({op.type for op in own if _computes(op)}))
+    call.inputs = _shapes(
+        tracer, args[0] if args else list(kwargs.values())[:1])
+    call.output = next(iter(_shapes(tracer, outputs)), ())
     return outputs
 
   bases: dict[str, Any] = {
@@ -153,29 +118,9 @@ def _recording(root: Call, layer: Any,
       base.__call__ = original
 
 
-def _computes(operation: Any) -> bool:
-  """Tells whether an operation takes FLOPs.
-
-  One that gives an integer, or a vector of them, computes shapes.
-  """
-  return operation.type not in _FREE_OPERATIONS and not all(
-      output.dtype.name in ('bool', 'string', 'resource')
-      or output.dtype.is_integer and (output.shape.rank or 0) < 2
-      for output in operation.outputs)
-
-
-def _shapes(tensors: Any) -> tuple[Shape, ...]:
+def _shapes(tracer: Any, tensors: Any) -> tuple[Shape, ...]:
   """The shape of each tensor in a structure, () of what is no tensor."""
-  from rigl.compat import tf
-  return tuple(_dimensions(tensor) for tensor in tf.nest.flatten(tensors))
-
-
-def _dimensions(tensor: Any) -> Shape:
-  """The shape of a tensor, with None for each dimension that is not known."""
-  shape: Any = getattr(tensor, 'shape', ())
-  if hasattr(shape, 'as_list'):
-    return (None,) if shape.rank is None else tuple(shape.as_list())
-  return tuple(shape)
+  return tuple(map(keras_tracers.dimensions, tracer.flatten(tensors)))
 
 
 def _arguments(layer: Any) -> tuple[Any, Any]:
@@ -193,7 +138,9 @@ def _arguments(layer: Any) -> tuple[Any, Any]:
     return (layer.inputs[0],), {}
   # There is no public name for the calls of a layer but the first.
   calls = [_node_arguments(node) for node in layer._inbound_nodes]
-  sizes = {tuple(shape[1:] for shape in _shapes(call)) for call in calls}
+  tracer = keras_tracers.of(layer)
+  sizes = {
+      tuple(shape[1:] for shape in _shapes(tracer, call)) for call in calls}
   if len(sizes) > 1:
     raise NotCounted(f'it is called on inputs of {len(sizes)} sizes; count a '
                      'model that calls it')
@@ -237,7 +184,7 @@ def input_shape(layer: Any) -> Shape:
   Raises:
     NotCounted: it is not known, or the layer has inputs of several sizes.
   """
-  return _shapes(_arguments(layer))[0]
+  return _shapes(keras_tracers.of(layer), _arguments(layer))[0]
 
 
 def children(layer: Any) -> list[Any]:
