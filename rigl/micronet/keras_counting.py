@@ -12,6 +12,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from rigl.core import checks, distributions
 from rigl.micronet import keras_calls, keras_layers, network
 from rigl.micronet.counting import (
@@ -174,6 +176,7 @@ def count_model(
     custom_sparsities: Mapping[str, float] | None = None,
     param_size: int = 32,
     erk_power_scale: float = 1.0,
+    counts_zeros: bool = False,
 ) -> ModelCount:
   """Counts any Keras model: functional, sequential, subclassed, or nested.
 
@@ -197,15 +200,23 @@ def count_model(
       'conv1/kernel:0' are accepted for layers outside nested models.
     param_size: bits of a stored value.
     erk_power_scale: exponent of 'erdos_renyi_kernel'.
+    counts_zeros: takes the sparsity of each kernel from the zeros that it has
+      now, and not from a distribution.
 
   Returns:
     The count, and what is not in it.
 
   Raises:
     ValueError: on what is not of Keras, if two layers share a name, on wrong
-      arguments of the distribution, or on a `param_size` that is not positive.
+      arguments of the distribution, on one beside `counts_zeros`, or on a
+      `param_size` that is not positive.
   """
   checks.positive('param_size', param_size)
+  if counts_zeros and (default_sparsity or custom_sparsities):
+    raise ValueError(
+        'counts_zeros takes the sparsities from the weights: leave out '
+        f'default_sparsity ({default_sparsity!r}) and custom_sparsities '
+        f'({custom_sparsities!r}).')
   collector = _Collector()
   collector.visit_model(model)
   layers = list(collector.layers.values())
@@ -220,8 +231,12 @@ def count_model(
   }
   sparsities = distributions.get_sparsities(shapes, method, default_sparsity,
                                             custom, erk_power_scale)
+  n_zeros = None
+  if counts_zeros:
+    n_zeros = {name: int(np.sum(np.asarray(kernel) == 0))
+               for name, kernel in collector.kernels.items()}
   return ModelCount(
-      network.count_network(layers, sparsities, param_size),
+      network.count_network(layers, sparsities, param_size, n_zeros),
       tuple(collector.not_counted.values()),
       tuple(collector.free.values()))
 
@@ -234,6 +249,7 @@ class _Collector:
 
   def __init__(self):
     self.layers: dict[Any, Layer] = {}
+    self.kernels: dict[str, Any] = {}
     self.embeddings: set[str] = set()
     self.aliases: dict[str, str] = {}
     # By layer and reason, since a layer may be called again.
@@ -303,8 +319,10 @@ class _Collector:
         self.embeddings.add(full_name)
       self._add((id(layer), part.name),
                 part._replace(name=full_name, kind=type(layer).__name__))
-      if len(parts) == 1 and has_kernel(part.op):
-        self.aliases[keras_calls.kernel_name(layer)] = full_name
+      if has_kernel(part.op):
+        self.kernels[full_name] = keras_layers.kernel_of(layer, part.name)
+        if len(parts) == 1:
+          self.aliases[keras_calls.kernel_name(layer)] = full_name
 
   def _add(self, key: tuple[int, str], layer: Layer) -> None:
     """Adds a call; the weights of a layer called again are stored once."""

@@ -9,6 +9,7 @@ counted as often.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,8 +41,10 @@ FREE = {
          'Cropping2D', 'Cropping3D', 'Masking'), 'only moves data'),
 }
 
-# They do nothing but what the layers inside do, and the code of a subclass.
-COMPOSITE = ('Functional', 'Layer', 'Model', 'Sequential', 'Wrapper')
+# They do what the layers inside do, and what their own code does, which is
+# listed.
+COMPOSITE = ('Functional', 'GroupedQueryAttention', 'Layer', 'Model',
+             'MultiHeadAttention', 'Sequential', 'Wrapper')
 
 # Methods that say how a layer is made and saved, not what it computes.
 _HARMLESS = ('build', 'build_from_config', 'compute_mask',
@@ -143,16 +146,18 @@ def split_activation(layer: Any) -> tuple[str | None, str | None]:
   return None, f'no rule for its activation {name!r}'
 
 
-def kernel_of(layer: Any) -> Any:
+def kernel_of(layer: Any, part: str = '') -> Any:
   """Returns the kernel variable.
 
   Args:
     layer: a Keras layer.
+    part: name of what a handler counts, in layers with two kernels.
 
   Raises:
     NotCounted: the layer is not built.
   """
-  for attribute in ('depthwise_kernel', 'kernel', 'embeddings'):
+  for attribute in (
+      f'{part}_kernel', 'depthwise_kernel', 'kernel', 'embeddings'):
     kernel = getattr(layer, attribute, None)
     if kernel is not None:
       return kernel
@@ -211,6 +216,45 @@ def _depthwise(layer: Any, inputs: Sequence[Shape],
       _dots(layer, kernel, known_size(output) // c_out, math.prod(receptive),
             c_out)
   ]
+
+
+def einsum_shape(layer: Any) -> tuple[int, ...]:
+  """Returns the shape of an EinsumDense kernel as that of a matrix.
+
+  The dimensions that are summed over become one, those that are only in the
+  output another. A dimension that the input, the kernel and the output share
+  numbers matrices that work side by side, so it comes in front.
+
+  Args:
+    layer: a built EinsumDense layer.
+  """
+  inputs, kernel, output = re.split(',|->', layer.equation.replace(' ', ''))
+  n_in = n_out = 1
+  side_by_side = []
+  for letter, size in zip(kernel, _shape_of(layer.kernel)):
+    if letter not in output:
+      n_in *= size
+    elif letter in inputs:
+      side_by_side.append(size)
+    else:
+      n_out *= size
+  return (*side_by_side, n_in, n_out)
+
+
+def _einsum(layer: Any, inputs: Sequence[Shape], output: Shape) -> list[Layer]:
+  *side_by_side, n_in, n_out = einsum_shape(layer)
+  n_channels = math.prod(side_by_side) * n_out
+  left, kernel, right = re.split(',|->', layer.equation.replace(' ', ''))
+  if set(left.replace('.', '')) - set(kernel + right):
+    raise NotCounted('no rule for an equation that sums the input over more '
+                     'than the kernel')
+  bias = getattr(layer, 'bias', None)
+  n_biases = 0 if bias is None else math.prod(_shape_of(bias))
+  if n_biases not in (0, n_channels):
+    raise NotCounted('no rule for a bias of another size than the channels')
+  dots = _dots(layer, layer.kernel, known_size(output) // n_channels, n_in,
+               n_channels)
+  return [dots._replace(op=dots.op._replace(n_biases=n_biases))]
 
 
 def _transposed(layer: Any, inputs: Sequence[Shape],
@@ -294,6 +338,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(
         ('Conv1DTranspose', 'Conv2DTranspose', 'Conv3DTranspose'), _transposed),
     **dict.fromkeys(('SeparableConv1D', 'SeparableConv2D'), _separable),
+    'EinsumDense': _einsum,
     'Embedding': _embedding,
     **dict.fromkeys(('Activation', 'ReLU'), _activation),
     **dict.fromkeys(('GlobalAveragePooling1D', 'GlobalAveragePooling2D',

@@ -464,15 +464,25 @@ class TestModels:
     }
     assert "activation 'softmax'" in result.not_counted[-1].reason
 
-  @pytest.mark.parametrize('as_list', [False, True])
-  @pytest.mark.parametrize('is_symbolic', [False, True])
-  def test_attention_is_reported_by_name(self, is_symbolic, as_list):
+  # Keras 2 does not keep the input of a layer that is called on values.
+  @pytest.mark.parametrize('is_symbolic,as_list', [
+      (False, False), (True, False), (True, True)])
+  def test_attention_by_hand(self, is_symbolic, as_list):
     model = _Attentive(name='model')
     model(tf.keras.Input((5, 6)) if is_symbolic else tf.zeros((1, 5, 6)))
     result = count_model([model.attention, model.head] if as_list else model)
-    assert list(_rows(result)) == ['head']
-    assert [(note.name, note.kind) for note in result.not_counted] == [
-        ('attention', 'MultiHeadAttention')]
+    # 2 heads of 4 are 8 dot products over 6, each with a bias.
+    rows = _rows(result)
+    assert list(rows) == [
+        *(f'attention/{name}'
+          for name in ('query', 'key', 'value', 'attention_output')), 'head']
+    assert rows['attention/query'].flops == 5 * 8 * (6 + 5 + 1)
+    assert rows['attention/attention_output'].flops == 5 * 6 * (8 + 7 + 1)
+    # The products of queries, keys and values. The layer for softmax is used
+    # by some versions of Keras only.
+    assert 'attention' in {note.name for note in result.not_counted} <= {
+        'attention', 'attention/softmax'}
+    assert not any(note.n_weights for note in result.not_counted)
 
   def test_what_keras_raises_is_a_reason(self):
 
