@@ -7,6 +7,8 @@
 See docs/keras.md.
 """
 
+from rigl.keras.layers import layer_sparsities
+from rigl.keras.logger import SparsityLogger
 from rigl.keras.optimizers import (
   DNW,
   SET,
@@ -17,9 +19,11 @@ from rigl.keras.optimizers import (
   Scratch,
   Static,
 )
+from rigl.keras.reports import sparsity_of, summary
 from rigl.keras.sparse_optimizer import SparseOptimizer
 
 __all__ = [
   'DNW', 'SET', 'SNFS', 'SNIP', 'GradualPruning', 'RigL', 'Scratch',
-  'SparseOptimizer', 'Static',
+  'SparseOptimizer', 'SparsityLogger', 'Static', 'layer_sparsities',
+  'sparsity_of', 'summary',
 ]

@@ -34,7 +34,7 @@ DATA = (
   'synthetic_*',
 )
 MAY_IMPORT = (
-  ('rigl', ()),
+  ('rigl', ('keras',)),
   ('compat', ()),
   ('str_sparsities', ()),
   ('network_tables', ()),
@@ -52,6 +52,7 @@ MAY_IMPORT = (
     ('micronet', 'checkpoint_files', 'core.checks', 'core.distributions',
      'core.layer_names', 'network_tables', 'compat'),
   ),
+  ('keras', ('keras', 'core', 'micronet', 'compat')),
   ('replicas', ('compat',)),
   ('checkpoint_files', ('core.layer_names', 'core.messages', 'compat')),
   ('model_pruning', ('model_pruning', 'replicas', 'core', 'compat')),
@@ -108,8 +109,9 @@ MAY_IMPORT = (
   ('imagenet_resnet', FRONT),
   ('mnist', FRONT),
 )
-# Imported only inside functions, since these folders count and read without it.
-LAZY = (('micronet', 'compat'), ('micronet', 'checkpoint_files'))
+# Imported only inside functions, since these count and read without it.
+LAZY = (('micronet', 'compat'), ('micronet', 'checkpoint_files'),
+        ('rigl', 'keras'))
 
 FLAGS_ALLOWED = (
   'training.command_line', 'training.config_flags', 'training.sparse_flags',
@@ -367,6 +369,8 @@ EXAMPLES = (
    'import rigl.mnist.mnist_model'),
   ('layers', 'cifar_resnet.resnet_model', 'import rigl.imagenet_resnet.blocks',
    'import rigl.model_pruning.layers'),
+  ('layers', 'keras.reports', 'from rigl import sparse_utils',
+   'import rigl.micronet.keras_counting'),
   ('layers', 'unknown_module', '', None),
   ('lazy_imports', 'micronet.cli', 'from rigl.compat import tf',
    'def f():\n  from rigl.compat import tf'),

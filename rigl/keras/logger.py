@@ -1,0 +1,131 @@
+"""What sparse training does, in the logs of each epoch."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import keras
+import numpy as np
+
+from rigl.keras.sparse_optimizer import SparseOptimizer
+
+
+def sparse_optimizers(model: Any) -> list[SparseOptimizer]:
+  """The sparse optimizers that a model is compiled with.
+
+  Args:
+    model: compiled with one, or with a LossScaleOptimizer or MultiOptimizer
+      around some.
+  """
+  return _sparse_in(getattr(model, 'optimizer', None))
+
+
+def _sparse_in(optimizer: Any) -> list[SparseOptimizer]:
+  if isinstance(optimizer, SparseOptimizer):
+    return [optimizer]
+  inner = [getattr(optimizer, 'inner_optimizer', None),
+           *getattr(optimizer, 'optimizers', ())]
+  return [found for one in inner if one is not None
+          for found in _sparse_in(one)]
+
+
+class SparsityLogger(keras.callbacks.Callback):
+  """Adds numbers of the sparse kernels to the logs of each epoch.
+
+  History and the progress bar show them; so do CSVLogger, TensorBoard and
+  others that come after this one in the list of callbacks.
+
+  * sparsity: share of inactive connections in all sparse kernels together.
+  * drop_fraction: share of connections that an update of the masks would move
+    now; 0 for a method without. Of several optimizers the largest.
+  * moved: share of the active connections that were inactive when the last
+    epoch ended. The first epoch compares with the masks that it begins with;
+    if the optimizer is first built in that epoch, with those after the first
+    batch.
+  """
+
+  def __init__(self):
+    super().__init__()
+    self._old_masks: Optional[list[np.ndarray]] = None
+
+  def on_train_begin(self, logs: Any = None) -> None:
+    """Looks for the sparse optimizers.
+
+    Args:
+      logs: as in Keras.
+    """
+    self._old_masks = None
+    # A MultiOptimizer may choose its optimizers only when it is built.
+    if not hasattr(self.model.optimizer, 'optimizers'):
+      self._found()
+
+  def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    """Notes the first masks.
+
+    Args:
+      epoch: its number.
+      logs: as in Keras.
+    """
+    # Not when training begins, where BackupAndRestore changes the masks.
+    self._look()
+
+  def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    """Notes the first masks, if there were none when the epoch began.
+
+    Args:
+      batch: its number.
+      logs: as in Keras.
+    """
+    self._look()
+
+  def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    """Adds the numbers.
+
+    Args:
+      epoch: its number.
+      logs: gets them.
+    """
+    optimizers = self._found()
+    masks = self._masks()
+    n_active = sum(int(np.sum(mask)) for mask in masks)
+    n_new = sum(int(np.sum(mask & ~old))
+                for mask, old in zip(masks, self._old_masks or masks))
+    self._old_masks = masks
+    if logs is not None:
+      logs['sparsity'] = 1. - n_active / sum(mask.size for mask in masks)
+      logs['drop_fraction'] = max(map(_drop_fraction, optimizers))
+      logs['moved'] = n_new / n_active if n_active else 0.
+
+  def _found(self) -> list[SparseOptimizer]:
+    """The sparse optimizers of the model.
+
+    Raises:
+      ValueError: there is none.
+    """
+    # Keras on JAX brings variables up to date when a callback takes its model.
+    model = self.model
+    if found := sparse_optimizers(model):
+      return found
+    kind = type(model.optimizer).__name__
+    raise ValueError(
+        'SparsityLogger needs a model that is compiled with a sparse optimizer,'
+        f' got {kind}. Wrap the optimizer, as in rigl.keras.RigL(optimizer), '
+        'or leave the callback out.')
+
+  def _look(self) -> None:
+    """Notes the masks as soon as there are any."""
+    if self._old_masks is None:
+      self._old_masks = self._masks() or None
+
+  def _masks(self) -> list[np.ndarray]:
+    return [mask for optimizer in sparse_optimizers(self.model)
+            for mask in optimizer.get_masks().values()]
+
+
+def _drop_fraction(optimizer: SparseOptimizer) -> float:
+  """The share that an update of the masks would move now."""
+  method = optimizer.method
+  if not hasattr(method, 'drop_fraction_at'):
+    return 0.
+  step = int(keras.ops.convert_to_numpy(optimizer.iterations))
+  return float(method.drop_fraction_at(np.int64(method.seen_step(step))))

@@ -1,0 +1,74 @@
+"""How sparse a model is, and what that saves."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import keras
+import numpy as np
+
+from rigl.keras import selection
+from rigl.keras.layers import check_built
+from rigl.micronet import formatting, keras_counting, network
+
+
+def sparsity_of(model: Any) -> float:
+  """The share of zeros in the kernels that are sparse by default.
+
+  Reads the weights, so it holds for any model, trained or loaded.
+
+  Args:
+    model: a built model.
+
+  Raises:
+    ValueError: the model is not built, or has no such kernel.
+  """
+  check_built(model, 'sparsity_of')
+  kernels = [keras.ops.convert_to_numpy(weight) for weight in model.weights
+             if selection.is_kernel(weight)]
+  if not kernels:
+    raise ValueError(
+        f'{model.name!r} has no kernel that is sparse by default, only '
+        f'{", ".join(map(selection.path_of, model.weights))}.')
+  n_zeros = sum(int(np.sum(kernel == 0)) for kernel in kernels)
+  return n_zeros / sum(kernel.size for kernel in kernels)
+
+
+def summary(model: Any, param_size: int = 32,
+            print_fn: Callable[[str], Any] = print) -> None:
+  """Prints what each layer costs with the zeros that the weights have now.
+
+  FLOPs and bytes are those of rigl.micronet, for the inference of one example:
+  a zero is neither multiplied nor stored, but its place is, with one bit.
+
+  Args:
+    model: a built model.
+    param_size: bits of a stored value.
+    print_fn: gets the text, as in `model.summary`.
+
+  Raises:
+    ValueError: the model is not built.
+  """
+  check_built(model, 'summary')
+  sparse = keras_counting.count_model(
+      model, counts_zeros=True, param_size=param_size)
+  dense = keras_counting.count_model(model, param_size=param_size)
+  rows = [_row(layer.name, layer) for layer in sparse.count.layers]
+  rows.append(_row('total', sparse.count))
+  rows.append(_row('total if dense', dense.count))
+  lines = [f'Model: "{model.name}"', formatting.text_table(
+      ('layer', 'shape', 'density', 'FLOPs', 'bytes'), rows, n_left=2)]
+  if sparse.not_counted:
+    lines.append('Not in these numbers:')
+    lines.extend(
+        f'  {note.name} ({note.kind}), {note.n_weights:,} weights: '
+        f'{note.reason}' for note in sparse.not_counted)
+  print_fn('\n'.join(lines))
+
+
+def _row(name: str, count: network.LayerCount | network.NetworkCount
+         ) -> list[str]:
+  density = (f'{count.n_kept / count.n_weights:.4f}' if count.n_weights
+             else '-')
+  return [name, formatting.shape_text(getattr(count, 'shape', ())), density,
+          f'{count.flops:,.0f}', f'{count.n_bytes:,.0f}']
