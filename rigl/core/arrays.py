@@ -94,16 +94,12 @@ class _Numpy:
     """How many of bool `x` are True, int32 scalar."""
     return self._np.sum(x, dtype='int32')
 
-  def cumulative_count(self, x: Array) -> Array:
-    """How many of a bool vector are True up to each place, int32."""
-    return self._np.cumsum(x, dtype='int32')
-
-  def repeat(self, n: int, step: Callable[[int, Array], Array],
-             start: Array) -> Array:
-    """`start` after step(0, ...), ..., step(n - 1, ...)."""
-    for i in range(n):
-      start = step(i, start)
-    return start
+  def repeat_while(self, condition: Callable[[Array], Array],
+                   step: Callable[[Array], Array], state: Array) -> Array:
+    """The first of state, step(state), ... for which a condition is False."""
+    while condition(state):
+      state = step(state)
+    return state
 
 
 class _Jax(_Numpy):
@@ -111,10 +107,10 @@ class _Jax(_Numpy):
 
   library = 'jax'
 
-  def repeat(self, n, step, start):
+  def repeat_while(self, condition, step, state):
     import jax
 
-    return jax.lax.fori_loop(0, n, step, start)
+    return jax.lax.while_loop(condition, step, state)
 
 
 @functools.cache
@@ -172,6 +168,16 @@ class _TensorFlow:
 
   def argsort(self, x: Array) -> Array:
     return self._tf.argsort(x, stable=True)
+
+  def is_graph(self) -> bool:
+    """Whether this is a graph for a session, rather than TensorFlow 2."""
+    return not self._tf.executing_eagerly_outside_functions()
+
+  def repeat_while(self, condition: Callable[[Array], Array],
+                   step: Callable[[Array], Array], state: Array) -> Array:
+    return self._tf.while_loop(
+        condition, lambda state: (step(state),), (state,),
+        parallel_iterations=1, return_same_structure=True)[0]
 
   def count(self, x: Array) -> Array:
     return self._tf.reduce_sum(self._tf.cast(x, 'int32'))
@@ -236,9 +242,6 @@ class _Torch(_Numpy):
 
   def count(self, x: Array) -> Array:
     return self._np.sum(x, dtype=self._np.int32)
-
-  def cumulative_count(self, x: Array) -> Array:
-    return self._np.cumsum(x, 0, dtype=self._np.int32)
 
 
 @functools.cache

@@ -67,7 +67,8 @@ def matched(names: Mapping[str, float], paths: Sequence[str],
             argument: str) -> dict[str, float]:
   """{path: sparsity} for a map from paths or regular expressions.
 
-  A whole path counts first, then the first expression that is found in it.
+  A whole path counts first, then the first expression that is found in it. A
+  path may lack parts at the front, as it does in a Sequential that was loaded.
 
   Args:
     names: {path or regular expression: sparsity}.
@@ -78,11 +79,12 @@ def matched(names: Mapping[str, float], paths: Sequence[str],
     ValueError: a key that matches nothing, or a sparsity outside [0, 1].
   """
   found: dict[str, float] = {}
+  whole = {name: [path for path in paths if _is_end(name, path)]
+           for name in names}
   for name, sparsity in sorted(
-      names.items(), key=lambda item: item[0] not in paths):
+      names.items(), key=lambda item: not whole[item[0]]):
     checks.in_unit_interval(f'{argument} of {name!r}', sparsity)
-    fitting = [name] if name in paths else [
-        path for path in paths if re.search(name, path)]
+    fitting = whole[name] or [path for path in paths if re.search(name, path)]
     if not fitting:
       raise ValueError(
           f'{argument} names {name!r}, which matches none of the kernels:'
@@ -90,6 +92,12 @@ def matched(names: Mapping[str, float], paths: Sequence[str],
     for path in fitting:
       found.setdefault(path, float(sparsity))
   return found
+
+
+def _is_end(first: str, second: str) -> bool:
+  """Whether one path ends with the other."""
+  return f'/{first}'.endswith(f'/{second}') or f'/{second}'.endswith(
+      f'/{first}')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -362,10 +362,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
   # What users ask for.
 
   def finalize_variable_values(self, var_list):
-    self.inner_optimizer.finalize_variable_values(var_list)
-    # After an error in JAX, variables are without values here.
-    if all(getattr(kernel.variable, '_value', None) is not None
-           for kernel in self.kernels):
+    # After an error in JAX, variables are without values here, and another
+    # error would hide the first.
+    if all(getattr(variable, '_value', None) is not None
+           for variable in var_list):
+      self.inner_optimizer.finalize_variable_values(var_list)
+      # Averages of weights are not 0 where a connection was active once.
       self.apply_masks()
 
   def get_masks(self) -> dict[str, np.ndarray]:

@@ -75,13 +75,8 @@ OPERATIONS = {
     'where': (lambda xp, c, x, y: xp.where(c, x, y), [FLAGS, X, Y],
               np.where(FLAGS, X, Y)),
     'zeros_like': (lambda xp, x: xp.zeros_like(x), [X], np.zeros_like(X)),
-}
-# Those of the plain selection, which TensorFlow does without.
-PLAIN = {
-    'cumulative_count': (lambda xp, x: xp.cumulative_count(x), [FLAGS],
-                         np.array([1, 1, 2, 3], 'i')),
-    'repeat': (lambda xp, x: xp.repeat(4, lambda i, y: y * 2 + i, x), [INTS],
-               INTS * 16 + 11),
+    'repeat_while': (lambda xp, x: xp.repeat_while(
+        lambda y: y[0] < 9, lambda y: y * 2 + 1, x), [INTS], INTS * 16 + 15),
 }
 
 
@@ -100,20 +95,12 @@ def test_operation(name, mode):
   check(mode, *OPERATIONS[name])
 
 
-@pytest.mark.parametrize('mode', [
-    mode for mode in execution_modes.EVERYWHERE
-    if mode not in execution_modes.MODES])
-@pytest.mark.parametrize('name', PLAIN)
-def test_operation_of_the_plain_selection(name, mode):
-  check(mode, *PLAIN[name])
-
-
 def test_every_operation_in_use_is_tested():
   source = ''.join(path.read_text() for path in CORE.glob('*.py'))
   used = set(re.findall(r'\bxp\.(\w+)', source)) | set(
       re.findall(r'arrays\.of\([^()]*\)\.(\w+)', source))
-  tested = {word for name in (*OPERATIONS, *PLAIN) for word in name.split()}
-  assert used - tested == {'library'}
+  tested = {word for name in OPERATIONS for word in name.split()}
+  assert used - tested == {'library', 'is_graph'}
 
 
 @pytest.mark.parametrize('number', [3, 2.5, True, np.float32(1)])

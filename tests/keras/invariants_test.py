@@ -10,6 +10,7 @@ import pytest
 
 import rigl.keras as sparse
 from rigl.core import growth
+from tests import combinations
 from tests.keras import small
 
 WRAPPERS = ('LossScaleOptimizer', 'MultiOptimizer', 'Optimizer')
@@ -19,8 +20,8 @@ OPTIMIZERS = [
     and name not in WRAPPERS]
 
 
-def check_training(model, optimizer, compiled_with=None, n_epochs=2,
-                   **settings):
+def check_training(model, optimizer, compiled_with=None, checks_slots=True,
+                   n_epochs=2, **settings):
   """Trains and checks the zeros of weights and slots, and how many."""
   small.compiled(model, compiled_with or optimizer, **settings)
   x, labels = small.data(6)
@@ -34,7 +35,9 @@ def check_training(model, optimizer, compiled_with=None, n_epochs=2,
   for kernel in optimizer.kernels:
     mask = small.values([kernel.mask])[0]
     assert 0 < mask.sum() < mask.size
-    for slot in () if optimizer.method.trains_all_weights else kernel.slots:
+    if optimizer.method.trains_all_weights or not checks_slots:
+      continue
+    for slot in kernel.slots:
       value, start = small.values([slot.variable, slot.first_value()])
       np.testing.assert_array_equal(value[~mask], start[~mask])
   assert all(np.all(np.isfinite(v.astype('float32')))
@@ -47,24 +50,27 @@ def test_all_optimizers_of_keras(name):
   # of units that are off.
   settings = {'epsilon_1': 1e-12} if name == 'Adafactor' else {}
   inner = getattr(keras.optimizers, name)(learning_rate=0.01, **settings)
-  check_training(small.network(), small.optimizer('rigl', inner, frequency=3))
+  # It makes its velocities anew at each step, from sums over whole rows.
+  check_training(small.network(), small.optimizer('rigl', inner, frequency=3),
+                 checks_slots=name != 'Adafactor')
 
 
-@pytest.mark.parametrize('settings', [
+@pytest.mark.parametrize('settings, method', combinations.thinned([
     {'use_ema': True}, {'use_ema': True, 'ema_overwrite_frequency': 4},
     {'weight_decay': 0.01}, {'clipnorm': 0.1}, {'global_clipnorm': 0.1},
     {'clipvalue': 0.01}, {'gradient_accumulation_steps': 3}],
-    ids=lambda settings: ','.join(settings))
-@pytest.mark.parametrize('method', ['rigl', 'set'])
-def test_all_settings_of_an_optimizer(method, settings):
+    ['rigl', 'set']))
+def test_all_settings_of_an_optimizer(settings, method):
+  # On JAX, Keras cannot fit twice with averages.
   check_training(small.network(), small.optimizer(
-      method, small.sgd(**settings), frequency=3))
+      method, small.sgd(**settings), frequency=3),
+                 n_epochs=1 if 'use_ema' in settings else 2)
 
 
-@pytest.mark.parametrize('dtype', [
-    'mixed_bfloat16', 'mixed_float16', 'float16', 'bfloat16'])
-@pytest.mark.parametrize('method', ['rigl', 'dnw', 'momentum'])
-def test_all_types(method, dtype):
+@pytest.mark.parametrize('dtype, method', combinations.thinned(
+    ['mixed_bfloat16', 'mixed_float16', 'float16', 'bfloat16'],
+    ['rigl', 'dnw', 'momentum']))
+def test_all_types(dtype, method):
   before = keras.config.dtype_policy()
   keras.config.set_dtype_policy(dtype)
   try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 
 from rigl.keras import kernels as kernels_of
+from tests import combinations
 from tests.keras import small
 
 BACKEND = keras.backend.backend()
@@ -29,9 +32,10 @@ def fit(model, optimizer, n_batches=N_BATCHES, batch_size=32, **settings):
   model.fit(x[:n], labels[:n], batch_size=batch_size, shuffle=False, verbose=0)
 
 
-def built_fit(method, **settings):
+@functools.cache
+def built_fit(method):
   """What all others must equal: (masks, weights)."""
-  model, optimizer = make(method, **settings)
+  model, optimizer = make(method)
   optimizer.build(model.trainable_variables)
   fit(model, optimizer)
   return small.masks(optimizer), small.values(model.trainable_variables)
@@ -47,10 +51,9 @@ def check_same(model, optimizer, expected):
   small.check_zeros(model, optimizer)
 
 
-@pytest.mark.parametrize('method', small.METHODS)
-@pytest.mark.parametrize('way', [
-    'not built', 'steps_per_execution', 'train_on_batch', 'without XLA',
-    'subclassed'])
+@pytest.mark.parametrize('way, method', combinations.thinned(
+    ['not built', 'steps_per_execution', 'train_on_batch', 'without XLA',
+     'subclassed'], small.METHODS))
 def test_fits_are_equal(way, method):
   if way == 'without XLA' and BACKEND == 'jax':
     pytest.skip('JAX compiles each branch at each step')
@@ -80,8 +83,8 @@ def batches():
 
 
 @tensorflow_only
-@pytest.mark.parametrize('method', small.METHODS)
-@pytest.mark.parametrize('mode', ['eager', 'function', 'XLA'])
+@pytest.mark.parametrize('mode, method', combinations.thinned(
+    ['eager', 'function', 'XLA'], small.METHODS))
 def test_loops_of_ones_own(mode, method):
   import tensorflow as tf
 
@@ -153,8 +156,8 @@ def test_accumulated_gradients_are_those_of_a_large_batch(method):
   check_same(model, optimizer, expected)
 
 
-@pytest.mark.parametrize('method', small.METHODS)
-@pytest.mark.parametrize('scaled', ['factor', 'around'])
+@pytest.mark.parametrize('scaled, method', combinations.thinned(
+    ['factor', 'around'], small.METHODS))
 def test_scaled_losses(scaled, method):
   expected = built_fit(method)
   inner = small.sgd(loss_scale_factor=8.) if scaled == 'factor' else None
@@ -187,8 +190,8 @@ def test_weights_without_a_value_wait_for_the_first_batch():
 
 
 @tensorflow_only
-@pytest.mark.parametrize('method', small.METHODS)
-@pytest.mark.parametrize('steps', [1, 4])
+@pytest.mark.parametrize('steps, method', combinations.thinned(
+    [1, 4], small.METHODS))
 def test_training_without_shapes_only_loses_the_first_batch(steps, method):
   model, optimizer = make(method, has_input=False)
   small.compiled(model, optimizer, steps_per_execution=steps)

@@ -1,0 +1,124 @@
+"""Time of a training step with rigl.keras: RigL, a fixed mask and dense.
+
+    KERAS_BACKEND=jax python benchmarks/keras_steps.py
+    python benchmarks/keras_steps.py --model=resnet50 --batch_size=8 --steps=20
+
+The three networks train in turn, and what is compared are ratios within a
+round. `start` is the first step, compilation included, against that of the
+dense network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import time
+
+import keras
+import numpy as np
+
+import rigl.keras
+
+
+def convnet(image_size: int) -> keras.Model:
+  """A ConvNet of 0.77 million weights at 32 x 32."""
+  layers = keras.layers
+  return keras.Sequential([
+      keras.Input((image_size, image_size, 3)),
+      *(layer for n in (64, 128, 256) for layer in (
+          layers.Conv2D(n, 3, padding='same', use_bias=False),
+          layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling2D())),
+      layers.GlobalAveragePooling2D(), layers.Dense(1024, activation='relu'),
+      layers.Dense(128, activation='relu'), layers.Dense(10)])
+
+
+def resnet50(image_size: int) -> keras.Model:
+  """keras.applications.ResNet50 with random weights."""
+  return keras.applications.ResNet50(
+      weights=None, input_shape=(image_size, image_size, 3), classes=1000,
+      classifier_activation=None)
+
+
+MODELS = {'convnet': (convnet, 32), 'resnet50': (resnet50, 64)}
+
+
+class Trained:
+  """A compiled network, its data and how long its fits take."""
+
+  def __init__(self, make_model, image_size, optimizer, args):
+    keras.utils.set_random_seed(0)
+    self._batch_size = args.batch_size
+    self.model = make_model(image_size)
+    self.model.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rng = np.random.RandomState(0)
+    n = args.batch_size * args.steps
+    self._x = rng.rand(n, image_size, image_size, 3).astype('float32')
+    self._y = rng.randint(0, 10, n).astype('int32')
+    self.start = self._time(1)
+
+  def _time(self, n_steps):
+    n = n_steps * self._batch_size
+    begin = time.perf_counter()
+    self.model.fit(self._x[:n], self._y[:n], self._batch_size, verbose=0)
+    return time.perf_counter() - begin
+
+  def step_time(self, n_steps: int) -> float:
+    """Seconds a step."""
+    return self._time(n_steps) / n_steps
+
+
+def sgd():
+  return keras.optimizers.SGD(0.01, momentum=0.9)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+  parser.add_argument('--model', choices=MODELS, default='convnet')
+  parser.add_argument('--image_size', type=int,
+                      help='that of the model if not given')
+  parser.add_argument('--batch_size', type=int, default=32)
+  parser.add_argument('--steps', type=int, default=100, help='of each round')
+  parser.add_argument('--rounds', type=int, default=5)
+  parser.add_argument('--frequency', type=int, default=100)
+  parser.add_argument('--sparsity', type=float, default=0.9)
+  parser.add_argument('--dtype', default='float32',
+                      help='policy of Keras, such as mixed_bfloat16')
+  args = parser.parse_args()
+  keras.config.set_dtype_policy(args.dtype)
+  make_model, size = MODELS[args.model]
+  size = args.image_size or size
+  optimizers = {
+      'dense': sgd(),
+      'fixed mask': rigl.keras.Scratch(sgd(), sparsity=args.sparsity),
+      'rigl': rigl.keras.RigL(
+          sgd(), sparsity=args.sparsity, frequency=args.frequency,
+          end_step=10**9)}
+  trained = {}
+  for name, optimizer in optimizers.items():
+    trained[name] = Trained(make_model, size, optimizer, args)
+  for network in trained.values():
+    network.step_time(args.steps)
+  rounds = [{name: network.step_time(args.steps)
+             for name, network in trained.items()}
+            for _ in range(args.rounds)]
+  n_weights = trained['dense'].model.count_params()
+  print(f'{args.model}, {n_weights} weights, {size} x {size}, batch '
+        f'{args.batch_size}, {args.dtype}, Keras {keras.__version__} on '
+        f'{keras.backend.backend()}')
+  for name, network in trained.items():
+    ratios = [round_[name] / round_['dense'] for round_ in rounds]
+    seconds = statistics.median(round_[name] for round_ in rounds)
+    print(f'{name:10}  {1e3 * seconds:8.2f} ms a step'
+          f'  {statistics.median(ratios):.3f} x dense'
+          f' ({min(ratios):.3f} to {max(ratios):.3f})'
+          f'  start {network.start:.1f} s'
+          f' = {network.start / trained["dense"].start:.2f} x dense')
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  print(f'peak memory {peak / 2**20:.2f} GiB')
+
+
+if __name__ == '__main__':
+  main()
