@@ -25,6 +25,7 @@ PAGE = ROOT / 'docs' / 'api.md'
 # (title, patterns of modules without `rigl.`); the first pattern that fits
 # decides where a module stands, and in a group the order of the patterns.
 GROUPS = (
+    ('Keras', ('keras.optimizers', 'keras.sparse_optimizer', 'keras.*')),
     ('Optimizers', ('sparse_optimizers', 'sparse_optimizers_base',
                     'dense_gradients', 'optimizer_wrapper')),
     ('Masks and sparsities', ('sparse_utils', 'str_sparsities')),

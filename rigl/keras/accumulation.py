@@ -29,11 +29,20 @@ class Window:
     return arrays.of(iterations).asarray(iterations)
 
   def ends_with(self, condition: Any) -> Any:
-    """Whether a condition holds at the end of a window, bool scalar."""
+    """Whether a condition holds at the end of a window, bool scalar.
+
+    Args:
+      condition: bool scalar.
+    """
     return condition & self._is_at_end if self._length > 1 else condition
 
   def at_end(self, value: Any, otherwise: Any) -> Any:
-    """A value at the end of a window, before that another one."""
+    """A value at the end of a window, before that another one, [...].
+
+    Args:
+      value: tensor [...].
+      otherwise: tensor [...] of the same type.
+    """
     if self._length == 1:
       return value
     return arrays.of(value).where(self._is_at_end, value, otherwise)
@@ -42,7 +51,7 @@ class Window:
     """The gradient that the optimizer trains by at the end of a window.
 
     Args:
-      grad: of the last step, [...], as the optimizer gets it.
+      grad: gradient of the last step, [...], as the optimizer gets it.
       accumulator: variable with the sum of those before, or None.
     """
     scale = self._optimizer.loss_scale_factor

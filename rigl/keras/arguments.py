@@ -46,7 +46,12 @@ class Arguments:
 
 
 def check_inner(optimizer: Any, name: str) -> None:
-  """Raises ValueError unless an optimizer can be wrapped."""
+  """Raises ValueError unless an optimizer can be wrapped.
+
+  Args:
+    optimizer: what was given.
+    name: the class that is to wrap it.
+  """
   if isinstance(optimizer, str):
     raise ValueError(f'{name} wraps an optimizer, got the name {optimizer!r}. '
                      f'Use keras.optimizers.get({optimizer!r}).')

@@ -75,7 +75,7 @@ class Backend:
     """Whether a variable can be read now, from within `outside`.
 
     Args:
-      variable: of Keras.
+      variable: any variable of Keras.
     """
     return getattr(variable, '_value', None) is not None
 
@@ -84,9 +84,9 @@ class Backend:
     """Assigns function(value, *values of others), from within `once`.
 
     Args:
-      variable: of Keras, is assigned.
-      function: of tensors.
-      *others: variables of Keras.
+      variable: variable of Keras that is assigned.
+      function: maps tensors to the new value.
+      *others: other variables of Keras.
     """
     variable.assign(function(*(
         arrays.of(v).asarray(v) for v in (variable, *others))))

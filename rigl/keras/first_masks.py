@@ -27,11 +27,11 @@ def first_mask(method: methods.Method,
   Args:
     method: some methods start from a dense network.
     mask_init: see SparseOptimizer.
-    path: of the kernel.
-    shape: of the kernel.
+    path: path of the kernel.
+    shape: shape of the kernel.
     values: weights [...]; None while there are none.
     sparsity: share of zeros that the kernel is to have.
-    seed: of a random mask.
+    seed: seed of a random mask.
 
   Raises:
     ValueError: masks are to be made of weights that there are not yet; or

@@ -73,7 +73,7 @@ class Kernel:
     Args:
       method: says how.
       step: integer scalar.
-      seed: of the draws for a purpose.
+      seed: gives the seed of the draws for a purpose.
       gradient: gives the gradient of the whole batch, [...].
     """
     xp = arrays.of(self.variable)
@@ -115,7 +115,7 @@ def where(mask: Any, values: Any, otherwise: Any = None) -> Any:
   Args:
     mask: bool tensor or variable [...].
     values: tensor or variable [...].
-    otherwise: of the same type, or None for 0.
+    otherwise: tensor or variable of the same type, or None for 0.
   """
   xp = arrays.of(mask)
   values = xp.asarray(values)
@@ -128,7 +128,7 @@ def read(variable: Any) -> np.ndarray:
   """The value of a variable, [...].
 
   Args:
-    variable: of Keras.
+    variable: variable of Keras, or tensor.
   """
   # numpy warns of Keras' own conversion of variables and of bfloat16.
   xp = arrays.of(variable)
@@ -166,7 +166,7 @@ def give_slots(kernels: Sequence[Kernel],
   """Hands each kernel the slots that belong to it.
 
   Args:
-    kernels: of one optimizer.
+    kernels: those of one optimizer.
     made: from `recorded_slots`.
   """
   for kernel in kernels:

@@ -90,6 +90,7 @@ class GradualPruning(SparseOptimizer):
 
   @classmethod
   def hyperparameters(cls):
+    """Those of a schedule, as the other methods have them."""
     of_method = super().hyperparameters()
     end_step = inspect.Parameter(
         'end_step', inspect.Parameter.KEYWORD_ONLY, default=1000)
@@ -102,6 +103,7 @@ class GradualPruning(SparseOptimizer):
 
   @classmethod
   def make_method(cls, sparsities, **hyperparameters):
+    """See SparseOptimizer."""
     cls.check_hyperparameters(hyperparameters)
     values = {name: parameter.default
               for name, parameter in cls.hyperparameters().items()}

@@ -22,15 +22,6 @@ DISTRIBUTIONS = ('uniform', *distributions.DISTRIBUTIONS[1:-1])
 _KERNELS = ('kernel', 'recurrent_kernel', 'pointwise_kernel')
 
 
-def path_of(variable: Any) -> str:
-  """The path of a variable, `<layer>/.../<name>`.
-
-  Args:
-    variable: of Keras, or a tf.Variable.
-  """
-  return getattr(variable, 'path', None) or variable.name.partition(':')[0]
-
-
 def is_kernel(variable: Any) -> bool:
   """Whether a variable is sparse unless `filters` say otherwise.
 
@@ -38,9 +29,9 @@ def is_kernel(variable: Any) -> bool:
   from that of a convolution here; `layer_sparsities` can.
 
   Args:
-    variable: of Keras.
+    variable: variable of Keras.
   """
-  name = path_of(variable).rpartition('/')[2]
+  name = variable.path.rpartition('/')[2]
   shape = tuple(variable.shape)
   return name in _KERNELS and len(shape) >= 2 and 1 not in shape[-2:]
 
@@ -49,7 +40,7 @@ def passes(variable: Any, filters: Filters) -> bool:
   """Whether `filters` choose a variable.
 
   Args:
-    variable: of Keras.
+    variable: variable of Keras.
     filters: None for `is_kernel`; a regular expression, or some of them, that
       must match somewhere in the path of a kernel; or a function of the
       variable, which decides alone.
@@ -60,7 +51,7 @@ def passes(variable: Any, filters: Filters) -> bool:
     return False
   patterns = [filters] if isinstance(filters, str) else filters
   return patterns is None or any(
-      re.search(pattern, path_of(variable)) for pattern in patterns)
+      re.search(pattern, variable.path) for pattern in patterns)
 
 
 def matched(names: Mapping[str, float], paths: Sequence[str],
@@ -145,7 +136,7 @@ class Sparsities:
     """The sparsity of each variable; None for those that stay dense.
 
     Args:
-      variables: of Keras. Two may have the same path and then the same
+      variables: variables of Keras. Two may have the same path and then the same
         sparsity.
       shape_of: the shape that a distribution goes by.
 
@@ -160,7 +151,7 @@ class Sparsities:
           f'{", ".join(map(path_of, variables)) or "none"}. A kernel is called '
           f'{", ".join(_KERNELS)}, and neither of its last two dimensions is 1;'
           f' filters {self.filters!r} must match it.')
-    paths = {i: path_of(v) for i, v in kernels.items()}
+    paths = {i: v.path for i, v in kernels.items()}
     if isinstance(self.sparsity, Mapping):
       by_path = matched(self.sparsity, list(paths.values()), 'sparsity')
       found = {i: by_path[path] for i, path in paths.items() if path in by_path}

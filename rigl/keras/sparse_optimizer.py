@@ -258,7 +258,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
   def _new_kernel(self, position: int, variable: Any,
                   sparsity: float) -> Kernel:
-    path = selection.path_of(variable)
+    path = variable.path
 
     def add(name, shape, dtype, initializer='zeros'):
       return self.add_variable(
@@ -306,7 +306,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     """The seed of the draws for a kernel, a step apart.
 
     Args:
-      number: of the kernel among the sparse ones. Paths are no help: they may
+      number: place of the kernel among the sparse ones. Paths are no help: they may
         repeat, and count the models of a process.
       purpose: what is drawn.
     """

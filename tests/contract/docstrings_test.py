@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import collections
 import pathlib
 import re
 
@@ -13,8 +14,11 @@ from tools import make_api_page
 ROOT = pathlib.Path(__file__).parents[2]
 MODULES = {m.name: m for m in make_api_page.load_modules(ROOT / 'rigl')}
 
-# What overrides a method of TensorFlow is described there.
+# What overrides a method of TensorFlow or Keras is described there.
 OVERRIDES = {
+    'apply', 'finalize_variable_values', 'from_config', 'get_config',
+    'iterations', 'learning_rate', 'load_own_variables', 'loss_scale_factor',
+    'save_own_variables', 'scale_loss',
     'after_create_session', 'after_run', 'after_save', 'apply_gradients',
     'before_run', 'before_save', 'begin', 'compute_gradients', 'end',
     'get_slot', 'get_slot_names', 'variables',
@@ -26,21 +30,27 @@ SCRIPTS = r'.*_train_eval'
 
 def _overridden():
   """Methods that a base class of ours has: {(class, method)}."""
-  classes = {
-      node.name: node for module in MODULES.values()
-      for node in module.tree.body if isinstance(node, ast.ClassDef)
-  }
+  # Front-ends have classes of the same names.
+  classes = collections.defaultdict(list)
+  for module in MODULES.values():
+    for node in module.tree.body:
+      if isinstance(node, ast.ClassDef):
+        classes[node.name].append(node)
 
-  def methods(name):
-    node = classes.get(name)
-    if node is None:
-      return set()
-    own = {one.name for one in node.body if isinstance(one, ast.FunctionDef)}
-    return own.union(*(methods(_last(base)) for base in node.bases))
+  def methods(name, of=()):
+    return {
+        method for node in classes.get(name, ()) if node not in of
+        for method in (
+            {one.name for one in node.body if isinstance(one, ast.FunctionDef)}
+            | inherited(node, (*of, node)))}
+
+  def inherited(node, of):
+    return {method for base in node.bases
+            for method in methods(_last(base), of)}
 
   return {
-      (name, method) for name, node in classes.items()
-      for base in node.bases for method in methods(_last(base))
+      (name, method) for name, nodes in classes.items()
+      for node in nodes for method in inherited(node, (node,))
   }
 
 
