@@ -31,45 +31,58 @@ def _symbolic(mode, function, inputs):
       function, autograph=False, jit_compile=mode == JIT)(*inputs)
 
 
-def _run_elsewhere(mode, function, arrays):
-  """`run` in a library that is not TensorFlow."""
+def _run_elsewhere(mode, function, cases):
+  """`run_each` in a library that is not TensorFlow."""
   if mode == NUMPY:
-    return [np.asarray(part) for part in function(*arrays)]
+    return [[np.asarray(part) for part in function(*case)] for case in cases]
   if mode == TORCH:
     torch = pytest.importorskip('torch')
-    return [part.numpy() for part in function(*map(torch.asarray, arrays))]
+    return [[part.numpy() for part in function(*map(torch.asarray, case))]
+            for case in cases]
   jax = pytest.importorskip('jax')
   if mode == JAX_JIT:
     # One graph must serve all values.
     function = jax.jit(function)
-    function(*map(np.zeros_like, arrays))
-  return [np.asarray(part) for part in function(
-      *map(jax.numpy.asarray, arrays))]
+    function(*map(np.zeros_like, cases[0]))
+  return [[np.asarray(part) for part in function(*map(jax.numpy.asarray, case))]
+          for case in cases]
 
 
-def run(mode, function, *arrays):
-  """Returns the outputs of `function(*tensors)` as a list of numpy arrays.
+def run_each(mode, function, cases):
+  """Returns a list of numpy arrays, `function(*tensors)`, for each case.
+
+  Graphs are built, and compiled, once and must serve all cases.
 
   Args:
     mode: one of EVERYWHERE.
     function: of tensors; returns a flat sequence of tensors.
-    *arrays: numpy arrays, fed as tensors of their type and static shape.
+    cases: sequences of numpy arrays, fed as tensors of their type and static
+      shape, which are those of the first case.
   """
-  arrays = [np.asarray(array) for array in arrays]
+  cases = [[np.asarray(array) for array in case] for case in cases]
   if mode not in MODES:
-    return _run_elsewhere(mode, function, arrays)
+    return _run_elsewhere(mode, function, cases)
   results = []
 
   def run_eagerly(*tensors):
     assert tf.executing_eagerly()
-    results.extend(tensor.numpy() for tensor in function(*tensors))
+    results.append([tensor.numpy() for tensor in function(*tensors)])
 
   with tf.Graph().as_default(), tf.Session() as session:
-    inputs = [tf.placeholder(a.dtype, a.shape) for a in arrays]
-    feeds = dict(zip(inputs, arrays))
+    inputs = [tf.placeholder(a.dtype, a.shape) for a in cases[0]]
+    feeds = [dict(zip(inputs, case)) for case in cases]
     if mode == EAGER:
       # py_function is eager even where v2 behaviour is switched off, as the
       # training scripts in the same process may have done.
-      session.run(tf.py_function(run_eagerly, inputs, []), feeds)
+      op = tf.py_function(run_eagerly, inputs, [])
+      for feed in feeds:
+        session.run(op, feed)
       return results
-    return session.run(list(_symbolic(mode, function, inputs)), feeds)
+    outputs = list(_symbolic(mode, function, inputs))
+    return [session.run(outputs, feed) for feed in feeds]
+
+
+def run(mode, function, *arrays):
+  """`run_each` of one case."""
+  [outputs] = run_each(mode, function, [arrays])
+  return outputs

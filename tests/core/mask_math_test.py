@@ -344,10 +344,11 @@ def test_a_layer_cut_into_parts_is_the_same_in_all_modes(mode):
   ties = rng.choice(values, size)
   distinct = rng.randn(size).astype('f')
   mask = (rng.rand(size) < .3).astype('f')
-  for drop, grow in [(ties, distinct), (distinct, ties)]:
-    outputs = execution_modes.run(
-        mode, lambda *tensors: mask_math.drop_and_grow(*tensors), mask, drop,
-        grow, np.float32(.37))
+  scores = [(ties, distinct), (distinct, ties)]
+  found = execution_modes.run_each(
+      mode, mask_math.drop_and_grow,
+      [(mask, drop, grow, np.float32(.37)) for drop, grow in scores])
+  for outputs, (drop, grow) in zip(found, scores):
     expected = reference.drop_and_grow(mask, drop, grow, .37)
     for output, field, value in zip(outputs, expected._fields, expected):
       np.testing.assert_array_equal(output, value, err_msg=field)
@@ -359,13 +360,14 @@ def test_the_number_of_parts_does_not_matter(monkeypatch, part_size):
   monkeypatch.setattr(tf_selection, '_PART_SIZE', part_size)
   rng = np.random.RandomState(part_size)
   for size in (33, 101, 1001):
-    for scores in (rng.randn(size), rng.randint(0, 3, size)):
-      scores = scores.astype(np.float32)
-      numbers = np.asarray([0, 1, size // 3, size - 1, size], np.int32)
-      selected = execution_modes.run(
-          execution_modes.GRAPH, lambda scores, numbers: [
-              mask_math.top_k_mask(scores, n) for n in tf.unstack(numbers)],
-          scores, numbers)
+    cases = [scores.astype(np.float32) for scores in (
+        rng.randn(size), rng.randint(0, 3, size))]
+    numbers = np.asarray([0, 1, size // 3, size - 1, size], np.int32)
+    found = execution_modes.run_each(
+        execution_modes.GRAPH, lambda scores, numbers: [
+            mask_math.top_k_mask(scores, n) for n in tf.unstack(numbers)],
+        [(scores, numbers) for scores in cases])
+    for scores, selected in zip(cases, found):
       for n, got in zip(numbers, selected):
         np.testing.assert_array_equal(got, reference.top_n(scores, n))
 
@@ -439,16 +441,17 @@ def test_every_library_selects_and_moves_alike(mode):
             mask_math.top_k_mask(scores, n, mask > 0.),
             *mask_math.drop_and_grow(mask, scores, other, fraction)]
 
+  cases, expected = [], []
   for n, fraction in ((0, 0.), (1, 0.25), (17, 0.58), (40, 1.), (99, 0.075)):
     scores, other = (np.where(
         rng.rand(5, 8) < 0.5, rng.choice(special, [5, 8]),
         rng.randn(5, 8)).astype('f') for _ in range(2))
     mask = (rng.rand(5, 8) < 0.5).astype('f')
-    expected = [reference.top_n(scores, n),
-                reference.top_n(scores, n, mask > 0.),
-                *reference.drop_and_grow(mask, scores, other, fraction)]
-    got = execution_modes.run(
-        mode, select, scores, other, mask, np.array(n, np.int32),
-        np.array(fraction, np.float32))
-    for one, other_one in zip(got, expected):
+    cases.append((scores, other, mask, np.int32(n), np.float32(fraction)))
+    expected.append([reference.top_n(scores, n),
+                     reference.top_n(scores, n, mask > 0.),
+                     *reference.drop_and_grow(mask, scores, other, fraction)])
+  for got, wanted in zip(
+      execution_modes.run_each(mode, select, cases), expected):
+    for one, other_one in zip(got, wanted):
       np.testing.assert_array_equal(one, other_one)

@@ -106,17 +106,19 @@ def random_layer(shape, rng):
 def test_update_equals_the_reference(mode, name, shape):
   method = make(name)
   layer = random_layer(shape, np.random.RandomState(len(shape)))
-  for step in (0, 13):
-    def update(mask, weights, gradient, average, step):
-      state = {'momentum': average, 'prune': np.float32(layer.threshold)}.get(
-          name)
-      update = method.update(methods.Layer(
-          mask, weights, seed, lambda: gradient, state, layer.sparsity), step)
-      return [part for part in update if part is not None]
+  steps = (0, 13)
 
+  def update(mask, weights, gradient, average, step):
+    state = {'momentum': average, 'prune': np.float32(layer.threshold)}.get(
+        name)
+    update = method.update(methods.Layer(
+        mask, weights, seed, lambda: gradient, state, layer.sparsity), step)
+    return [part for part in update if part is not None]
+
+  found = execution_modes.run_each(
+      mode, update, [(*layer[:4], np.array(step, np.int64)) for step in steps])
+  for step, got in zip(steps, found):
     expected = oracle.updated(name, layer, step, END_STEP, FRACTION, DECAY)
-    got = execution_modes.run(
-        mode, update, *layer[:4], np.array(step, np.int64))
     np.testing.assert_array_equal(got[0], expected.mask)
     assert got[0].dtype == layer.mask.dtype
     if expected.restarted is not None:
