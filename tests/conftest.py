@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import pwd
 import sys
@@ -17,6 +18,10 @@ from absl import flags
 from absl.testing import flagsaver
 
 GOLDENS = pathlib.Path(__file__).parent / 'goldens'
+
+# Test processes share the cores. Where there are more threads than cores,
+# those of numpy's matrix products mostly spin until the others are done.
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 
 # The same examples in every run, however slow the machine is.
 hypothesis.settings.register_profile('rigl', deadline=None, derandomize=True)
