@@ -22,7 +22,7 @@ from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_config, imagenet_model_fn
 from rigl.training import checkpoints, iterations, runner, specs
 from rigl.training.config import SparsityConfig
-from tests import networks
+from tests import networks, quick_sessions
 
 SPARSITY = SparsityConfig(training_method='rigl')
 WRN = cifar_config.CifarConfig(resnet_depth=10, resnet_width=1)
@@ -111,13 +111,16 @@ def test_variables_of_training_are_those_of_the_checkpoint(
 
 
 def test_logits(network, folder, prefix):
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), tf.Session(
+      config=quick_sessions.unoptimized()) as session:
     logits = CASES[network].build_logits(
         tf.constant(load(folder, CASES[network].images)))
     # Reads nothing unless all shapes are those of the graph.
     values = checkpoints.read_values(prefix, tf.global_variables())
-    for variable in tf.global_variables():
-      variable.load(values[variable.op.name], session)
+    session.run(
+        tf.global_variables_initializer(),
+        {v.initializer.inputs[1]: values[v.op.name]
+         for v in tf.global_variables()})
     actual = session.run(logits)
   expected = load(folder, 'logits.npy')
   assert actual.shape == expected.shape
