@@ -21,7 +21,12 @@ from rigl.training import (
   specs,
 )
 from rigl.training.config import SparsityConfig
-from tests import checkpoint_values, combinations, networks
+from tests import (
+  checkpoint_values,
+  combinations,
+  imagenet_script,
+  networks,
+)
 from tests.training import one_masked_layer, runner_test
 
 # --- fold_masks: by hand -----------------------------------------------------
@@ -99,8 +104,6 @@ def fully_connected(images, is_training):
 def make_network(network, **arguments):
   if network == 'mnist_fc':
     return fully_connected
-  if network == 'resnet50_prune_first_layer':
-    network = 'resnet50'
   if network.partition('_')[0] != 'wrn':
     arguments['width'] = 0.125
   return networks.make_model(
@@ -108,15 +111,11 @@ def make_network(network, **arguments):
       **{'pruning_method': 'threshold', **arguments})
 
 
-# Every network that there are reference data for, and layers without masks.
-NETWORKS = [path.stem[len('variables_'):]
-            for path in sorted(networks.GOLDENS.glob('variables_*.json'))]
+# Of every kind of block, and layers without masks.
 CASES = [
-    # More of the same blocks.
-    pytest.param(network, {}, marks=pytest.mark.slow)
-    if network in ('resnet34', 'resnet50', 'resnet101', 'vgg_16', 'vgg_19',
-                   'wrn_22_2') else (network, {})
-    for network in NETWORKS
+    (network, {}) for network in (
+        'mnist_fc', 'resnet18', 'resnet50', 'mobilenet_v1', 'mobilenet_v2',
+        'vgg_a', 'wrn_10_1')
 ] + [
     (network, {'prune_first_layer': False, 'prune_last_layer': False})
     for network in ('resnet18', 'mobilenet_v1', 'mobilenet_v2', 'vgg_a',
@@ -125,6 +124,11 @@ CASES = [
     (network, {'pruning_method': 'baseline'})
     for network in ('mobilenet_v1', 'vgg_a', 'wrn_10_1')
 ]
+
+
+@pytest.fixture
+def short(monkeypatch):
+  imagenet_script.shorten_networks(monkeypatch)
 
 
 def jpegs(n):
@@ -242,7 +246,7 @@ def export_random(network, folder, **arguments):
 
 @pytest.mark.parametrize('network, arguments', CASES, ids=str)
 def test_exported_network_predicts_as_the_masked_one(
-    network, arguments, tmp_path):
+    network, arguments, short, tmp_path):
   path, trained, inputs, logits = export_random(network, tmp_path, **arguments)
   assert path == str(tmp_path / 'export' / str(STEP))
   assert np.abs(logits).max() > 1e-3
@@ -256,10 +260,8 @@ def test_exported_network_predicts_as_the_masked_one(
   assert sum((value == 0).sum() for value in values.values()) >= n_zeros
 
 
-@pytest.mark.parametrize('network', combinations.quick(
-    ['mnist_fc', 'resnet18', 'mobilenet_v2', 'vgg_a', 'wrn_10_1'],
-    'mnist_fc', 'mobilenet_v2'))
-def test_tensorflow_2_loads_the_same(network, tmp_path):
+@pytest.mark.parametrize('network', ['mnist_fc', 'mobilenet_v2', 'wrn_10_1'])
+def test_tensorflow_2_loads_the_same(network, short, tmp_path):
   path, _, inputs, logits = export_random(network, tmp_path)
   outputs, values = predict_with_tensorflow_2(path, inputs)
   for signature in inputs:
@@ -273,12 +275,10 @@ def test_tensorflow_2_loads_the_same(network, tmp_path):
 # --- Details of the SavedModel -----------------------------------------------
 
 
-@pytest.fixture
-def trained(tmp_path):
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
   """(prefix, values, JPEGs, images, logits) of the smallest network."""
-  folder = tmp_path / 'run'
-  folder.mkdir()
-  return save_random(fully_connected, folder)
+  return save_random(fully_connected, tmp_path_factory.mktemp('run'))
 
 
 def export_small(prefix, folder, **arguments):
@@ -456,13 +456,12 @@ def test_a_folder_that_cannot_be_made_is_named(trained, tmp_path):
   assert str(folder) in str(error.value)
 
 
-@pytest.mark.parametrize('has_older', [False, True])
-@pytest.mark.parametrize('how, error', [
-    (fail, OSError), (interrupt, KeyboardInterrupt)])
-@pytest.mark.parametrize('where', [
-    'tf.train.Saver.save', 'tf.saved_model.Builder.save', 'rename'])
+@pytest.mark.parametrize('where, failure, has_older', combinations.thinned(
+    ['tf.train.Saver.save', 'tf.saved_model.Builder.save', 'rename'],
+    [(fail, OSError), (interrupt, KeyboardInterrupt)], [False, True]))
 def test_failed_exports_leave_nothing(
-    where, how, error, has_older, trained, tmp_path, monkeypatch):
+    where, failure, has_older, trained, tmp_path, monkeypatch):
+  how, error = failure
   folder = tmp_path / 'x'
   if has_older:
     export_small(trained[0], folder)
