@@ -128,16 +128,9 @@ def test_two_workers_are_two_replicas(
         two[name], value, rtol=1e-2, atol=1e-4, err_msg=name)
 
 
-def check_death(method, victim, data, tmp_path):
-  """Kills a worker amid a training and starts it again."""
-  def argv(folder):
-    return arguments('mnist', data, folder, method, num_epochs=N_EPOCHS)
-
-  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  with Workers('mnist', argv(whole), tmp_path / 'logs_whole') as workers:
-    workers.wait()
-    assert 'epoch' not in workers.log(1)
-  with Workers('mnist', argv(killed), tmp_path / 'logs_killed') as workers:
+def train_with_a_death(argv, victim, logs):
+  """Kills a worker amid a training of two and starts it again."""
+  with Workers('mnist', argv, logs) as workers:
     end = time.monotonic() + TIMEOUT_SECONDS
     while 'epoch   2' not in workers.log(0):
       assert time.monotonic() < end, workers.log(0) + workers.log(1)
@@ -149,19 +142,28 @@ def check_death(method, victim, data, tmp_path):
     workers.wait()
     assert 'Test error' in workers.log(0)
     assert 'A worker is gone' in workers.log(1 - victim)
-  scripts.assert_same(killed, whole)
+    assert 'epoch' not in workers.log(1)
 
 
 def test_two_workers_train_as_one_though_one_died(data, servers, tmp_path):
-  check_death('rigl', 1, data, tmp_path)
-  argv = arguments(
-      'mnist', data, tmp_path / 'one', 'rigl', num_epochs=N_EPOCHS)
-  assert servers('mnist').run(argv).code == 0
-  scripts.assert_same_masks(tmp_path / 'whole', tmp_path / 'one')
+  one, two = (arguments(
+      'mnist', data, tmp_path / name, 'rigl', num_epochs=N_EPOCHS)
+              for name in ('one', 'two'))
+  assert servers('mnist').run(one).code == 0
+  train_with_a_death(two, 1, tmp_path / 'logs')
+  scripts.assert_same_masks(tmp_path / 'two', tmp_path / 'one')
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('method', ['rigl', 'momentum', 'prune'])
 @pytest.mark.parametrize('victim', range(N_WORKERS))
 def test_workers_that_died_join_again(method, victim, data, tmp_path):
-  check_death(method, victim, data, tmp_path)
+  """And all ends, to the last bit, as if none of them had died."""
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  argv = {folder: arguments(
+      'mnist', data, folder, method, num_epochs=N_EPOCHS)
+          for folder in (whole, killed)}
+  with Workers('mnist', argv[whole], tmp_path / 'logs_whole') as workers:
+    workers.wait()
+  train_with_a_death(argv[killed], victim, tmp_path / 'logs_killed')
+  scripts.assert_same(killed, whole)
