@@ -30,4 +30,5 @@ def thinned(*axes: Iterable[Any]) -> list[Any]:
 def quick(values: Iterable[Any], *chosen: Any) -> list[Any]:
   """All values for `pytest.mark.parametrize`, slow but for the chosen ones."""
   return [value if value in chosen else pytest.param(
-      value, marks=pytest.mark.slow) for value in values]
+      *(value if isinstance(value, tuple) else (value,)),
+      marks=pytest.mark.slow) for value in values]

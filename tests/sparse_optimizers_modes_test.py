@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf, tf2
-from tests import mask_trajectories, sparse_net
+from tests import combinations, mask_trajectories, sparse_net
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = {
@@ -117,7 +117,9 @@ def _in_modes(build):
   }
 
 
-@pytest.mark.parametrize('method', sparse_net.DYNAMIC_METHODS)
+# core/methods_test runs the updates of all methods in all modes.
+@pytest.mark.parametrize('method', combinations.quick(
+    sparse_net.DYNAMIC_METHODS, 'momentum'))
 def test_generic_mask_update_is_the_same_in_all_modes(method):
   """Weights and slots too: nothing here is computed, only chosen."""
   with _net(method, train=False) as net, net.graph.as_default():
