@@ -301,11 +301,12 @@ def misfit(prefix, config):
   return str(error.value)
 
 
-@pytest.mark.parametrize('has_mask', [False, True])
-@pytest.mark.parametrize('end, network, with_mask, without', ENDS)
+@pytest.mark.parametrize('ends, has_mask', combinations.thinned(
+    ENDS, [False, True]))
 def test_flag_of_an_end_layer_that_does_not_fit_is_named(
-    end, network, with_mask, without, has_mask, short, tmp_path):
+    ends, has_mask, short, tmp_path):
   """And with what the error advises the checkpoint fits."""
+  end, network, with_mask, without = ends
   flag = f'{end}_layer_sparsity'
   given, other = (with_mask, without) if has_mask else (without, with_mask)
   config = imagenet_config.ImageNetConfig(

@@ -6,6 +6,7 @@ import dataclasses
 import glob
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from rigl.training.config import SparsityConfig
 from tests import (
   checkpoint_values,
   combinations,
+  conftest,
   imagenet_script,
   tiny_imagenet,
   whole_steps,
@@ -276,17 +278,23 @@ def test_metrics_leave_padding_out():
 # --- Replicas ----------------------------------------------------------------
 
 
+# sparse_optimizers_modes_test compiles the steps of all optimizers.
 @pytest.mark.parametrize('method', combinations.quick(
-    methods.METHODS, 'rigl', 'snip', 'prune'))
-def test_step_runs_under_xla(method, short):
+    methods.METHODS, 'rigl', 'prune'))
+def test_step_under_xla_gives_the_masks_of_a_session(method, short):
+  """The whole step, masks and all, in float64: the two round differently."""
   made = training(method=method)
-  before, after = whole_steps.run(
-      lambda pixels, labels: train_op(made, pixels, labels)[0],
-      [images(), [1, 2, 3, 4]], 3,
-      sparsity=0.8 if made.sparsity.method.inits_masks else None)
-  assert all(np.isfinite(value).all() for value in after.values())
-  moved = any((after[name] != mask).any() for name, mask in before.items())
+  sparsity = 0.8 if made.sparsity.method.inits_masks else None
+  (start, plain), (_, compiled) = (
+      whole_steps.run(
+          lambda pixels, labels: train_op(made, pixels, labels)[0],
+          [images().astype(np.float64), [1, 2, 3, 4]], 3, is_compiled, sparsity)
+      for is_compiled in (False, True))
+  assert all(np.isfinite(value).all() for value in compiled.values())
+  moved = any((plain[name] != mask).any() for name, mask in start.items())
   assert moved == (method not in ('baseline', 'scratch', 'static'))
+  for name in start:
+    np.testing.assert_array_equal(plain[name], compiled[name], err_msg=name)
 
 
 @pytest.mark.parametrize('method', combinations.quick(
@@ -438,25 +446,37 @@ def test_an_export_that_is_missing_at_the_end_is_made_up_for(short, tmp_path):
 # --- Evaluation --------------------------------------------------------------
 
 
-def test_evaluation_sees_every_image_once(short, tmp_path, monkeypatch):
-  folder = imagenet_script.run(tmp_path, train_steps=3)
+@pytest.fixture(scope='module')
+def original(tmp_path_factory):
+  """Folder of a training of 3 steps, of which each test gets a copy."""
+  with conftest.restored_flags(), pytest.MonkeyPatch.context() as patch:
+    imagenet_script.shorten_networks(patch)
+    return imagenet_script.run(
+        tmp_path_factory.mktemp('original'), train_steps=3)
+
+
+@pytest.fixture
+def trained(original, short, tmp_path):
+  return str(shutil.copytree(original, tmp_path / 'trained'))
+
+
+def test_evaluation_sees_every_image_once(trained, monkeypatch):
   seen = []
   monkeypatch.setattr(imagenet_run, '_print_metrics', seen.append)
-  for batch_size in (8, 7, 20):
-    imagenet_script.run(folder, mode='eval_once', eval_batch_size=batch_size)
+  for batch_size in (8, 20):
+    imagenet_script.run(trained, mode='eval_once', eval_batch_size=batch_size)
   n_right = [float(m['top_5_accuracy']) * 20 for m in seen]
   np.testing.assert_allclose(n_right, round(n_right[0]), atol=1e-4)
   losses = [m['cross_loss'] for m in seen]
   np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
 
 
-def test_evaluation_on_the_training_images(short, tmp_path, monkeypatch):
-  folder = imagenet_script.run(tmp_path, train_steps=3)
+def test_evaluation_on_the_training_images(trained, monkeypatch):
   seen = []
   monkeypatch.setattr(imagenet_run, '_print_metrics', seen.append)
   # No share of 7 images but all and none is one of 64.
   imagenet_script.run(
-      folder, mode='eval_once', eval_on_train=True, num_eval_images=7)
+      trained, mode='eval_once', eval_on_train=True, num_eval_images=7)
   n_right = float(seen[0]['top_5_accuracy']) * 64
   assert abs(n_right - round(n_right)) < 1e-3
   assert round(n_right) % 64
@@ -486,21 +506,19 @@ def test_a_bad_record_is_named_as_its_file_is(mode, part, short, tmp_path):
           "under 'image/class/label'. Its label is 3.")
 
 
-def test_eval_follows_the_checkpoints_until_the_last(short, tmp_path,
-                                                     monkeypatch):
-  imagenet_script.run(tmp_path, train_steps=3)
+def test_eval_follows_the_checkpoints_until_the_last(trained, monkeypatch):
   seen = []
 
   def train_on(metrics):
     seen.append(int(metrics['global_step']))
     if seen == [3]:
       state = {name: FLAGS[name].value for name in FLAGS}
-      imagenet_script.run(tmp_path, mode='train', train_steps=5)
+      imagenet_script.run(trained, mode='train', train_steps=5)
       for name, value in state.items():
         FLAGS[name].value = value
 
   monkeypatch.setattr(imagenet_run, '_print_metrics', train_on)
-  imagenet_script.run(tmp_path, mode='eval', train_steps=5)
+  imagenet_script.run(trained, mode='eval', train_steps=5)
   assert seen == [3, 5]
 
 
@@ -520,13 +538,12 @@ def test_train_and_eval_takes_turns(short, tmp_path, capsys):
   assert again == [f'{tmp_path} already holds 5 steps.', evaluated]
 
 
-def test_batch_statistics_in_evaluation(short, tmp_path, monkeypatch):
-  folder = imagenet_script.run(tmp_path, train_steps=1)
+def test_batch_statistics_in_evaluation(trained, monkeypatch):
   seen = []
   monkeypatch.setattr(imagenet_run, '_print_metrics', seen.append)
   for value in (False, True):
     imagenet_script.run(
-        folder, mode='eval_once', use_batch_statistics=value)
+        trained, mode='eval_once', use_batch_statistics=value)
   assert abs(seen[0]['cross_loss'] - seen[1]['cross_loss']) > 1e-6
 
 
