@@ -83,8 +83,8 @@ def trained(original, tmp_path):
   return script.make_training(*script.configs_from_flags()).folder
 
 
-# imagenet_resume_test and kill_test resume others, sparse_optimizers_modes_test
-# all optimizers.
+# imagenet_resume_test resumes others, sparse_optimizers_modes_test all
+# optimizers.
 @pytest.mark.parametrize('method', combinations.quick(
     methods.METHODS, 'baseline', 'prune'))
 def test_method_trains_evaluates_and_resumes_exactly(

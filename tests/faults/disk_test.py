@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 
 from rigl.training import checkpoints
-from tests import checkpoint_values
+from tests import checkpoint_values, combinations
 from tests.faults import scripts
 
-SCRIPTS = list(scripts.MODULES)
-# The others take half a minute each, for the same code.
-MNIST_FIRST = ['mnist', *(pytest.param(script, marks=pytest.mark.slow)
-                          for script in SCRIPTS if script != 'mnist')]
+# The others take longer, for the same code.
+MNIST_FIRST = combinations.quick(scripts.MODULES, 'mnist')
 
 
 @pytest.fixture
@@ -79,7 +77,7 @@ def test_full_disk_and_room_again(script, data, servers, disk, tmp_path):
   scripts.assert_same(folder / 'run', whole)
 
 
-@pytest.mark.parametrize('script', SCRIPTS)
+@pytest.mark.parametrize('script', MNIST_FIRST)
 def test_read_only_folder(script, data, servers, disk):
   folder = disk(1)
   subprocess.run(['mount', '-o', 'remount,ro', str(folder)], check=True)
@@ -88,7 +86,7 @@ def test_read_only_folder(script, data, servers, disk):
   assert 'Read-only file system' in error and str(folder) in error
 
 
-@pytest.mark.parametrize('script', SCRIPTS)
+@pytest.mark.parametrize('script', MNIST_FIRST)
 def test_file_in_place_of_the_folder(script, data, servers, tmp_path):
   path = tmp_path / 'run'
   path.write_text('mine')
@@ -210,13 +208,15 @@ def test_lost_state_file_is_no_new_start(
 
 @pytest.mark.parametrize('script, values, words', [
     ('mnist', {'training_method': 'rigl'}, ['training_method']),
-    ('cifar', {'resnet_width': 2}, ['resnet_width=1, not 2', 'train_dir']),
-    ('cifar', {'batch_size': 5}, ['batch_size=10, not 5', 'train_dir']),
-    # imagenet_checkpoints_test has some of these too.
-    *(pytest.param('imagenet', *case, marks=pytest.mark.slow) for case in [
-        ({'training_method': 'rigl'}, ['training_method']),
-        ({'train_batch_size': 4}, ['train_batch_size=8, not 4', 'output_dir']),
-        ({'width': 0.25}, ['width=0.125, not 0.25', 'output_dir'])]),
+    # The tests of the other scripts have some of these too.
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in [
+        ('cifar', {'resnet_width': 2}, ['resnet_width=1, not 2', 'train_dir']),
+        ('cifar', {'batch_size': 5}, ['batch_size=10, not 5', 'train_dir']),
+        ('imagenet', {'training_method': 'rigl'}, ['training_method']),
+        ('imagenet', {'train_batch_size': 4}, [
+            'train_batch_size=8, not 4', 'output_dir']),
+        ('imagenet', {'width': 0.25}, [
+            'width=0.125, not 0.25', 'output_dir'])]),
 ])
 def test_checkpoint_of_another_training(
     script, values, words, data, servers, trained, tmp_path):
@@ -240,7 +240,7 @@ def test_spaces_and_unicode_in_paths(script, data, servers, trained, tmp_path):
   assert int(scripts.final_values(folder)['global_step']) in (12, 16, 40)
 
 
-@pytest.mark.parametrize('script', SCRIPTS)
+@pytest.mark.parametrize('script', MNIST_FIRST)
 def test_wildcards_in_paths_are_refused(script, data, servers, tmp_path):
   """TensorFlow would write checkpoints there and not find them again."""
   error = scripts.error_line(servers(script).run(

@@ -90,7 +90,7 @@ def check(script, method, kinds, data, server, tmp_path):
 
 @pytest.mark.parametrize('script, method, kinds', [
     ('mnist', 'rigl', ('writing', 'after', 'within')),
-    ('cifar', 'rigl', ('after',)),
+    pytest.param('cifar', 'rigl', ('after',), marks=pytest.mark.slow),
     ('imagenet', 'rigl', ('writing',)),
 ])
 def test_killed_training_ends_as_if_it_had_not_been(

@@ -71,6 +71,7 @@ def test_replicas_go_on_from_one(data, servers, tmp_path):
   scripts.assert_same_masks(parts, whole)
 
 
+@pytest.mark.slow
 def test_reported_loss_is_the_mean_of_the_replicas(data, servers, tmp_path):
   """Of the same batch; batch norm alone makes a difference."""
   losses = []

@@ -214,9 +214,9 @@ def test_documented_flags_build_the_network_of_the_checkpoint(
       name: tuple(shape) for name, shape in expected.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('network, given, fits', [
-    ('resnet50', -1, 0),
-    pytest.param('resnet50_prune_first_layer', 0, -1, marks=pytest.mark.slow)])
+    ('resnet50', -1, 0), ('resnet50_prune_first_layer', 0, -1)])
 def test_published_checkpoint_with_the_other_flag(
     network, given, fits, tmp_path):
   argv = shlex.split(COMMANDS['erk'].format(folder=tmp_path)) + [
@@ -323,6 +323,12 @@ def test_flag_of_an_end_layer_that_does_not_fit_is_named(
   advised = dataclasses.replace(
       config, **{flag: float(advice.replace('ITS_SPARSITY', '0.7'))})
   checkpoints.check_fits(prefix, variables_of(advised))
+
+
+def test_script_names_the_flag_of_an_end_layer_that_does_not_fit(trained):
+  with pytest.raises(ValueError, match=(
+      'does not fit .* Give --first_layer_sparsity=0, as')):
+    imagenet_script.run(trained, mode='eval_once', first_layer_sparsity=-1.)
 
 
 def test_both_flags_of_end_layers_are_named(short, tmp_path):

@@ -40,7 +40,7 @@ def test_resumed_training_is_exact(method, tmp_path):
 def test_in_the_next_epoch_and_with_evaluations_between(tmp_path):
   """Of 20 images the third batch is the last of the first epoch."""
   assert_resumes(
-      tmp_path, [4], 6, {'mode': 'train_and_eval', 'steps_per_eval': 3},
+      tmp_path, [], 6, {'mode': 'train_and_eval', 'steps_per_eval': 4},
       training_method='rigl', num_train_images=20)
 
 

@@ -98,9 +98,8 @@ def test_whole_network_trains(architecture, method, tmp_path):
 
 
 @pytest.mark.parametrize('values', [
-    {'precision': 'bfloat16'},
+    {'precision': 'bfloat16', 'use_sgdr': True, 'init_method': 'random_zeros'},
     {'use_adam': True, 'init_method': 'sparse'},
-    {'use_sgdr': True, 'init_method': 'random_zeros'},
     {'transpose_input': True, 'training_method': 'rigl'},
     {'last_layer_sparsity': 0.5, 'first_layer_sparsity': 0.25,
      'training_method': 'snip'},
