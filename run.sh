@@ -137,7 +137,7 @@ set_up() {
     fi
     found=$(find_python)
     say "setting up $name/ with Python ${found%% *}" \
-      "(once; a few minutes and 2.7 GB)."
+      "(once; a few minutes and 3 GB)."
     "${found#* }" -m venv --clear "$env" ||
       die "could not make $name/ with ${found#* }; its message is above."
     # The pip that comes with Python 3.10 is slow at choosing versions.
