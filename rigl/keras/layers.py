@@ -77,7 +77,7 @@ def layer_sparsities(
   by_path: dict[str, float] = {}
   for variable, value in zip(variables, sparsities.of(
       variables, lambda v: shapes.get(id(v), tuple(v.shape)))):
-    path = selection.path_of(variable)
+    path = variable.path
     if value is not None and by_path.setdefault(path, value) != value:
       raise ValueError(
           f'Two kernels have the path {path}, but sparsities {by_path[path]:g} '

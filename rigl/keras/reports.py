@@ -29,7 +29,7 @@ def sparsity_of(model: Any) -> float:
   if not kernels:
     raise ValueError(
         f'{model.name!r} has no kernel that is sparse by default, only '
-        f'{", ".join(map(selection.path_of, model.weights))}.')
+        f'{", ".join(v.path for v in model.weights)}.')
   n_zeros = sum(int(np.sum(kernel == 0)) for kernel in kernels)
   return n_zeros / sum(kernel.size for kernel in kernels)
 

@@ -136,8 +136,8 @@ class Sparsities:
     """The sparsity of each variable; None for those that stay dense.
 
     Args:
-      variables: variables of Keras. Two may have the same path and then the same
-        sparsity.
+      variables: variables of Keras. Two may have the same path and then have
+        the same sparsity.
       shape_of: the shape that a distribution goes by.
 
     Raises:
@@ -148,8 +148,8 @@ class Sparsities:
     if not kernels:
       raise ValueError(
           'There is no kernel to make sparse. The variables are: '
-          f'{", ".join(map(path_of, variables)) or "none"}. A kernel is called '
-          f'{", ".join(_KERNELS)}, and neither of its last two dimensions is 1;'
+          f'{", ".join(v.path for v in variables) or "none"}. A kernel is '
+          f'called {", ".join(_KERNELS)}, and neither of its last two dimensions is 1;'
           f' filters {self.filters!r} must match it.')
     paths = {i: v.path for i, v in kernels.items()}
     if isinstance(self.sparsity, Mapping):

@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 
 from rigl.core import growth, methods, seeding
-from rigl.keras import arguments, backends, first_masks, kernels, selection
+from rigl.keras import arguments, backends, first_masks, kernels
 from rigl.keras.arguments import Arguments
 from rigl.keras.kernels import Kernel
 from rigl.keras.selection import Filters, Sparsities, Sparsity
@@ -306,8 +306,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     """The seed of the draws for a kernel, a step apart.
 
     Args:
-      number: place of the kernel among the sparse ones. Paths are no help: they may
-        repeat, and count the models of a process.
+      number: place of the kernel among the sparse ones. Paths are no help:
+        they may repeat, and count the models of a process.
       purpose: what is drawn.
     """
     return seeding.stable_seed(str(number), purpose, self._arguments.seed)
