@@ -133,7 +133,7 @@ def test_sets_up_once_and_runs_the_command_in_the_environment(checkout):
   assert 'setting up env/ with Python 3.11.4' in err
   assert checkout.run('bash', '-c', 'echo $VIRTUAL_ENV; pwd') == (
       0, f'{checkout.folder}/env\n{checkout.folder.parent}\n', '')
-  assert checkout.installed == ['.[test]']
+  assert checkout.installed == ['.[jax,test]']
 
 
 def test_that_with_estimator_stands_beside_the_other(checkout):
@@ -142,7 +142,7 @@ def test_that_with_estimator_stands_beside_the_other(checkout):
                                 ESTIMATOR='1')
   assert (code, out) == (0, f'{checkout.folder}/env-estimator\n')
   assert 'setting up env-estimator/' in err
-  assert checkout.installed == ['.[test]', '.[estimator,test]']
+  assert checkout.installed == ['.[jax,test]', '.[estimator,test]']
   for estimator in ('', '1'):
     assert checkout.run('true', ESTIMATOR=estimator) == (0, '', '')
 
