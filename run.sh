@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets up env/ beside this file, then runs a command in it.
 #
-#   bash run.sh            checks the code with ruff and mypy, runs the tests
+#   bash run.sh            checks the code with ruff and mypy, runs the tests,
+#                          and those of rigl.keras once more on JAX
 #   bash run.sh CMD ARG... runs CMD, in the current folder
 #
 # The first run takes the newest of Python 3.10 to 3.13 that it finds and a few
@@ -165,8 +166,10 @@ pytest=(python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
         --no-loadscope-reorder)
 if [ -n "${ESTIMATOR:-}" ]; then
   exec "${pytest[@]}" --ignore=tests/contract --ignore=tests/core \
-    --ignore=tests/data --ignore=tests/micronet
+    --ignore=tests/data --ignore=tests/inference --ignore=tests/keras \
+    --ignore=tests/micronet
 fi
 ruff check .
 mypy
-exec "${pytest[@]}"
+KERAS_BACKEND=tensorflow "${pytest[@]}"
+KERAS_BACKEND=jax exec "${pytest[@]}" tests/keras

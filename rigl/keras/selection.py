@@ -149,8 +149,8 @@ class Sparsities:
       raise ValueError(
           'There is no kernel to make sparse. The variables are: '
           f'{", ".join(v.path for v in variables) or "none"}. A kernel is '
-          f'called {", ".join(_KERNELS)}, and neither of its last two dimensions is 1;'
-          f' filters {self.filters!r} must match it.')
+          f'called {", ".join(_KERNELS)}, and neither of its last two '
+          f'dimensions is 1; filters {self.filters!r} must match it.')
     paths = {i: v.path for i, v in kernels.items()}
     if isinstance(self.sparsity, Mapping):
       by_path = matched(self.sparsity, list(paths.values()), 'sparsity')

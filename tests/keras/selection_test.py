@@ -90,7 +90,7 @@ def test_counts_are_those_of_the_distribution(distribution):
      {'net/first/kernel': 20, 'net/second/kernel': 60}),
     ({'distribution': 'uniform',
       'filters': lambda v: 'third' in v.path and 'kernel' in v.path},
-     {'net/third/kernel': 120})], ids=str)
+     {'net/third/kernel': 120})], ids=lambda value: ','.join(value))
 def test_choices(settings, expected):
   assert counts(built(named_network(), **settings)) == expected
 
