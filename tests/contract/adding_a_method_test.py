@@ -14,7 +14,10 @@ from rigl.core import methods
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = (ROOT / 'docs' / 'adding_a_method.md').read_text(encoding='utf-8')
-BLOCKS = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+WITH_KERAS = (ROOT / 'examples' / 'keras_own_method.py').read_text(
+    encoding='utf-8')
+BLOCKS = [block for block in re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+          if block not in WITH_KERAS]
 PRINTED = re.search(r'```text\n(.*?)```', PAGE, re.DOTALL).group(1)
 
 
@@ -29,6 +32,13 @@ def methods_table():
 def test_class_and_row_are_short():
   lines = [line for line in BLOCKS[0].splitlines() if line.strip()]
   assert len(lines) < 20
+
+
+def test_the_keras_example_has_the_method_of_the_page():
+  [definition] = re.findall(
+      r'^@dataclasses.*?\n\n\n', BLOCKS[0], re.DOTALL | re.MULTILINE)
+  assert definition in WITH_KERAS
+  assert len(BLOCKS) == PAGE.count('```python') - 1
 
 
 def test_hooks_of_the_page_exist():

@@ -205,6 +205,10 @@ PROGRAMS_AND_OUTPUTS = [
         re.DOTALL)]
 EXAMPLES = [path.read_text(encoding='utf-8')
             for path in (ROOT / 'examples').glob('*.py')]
+# Tests of the examples run those that are a part of one.
+SNIPPETS = [
+    row for row in PROGRAMS_AND_OUTPUTS
+    if not any(row[1] in example for example in EXAMPLES)]
 
 
 def _run(code: str, page: str, namespace: dict[str, object]) -> None:
@@ -215,9 +219,7 @@ def _run(code: str, page: str, namespace: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize('page, code, printed', [
-    row for row in PROGRAMS_AND_OUTPUTS
-    # examples_test.py runs these, as the programs they are.
-    if row[0] != ONE_PROGRAM and row[1] not in EXAMPLES])
+    row for row in SNIPPETS if row[0] != ONE_PROGRAM])
 def test_python_snippet(page, code, printed, capsys):
   _run(code, page, {'__name__': 'snippet'})
   if printed is not None:
@@ -229,7 +231,7 @@ def test_python_snippets_that_build_on_each_other(capsys):
   namespace = {'__name__': 'snippets'}
   printed = ''
   try:
-    for page, code, text in PROGRAMS_AND_OUTPUTS:
+    for page, code, text in SNIPPETS:
       if page == ONE_PROGRAM:
         _run(code, page, namespace)
         printed += text or ''
@@ -263,10 +265,10 @@ def test_published_tables_are_the_output_of_the_counter(capsys):
 
 
 def test_programs_are_found():
-  assert {page for page, *_ in PROGRAMS_AND_OUTPUTS} == {
+  assert {page for page, *_ in SNIPPETS} == {
       'README.md', 'docs/adding_a_method.md', 'docs/faq.md',
       'docs/flop_counting.md'}
-  assert sum(printed is not None for *_, printed in PROGRAMS_AND_OUTPUTS) == 6
+  assert sum(printed is not None for *_, printed in SNIPPETS) == 6
   assert len(CONSOLE) == sum(len(_blocks(page, 'console')) for page in PAGES)
   assert {page for page, *_ in CONSOLE} == {
       'README.md', 'docs/flop_counting.md'}

@@ -1,0 +1,127 @@
+"""The Keras programs of examples/ run as they stand."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / 'examples'
+# One strategy a process, one backend a process.
+ALONE = {'keras_mirrored', 'keras_jax'}
+# {example: (shorter constants, what its last lines must say)}.
+SHORT = {
+    'keras_custom_loop': (
+        {'STEPS': 100}, r'step 100, loss 0\.\d+\n'
+        r'error [1-3]?\d\.\d\d%, sparsity 0\.950\n'),
+    'keras_dqn': ({'STEPS': 60}, r'caught \d+\.\d%, sparsity 0\.800\n'),
+    'keras_finetune': (
+        {'EPOCHS': 1}, r'accuracy .*% dense, .*% sparse\nsparsity 0\.\d+\n'),
+    'keras_image_folder': ({}, r'total +- +0\.\d+ .*(?s:.*)'),
+    'keras_jax': (
+        {'EPOCHS': 2, 'STEPS': 100},
+        r'fit: error [1-3]?\d\.\d\d%, sparsity 0\.950\n'
+        r'loop: error [1-3]?\d\.\d\d%, sparsity 0\.950\n'),
+    'keras_lstm': (
+        {'EPOCHS': 1}, r'\S+/reader/lstm_cell/kernel +0\.800\n'
+        r'\S+/reader/lstm_cell/recurrent_kernel +0\.930\n'),
+    'keras_mirrored': ({'EPOCHS': 1}, r'2 replicas, sparsity 0\.950\n'),
+    'keras_mnist': (
+        {'EPOCHS': 2},
+        r'error [1-3]?\d\.\d\d%, sparsity 0\.950\n(?s:.*) 0\.0500 (?s:.*)'),
+    'keras_own_method': ({'EPOCHS': 2}, r'RandomDrop, sparsity 0\.950\n'),
+    'keras_transformer': (
+        {'EPOCHS': 1}, r'(?:\S*(?:dense|attention)\S*/kernel +0\.\d+\n){12}'),
+    'keras_two_optimizers': (
+        {'STEPS': 100}, r'.*% of the points .*\nsparsity 0\.800\n'
+        r'sparsity 0\.500\n'),
+}
+
+pytestmark = [
+    pytest.mark.skipif(
+        keras.__version__.startswith('2.') or
+        keras.backend.backend() != 'tensorflow',
+        reason='the examples need Keras 3, and choose their backend'),
+    # Keras says these of every layer without a kernel, of every tf.data.
+    pytest.mark.filterwarnings(
+        'ignore:Layer .* does not have a `quantize` method:UserWarning',
+        'ignore:`shuffle=True` was passed, but will be ignored:UserWarning'),
+]
+
+
+@pytest.fixture(autouse=True)
+def _as_a_program(tmp_path, monkeypatch):
+  """In a folder of its own, with layer names that begin anew."""
+  monkeypatch.chdir(tmp_path)
+  keras.utils.clear_session()
+
+
+def shortened(name: str) -> str:
+  """The source of an example that trains less."""
+  source = (EXAMPLES / f'{name}.py').read_text(encoding='utf-8')
+  for constant, value in SHORT[name][0].items():
+    source, n = re.subn(
+        rf'^{constant} = \d+', f'{constant} = {value}', source,
+        flags=re.MULTILINE)
+    assert n == 1, constant
+  return source
+
+
+def check_end(name: str, printed: str) -> None:
+  assert re.search(rf'(?:^|\n){SHORT[name][1]}\Z', printed), printed
+
+
+def make_pictures(folder: pathlib.Path) -> None:
+  """Ten bright and ten dark pictures."""
+  rng = np.random.RandomState(0)
+  for label, low in (('bright', 128), ('dark', 0)):
+    (folder / label).mkdir(parents=True)
+    for i in range(10):
+      picture = rng.randint(low, low + 128, size=(40, 30, 3), dtype='uint8')
+      Image.fromarray(picture).save(folder / label / f'{i}.png')
+
+
+def test_every_example_is_tested():
+  assert {path.stem for path in EXAMPLES.glob('keras_*.py')} == set(SHORT)
+
+
+@pytest.mark.parametrize('name', SHORT)
+def test_an_example_is_short(name):
+  n_lines = len((EXAMPLES / f'{name}.py').read_text().splitlines())
+  assert n_lines <= 80
+
+
+@pytest.mark.parametrize('name', sorted(set(SHORT) - ALONE))
+def test_example(name, tmp_path, monkeypatch, capsys):
+  arguments = []
+  if name == 'keras_image_folder':
+    make_pictures(tmp_path / 'pictures')
+    arguments = ['pictures', '--epochs=2', '--size=16']
+  monkeypatch.setattr(sys, 'argv', [name, *arguments])
+  exec(compile(shortened(name), name, 'exec'), {'__name__': '__main__'})
+  check_end(name, capsys.readouterr().out)
+  if "model.save('sparse.keras')" in shortened(name):
+    model = keras.models.load_model('sparse.keras', compile=False)
+    assert any(np.mean(weight == 0) >= 0.5 for weight in model.get_weights()
+               if weight.ndim > 1)
+
+
+@pytest.mark.parametrize('name', sorted(ALONE))
+def test_example_in_a_process_of_its_own(name, tmp_path):
+  if name == 'keras_jax' and not importlib.util.find_spec('jax'):
+    pytest.skip('JAX is not installed')
+  result = subprocess.run(
+      [sys.executable, '-c', shortened(name)], cwd=tmp_path,
+      env={**os.environ, 'PYTHONPATH': str(ROOT)},
+      capture_output=True, text=True, check=False)
+  assert result.returncode == 0, result.stderr
+  check_end(name, result.stdout)
