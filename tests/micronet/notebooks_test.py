@@ -1,8 +1,9 @@
-"""Runs the counting notebooks and compares them with their saved outputs."""
+"""Runs the notebooks and compares them with their saved outputs."""
 
 import base64
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ import rigl
 PACKAGE = pathlib.Path(rigl.__file__).parent
 COLABS = PACKAGE / 'imagenet_resnet' / 'colabs'
 NOTEBOOKS = ('Resnet_50_Param_Flops_Counting.ipynb', 'MobileNet_Counting.ipynb')
+QUICKSTART = PACKAGE.parent / 'examples' / 'keras_quickstart.ipynb'
 
 
 def _code_cells(notebook):
@@ -33,6 +35,17 @@ def _pictures(cell):
   ]
 
 
+def _execute(notebook, folder):
+  with pytest.MonkeyPatch.context() as patch:
+    # As installed: importable, though not from the notebook's folder.
+    patch.setenv('PYTHONPATH', str(PACKAGE.parent))
+    nbclient.NotebookClient(
+        notebook,
+        timeout=300,
+        kernel_name='python3',
+        resources={'metadata': {'path': str(folder)}}).execute()
+
+
 @pytest.fixture(scope='module', params=NOTEBOOKS, name='notebooks')
 def _notebooks(request, tmp_path_factory):
   """The notebook as saved, and after running it again."""
@@ -42,15 +55,7 @@ def _notebooks(request, tmp_path_factory):
     cell.outputs = []
   fresh.cells.append(
       nbformat.v4.new_code_cell('import sys; "tensorflow" in sys.modules'))
-  folder = str(tmp_path_factory.mktemp('notebook'))
-  with pytest.MonkeyPatch.context() as patch:
-    # As installed: importable, though not from the notebook's folder.
-    patch.setenv('PYTHONPATH', str(PACKAGE.parent))
-    nbclient.NotebookClient(
-        fresh,
-        timeout=300,
-        kernel_name='python3',
-        resources={'metadata': {'path': folder}}).execute()
+  _execute(fresh, tmp_path_factory.mktemp('notebook'))
   return saved, fresh
 
 
@@ -139,3 +144,53 @@ class TestFirstCell:
     assert result.returncode != 0
     assert 'Install it, or set the environment variable' in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+class TestQuickstart:
+  """The notebook that trains a Keras model."""
+
+  def _without_figures(self, text):
+    return re.sub(r'[-─ ]+', ' ', re.sub(r'[\d.,]+', '0', text))
+
+  def test_prints_and_draws_as_saved(self, tmp_path):
+    saved = nbformat.read(QUICKSTART, as_version=4)
+    nbformat.validate(saved)
+    fresh = nbformat.read(QUICKSTART, as_version=4)
+    for cell in _code_cells(fresh):
+      cell.outputs = []
+      # Less training.
+      cell.source = cell.source.replace(', STEPS = 30', ', STEPS = 2')
+    _execute(fresh, tmp_path)
+    counts = [cell.execution_count for cell in _code_cells(saved)]
+    assert counts == list(range(1, len(counts) + 1))
+    for old, new in zip(_code_cells(saved), _code_cells(fresh)):
+      printed = ''.join(output.text for output in new.outputs
+                        if output.get('name') == 'stdout')
+      assert self._without_figures(printed) == self._without_figures(_text(old))
+      assert len(_pictures(new)) == len(_pictures(old))
+
+  def _run_first_cell(self, folder, repository):
+    """Runs it where there is no rigl, with a pip that says what it is asked."""
+    source = _code_cells(nbformat.read(QUICKSTART, as_version=4))[0].source
+    (folder / 'pip').mkdir()
+    (folder / 'pip' / '__init__.py').touch()
+    (folder / 'pip' / '__main__.py').write_text(
+        'import sys; open("arguments", "w").write(" ".join(sys.argv[1:]))')
+    # -S keeps an installed rigl out as well.
+    return subprocess.run(
+        [sys.executable, '-S', '-c', source], cwd=folder,
+        env={'PATH': os.environ['PATH'], 'PYTHONPATH': str(folder),
+             'RIGL_REPOSITORY': repository},
+        capture_output=True, encoding='utf-8')
+
+  def test_first_cell_installs_rigl(self, tmp_path):
+    result = self._run_first_cell(tmp_path, 'https://example.com/rigl')
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / 'arguments').read_text() == (
+        'install --quiet git+https://example.com/rigl')
+
+  def test_first_cell_says_what_is_missing(self, tmp_path):
+    result = self._run_first_cell(tmp_path, '')
+    assert result.returncode != 0
+    assert 'Set REPOSITORY, in this cell' in result.stderr
+    assert not (tmp_path / 'arguments').exists()
