@@ -1,4 +1,4 @@
-"""The Keras programs of examples/ run as they stand."""
+"""The Keras programs of examples/ and docs/keras.md run as they stand."""
 
 from __future__ import annotations
 
@@ -125,3 +125,22 @@ def test_example_in_a_process_of_its_own(name, tmp_path):
       capture_output=True, text=True, check=False)
   assert result.returncode == 0, result.stderr
   check_end(name, result.stdout)
+
+
+def test_the_shortest_example_is_in_the_readme():
+  code = (EXAMPLES / 'keras_mnist.py').read_text(encoding='utf-8')
+  readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+  assert re.search(r'```python\n(.*?)```', readme, re.DOTALL).group(1) == code
+
+
+def test_the_guide_is_one_program(capsys):
+  """Each block of the page goes on from the one before."""
+  page = (ROOT / 'docs' / 'keras.md').read_text(encoding='utf-8')
+  blocks = re.findall(
+      r'```python\n(.*?)```(?:\n\n```text\n(.*?)```)?', page, re.DOTALL)
+  assert len(blocks) > 10
+  namespace = {'__name__': '__main__'}
+  for code, expected in blocks:
+    exec(compile(code, 'docs/keras.md', 'exec'), namespace)
+    printed = capsys.readouterr().out
+    assert printed.rstrip() == expected.rstrip(), code
