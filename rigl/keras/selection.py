@@ -70,7 +70,7 @@ def matched(names: Mapping[str, float], paths: Sequence[str],
     ValueError: a key that matches nothing, or a sparsity outside [0, 1].
   """
   found: dict[str, float] = {}
-  whole = {name: [path for path in paths if _is_end(name, path)]
+  whole = {name: [path for path in paths if f'/{name}'.endswith(f'/{path}')]
            for name in names}
   for name, sparsity in sorted(
       names.items(), key=lambda item: not whole[item[0]]):
@@ -83,12 +83,6 @@ def matched(names: Mapping[str, float], paths: Sequence[str],
     for path in fitting:
       found.setdefault(path, float(sparsity))
   return found
-
-
-def _is_end(first: str, second: str) -> bool:
-  """Whether one path ends with the other."""
-  return f'/{first}'.endswith(f'/{second}') or f'/{second}'.endswith(
-      f'/{first}')
 
 
 @dataclasses.dataclass(frozen=True)

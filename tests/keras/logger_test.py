@@ -164,7 +164,7 @@ def test_fit_that_goes_on():
   model = _model(_sparse(rigl.keras.Scratch))
   logger = SparsityLogger()
   _fit(model, [logger])
-  for variable in model.optimizer._kernels:
+  for variable in model.optimizer.kernels:
     mask = variable.mask
     mask.assign(np.roll(np.array(mask), 1, axis=1))
   assert _fit(model, [logger], epochs=1)['moved'] == [0]
