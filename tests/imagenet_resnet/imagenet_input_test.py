@@ -12,7 +12,7 @@ from PIL import Image
 
 from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_input, preprocessing
-from tests import tiny_imagenet
+from tests import combinations, quick_sessions, tiny_imagenet
 from tests.tiny_imagenet import find
 
 N_TRAIN, N_EVAL, SIZE = 23, 9, 16
@@ -30,7 +30,8 @@ def synthetic():
 
 def batches(data, n=100, **params):
   """The first n batches, or all."""
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), tf.Session(
+      config=quick_sessions.unoptimized()) as session:
     batch = tf.data.make_one_shot_iterator(imagenet_input.input_fn({
         'data': data, 'batch_size': 4, 'image_size': SIZE, **params
     })).get_next()
@@ -60,8 +61,8 @@ def expected_eval(first, n):
             i % 5 for i in range(first, first + n)]
 
 
-@pytest.mark.parametrize('layout', ['TFRecords', 'TFDS'])
-@pytest.mark.parametrize('on_train', [False, True])
+@pytest.mark.parametrize('layout, on_train', combinations.thinned(
+    ['TFRecords', 'TFDS'], [False, True]))
 def test_evaluation_visits_every_image_once_in_order(
     tmp_path, layout, on_train):
   write = {'TFRecords': tiny_imagenet.write_folder,
@@ -130,9 +131,10 @@ def test_an_epoch_has_each_label_as_often_as_the_data(data):
     assert sorted(epoch) == sorted(i % 5 for i in range(N_TRAIN))
 
 
-@pytest.mark.parametrize('n_hosts, first', [(2, 0), (2, 3), (4, 1)])
-@pytest.mark.parametrize('kind', ['data', 'synthetic'])
-def test_hosts_share_one_sequence(request, kind, n_hosts, first):
+@pytest.mark.parametrize('hosts, kind', combinations.thinned(
+    [(4, 1), (2, 0), (2, 3)], ['synthetic', 'data']))
+def test_hosts_share_one_sequence(request, hosts, kind):
+  n_hosts, first = hosts
   data = request.getfixturevalue(kind)
   expected = batches(data, 6, mode='train', first_iteration=first,
                      batch_size=4)
@@ -256,7 +258,7 @@ def test_a_bad_record_is_named(tmp_path, mode, name):
       batches(data, 6, mode=mode, eval_on_train=True)
 
 
-@pytest.mark.parametrize('change', [
+@pytest.mark.parametrize('change, skips', combinations.thinned([
     lambda feature: feature.pop('image'),
     lambda feature: feature.pop('label'),
     lambda feature: feature['label'].int64_list.value.append(1),
@@ -264,8 +266,7 @@ def test_a_bad_record_is_named(tmp_path, mode, name):
     lambda feature: feature['image'].bytes_list.value.__setitem__(0, b'text'),
     lambda feature: feature['image'].bytes_list.value.__setitem__(
         0, PICTURE[:300]),
-])
-@pytest.mark.parametrize('skips', [False, True])
+], [False, True]))
 def test_a_bad_record_of_tensorflow_datasets(tmp_path, capfd, change, skips):
   data = find(tiny_imagenet.write_tfds(tmp_path))
   path = data.train.files[1]

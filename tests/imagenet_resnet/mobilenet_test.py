@@ -31,9 +31,8 @@ def test_unmasked_last_layer(network):
         networks.load_golden(network), 'prune_last_layer=False')
 
 
-@pytest.mark.parametrize('network, size', [
-    ('mobilenet_v1', 33), ('mobilenet_v2', 48)])
-@pytest.mark.parametrize('prune_last_layer', [True, False])
+@pytest.mark.parametrize('network, size, prune_last_layer', [
+    ('mobilenet_v1', 33, False), ('mobilenet_v2', 48, True)])
 def test_inference_is_that_of_numpy(network, size, prune_last_layer):
   networks.assert_inference_is(
       network, getattr(reference_networks, network), size, width=0.25,
