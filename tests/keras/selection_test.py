@@ -184,6 +184,14 @@ def test_a_sparser_network_gets_as_many_connections_as_asked():
     assert mask.sum() == mask.size // 2 and np.all(mask[old != 0])
 
 
+def train(model, n_batches):
+  rng = np.random.RandomState(0)
+  for _ in range(n_batches):
+    model.train_on_batch(
+        rng.randn(8, model.input_shape[1]).astype('float32'),
+        rng.randint(0, 5, 8).astype('int32'))
+
+
 def test_pruned_weights_stay_pruned():
   model = named_network()
   built(model, sparsity=0.8, distribution='uniform')
@@ -191,11 +199,7 @@ def test_pruned_weights_stay_pruned():
   optimizer = sparse.GradualPruning(
       small.sgd(), sparsity=0.8, distribution='uniform', frequency=1,
       end_step=8)
-  optimizer.build(model.trainable_variables)
-  for _ in range(10):
-    optimizer.apply(
-        [keras.ops.ones_like(v.value) for v in model.trainable_variables],
-        model.trainable_variables)
+  train(small.compiled(model, optimizer), 10)
   for got, old in zip(small.kernels(model), before):
     assert not np.any(got[old == 0])
 
@@ -207,14 +211,11 @@ def test_pruning_ends_at_the_sparsity_asked_for(begin, end, frequency):
   optimizer = sparse.GradualPruning(
       small.sgd(), sparsity=0.9, distribution='uniform', begin_step=begin,
       end_step=end, frequency=frequency)
-  optimizer.build(model.trainable_variables)
-  rng = np.random.RandomState(0)
+  small.compiled(model, optimizer)
   for step in range(max(end, frequency) + frequency + 1):
     if step <= begin:
       assert all(mask.all() for mask in small.masks(optimizer))
-    optimizer.apply(
-        [keras.ops.convert_to_tensor(rng.randn(*v.shape).astype('float32'))
-         for v in model.trainable_variables], model.trainable_variables)
+    train(model, 1)
   assert [mask.sum() for mask in small.masks(optimizer)] == [20, 60, 120]
 
 
