@@ -165,9 +165,18 @@ cd -- "$root"
 pytest=(python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
         --no-loadscope-reorder)
 if [ -n "${ESTIMATOR:-}" ]; then
+  # Neither rules, mathematics, counting and Keras 3, nor layers, networks and
+  # data.
   exec "${pytest[@]}" --ignore=tests/contract --ignore=tests/core \
-    --ignore=tests/data --ignore=tests/inference --ignore=tests/keras \
-    --ignore=tests/micronet
+    --ignore=tests/data --ignore=tests/keras --ignore=tests/micronet \
+    --ignore=tests/model_pruning \
+    --ignore-glob='tests/*/*_data_test.py' \
+    --ignore-glob='tests/*/*_input_test.py' \
+    --ignore-glob='tests/*/initializers_test.py' \
+    --ignore-glob='tests/*/mobilenet_test.py' \
+    --ignore-glob='tests/*/preprocessing_test.py' \
+    --ignore-glob='tests/*/resnet_model_test.py' \
+    --ignore-glob='tests/*/vgg_test.py'
 fi
 ruff check .
 mypy
