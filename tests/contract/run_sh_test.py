@@ -259,9 +259,10 @@ def test_ci_runs_all_tests_and_those_of_the_older_tensorflow(system):
     system.add(name)
   code, out, _ = system.run(script='.ci/run')
   assert code == 0
-  ruff, mypy, newest, older = out.splitlines()
+  ruff, mypy, newest, on_jax, older = out.splitlines()
   assert (ruff, mypy) == ('ruff 3.13 check .', 'mypy 3.13 ')
   assert newest.startswith('python 3.13 -m pytest') and '--ignore' not in newest
+  assert on_jax == f'{newest} tests/keras'
   assert older.startswith('python 3.11 -m pytest')
   assert '--ignore=tests/core' in older
 
