@@ -198,6 +198,7 @@ class SparseOptimizer(OptimizerWrapper):
       return [(dense_of.get(v.name, gradient), v) for gradient, v in pairs]
     self._computed += dense_gradients.of_call(
         pairs, dense_gradients.of_whole_batch(dense, self._use_tpu))
+    self._create_states([v for _, v in pairs])
     return pairs
 
   def apply_gradients(self, grads_and_vars, global_step=None, name=None):
