@@ -1,0 +1,297 @@
+"""Writes the network of a model or a run as a small .tflite file."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any, Optional
+
+import numpy as np
+
+from rigl.compat import tf2
+from rigl.core import checks
+from rigl.inference import (
+    codes,
+    requirements,
+    shrinking,
+    sources,
+    tflite_files,
+)
+
+QUANTIZE = (None, 'int8')
+# From here on LiteRT runs fully connected layers faster with sparse weights
+# than with dense ones; see docs/inference.md.
+CSR_SPARSITY = 0.94
+# Smaller weights than these stay in float32.
+_MIN_QUANTIZED = 1024
+_SPARSE_FULLY_CONNECTED_VERSION = 8
+_VERSIONS = {codes.DENSIFY: 1, codes.DEQUANTIZE: 5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+  """What `export` wrote.
+
+  Attributes:
+    path: of the sparse file.
+    dense: bytes of the same network as a dense file.
+    sparse: bytes of the file.
+    n_removed: units that were removed.
+  """
+  path: str
+  dense: bytes = dataclasses.field(repr=False)
+  sparse: bytes = dataclasses.field(repr=False)
+  n_removed: int
+
+
+def export(source: Any, path: str, quantize: Optional[str] = None) -> Exported:
+  """Writes a network as a .tflite file with sparse weights.
+
+  Batch normalization is folded into the layers before it. Units whose outputs
+  no weight reads are removed, and so are those that no input reaches, whose
+  constant output goes into the next bias. The network computes what it did
+  before, up to rounding.
+
+  Args:
+    source: a Keras model with its input; the path of a .keras file, of a dense
+      .tflite file or of the folder of a SavedModel, of which the signature
+      serving_default counts; or the folder of a run of the MNIST, the CIFAR or
+      the ImageNet script.
+    path: of the file; one that is there is replaced.
+    quantize: None for weights in float32, 'int8' for weights rounded to 8
+      bits, which are computed with in float32.
+
+  Returns:
+    The sizes of what was written, see `Exported`.
+
+  Raises:
+    ValueError: the source is none of these, or a network with several inputs
+      or outputs; or `quantize` is another name.
+    OSError: the file cannot be written.
+  """
+  checks.one_of('quantize', quantize, QUANTIZE)
+  path = os.path.expanduser(os.fspath(path))
+  dense = _dense_file(source)
+  model = tflite_files.read(dense, path)
+  n_removed = shrinking.shrink(model)
+  _free_batch(model)
+  _make_compact(model, quantize)
+  sparse = tflite_files.write(model)
+  _write(path, sparse)
+  return Exported(path, dense, sparse, n_removed)
+
+
+def _dense_file(source: Any) -> bytes:
+  """The network as the converter writes it."""
+  if isinstance(source, (str, os.PathLike)) and (
+      os.fspath(source).endswith('.tflite')):
+    return read_file(os.fspath(source))
+  converter = tf2.lite.TFLiteConverter.from_concrete_functions(
+      [sources.concrete_function(source)])
+  with _quiet():
+    return converter.convert()
+
+
+def read_file(path: str) -> bytes:
+  """The content of a file.
+
+  Args:
+    path: of the file.
+
+  Raises:
+    ValueError: it cannot be read; names it.
+  """
+  try:
+    with open(os.path.expanduser(path), 'rb') as file:
+      return file.read()
+  except OSError as error:
+    raise ValueError(f'Cannot read {path}: {error.strerror}.') from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Hides that the converter would rather have the model of a function."""
+  logger = logging.getLogger('absl')
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)
+
+
+def _free_batch(model: Any) -> None:
+  """Lets layers that flatten images take more than one of them."""
+  graph = model.subgraphs[0]
+  for operator in graph.operators:
+    if tflite_files.operator_code(model, operator) != codes.RESHAPE:
+      continue
+    tensor = graph.tensors[operator.inputs[1]]
+    shape = tflite_files.values_of(model, tensor)
+    if shape is not None and shape.size > 1 and shape[0] == 1 and (
+        (shape > 0).all()):
+      tflite_files.set_values(
+          model, tensor, np.concatenate([[-1], shape[1:]]).astype(shape.dtype))
+      if operator.builtinOptions is not None:
+        operator.builtinOptions.newShape = None
+
+
+def _make_compact(model: Any, quantize: Optional[str]) -> None:
+  """Stores weights sparse, where that takes fewer bytes, and in 8 bits."""
+  graph = model.subgraphs[0]
+  operators: list[Any] = []
+  compact: dict[int, int] = {}
+  for operator in graph.operators:
+    code = tflite_files.operator_code(model, operator)
+    if code in codes.WEIGHTED:
+      index = int(operator.inputs[1])
+      if index not in compact:
+        compact[index] = _compact(
+            model, index, quantize, code == codes.FULLY_CONNECTED, operators)
+      operator.inputs = np.array(operator.inputs, np.int32)
+      operator.inputs[1] = compact[index]
+      if graph.tensors[compact[index]].sparsity is not None:
+        _use_version(model, operator, code, _SPARSE_FULLY_CONNECTED_VERSION)
+    operators.append(operator)
+  graph.operators = operators
+  _drop_unused(model)
+
+
+def _compact(model: Any, index: int, quantize: Optional[str],
+             is_fully_connected: bool, operators: list[Any]) -> int:
+  """Stores weights; returns the tensor that the layer is to read.
+
+  The operators DENSIFY and DEQUANTIZE, which LiteRT runs once when it loads the
+  file, make dense weights in float32 of what is stored. Fully connected layers
+  read very sparse weights as they are.
+  """
+  tensor = model.subgraphs[0].tensors[index]
+  weights = tflite_files.values_of(model, tensor)
+  if weights is None or weights.ndim < 2 or weights.dtype != np.float32:
+    return index
+  is_quantized = quantize == 'int8' and weights.size >= _MIN_QUANTIZED
+  stored = weights
+  if is_quantized:
+    axis = 3 if _is_depthwise(model, index) else 0
+    tensor.type = tflite_files.INT8
+    tensor.quantization, stored = _quantize(weights, axis)
+    tflite_files.set_values(model, tensor, stored)
+  is_sparse = _pack(model, tensor, stored)
+  if is_sparse and is_fully_connected and not is_quantized and (
+      np.count_nonzero(weights) <= (1 - CSR_SPARSITY) * weights.size):
+    return index
+  if is_sparse:
+    index = _append(model, index, codes.DENSIFY, operators)
+  if is_quantized:
+    index = _append(model, index, codes.DEQUANTIZE, operators)
+  return index
+
+
+def _quantize(weights: np.ndarray, axis: int) -> tuple[Any, np.ndarray]:
+  """int8 weights with a scale for each unit; zeros stay zeros."""
+  others = tuple(i for i in range(weights.ndim) if i != axis)
+  scale = np.abs(weights).max(others, keepdims=True) / 127.
+  scale[scale == 0] = 1.
+  quantization = requirements.litert_schema().QuantizationParametersT()
+  quantization.scale = scale.ravel().astype(np.float32)
+  quantization.zeroPoint = np.zeros(scale.size, np.int64)
+  quantization.quantizedDimension = axis
+  return quantization, np.rint(weights / scale).astype(np.int8)
+
+
+def _is_depthwise(model: Any, index: int) -> bool:
+  return any(
+      tflite_files.operator_code(model, operator) == codes.DEPTHWISE_CONV_2D
+      and operator.inputs[1] == index
+      for operator in model.subgraphs[0].operators)
+
+
+def _pack(model: Any, tensor: Any, weights: np.ndarray) -> bool:
+  """Stores a tensor sparse if that takes fewer bytes; whether it does."""
+  sparsity, kept = tflite_files.pack(weights)
+  last = sparsity.dimMetadata[-1]
+  n_bytes = (kept.nbytes + last.arraySegments.values.nbytes
+             + last.arrayIndices.values.nbytes)
+  # LiteRT takes an empty buffer for a tensor without values.
+  if n_bytes >= weights.nbytes or not kept.size:
+    return False
+  tflite_files.set_values(model, tensor, kept)
+  tensor.shape = np.asarray(weights.shape, np.int32)
+  tensor.sparsity = sparsity
+  return True
+
+
+def _append(model: Any, index: int, code: int, operators: list[Any]) -> int:
+  """Adds an operator that unpacks a tensor; returns its output."""
+  schema = requirements.litert_schema()
+  tensors = model.subgraphs[0].tensors
+  packed, output = tensors[index], schema.TensorT()
+  output.name = b'%s_%d' % (packed.name or b'weights', code)
+  output.shape, output.hasRank = packed.shape, packed.hasRank
+  output.buffer = _no_buffer(model)
+  if code == codes.DEQUANTIZE:
+    output.type = tflite_files.FLOAT32
+  else:
+    output.type, output.quantization = packed.type, packed.quantization
+  tensors.append(output)
+  operator = schema.OperatorT()
+  operator.inputs = np.array([index], np.int32)
+  operator.outputs = np.array([len(tensors) - 1], np.int32)
+  _use_version(model, operator, code, _VERSIONS[code])
+  operators.append(operator)
+  return len(tensors) - 1
+
+
+def _no_buffer(model: Any) -> int:
+  """An empty buffer, as every activation has one."""
+  model.buffers.append(requirements.litert_schema().BufferT())
+  return len(model.buffers) - 1
+
+
+def _use_version(model: Any, operator: Any, code: int, version: int) -> None:
+  """Makes an operator the given version of a kind."""
+  for index, known in enumerate(model.operatorCodes):
+    if (known.builtinCode, known.version) == (code, version):
+      operator.opcodeIndex = index
+      return
+  new = requirements.litert_schema().OperatorCodeT()
+  new.builtinCode, new.version = code, version
+  new.deprecatedBuiltinCode = min(code, 127)
+  model.operatorCodes.append(new)
+  operator.opcodeIndex = len(model.operatorCodes) - 1
+
+
+def _drop_unused(model: Any) -> None:
+  """Empties the buffers that no tensor has any more."""
+  used = {tensor.buffer for graph in model.subgraphs
+          for tensor in graph.tensors}
+  used |= {entry.buffer for entry in model.metadata or ()}
+  for index, buffer in enumerate(model.buffers):
+    if index not in used:
+      buffer.data = None
+
+
+def _write(path: str, data: bytes) -> None:
+  """Writes a file that is either the old one or complete."""
+  folder = os.path.dirname(os.path.abspath(path))
+  os.makedirs(folder, exist_ok=True)
+  with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+    try:
+      file.write(data)
+      file.close()
+      # Temporary files are for their owner alone.
+      os.chmod(file.name, 0o666 & ~_umask())
+      os.replace(file.name, path)
+    except BaseException:
+      os.unlink(file.name)
+      raise
+
+
+def _umask() -> int:
+  mask = os.umask(0)
+  os.umask(mask)
+  return mask

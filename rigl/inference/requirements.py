@@ -1,0 +1,42 @@
+"""The packages of the extra `inference`, loaded when they are first used."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+_REMEDY = "Install it with pip install 'rigl[inference]'."
+
+
+def _load(module: str, package: str, what: str) -> Any:
+  try:
+    return importlib.import_module(module)
+  except ImportError as error:
+    raise ValueError(f'{what} needs the package {package}, which is not '
+                     f'installed. {_REMEDY}') from error
+
+
+def litert_schema() -> Any:
+  """The classes of the .tflite format.
+
+  Raises:
+    ValueError: ai-edge-litert is not installed.
+  """
+  return _load('ai_edge_litert.schema_py_generated', 'ai-edge-litert',
+               'Reading .tflite files')
+
+
+def litert() -> Any:
+  """The module of LiteRT's interpreter.
+
+  Raises:
+    ValueError: ai-edge-litert is not installed.
+  """
+  return _load('ai_edge_litert.interpreter', 'ai-edge-litert',
+               'Running .tflite files')
+
+
+def has_numba() -> bool:
+  """Whether the engine of this library can run."""
+  return importlib.util.find_spec('numba') is not None

@@ -1,0 +1,103 @@
+"""Rebuilds the network of a run of the MNIST or the CIFAR script.
+
+The ImageNet script exports its network by itself. These two leave checkpoints,
+whose variables say all there is to know about the network.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rigl import checkpoint_files
+from rigl.compat import tf2
+from rigl.core import layer_names
+from rigl.training import export
+
+_MNIST_LAYERS = ('layer1', 'layer2', 'layer3')
+_WEIGHTS, _BIASES = ('weights', 'kernel'), ('biases', 'bias')
+_CIFAR_SCOPE = 'resnet_model'
+_CIFAR_IMAGE = (32, 32, 3)
+
+
+def concrete_function(folder: str) -> Any:
+  """The network of the newest checkpoint of a run, as of `sources`.
+
+  Args:
+    folder: folder of the run.
+
+  Raises:
+    ValueError: the checkpoint is of neither script; says what to do.
+  """
+  prefix = checkpoint_files.resolve(folder)
+  reader = checkpoint_files.open_checkpoint(prefix)
+  shapes = reader.get_variable_to_shape_map()
+  if _MNIST_LAYERS == tuple(sorted(
+      {name.split('/')[0] for name in shapes} & set(_MNIST_LAYERS))):
+    return _mnist(prefix, shapes)
+  if f'{_CIFAR_SCOPE}/conv_1/weights' in shapes and (
+      f'{_CIFAR_SCOPE}/logits/weights' in shapes):
+    return _cifar(prefix, shapes)
+  raise ValueError(
+      f'{prefix} is a checkpoint of neither the MNIST nor the CIFAR script, '
+      'and the folder has no export. The ImageNet script exports with '
+      '--export_model_freq; give export the SavedModel in its folder.')
+
+
+def _mnist(prefix: str, shapes: Mapping[str, Any]) -> Any:
+  """Matrices and biases, with ReLU between them."""
+  names = [name for name in shapes
+           if re.fullmatch(r'layer\d/(weights|kernel|biases|bias|mask)', name)]
+  values = export.fold_masks(checkpoint_files.read_tensors(prefix, names))
+  layers = []
+  for layer in _MNIST_LAYERS:
+    pair = []
+    for leaves in (_WEIGHTS, _BIASES):
+      found = [values[name] for leaf in leaves if (
+          name := layer_names.variable_of(layer, leaf)) in values]
+      if len(found) != 1:
+        raise ValueError(f'{prefix} has no {layer}/{leaves[0]}.')
+      pair += found
+    layers.append(pair)
+
+  def network(pixels):
+    outputs = pixels
+    for i, (weights, biases) in enumerate(layers):
+      outputs = tf2.matmul(outputs, weights) + biases
+      if i < len(layers) - 1:
+        outputs = tf2.nn.relu(outputs)
+    return outputs
+
+  spec = tf2.TensorSpec([1, len(layers[0][0])], tf2.float32, name='pixels')
+  return tf2.function(network).get_concrete_function(spec)
+
+
+def _cifar(prefix: str, shapes: Mapping[str, Any]) -> Any:
+  """The WideResNet, written as a SavedModel and read from there."""
+  from rigl.cifar_resnet import resnet_model
+  from rigl.inference import sources
+
+  def has_mask(layer):
+    return layer_names.mask_of(f'{_CIFAR_SCOPE}/{layer}') in shapes
+
+  blocks = {name for name in shapes if re.fullmatch(
+      rf'{_CIFAR_SCOPE}/conv_2_\d+_1/weights', name)}
+  depth = 6 * len(blocks) + 4
+  width = shapes[f'{_CIFAR_SCOPE}/conv_2_0_1/weights'][3] // 16
+  network = resnet_model.WideResNetModel(
+      is_training=False,
+      pruning_method='threshold' if has_mask('conv_2_0_1') else 'baseline',
+      prune_first_layer=has_mask('conv_1'),
+      prune_last_layer=has_mask('logits'))
+  build = functools.partial(
+      network.build, depth=depth, width=width,
+      num_classes=int(np.prod(shapes[f'{_CIFAR_SCOPE}/logits/biases'])))
+  with tempfile.TemporaryDirectory() as folder:
+    path = export.export_saved_model(
+        build, prefix, folder, image_shape=_CIFAR_IMAGE)
+    return sources.concrete_function(path)

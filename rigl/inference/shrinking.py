@@ -1,0 +1,229 @@
+"""Removes units of a network that change nothing, exactly.
+
+A unit (a channel of a convolution) without outgoing weights is not read. One
+without incoming weights has a constant output, which the layers that read it
+can have in their biases. Both are removed from between two layers with weights
+when all in between works channel by channel: depthwise convolutions, pooling,
+means and flattening. Units that a residual addition joins stay.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Optional
+
+import numpy as np
+
+from rigl.inference import codes, requirements, tflite_files
+
+_CHANNELWISE = (codes.DEPTHWISE_CONV_2D, codes.MAX_POOL_2D,
+                codes.AVERAGE_POOL_2D, codes.MEAN, codes.RESHAPE)
+_ENDS = (codes.CONV_2D, codes.FULLY_CONNECTED)
+
+
+def shrink(model: Any) -> int:
+  """Removes dead units from a ModelT in place; returns how many.
+
+  Args:
+    model: with dense weights.
+  """
+  n_removed = 0
+  while n := _Pass(model).run():
+    n_removed += n
+  return n_removed
+
+
+@dataclasses.dataclass
+class _Between:
+  """What lies between a layer and those that read it."""
+  channelwise: list[Any] = dataclasses.field(default_factory=list)
+  ends: list[Any] = dataclasses.field(default_factory=list)
+
+
+class _Pass:
+  """One visit to all layers."""
+
+  def __init__(self, model: Any) -> None:
+    self._model = model
+    self._graph = model.subgraphs[0]
+    self._readers: dict[int, list[Any]] = {}
+    for operator in self._graph.operators:
+      for index in set(operator.inputs):
+        self._readers.setdefault(int(index), []).append(operator)
+    self._outputs = {int(i) for i in self._graph.outputs}
+
+  def run(self) -> int:
+    n_removed = 0
+    # From the end, so that what a removal leaves unread goes in the same pass.
+    for operator in reversed(self._graph.operators):
+      if self._code(operator) in _ENDS and self._has_weights(operator):
+        between = self._between(int(operator.outputs[0]))
+        if between is not None:
+          n_removed += self._shrink_layer(operator, between)
+    return n_removed
+
+  def _code(self, operator: Any) -> int:
+    return tflite_files.operator_code(self._model, operator)
+
+  def _values(self, index: int) -> Optional[np.ndarray]:
+    return tflite_files.values_of(self._model, self._graph.tensors[index])
+
+  def _has_weights(self, operator: Any) -> bool:
+    """Whether its weights and biases are constants that it alone reads."""
+    constants = [int(index) for index in operator.inputs[1:] if index >= 0]
+    return all(self._values(index) is not None and
+               len(self._readers[index]) == 1 for index in constants)
+
+  def _between(self, index: int) -> Optional[_Between]:
+    """What reads the channels of a tensor; None if they must stay."""
+    if index in self._outputs or not self._readers.get(index):
+      return None
+    found = _Between()
+    for operator in self._readers[index]:
+      code = self._code(operator)
+      if int(operator.inputs[0]) != index:
+        return None
+      if code in _ENDS and self._has_weights(operator):
+        found.ends.append(operator)
+      elif code in _CHANNELWISE and self._is_channelwise(operator):
+        rest = self._between(int(operator.outputs[0]))
+        if rest is None:
+          return None
+        found.channelwise += [operator, *rest.channelwise]
+        found.ends += rest.ends
+      else:
+        return None
+    return found
+
+  def _is_channelwise(self, operator: Any) -> bool:
+    shapes = [tflite_files.shape_of(self._graph.tensors[int(index)])
+              for index in (operator.inputs[0], operator.outputs[0])]
+    code = self._code(operator)
+    if code == codes.DEPTHWISE_CONV_2D:
+      return shapes[0][-1] == shapes[1][-1] and self._has_weights(operator)
+    if code == codes.RESHAPE:
+      # Flattens images, all but the first dimension.
+      return len(shapes[0]) == 4 and len(shapes[1]) == 2 and (
+          shapes[0][0] == shapes[1][0])
+    if code == codes.MEAN:
+      axes = self._values(int(operator.inputs[1]))
+      return len(shapes[0]) == 4 and axes is not None and (
+          sorted(int(axis) % 4 for axis in axes.ravel()) == [1, 2])
+    return True
+
+  def _shrink_layer(self, operator: Any, between: _Between) -> int:
+    weights = self._values(int(operator.inputs[1]))
+    n = len(weights)
+    is_constant = ~weights.reshape(n, -1).any(1)
+    constants = np.where(
+        is_constant, _activated(operator, self._biases(operator, n)), 0.)
+    for one in between.channelwise:
+      if self._code(one) == codes.DEPTHWISE_CONV_2D:
+        is_constant, constants = self._through_depthwise(
+            one, is_constant, constants)
+    is_read = np.zeros(n, bool)
+    for end in between.ends:
+      columns = self._columns(end, n)
+      is_read |= columns.any((0, 1))
+      if _pads(end, self._code(end), columns.shape[1]):
+        is_constant &= constants == 0
+    is_kept = is_read & ~is_constant
+    if not is_kept.any():
+      # No layer can be without units.
+      is_kept[0] = True
+    if is_kept.all():
+      return 0
+    for end in between.ends:
+      self._fold(end, np.where(is_kept, 0., constants))
+    self._remove(operator, between, is_kept)
+    return int((~is_kept).sum())
+
+  def _biases(self, operator: Any, n: int) -> np.ndarray:
+    if len(operator.inputs) < 3 or operator.inputs[2] < 0:
+      return np.zeros(n)
+    return self._values(int(operator.inputs[2]))
+
+  def _columns(self, end: Any, n: int) -> np.ndarray:
+    """Its weights as [units, positions, channels that it reads]."""
+    weights = self._values(int(end.inputs[1]))
+    return weights.reshape(len(weights), -1, n)
+
+  def _through_depthwise(
+      self, operator: Any, is_constant: np.ndarray,
+      constants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    n = len(constants)
+    weights = self._values(int(operator.inputs[1])).reshape(-1, n)
+    if _pads(operator, codes.DEPTHWISE_CONV_2D, len(weights)):
+      # At the borders a constant meets zeros.
+      is_constant = is_constant & (constants == 0)
+    is_constant = is_constant | ~weights.any(0)
+    outputs = weights.sum(0) * constants + self._biases(operator, n)
+    return is_constant, np.where(
+        is_constant, _activated(operator, outputs), 0.)
+
+  def _fold(self, end: Any, constants: np.ndarray) -> None:
+    """Adds what removed units with a constant output gave to the biases."""
+    if not constants.any():
+      return
+    added = self._columns(end, len(constants)).sum(1) @ constants
+    biases = self._biases(end, len(added)) + added
+    if len(end.inputs) < 3 or end.inputs[2] < 0:
+      tensor = requirements.litert_schema().TensorT()
+      tensor.name, tensor.type = b'biases', tflite_files.FLOAT32
+      self._graph.tensors.append(tensor)
+      end.inputs = np.array(
+          [*end.inputs[:2], len(self._graph.tensors) - 1], np.int32)
+    tflite_files.set_values(
+        self._model, self._graph.tensors[int(end.inputs[2])],
+        biases.astype(np.float32))
+
+  def _remove(self, operator: Any, between: _Between,
+              is_kept: np.ndarray) -> None:
+    for index in operator.inputs[1:]:
+      self._take(int(index), is_kept, axis=0)
+    self._narrow(operator, is_kept)
+    for one in between.channelwise:
+      code = self._code(one)
+      if code == codes.DEPTHWISE_CONV_2D:
+        for index in one.inputs[1:]:
+          self._take(int(index), is_kept, axis=-1)
+      self._narrow(one, is_kept)
+      if code == codes.RESHAPE:
+        self._reshape(one)
+    for end in between.ends:
+      index = int(end.inputs[1])
+      size = tflite_files.shape_of(self._graph.tensors[index])[-1]
+      self._take(index, np.tile(is_kept, size // len(is_kept)), axis=-1)
+
+  def _narrow(self, operator: Any, is_kept: np.ndarray) -> None:
+    """Takes channels from the shape of its output."""
+    tensor = self._graph.tensors[int(operator.outputs[0])]
+    tensor.shape = np.array(tensor.shape, np.int32)
+    tensor.shape[-1] = tensor.shape[-1] // len(is_kept) * is_kept.sum()
+    tensor.shapeSignature = None
+
+  def _reshape(self, operator: Any) -> None:
+    shape = self._graph.tensors[int(operator.outputs[0])].shape
+    tflite_files.set_values(
+        self._model, self._graph.tensors[int(operator.inputs[1])],
+        np.array(shape, np.int32))
+    operator.builtinOptions = None
+    operator.builtinOptionsType = 0
+
+  def _take(self, index: int, is_kept: np.ndarray, axis: int) -> None:
+    if index < 0:
+      return
+    tensor, values = self._graph.tensors[index], self._values(index)
+    tflite_files.set_values(
+        self._model, tensor, np.compress(is_kept, values, axis % values.ndim))
+
+
+def _activated(operator: Any, values: np.ndarray) -> np.ndarray:
+  low, high = codes.ACTIVATIONS[operator.builtinOptions.fusedActivationFunction]
+  return np.clip(values, low, high)
+
+
+def _pads(operator: Any, code: int, n_positions: int) -> bool:
+  """Whether some of its positions may see zeros around the image."""
+  return code != codes.FULLY_CONNECTED and n_positions > 1 and (
+      operator.builtinOptions.padding == codes.SAME)

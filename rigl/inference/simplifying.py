@@ -1,0 +1,80 @@
+"""Joins nodes of a graph that the engine can compute as one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+
+from rigl.inference.graph import INFINITY, Graph, Node
+from rigl.inference.layouts import is_vector
+
+# Denser layers run faster with kernels that read all weights.
+DENSE_DENSITY = 0.4
+_NO_LIMITS = (-INFINITY, INFINITY)
+
+
+def is_dense(node: Node) -> bool:
+  """Whether a node is a convolution that skips few weights.
+
+  Args:
+    node: any.
+  """
+  return node.kind == 'conv' and len(node.weights) >= 4 and (
+      np.count_nonzero(node.weights) > DENSE_DENSITY * node.weights.size)
+
+
+def simplified(graph: Graph) -> Graph:
+  """The graph with scales joined and sums made a part of convolutions.
+
+  Args:
+    graph: stays as it is.
+  """
+  nodes = _join_scales(graph, list(graph.nodes))
+  return dataclasses.replace(graph, nodes=_join_sums(graph, nodes))
+
+
+def _n_readers(graph: Graph, nodes: list[Node]) -> Counter:
+  readers = Counter(index for node in nodes for index in node.inputs)
+  readers[graph.output] += 1
+  return readers
+
+
+def _join_scales(graph: Graph, nodes: list[Node]) -> list[Node]:
+  """Batch normalization before a ReLU is a factor and a bias, not two."""
+  readers, joined = _n_readers(graph, nodes), []
+  makers: dict[int, Node] = {}
+  for node in nodes:
+    maker = makers.get(node.inputs[0])
+    if node.is_pointwise_scale and maker is not None and (
+        maker.is_pointwise_scale and maker.limits == _NO_LIMITS
+        and readers[maker.output] == 1
+        and maker.weights.shape == node.weights.shape):
+      joined = [one for one in joined if one is not maker]
+      node = dataclasses.replace(
+          node, inputs=maker.inputs, weights=maker.weights * node.weights,
+          biases=maker.biases * node.weights[0, 0] + node.biases)
+    makers[node.output] = node
+    joined.append(node)
+  return joined
+
+
+def _join_sums(graph: Graph, nodes: list[Node]) -> list[Node]:
+  """The sum of a residual block becomes a tap of its last convolution."""
+  readers, joined = _n_readers(graph, nodes), []
+  for node in nodes:
+    if node.kind == 'add' and not is_vector(graph.shapes[node.output]):
+      # The later of two convolutions, when its other input is there.
+      for maker in reversed(joined):
+        if maker.output in node.inputs and maker.kind == 'conv' and (
+            maker.limits == _NO_LIMITS and readers[maker.output] == 1
+            and len(maker.inputs) == 1 and not is_dense(maker)):
+          other, = [i for i in node.inputs if i != maker.output]
+          joined = [one for one in joined if one is not maker]
+          node = dataclasses.replace(
+              maker, inputs=[*maker.inputs, other], output=node.output,
+              limits=node.limits)
+          break
+    joined.append(node)
+  return joined

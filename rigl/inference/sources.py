@@ -1,0 +1,124 @@
+"""Finds the network in what a user has: a model, a file or a run's folder."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from rigl import checkpoint_files
+from rigl.compat import tf2
+
+_SAVED_MODEL = ('saved_model.pb', 'saved_model.pbtxt')
+_OPTIONS = ('a Keras model, a .keras file, a .tflite file, the folder of a '
+            'SavedModel or the folder of a run')
+# What the outputs of a signature are called that are logits.
+_LOGITS = 'logits'
+
+
+def concrete_function(source: Any) -> Any:
+  """The network as a function of one example, batch of 1, to its logits.
+
+  Args:
+    source: a Keras model, a path, or the path of a folder.
+
+  Returns:
+    A concrete function of TensorFlow with one input.
+
+  Raises:
+    ValueError: it is none of these, or has several inputs or outputs; names
+      what there is.
+  """
+  if not isinstance(source, (str, os.PathLike)):
+    return _of_keras(source)
+  path = os.path.expanduser(os.fspath(source))
+  if path.endswith('.keras'):
+    return _of_keras(_read_keras(path))
+  if not os.path.isdir(path):
+    what = 'is another file' if os.path.exists(path) else 'does not exist'
+    raise ValueError(f'{path} {what}. export takes {_OPTIONS}.')
+  if _is_saved_model(path):
+    return _of_saved_model(path)
+  return _of_run(path)
+
+
+def _is_saved_model(path: str) -> bool:
+  return any(os.path.exists(os.path.join(path, name)) for name in _SAVED_MODEL)
+
+
+def _read_keras(path: str) -> Any:
+  import keras
+  if not os.path.exists(path):
+    raise ValueError(f'{path} does not exist.')
+  try:
+    return keras.models.load_model(path, compile=False)
+  except Exception as error:
+    raise ValueError(f'Cannot read {path}: {error}') from error
+
+
+def _of_keras(model: Any) -> Any:
+  inputs = getattr(model, 'inputs', None)
+  if not callable(model) or not inputs:
+    raise ValueError(
+        f'export takes {_OPTIONS}, got {model!r:.200}. A Keras model needs a '
+        'keras.Input, so that its input shape is known.')
+  if len(inputs) != 1 or len(model.outputs) != 1:
+    raise ValueError(f'{model.name!r} has {len(inputs)} inputs and '
+                     f'{len(model.outputs)} outputs; export takes one each.')
+  return _concrete(lambda batch: model(batch, training=False),
+                   inputs[0].shape[1:], inputs[0].dtype, model.name)
+
+
+def _of_saved_model(path: str) -> Any:
+  tf = tf2
+  loaded = tf.saved_model.load(path)
+  signatures = loaded.signatures
+  if 'serving_default' not in signatures:
+    raise ValueError(f'{path} has no signature serving_default, but '
+                     f'{sorted(signatures) or "none"}.')
+  signature = signatures['serving_default']
+  inputs = signature.structured_input_signature[1]
+  outputs = signature.structured_outputs
+  if _LOGITS in outputs:
+    output = _LOGITS
+  elif len(outputs) == 1:
+    output, = outputs
+  else:
+    raise ValueError(f'serving_default of {path} has the outputs '
+                     f'{sorted(outputs)}, none of which is {_LOGITS}.')
+  if len(inputs) != 1:
+    raise ValueError(f'serving_default of {path} has the inputs '
+                     f'{sorted(inputs)}; export takes one.')
+  (name, spec), = inputs.items()
+
+  def network(batch):
+    return signature(**{name: batch})[output]
+
+  function = _concrete(network, spec.shape[1:], spec.dtype, path)
+  # The function reads the variables, which live as long as what was loaded.
+  function.loaded = loaded
+  return function
+
+
+def _concrete(network: Any, shape: Any, dtype: Any, name: str) -> Any:
+  tf = tf2
+  if any(size is None for size in shape):
+    raise ValueError(f'{name} takes inputs of the shape {list(shape)}. Give it '
+                     'an input of a fixed size to export it.')
+  spec = tf.TensorSpec([1, *shape], tf.as_dtype(dtype), name='inputs')
+  return tf.function(network).get_concrete_function(spec)
+
+
+def _of_run(path: str) -> Any:
+  """The newest export in the folder of a run, or its newest checkpoint."""
+  exports = os.path.join(path, 'export')
+  steps = sorted(
+      (int(name) for name in (os.listdir(exports) if os.path.isdir(exports)
+                              else ()) if name.isdigit()))
+  for step in reversed(steps):
+    if _is_saved_model(os.path.join(exports, str(step))):
+      return _of_saved_model(os.path.join(exports, str(step)))
+  if checkpoint_files.latest(path) is None:
+    raise ValueError(f'{path} holds neither a SavedModel nor a run: there is '
+                     f'no checkpoint in it. export takes {_OPTIONS}.')
+  from rigl.inference import runs
+  return runs.concrete_function(path)

@@ -1,0 +1,264 @@
+"""Reads and writes .tflite files: their tensors, operators and sparse weights.
+
+The flatbuffer is read with the classes that the package ai-edge-litert
+generates from its schema.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Optional
+
+import numpy as np
+
+from rigl.inference import requirements
+
+# TensorType and BuiltinOperator of the schema, as far as they matter here.
+FLOAT32, INT32, INT64, INT8 = 0, 2, 4, 9
+DTYPES = {0: np.float32, 1: np.float16, 2: np.int32, 3: np.uint8, 4: np.int64,
+          6: np.bool_, 7: np.int16, 9: np.int8}
+_DENSE, _CSR = 0, 1
+_IDENTIFIER = b'TFL3'
+
+
+def read(data: bytes, name: str) -> Any:
+  """Unpacks a model.
+
+  Args:
+    data: content of the file.
+    name: name of the file, for errors.
+
+  Returns:
+    A ModelT of the schema.
+
+  Raises:
+    ValueError: the data are no model, or a damaged one.
+  """
+  schema = requirements.litert_schema()
+  if data[4:8] != _IDENTIFIER:
+    raise ValueError(f'{name} is not a .tflite file, or a damaged one: it '
+                     'lacks the identifier TFL3. Export it again.')
+  # A damaged offset leads the reader anywhere.
+  try:
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
+    graph = model.subgraphs[0]
+    for tensor in graph.tensors:
+      _ = model.buffers[tensor.buffer]
+    for operator in graph.operators:
+      _ = model.operatorCodes[operator.opcodeIndex]
+  except Exception as error:
+    raise ValueError(f'{name} is damaged ({type(error).__name__} while '
+                     'reading it). Export it again.') from error
+  return model
+
+
+def write(model: Any) -> bytes:
+  """Packs a ModelT into the bytes of a file.
+
+  Args:
+    model: as `read` returns it.
+  """
+  import flatbuffers
+  builder = flatbuffers.Builder(1 << 20)
+  builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+  return bytes(builder.Output())
+
+
+def operator_code(model: Any, operator: Any) -> int:
+  """The BuiltinOperator of an operator.
+
+  Args:
+    model: ModelT.
+    operator: one of its operators.
+  """
+  code = model.operatorCodes[operator.opcodeIndex]
+  # Older files have the code in a field of 8 bits.
+  return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+
+def operator_name(code: int) -> str:
+  """The name of a BuiltinOperator: 3 is CONV_2D.
+
+  Args:
+    code: its number.
+  """
+  names = vars(requirements.litert_schema().BuiltinOperator)
+  return next((name for name, value in names.items() if value == code),
+              f'operator {code}')
+
+
+def shape_of(tensor: Any) -> tuple[int, ...]:
+  """The shape of a tensor.
+
+  Args:
+    tensor: TensorT.
+  """
+  return () if tensor.shape is None else tuple(int(n) for n in tensor.shape)
+
+
+def values_of(model: Any, tensor: Any) -> Optional[np.ndarray]:
+  """The values of a constant, sparse ones unpacked; None for an activation.
+
+  Args:
+    model: ModelT.
+    tensor: one of its tensors.
+
+  Raises:
+    ValueError: the buffer does not fit the tensor.
+  """
+  data = model.buffers[tensor.buffer].data
+  if data is None or not len(data):
+    return None
+  shape, name = shape_of(tensor), (tensor.name or b'?').decode(errors='replace')
+  if tensor.type not in DTYPES:
+    raise ValueError(f'The constant {name} has the type {tensor.type}, which '
+                     'is not read here.')
+  dtype = np.dtype(DTYPES[tensor.type])
+  data = np.asarray(data, np.uint8)
+  if len(data) % dtype.itemsize:
+    raise ValueError(f'The constant {name} has {len(data)} bytes.')
+  values = data.view(dtype)
+  if tensor.sparsity is not None:
+    return unpack(tensor.sparsity, values, shape, name)
+  if values.size != math.prod(shape):
+    raise ValueError(f'The constant {name} has {values.size} values, but the '
+                     f'shape {list(shape)}.')
+  return values.reshape(shape)
+
+
+def set_values(model: Any, tensor: Any, values: np.ndarray) -> None:
+  """Gives a tensor other values, and their shape, in a buffer of its own.
+
+  Args:
+    model: ModelT.
+    tensor: one of its tensors.
+    values: of the tensor's type.
+  """
+  schema = requirements.litert_schema()
+  buffer = schema.BufferT()
+  buffer.data = _bytes_of(values)
+  model.buffers.append(buffer)
+  tensor.buffer = len(model.buffers) - 1
+  tensor.shape = np.asarray(values.shape, np.int32)
+  tensor.shapeSignature = None
+  tensor.sparsity = None
+
+
+def _bytes_of(values: np.ndarray) -> np.ndarray:
+  return np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+
+
+def _indices(schema: Any, values: np.ndarray) -> tuple[int, Any]:
+  """Indices in the smallest type that holds them: (its number, a vector)."""
+  largest = int(values.max(initial=0))
+  kinds = schema.SparseIndexVector
+  if largest < 2**8:
+    kind, vector, dtype = kinds.Uint8Vector, schema.Uint8VectorT(), np.uint8
+  elif largest < 2**16:
+    kind, vector, dtype = kinds.Uint16Vector, schema.Uint16VectorT(), np.uint16
+  else:
+    kind, vector, dtype = kinds.Int32Vector, schema.Int32VectorT(), np.int32
+  vector.values = values.astype(dtype)
+  return kind, vector
+
+
+def pack(values: np.ndarray) -> tuple[Any, np.ndarray]:
+  """Stores the last dimension as compressed sparse rows.
+
+  This is what TensorFlow's converter writes for weights without blocks.
+
+  Args:
+    values: weights of two or more dimensions.
+
+  Returns:
+    (SparsityParametersT, the values that are not zero).
+  """
+  schema = requirements.litert_schema()
+  rows = values.reshape(-1, values.shape[-1])
+  is_kept = rows != 0
+  sparsity = schema.SparsityParametersT()
+  sparsity.traversalOrder = np.arange(values.ndim, dtype=np.int32)
+  sparsity.blockMap = np.zeros(0, np.int32)
+  sparsity.dimMetadata = []
+  for size in values.shape[:-1]:
+    dimension = schema.DimensionMetadataT()
+    dimension.format, dimension.denseSize = _DENSE, size
+    sparsity.dimMetadata.append(dimension)
+  last = schema.DimensionMetadataT()
+  last.format = _CSR
+  segments = np.concatenate([[0], np.cumsum(is_kept.sum(1))])
+  last.arraySegmentsType, last.arraySegments = _indices(schema, segments)
+  last.arrayIndicesType, last.arrayIndices = _indices(
+      schema, np.nonzero(is_kept)[1])
+  sparsity.dimMetadata.append(last)
+  return sparsity, rows[is_kept]
+
+
+def unpack(sparsity: Any, values: np.ndarray, shape: tuple[int, ...],
+           name: str) -> np.ndarray:
+  """The dense array of sparse values, with or without blocks.
+
+  Args:
+    sparsity: SparsityParametersT.
+    values: those that are stored.
+    shape: shape of the array.
+    name: name of the tensor, for errors.
+
+  Raises:
+    ValueError: indices, values and shape do not fit one another.
+  """
+  problem = ValueError(f'The sparse weights {name} are damaged: their indices '
+                       'do not fit their shape. Export the model again.')
+  order = [int(i) for i in sparsity.traversalOrder]
+  blocks = [] if sparsity.blockMap is None else list(sparsity.blockMap)
+  n, dims = len(shape), sparsity.dimMetadata
+  if (sorted(order) != list(range(n + len(blocks))) or len(dims) != len(order)
+      or any(not 0 <= b < n for b in blocks)):
+    raise problem
+  block_sizes = np.ones(n, np.int64)
+  for level, position in enumerate(order):
+    if position >= n:
+      block_sizes[blocks[position - n]] = dims[level].denseSize
+  # One row of coordinates for each entry of the levels so far.
+  coordinates = np.zeros((1, n), np.int64)
+  for dim, position in zip(dims, order):
+    parents = np.arange(len(coordinates))
+    if dim.format == _DENSE:
+      entries = np.tile(np.arange(dim.denseSize), len(parents))
+      parents = np.repeat(parents, dim.denseSize)
+    else:
+      segments = np.asarray(dim.arraySegments.values, np.int64)
+      entries = np.asarray(dim.arrayIndices.values, np.int64)
+      counts = np.diff(segments)
+      if (len(segments) != len(parents) + 1 or segments[0] or
+          (counts < 0).any() or segments[-1] != len(entries)):
+        raise problem
+      parents = np.repeat(parents, counts)
+    axis = position if position < n else blocks[position - n]
+    scale = block_sizes[axis] if position < n else 1
+    coordinates = coordinates[parents]
+    coordinates[:, axis] += entries * scale
+  if (len(coordinates) != len(values) or (coordinates < 0).any()
+      or (coordinates >= np.asarray(shape)).any()):
+    raise problem
+  dense = np.zeros(shape, values.dtype)
+  dense[tuple(coordinates.T)] = values
+  return dense
+
+
+def dequantized(tensor: Any, values: np.ndarray) -> np.ndarray:
+  """What int8 values stand for, in float32.
+
+  Args:
+    tensor: TensorT with their scales.
+    values: of it.
+  """
+  if values.dtype == np.float16:
+    return values.astype(np.float32)
+  scale = np.asarray(tensor.quantization.scale, np.float32)
+  zero = np.asarray(tensor.quantization.zeroPoint, np.float32)
+  shape = [1] * values.ndim
+  shape[tensor.quantization.quantizedDimension] = scale.size
+  if scale.size == 1:
+    shape = [1] * values.ndim
+  return (values - zero.reshape(shape)) * scale.reshape(shape)
