@@ -9,5 +9,6 @@ docs/inference.md.
 """
 
 from rigl.inference.exporting import export
+from rigl.inference.loading import load
 
-__all__ = ['export']
+__all__ = ['export', 'load']

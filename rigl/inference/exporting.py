@@ -81,7 +81,7 @@ def export(source: Any, path: str, quantize: Optional[str] = None) -> Exported:
   _free_batch(model)
   _make_compact(model, quantize)
   sparse = tflite_files.write(model)
-  _write(path, sparse)
+  write_file(path, sparse)
   return Exported(path, dense, sparse, n_removed)
 
 
@@ -275,8 +275,16 @@ def _drop_unused(model: Any) -> None:
       buffer.data = None
 
 
-def _write(path: str, data: bytes) -> None:
-  """Writes a file that is either the old one or complete."""
+def write_file(path: str, data: bytes) -> None:
+  """Writes a file; whoever reads it gets the old one or the complete new one.
+
+  Args:
+    path: of the file.
+    data: its content.
+
+  Raises:
+    OSError: it cannot be written.
+  """
   folder = os.path.dirname(os.path.abspath(path))
   os.makedirs(folder, exist_ok=True)
   with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:

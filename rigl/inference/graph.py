@@ -16,6 +16,10 @@ class UnknownOperation(Exception):
   """The network has an operation that the engine of this library lacks."""
 
 
+class NotFloat32(ValueError):
+  """The network computes with other numbers than the engine."""
+
+
 @dataclasses.dataclass
 class Node:
   """An operation on activations [height, width, channels].
@@ -33,6 +37,7 @@ class Node:
     pads: rows above, columns to the left, rows below, columns to the right.
     pads_count: whether an average counts padding, which is zero.
     limits: smallest and largest output.
+    name: what the network calls the output.
   """
   kind: str
   inputs: list[int]
@@ -45,6 +50,7 @@ class Node:
   pads: tuple[int, int, int, int] = (0, 0, 0, 0)
   pads_count: bool = False
   limits: tuple[float, float] = (-INFINITY, INFINITY)
+  name: str = ''
 
   @property
   def is_pointwise_scale(self) -> bool:
@@ -82,7 +88,8 @@ def read_graph(model: Any, name: str) -> Graph:
 
   Raises:
     UnknownOperation: names the operation.
-    ValueError: the network is damaged or does not compute in float32.
+    NotFloat32: it computes with other numbers.
+    ValueError: it is damaged.
   """
   try:
     return _Reader(model, name).read()
@@ -124,12 +131,17 @@ class _Reader:
     return Graph(self._nodes, self.shapes, first, last, shapes[0][1:],
                  shapes[1][1:])
 
+  def _name_of(self, index: int) -> str:
+    return (self._tensors[index].name or b'?').decode(errors='replace')
+
   def _check_float(self, index: int) -> None:
-    if self._tensors[index].type != tflite_files.FLOAT32:
-      name = (self._tensors[index].name or b'?').decode(errors='replace')
-      raise ValueError(
-          f'{self._name} does not compute in float32: {name} has the type '
-          f"{self._tensors[index].type}. Use engine='litert'.")
+    kind = self._tensors[index].type
+    if kind != tflite_files.FLOAT32:
+      known = tflite_files.DTYPES.get(kind)
+      raise NotFloat32(
+          f'{self._name} does not compute in float32: {self._name_of(index)} '
+          f'has the type {np.dtype(known).name if known else kind}. Use '
+          "engine='litert'.")
 
   def _shape(self, index: int) -> tuple[int, int, int]:
     if index not in self.shapes:
@@ -188,8 +200,10 @@ class _Reader:
     self._constants[int(operator.outputs[0])] = values
 
   def _add(self, kind: str, operator: Any, **settings: Any) -> None:
+    output = int(operator.outputs[0])
     self._nodes.append(Node(
-        kind, [int(operator.inputs[0])], int(operator.outputs[0]), **settings))
+        kind, [int(operator.inputs[0])], output, name=self._name_of(output),
+        **settings))
 
   def _window(self, operator: Any, kernel: tuple[int, int],
               dilations: tuple[int, int] = (1, 1)) -> dict[str, Any]:

@@ -40,3 +40,12 @@ def litert() -> Any:
 def has_numba() -> bool:
   """Whether the engine of this library can run."""
   return importlib.util.find_spec('numba') is not None
+
+
+def numba() -> Any:
+  """The compiler of the engine of this library.
+
+  Raises:
+    ValueError: it is not installed.
+  """
+  return _load('numba', 'numba', "engine='rigl'")

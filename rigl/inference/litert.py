@@ -1,0 +1,80 @@
+"""LiteRT, the runtime of .tflite files, as a function of batches."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from rigl.inference import requirements
+
+
+class LiteRT:
+  """Runs a network; calls from several threads wait for one another."""
+
+  def __init__(self, data: bytes, name: str, num_threads: int = 1,
+               xnnpack: bool = True) -> None:
+    """Loads the network.
+
+    Args:
+      data: content of the file.
+      name: of the file, for errors.
+      num_threads: threads that compute each layer together.
+      xnnpack: whether LiteRT hands what it can to XNNPACK, as it does unless
+        told otherwise.
+
+    Raises:
+      ValueError: LiteRT cannot run it; says why.
+    """
+    module = requirements.litert()
+    resolvers = module.OpResolverType
+    self._name, self._lock = name, threading.Lock()
+    try:
+      self._interpreter = module.Interpreter(
+          model_content=data, num_threads=num_threads,
+          experimental_op_resolver_type=(
+              resolvers.AUTO if xnnpack
+              else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES))
+      self._interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+      raise ValueError(f'LiteRT cannot run {name}: {error}') from error
+    self._input, = self._interpreter.get_input_details()
+    self._output, = self._interpreter.get_output_details()
+    self.input_shape = tuple(int(n) for n in self._input['shape'][1:])
+    self._batch_size = int(self._input['shape'][0])
+
+  def __call__(self, batch: np.ndarray) -> np.ndarray:
+    """Computes the outputs of a batch.
+
+    Args:
+      batch: [batch, *input_shape], of any batch size.
+    """
+    batch = batch.astype(self._input['dtype'], copy=False)
+    with self._lock:
+      if not len(batch):
+        return np.zeros((0, *self._output['shape'][1:]), np.float32)
+      if self._resize(len(batch)):
+        return self._invoke(batch)
+      self._resize(1)
+      return np.concatenate([self._invoke(one[None]) for one in batch])
+
+  def _invoke(self, batch: np.ndarray) -> Any:
+    self._interpreter.set_tensor(self._input['index'], batch)
+    self._interpreter.invoke()
+    return self._interpreter.get_tensor(self._output['index'])
+
+  def _resize(self, n: int) -> bool:
+    """Whether the network takes batches of n."""
+    if n == self._batch_size:
+      return True
+    try:
+      self._interpreter.resize_tensor_input(
+          self._input['index'], (n, *self.input_shape))
+      self._interpreter.allocate_tensors()
+    except (RuntimeError, ValueError):
+      self._batch_size = 0
+      return False
+    self._batch_size = n
+    output, = self._interpreter.get_output_details()
+    return int(output['shape'][0]) == n

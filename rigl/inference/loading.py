@@ -1,0 +1,181 @@
+"""Loads a .tflite file with the engine that runs it fastest here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from typing import Any, Optional
+
+import numpy as np
+from absl import logging
+
+from rigl.core import checks
+from rigl.inference import (
+    engine as engines,
+)
+from rigl.inference import (
+    exporting,
+    litert,
+    requirements,
+    tflite_files,
+    timing,
+)
+from rigl.inference import (
+    graph as graphs,
+)
+
+ENGINES = ('auto', 'rigl', 'litert')
+_SECONDS_TO_CHOOSE = 1.
+# A change of the kernels makes what was measured before worthless.
+_VERSION = 1
+
+
+class Network:
+  """A network, ready to be called.
+
+  Attributes:
+    engine: what computes it, 'rigl' or 'litert'.
+    input_shape: shape of an example.
+  """
+
+  def __init__(self, run: Any, engine: str) -> None:
+    """Wraps an engine.
+
+    Args:
+      run: Engine or LiteRT.
+      engine: its name.
+    """
+    self._run, self.engine = run, engine
+    self.input_shape: tuple[int, ...] = tuple(run.input_shape)
+
+  def __call__(self, batch: Any) -> np.ndarray:
+    """Computes the outputs of a batch, float32 [batch, ...].
+
+    Args:
+      batch: numbers [batch, *input_shape], of any batch size.
+
+    Raises:
+      ValueError: the examples have another shape.
+    """
+    batch = np.asarray(batch, np.float32)
+    if batch.shape[1:] != self.input_shape or not batch.ndim:
+      raise ValueError(f'The network takes batches of the shape [batch, '
+                       f'{", ".join(map(str, self.input_shape))}], got '
+                       f'{list(batch.shape)}.')
+    return self._run(batch)
+
+
+def load(path: str, num_threads: int = 1, engine: str = 'auto') -> Network:
+  """Loads a network from a .tflite file.
+
+  Args:
+    path: of the file.
+    num_threads: threads that compute each layer together.
+    engine: 'rigl' for the engine of this library, which skips zeros; 'litert'
+      for LiteRT; 'auto' for the faster of the two, which is measured once, for
+      about a second, and remembered in the file `<path>.engine.json`. LiteRT
+      also runs what the other one cannot, and a line of the log says so.
+
+  Returns:
+    A function of a batch, see `Network`.
+
+  Raises:
+    ValueError: the file cannot be read, is damaged, or, with engine='rigl',
+      does not compute in float32; or an argument is not one of its options.
+  """
+  checks.one_of('engine', engine, ENGINES)
+  checks.positive('num_threads', num_threads)
+  path = os.path.expanduser(os.fspath(path))
+  data = exporting.read_file(path)
+  run = None
+  if engine != 'litert':
+    run = _engine(data, path, num_threads, is_wanted=engine == 'rigl')
+  if run is None:
+    tflite_files.read(data, path)
+    return Network(litert.LiteRT(data, path, num_threads), 'litert')
+  if engine == 'rigl':
+    return Network(run, 'rigl')
+  networks = {'rigl': run, 'litert': litert.LiteRT(data, path, num_threads)}
+  chosen = _choose(networks, data, path, num_threads)
+  return Network(networks[chosen], chosen)
+
+
+def _engine(data: bytes, path: str, num_threads: int,
+            is_wanted: bool) -> Optional[engines.Engine]:
+  """The engine of this library; None, and a line, if it cannot run a file."""
+  if not requirements.has_numba():
+    if is_wanted:
+      requirements.numba()
+    logging.warning('%s runs on LiteRT: numba is not installed.', path)
+    return None
+  try:
+    graph = graphs.read_graph(tflite_files.read(data, path), path)
+  except graphs.UnknownOperation as error:
+    logging.warning('%s runs on LiteRT: the engine of rigl does not know %s.',
+                    path, error)
+    return None
+  except graphs.NotFloat32 as error:
+    if is_wanted:
+      raise
+    logging.warning('%s runs on LiteRT: %s', path, error)
+    return None
+  return engines.Engine(graph, num_threads)
+
+
+def _choose(networks: dict[str, Any], data: bytes, path: str,
+            num_threads: int) -> str:
+  """The name of the faster network, remembered or measured now."""
+  key = _key(data, num_threads)
+  memory = f'{path}.engine.json'
+  remembered = _read_memory(memory)
+  found = remembered.get(key)
+  if isinstance(found, dict) and found.get('engine') in networks:
+    return found['engine']
+  example = np.random.default_rng(0).random(
+      (1, *networks['rigl'].input_shape), np.float32)
+  samples = timing.seconds_in_turn(
+      {name: lambda run=run: run(example) for name, run in networks.items()},
+      _SECONDS_TO_CHOOSE)
+  medians = {name: float(np.median(times)) for name, times in samples.items()}
+  chosen = min(medians, key=lambda name: medians[name])
+  remembered[key] = {'engine': chosen, 'milliseconds': {
+      name: round(1000 * seconds, 4) for name, seconds in medians.items()}}
+  try:
+    exporting.write_file(
+        memory, (json.dumps(remembered, indent=2) + '\n').encode())
+  except OSError as error:
+    logging.info('Cannot write %s (%s): the next load measures again.', memory,
+                 error)
+  return chosen
+
+
+def _key(data: bytes, num_threads: int) -> str:
+  """All that the choice depends on: network, threads, processor, versions."""
+  from importlib import metadata
+  digest = hashlib.sha256(data).hexdigest()[:16]
+  version = metadata.version('ai-edge-litert')
+  return (f'{digest}, {num_threads} threads, {_processor()}, '
+          f'LiteRT {version}, rigl {_VERSION}')
+
+
+def _processor() -> str:
+  try:
+    with open('/proc/cpuinfo', encoding='utf-8') as file:
+      for line in file:
+        if line.startswith('model name'):
+          return line.partition(':')[2].strip()
+  except OSError:
+    pass
+  return platform.processor() or platform.machine()
+
+
+def _read_memory(path: str) -> dict[str, Any]:
+  """What was measured before; nothing if the file is gone or damaged."""
+  try:
+    with open(path, encoding='utf-8') as file:
+      found = json.load(file)
+  except (OSError, ValueError):
+    return {}
+  return found if isinstance(found, dict) else {}
