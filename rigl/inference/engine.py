@@ -22,12 +22,12 @@ class Engine:
       n_threads: threads that compute each layer together.
     """
     # These load numba, which takes a second.
-    from rigl.inference import kernels, programs
+    from rigl.inference import compiling, kernels
     self.input_shape = graph.input_shape
     self._output_shape = graph.output_shape
     self._n_threads = n_threads
     self._run = kernels.run
-    self._program = programs.make_program(graph, n_threads)
+    self._program = compiling.make_program(graph, n_threads)
     self._arguments = self._program.arguments()
     self._lock = threading.Lock()
     self._pool: Optional[Any] = None

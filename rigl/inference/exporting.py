@@ -90,9 +90,9 @@ def _dense_file(source: Any) -> bytes:
   if isinstance(source, (str, os.PathLike)) and (
       os.fspath(source).endswith('.tflite')):
     return read_file(os.fspath(source))
-  converter = tf2.lite.TFLiteConverter.from_concrete_functions(
-      [sources.concrete_function(source)])
+  function = sources.concrete_function(source)
   with _quiet():
+    converter = tf2.lite.TFLiteConverter.from_concrete_functions([function])
     return converter.convert()
 
 

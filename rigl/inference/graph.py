@@ -28,22 +28,22 @@ class Node:
     kind: conv, depthwise, add, max_pool, average_pool, mean, flatten, softmax.
     inputs: activations that it reads.
     output: activation that it computes.
-    weights: conv: [outputs, rows, columns, inputs]; depthwise: [rows, columns,
-      outputs].
-    biases: one for each output channel.
+    weights: array, of conv: [outputs, rows, columns, inputs]; of depthwise:
+      [rows, columns, outputs].
+    biases: array, one for each output channel.
     kernel: rows and columns of a window.
     strides: vertical and horizontal.
     dilations: vertical and horizontal.
     pads: rows above, columns to the left, rows below, columns to the right.
     pads_count: whether an average counts padding, which is zero.
     limits: smallest and largest output.
-    name: what the network calls the output.
+    name: what the network calls the output, and the weights.
   """
   kind: str
   inputs: list[int]
   output: int
-  weights: Optional[np.ndarray] = None
-  biases: Optional[np.ndarray] = None
+  weights: Any = None
+  biases: Any = None
   kernel: tuple[int, int] = (1, 1)
   strides: tuple[int, int] = (1, 1)
   dilations: tuple[int, int] = (1, 1)
@@ -200,12 +200,14 @@ class _Reader:
     self._constants[int(operator.outputs[0])] = values
 
   def _add(self, kind: str, operator: Any, **settings: Any) -> None:
-    output = int(operator.outputs[0])
+    names = [self._name_of(int(operator.outputs[0]))]
+    if 'weights' in settings:
+      names.append(self._name_of(int(operator.inputs[1])))
     self._nodes.append(Node(
-        kind, [int(operator.inputs[0])], output, name=self._name_of(output),
-        **settings))
+        kind, [int(operator.inputs[0])], int(operator.outputs[0]),
+        name=';'.join(names), **settings))
 
-  def _window(self, operator: Any, kernel: tuple[int, int],
+  def _window(self, operator: Any, kernel: tuple[int, ...],
               dilations: tuple[int, int] = (1, 1)) -> dict[str, Any]:
     """Kernel, strides and padding, that of an operator PAD included."""
     options, source = operator.builtinOptions, int(operator.inputs[0])

@@ -18,17 +18,21 @@ from rigl.inference import vectors
 SPARSE, DENSE, VECTOR, COPY, POOL, MEAN, SOFTMAX = range(7)
 # Integers of a step.
 N_COLUMNS = 16
+TILE_GROUPS = 8
 DENSE_CHANNELS, DENSE_GROUPS = 4, 6
 GROUP = vectors.GROUP
 _SPINS = 2000
 
 _tile1, _tile2, _tile3, _tile4, _tile5, _tile6, _tile7, _tile8 = (
-    vectors.make_tile(n) for n in range(1, 9))
+    vectors.make_tile(n) for n in range(1, TILE_GROUPS + 1))
 _dense1, _dense2, _dense3, _dense4, _dense5, _dense6 = (
     vectors.make_dense_tile(DENSE_CHANNELS, n)
     for n in range(1, DENSE_GROUPS + 1))
 
+_half4, _half8, _half16 = map(vectors.make_every_second, (4, 8, 16))
+
 _jit = numba.njit(nogil=True, cache=True, error_model='numpy')
+# Lets sums be reordered, but keeps NaN and infinity.
 _fast = numba.njit(nogil=True, cache=True, error_model='numpy',
                    fastmath={'reassoc', 'contract', 'nsz'})
 
@@ -79,7 +83,7 @@ def _sparse(step, limits, arena, values, offsets, rows, biases, first, last):
   row, n_groups, out, plane, bias = step[1:6]
   height, width, row_stride, is_bordered = step[6:10]
   low, high = limits
-  n_tiles = (n_groups + 7) // 8
+  n_tiles = (n_groups + TILE_GROUPS - 1) // TILE_GROUPS
   done = 0
   for tile in range(n_tiles):
     # Tiles of nearly the same size: small ones use the processor badly.
@@ -147,20 +151,26 @@ def _vector(step, limits, arena, values, offsets, rows, biases, first, last):
   row, out, bias = step[1:4]
   low, high = limits
   for o in range(first, last):
-    begin, end = rows[row + o], rows[row + o + 1]
-    a = b = c = d = np.float32(0)
-    k = begin
-    while k + 4 <= end:
-      a += values[k] * arena[offsets[k]]
-      b += values[k + 1] * arena[offsets[k + 1]]
-      c += values[k + 2] * arena[offsets[k + 2]]
-      d += values[k + 3] * arena[offsets[k + 3]]
-      k += 4
-    while k < end:
-      a += values[k] * arena[offsets[k]]
-      k += 1
-    total = (a + b) + (c + d) + biases[bias + o]
+    total = biases[bias + o] + vectors.dot(
+        arena, values, offsets, rows[row + o], rows[row + o + 1])
     arena[out + o] = min(max(total, low), high)
+
+
+@_jit
+def _copy_row(arena, source, step, target, n):
+  x = 0
+  if step == 2:
+    while x + 16 <= n:
+      _half16(arena, source + 2 * x, target + x)
+      x += 16
+    if x + 8 <= n:
+      _half8(arena, source + 2 * x, target + x)
+      x += 8
+    if x + 4 <= n:
+      _half4(arena, source + 2 * x, target + x)
+      x += 4
+  for i in range(x, n):
+    arena[target + i] = arena[source + i * step]
 
 
 @_jit
@@ -177,8 +187,7 @@ def _copy(step, arena, phases, first, last):
     height, width = phases[which + 4], phases[which + 5]
     for y in range(height):
       a, b = start + y * row_step, target + y * row_stride
-      for x in range(width):
-        arena[b + x] = arena[a + x * column_step]
+      _copy_row(arena, a, column_step, b, width)
 
 
 @_jit

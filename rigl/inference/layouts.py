@@ -84,22 +84,18 @@ class Taps:
       shape: of its input.
       output: of its output.
     """
-    phases, shifts, sizes = [], [], {}
-    for y in range(node.kernel[0]):
-      for x in range(node.kernel[1]):
-        phase, shift = [], []
-        for i, tap in enumerate((y, x)):
-          quotient, remainder = divmod(
-              tap * node.dilations[i] - node.pads[i], node.strides[i])
-          phase.append(remainder)
-          shift.append(quotient)
-        phases.append(tuple(phase))
-        shifts.append(tuple(shift))
-    for phase in set(phases):
-      sizes[phase] = tuple(
-          max(0, min(-(-(shape[i] - phase[i]) // node.strides[i]),
-                     output[i] + max(s[i] for s in shifts)))
-          for i in range(2))
+    rows, columns = (
+        [divmod(tap * node.dilations[i] - node.pads[i], node.strides[i])
+         for tap in range(node.kernel[i])] for i in range(2))
+    shifts = [(row[0], column[0]) for row in rows for column in columns]
+    phases = [(row[1], column[1]) for row in rows for column in columns]
+
+    def size(phase, axis):
+      there = -(-(shape[axis] - phase[axis]) // node.strides[axis])
+      read = output[axis] + max(shift[axis] for shift in shifts)
+      return max(0, min(there, read))
+
+    sizes = {phase: (size(phase, 0), size(phase, 1)) for phase in set(phases)}
     return cls(phases, shifts, sizes)
 
   @property
@@ -166,11 +162,9 @@ class Planes:
           self._row_strides.get(size, size[1]), taps.row_stride(output))
       if taps.is_direct(node, shape, output) and any(taps.margins):
         self.bordered.add(node.inputs[0])
-        self._margins[size] = tuple(
-            max(a, b) for a, b in zip(
-                self._margins.get(size, (0, 0)), (
-                    max(taps.margins[0], taps.margins[2]),
-                    max(taps.margins[1], taps.margins[3]))))
+        rows, columns = self._margins.get(size, (0, 0))
+        up, left, down, right = taps.margins
+        self._margins[size] = max(rows, up, down), max(columns, left, right)
 
   def row_stride(self, size: tuple[int, int]) -> int:
     """Distance of rows of the images of a size.

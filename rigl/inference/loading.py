@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -12,19 +13,9 @@ import numpy as np
 from absl import logging
 
 from rigl.core import checks
-from rigl.inference import (
-    engine as engines,
-)
-from rigl.inference import (
-    exporting,
-    litert,
-    requirements,
-    tflite_files,
-    timing,
-)
-from rigl.inference import (
-    graph as graphs,
-)
+from rigl.inference import engine as engines
+from rigl.inference import exporting, litert, requirements, tflite_files, timing
+from rigl.inference import graph as graphs
 
 ENGINES = ('auto', 'rigl', 'litert')
 _SECONDS_TO_CHOOSE = 1.
@@ -136,7 +127,7 @@ def _choose(networks: dict[str, Any], data: bytes, path: str,
   example = np.random.default_rng(0).random(
       (1, *networks['rigl'].input_shape), np.float32)
   samples = timing.seconds_in_turn(
-      {name: lambda run=run: run(example) for name, run in networks.items()},
+      {name: functools.partial(run, example) for name, run in networks.items()},
       _SECONDS_TO_CHOOSE)
   medians = {name: float(np.median(times)) for name, times in samples.items()}
   chosen = min(medians, key=lambda name: medians[name])

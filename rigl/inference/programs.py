@@ -1,17 +1,11 @@
-"""Makes the steps that the kernels run of a graph."""
+"""What the kernels run: arrays of steps, weights and activations."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
-
-from rigl.inference import kernels, layouts, simplifying
-from rigl.inference.graph import Graph, Node
-from rigl.inference.layouts import GROUP, Layout, Taps, is_vector
-
-_MAX_ARENA = 2**31 - 2**16
 
 
 @dataclasses.dataclass
@@ -51,385 +45,29 @@ class Program:
             self.offsets, self.rows, self.biases, self.tables, self.factors)
 
 
-class _Numbers:
+class Numbers:
   """An array that grows."""
 
   def __init__(self, dtype: Any) -> None:
-    self._dtype, self._parts, self.size = dtype, [], 0
+    """An empty one.
+
+    Args:
+      dtype: of its values.
+    """
+    self._dtype, self.size = dtype, 0
+    self._parts: list[np.ndarray] = []
 
   def add(self, values: Any) -> int:
-    """Appends values; returns the index of the first."""
+    """Appends values; returns the index of the first.
+
+    Args:
+      values: of any shape.
+    """
     values = np.asarray(values, self._dtype).ravel()
     self._parts.append(values)
     self.size += values.size
     return self.size - values.size
 
   def all(self) -> np.ndarray:
-    # Numba compiles for arrays that are not empty only once.
+    """All values, and one more, so that there is always one."""
     return np.concatenate([*self._parts, np.zeros(1, self._dtype)])
-
-
-def make_program(graph: Graph, n_threads: int) -> Program:
-  """Compiles a graph.
-
-  Args:
-    graph: the network.
-    n_threads: threads that will run it.
-
-  Raises:
-    ValueError: its activations do not fit into 2**31 values.
-  """
-  return _Compiler(simplifying.simplified(graph), n_threads).compile()
-
-
-class _Compiler:
-  """Goes through the nodes, hands out memory and writes steps."""
-
-  def __init__(self, graph: Graph, n_threads: int) -> None:
-    self._graph, self._n_threads = graph, n_threads
-    self._shapes = graph.shapes
-    self._planes = layouts.Planes(graph)
-    self._arena = layouts.Arena()
-    self._layouts: dict[int, Layout] = {}
-    # Flattened images stay where they are: their values' places.
-    self._flat: dict[int, np.ndarray] = {}
-    self._steps: list[list[int]] = []
-    self._limits: list[tuple[float, float]] = []
-    self._cuts: list[np.ndarray] = []
-    self._values, self._offsets = _Numbers(np.float32), _Numbers(np.int32)
-    self._rows, self._biases = _Numbers(np.int64), _Numbers(np.float32)
-    self._tables, self._factors = _Numbers(np.int64), _Numbers(np.float32)
-    self._last_use = self._last_uses()
-
-  def _last_uses(self) -> dict[int, int]:
-    last = {self._graph.output: len(self._graph.nodes)}
-    for i, node in reversed(list(enumerate(self._graph.nodes))):
-      use = last.get(node.output, i) if node.kind == 'flatten' else i
-      for index in node.inputs:
-        last[index] = max(last.get(index, 0), use)
-    return last
-
-  def compile(self) -> Program:
-    graph = self._graph
-    height, width, n = self._shapes[graph.input]
-    start = self._arena.vector(height * width * n).base
-    self._layouts[graph.input] = Layout(start, 1, width * n, n)
-    for i, node in enumerate(graph.nodes):
-      getattr(self, f'_compile_{node.kind}')(node)
-      for index, last in self._last_use.items():
-        if last == i and index in self._layouts:
-          self._arena.give_back(self._layouts[index])
-    if self._arena.size > _MAX_ARENA:
-      raise ValueError('The images are too large for this engine: use '
-                       "engine='litert'.")
-    return Program(
-        np.array(self._steps, np.int64), np.array(self._limits, np.float32),
-        np.array(self._cuts, np.int64), self._arena.make(),
-        self._values.all(), self._offsets.all(), self._rows.all(),
-        self._biases.all(), self._tables.all(), self._factors.all(),
-        slice(start, start + height * width * n),
-        self._places(graph.output).ravel().astype(np.int64))
-
-  def _places(self, index: int) -> np.ndarray:
-    if index in self._flat:
-      return self._flat[index]
-    return self._layouts[index].offsets(self._shapes[index])
-
-  def _step(self, kind: int, arguments: list[int], work: Any,
-            limits: tuple[float, float] = (0., 0.)) -> None:
-    """Adds a step whose parts take the given amounts of work."""
-    padding = [0] * (kernels.N_COLUMNS - 1 - len(arguments))
-    self._steps.append([kind, *map(int, arguments), *padding])
-    self._limits.append(limits)
-    done = np.concatenate([[0], np.cumsum(np.asarray(work, np.float64))])
-    wanted = done[-1] * np.arange(self._n_threads + 1) / self._n_threads
-    cuts = np.searchsorted(done, wanted * (1 - 1e-12))
-    cuts[-1] = len(done) - 1
-    self._cuts.append(cuts)
-
-  def _output(self, node: Node) -> Layout:
-    """Memory for what a node computes."""
-    shape = self._shapes[node.output]
-    if is_vector(shape):
-      layout = self._arena.vector(shape[2])
-    else:
-      size = shape[:2]
-      is_bordered = node.output in self._planes.bordered
-      layout = self._arena.planes(
-          shape[2], self._planes.n_groups(size) * GROUP,
-          self._planes.row_stride(size),
-          self._planes.margin(size) if is_bordered else 0)
-    self._layouts[node.output] = layout
-    return layout
-
-  def _copy(self, index: int, taps: Taps, output: tuple[int, int, int],
-            fill: float, strides: tuple[int, int]
-            ) -> tuple[Layout, dict[tuple[int, int], int]]:
-    """Copies phases of an image; returns their layout and their numbers."""
-    source = self._layout(index)
-    phases = sorted(taps.sizes)
-    n = self._shapes[index][2]
-    row_stride = self._planes.row_stride(output[:2])
-    up, left, down, right = taps.margins
-    rows = max(size[0] for size in taps.sizes.values())
-    n_positions = max(
-        layouts.round_up(rows * row_stride),
-        self._planes.n_groups(output[:2]) * GROUP)
-    layout = self._arena.planes(
-        n * len(phases), n_positions, row_stride,
-        max(up * row_stride + left, down * row_stride + right), fill,
-        (n, tuple(sorted(taps.sizes.items()))))
-    table = self._tables.add([
-        (*phase, *strides, *taps.sizes[phase]) for phase in phases])
-    work = np.repeat([np.prod(taps.sizes[phase]) + 1 for phase in phases], n)
-    self._step(kernels.COPY, [
-        source.base, source.channel, source.row, source.column, n, layout.base,
-        layout.channel, row_stride, table], work)
-    return layout, {phase: i for i, phase in enumerate(phases)}
-
-  def _layout(self, index: int) -> Layout:
-    """The strides of an activation, which is copied if it was flattened."""
-    if index not in self._layouts:
-      places = self._flat[index].ravel()
-      layout = self._arena.vector(places.size)
-      self._vector_step(
-          np.arange(places.size + 1), np.ones(places.size), places,
-          np.zeros(places.size), layout, (-np.inf, np.inf))
-      self._layouts[index] = layout
-    return self._layouts[index]
-
-  def _in_planes(self, index: int) -> tuple[Layout, Optional[Layout]]:
-    """(an image as planes, what is to be given back after use)."""
-    layout = self._layout(index)
-    if layout.column == 1 and layout.row == self._planes.row_stride(
-        self._shapes[index][:2]):
-      return layout, None
-    shape = self._shapes[index]
-    taps = Taps([(0, 0)], [(0, 0)], {(0, 0): shape[:2]})
-    layout, _ = self._copy(index, taps, shape, 0., (1, 1))
-    return layout, layout
-
-  def _taps(self, node: Node) -> tuple[np.ndarray, int, Optional[Layout]]:
-    """Where the taps of a window lie for its first position and channel 0.
-
-    Returns:
-      (a place for each tap, the distance of channels, what is to be given back
-      after use).
-    """
-    index, output = node.inputs[0], self._shapes[node.output]
-    shape = self._shapes[index]
-    taps = Taps.of(node, shape, output)
-    layout = self._layout(index)
-    row_stride = self._planes.row_stride(output[:2])
-    numbers, temporary = {(0, 0): 0}, None
-    if not (taps.is_direct(node, shape, output) and layout.column == 1
-            and layout.row == row_stride):
-      layout, numbers = self._copy(
-          index, taps, output, layouts.fill_of(node), node.strides)
-      temporary = layout
-    places = [
-        layout.base + numbers[phase] * shape[2] * layout.channel
-        + shift[0] * row_stride + shift[1]
-        for phase, shift in zip(taps.phases, taps.shifts)]
-    return np.array(places), layout.channel, temporary
-
-  def _geometry(self, node: Node) -> list[int]:
-    """height, width, row stride and whether there is a border to clear."""
-    height, width, _ = self._shapes[node.output]
-    return [height, width, self._planes.row_stride((height, width)),
-            node.output in self._planes.bordered]
-
-  def _compile_conv(self, node: Node) -> None:
-    if is_vector(self._shapes[node.output]):
-      self._compile_vector(node)
-      return
-    places, plane, temporary = self._taps(node)
-    n, n_inputs = len(node.weights), node.weights.shape[3]
-    # By input channel, whose taps are close to one another.
-    weights = node.weights.reshape(n, -1, n_inputs).transpose(0, 2, 1)
-    all_places = (np.arange(n_inputs)[:, None] * plane + places).ravel()
-    first = 0
-    layout = self._output(node)
-    if simplifying.is_dense(node) and len(node.inputs) == 1:
-      first = n - n % kernels.DENSE_CHANNELS
-      self._dense_step(node, layout, weights[:first], all_places)
-    if first < n:
-      kept, columns = np.nonzero(weights[first:].reshape(n - first, -1))
-      values = weights[first:].reshape(n - first, -1)[kept, columns]
-      offsets = all_places[columns]
-      if len(node.inputs) > 1:
-        residual, copied = self._in_planes(node.inputs[1])
-        kept = np.concatenate([kept, np.arange(n)])
-        order = np.argsort(kept, kind='stable')
-        kept = kept[order]
-        values = np.concatenate([values, np.ones(n)])[order]
-        offsets = np.concatenate([
-            offsets, residual.base + np.arange(n) * residual.channel])[order]
-        if copied is not None:
-          self._arena.give_back(copied)
-      self._sparse_step(node, layout, kept, values, offsets, first)
-    if temporary is not None:
-      self._arena.give_back(temporary)
-
-  def _dense_step(self, node: Node, layout: Layout, weights: np.ndarray,
-                  places: np.ndarray) -> None:
-    blocks = weights.reshape(
-        len(weights) // kernels.DENSE_CHANNELS, kernels.DENSE_CHANNELS, -1)
-    size = self._shapes[node.output][:2]
-    self._step(kernels.DENSE, [
-        self._add_taps(blocks.transpose(0, 2, 1), places),
-        self._planes.n_groups(size), layout.base,
-        layout.channel, self._biases.add(node.biases[:len(weights)]),
-        *self._geometry(node), len(places)],
-        np.ones(len(blocks)), node.limits)
-
-  def _sparse_step(self, node: Node, layout: Layout, kept: np.ndarray,
-                   values: np.ndarray, offsets: np.ndarray,
-                   first: int = 0) -> None:
-    """A step of taps; `kept` has the output, counted from `first`, of each."""
-    n = self._shapes[node.output][2] - first
-    counts = np.bincount(kept, minlength=n)
-    start = self._add_taps(values, offsets)
-    rows = self._rows.add(start + np.concatenate([[0], np.cumsum(counts)]))
-    size = self._shapes[node.output][:2]
-    self._step(kernels.SPARSE, [
-        rows, self._planes.n_groups(size), layout.base + first * layout.channel,
-        layout.channel, self._biases.add(node.biases[first:]),
-        *self._geometry(node)], counts + 2, node.limits)
-
-  def _compile_depthwise(self, node: Node) -> None:
-    if is_vector(self._shapes[node.output]):
-      self._compile_vector(node)
-      return
-    places, plane, temporary = self._taps(node)
-    layout = self._output(node)
-    n = self._shapes[node.output][2]
-    multiplier = n // self._shapes[node.inputs[0]][2]
-    weights = node.weights.reshape(-1, n).T
-    kept, taps = np.nonzero(weights)
-    self._sparse_step(node, layout, kept, weights[kept, taps],
-                      places[taps] + kept // multiplier * plane)
-    if temporary is not None:
-      self._arena.give_back(temporary)
-
-  def _compile_add(self, node: Node) -> None:
-    n = self._shapes[node.output][2]
-    node.biases = np.zeros(n, np.float32)
-    if is_vector(self._shapes[node.output]):
-      places = np.stack([self._places(i).ravel() for i in node.inputs], 1)
-      self._vector_step(2 * np.arange(n + 1), np.ones(2 * n), places,
-                        node.biases, self._output(node), node.limits)
-      return
-    sources = [self._in_planes(index) for index in node.inputs]
-    places = np.stack(
-        [layout.base + np.arange(n) * layout.channel for layout, _ in sources],
-        1)
-    self._sparse_step(node, self._output(node), np.repeat(np.arange(n), 2),
-                      np.ones(2 * n), places.ravel())
-    for _, copied in sources:
-      if copied is not None:
-        self._arena.give_back(copied)
-
-  def _compile_vector(self, node: Node) -> None:
-    """A layer whose output has one position reads its inputs by themselves."""
-    shape = self._shapes[node.inputs[0]]
-    places = self._places(node.inputs[0])
-    n = self._shapes[node.output][2]
-    ys, xs = (np.arange(node.kernel[i]) * node.dilations[i] - node.pads[i]
-              for i in range(2))
-    ys_in, xs_in = (np.nonzero((at >= 0) & (at < size))[0]
-                    for at, size in ((ys, shape[0]), (xs, shape[1])))
-    window = places[np.ix_(ys[ys_in], xs[xs_in])]
-    if node.kind == 'conv':
-      weights = node.weights[:, ys_in][:, :, xs_in].reshape(n, -1)
-      kept, columns = np.nonzero(weights)
-      offsets = window.ravel()[columns]
-    else:
-      weights = node.weights[ys_in][:, xs_in].reshape(-1, n).T
-      kept, columns = np.nonzero(weights)
-      multiplier = n // shape[2]
-      offsets = window.reshape(-1, shape[2])[columns, kept // multiplier]
-    values = weights[kept, columns]
-    counts = np.bincount(kept, minlength=n)
-    self._vector_step(np.concatenate([[0], np.cumsum(counts)]), values, offsets,
-                      node.biases, self._output(node), node.limits)
-
-  def _vector_step(self, rows: np.ndarray, values: np.ndarray,
-                   offsets: np.ndarray, biases: np.ndarray, layout: Layout,
-                   limits: tuple[float, float]) -> None:
-    start = self._add_taps(values, offsets)
-    self._step(kernels.VECTOR, [
-        self._rows.add(start + rows), layout.base, self._biases.add(biases)],
-        np.diff(rows) + 2, limits)
-
-  def _add_taps(self, values: Any, offsets: Any) -> int:
-    """Appends weights and places; both have the same first index."""
-    start = self._values.add(values)
-    self._offsets.add(offsets)
-    size = max(self._values.size, self._offsets.size)
-    for numbers in (self._values, self._offsets):
-      numbers.add(np.zeros(size - numbers.size))
-    return start
-
-  def _compile_max_pool(self, node: Node) -> None:
-    self._compile_pool(node)
-
-  def _compile_average_pool(self, node: Node) -> None:
-    self._compile_pool(node)
-
-  def _compile_pool(self, node: Node) -> None:
-    shape, output = (self._shapes[i] for i in (node.inputs[0], node.output))
-    size, temporary = output[:2], None
-    if is_vector(output):
-      source = self._layout(node.inputs[0])
-      plane = source.channel
-      places = np.array([
-          source.base + y * source.row + x * source.column
-          for y in np.arange(node.kernel[0]) - node.pads[0]
-          for x in np.arange(node.kernel[1]) - node.pads[1]
-          if 0 <= y < shape[0] and 0 <= x < shape[1]])
-      n_groups, row_stride = 0, 1
-    else:
-      places, plane, temporary = self._taps(node)
-      n_groups = self._planes.n_groups(size)
-      row_stride = self._planes.row_stride(size)
-    factor = -1
-    if node.kind == 'average_pool':
-      counts = np.ones((size[0], row_stride))
-      counts[:, :size[1]] = np.outer(*(
-          _n_inside(node, i, shape[i], size[i]) for i in range(2)))
-      factors = np.ones(max(counts.size, n_groups * GROUP))
-      factors[:counts.size] = 1 / counts.ravel()
-      factor = self._factors.add(factors)
-    layout = self._output(node)
-    self._step(kernels.POOL, [
-        self._add_taps([], places), n_groups, layout.base, layout.channel,
-        plane, *self._geometry(node), len(places), factor],
-        np.ones(output[2]), node.limits)
-    if temporary is not None:
-      self._arena.give_back(temporary)
-
-  def _compile_mean(self, node: Node) -> None:
-    height, width, n = self._shapes[node.inputs[0]]
-    source = self._layout(node.inputs[0])
-    self._step(kernels.MEAN, [
-        source.base, source.channel, source.row, source.column, height, width,
-        self._output(node).base], np.ones(n))
-
-  def _compile_flatten(self, node: Node) -> None:
-    self._flat[node.output] = self._places(node.inputs[0]).reshape(1, 1, -1)
-
-  def _compile_softmax(self, node: Node) -> None:
-    source = self._layout(node.inputs[0])
-    self._step(kernels.SOFTMAX, [
-        source.base, self._shapes[node.output][2], self._output(node).base],
-        [1])
-
-
-def _n_inside(node: Node, axis: int, size: int, n_outputs: int) -> np.ndarray:
-  """How many rows (or columns) of each window are inside the image."""
-  if node.pads_count:
-    return np.full(n_outputs, node.kernel[axis])
-  starts = np.arange(n_outputs) * node.strides[axis] - node.pads[axis]
-  return (np.minimum(starts + node.kernel[axis], size)
-          - np.maximum(starts, 0))

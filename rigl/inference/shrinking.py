@@ -65,7 +65,8 @@ class _Pass:
   def _code(self, operator: Any) -> int:
     return tflite_files.operator_code(self._model, operator)
 
-  def _values(self, index: int) -> Optional[np.ndarray]:
+  def _values(self, index: int) -> Any:
+    """The array of a constant; None for an activation."""
     return tflite_files.values_of(self._model, self._graph.tensors[index])
 
   def _has_weights(self, operator: Any) -> bool:

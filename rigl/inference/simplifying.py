@@ -35,7 +35,7 @@ def simplified(graph: Graph) -> Graph:
   return dataclasses.replace(graph, nodes=_join_sums(graph, nodes))
 
 
-def _n_readers(graph: Graph, nodes: list[Node]) -> Counter:
+def _n_readers(graph: Graph, nodes: list[Node]) -> Counter[int]:
   readers = Counter(index for node in nodes for index in node.inputs)
   readers[graph.output] += 1
   return readers
@@ -43,7 +43,8 @@ def _n_readers(graph: Graph, nodes: list[Node]) -> Counter:
 
 def _join_scales(graph: Graph, nodes: list[Node]) -> list[Node]:
   """Batch normalization before a ReLU is a factor and a bias, not two."""
-  readers, joined = _n_readers(graph, nodes), []
+  readers = _n_readers(graph, nodes)
+  joined: list[Node] = []
   makers: dict[int, Node] = {}
   for node in nodes:
     maker = makers.get(node.inputs[0])
@@ -62,7 +63,8 @@ def _join_scales(graph: Graph, nodes: list[Node]) -> list[Node]:
 
 def _join_sums(graph: Graph, nodes: list[Node]) -> list[Node]:
   """The sum of a residual block becomes a tap of its last convolution."""
-  readers, joined = _n_readers(graph, nodes), []
+  readers = _n_readers(graph, nodes)
+  joined: list[Node] = []
   for node in nodes:
     if node.kind == 'add' and not is_vector(graph.shapes[node.output]):
       # The later of two convolutions, when its other input is there.

@@ -153,11 +153,11 @@ def _indices(schema: Any, values: np.ndarray) -> tuple[int, Any]:
   largest = int(values.max(initial=0))
   kinds = schema.SparseIndexVector
   if largest < 2**8:
-    kind, vector, dtype = kinds.Uint8Vector, schema.Uint8VectorT(), np.uint8
+    kind, vector, dtype = kinds.Uint8Vector, schema.Uint8VectorT(), 'uint8'
   elif largest < 2**16:
-    kind, vector, dtype = kinds.Uint16Vector, schema.Uint16VectorT(), np.uint16
+    kind, vector, dtype = kinds.Uint16Vector, schema.Uint16VectorT(), 'uint16'
   else:
-    kind, vector, dtype = kinds.Int32Vector, schema.Int32VectorT(), np.int32
+    kind, vector, dtype = kinds.Int32Vector, schema.Int32VectorT(), 'int32'
   vector.values = values.astype(dtype)
   return kind, vector
 

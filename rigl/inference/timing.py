@@ -10,9 +10,9 @@ from typing import Any
 _MIN_SAMPLE = 2e-3
 
 
-def seconds_in_turn(functions: Mapping[str, Callable[[], Any]],
+def seconds_in_turn(functions: Mapping[Any, Callable[[], Any]],
                     seconds: float, min_rounds: int = 7
-                    ) -> dict[str, list[float]]:
+                    ) -> dict[Any, list[float]]:
   """Seconds of a call of each function, many times.
 
   They take turns, so that what disturbs the machine disturbs all of them.
@@ -29,7 +29,7 @@ def seconds_in_turn(functions: Mapping[str, Callable[[], Any]],
   for name, function in functions.items():
     function()
     repeats[name] = max(1, round(_MIN_SAMPLE / max(_sample(function, 3), 1e-9)))
-  samples: dict[str, list[float]] = {name: [] for name in functions}
+  samples: dict[Any, list[float]] = {name: [] for name in functions}
   end = time.perf_counter() + seconds
   n_rounds = 0
   while n_rounds < min_rounds or time.perf_counter() < end:

@@ -219,6 +219,83 @@ def make_dense_tile(n_channels: int, n_groups: int) -> Any:
   return tile
 
 
+def make_every_second(n: int) -> Any:
+  """An intrinsic that copies every second value.
+
+  Args:
+    n: how many it copies.
+
+  Returns:
+    copy(arena, source, target).
+  """
+  wide = ir.VectorType(ir.FloatType(), 2 * n)
+
+  @intrinsic
+  def copy(typing_context, arena, source, target):
+    del typing_context
+
+    def generate(context, builder, signature, args):
+      data = _data(context, builder, signature, args, 0)
+      source, target = (builder.gep(data, [i]) for i in args[1:])
+      loaded = builder.load(
+          builder.bitcast(source, wide.as_pointer()), align=4)
+      even = builder.shuffle_vector(
+          loaded, ir.Constant(wide, ir.Undefined),
+          ir.Constant(ir.VectorType(ir.IntType(32), n),
+                      [ir.Constant(ir.IntType(32), 2 * i) for i in range(n)]))
+      builder.store(even, builder.bitcast(
+          target, even.type.as_pointer()), align=4)
+      return context.get_dummy_value()
+
+    return types.void(arena, types.int64, types.int64), generate
+
+  return copy
+
+
+@intrinsic
+def dot(typing_context, arena, values, offsets, begin, end):
+  """The sum of values[k] * arena[offsets[k]], without checks of the indices.
+
+  Args:
+    typing_context: of numba.
+    arena: float32.
+    values: float32.
+    offsets: int32.
+    begin: the first k.
+    end: one past the last.
+  """
+  del typing_context
+
+  def generate(context, builder, signature, args):
+    arena, values, offsets = (
+        _data(context, builder, signature, args, i) for i in range(3))
+    begin, end = args[3:]
+    zero = ir.Constant(ir.FloatType(), 0.)
+    sums = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
+
+    def add(k, pointer):
+      place = builder.sext(builder.load(builder.gep(offsets, [k])), _INT)
+      product = builder.fmul(
+          builder.load(builder.gep(values, [k])),
+          builder.load(builder.gep(arena, [place])))
+      builder.store(builder.fadd(builder.load(pointer), product), pointer)
+
+    n = ir.Constant(_INT, len(sums))
+    whole_end = builder.sub(end, builder.srem(builder.sub(end, begin), n))
+    with cgutils.for_range_slice(builder, begin, whole_end, n) as (k, _):
+      for i, pointer in enumerate(sums):
+        add(builder.add(k, ir.Constant(_INT, i)), pointer)
+    with cgutils.for_range_slice(
+        builder, whole_end, end, ir.Constant(_INT, 1)) as (k, _):
+      add(k, sums[0])
+    a, b, c, d = map(builder.load, sums)
+    return builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+
+  signature = types.float32(
+      arena, values, offsets, types.int64, types.int64)
+  return signature, generate
+
+
 @intrinsic
 def arrive(typing_context, array, index):
   """Adds 1 to an element of an int64 array, atomically; returns the old value.

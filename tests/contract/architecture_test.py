@@ -53,6 +53,12 @@ MAY_IMPORT = (
      'core.layer_names', 'network_tables', 'compat'),
   ),
   ('keras', ('keras', 'core', 'micronet', 'compat')),
+  # Rebuilds what the scripts trained; the rest of its folder knows no script.
+  ('inference.runs',
+   ('inference', 'training.export', 'cifar_resnet.resnet_model',
+    'checkpoint_files', 'core.layer_names', 'compat')),
+  ('inference',
+   ('inference', 'core', 'micronet', 'checkpoint_files', 'compat')),
   ('replicas', ('compat',)),
   ('checkpoint_files', ('core.layer_names', 'core.messages', 'compat')),
   ('model_pruning', ('model_pruning', 'replicas', 'core', 'compat')),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import keras
-import numpy as np
 import pytest
 
 from rigl.inference import engine, exporting, graph, tflite_files

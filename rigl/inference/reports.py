@@ -1,0 +1,153 @@
+"""What an export saved: bytes, FLOPs and zeros of each layer."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import numpy as np
+
+from rigl.inference import graph as graphs
+from rigl.inference import tflite_files
+from rigl.inference.exporting import Exported
+from rigl.micronet import counting, formatting, network
+
+# Parts of what TensorFlow calls operations with weights.
+_OPERATIONS = ('onv', 'MatMul', 'BiasAdd', 'depthwise')
+_KINDS = {'conv': 'Conv2D', 'depthwise': 'DepthwiseConv2D'}
+
+
+def sizes(exported: Exported) -> dict[str, int]:
+  """Bytes of the files, as they are and compressed.
+
+  Args:
+    exported: what `export` returned.
+  """
+  return {
+      'dense': len(exported.dense),
+      'sparse': len(exported.sparse),
+      'dense_gzip': len(gzip.compress(exported.dense, mtime=0)),
+      'sparse_gzip': len(gzip.compress(exported.sparse, mtime=0)),
+  }
+
+
+def layers(exported: Exported) -> Optional[list[dict[str, Any]]]:
+  """A record of each layer with weights; None if their operators are unknown.
+
+  FLOPs are counted by the rules of the MicroNet Challenge, see
+  `rigl.micronet.counting`.
+
+  Args:
+    exported: what `export` returned.
+  """
+  try:
+    dense, sparse = (
+        graphs.read_graph(tflite_files.read(data, exported.path), exported.path)
+        for data in (exported.dense, exported.sparse))
+  except (graphs.UnknownOperation, graphs.NotFloat32):
+    return None
+  before, after = _weighted(dense), _weighted(sparse)
+  names = _short_names([node.name for node in before])
+  full = network.count_network([
+      _layer(name, node, dense) for name, node in zip(names, before)])
+  kept = network.count_network(
+      [_layer(name, node, sparse) for name, node in zip(names, after)],
+      n_zeros={name: node.weights.size - np.count_nonzero(node.weights)
+               for name, node in zip(names, after)})
+  return [{
+      'layer': name, 'kind': a.kind, 'shape': list(a.shape),
+      'zeros': 1 - np.count_nonzero(node.weights) / node.weights.size,
+      'stored_shape': list(b.shape),
+      'dense_flops': a.flops, 'sparse_flops': b.flops,
+  } for name, node, a, b in zip(names, before, full.layers, kept.layers)]
+
+
+def _weighted(graph: graphs.Graph) -> list[graphs.Node]:
+  return [node for node in graph.nodes
+          if node.weights is not None and node.name]
+
+
+def _layer(name: str, node: graphs.Node, graph: graphs.Graph) -> network.Layer:
+  height, width, n_outputs = graph.shapes[node.output]
+  n_inputs = node.weights.shape[3] if node.kind == 'conv' else 1
+  activation = None if math.isinf(node.limits[0]) else 'relu'
+  op = counting.DotProducts(
+      n_weights=node.weights.size,
+      vector_length=math.prod(node.kernel) * n_inputs,
+      n_positions=height * width, n_channels=n_outputs, n_biases=n_outputs,
+      activation=activation)
+  shape: tuple[int, ...] = (*node.kernel, n_outputs, 1)
+  if node.kind == 'conv':
+    shape = (*node.kernel, n_inputs, n_outputs)
+  kind = _KINDS[node.kind]
+  if node.kind == 'conv' and node.kernel == (1, 1) and height * width == 1:
+    kind, shape = 'Dense', (n_inputs, n_outputs)
+  return network.Layer(name, op, shape, kind)
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+  """The layers' names of what the converter calls their outputs.
+
+  It joins the names of all operations that it fuses, each with its scopes:
+  'model/relu/Relu;model/conv1/convolution'.
+  """
+  short, seen = [], set()
+  for i, name in enumerate(names):
+    scopes = [part.split('/') for part in name.split(';')]
+    known = [scope[-2] for scope in scopes if len(scope) > 1 and any(
+        word in scope[-1] for word in _OPERATIONS)]
+    choice = known[0] if known else f'layer_{i}'
+    if choice in seen:
+      choice = f'{choice}_{i}'
+    seen.add(choice)
+    short.append(choice)
+  return short
+
+
+def as_record(exported: Exported) -> dict[str, Any]:
+  """All of it as a tree for JSON.
+
+  Args:
+    exported: what `export` returned.
+  """
+  return {'path': exported.path, 'bytes': sizes(exported),
+          'removed_units': exported.n_removed, 'layers': layers(exported)}
+
+
+def render(exported: Exported) -> str:
+  """All of it as text.
+
+  Args:
+    exported: what `export` returned.
+  """
+  found = layers(exported)
+  text = f'Wrote {exported.path}\n\n'
+  if found is None:
+    text += 'It has operations that are not counted here.\n\n'
+  else:
+    rows = [[
+        row['layer'], row['kind'], formatting.shape_text(row['shape']),
+        f'{row["zeros"]:.2%}', formatting.quantity(row['dense_flops'], ''),
+        formatting.quantity(row['sparse_flops'], '')] for row in found]
+    totals = [sum(row[key] for row in found)
+              for key in ('dense_flops', 'sparse_flops')]
+    weights = [math.prod(row['shape']) for row in found]
+    zeros = sum(row['zeros'] * n for row, n in zip(found, weights))
+    rows.append(['all', '', '', f'{zeros / sum(weights):.2%}',
+                 *(formatting.quantity(total, '') for total in totals)])
+    text += formatting.text_table(
+        ['layer', 'kind', 'shape', 'zeros', 'FLOPs dense', 'FLOPs sparse'],
+        rows, n_left=2, has_total=True) + '\n'
+  return text + _size_table(sizes(exported)) + (
+      f'\nUnits removed, which changed nothing: {exported.n_removed}\n')
+
+
+def _size_table(n_bytes: dict[str, int]) -> str:
+  rows = [[
+      title, f'{n_bytes["dense" + end]:,}', f'{n_bytes["sparse" + end]:,}',
+      f'{n_bytes["dense"] / n_bytes["sparse" + end]:.2f}x']
+      for title, end in (('as it is', ''), ('gzipped', '_gzip'))]
+  return formatting.text_table(
+      ['bytes of the file', 'dense', 'sparse', 'smaller than dense'], rows)

@@ -1,0 +1,247 @@
+"""Exported files are small and compute what their sources do."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+
+import rigl.inference
+from rigl.compat import tf2
+from rigl.inference import cli, litert, tflite_files
+from tests.inference import networks
+
+L = keras.layers
+
+
+def _run(data, batch):
+  return litert.LiteRT(data, 'model')(batch)
+
+
+@pytest.mark.parametrize('shape', [(4, 5), (3, 2, 2, 40), (1, 1, 300, 300)])
+@pytest.mark.parametrize('sparsity', [0., 0.9, 1.])
+def test_packed_weights_are_unpacked(shape, sparsity):
+  generator = np.random.default_rng(0)
+  weights = generator.normal(size=shape) * (
+      generator.random(shape) >= sparsity)
+  sparsity, kept = tflite_files.pack(weights)
+  np.testing.assert_array_equal(
+      tflite_files.unpack(sparsity, kept, shape, 'w'), weights)
+
+
+def test_unpack_reads_the_blocks_of_the_converter(tmp_path):
+  """Weights in blocks of 4 are what TensorFlow's converter writes so."""
+  weights = np.random.default_rng(0).normal(size=(16, 64)).astype('f')
+  weights[np.arange(16) % 4 != 0, :32] = 0
+  weights[:, 32:].reshape(16, 8, 4)[:, ::2] = 0
+  layer = tf2.function(lambda x: tf2.matmul(x, weights.T))
+  converter = tf2.lite.TFLiteConverter.from_concrete_functions(
+      [layer.get_concrete_function(tf2.TensorSpec([1, 64]))])
+  converter.optimizations = [tf2.lite.Optimize.EXPERIMENTAL_SPARSITY]
+  model = tflite_files.read(converter.convert(), 'model')
+  sparse = [t for t in model.subgraphs[0].tensors if t.sparsity is not None]
+  assert len(sparse) == 1
+  np.testing.assert_array_equal(
+      tflite_files.values_of(model, sparse[0]), weights)
+
+
+@pytest.mark.parametrize('quantize, tolerance', [(None, 1e-5), ('int8', 0.02)])
+@pytest.mark.parametrize('name', ['lenet', 'mobilenet'])
+def test_litert_computes_what_the_model_does(
+    name, quantize, tolerance, tmp_path):
+  model = getattr(networks, name)(0.95)
+  batch, wanted = networks.batch_of(model, 3)
+  exported = rigl.inference.export(model, tmp_path / 'm.tflite', quantize)
+  networks.assert_close(_run(exported.sparse, batch), wanted, tolerance)
+  assert (tmp_path / 'm.tflite').read_bytes() == exported.sparse
+
+
+def _dense_net(sizes, weights):
+  inputs = x = keras.Input((sizes[0],))
+  for i, size in enumerate(sizes[1:]):
+    x = L.Dense(size, 'relu' if i < len(sizes) - 2 else None)(x)
+  model = keras.Model(inputs, x)
+  model.set_weights(weights)
+  return model
+
+
+def _shapes(exported):
+  model = tflite_files.read(exported.sparse, 'model')
+  return [
+      tflite_files.shape_of(model.subgraphs[0].tensors[operator.inputs[1]])
+      for operator in model.subgraphs[0].operators
+      if tflite_files.operator_name(
+          tflite_files.operator_code(model, operator)) in (
+              'FULLY_CONNECTED', 'CONV_2D', 'DEPTHWISE_CONV_2D')]
+
+
+def test_dead_units_are_removed_by_hand(tmp_path):
+  """Of 4 hidden units one lives, one is not read, two are constant.
+
+  Unit 0: relu(x0 + 2 x1). Unit 1 is read by nobody. Unit 2 is relu(3) = 3 and
+  adds 3 * 5 to the output. Unit 3 is relu(-1) = 0. With x = (1, 1) the output
+  is 3 * 7 + 3 * 5 + 1 = 37.
+  """
+  model = _dense_net([2, 4, 1], [
+      np.array([[1, 1, 0, 0], [2, 1, 0, 0]]), np.array([0, 1, 3, -1]),
+      np.array([[7], [0], [5], [4]]), np.array([1])])
+  exported = rigl.inference.export(model, tmp_path / 'm.tflite')
+  assert exported.n_removed == 3
+  assert _shapes(exported) == [(1, 2), (1, 1)]
+  assert _run(exported.sparse, np.ones((1, 2), 'f')) == 37
+
+
+def test_removal_goes_on_until_nothing_is_dead(tmp_path):
+  """Unit 1 of layer 2 is not read, so unit 1 of layer 1 is not read either."""
+  model = _dense_net([2, 2, 2, 1], [
+      np.ones((2, 2)), np.zeros(2), np.eye(2), np.zeros(2),
+      np.array([[1], [0]]), np.zeros(1)])
+  exported = rigl.inference.export(model, tmp_path / 'm.tflite')
+  assert exported.n_removed == 2
+  assert _shapes(exported) == [(1, 2), (1, 1), (1, 1)]
+
+
+def _conv_net(kind):
+  inputs = keras.Input((7, 6, 3))
+  x = L.Conv2D(8, 3, activation='relu')(inputs)
+  if kind == 'depthwise':
+    x = L.DepthwiseConv2D(3, padding='same', activation='relu')(x)
+  elif kind == 'pool':
+    x = L.MaxPooling2D()(x)
+  elif kind == 'residual':
+    y = L.Conv2D(8, 1)(x)
+    x = L.Add()([x, y])
+  if kind == 'flatten':
+    x = L.Flatten()(x)
+  elif kind == 'mean':
+    x = L.GlobalAveragePooling2D()(x)
+  else:
+    x = L.Conv2D(4, 3, padding='same' if kind == 'same' else 'valid')(x)
+    x = L.Flatten()(x)
+  return keras.Model(inputs, L.Dense(5)(x))
+
+
+# How many of 8 channels may go: 0 is unread, 1 constant, 2 is zero. What is
+# constant has to stay where some of its readers see zeros around the image.
+@pytest.mark.parametrize('kind, n_removed', [
+    ('valid', 3), ('same', 2), ('depthwise', 2), ('pool', 3), ('residual', 0),
+    ('flatten', 3), ('mean', 3)])
+def test_channels_are_removed_where_that_is_exact(kind, n_removed, tmp_path):
+  model = networks.sparsified(_conv_net(kind), 0.)
+  first = next(v for v in model.variables if v.ndim == 4)
+  bias = next(v for v in model.variables if v.shape == (8,))
+  kernel, values = np.array(first.value), np.array(bias.value)
+  kernel[..., 1:3], values[1], values[2] = 0, 2, -1
+  first.assign(kernel)
+  bias.assign(values)
+  readers = [v for v in model.variables if 'bias' not in v.path and (
+      v is not first) and 'depthwise' not in v.path]
+  reader = np.array(readers[0].value)
+  reader.reshape(-1, 8, reader.shape[-1])[:, 0] = 0
+  readers[0].assign(reader)
+  batch, wanted = networks.batch_of(model, 2)
+  exported = rigl.inference.export(model, tmp_path / 'm.tflite')
+  networks.assert_close(_run(exported.sparse, batch), wanted)
+  assert exported.n_removed == n_removed
+
+
+def test_a_network_without_any_weights_left_is_exported(tmp_path):
+  model = networks.sparsified(_conv_net('valid'), 1.)
+  batch, wanted = networks.batch_of(model)
+  exported = rigl.inference.export(model, tmp_path / 'm.tflite')
+  networks.assert_close(_run(exported.sparse, batch), wanted)
+
+
+@pytest.mark.parametrize('kind', ['keras', 'saved_model', 'run', 'tflite'])
+def test_sources_give_one_network(kind, tmp_path):
+  model = networks.lenet(0.9)
+  batch, wanted = networks.batch_of(model, 3)
+  if kind == 'keras':
+    model.save(source := tmp_path / 'm.keras')
+  elif kind == 'tflite':
+    source = tmp_path / 'dense.tflite'
+    source.write_bytes(
+        rigl.inference.export(model, tmp_path / 'm.tflite').dense)
+  else:
+    # The newest export of a run counts.
+    for step, factor in (('9', 0.), ('10', 1.)):
+      scaled = tf2.Module()
+      scaled.serve = tf2.function(
+          lambda x, factor=factor: {'logits': factor * model(x), 'other': x},
+          input_signature=[tf2.TensorSpec([None, 784])])
+      scaled.layers = model
+      folder = tmp_path / 'run' / 'export' / step
+      tf2.saved_model.save(
+          scaled, str(folder), {'serving_default': scaled.serve})
+    source = tmp_path / 'run' if kind == 'run' else folder
+  exported = rigl.inference.export(source, tmp_path / 'x.tflite')
+  networks.assert_close(_run(exported.sparse, batch), wanted)
+
+
+def test_sizes_are_what_is_promised(tmp_path):
+  """98 % zeros leave 4 + 2 of 4 * 50 bytes: over 12 times smaller."""
+  model = networks.lenet(0.98)
+  n_bytes = {q: len(rigl.inference.export(
+      model, tmp_path / 'm.tflite', q).sparse) for q in (None, 'int8')}
+  n_dense = 4 * sum(v.shape.num_elements() if hasattr(
+      v.shape, 'num_elements') else int(np.prod(v.shape))
+      for v in model.variables)
+  assert n_dense > 12 * n_bytes[None]
+  assert n_dense > 19 * n_bytes['int8']
+
+
+@pytest.mark.parametrize('source, message', [
+    ('/no/such/folder', 'does not exist. export takes'),
+    ('missing.keras', 'missing.keras does not exist'),
+    ('missing.tflite', 'Cannot read missing.tflite: No such file'),
+    (3, 'export takes a Keras model'),
+    (keras.Sequential([L.Dense(3)]), 'needs a keras.Input'),
+])
+def test_errors_name_what_is_wrong(source, message, tmp_path):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    rigl.inference.export(source, tmp_path / 'm.tflite')
+
+
+def test_wrong_settings_are_errors(tmp_path):
+  with pytest.raises(ValueError, match='quantize'):
+    rigl.inference.export(networks.lenet(0.9), tmp_path / 'm', 'int4')
+  sizes = keras.Sequential([keras.Input((None, None, 3)), L.Conv2D(2, 3)])
+  with pytest.raises(ValueError, match='input of a fixed size'):
+    rigl.inference.export(sizes, tmp_path / 'm')
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(ValueError, match='neither a SavedModel nor a run'):
+    rigl.inference.export(tmp_path / 'empty', tmp_path / 'm')
+  two = keras.Input((3,)), keras.Input((3,))
+  with pytest.raises(ValueError, match='2 inputs and 1 outputs'):
+    rigl.inference.export(keras.Model(two, L.Add()(two)), tmp_path / 'm')
+
+
+def test_command_line_prints_what_export_saves(tmp_path, capsys):
+  model = networks.lenet(0.98)
+  model.save(source := tmp_path / 'm.keras')
+  output, dense = tmp_path / 'm.tflite', tmp_path / 'dense.tflite'
+  arguments = ['export', str(source), f'--output={output}',
+               f'--dense_output={dense}']
+  assert cli.main(arguments) == 0
+  text = capsys.readouterr().out
+  assert f'{dense.stat().st_size:,}' in text
+  assert f'{output.stat().st_size:,}' in text
+  assert re.search(r'Dense +784x300 +98\.00%', text)
+  assert cli.main([*arguments, '--format=json']) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert found['bytes']['sparse_gzip'] == len(
+      gzip.compress(output.read_bytes(), mtime=0))
+  # By the rules, 784 * 300 products, as many sums with the bias, and the ReLU.
+  assert found['layers'][0]['dense_flops'] == 2 * 784 * 300 + 300
+  assert found['layers'][0]['zeros'] == pytest.approx(0.98)
+
+
+def test_command_line_errors_are_one_line(tmp_path, capsys):
+  with pytest.raises(SystemExit) as stop:
+    cli.main(['export', str(tmp_path), f'--output={tmp_path / "m"}'])
+  assert stop.value.code == 2
+  assert capsys.readouterr().err.startswith('Error: ')

@@ -1,0 +1,178 @@
+"""Loading picks an engine, and says why it cannot use one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import rigl.inference
+from rigl.compat import tf2
+from rigl.inference import cli, loading, timing
+from tests.inference import networks
+
+L = keras.layers
+
+
+@pytest.fixture
+def no_measurement(monkeypatch):
+  """Fails if engines are timed."""
+  def fail(*args):
+    raise AssertionError('timed')
+
+  monkeypatch.setattr(timing, 'seconds_in_turn', fail)
+
+
+@pytest.fixture
+def exported(tmp_path):
+  model = networks.mobilenet(0.9, 32)
+  path = tmp_path / 'm.tflite'
+  rigl.inference.export(model, path)
+  return model, path
+
+
+@pytest.mark.parametrize('engine', ['rigl', 'litert'])
+@pytest.mark.parametrize('n_threads', [1, 2])
+def test_engines_agree_on_any_batch(engine, n_threads, exported,
+                                    no_measurement):
+  model, path = exported
+  network = rigl.inference.load(path, n_threads, engine)
+  assert network.engine == engine
+  assert network.input_shape == (32, 32, 3)
+  for n in (3, 1, 2):
+    batch, wanted = networks.batch_of(model, n)
+    networks.assert_close(network(batch), wanted)
+  assert network(batch[:0]).shape == (0, 10)
+  # Integers and lists are numbers too.
+  assert network(np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 10)
+
+
+@pytest.mark.parametrize('faster', ['rigl', 'litert'])
+def test_auto_takes_the_faster_engine_and_remembers(
+    faster, exported, monkeypatch):
+  _, path = exported
+  monkeypatch.setattr(timing, 'seconds_in_turn', lambda functions, _: {
+      name: [1. if name == faster else 2.] * 3 for name in functions})
+  assert rigl.inference.load(path).engine == faster
+  memory = path.with_name('m.tflite.engine.json')
+  (record,) = json.loads(memory.read_text()).values()
+  assert record['engine'] == faster
+  monkeypatch.setattr(timing, 'seconds_in_turn', lambda functions, _: {
+      name: [2. if name == faster else 1.] * 3 for name in functions})
+  assert rigl.inference.load(path).engine == faster
+  # Another number of threads may have another answer, and so has a file whose
+  # memory is damaged.
+  assert rigl.inference.load(path, 2).engine != faster
+  memory.write_text('[]')
+  assert rigl.inference.load(path).engine != faster
+
+
+def test_auto_measures_both(exported):
+  _, path = exported
+  network = rigl.inference.load(path)
+  (record,) = json.loads(
+      path.with_name('m.tflite.engine.json').read_text()).values()
+  times = record['milliseconds']
+  assert network.engine == min(times, key=times.get)
+
+
+def test_other_shapes_are_errors(exported, no_measurement):
+  _, path = exported
+  network = rigl.inference.load(path, engine='rigl')
+  for shape in ((32, 32, 3), (1, 3, 32, 32), ()):
+    with pytest.raises(ValueError, match=r'\[batch, 32, 32, 3\]'):
+      network(np.zeros(shape))
+
+
+@pytest.mark.parametrize('engine', ['auto', 'rigl'])
+def test_unknown_operations_run_on_litert(engine, tmp_path, caplog):
+  inputs = keras.Input((6,))
+  model = keras.Model(inputs, L.Dense(3)(L.Activation('tanh')(inputs)))
+  rigl.inference.export(model, path := tmp_path / 'm.tflite')
+  with caplog.at_level('WARNING'):
+    network = rigl.inference.load(path, engine=engine)
+  assert network.engine == 'litert'
+  assert 'does not know TANH' in caplog.text
+  batch, wanted = networks.batch_of(model)
+  networks.assert_close(network(batch), wanted)
+
+
+def _int8_file(path):
+  network = tf2.function(
+      lambda x: tf2.nn.relu(tf2.matmul(x, tf2.ones([40, 40]))))
+  converter = tf2.lite.TFLiteConverter.from_concrete_functions(
+      [network.get_concrete_function(tf2.TensorSpec([1, 40]))])
+  converter.optimizations = [tf2.lite.Optimize.DEFAULT]
+  converter.representative_dataset = lambda: [[np.ones((1, 40), 'f')]] * 3
+  converter.inference_input_type = tf2.int8
+  converter.inference_output_type = tf2.int8
+  path.write_bytes(converter.convert())
+
+
+def test_files_that_compute_in_int8_are_named(tmp_path):
+  path = tmp_path / 'm.tflite'
+  _int8_file(path)
+  with pytest.raises(ValueError, match='does not compute in float32.*int8'):
+    rigl.inference.load(path, engine='rigl')
+  assert rigl.inference.load(path).engine == 'litert'
+
+
+@pytest.mark.parametrize('engine', ['auto', 'rigl', 'litert'])
+def test_damaged_files_are_value_errors(engine, exported, no_measurement):
+  """Cut off, emptied, or with bytes of their tables overwritten."""
+  _, path = exported
+  data = path.read_bytes()
+  for damaged in (b'', b'hello world', data[:100], data[:len(data) // 2],
+                  b'\xff' * 4 + data[4:]):
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match='m.tflite'):
+      rigl.inference.load(path, engine=engine)
+
+
+def test_settings_are_checked(exported):
+  _, path = exported
+  with pytest.raises(ValueError, match='engine'):
+    rigl.inference.load(path, engine='onnx')
+  with pytest.raises(ValueError, match='num_threads'):
+    rigl.inference.load(path, 0)
+  with pytest.raises(ValueError, match='Cannot read'):
+    rigl.inference.load(path.with_name('other.tflite'))
+
+
+def test_import_is_quick():
+  code = ('import sys, rigl.inference; print([name for name in ("numba", '
+          '"tensorflow", "keras", "ai_edge_litert") if name in sys.modules])')
+  found = subprocess.run(
+      [sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  assert found.stdout.strip() == '[]'
+
+
+def test_without_numba_litert_runs(exported, monkeypatch, caplog):
+  _, path = exported
+  monkeypatch.setattr(loading.requirements, 'has_numba', lambda: False)
+  monkeypatch.setitem(sys.modules, 'numba', None)
+  assert rigl.inference.load(path).engine == 'litert'
+  assert 'numba is not installed' in caplog.text
+  with pytest.raises(ValueError, match=r"pip install 'rigl\[inference\]'"):
+    rigl.inference.load(path, engine='rigl')
+
+
+def test_benchmark_compares_with_the_dense_network(exported, capsys):
+  model, path = exported
+  dense = path.with_name('dense.tflite')
+  dense.write_bytes(rigl.inference.export(model, path).dense)
+  assert cli.main(['benchmark', str(path), f'--against={dense}',
+                   '--seconds=0.1', '--threads=1,2', '--format=json']) == 0
+  records = json.loads(capsys.readouterr().out)
+  assert [(r['engine'], r['network'], r['threads']) for r in records] == [
+      (engine, network, n) for n in (1, 2) for engine, network in (
+          ('LiteRT', 'dense'), ('LiteRT, no XNNPACK', 'dense'),
+          ('LiteRT', 'sparse'), ('LiteRT, no XNNPACK', 'sparse'),
+          ('rigl', 'sparse'))]
+  assert records[0]['ratio'] == 1
+  assert cli.main(['benchmark', str(path), '--seconds=0.1']) == 0
+  assert '1.00x' in capsys.readouterr().out
