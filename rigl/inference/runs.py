@@ -12,8 +12,6 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from rigl import checkpoint_files
 from rigl.compat import tf2
 from rigl.core import layer_names
@@ -40,8 +38,7 @@ def concrete_function(folder: str) -> Any:
   if _MNIST_LAYERS == tuple(sorted(
       {name.split('/')[0] for name in shapes} & set(_MNIST_LAYERS))):
     return _mnist(prefix, shapes)
-  if f'{_CIFAR_SCOPE}/conv_1/weights' in shapes and (
-      f'{_CIFAR_SCOPE}/logits/weights' in shapes):
+  if _weights_of(shapes, 'conv_1') and _weights_of(shapes, 'logits'):
     return _cifar(prefix, shapes)
   raise ValueError(
       f'{prefix} is a checkpoint of neither the MNIST nor the CIFAR script, '
@@ -77,6 +74,12 @@ def _mnist(prefix: str, shapes: Mapping[str, Any]) -> Any:
   return tf2.function(network).get_concrete_function(spec)
 
 
+def _weights_of(shapes: Mapping[str, Any], layer: str) -> str:
+  """The weights of a layer of the CIFAR script, masked or not; '' if none."""
+  names = (f'{_CIFAR_SCOPE}/{layer}/{rest}weights' for rest in ('', f'{layer}/'))
+  return next((name for name in names if name in shapes), '')
+
+
 def _cifar(prefix: str, shapes: Mapping[str, Any]) -> Any:
   """The WideResNet, written as a SavedModel and read from there."""
   from rigl.cifar_resnet import resnet_model
@@ -85,10 +88,11 @@ def _cifar(prefix: str, shapes: Mapping[str, Any]) -> Any:
   def has_mask(layer):
     return layer_names.mask_of(f'{_CIFAR_SCOPE}/{layer}') in shapes
 
-  blocks = {name for name in shapes if re.fullmatch(
-      rf'{_CIFAR_SCOPE}/conv_2_\d+_1/weights', name)}
-  depth = 6 * len(blocks) + 4
-  width = shapes[f'{_CIFAR_SCOPE}/conv_2_0_1/weights'][3] // 16
+  n_blocks = 0
+  while _weights_of(shapes, f'conv_2_{n_blocks}_1'):
+    n_blocks += 1
+  depth = 6 * n_blocks + 4
+  width = shapes[_weights_of(shapes, 'conv_2_0_1')][3] // 16
   network = resnet_model.WideResNetModel(
       is_training=False,
       pruning_method='threshold' if has_mask('conv_2_0_1') else 'baseline',
@@ -96,7 +100,7 @@ def _cifar(prefix: str, shapes: Mapping[str, Any]) -> Any:
       prune_last_layer=has_mask('logits'))
   build = functools.partial(
       network.build, depth=depth, width=width,
-      num_classes=int(np.prod(shapes[f'{_CIFAR_SCOPE}/logits/biases'])))
+      num_classes=shapes[_weights_of(shapes, 'logits')][1])
   with tempfile.TemporaryDirectory() as folder:
     path = export.export_saved_model(
         build, prefix, folder, image_shape=_CIFAR_IMAGE)

@@ -105,7 +105,12 @@ def _concrete(network: Any, shape: Any, dtype: Any, name: str) -> Any:
     raise ValueError(f'{name} takes inputs of the shape {list(shape)}. Give it '
                      'an input of a fixed size to export it.')
   spec = tf.TensorSpec([1, *shape], tf.as_dtype(dtype), name='inputs')
-  return tf.function(network).get_concrete_function(spec)
+  function = tf.function(network).get_concrete_function(spec)
+  # Of a SavedModel of TensorFlow 1 the graph collects variables, whose
+  # initializers the converter would look for.
+  for collection in list(function.graph.collections):
+    function.graph.clear_collection(collection)
+  return function
 
 
 def _of_run(path: str) -> Any:

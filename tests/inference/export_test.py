@@ -120,7 +120,7 @@ def _conv_net(kind):
   elif kind == 'mean':
     x = L.GlobalAveragePooling2D()(x)
   else:
-    x = L.Conv2D(4, 3, padding='same' if kind == 'same' else 'valid')(x)
+    x = L.Conv2D(4, 2, padding='same' if kind == 'same' else 'valid')(x)
     x = L.Flatten()(x)
   return keras.Model(inputs, L.Dense(5)(x))
 

@@ -113,6 +113,7 @@ def _int8_file(path):
   path.write_bytes(converter.convert())
 
 
+@pytest.mark.filterwarnings('ignore:Statistics for quantized inputs')
 def test_files_that_compute_in_int8_are_named(tmp_path):
   path = tmp_path / 'm.tflite'
   _int8_file(path)

@@ -23,7 +23,7 @@ def sparsified(model, sparsity, seed=0):
       values = generator.normal(0, 0.3, values.shape)
     is_depthwise = 'depthwise' in variable.path or '_dw_' in variable.path
     if values.ndim > 1 and not is_depthwise:
-      values = np.array(values) / np.sqrt(1 - sparsity)
+      values = np.array(values) / np.sqrt(max(1 - sparsity, 1e-3))
       n_zeros = round(sparsity * values.size)
       values.ravel()[generator.permutation(values.size)[:n_zeros]] = 0
     variable.assign(values.astype('float32'))
