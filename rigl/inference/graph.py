@@ -146,6 +146,9 @@ class _Reader:
   def _shape(self, index: int) -> tuple[int, int, int]:
     if index not in self.shapes:
       shape = tflite_files.shape_of(self._tensors[index])
+      if len(shape) == 1:
+        # The converter drops the batch of 1 from some sums of vectors.
+        shape = (1, *shape)
       if len(shape) == 2:
         shape = (shape[0], 1, 1, shape[1])
       if len(shape) != 4 or shape[0] != 1 or min(shape) < 1:
@@ -185,9 +188,10 @@ class _Reader:
     read = getattr(self, f'_read_{name.lower()}', None)
     if read is None:
       raise UnknownOperation(name)
-    for index in (operator.inputs[0], operator.outputs[0]):
-      self._check_float(int(index))
-      self._shape(int(index))
+    for index in (int(operator.inputs[0]), int(operator.outputs[0])):
+      self._check_float(index)
+      if self._constant(index) is None:
+        self._shape(index)
     read(operator, operator.builtinOptions)
 
   def _unpack(self, operator: Any, code: int) -> None:
@@ -283,33 +287,43 @@ class _Reader:
     self._read_reshape(operator, options)
 
   def _read_add(self, operator: Any, options: Any) -> None:
-    self._elementwise(operator, options, is_sum=True)
+    self._elementwise(operator, options, 'ADD')
 
   def _read_mul(self, operator: Any, options: Any) -> None:
-    self._elementwise(operator, options, is_sum=False)
+    self._elementwise(operator, options, 'MUL')
 
-  def _elementwise(self, operator: Any, options: Any, is_sum: bool) -> None:
+  def _read_sub(self, operator: Any, options: Any) -> None:
+    self._elementwise(operator, options, 'SUB')
+
+  def _read_div(self, operator: Any, options: Any) -> None:
+    self._elementwise(operator, options, 'DIV')
+
+  def _elementwise(self, operator: Any, options: Any, name: str) -> None:
     limits = self._limits(options)
     inputs = [int(i) for i in operator.inputs]
     output = int(operator.outputs[0])
-    constants = [self._constant(i) for i in inputs]
-    if constants[0] is not None:
-      inputs, constants = inputs[::-1], constants[::-1]
-    if constants[1] is None:
+    constant, is_first = self._constant(inputs[1]), False
+    if constant is None and name != 'DIV':
+      constant, is_first = self._constant(inputs[0]), True
+      inputs = inputs if constant is None else inputs[::-1]
+    if constant is None:
       shapes = [self._shape(i) for i in (*inputs, output)]
-      if not is_sum or shapes[0] != shapes[2] or shapes[1] != shapes[2]:
-        raise UnknownOperation(f'{"ADD" if is_sum else "MUL"} of {shapes[0]} '
-                               f'and {shapes[1]}')
+      if name != 'ADD' or shapes[0] != shapes[2] or shapes[1] != shapes[2]:
+        raise UnknownOperation(f'{name} of {shapes[0]} and {shapes[1]}')
       self._nodes.append(Node('add', inputs, output, limits=limits))
       return
     n = self._shape(inputs[0])[2]
-    if constants[1].size not in (1, n) or constants[1].shape[-1:] not in (
+    if constant.size not in (1, n) or constant.shape[-1:] not in (
         (), (1,), (n,)) or self._shape(output) != self._shape(inputs[0]):
-      raise UnknownOperation('a constant that differs between positions')
-    values = np.broadcast_to(constants[1].ravel(), (n,)).astype(np.float32)
-    ones, zeros = np.ones(n, np.float32), np.zeros(n, np.float32)
-    self._scale(inputs[0], output, *(
-        (ones, values) if is_sum else (values, zeros)), limits)
+      raise UnknownOperation(f'{name} of a constant for each position')
+    values = np.broadcast_to(constant.ravel(), (n,)).astype(np.float32)
+    factors, biases = {
+        'ADD': (1, values), 'MUL': (values, 0),
+        'SUB': (-1, values) if is_first else (1, -values),
+        'DIV': (1 / values if name == 'DIV' else 1, 0)}[name]
+    self._scale(inputs[0], output, np.broadcast_to(
+        np.float32(factors), (n,)), np.broadcast_to(np.float32(biases), (n,)),
+                limits)
 
   def _scale(self, source: int, output: int, weights: np.ndarray,
              biases: np.ndarray, limits: tuple[float, float]) -> None:

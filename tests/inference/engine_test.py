@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import random
 
 import keras
+import numpy as np
 import pytest
 
 from rigl.inference import engine, exporting, graph, tflite_files
@@ -77,3 +79,67 @@ def test_random_networks(seed, tmp_path):
     x = L.Softmax()(L.Dense(7)(x))
   _check(x, inputs, tmp_path, draw.choice([0., 0.6, 0.9]),
          draw.choice([1, 1, 3]))
+
+
+def _normalized(x):
+  """As the ImageNet script begins: minus a mean, by a deviation."""
+  return (x - np.array([1., 2., 3.], 'f')) / np.array([2., 3., 4.], 'f')
+
+
+_LAYERS = {
+    'normalized': lambda x: L.Conv2D(5, 3)(_normalized(x)),
+    'one constant': lambda x: L.Conv2D(5, 3)(2. * x + 1.),
+    'negative': lambda x: L.Conv2D(5, 3, padding='same')(0. - x),
+    'no bias': lambda x: L.Conv2D(5, 3, use_bias=False)(x),
+    'one by one': lambda x: L.Conv2D(6, 1)(x),
+    'whole image': lambda x: L.Conv2D(6, (9, 11))(x),
+    'softmax': lambda x: L.Dense(4, 'softmax')(L.Flatten()(x)),
+    'vectors': lambda x: L.ReLU()(L.Add()(
+        [L.Dense(9)(L.Flatten()(x)), L.Dense(9)(L.Flatten()(x))])),
+    'scaled vector': lambda x: L.Dense(3)(L.BatchNormalization()(
+        L.ReLU()(L.Dense(9)(L.Flatten()(x))))),
+    'residual of the input': lambda x: L.Add()(
+        [L.Conv2D(3, 3, padding='same')(x), x]),
+    'sum of the input': lambda x: L.Conv2D(2, 1)(L.Add()([x, L.ReLU()(x)])),
+    'padded': lambda x: L.Conv2D(5, 3)(L.ZeroPadding2D(((0, 1), (2, 3)))(x)),
+    'padded pool': lambda x: L.MaxPooling2D(3, 2)(
+        L.ZeroPadding2D(1)(L.Conv2D(4, 1)(x))),
+    'dilated': lambda x: L.Conv2D(5, 3, dilation_rate=2, padding='same')(x),
+    'global pools': lambda x: L.Add()([
+        L.GlobalAveragePooling2D()(x), L.Flatten()(L.MaxPooling2D((9, 11))(x))
+    ]),
+    'branches': lambda x: L.Add()([
+        L.Conv2D(4, 3, 2, 'same')(x),
+        L.AveragePooling2D(2, 2, 'same')(L.Conv2D(4, 1)(x))]),
+}
+
+
+@pytest.mark.parametrize('name', _LAYERS)
+@pytest.mark.parametrize('sparsity', [0., 0.7])
+def test_layers(name, sparsity, tmp_path):
+  inputs = keras.Input((9, 11, 3))
+  _check(_LAYERS[name](inputs), inputs, tmp_path, sparsity)
+
+
+@pytest.mark.parametrize('n_threads', [2, 3])
+def test_networks_on_several_threads(n_threads, tmp_path):
+  model = networks.mobilenet(0.8, 33)
+  _check(model.output, model.input, tmp_path, 0.8, n_threads)
+
+
+def test_calls_from_several_threads_do_not_mix(tmp_path):
+  model = networks.lenet(0.9)
+  examples, wanted = networks.batch_of(model, 40)
+  network = _engine(model, tmp_path / 'm.tflite')
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    found = list(pool.map(lambda i: network(examples[i:i + 1]), range(40)))
+  networks.assert_close(np.concatenate(found), wanted)
+
+
+def test_an_engine_does_not_keep_its_examples(tmp_path):
+  """Of NaN in one image nothing is left in the next one."""
+  model = networks.mobilenet(0.9, 32)
+  examples, wanted = networks.batch_of(model, 1)
+  network = _engine(model, tmp_path / 'm.tflite')
+  network(np.full_like(examples, np.nan))
+  networks.assert_close(network(examples), wanted)
