@@ -10,7 +10,14 @@ from typing import Any, Optional
 import numpy as np
 
 from rigl.inference import engine as engines
-from rigl.inference import exporting, litert, requirements, tflite_files, timing
+from rigl.inference import (
+    exporting,
+    litert,
+    reading,
+    requirements,
+    tflite_files,
+    timing,
+)
 from rigl.inference import graph as graphs
 from rigl.micronet import formatting
 
@@ -21,9 +28,9 @@ def benchmark(path: str, against: Optional[str] = None,
   """Times the engines in turn, in this process.
 
   Args:
-    path: of a .tflite file.
-    against: of the dense one, which the ratios refer to; None compares with
-      LiteRT on `path`.
+    path: path of a .tflite file.
+    against: path of the dense one, which the ratios refer to; None compares
+      with LiteRT on `path`.
     threads: numbers of threads to try.
     batch: examples of a call.
     seconds: about how long to measure for each number of threads.
@@ -74,7 +81,7 @@ def _networks(path: str, against: Optional[str], n_threads: int
           content, named[name], n_threads, xnnpack)
   if requirements.has_numba():
     try:
-      graph = graphs.read_graph(tflite_files.read(data['sparse'], path), path)
+      graph = reading.read_graph(tflite_files.read(data['sparse'], path), path)
     except (graphs.UnknownOperation, graphs.NotFloat32):
       return networks
     networks['rigl', 'sparse'] = engines.Engine(graph, n_threads)

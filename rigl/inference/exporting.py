@@ -37,7 +37,7 @@ class Exported:
   """What `export` wrote.
 
   Attributes:
-    path: of the sparse file.
+    path: path of the sparse file.
     dense: bytes of the same network as a dense file.
     sparse: bytes of the file.
     n_removed: units that were removed.
@@ -61,7 +61,7 @@ def export(source: Any, path: str, quantize: Optional[str] = None) -> Exported:
       .tflite file or of the folder of a SavedModel, of which the signature
       serving_default counts; or the folder of a run of the MNIST, the CIFAR or
       the ImageNet script.
-    path: of the file; one that is there is replaced.
+    path: path of the file; one that is there is replaced.
     quantize: None for weights in float32, 'int8' for weights rounded to 8
       bits, which are computed with in float32.
 
@@ -100,7 +100,7 @@ def read_file(path: str) -> bytes:
   """The content of a file.
 
   Args:
-    path: of the file.
+    path: path of the file.
 
   Raises:
     ValueError: it cannot be read; names it.
@@ -279,7 +279,7 @@ def write_file(path: str, data: bytes) -> None:
   """Writes a file; whoever reads it gets the old one or the complete new one.
 
   Args:
-    path: of the file.
+    path: path of the file.
     data: its content.
 
   Raises:

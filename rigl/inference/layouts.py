@@ -52,7 +52,7 @@ class Layout:
     """Where all values lie, in the order [height, width, channels].
 
     Args:
-      shape: of the activation.
+      shape: shape of the activation.
     """
     y, x, c = np.ogrid[:shape[0], :shape[1], :shape[2]]
     return self.base + y * self.row + x * self.column + c * self.channel
@@ -81,8 +81,8 @@ class Taps:
 
     Args:
       node: with a window.
-      shape: of its input.
-      output: of its output.
+      shape: shape of its input.
+      output: shape of its output.
     """
     rows, columns = (
         [divmod(tap * node.dilations[i] - node.pads[i], node.strides[i])
@@ -111,8 +111,8 @@ class Taps:
 
     Args:
       node: whose taps these are.
-      shape: of its input.
-      output: of its output.
+      shape: shape of its input.
+      output: shape of its output.
     """
     return (node.strides == (1, 1) and shape[:2] == output[:2]
             and not fill_of(node))
@@ -135,7 +135,7 @@ def is_vector(shape: tuple[int, int, int]) -> bool:
   """Whether an activation has one position.
 
   Args:
-    shape: of the activation.
+    shape: shape of the activation.
   """
   return shape[0] * shape[1] == 1
 
@@ -222,7 +222,7 @@ class Arena:
 
     Args:
       n: how many.
-      n_positions: of an image, a multiple of GROUP.
+      n_positions: positions of an image, a multiple of GROUP.
       row_stride: distance of rows.
       margin: positions around them that have the value `fill`.
       fill: 0 or minus infinity.
@@ -249,7 +249,7 @@ class Arena:
     """Lets the planes of a layout be used again.
 
     Args:
-      layout: of planes or of a vector, which stays.
+      layout: strides of planes, or of a vector, which stays.
     """
     if layout.base in self._taken:
       key, size = self._taken.pop(layout.base)

@@ -19,7 +19,7 @@ class LiteRT:
 
     Args:
       data: content of the file.
-      name: of the file, for errors.
+      name: name of the file, for errors.
       num_threads: threads that compute each layer together.
       xnnpack: whether LiteRT hands what it can to XNNPACK, as it does unless
         told otherwise.

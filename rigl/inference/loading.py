@@ -14,7 +14,14 @@ from absl import logging
 
 from rigl.core import checks
 from rigl.inference import engine as engines
-from rigl.inference import exporting, litert, requirements, tflite_files, timing
+from rigl.inference import (
+    exporting,
+    litert,
+    reading,
+    requirements,
+    tflite_files,
+    timing,
+)
 from rigl.inference import graph as graphs
 
 ENGINES = ('auto', 'rigl', 'litert')
@@ -62,7 +69,7 @@ def load(path: str, num_threads: int = 1, engine: str = 'auto') -> Network:
   """Loads a network from a .tflite file.
 
   Args:
-    path: of the file.
+    path: path of the file.
     num_threads: threads that compute each layer together.
     engine: 'rigl' for the engine of this library, which skips zeros; 'litert'
       for LiteRT; 'auto' for the faster of the two, which is measured once, for
@@ -102,7 +109,7 @@ def _engine(data: bytes, path: str, num_threads: int,
     logging.warning('%s runs on LiteRT: numba is not installed.', path)
     return None
   try:
-    graph = graphs.read_graph(tflite_files.read(data, path), path)
+    graph = reading.read_graph(tflite_files.read(data, path), path)
   except graphs.UnknownOperation as error:
     logging.warning('%s runs on LiteRT: the engine of rigl does not know %s.',
                     path, error)

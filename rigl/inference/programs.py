@@ -61,7 +61,7 @@ class Numbers:
     """Appends values; returns the index of the first.
 
     Args:
-      values: of any shape.
+      values: array of any shape.
     """
     values = np.asarray(values, self._dtype).ravel()
     self._parts.append(values)

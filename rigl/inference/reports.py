@@ -10,7 +10,7 @@ from typing import Any, Optional
 import numpy as np
 
 from rigl.inference import graph as graphs
-from rigl.inference import tflite_files
+from rigl.inference import reading, tflite_files
 from rigl.inference.exporting import Exported
 from rigl.micronet import counting, formatting, network
 
@@ -44,8 +44,9 @@ def layers(exported: Exported) -> Optional[list[dict[str, Any]]]:
   """
   try:
     dense, sparse = (
-        graphs.read_graph(tflite_files.read(data, exported.path), exported.path)
-        for data in (exported.dense, exported.sparse))
+        reading.read_graph(tflite_files.read(data, name), name)
+        for data in (exported.dense, exported.sparse)
+        for name in (exported.path,))
   except (graphs.UnknownOperation, graphs.NotFloat32):
     return None
   before, after = _weighted(dense), _weighted(sparse)

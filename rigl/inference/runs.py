@@ -76,7 +76,8 @@ def _mnist(prefix: str, shapes: Mapping[str, Any]) -> Any:
 
 def _weights_of(shapes: Mapping[str, Any], layer: str) -> str:
   """The weights of a layer of the CIFAR script, masked or not; '' if none."""
-  names = (f'{_CIFAR_SCOPE}/{layer}/{rest}weights' for rest in ('', f'{layer}/'))
+  scope = f'{_CIFAR_SCOPE}/{layer}'
+  names = (f'{scope}/weights', f'{scope}/{layer}/weights')
   return next((name for name in names if name in shapes), '')
 
 

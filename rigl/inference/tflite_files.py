@@ -132,7 +132,7 @@ def set_values(model: Any, tensor: Any, values: np.ndarray) -> None:
   Args:
     model: ModelT.
     tensor: one of its tensors.
-    values: of the tensor's type.
+    values: array of the tensor's type.
   """
   schema = requirements.litert_schema()
   buffer = schema.BufferT()
@@ -251,7 +251,7 @@ def dequantized(tensor: Any, values: np.ndarray) -> np.ndarray:
 
   Args:
     tensor: TensorT with their scales.
-    values: of it.
+    values: its int8 values.
   """
   if values.dtype == np.float16:
     return values.astype(np.float32)

@@ -257,7 +257,7 @@ def dot(typing_context, arena, values, offsets, begin, end):
   """The sum of values[k] * arena[offsets[k]], without checks of the indices.
 
   Args:
-    typing_context: of numba.
+    typing_context: what numba knows of types.
     arena: float32.
     values: float32.
     offsets: int32.
@@ -301,9 +301,9 @@ def arrive(typing_context, array, index):
   """Adds 1 to an element of an int64 array, atomically; returns the old value.
 
   Args:
-    typing_context: of numba.
+    typing_context: what numba knows of types.
     array: int64.
-    index: of the element.
+    index: index of the element.
   """
   del typing_context
 
@@ -320,9 +320,9 @@ def look(typing_context, array, index):
   """Reads an element that another thread may write.
 
   Args:
-    typing_context: of numba.
+    typing_context: what numba knows of types.
     array: int64.
-    index: of the element.
+    index: index of the element.
   """
   del typing_context
 

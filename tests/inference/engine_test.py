@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from rigl.inference import engine, exporting, graph, tflite_files
+from rigl.inference import engine, exporting, reading, tflite_files
 from tests.inference import networks
 
 L = keras.layers
@@ -18,7 +18,7 @@ L = keras.layers
 def _engine(model, path, n_threads=1):
   exported = exporting.export(model, path)
   parsed = tflite_files.read(exported.sparse, 'model')
-  return engine.Engine(graph.read_graph(parsed, 'model'), n_threads)
+  return engine.Engine(reading.read_graph(parsed, 'model'), n_threads)
 
 
 def _check(outputs, inputs, tmp_path, sparsity=0.6, n_threads=1, batch=2):

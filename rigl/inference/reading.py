@@ -1,0 +1,353 @@
+"""Reads the nodes of a .tflite network."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import numpy as np
+
+from rigl.inference import codes, tflite_files
+from rigl.inference.graph import (
+    INFINITY,
+    Graph,
+    Node,
+    NotFloat32,
+    UnknownOperation,
+)
+
+
+def read_graph(model: Any, name: str) -> Graph:
+  """Reads the network of a ModelT.
+
+  Args:
+    model: as `tflite_files.read` returns it.
+    name: name of the file, for errors.
+
+  Raises:
+    UnknownOperation: names the operation.
+    NotFloat32: it computes with other numbers.
+    ValueError: it is damaged.
+  """
+  try:
+    return _Reader(model, name).read()
+  except (IndexError, TypeError, AttributeError, KeyError) as error:
+    raise ValueError(f'{name} is damaged ({type(error).__name__}: {error}). '
+                     'Export it again.') from error
+
+
+class _Reader:
+  """Reads operators one by one."""
+
+  def __init__(self, model: Any, name: str) -> None:
+    self._model, self._name = model, name
+    self._tensors = model.subgraphs[0].tensors
+    self._constants: dict[int, np.ndarray] = {}
+    self._nodes: list[Node] = []
+    self._pads: dict[int, tuple[int, tuple[int, int, int, int]]] = {}
+    self._next = len(self._tensors)
+    self.shapes: dict[int, tuple[int, int, int]] = {}
+
+  def read(self) -> Graph:
+    graph = self._model.subgraphs[0]
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+      raise UnknownOperation(f'{len(graph.inputs)} inputs and '
+                             f'{len(graph.outputs)} outputs')
+    first, last = int(graph.inputs[0]), int(graph.outputs[0])
+    self._check_float(first)
+    self._shape(first)
+    for operator in graph.operators:
+      self._read(operator)
+    computed = {first}
+    for node in self._nodes:
+      if not computed.issuperset(node.inputs):
+        raise UnknownOperation(f'PAD before {node.kind}')
+      computed.add(node.output)
+    if last not in computed - {first}:
+      raise UnknownOperation('an output that nothing computes')
+    shapes = [tflite_files.shape_of(self._tensors[i]) for i in (first, last)]
+    return Graph(self._nodes, self.shapes, first, last, shapes[0][1:],
+                 shapes[1][1:])
+
+  def _name_of(self, index: int) -> str:
+    return (self._tensors[index].name or b'?').decode(errors='replace')
+
+  def _check_float(self, index: int) -> None:
+    kind = self._tensors[index].type
+    if kind != tflite_files.FLOAT32:
+      known = tflite_files.DTYPES.get(kind)
+      raise NotFloat32(
+          f'{self._name} does not compute in float32: {self._name_of(index)} '
+          f'has the type {np.dtype(known).name if known else kind}. Use '
+          "engine='litert'.")
+
+  def _shape(self, index: int) -> tuple[int, int, int]:
+    if index not in self.shapes:
+      shape = tflite_files.shape_of(self._tensors[index])
+      if len(shape) == 1:
+        # The converter drops the batch of 1 from some sums of vectors.
+        shape = (1, *shape)
+      if len(shape) == 2:
+        shape = (shape[0], 1, 1, shape[1])
+      if len(shape) != 4 or shape[0] != 1 or min(shape) < 1:
+        raise UnknownOperation(f'an activation of the shape {list(shape)}')
+      self.shapes[index] = shape[1:]
+    return self.shapes[index]
+
+  def _constant(self, index: int) -> Optional[np.ndarray]:
+    """A constant, or what DENSIFY and DEQUANTIZE make of one."""
+    if index in self._constants:
+      return self._constants[index]
+    return tflite_files.values_of(self._model, self._tensors[index])
+
+  def _weights(self, operator: Any) -> np.ndarray:
+    index = int(operator.inputs[1])
+    weights = self._constant(index)
+    if weights is None:
+      raise UnknownOperation('weights that are no constants')
+    self._check_float(index)
+    return weights
+
+  def _biases(self, operator: Any, n: int) -> np.ndarray:
+    if len(operator.inputs) < 3 or operator.inputs[2] < 0:
+      return np.zeros(n, np.float32)
+    biases = self._constant(int(operator.inputs[2]))
+    if biases is None or biases.shape != (n,):
+      raise self._damaged(f'a bias of {n} units', getattr(
+          biases, 'shape', None))
+    return biases
+
+  def _read(self, operator: Any) -> None:
+    code = tflite_files.operator_code(self._model, operator)
+    name = tflite_files.operator_name(code)
+    if code in (codes.DENSIFY, codes.DEQUANTIZE):
+      self._unpack(operator, code)
+      return
+    read = getattr(self, f'_read_{name.lower()}', None)
+    if read is None:
+      raise UnknownOperation(name)
+    for index in (int(operator.inputs[0]), int(operator.outputs[0])):
+      self._check_float(index)
+      if self._constant(index) is None:
+        self._shape(index)
+    read(operator, operator.builtinOptions)
+
+  def _unpack(self, operator: Any, code: int) -> None:
+    source = int(operator.inputs[0])
+    values = self._constant(source)
+    if values is None:
+      raise UnknownOperation(tflite_files.operator_name(code))
+    if code == codes.DEQUANTIZE:
+      values = tflite_files.dequantized(self._tensors[source], values)
+    self._constants[int(operator.outputs[0])] = values
+
+  def _add(self, kind: str, operator: Any, **settings: Any) -> None:
+    names = [self._name_of(int(operator.outputs[0]))]
+    if 'weights' in settings:
+      names.append(self._name_of(int(operator.inputs[1])))
+    self._nodes.append(Node(
+        kind, [int(operator.inputs[0])], int(operator.outputs[0]),
+        name=';'.join(names), **settings))
+
+  def _window(self, operator: Any, kernel: tuple[int, ...],
+              dilations: tuple[int, int] = (1, 1)) -> dict[str, Any]:
+    """Kernel, strides and padding, that of an operator PAD included."""
+    options, source = operator.builtinOptions, int(operator.inputs[0])
+    strides = (options.strideH, options.strideW)
+    sizes, outputs = self._shape(source), self._shape(int(operator.outputs[0]))
+    pads, expected = [0, 0, 0, 0], []
+    if min(*kernel, *strides, *dilations) < 1:
+      raise self._damaged('a window', (kernel, strides, dilations))
+    for i in range(2):
+      reach = (kernel[i] - 1) * dilations[i] + 1
+      if options.padding == codes.SAME:
+        expected.append(-(-sizes[i] // strides[i]))
+        total = max((expected[i] - 1) * strides[i] + reach - sizes[i], 0)
+        pads[i], pads[i + 2] = total // 2, total - total // 2
+      else:
+        expected.append((sizes[i] - reach) // strides[i] + 1)
+    if tuple(expected) != outputs[:2]:
+      raise self._damaged('the output of a window', outputs)
+    if source in self._pads:
+      source, added = self._pads[source]
+      pads = [a + b for a, b in zip(pads, added)]
+    operator.inputs = [source, *operator.inputs[1:]]
+    return dict(kernel=kernel, strides=strides, dilations=dilations,
+                pads=tuple(pads))
+
+  def _damaged(self, what: str, shape: Any) -> ValueError:
+    return ValueError(f'{self._name} is damaged: {what} has the shape {shape}, '
+                      'which does not fit. Export it again.')
+
+  def _check_channels(self, operator: Any, n: int, is_image: bool = True
+                      ) -> None:
+    """Raises ValueError unless a layer has n outputs (at each position)."""
+    shape = self._shape(int(operator.outputs[0]))
+    if shape[2] != n or not (is_image or shape[:2] == (1, 1)):
+      raise self._damaged('the output of a layer', shape)
+
+  def _limits(self, options: Any) -> tuple[float, float]:
+    limits = codes.ACTIVATIONS.get(options.fusedActivationFunction)
+    if limits is None:
+      raise UnknownOperation(f'activation {options.fusedActivationFunction}')
+    return limits
+
+  def _read_conv_2d(self, operator: Any, options: Any) -> None:
+    weights = self._weights(operator)
+    if weights.shape[3] != self._shape(int(operator.inputs[0]))[2]:
+      raise UnknownOperation('CONV_2D with groups')
+    self._check_channels(operator, len(weights))
+    window = self._window(
+        operator, weights.shape[1:3],
+        (options.dilationHFactor, options.dilationWFactor))
+    self._add('conv', operator, weights=weights,
+              biases=self._biases(operator, len(weights)),
+              limits=self._limits(options), **window)
+
+  def _read_depthwise_conv_2d(self, operator: Any, options: Any) -> None:
+    weights = self._weights(operator)[0]
+    self._check_channels(operator, weights.shape[2])
+    if weights.shape[2] % self._shape(int(operator.inputs[0]))[2]:
+      raise self._damaged('a depthwise kernel', weights.shape)
+    window = self._window(
+        operator, weights.shape[:2],
+        (options.dilationHFactor, options.dilationWFactor))
+    self._add('depthwise', operator, weights=weights,
+              biases=self._biases(operator, weights.shape[2]),
+              limits=self._limits(options), **window)
+
+  def _read_fully_connected(self, operator: Any, options: Any) -> None:
+    weights = self._weights(operator)
+    source = int(operator.inputs[0])
+    if weights.shape[1] != np.prod(self._shape(source)):
+      raise self._damaged(f'the input of {weights.shape[1]} weights',
+                          self._shape(source))
+    self._check_channels(operator, len(weights), is_image=False)
+    if self._shape(source)[:2] != (1, 1):
+      operator.inputs = [self._flatten(source), *operator.inputs[1:]]
+    self._add('conv', operator, weights=weights[:, None, None],
+              biases=self._biases(operator, len(weights)),
+              limits=self._limits(options))
+
+  def _flatten(self, source: int) -> int:
+    self._next += 1
+    self.shapes[self._next] = (1, 1, int(np.prod(self._shape(source))))
+    self._nodes.append(Node('flatten', [source], self._next))
+    return self._next
+
+  def _read_reshape(self, operator: Any, options: Any) -> None:
+    del options
+    source, output = int(operator.inputs[0]), int(operator.outputs[0])
+    shape, wanted = self._shape(source), self._shape(output)
+    if np.prod(shape) != np.prod(wanted) or (
+        wanted != shape and wanted[:2] != (1, 1)):
+      raise UnknownOperation(f'RESHAPE from {shape} to {wanted}')
+    self._add('flatten', operator)
+
+  def _read_squeeze(self, operator: Any, options: Any) -> None:
+    self._read_reshape(operator, options)
+
+  def _read_add(self, operator: Any, options: Any) -> None:
+    self._elementwise(operator, options, 'ADD')
+
+  def _read_mul(self, operator: Any, options: Any) -> None:
+    self._elementwise(operator, options, 'MUL')
+
+  def _read_sub(self, operator: Any, options: Any) -> None:
+    self._elementwise(operator, options, 'SUB')
+
+  def _read_div(self, operator: Any, options: Any) -> None:
+    self._elementwise(operator, options, 'DIV')
+
+  def _elementwise(self, operator: Any, options: Any, name: str) -> None:
+    limits = self._limits(options)
+    inputs = [int(i) for i in operator.inputs]
+    output = int(operator.outputs[0])
+    constant, is_first = self._constant(inputs[1]), False
+    if constant is None and name != 'DIV':
+      constant, is_first = self._constant(inputs[0]), True
+      inputs = inputs if constant is None else inputs[::-1]
+    if constant is None:
+      shapes = [self._shape(i) for i in (*inputs, output)]
+      if name != 'ADD' or shapes[0] != shapes[2] or shapes[1] != shapes[2]:
+        raise UnknownOperation(f'{name} of {shapes[0]} and {shapes[1]}')
+      self._nodes.append(Node('add', inputs, output, limits=limits))
+      return
+    n = self._shape(inputs[0])[2]
+    if constant.size not in (1, n) or constant.shape[-1:] not in (
+        (), (1,), (n,)) or self._shape(output) != self._shape(inputs[0]):
+      raise UnknownOperation(f'{name} of a constant for each position')
+    values = np.broadcast_to(constant.ravel(), (n,)).astype(np.float32)
+    factors, biases = np.ones(n, np.float32), np.zeros(n, np.float32)
+    if name in ('ADD', 'SUB'):
+      biases = -values if name == 'SUB' and not is_first else values
+      factors = -factors if name == 'SUB' and is_first else factors
+    else:
+      factors = 1 / values if name == 'DIV' else values
+    self._scale(inputs[0], output, factors, biases, limits)
+
+  def _scale(self, source: int, output: int, weights: np.ndarray,
+             biases: np.ndarray, limits: tuple[float, float]) -> None:
+    self._shape(source)
+    self._nodes.append(Node(
+        'depthwise', [source], output, weights=weights[None, None],
+        biases=biases, limits=limits))
+
+  def _read_relu(self, operator: Any, options: Any,
+                 limits: tuple[float, float] = (0., INFINITY)) -> None:
+    del options
+    source = int(operator.inputs[0])
+    n = self._shape(source)[2]
+    if self._shape(int(operator.outputs[0])) != self._shape(source):
+      raise self._damaged('the output of a ReLU', self._shape(source))
+    self._scale(source, int(operator.outputs[0]), np.ones(n, np.float32),
+                np.zeros(n, np.float32), limits)
+
+  def _read_relu6(self, operator: Any, options: Any) -> None:
+    self._read_relu(operator, options, (0., 6.))
+
+  def _read_pad(self, operator: Any, options: Any) -> None:
+    del options
+    pads = self._constant(int(operator.inputs[1]))
+    if pads is None or pads.shape != (4, 2) or pads[[0, 3]].any() or (
+        (pads < 0).any()):
+      raise UnknownOperation('PAD of batch or channels')
+    shape = self._shape(int(operator.inputs[0]))
+    padded = (shape[0] + pads[1].sum(), shape[1] + pads[2].sum(), shape[2])
+    if self._shape(int(operator.outputs[0])) != padded:
+      raise self._damaged('the output of PAD', padded)
+    self._pads[int(operator.outputs[0])] = (
+        int(operator.inputs[0]),
+        (int(pads[1, 0]), int(pads[2, 0]), int(pads[1, 1]), int(pads[2, 1])))
+
+  def _pool(self, kind: str, operator: Any, options: Any) -> None:
+    pads_count = int(operator.inputs[0]) in self._pads
+    self._check_channels(operator, self._shape(int(operator.inputs[0]))[2])
+    if pads_count and options.padding == codes.SAME:
+      raise UnknownOperation('PAD before pooling that pads too')
+    window = self._window(operator, (options.filterHeight, options.filterWidth))
+    self._add(kind, operator, limits=self._limits(options),
+              pads_count=pads_count, **window)
+
+  def _read_max_pool_2d(self, operator: Any, options: Any) -> None:
+    self._pool('max_pool', operator, options)
+
+  def _read_average_pool_2d(self, operator: Any, options: Any) -> None:
+    self._pool('average_pool', operator, options)
+
+  def _read_mean(self, operator: Any, options: Any) -> None:
+    del options
+    axes = self._constant(int(operator.inputs[1]))
+    rank = len(tflite_files.shape_of(self._tensors[int(operator.inputs[0])]))
+    if axes is None or rank != 4 or (
+        sorted(int(axis) % 4 for axis in axes.ravel()) != [1, 2]):
+      raise UnknownOperation('MEAN over other axes than rows and columns')
+    n = self._shape(int(operator.inputs[0]))[2]
+    self._check_channels(operator, n, is_image=False)
+    self._add('mean', operator)
+
+  def _read_softmax(self, operator: Any, options: Any) -> None:
+    if options.beta != 1 or self._shape(int(operator.inputs[0]))[:2] != (1, 1):
+      raise UnknownOperation('SOFTMAX of images')
+    self._check_channels(
+        operator, self._shape(int(operator.inputs[0]))[2], is_image=False)
+    self._add('softmax', operator)
