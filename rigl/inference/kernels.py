@@ -31,11 +31,26 @@ _dense1, _dense2, _dense3, _dense4, _dense5, _dense6 = (
 
 _half4, _half8, _half16 = map(vectors.make_every_second, (4, 8, 16))
 
-_jit = numba.njit(nogil=True, cache=True, error_model='numpy')
-# Lets sums be reordered, but keeps NaN and infinity.
-_fast = numba.njit(nogil=True, cache=True, error_model='numpy',
-                   fastmath={'reassoc', 'contract', 'nsz'})
 
+
+def _nothing():
+  """Is compiled to see whether compiled code can be kept."""
+
+
+def _keeps_code() -> bool:
+  """Whether numba finds a folder, beside this file or in the user's, for it."""
+  try:
+    numba.njit(cache=True)(_nothing)
+  except RuntimeError:
+    return False
+  return True
+
+
+_settings = {
+    'nogil': True, 'error_model': 'numpy', 'cache': _keeps_code()}
+_jit = numba.njit(**_settings)
+# Lets sums be reordered, but keeps NaN and infinity.
+_fast = numba.njit(fastmath={'reassoc', 'contract', 'nsz'}, **_settings)
 
 if os.name == 'posix':
   _give_way = types.ExternalFunction('sched_yield', types.int32())

@@ -64,10 +64,11 @@ def _mnist(prefix: str, shapes: Mapping[str, Any]) -> Any:
 
   def network(pixels):
     outputs = pixels
-    for i, (weights, biases) in enumerate(layers):
-      outputs = tf2.matmul(outputs, weights) + biases
-      if i < len(layers) - 1:
-        outputs = tf2.nn.relu(outputs)
+    for layer, (weights, biases) in zip(_MNIST_LAYERS, layers):
+      with tf2.name_scope(layer):
+        outputs = tf2.matmul(outputs, weights) + biases
+        if layer != _MNIST_LAYERS[-1]:
+          outputs = tf2.nn.relu(outputs)
     return outputs
 
   spec = tf2.TensorSpec([1, len(layers[0][0])], tf2.float32, name='pixels')

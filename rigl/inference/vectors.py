@@ -7,6 +7,9 @@ several. It stays in registers while all weights of the channel are added:
 
 Compilers do not find this by themselves, since they do not see that the output
 does not overlap the input.
+
+Numba compiles `kernels` anew when that file changes, but does not look here:
+after a change of this file, touch that one.
 """
 
 from __future__ import annotations
@@ -15,17 +18,22 @@ from typing import Any
 
 import llvmlite.binding
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 
 def _vector_width() -> int:
-  """Floats in the widest vector that this processor computes with."""
-  features = llvmlite.binding.get_host_cpu_features()
-  if features.get('avx512f'):
+  """Floats in the widest vector that numba may use on this processor."""
+  chosen = config.CPU_FEATURES
+  if chosen is None:
+    host = llvmlite.binding.get_host_cpu_features()
+    features = {name for name, is_there in host.items() if is_there}
+  else:
+    features = {name[1:] for name in chosen.split(',') if name[:1] == '+'}
+  if 'avx512f' in features:
     return 16
-  return 8 if features.get('avx') else 4
+  return 8 if 'avx' in features else 4
 
 
 WIDTH = _vector_width()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
+import platform
 import random
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -143,3 +147,33 @@ def test_an_engine_does_not_keep_its_examples(tmp_path):
   network = _engine(model, tmp_path / 'm.tflite')
   network(np.full_like(examples, np.nan))
   networks.assert_close(network(examples), wanted)
+
+
+_OTHER_PROCESSOR = '''
+import sys
+import numpy as np
+import rigl.inference
+from rigl.inference import vectors
+network = rigl.inference.load(sys.argv[1], engine='rigl')
+assert vectors.WIDTH == int(sys.argv[2]), vectors.WIDTH
+np.save(sys.argv[4], network(np.load(sys.argv[3])))
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != 'x86_64', reason='needs an x86')
+@pytest.mark.parametrize('width, processor, features', [
+    (4, 'nehalem', '+sse4.2'), (8, 'haswell', '+avx,+avx2,+fma')])
+def test_narrower_vectors(width, processor, features, tmp_path):
+  """Each compiles everything anew, as on another processor."""
+  model = networks.mobilenet(0.7, 33)
+  examples, wanted = networks.batch_of(model, 1)
+  path = tmp_path / 'model.tflite'
+  exporting.export(model, path)
+  np.save(tmp_path / 'in.npy', examples)
+  subprocess.run(
+      [sys.executable, '-c', _OTHER_PROCESSOR, path, str(width),
+       tmp_path / 'in.npy', tmp_path / 'out.npy'], check=True, env={
+           **os.environ, 'NUMBA_CPU_NAME': processor,
+           'NUMBA_CPU_FEATURES': features, 'NUMBA_CACHE_DIR': str(tmp_path)})
+  networks.assert_close(np.load(tmp_path / 'out.npy'), wanted)
