@@ -165,11 +165,11 @@ cd -- "$root"
 pytest=(python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
         --no-loadscope-reorder)
 if [ -n "${ESTIMATOR:-}" ]; then
-  # Neither rules, mathematics, counting and Keras 3, nor layers, networks and
-  # data.
+  # Not rules, mathematics, counting, Keras 3 and inference, nor layers, networks
+  # and data.
   exec "${pytest[@]}" --ignore=tests/contract --ignore=tests/core \
-    --ignore=tests/data --ignore=tests/keras --ignore=tests/micronet \
-    --ignore=tests/model_pruning \
+    --ignore=tests/data --ignore=tests/inference --ignore=tests/keras \
+    --ignore=tests/micronet --ignore=tests/model_pruning \
     --ignore-glob='tests/*/*_data_test.py' \
     --ignore-glob='tests/*/*_input_test.py' \
     --ignore-glob='tests/*/initializers_test.py' \
