@@ -34,6 +34,8 @@ PROGRAMS = re.compile(
 ONE_PROGRAM = 'docs/adding_a_method.md'
 # Needs Keras 3; tests/keras/examples_test.py runs it.
 KERAS_PAGE = 'docs/keras.md'
+# By tests/inference/page_test.py, which need packages of their own.
+INFERENCE_PAGE = 'docs/inference.md'
 
 
 def _text(page: str) -> str:
@@ -141,7 +143,8 @@ def test_all_commands_are_of_a_known_kind():
   others = {
       name for name in modules.difference(SCRIPTS)
       if not PROGRAMS.fullmatch(name)}
-  assert others <= {'pytest', 'rigl.mnist.visualize_mask_records'}
+  assert others <= {
+      'pytest', 'rigl.inference', 'rigl.mnist.visualize_mask_records'}
   assert len(COMMANDS) >= 15
 
 
@@ -209,8 +212,9 @@ EXAMPLES = [path.read_text(encoding='utf-8')
             for path in (ROOT / 'examples').glob('*.py')]
 # Tests of the examples run those that are a part of one.
 SNIPPETS = [
-    row for row in PROGRAMS_AND_OUTPUTS if row[0] != KERAS_PAGE and
-    not any(row[1] in example for example in EXAMPLES)]
+    row for row in PROGRAMS_AND_OUTPUTS
+    if row[0] not in (KERAS_PAGE, INFERENCE_PAGE) and not any(
+        row[1] in example for example in EXAMPLES)]
 
 
 def _run(code: str, page: str, namespace: dict[str, object]) -> None:

@@ -1,0 +1,36 @@
+"""The commands and the program of docs/inference.md."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shlex
+
+from rigl.inference import cli
+from tests.inference import networks
+
+PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'inference.md'
+
+
+def _blocks(kind):
+  return re.findall(
+      rf'^```{kind}\n(.*?)^```', PAGE.read_text(encoding='utf-8'),
+      re.MULTILINE | re.DOTALL)
+
+
+def test_commands_have_flags_that_exist():
+  lines = [line for block in _blocks('bash') for line in block.splitlines()
+           if line.startswith('python -m rigl.inference ')]
+  assert len(lines) >= 3
+  for line in lines:
+    assert cli._parser().parse_args(shlex.split(line)[3:])
+
+
+def test_the_program_runs(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  model = networks.lenet(0.9)
+  images, logits = networks.batch_of(model)
+  namespace = {'model': model, 'images': images}
+  code, = _blocks('python')
+  exec(compile(code, str(PAGE), 'exec'), namespace)
+  networks.assert_close(namespace['logits'], logits)
