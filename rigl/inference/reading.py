@@ -277,7 +277,8 @@ class _Reader:
         (), (1,), (n,)) or self._shape(output) != self._shape(inputs[0]):
       raise UnknownOperation(f'{name} of a constant for each position')
     values = np.broadcast_to(constant.ravel(), (n,)).astype(np.float32)
-    factors, biases = np.ones(n, np.float32), np.zeros(n, np.float32)
+    factors: np.ndarray = np.ones(n, np.float32)
+    biases: np.ndarray = np.zeros(n, np.float32)
     if name in ('ADD', 'SUB'):
       biases = -values if name == 'SUB' and not is_first else values
       factors = -factors if name == 'SUB' and is_first else factors
