@@ -75,12 +75,8 @@ class SparseOptimizer(OptimizerWrapper):
     self._begin_another_train_op()
     self._computed: list[dense_gradients.Computed] = []
     self._applied: dict[str, tf.Tensor] = {}
-    if getattr(method, 'lacks_end', False):
-      tf.logging.warning(
-          'drop_fraction_anneal %s falls from begin_step to end_step and needs '
-          'an end after the begin, got %s and %s. Use constant to move masks '
-          'without end.', method.drop_fraction_anneal, method.begin_step,
-          method.end_step)
+    if method.warning():
+      tf.logging.warning(method.warning())
 
   def _last_update(self) -> tf.Tensor:
     """int64 scalar: the step of the last update."""

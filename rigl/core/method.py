@@ -89,6 +89,10 @@ class Method:
     """What the step of the last update is before there was one."""
     return -1
 
+  def warning(self) -> str:
+    """What is allowed but hardly meant, for front-ends to log; '' if all is."""
+    return ''
+
   def seen_step(self, step: Array) -> Array:
     """The step that an iteration goes by, int64 scalar.
 

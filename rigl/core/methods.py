@@ -105,10 +105,9 @@ class DropAndGrow(OnSchedule):
     growth.parse_grow_init(self.grow_init, self.allows_gradient_grow_init)
     _ = self.schedule
 
-  @property
-  def lacks_end(self) -> bool:
-    """Whether the drop fraction falls to an end that there is not."""
-    return schedules.lacks_end(self.drop_fraction_anneal, self.schedule)
+  def warning(self):
+    return schedules.warning_without_end(
+        self.drop_fraction_anneal, self.schedule)
 
   @property
   def first_last_update_step(self):

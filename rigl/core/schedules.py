@@ -111,6 +111,20 @@ def lacks_end(anneal: str, schedule: UpdateSchedule) -> bool:
   return anneal != 'constant' and schedule.end_step <= schedule.begin_step
 
 
+def warning_without_end(anneal: str, schedule: UpdateSchedule) -> str:
+  """Says that an annealing falls to an end that there is not, or ''.
+
+  Args:
+    anneal: as in check_drop_fraction.
+    schedule: when masks move.
+  """
+  return (
+      f'drop_fraction_anneal {anneal} falls from begin_step to end_step and '
+      'needs an end after the begin, got '
+      f'{schedule.begin_step} and {schedule.end_step}. Use constant to move '
+      'masks without end.') if lacks_end(anneal, schedule) else ''
+
+
 def annealed_drop_fraction(step: Array, drop_fraction: float, anneal: str,
                            schedule: UpdateSchedule) -> Array:
   """The drop fraction at `step`, whether or not `step` is an update step.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
+from rigl import console
 from rigl.core import checks
 from rigl.inference import benchmarking, exporting, reports
 from rigl.micronet import formatting
@@ -19,15 +18,8 @@ _EXAMPLES = '''examples:
 '''
 
 
-class _Parser(argparse.ArgumentParser):
-  """Says what is wrong in one line, as the scripts do."""
-
-  def error(self, message: str) -> NoReturn:
-    self.exit(2, f'Error: {message} (--help lists all arguments)\n')
-
-
 def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(
+  parser = console.Parser(
       prog='python -m rigl.inference',
       description='Writes sparse networks as small .tflite files and times '
       'them.', epilog=_EXAMPLES,
@@ -108,14 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   Args:
     argv: arguments of the command; None for those of the process.
   """
-  parser = _parser()
-  args = parser.parse_args(argv)
-  # The rules of tables are not ASCII: better a '?' than no table.
-  if hasattr(sys.stdout, 'reconfigure'):
-    sys.stdout.reconfigure(errors='replace')
-  try:
-    text = (_export if args.command == 'export' else _benchmark)(args)
-  except (OSError, ValueError) as error:
-    parser.exit(2, f'Error: {error}\n')
-  sys.stdout.write(text)
-  return 0
+  def text_of(args: argparse.Namespace) -> str:
+    return (_export if args.command == 'export' else _benchmark)(args)
+
+  return console.run(_parser(), argv, text_of, (OSError, ValueError))

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -21,6 +20,7 @@ from rigl.inference import (
     sources,
     tflite_files,
 )
+from rigl.training import files
 
 QUANTIZE = (None, 'int8')
 # From here on LiteRT runs fully connected layers faster with sparse weights
@@ -285,21 +285,6 @@ def write_file(path: str, data: bytes) -> None:
   Raises:
     OSError: it cannot be written.
   """
-  folder = os.path.dirname(os.path.abspath(path))
-  os.makedirs(folder, exist_ok=True)
-  with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-    try:
-      file.write(data)
-      file.close()
-      # Temporary files are for their owner alone.
-      os.chmod(file.name, 0o666 & ~_umask())
-      os.replace(file.name, path)
-    except BaseException:
-      os.unlink(file.name)
-      raise
-
-
-def _umask() -> int:
-  mask = os.umask(0)
-  os.umask(mask)
-  return mask
+  os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+  with files.replaced(path) as temporary, open(temporary, 'wb') as file:
+    file.write(data)

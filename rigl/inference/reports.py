@@ -44,9 +44,9 @@ def layers(exported: Exported) -> Optional[list[dict[str, Any]]]:
   """
   try:
     dense, sparse = (
-        reading.read_graph(tflite_files.read(data, name), name)
-        for data in (exported.dense, exported.sparse)
-        for name in (exported.path,))
+        reading.read_graph(
+            tflite_files.read(data, exported.path), exported.path)
+        for data in (exported.dense, exported.sparse))
   except (graphs.UnknownOperation, graphs.NotFloat32):
     return None
   before, after = _weighted(dense), _weighted(sparse)

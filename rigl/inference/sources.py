@@ -69,8 +69,7 @@ def _of_keras(model: Any) -> Any:
 
 
 def _of_saved_model(path: str) -> Any:
-  tf = tf2
-  loaded = tf.saved_model.load(path)
+  loaded = tf2.saved_model.load(path)
   signatures = loaded.signatures
   if 'serving_default' not in signatures:
     raise ValueError(f'{path} has no signature serving_default, but '
@@ -100,12 +99,11 @@ def _of_saved_model(path: str) -> Any:
 
 
 def _concrete(network: Any, shape: Any, dtype: Any, name: str) -> Any:
-  tf = tf2
   if any(size is None for size in shape):
     raise ValueError(f'{name} takes inputs of the shape {list(shape)}. Give it '
                      'an input of a fixed size to export it.')
-  spec = tf.TensorSpec([1, *shape], tf.as_dtype(dtype), name='inputs')
-  function = tf.function(network).get_concrete_function(spec)
+  spec = tf2.TensorSpec([1, *shape], tf2.as_dtype(dtype), name='inputs')
+  function = tf2.function(network).get_concrete_function(spec)
   # Of a SavedModel of TensorFlow 1 the graph collects variables, whose
   # initializers the converter would look for.
   for collection in list(function.graph.collections):

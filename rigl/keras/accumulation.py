@@ -19,9 +19,10 @@ class Window:
   def __init__(self, optimizer: keras.optimizers.Optimizer):
     self._optimizer = optimizer
     self._length = optimizer.gradient_accumulation_steps or 1
-    raw = arrays.of(optimizer._iterations).asarray(optimizer._iterations)
-    # Now: a step of the optimizer counts on.
-    self._is_at_end = arrays.of(raw).equal((raw + 1) % self._length, 0)
+    if self._length > 1:
+      raw = arrays.of(optimizer._iterations).asarray(optimizer._iterations)
+      # Now: a step of the optimizer counts on.
+      self._is_at_end = arrays.of(raw).equal((raw + 1) % self._length, 0)
 
   def step(self) -> Any:
     """How many times the optimizer has trained, integer scalar."""

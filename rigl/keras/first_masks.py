@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Optional, Sequence, Union
 
 import numpy as np
 
-from rigl.core import arrays, distributions, draws, mask_math, methods
+from rigl.core import distributions, draws, mask_math, methods
 
 MASK_INITS = ('random', 'magnitude')
 
@@ -37,7 +38,7 @@ def first_mask(method: methods.Method,
     ValueError: masks are to be made of weights that there are not yet; or
       there is no given mask for this path, or one of another shape.
   """
-  size = arrays.size(np.empty(shape, bool))
+  size = math.prod(shape)
   n_zeros = distributions.get_n_zeros(size, sparsity)
   if not isinstance(mask_init, str):
     return _given_mask(mask_init, path, shape)

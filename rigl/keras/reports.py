@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-import keras
 import numpy as np
 
-from rigl.keras import selection
+from rigl.keras import kernels, selection
 from rigl.keras.layers import check_built
 from rigl.micronet import formatting, keras_counting, network
 
@@ -24,14 +23,14 @@ def sparsity_of(model: Any) -> float:
     ValueError: the model is not built, or has no such kernel.
   """
   check_built(model, 'sparsity_of')
-  kernels = [keras.ops.convert_to_numpy(weight) for weight in model.weights
-             if selection.is_kernel(weight)]
-  if not kernels:
+  values = [kernels.read(weight) for weight in model.weights
+            if selection.is_kernel(weight)]
+  if not values:
     raise ValueError(
         f'{model.name!r} has no kernel that is sparse by default, only '
         f'{", ".join(v.path for v in model.weights)}.')
-  n_zeros = sum(int(np.sum(kernel == 0)) for kernel in kernels)
-  return n_zeros / sum(kernel.size for kernel in kernels)
+  n_zeros = sum(int(np.sum(value == 0)) for value in values)
+  return n_zeros / sum(value.size for value in values)
 
 
 def summary(model: Any, param_size: int = 32,

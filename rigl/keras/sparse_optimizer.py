@@ -93,12 +93,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
           'grow_init initial_dist needs the initial weights, which Keras does '
           'not keep. Use one of '
           f'{", ".join(g for g in growth.GROW_INITS if g != "initial_dist")}.')
-    if getattr(self.method, 'lacks_end', False):
-      logging.warning(
-          'drop_fraction_anneal %s falls from begin_step to end_step and needs '
-          'an end after the begin, got %s and %s. Use constant to move masks '
-          'without end.', self.method.drop_fraction_anneal,
-          self.method.begin_step, self.method.end_step)
+    if self.method.warning():
+      logging.warning(self.method.warning())
     self._backend = backends.current()
     self.kernels: tuple[Kernel, ...] = ()
 
@@ -348,8 +344,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       step.run()
 
   def _look_for_weights(self) -> None:
-    self._waits_for_weights = not bool(
-        kernels.read(self._is_ready))
+    self._waits_for_weights = not kernels.read(self._is_ready)
 
   def _sparsify(self) -> None:
     """Makes weights sparse that had no value when the masks were made."""
@@ -389,5 +384,4 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     For weights that came from elsewhere, as by `model.set_weights`.
     """
-    for kernel in self.kernels:
-      kernel.variable.assign(kernels.where(kernel.mask, kernel.variable))
+    hold_at_zero(self._backend, self.kernels)

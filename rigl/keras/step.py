@@ -19,7 +19,7 @@ def hold_at_zero(backend: Backend, all_kernels: Sequence[Kernel]) -> None:
   """Sets inactive weights to 0.
 
   Args:
-    backend: within `Backend.once`.
+    backend: runs it, within `Backend.once` or outside of all replicas.
     all_kernels: the sparse ones.
   """
   for kernel in all_kernels:

@@ -11,8 +11,8 @@ import argparse
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
 
+from rigl import console
 from rigl.core import checks, distributions
 from rigl.micronet import (
     architectures,
@@ -32,15 +32,8 @@ _EXAMPLES = '''examples:
 '''
 
 
-class _Parser(argparse.ArgumentParser):
-  """Says what is wrong in one line, as the scripts do."""
-
-  def error(self, message: str) -> NoReturn:
-    self.exit(2, f'Error: {message} (--help lists all arguments)\n')
-
-
 def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(
+  parser = console.Parser(
       prog='python -m rigl.micronet',
       description='Counts FLOPs and bytes by the rules of the MicroNet '
       'Challenge.\nWithout --architecture and --checkpoint: the published '
@@ -289,29 +282,22 @@ def _published(output_format: str) -> str:
   return published_table.render(tables, is_markdown=output_format == 'markdown')
 
 
+def _text(args: argparse.Namespace) -> str:
+  if args.checkpoint is not None:
+    args.checkpoint = checks.expanded_path('--checkpoint', args.checkpoint)
+  if args.architecture is None and args.checkpoint is None:
+    _check_no_network_is_meant(args)
+    return _published(args.format)
+  max_width = None
+  if sys.stdout.isatty():
+    max_width = shutil.get_terminal_size().columns
+  return report.render(_network_report(args), args.format, max_width)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code.
 
   Args:
     argv: arguments of the command; None for those of the process.
   """
-  parser = _parser()
-  args = parser.parse_args(argv)
-  # The rules of tables are not ASCII: better a '?' than no table.
-  if hasattr(sys.stdout, 'reconfigure'):
-    sys.stdout.reconfigure(errors='replace')
-  try:
-    if args.checkpoint is not None:
-      args.checkpoint = checks.expanded_path('--checkpoint', args.checkpoint)
-    if args.architecture is not None or args.checkpoint is not None:
-      max_width = None
-      if sys.stdout.isatty():
-        max_width = shutil.get_terminal_size().columns
-      text = report.render(_network_report(args), args.format, max_width)
-    else:
-      _check_no_network_is_meant(args)
-      text = _published(args.format)
-  except ValueError as error:
-    parser.exit(2, f'Error: {error}\n')
-  sys.stdout.write(text)
-  return 0
+  return console.run(_parser(), argv, _text)

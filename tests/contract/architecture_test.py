@@ -36,6 +36,7 @@ DATA = (
 MAY_IMPORT = (
   ('rigl', ('keras',)),
   ('compat', ()),
+  ('console', ()),
   ('str_sparsities', ()),
   ('network_tables', ()),
   ('core.distributions', (*NUMPY_ONLY, 'str_sparsities')),
@@ -49,8 +50,8 @@ MAY_IMPORT = (
   ('copied_graphs', ('compat',)),
   (
     'micronet',
-    ('micronet', 'checkpoint_files', 'core.checks', 'core.distributions',
-     'core.layer_names', 'network_tables', 'compat'),
+    ('micronet', 'checkpoint_files', 'console', 'core.checks',
+     'core.distributions', 'core.layer_names', 'network_tables', 'compat'),
   ),
   ('keras', ('keras', 'core', 'micronet', 'compat')),
   # Rebuilds what the scripts trained; the rest of its folder knows no script.
@@ -58,7 +59,8 @@ MAY_IMPORT = (
    ('inference', 'training.export', 'cifar_resnet.resnet_model',
     'checkpoint_files', 'core.layer_names', 'compat')),
   ('inference',
-   ('inference', 'core', 'micronet', 'checkpoint_files', 'compat')),
+   ('inference', 'core', 'micronet', 'checkpoint_files', 'console',
+    'training.files', 'compat')),
   ('replicas', ('compat',)),
   ('checkpoint_files', ('core.layer_names', 'core.messages', 'compat')),
   ('model_pruning', ('model_pruning', 'replicas', 'core', 'compat')),

@@ -1,0 +1,43 @@
+"""What commands that take their arguments by argparse share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+  """Says what is wrong in one line, as the scripts do."""
+
+  def error(self, message: str) -> NoReturn:
+    """Ends the process.
+
+    Args:
+      message: what is wrong.
+    """
+    self.exit(2, f'Error: {message} (--help lists all arguments)\n')
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None,
+        text_of: Callable[[argparse.Namespace], str],
+        errors: tuple[type[Exception], ...] = (ValueError,)) -> int:
+  """Prints the text of a command; returns its exit code.
+
+  Args:
+    parser: the parser of its arguments.
+    argv: arguments of the command; None for those of the process.
+    text_of: makes the text of the parsed arguments.
+    errors: what a user can do something about, told in one line.
+  """
+  args = parser.parse_args(argv)
+  # The rules of tables are not ASCII: better a '?' than no table.
+  if hasattr(sys.stdout, 'reconfigure'):
+    sys.stdout.reconfigure(errors='replace')
+  try:
+    text = text_of(args)
+  except errors as error:
+    parser.exit(2, f'Error: {error}\n')
+  sys.stdout.write(text)
+  return 0
