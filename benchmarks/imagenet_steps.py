@@ -77,23 +77,22 @@ def measure_update(sorts: bool, n_steps: int) -> float:
   if sorts:
     import mask_update
 
-    def top_k_mask(scores, n, eligible=None):
-      if eligible is not None:
-        scores = tf.where(
-            eligible, scores, tf.fill(tf.shape(scores), float('-inf')))
-      return mask_update.sorted_top_n(scores, n)
+    def top_k_masks(scores, n, eligible):
+      return [
+          mask_update.sorted_top_n(
+              tf.where(e, s, tf.fill(tf.shape(s), float('-inf'))), n_)
+          for s, n_, e in zip(scores, tf.unstack(n), eligible)]
 
-    mask_math.top_k_mask = top_k_mask
+    mask_math.top_k_masks = top_k_masks
   _, config, optimizer = build('rigl', tf.zeros([1, 224, 224, 3]), 1)
-  gradients = [
-      tf.Variable(tf.random.normal(w.shape, seed=i), trainable=False)
-      for i, w in enumerate(optimizer.get_weights())]
-  optimizer._set_masked_grads(
-      [g.read_value() for g in gradients], optimizer.get_weights())
+  gradients = {
+      w.name: tf.Variable(tf.random.normal(w.shape, seed=i), trainable=False)
+      for i, w in enumerate(optimizer.get_weights())}
+  optimizer.dense_gradient = lambda w: gradients[w.name].read_value()
   step = tf.train.get_or_create_global_step()
   update = optimizer.apply_gradients(
-      [(g.read_value(), w)
-       for g, w in zip(gradients, optimizer.get_weights())], step)
+      [(gradients[w.name].read_value(), w)
+       for w in optimizer.get_weights()], step)
   back = tf.group(
       optimizer._last_mask_update_step().assign(-1), step.assign(0))
   scaffold = mask_init.make_scaffold(config)

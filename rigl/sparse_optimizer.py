@@ -326,7 +326,7 @@ class SparseOptimizer(OptimizerWrapper):
     if isinstance(method, methods.DropAndGrow):
       method = dataclasses.replace(method, noise_std=noise_std)
     layer = self._layer(mask, weights)
-    update = method.update(layer, self._get_step())
+    [update] = method.update([layer], self._get_step())
     moved = mask.assign(update.mask).op
     if update.restarted is None:
       return moved

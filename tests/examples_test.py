@@ -71,8 +71,8 @@ def test_rigl_in_numpy_moves_masks_as_the_library(seed, in_numpy):
   method = methods.RigL(
       drop_fraction=0.4, drop_fraction_anneal='cosine', end_step=10,
       noise_std=0.)
-  update = method.update(methods.Layer(
-      mask, weights, lambda purpose: (0, 0), lambda: gradient), 4)
+  [update] = method.update([methods.Layer(
+      mask, weights, lambda purpose: (0, 0), lambda: gradient)], 4)
   got_mask, got_new = in_numpy.move_mask(
       mask, weights, gradient, method.drop_fraction_at(4))
   np.testing.assert_array_equal(got_mask, update.mask)

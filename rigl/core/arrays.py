@@ -94,9 +94,16 @@ class _Numpy:
     """How many of bool `x` are True, int32 scalar."""
     return self._np.sum(x, dtype='int32')
 
-  def repeat_while(self, condition: Callable[[Array], Array],
-                   step: Callable[[Array], Array], state: Array) -> Array:
-    """The first of state, step(state), ... for which a condition is False."""
+  def unstack(self, x: Array) -> list[Array]:
+    """The parts of `x` along its first dimension."""
+    return list(x)
+
+  def repeat_while(self, condition: Callable[[Any], Array],
+                   step: Callable[[Any], Any], state: Any) -> Any:
+    """The first of state, step(state), ... for which a condition is False.
+
+    A state is a tuple of tensors.
+    """
     while condition(state):
       state = step(state)
     return state
@@ -147,6 +154,7 @@ class _TensorFlow:
     self.max, self.min = tf.reduce_max, tf.reduce_min
     self.zeros_like, self.round, self.take = tf.zeros_like, tf.round, tf.gather
     self.concatenate, self.bitwise_xor = tf.concat, tf.bitwise.bitwise_xor
+    self.stack, self.unstack, self.any = tf.stack, tf.unstack, tf.reduce_any
 
   def asarray(self, x: Array, dtype: str = '') -> Array:
     tensor = self._tf.convert_to_tensor(_value(x))
@@ -173,11 +181,11 @@ class _TensorFlow:
     """Whether this is a graph for a session, rather than TensorFlow 2."""
     return not self._tf.executing_eagerly_outside_functions()
 
-  def repeat_while(self, condition: Callable[[Array], Array],
-                   step: Callable[[Array], Array], state: Array) -> Array:
+  def repeat_while(self, condition: Callable[[Any], Array],
+                   step: Callable[[Any], Any], state: Any) -> Any:
     return self._tf.while_loop(
-        condition, lambda state: (step(state),), (state,),
-        parallel_iterations=1, return_same_structure=True)[0]
+        lambda *state: condition(state), lambda *state: step(state), state,
+        parallel_iterations=1)
 
   def count(self, x: Array) -> Array:
     return self._tf.reduce_sum(self._tf.cast(x, 'int32'))

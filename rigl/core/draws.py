@@ -9,7 +9,7 @@ into floats in a way of its own. Floats are made by operations that are exact.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Sequence
 
 from rigl.core import arrays
 from rigl.core.arrays import Array
@@ -44,15 +44,18 @@ def _mixed(xp: Any, x: Array, key: Array) -> Array:
   return xp.bitwise_xor(x, xp.unsigned_right_shift(x, 16))
 
 
-def _bits(like: Array, n: int, seed: Seed) -> Array:
-  """n int32, uniform over all values."""
-  xp = arrays.of(like)
-  stable, step = seed
-  # Vectors of one number, since scalars of numpy warn when they wrap around.
-  step = xp.reshape(xp.asarray(step, 'int32'), (1,))
-  first = _mixed(xp, step * _SPREAD, _signed(stable))
-  second = _mixed(xp, first + _SPREAD, _signed(stable))
-  return _mixed(xp, xp.ordinals(n) * _SPREAD + first, second)
+def _bits(xp: Any, sizes: Sequence[int],
+          seeds: Sequence[Seed]) -> list[Array]:
+  """int32 vectors of these sizes, uniform over all values."""
+  # What all numbers of a vector share is mixed for all vectors together.
+  stable = xp.asarray([_signed(number) for number, _ in seeds], 'int32')
+  steps = xp.stack([
+      xp.reshape(xp.asarray(step, 'int32'), ()) for _, step in seeds])
+  first = _mixed(xp, steps * _SPREAD, stable)
+  second = _mixed(xp, first + _SPREAD, stable)
+  return [
+      _mixed(xp, xp.ordinals(size) * _SPREAD + a, b)
+      for size, a, b in zip(sizes, xp.unstack(first), xp.unstack(second))]
 
 
 def uniform(like: Array, seed: Seed) -> Array:
@@ -63,8 +66,9 @@ def uniform(like: Array, seed: Seed) -> Array:
     seed: see `Seed`.
   """
   xp = arrays.of(like)
-  bits = xp.unsigned_right_shift(_bits(like, arrays.size(like), seed), 8)
-  return xp.reshape(xp.asarray(bits, 'float32') * 2.**-24, like.shape)
+  [bits] = _bits(xp, [arrays.size(like)], [seed])
+  return xp.reshape(xp.asarray(
+      xp.unsigned_right_shift(bits, 8), 'float32') * 2.**-24, like.shape)
 
 
 def near_normal(like: Array, seed: Seed) -> Array:
@@ -78,10 +82,12 @@ def near_normal(like: Array, seed: Seed) -> Array:
     like: tensor of the shape and the library of the result.
     seed: see `Seed`.
   """
-  return _sums_of_four(like, seed, 1. / _SUM_STDDEV)
+  [drawn] = _sums_of_four([like], [seed], 1. / _SUM_STDDEV)
+  return drawn
 
 
-def noise(like: Array, seed: Seed, stddev: float) -> Array:
+def noise(likes: Sequence[Array], seeds: Sequence[Seed],
+          stddev: float) -> list[Array]:
   """What is added to scores to decide between equal ones, float32.
 
   As `near_normal`, but of a standard deviation that is only near `stddev`, by a
@@ -90,27 +96,32 @@ def noise(like: Array, seed: Seed, stddev: float) -> Array:
   same bits as one that does not.
 
   Args:
-    like: tensor of the shape and the library of the result.
-    seed: see `Seed`.
+    likes: tensors of the shapes and the library of the results.
+    seeds: see `Seed`.
     stddev: standard deviation; 0 for no noise.
   """
   scale = 2.**round(math.log2(stddev / _SUM_STDDEV)) if stddev else 0.
-  return _sums_of_four(like, seed, scale)
+  return _sums_of_four(likes, seeds, scale)
 
 
-def _sums_of_four(like: Array, seed: Seed, scale: float) -> Array:
+def _sums_of_four(likes: Sequence[Array], seeds: Sequence[Seed],
+                  scale: float) -> list[Array]:
   """float32 [...], each `scale` times the sum of four random bytes, of mean 0.
 
   The draw is most of the work, so its bytes are used twice: with p and q the
   sums of two bytes each, p + q and p - q are uncorrelated.
   """
-  xp = arrays.of(like)
-  n = arrays.size(like)
-  bits = _bits(like, (n + 1) // 2, seed)
-  # q * 2 ** 16 + p, of mean 0 each.
-  sums = (bits & _EVEN_BYTES) + (
-      xp.unsigned_right_shift(bits, 8) & _EVEN_BYTES) - _EVEN_BYTES
-  # (p + q) * 2 ** 16 + p and (p - q) * 2 ** 16 - p, for 2 ** 32 is 0 here. The
-  # last p weighs nothing, but makes ties rare.
-  both = xp.concatenate([sums * (2**16 + 1), sums * (2**16 - 1)], 0)
-  return xp.reshape(xp.asarray(both[:n], 'float32') * scale, like.shape)
+  xp = arrays.of(likes[0])
+  sizes = [arrays.size(like) for like in likes]
+  drawn = []
+  for like, n, bits in zip(
+      likes, sizes, _bits(xp, [(n + 1) // 2 for n in sizes], seeds)):
+    # q * 2 ** 16 + p, of mean 0 each.
+    sums = (bits & _EVEN_BYTES) + (
+        xp.unsigned_right_shift(bits, 8) & _EVEN_BYTES) - _EVEN_BYTES
+    # (p + q) * 2 ** 16 + p and (p - q) * 2 ** 16 - p, for 2 ** 32 is 0 here.
+    # The last p weighs nothing, but makes ties rare.
+    both = xp.concatenate([sums * (2**16 + 1), sums * (2**16 - 1)], 0)
+    drawn.append(
+        xp.reshape(xp.asarray(both[:n], 'float32') * scale, like.shape))
+  return drawn

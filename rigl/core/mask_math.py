@@ -15,7 +15,7 @@ of the time.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Sequence
 
 from rigl.core import arrays
 from rigl.core.arrays import Array
@@ -57,75 +57,106 @@ def _ordered_keys(scores: Array, eligible: Optional[Array]) -> Array:
       eligible, keys, xp.asarray(_NOT_ELIGIBLE, 'int32'))
 
 
-def _threshold(keys: Array, n: Array, lowest: int, n_bits: int) -> Array:
-  """A key that n of the int32 keys from `lowest` on reach, if there is one.
+def _select(keys: Sequence[Array], n: Array) -> list[Array]:
+  """Marks the n highest keys of each layer; ties go to the lower index.
 
-  Else more than n reach it, and it is the n-th largest. Or there are not as
-  many, and it is `lowest`.
+  The thresholds of all layers are bisected together, in one loop: to build and
+  compile a loop for each takes longer than to train a small network. A
+  threshold is a key, and a place among equal keys, the first being the highest.
+
+  Args:
+    keys: int32 vectors, one for each layer.
+    n: int32 [layers], not negative.
+
+  Returns:
+    bool vectors.
   """
-  xp = arrays.of(keys)
-  wanted = xp.reshape(n, ())
+  xp = arrays.of(n)
+  sizes = [arrays.size(k) for k in keys]
+  places = [size - xp.ordinals(size) for size in sizes]
+
+  def reaching(key, place):
+    return [(k > key_) | (xp.equal(k, key_) & (p >= place_))
+            for k, p, key_, place_ in zip(
+                keys, places, xp.unstack(key), xp.unstack(place))]
 
   def unfinished(state):
-    return xp.not_equal(state[1], 0) & xp.not_equal(state[2], wanted)
+    _, _, _, place_step, n_reached = state
+    return xp.any(xp.not_equal(n_reached, n)) & xp.any(
+        xp.not_equal(place_step, 0))
 
   def halve(state):
-    # Of one number each, since scalars of numpy warn when they wrap around. A
-    # step of 2**31 wraps around to the same as one of -2**31.
-    low, step, n_reached = state[:1], state[1:2], state[2:]
-    reached = xp.reshape(xp.count(keys >= low + step), (1,))
-    enough = reached >= n
-    return xp.concatenate([
-        xp.where(enough, low + step, low), xp.unsigned_right_shift(step, 1),
-        xp.where(enough, reached, n_reached)], 0)
+    key, place, key_step, place_step, n_reached = state
+    at_places = xp.equal(key_step, 0)
+    new_key = key + key_step
+    new_place = place + xp.where(
+        at_places, place_step, xp.zeros_like(place_step))
+    reached = xp.stack([xp.count(x) for x in reaching(new_key, new_place)])
+    # A layer that is done stays while others go on.
+    higher = (reached >= n) & xp.not_equal(n_reached, n)
+    return (xp.where(higher, new_key, key), xp.where(higher, new_place, place),
+            xp.unsigned_right_shift(key_step, 1),
+            xp.where(at_places, xp.unsigned_right_shift(place_step, 1),
+                     place_step),
+            xp.where(higher, reached, n_reached))
 
-  first_step = 2**(n_bits - 1) if n_bits < 32 else -2**31
-  return xp.repeat_while(unfinished, halve, xp.concatenate([
-      xp.asarray([lowest, first_step], 'int32'),
-      xp.reshape(xp.count(keys >= lowest), (1,))], 0))[:1]
+  # Vectors, since scalars of numpy warn when they wrap around: a step of 2**31
+  # does, to the same as one of -2**31.
+  zeros = xp.zeros_like(n)
+  key, place, *_ = xp.repeat_while(unfinished, halve, (
+      zeros + (_NOT_ELIGIBLE + 1), zeros,
+      xp.asarray([-2**31], 'int32'),
+      xp.asarray([2**(max(1, *sizes).bit_length() - 1)], 'int32'),
+      zeros - 1))
+  return reaching(key, place)
 
 
-def _flat_top_k_mask(scores: Array, n: Array,
-                     eligible: Optional[Array]) -> Array:
-  """`top_k_mask` of vectors."""
-  xp = arrays.of(scores)
-  n = xp.maximum(xp.asarray(n, 'int32'), xp.asarray(0, 'int32'))
-  keys = _ordered_keys(scores, eligible)
-  threshold = _threshold(keys, n, _NOT_ELIGIBLE + 1, 32)
-  above, ties = keys > threshold, xp.equal(keys, threshold)
-  # Bisected too, which takes no time where all of them are wanted.
-  size = arrays.size(scores)
-  places = xp.where(ties, size - xp.ordinals(size), xp.asarray(0, 'int32'))
-  last = _threshold(places, n - xp.count(above), 1, size.bit_length())
-  return above | (ties & (places >= last))
+def top_k_masks(scores: Sequence[Array], n: Array,
+                eligible: Optional[Sequence[Array]] = None) -> list[Array]:
+  """Marks the highest scores of each of several layers.
+
+  Ties go to the lower flat (C-order) index. Scores are compared as float32
+  whatever their type. NaN ranks with -inf, so it is selected last.
+
+  Args:
+    scores: real tensors [...], one for each layer.
+    n: int32 [layers], how many to select of each. More than there are eligible
+      positions selects all of them; 0 or less selects none.
+    eligible: bool tensors of the same shapes, the positions that may be
+      selected. All, when None.
+
+  Returns:
+    bool tensors of the shapes of `scores` with exactly min(n, eligible) True.
+  """
+  xp = arrays.of(scores[0])
+  allowed = [None] * len(scores) if eligible is None else eligible
+  if xp.library == 'tensorflow' and xp.is_graph():
+    # Here, because it loads TensorFlow.
+    from rigl.core import tf_selection
+    return [tf_selection.top_k_mask(*layer)
+            for layer in zip(scores, xp.unstack(n), allowed)]
+  n = xp.asarray(n, 'int32')
+  chosen = _select([
+      _ordered_keys(xp.reshape(xp.asarray(score, 'float32'), (-1,)),
+                    None if e is None else xp.reshape(e, (-1,)))
+      for score, e in zip(scores, allowed)], xp.maximum(n, xp.zeros_like(n)))
+  return [xp.reshape(x, score.shape) for x, score in zip(chosen, scores)]
 
 
 def top_k_mask(scores: Array, n: Array,
                eligible: Optional[Array] = None) -> Array:
-  """Marks the `n` highest scores; ties go to the lower flat (C-order) index.
-
-  Scores are compared as float32 whatever their type. NaN ranks with -inf, so
-  it is selected last.
+  """`top_k_masks` of one layer.
 
   Args:
     scores: real tensor [...].
-    n: int32 scalar, how many to select. More than there are eligible
-      positions selects all of them; 0 or less selects none.
-    eligible: optional bool tensor of the same shape, the positions that may
-      be selected. All, when None.
-
-  Returns:
-    bool tensor of the shape of `scores` with exactly min(n, eligible) True.
+    n: int32 scalar, how many to select.
+    eligible: bool tensor of the same shape, or None for all.
   """
   xp = arrays.of(scores)
-  if xp.library == 'tensorflow' and xp.is_graph():
-    # Here, because it loads TensorFlow.
-    from rigl.core import tf_selection
-    return tf_selection.top_k_mask(scores, n, eligible)
-  chosen = _flat_top_k_mask(
-      xp.reshape(xp.asarray(scores, 'float32'), (-1,)), n,
-      None if eligible is None else xp.reshape(eligible, (-1,)))
-  return xp.reshape(chosen, scores.shape)
+  [chosen] = top_k_masks(
+      [scores], xp.reshape(xp.asarray(n, 'int32'), (1,)),
+      None if eligible is None else [eligible])
+  return chosen
 
 
 def n_to_drop(n_ones: Array, drop_fraction: Array) -> Array:
@@ -135,7 +166,7 @@ def n_to_drop(n_ones: Array, drop_fraction: Array) -> Array:
   number decides how many connections move.
 
   Args:
-    n_ones: int32 scalar, active connections.
+    n_ones: int32 [...], active connections.
     drop_fraction: float32 scalar.
   """
   xp = arrays.of(n_ones)
@@ -144,33 +175,48 @@ def n_to_drop(n_ones: Array, drop_fraction: Array) -> Array:
   return xp.minimum(xp.maximum(xp.asarray(product, 'int32'), 0), n_ones)
 
 
-def drop_and_grow(mask: Array, score_drop: Array, score_grow: Array,
-                  drop_fraction: Array) -> MaskUpdate:
-  """One mask update of SET, SNFS and RigL (arXiv 1911.11134, algorithm 1).
+def drop_and_grow_all(masks: Sequence[Array], score_drop: Sequence[Array],
+                      score_grow: Sequence[Array],
+                      drop_fraction: Array) -> list[MaskUpdate]:
+  """A mask update of SET, SNFS and RigL (arXiv 1911.11134, algorithm 1).
 
-  Of the active connections the highest `score_drop` are kept; as many as were
-  dropped are then activated where `score_grow` is highest among all positions
-  not kept, so a connection just dropped may come back. An inactive connection
-  is never kept, whatever its score.
+  In each layer, of the active connections the highest `score_drop` are kept; as
+  many as were dropped are then activated where `score_grow` is highest among
+  all positions not kept, so a connection just dropped may come back. An
+  inactive connection is never kept, whatever its score.
 
   Args:
-    mask: 0/1 tensor [...] of any real type.
-    score_drop: real tensor of the same shape; the lowest are dropped.
-    score_grow: real tensor of the same shape; the highest are grown.
+    masks: 0/1 tensors [...] of any real type, one for each layer.
+    score_drop: real tensors of the same shapes; the lowest are dropped.
+    score_grow: real tensors of the same shapes; the highest are grown.
     drop_fraction: scalar in [0, 1], the share of active connections to move.
 
   Returns:
-    A MaskUpdate; its mask has exactly as many ones as `mask`.
+    A MaskUpdate for each; its mask has exactly as many ones as before.
   """
-  xp = arrays.of(mask)
-  mask = xp.asarray(mask)
-  active = xp.not_equal(mask, xp.zeros_like(mask))
-  n_ones = xp.count(active)
+  xp = arrays.of(masks[0])
+  masks = [xp.asarray(mask) for mask in masks]
+  active = [xp.not_equal(mask, xp.zeros_like(mask)) for mask in masks]
+  n_ones = xp.stack([xp.count(a) for a in active])
   n_prune = n_to_drop(n_ones, drop_fraction)
-  kept = top_k_mask(score_drop, n_ones - n_prune, eligible=active)
-  grown = top_k_mask(score_grow, n_prune, eligible=~kept)
-  return MaskUpdate(
-      mask=xp.cast_like(kept | grown, mask),
-      kept=kept,
-      grown=grown,
-      new_connections=grown & ~active)
+  kept = top_k_masks(score_drop, n_ones - n_prune, active)
+  grown = top_k_masks(score_grow, n_prune, [~k for k in kept])
+  return [
+      MaskUpdate(mask=xp.cast_like(k | g, mask), kept=k, grown=g,
+                 new_connections=g & ~a)
+      for mask, a, k, g in zip(masks, active, kept, grown)]
+
+
+def drop_and_grow(mask: Array, score_drop: Array, score_grow: Array,
+                  drop_fraction: Array) -> MaskUpdate:
+  """`drop_and_grow_all` of one layer.
+
+  Args:
+    mask: 0/1 tensor [...] of any real type.
+    score_drop: real tensor of the same shape.
+    score_grow: real tensor of the same shape.
+    drop_fraction: scalar in [0, 1].
+  """
+  [update] = drop_and_grow_all(
+      [mask], [score_drop], [score_grow], drop_fraction)
+  return update

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, ClassVar, NamedTuple, Optional
+from typing import Any, Callable, ClassVar, NamedTuple, Optional, Sequence
 
-from rigl.core import arrays
+from rigl.core import arrays, schedules
 from rigl.core.arrays import Array
 
 
@@ -130,15 +130,15 @@ class Method:
     del gradient
     return state
 
-  def update(self, layer: Layer, step: Array) -> Update:
-    """What becomes of a layer at an update.
+  def update(self, layers: Sequence[Layer], step: Array) -> list[Update]:
+    """What becomes of each of several layers at an update.
 
     Args:
-      layer: its tensors.
+      layers: their tensors.
       step: integer scalar, from `seen_step`.
     """
     del step
-    return Update(layer.mask)
+    return [Update(layer.mask) for layer in layers]
 
   def new_weights(self, layer: Layer) -> Array:
     """Weights for connections that begin anew, [...].
@@ -158,3 +158,33 @@ class Method:
     """
     del layer
     return start
+
+
+@dataclasses.dataclass(frozen=True)
+class OnSchedule(Method):
+  """Moves masks every `frequency` steps.
+
+  Attributes:
+    begin_step: first step that may be an update step.
+    end_step: last such step; negative for no end.
+    frequency: steps between updates (Delta T).
+  """
+
+  when = 'on_schedule'
+
+  begin_step: int = 0
+  end_step: int = -1
+  frequency: int = 100
+
+  @property
+  def schedule(self) -> schedules.UpdateSchedule:
+    """When masks move.
+
+    Raises:
+      ValueError: there is no such schedule.
+    """
+    return schedules.UpdateSchedule(
+        self.begin_step, self.end_step, self.frequency)
+
+  def is_update(self, step, last_update):
+    return self.schedule.is_update_step(step, last_update)

@@ -28,7 +28,7 @@ from rigl.core import (
   scores,
 )
 from rigl.core.arrays import Array
-from rigl.core.method import Layer, Method, Update
+from rigl.core.method import Layer, Method, OnSchedule, Update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,36 +45,6 @@ class Scratch(Method):
   """The masks that training starts with stay."""
 
   description = 'a fixed random mask'
-
-
-@dataclasses.dataclass(frozen=True)
-class OnSchedule(Method):
-  """Moves masks every `frequency` steps.
-
-  Attributes:
-    begin_step: first step that may be an update step.
-    end_step: last such step; negative for no end.
-    frequency: steps between updates (Delta T).
-  """
-
-  when = 'on_schedule'
-
-  begin_step: int = 0
-  end_step: int = -1
-  frequency: int = 100
-
-  @property
-  def schedule(self) -> schedules.UpdateSchedule:
-    """When masks move.
-
-    Raises:
-      ValueError: there is no such schedule.
-    """
-    return schedules.UpdateSchedule(
-        self.begin_step, self.end_step, self.frequency)
-
-  def is_update(self, step, last_update):
-    return self.schedule.is_update_step(step, last_update)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,16 +108,20 @@ class DropAndGrow(OnSchedule):
     """
     raise NotImplementedError
 
-  def update(self, layer, step):
-    drop_score = self.drop_score(layer)
+  def update(self, layers, step):
+    drop_scores = [self.drop_score(layer) for layer in layers]
     noise = draws.noise(
-        drop_score, layer.seed('drop_noise'), self.noise_std)
-    moved = mask_math.drop_and_grow(
-        layer.mask, drop_score + noise, self.grow_score(layer),
+        drop_scores, [layer.seed('drop_noise') for layer in layers],
+        self.noise_std)
+    moved = mask_math.drop_and_grow_all(
+        [layer.mask for layer in layers],
+        [score + added for score, added in zip(drop_scores, noise)],
+        [self.grow_score(layer) for layer in layers],
         self.drop_fraction_at(step))
-    return Update(moved.mask, (
-        moved.grown if self.restarts_regrown else moved.new_connections),
-        layer.state)
+    return [
+        Update(m.mask, m.grown if self.restarts_regrown else m.new_connections,
+               layer.state)
+        for m, layer in zip(moved, layers)]
 
   def new_weights(self, layer):
     return growth.grow_values(
@@ -263,12 +237,15 @@ class KeepBest(Method):
     """
     raise NotImplementedError
 
-  def update(self, layer, step):
-    size = arrays.size(layer.weights)
-    kept = mask_math.top_k_mask(
-        self.score(layer),
-        size - distributions.get_n_zeros(size, layer.sparsity))
-    return Update(arrays.of(kept).cast_like(kept, layer.mask))
+  def update(self, layers, step):
+    sizes = [arrays.size(layer.weights) for layer in layers]
+    xp = arrays.of(layers[0].weights)
+    kept = mask_math.top_k_masks(
+        [self.score(layer) for layer in layers],
+        xp.asarray([size - distributions.get_n_zeros(size, layer.sparsity)
+                    for size, layer in zip(sizes, layers)], 'int32'))
+    return [Update(xp.cast_like(mask, layer.mask))
+            for mask, layer in zip(kept, layers)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -360,18 +337,25 @@ class GradualPruning(OnSchedule):
     xp = arrays.of(weights)
     return xp.zeros_like(xp.max(xp.asarray(weights)))
 
-  def update(self, layer, step):
+  def update(self, layers, step):
+    xp = arrays.of(layers[0].weights)
+    magnitudes = [scores.weight_magnitude(layer.weights) for layer in layers]
+    kept = mask_math.top_k_masks(magnitudes, xp.stack([
+        self._n_to_keep(layer, step) for layer in layers]))
+    return [self._above_threshold(*of_layer)
+            for of_layer in zip(layers, magnitudes, kept)]
+
+  def _n_to_keep(self, layer, step):
     xp = arrays.of(layer.weights)
-    magnitude = xp.abs(xp.asarray(layer.weights, 'float32'))
-    # As the smallest: compared with NaN, no weight would be large enough.
-    magnitude = xp.where(
-        xp.isnan(magnitude), xp.zeros_like(magnitude), magnitude)
     sparsity = xp.asarray(self.sparsity_at(step))
     if self.target_sparsity:
       sparsity = sparsity * (layer.sparsity / self.target_sparsity)
     n_keep = xp.asarray(
-        xp.round(float(arrays.size(magnitude)) * (1. - sparsity)), 'int32')
-    kept = mask_math.top_k_mask(magnitude, xp.maximum(n_keep, 1))
+        xp.round(float(arrays.size(layer.weights)) * (1. - sparsity)), 'int32')
+    return xp.maximum(n_keep, 1)
+
+  def _above_threshold(self, layer, magnitude, kept):
+    xp = arrays.of(magnitude)
     smallest = xp.min(xp.where(
         kept, magnitude, xp.zeros_like(magnitude) + math.inf))
     threshold = (

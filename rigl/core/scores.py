@@ -44,3 +44,16 @@ def connection_sensitivity(weights: Array,
   xp = arrays.of(weights)
   return xp.abs(
       xp.asarray(dense_gradient, 'float32') * xp.asarray(weights, 'float32'))
+
+
+def weight_magnitude(weights: Array) -> Array:
+  """|weights| for gradual pruning, float32 [...]; NaN is the smallest.
+
+  Compared with NaN, no weight would be large enough.
+
+  Args:
+    weights: [...].
+  """
+  xp = arrays.of(weights)
+  magnitude = xp.abs(xp.asarray(weights, 'float32'))
+  return xp.where(xp.isnan(magnitude), xp.zeros_like(magnitude), magnitude)

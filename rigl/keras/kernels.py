@@ -65,14 +65,12 @@ class Kernel:
     return [variable for variable in (self.mask, self.state, self.inactive)
             if variable is not None]
 
-  def update(self, method: methods.Method, step: Any,
-             seed: Callable[[str], draws.Seed],
-             gradient: Callable[[], Any]) -> None:
-    """Moves the mask.
+  def layer(self, method: methods.Method, seed: Callable[[str], draws.Seed],
+            gradient: Callable[[], Any]) -> methods.Layer:
+    """What a method sees of the kernel.
 
     Args:
-      method: says how.
-      step: integer scalar.
+      method: it.
       seed: gives the seed of the draws for a purpose.
       gradient: gives the gradient of the whole batch, [...].
     """
@@ -80,15 +78,27 @@ class Kernel:
     active, weights = xp.asarray(self.mask), xp.asarray(self.variable)
     if method.prunes_gradually:
       weights = where(active, weights, self.inactive)
-    layer = methods.Layer(
+    return methods.Layer(
         # Methods may calculate with it.
         xp.cast_like(active, weights), weights, seed, gradient,
         None if self.state is None else xp.asarray(self.state), self.sparsity)
-    update = method.update(layer, step)
+
+  def take(self, method: methods.Method, layer: methods.Layer,
+           update: methods.Update) -> None:
+    """Moves the mask.
+
+    Args:
+      method: of the update.
+      layer: what `layer` gave.
+      update: what the method made of it.
+    """
+    weights = layer.weights
+    xp = arrays.of(weights)
     mask = xp.not_equal(update.mask, xp.zeros_like(update.mask))
     if method.prunes_gradually:
       # A weight of 0 has nothing to come back with.
-      mask = mask & (active | xp.not_equal(weights, xp.zeros_like(weights)))
+      mask = mask & (xp.asarray(self.mask) | xp.not_equal(
+          weights, xp.zeros_like(weights)))
     if update.restarted is not None:
       weights = xp.where(update.restarted, method.new_weights(layer), weights)
     self.mask.assign(mask)

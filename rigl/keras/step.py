@@ -146,10 +146,15 @@ class Step:
     """Moves all masks."""
     if self.method.gradient and not gradients:
       gradients = self._gradients()
-    for number in self._trained:
-      self.kernels[number].update(
-          self.method, step, functools.partial(self._seed, number, step),
-          functools.partial(gradients.get, number))
+    layers = {
+        number: self.kernels[number].layer(
+            self.method, functools.partial(self._seed, number, step),
+            functools.partial(gradients.get, number))
+        for number in self._trained}
+    if layers:
+      updates = self.method.update(list(layers.values()), step)
+      for (number, layer), update in zip(layers.items(), updates):
+        self.kernels[number].take(self.method, layer, update)
     if self.method.when != 'always':
       self.last_update.assign(step)
     if self.method.replaces_step:

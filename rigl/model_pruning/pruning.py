@@ -280,11 +280,11 @@ class Pruning:
 
   def _update_layer(self, layer: MaskedLayer,
                     step: tf.Tensor) -> tf.Operation:
-    update = self._method.update(
+    [update] = self._method.update([
         methods.Layer(
             layer.mask.read_value(), layer.weights.read_value(),
             state=layer.threshold.read_value(),
-            sparsity=self._layer_sparsity(layer.weights)), step)
+            sparsity=self._layer_sparsity(layer.weights))], step)
     return tf.group(
         layer.threshold.assign(update.state), layer.mask.assign(update.mask))
 

@@ -76,7 +76,13 @@ OPERATIONS = {
               np.where(FLAGS, X, Y)),
     'zeros_like': (lambda xp, x: xp.zeros_like(x), [X], np.zeros_like(X)),
     'repeat_while': (lambda xp, x: xp.repeat_while(
-        lambda y: y[0] < 9, lambda y: y * 2 + 1, x), [INTS], INTS * 16 + 15),
+        lambda state: state[1][0] < 4,
+        lambda state: (state[0] * 2 + 1, state[1] + 1), (x, xp.ordinals(1)))[0],
+                     [INTS], INTS * 16 + 15),
+    'stack': (lambda xp, x, y: xp.stack([x, y]), [X, Y], np.stack([X, Y])),
+    'unstack': (lambda xp, x: xp.concatenate(xp.unstack(x), 0),
+                [X], X.reshape(-1)),
+    'any': (lambda xp, x: xp.any(x), [FLAGS], np.any(FLAGS)),
 }
 
 

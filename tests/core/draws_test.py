@@ -10,7 +10,7 @@ from tests import execution_modes
 DRAWS = {
     'uniform': draws.uniform,
     'near_normal': draws.near_normal,
-    'noise': lambda like, seed: draws.noise(like, seed, 1e-5),
+    'noise': lambda like, seed: draws.noise([like], [seed], 1e-5)[0],
 }
 
 
@@ -86,7 +86,7 @@ def test_near_normal_is_symmetric_uncorrelated_and_hardly_ever_ties():
 @pytest.mark.parametrize('stddev', [1e-5, 3., 0.])
 def test_noise_is_near_normal_of_about_the_standard_deviation(stddev):
   like = np.zeros(1000, 'f')
-  noise = draws.noise(like, (3, 4), stddev)
+  [noise] = draws.noise([like], [(3, 4)], stddev)
   if not stddev:
     assert not noise.any()
     return
@@ -113,7 +113,7 @@ def test_noise_added_to_scores_is_the_same_in_all_modes(mode):
 
   def add(scores, step):
     # The step may also be a number of Python.
-    return [scores + draws.noise(scores, (11, kind), 0.3)
+    return [scores + draws.noise([scores], [(11, kind)], 0.3)[0]
             for kind in (step, 5)]
 
   step = np.asarray(5, np.int32)

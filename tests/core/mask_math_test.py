@@ -306,6 +306,23 @@ def test_top_k_mask_equals_the_reference(dtype_name, data):
       selected_eligible, reference.top_n(scores, n, eligible))
 
 
+@pytest.mark.parametrize('mode', execution_modes.EVERYWHERE)
+def test_layers_selected_together_do_not_mix(mode):
+  scores, n, eligible, selected = zip(*TOP_N.values())
+  scores = [np.array(s, 'f') for s in scores]
+  eligible = [np.ones(s.shape, bool) if e is None else np.array(e, bool)
+              for s, e in zip(scores, eligible)]
+
+  def select(n, *tensors):
+    return mask_math.top_k_masks(
+        tensors[:len(scores)], n, tensors[len(scores):])
+
+  found = execution_modes.run(
+      mode, select, np.array(n, 'i'), *scores, *eligible)
+  for got, name, expected in zip(found, TOP_N, selected):
+    np.testing.assert_array_equal(got, np.array(expected, bool), name)
+
+
 @pytest.mark.parametrize('dtype_name', DTYPES)
 @hypothesis.settings(max_examples=60)
 @hypothesis.given(data=st.data())

@@ -111,8 +111,8 @@ def test_update_equals_the_reference(mode, name, shape):
   def update(mask, weights, gradient, average, step):
     state = {'momentum': average, 'prune': np.float32(layer.threshold)}.get(
         name)
-    update = method.update(methods.Layer(
-        mask, weights, seed, lambda: gradient, state, layer.sparsity), step)
+    [update] = method.update([methods.Layer(
+        mask, weights, seed, lambda: gradient, state, layer.sparsity)], step)
     return [part for part in update if part is not None]
 
   found = execution_modes.run_each(

@@ -79,7 +79,9 @@ def loss():
 
 
 def compiled(model: keras.Model, sparse_optimizer, **settings) -> keras.Model:
-  model.compile(sparse_optimizer, loss(), **settings)
+  """Without XLA on TensorFlow unless asked for: compiling takes a second."""
+  model.compile(sparse_optimizer, loss(), **{
+      'jit_compile': JIT_COMPILE[-1], **settings})
   return model
 
 

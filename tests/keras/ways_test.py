@@ -26,7 +26,7 @@ def make(method, has_input=True, **settings):
 
 
 def fit(model, optimizer, n_batches=N_BATCHES, batch_size=32, **settings):
-  small.compiled(model, optimizer, **settings)
+  small.compiled(model, optimizer, **{'jit_compile': True, **settings})
   x, labels = small.data(N_BATCHES)
   n = n_batches * 32
   model.fit(x[:n], labels[:n], batch_size=batch_size, shuffle=False, verbose=0)
