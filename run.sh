@@ -17,7 +17,7 @@ set -euo pipefail
 if [ -n "${ESTIMATOR:-}" ]; then
   name=env-estimator extras=estimator,test versions=(3.11 3.10)
 else
-  name=env extras=jax,test versions=(3.13 3.12 3.11 3.10)
+  name=env extras=inference,jax,test versions=(3.13 3.12 3.11 3.10)
 fi
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 env=$root/$name

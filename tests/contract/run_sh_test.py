@@ -134,7 +134,7 @@ def test_sets_up_once_and_runs_the_command_in_the_environment(checkout):
   assert 'setting up env/ with Python 3.11.4' in err
   assert checkout.run('bash', '-c', 'echo $VIRTUAL_ENV; pwd') == (
       0, f'{checkout.folder}/env\n{checkout.folder.parent}\n', '')
-  assert checkout.installed == ['.[jax,test]']
+  assert checkout.installed == ['.[inference,jax,test]']
 
 
 def test_that_with_estimator_stands_beside_the_other(checkout):
@@ -143,7 +143,7 @@ def test_that_with_estimator_stands_beside_the_other(checkout):
                                 ESTIMATOR='1')
   assert (code, out) == (0, f'{checkout.folder}/env-estimator\n')
   assert 'setting up env-estimator/' in err
-  assert checkout.installed == ['.[jax,test]', '.[estimator,test]']
+  assert checkout.installed == ['.[inference,jax,test]', '.[estimator,test]']
   for estimator in ('', '1'):
     assert checkout.run('true', ESTIMATOR=estimator) == (0, '', '')
 
