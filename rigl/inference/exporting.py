@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 from collections.abc import Iterator
 from typing import Any, Optional
@@ -15,6 +16,7 @@ from rigl.compat import tf2
 from rigl.core import checks
 from rigl.inference import (
     codes,
+    names,
     requirements,
     shrinking,
     sources,
@@ -150,24 +152,28 @@ def _make_compact(model: Any, quantize: Optional[str]) -> None:
     if code in codes.WEIGHTED:
       index = int(operator.inputs[1])
       if index not in compact:
+        output = graph.tensors[int(operator.outputs[0])]
+        is_vector = code == codes.FULLY_CONNECTED and (
+            math.prod(tflite_files.shape_of(output)[:-1]) == 1)
         compact[index] = _compact(
-            model, index, quantize, code == codes.FULLY_CONNECTED, operators)
+            model, index, quantize, is_vector, operators)
       operator.inputs = np.array(operator.inputs, np.int32)
       operator.inputs[1] = compact[index]
       if graph.tensors[compact[index]].sparsity is not None:
         _use_version(model, operator, code, _SPARSE_FULLY_CONNECTED_VERSION)
     operators.append(operator)
   graph.operators = operators
+  _shorten_names(model)
   _drop_unused(model)
 
 
 def _compact(model: Any, index: int, quantize: Optional[str],
-             is_fully_connected: bool, operators: list[Any]) -> int:
+             is_vector: bool, operators: list[Any]) -> int:
   """Stores weights; returns the tensor that the layer is to read.
 
   The operators DENSIFY and DEQUANTIZE, which LiteRT runs once when it loads the
-  file, make dense weights in float32 of what is stored. Fully connected layers
-  read very sparse weights as they are.
+  file, make dense weights in float32 of what is stored. Layers that compute one
+  vector, not one for each position, read very sparse weights as they are.
   """
   tensor = model.subgraphs[0].tensors[index]
   weights = tflite_files.values_of(model, tensor)
@@ -180,9 +186,10 @@ def _compact(model: Any, index: int, quantize: Optional[str],
     tensor.type = tflite_files.INT8
     tensor.quantization, stored = _quantize(weights, axis)
     tflite_files.set_values(model, tensor, stored)
-  is_sparse = _pack(model, tensor, stored)
-  if is_sparse and is_fully_connected and not is_quantized and (
-      np.count_nonzero(weights) <= (1 - CSR_SPARSITY) * weights.size):
+  stays_sparse = is_vector and not is_quantized and (
+      np.count_nonzero(weights) <= (1 - CSR_SPARSITY) * weights.size)
+  is_sparse = _pack(model, tensor, stored, by_rows=stays_sparse)
+  if is_sparse and stays_sparse:
     return index
   if is_sparse:
     index = _append(model, index, codes.DENSIFY, operators)
@@ -210,14 +217,13 @@ def _is_depthwise(model: Any, index: int) -> bool:
       for operator in model.subgraphs[0].operators)
 
 
-def _pack(model: Any, tensor: Any, weights: np.ndarray) -> bool:
+def _pack(model: Any, tensor: Any, weights: np.ndarray, by_rows: bool
+          ) -> bool:
   """Stores a tensor sparse if that takes fewer bytes; whether it does."""
-  sparsity, kept = tflite_files.pack(weights)
-  last = sparsity.dimMetadata[-1]
-  n_bytes = (kept.nbytes + last.arraySegments.values.nbytes
-             + last.arrayIndices.values.nbytes)
+  packed = sparsity, kept = tflite_files.pack(weights, by_rows)
   # LiteRT takes an empty buffer for a tensor without values.
-  if n_bytes >= weights.nbytes or not kept.size:
+  if (tflite_files.n_packed_bytes(packed) >= weights.nbytes
+      or not kept.size):
     return False
   tflite_files.set_values(model, tensor, kept)
   tensor.shape = np.asarray(weights.shape, np.int32)
@@ -230,9 +236,9 @@ def _append(model: Any, index: int, code: int, operators: list[Any]) -> int:
   schema = requirements.litert_schema()
   tensors = model.subgraphs[0].tensors
   packed, output = tensors[index], schema.TensorT()
-  output.name = b'%s_%d' % (packed.name or b'weights', code)
+  output.name = packed.name
   output.shape, output.hasRank = packed.shape, packed.hasRank
-  output.buffer = _no_buffer(model)
+  output.buffer = 0  # Which is empty in every file.
   if code == codes.DEQUANTIZE:
     output.type = tflite_files.FLOAT32
   else:
@@ -244,12 +250,6 @@ def _append(model: Any, index: int, code: int, operators: list[Any]) -> int:
   _use_version(model, operator, code, _VERSIONS[code])
   operators.append(operator)
   return len(tensors) - 1
-
-
-def _no_buffer(model: Any) -> int:
-  """An empty buffer, as every activation has one."""
-  model.buffers.append(requirements.litert_schema().BufferT())
-  return len(model.buffers) - 1
 
 
 def _use_version(model: Any, operator: Any, code: int, version: int) -> None:
@@ -265,14 +265,36 @@ def _use_version(model: Any, operator: Any, code: int, version: int) -> None:
   operator.opcodeIndex = len(model.operatorCodes) - 1
 
 
+def _shorten_names(model: Any) -> None:
+  """Leaves names to layers, short ones, and to the input and the output.
+
+  Those that the converter makes take as many bytes as thousands of weights.
+  """
+  graph = model.subgraphs[0]
+  layers = [operator for operator in graph.operators if
+            tflite_files.operator_code(model, operator) in codes.WEIGHTED]
+  outputs = [graph.tensors[int(operator.outputs[0])] for operator in layers]
+  short = names.short_names([
+      ';'.join((graph.tensors[int(index)].name or b'').decode(errors='replace')
+               for index in (operator.outputs[0], operator.inputs[1]))
+      for operator in layers])
+  ends = [graph.tensors[int(i)] for i in (*graph.inputs, *graph.outputs)]
+  for tensor in graph.tensors:
+    if not any(tensor is end for end in ends):
+      tensor.name = None
+  for tensor, name in zip(outputs, short):
+    if not any(tensor is end for end in ends):
+      tensor.name = name.encode()
+
+
 def _drop_unused(model: Any) -> None:
-  """Empties the buffers that no tensor has any more."""
-  used = {tensor.buffer for graph in model.subgraphs
-          for tensor in graph.tensors}
-  used |= {entry.buffer for entry in model.metadata or ()}
-  for index, buffer in enumerate(model.buffers):
-    if index not in used:
-      buffer.data = None
+  """Drops the buffers that no tensor has any more."""
+  users = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+  users += model.metadata or ()
+  used = sorted({0} | {user.buffer for user in users})
+  for user in users:
+    user.buffer = used.index(user.buffer)
+  model.buffers = [model.buffers[index] for index in used]
 
 
 def write_file(path: str, data: bytes) -> None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Sequence
 from typing import Any, Optional
 
 import numpy as np
 
 from rigl.inference import graph as graphs
-from rigl.inference import reading, tflite_files
+from rigl.inference import names, reading, tflite_files
 from rigl.inference.exporting import Exported
 from rigl.micronet import counting, formatting, network
 
-# Parts of what TensorFlow calls operations with weights.
-_OPERATIONS = ('onv', 'MatMul', 'BiasAdd', 'depthwise')
 _KINDS = {'conv': 'Conv2D', 'depthwise': 'DepthwiseConv2D'}
 
 
@@ -50,19 +47,19 @@ def layers(exported: Exported) -> Optional[list[dict[str, Any]]]:
   except (graphs.UnknownOperation, graphs.NotFloat32):
     return None
   before, after = _weighted(dense), _weighted(sparse)
-  names = _short_names([node.name for node in before])
+  titles = names.short_names([node.name for node in before])
   full = network.count_network([
-      _layer(name, node, dense) for name, node in zip(names, before)])
+      _layer(name, node, dense) for name, node in zip(titles, before)])
   kept = network.count_network(
-      [_layer(name, node, sparse) for name, node in zip(names, after)],
+      [_layer(name, node, sparse) for name, node in zip(titles, after)],
       n_zeros={name: node.weights.size - np.count_nonzero(node.weights)
-               for name, node in zip(names, after)})
+               for name, node in zip(titles, after)})
   return [{
       'layer': name, 'kind': a.kind, 'shape': list(a.shape),
       'zeros': 1 - np.count_nonzero(node.weights) / node.weights.size,
       'stored_shape': list(b.shape),
       'dense_flops': a.flops, 'sparse_flops': b.flops,
-  } for name, node, a, b in zip(names, before, full.layers, kept.layers)]
+  } for name, node, a, b in zip(titles, before, full.layers, kept.layers)]
 
 
 def _weighted(graph: graphs.Graph) -> list[graphs.Node]:
@@ -86,25 +83,6 @@ def _layer(name: str, node: graphs.Node, graph: graphs.Graph) -> network.Layer:
   if node.kind == 'conv' and node.kernel == (1, 1) and height * width == 1:
     kind, shape = 'Dense', (n_inputs, n_outputs)
   return network.Layer(name, op, shape, kind)
-
-
-def _short_names(names: Sequence[str]) -> list[str]:
-  """The layers' names of what the converter calls their outputs.
-
-  It joins the names of all operations that it fuses, each with its scopes:
-  'model/relu/Relu;model/conv1/convolution'.
-  """
-  short, seen = [], set()
-  for i, name in enumerate(names):
-    scopes = [part.split('/') for part in name.split(';')]
-    known = [scope[-2] for scope in scopes if len(scope) > 1 and any(
-        word in scope[-1] for word in _OPERATIONS)]
-    choice = known[0] if known else f'layer_{i}'
-    if choice in seen:
-      choice = f'{choice}_{i}'
-    seen.add(choice)
-    short.append(choice)
-  return short
 
 
 def as_record(exported: Exported) -> dict[str, Any]:

@@ -7,6 +7,7 @@ generates from its schema.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -19,6 +20,8 @@ DTYPES = {0: np.float32, 1: np.float16, 2: np.int32, 3: np.uint8, 4: np.int64,
           6: np.bool_, 7: np.int16, 9: np.int8}
 _DENSE, _CSR = 0, 1
 _IDENTIFIER = b'TFL3'
+# Of the content of buffers, says the schema.
+_ALIGNMENT = 16
 
 
 def read(data: bytes, name: str) -> Any:
@@ -59,7 +62,23 @@ def write(model: Any) -> bytes:
     model: as `read` returns it.
   """
   import flatbuffers
-  builder = flatbuffers.Builder(1 << 20)
+
+  class Builder(flatbuffers.Builder):
+    """Aligns buffers, and stores equal vectors, such as zero points, once."""
+
+    def __init__(self) -> None:
+      super().__init__(1 << 20)
+      self._stored: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+      key = x.dtype.str, x.tobytes()
+      if key not in self._stored:
+        if x.dtype == np.uint8:
+          self.Prep(_ALIGNMENT, x.nbytes)
+        self._stored[key] = super().CreateNumpyVector(x)
+      return self._stored[key]
+
+  builder = Builder()
   builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
   return bytes(builder.Output())
 
@@ -162,28 +181,44 @@ def _indices(schema: Any, values: np.ndarray) -> tuple[int, Any]:
   return kind, vector
 
 
-def pack(values: np.ndarray) -> tuple[Any, np.ndarray]:
-  """Stores the last dimension as compressed sparse rows.
+def pack(values: np.ndarray, by_rows: bool = False
+         ) -> tuple[Any, np.ndarray]:
+  """Stores one dimension of weights compressed, as sparse rows or columns.
 
-  This is what TensorFlow's converter writes for weights without blocks.
+  TensorFlow's converter compresses the last one, the inputs of a layer. The
+  first one, its outputs, takes fewer bytes if there are at most 256 outputs and
+  more inputs: an index then has one byte instead of two.
 
   Args:
     values: weights of two or more dimensions.
+    by_rows: whether it has to be the last dimension.
 
   Returns:
     (SparsityParametersT, the values that are not zero).
   """
+  order = list(range(values.ndim))
+  packed = _pack_last(values, order)
+  if not by_rows:
+    packed = min(packed, _pack_last(values, [*order[1:], 0]),
+                 key=n_packed_bytes)
+  return packed
+
+
+def _pack_last(values: np.ndarray, order: Sequence[int]
+               ) -> tuple[Any, np.ndarray]:
+  """Stores the last of some dimensions compressed, the others as they are."""
   schema = requirements.litert_schema()
-  rows = values.reshape(-1, values.shape[-1])
-  is_kept = rows != 0
   sparsity = schema.SparsityParametersT()
-  sparsity.traversalOrder = np.arange(values.ndim, dtype=np.int32)
+  sparsity.traversalOrder = np.array(order, np.int32)
   sparsity.blockMap = np.zeros(0, np.int32)
+  values = values.transpose(order)
   sparsity.dimMetadata = []
   for size in values.shape[:-1]:
     dimension = schema.DimensionMetadataT()
     dimension.format, dimension.denseSize = _DENSE, size
     sparsity.dimMetadata.append(dimension)
+  rows = values.reshape(-1, values.shape[-1])
+  is_kept = rows != 0
   last = schema.DimensionMetadataT()
   last.format = _CSR
   segments = np.concatenate([[0], np.cumsum(is_kept.sum(1))])
@@ -192,6 +227,18 @@ def pack(values: np.ndarray) -> tuple[Any, np.ndarray]:
       schema, np.nonzero(is_kept)[1])
   sparsity.dimMetadata.append(last)
   return sparsity, rows[is_kept]
+
+
+def n_packed_bytes(packed: tuple[Any, np.ndarray]) -> int:
+  """Bytes of what `pack` returns.
+
+  Args:
+    packed: sparsity and values.
+  """
+  sparsity, kept = packed
+  last = sparsity.dimMetadata[-1]
+  return (kept.nbytes + last.arraySegments.values.nbytes
+          + last.arrayIndices.values.nbytes)
 
 
 def unpack(sparsity: Any, values: np.ndarray, shape: tuple[int, ...],

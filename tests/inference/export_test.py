@@ -12,7 +12,7 @@ import pytest
 
 import rigl.inference
 from rigl.compat import tf2
-from rigl.inference import cli, litert, tflite_files
+from rigl.inference import cli, litert, requirements, tflite_files
 from tests.inference import networks
 
 L = keras.layers
@@ -22,15 +22,77 @@ def _run(data, batch):
   return litert.LiteRT(data, 'model')(batch)
 
 
-@pytest.mark.parametrize('shape', [(4, 5), (3, 2, 2, 40), (1, 1, 300, 300)])
-@pytest.mark.parametrize('sparsity', [0., 0.9, 1.])
-def test_packed_weights_are_unpacked(shape, sparsity):
+def _weights(shape, sparsity):
   generator = np.random.default_rng(0)
-  weights = generator.normal(size=shape) * (
-      generator.random(shape) >= sparsity)
-  sparsity, kept = tflite_files.pack(weights)
+  return (generator.normal(size=shape) * (
+      generator.random(shape) >= sparsity)).astype(np.float32)
+
+
+@pytest.mark.parametrize('shape', [
+    (4, 5), (3, 2, 2, 40), (1, 1, 300, 300), (7, 1, 1, 1024), (257, 3, 2, 2)])
+@pytest.mark.parametrize('sparsity', [0., 0.9, 1.])
+@pytest.mark.parametrize('by_rows', [True, False])
+def test_packed_weights_are_unpacked(shape, sparsity, by_rows):
+  weights = _weights(shape, sparsity)
+  sparsity, kept = tflite_files.pack(weights, by_rows)
   np.testing.assert_array_equal(
       tflite_files.unpack(sparsity, kept, shape, 'w'), weights)
+
+
+# A tenth of [outputs, inputs] is left: a value of 4 bytes, an index, and for
+# each row, or column, 2 bytes for the end of its indices (4 from 2**16 on).
+@pytest.mark.parametrize('shape, n_bytes', [
+    # An index of an input fits into one byte.
+    ((1000, 250), 25000 * (4 + 1) + 2 * 1001),
+    # That of an output does, so that columns are stored.
+    ((250, 1000), 25000 * (4 + 1) + 2 * 1001),
+    # Neither does. Rows are the shorter of the two.
+    ((500, 1000), 50000 * (4 + 2) + 2 * 501),
+    ((1000, 1000), 100000 * (4 + 2) + 4 * 1001),
+])
+def test_the_dimension_with_short_indices_is_compressed(shape, n_bytes):
+  weights = np.zeros(shape, np.float32)
+  weights.ravel()[::10] = 1
+  assert tflite_files.n_packed_bytes(tflite_files.pack(weights)) == n_bytes
+
+
+@pytest.mark.parametrize('quantize', [None, 'int8'])
+def test_litert_unpacks_sparse_columns(quantize, tmp_path):
+  """Of convolutions and of a dense layer with fewer outputs than inputs."""
+  inputs = keras.Input((5, 5, 300))
+  x = L.Conv2D(260, 3, activation='relu')(inputs)
+  x = L.Conv2D(40, 3, activation='relu')(x)
+  model = networks.sparsified(keras.Model(
+      inputs, L.Dense(20)(L.Flatten()(L.Conv2D(300, 1)(x)))), 0.9)
+  batch, wanted = networks.batch_of(model)
+  exported = rigl.inference.export(model, tmp_path / 'm.tflite', quantize)
+  orders = [t.sparsity.traversalOrder.tolist() for t in tflite_files.read(
+      exported.sparse, 'model').subgraphs[0].tensors if t.sparsity is not None]
+  assert sorted(orders) == [
+      [0, 1, 2, 3], [0, 1, 2, 3], [1, 0], [1, 2, 3, 0]]
+  networks.assert_close(
+      _run(exported.sparse, batch), wanted, 0.02 if quantize else 1e-5)
+
+
+def test_equal_vectors_are_stored_once_and_buffers_are_aligned(tmp_path):
+  """The schema wants the content of buffers at multiples of 16 bytes."""
+  exported = rigl.inference.export(
+      networks.mobilenet(0.9), tmp_path / 'm.tflite', 'int8')
+  model = requirements.litert_schema().Model.GetRootAs(exported.sparse)
+  starts = [model.Buffers(i)._tab.Vector(
+      model.Buffers(i)._tab.Offset(4)) for i in range(model.BuffersLength())
+            if not model.Buffers(i).DataIsNone()]
+  assert starts and not any(start % 16 for start in starts)
+  graph = model.Subgraphs(0)
+  zeros = {}
+  for i in range(graph.TensorsLength()):
+    quantization = graph.Tensors(i).Quantization()
+    if quantization is not None and not quantization.ZeroPointIsNone():
+      table = quantization._tab
+      zeros.setdefault(quantization.ZeroPointLength(), set()).add(
+          table.Vector(table.Offset(10)))
+  assert all(len(places) == 1 for places in zeros.values()), zeros
+  assert len(zeros) > 3
 
 
 def test_unpack_reads_the_blocks_of_the_converter(tmp_path):
@@ -47,6 +109,18 @@ def test_unpack_reads_the_blocks_of_the_converter(tmp_path):
   assert len(sparse) == 1
   np.testing.assert_array_equal(
       tflite_files.values_of(model, sparse[0]), weights)
+
+
+def test_layers_have_short_names_and_constants_none(tmp_path):
+  exported = rigl.inference.export(
+      networks.mobilenet(0.9), tmp_path / 'm.tflite')
+  model = tflite_files.read(exported.sparse, 'model')
+  graph = model.subgraphs[0]
+  names = [tensor.name for tensor in graph.tensors if tensor.name]
+  dense = tflite_files.read(exported.dense, 'model').subgraphs[0]
+  ends = {dense.tensors[int(i)].name for i in (*dense.inputs, *dense.outputs)}
+  assert ends < set(names) and len(names) == 28 + 2
+  assert {b'conv_pw_1_1', b'conv_dw_13_1'} < set(names)
 
 
 @pytest.mark.parametrize('quantize, tolerance', [(None, 1e-5), ('int8', 0.02)])

@@ -1,0 +1,30 @@
+"""Short names of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# Parts of what TensorFlow calls operations with weights.
+_OPERATIONS = ('onv', 'MatMul', 'BiasAdd', 'depthwise')
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+  """The layers' names of what the converter calls their outputs.
+
+  It joins the names of all operations that it fuses, each with its scopes:
+  'model/relu/Relu;model/conv1/convolution'.
+
+  Args:
+    names: the names of the outputs.
+  """
+  short, seen = [], set()
+  for i, name in enumerate(names):
+    scopes = [part.split('/') for part in name.split(';')]
+    known = [scope[-2] for scope in scopes if len(scope) > 1 and any(
+        word in scope[-1] for word in _OPERATIONS)]
+    choice = known[0] if known else f'layer_{i}'
+    if choice in seen:
+      choice = f'{choice}_{i}'
+    seen.add(choice)
+    short.append(choice)
+  return short
