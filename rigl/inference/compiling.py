@@ -6,12 +6,14 @@ from typing import Any, Optional
 
 import numpy as np
 
-from rigl.inference import kernels, layouts, simplifying
+from rigl.inference import blocks, kernels, layouts, simplifying
 from rigl.inference.graph import Graph, Node
 from rigl.inference.layouts import GROUP, Layout, Taps, is_vector
 from rigl.inference.programs import Numbers, Program
 
 _MAX_ARENA = 2**31 - 2**16
+# Groups of positions that are enough for a thread.
+_MIN_GROUPS = 6
 
 
 def make_program(graph: Graph, n_threads: int) -> Program:
@@ -101,7 +103,8 @@ class _Compiler:
       size = shape[:2]
       is_bordered = node.output in self._planes.bordered
       layout = self._arena.planes(
-          shape[2], self._planes.n_groups(size) * GROUP,
+          layouts.round_up(shape[2], kernels.SHARED_CHANNELS),
+          self._planes.n_groups(size) * GROUP,
           self._planes.row_stride(size),
           self._planes.margin(size) if is_bordered else 0)
     self._layouts[node.output] = layout
@@ -193,54 +196,70 @@ class _Compiler:
     # By input channel, whose taps are close to one another.
     weights = node.weights.reshape(n, -1, n_inputs).transpose(0, 2, 1)
     all_places = (np.arange(n_inputs)[:, None] * plane + places).ravel()
-    first = 0
+    weights = weights.reshape(n, -1)
+    residual = copied = None
+    if len(node.inputs) > 1:
+      residual, copied = self._in_planes(node.inputs[1])
     layout = self._output(node)
-    if simplifying.is_dense(node) and len(node.inputs) == 1:
-      first = n - n % kernels.DENSE_CHANNELS
-      self._dense_step(node, layout, weights[:first], all_places)
-    if first < n:
-      kept, columns = np.nonzero(weights[first:].reshape(n - first, -1))
-      values = weights[first:].reshape(n - first, -1)[kept, columns]
-      offsets = all_places[columns]
-      if len(node.inputs) > 1:
-        residual, copied = self._in_planes(node.inputs[1])
+    if simplifying.shares_loads(node):
+      self._shared_step(node, layout, weights, all_places, residual)
+    else:
+      kept, columns = np.nonzero(weights)
+      values, offsets = weights[kept, columns], all_places[columns]
+      if residual is not None:
         kept = np.concatenate([kept, np.arange(n)])
         order = np.argsort(kept, kind='stable')
         kept = kept[order]
         values = np.concatenate([values, np.ones(n)])[order]
         offsets = np.concatenate([
             offsets, residual.base + np.arange(n) * residual.channel])[order]
-        if copied is not None:
-          self._arena.give_back(copied)
-      self._sparse_step(node, layout, kept, values, offsets, first)
-    if temporary is not None:
-      self._arena.give_back(temporary)
+      self._sparse_step(node, layout, kept, values, offsets)
+    for used in (copied, temporary):
+      if used is not None:
+        self._arena.give_back(used)
 
-  def _dense_step(self, node: Node, layout: Layout, weights: np.ndarray,
-                  places: np.ndarray) -> None:
-    blocks = weights.reshape(
-        len(weights) // kernels.DENSE_CHANNELS, kernels.DENSE_CHANNELS, -1)
-    size = self._shapes[node.output][:2]
-    self._step(kernels.DENSE, [
-        self._add_taps(blocks.transpose(0, 2, 1), places),
-        self._planes.n_groups(size), layout.base,
-        layout.channel, self._biases.add(node.biases[:len(weights)]),
-        *self._geometry(node), len(places)],
-        np.ones(len(blocks)), node.limits)
+  def _shared_step(self, node: Node, layout: Layout, weights: np.ndarray,
+                   places: np.ndarray, residual: Optional[Layout]) -> None:
+    """A step of blocks of channels."""
+    n = kernels.SHARED_CHANNELS
+    # The last block is filled with channels that nobody reads.
+    n_more = -len(weights) % n
+    weights = np.pad(weights, ((0, n_more), (0, 0)))
+    own = None
+    if residual is not None:
+      last = len(node.weights) - 1
+      own = residual.base + residual.channel * np.minimum(
+          np.arange(len(weights)), last)
+    packed = blocks.Blocks.of(weights, places, n, own)
+    start = self._add_taps(packed.values, packed.offsets)
+    self._image_step(
+        kernels.SHARED, node, self._rows.add(start + packed.rows), layout,
+        np.pad(node.biases, (0, n_more)), packed.n_values + 2 * n)
 
   def _sparse_step(self, node: Node, layout: Layout, kept: np.ndarray,
                    values: np.ndarray, offsets: np.ndarray,
-                   first: int = 0) -> None:
-    """A step of taps; `kept` has the output, counted from `first`, of each."""
-    n = self._shapes[node.output][2] - first
+                   is_channelwise: bool = False) -> None:
+    """A step of taps; `kept` has the output of each."""
+    n = self._shapes[node.output][2]
     counts = np.bincount(kept, minlength=n)
     start = self._add_taps(values, offsets)
     rows = self._rows.add(start + np.concatenate([[0], np.cumsum(counts)]))
-    size = self._shapes[node.output][:2]
-    self._step(kernels.SPARSE, [
-        rows, self._planes.n_groups(size), layout.base + first * layout.channel,
-        layout.channel, self._biases.add(node.biases[first:]),
-        *self._geometry(node)], counts + 2, node.limits)
+    self._image_step(kernels.SPARSE, node, rows, layout, node.biases,
+                     counts + 2, is_channelwise)
+
+  def _image_step(self, kind: int, node: Node, rows: int, layout: Layout,
+                  biases: np.ndarray, work: np.ndarray,
+                  is_channelwise: bool = False) -> None:
+    """A step of SPARSE or SHARED with units that take amounts of work."""
+    n_groups = self._planes.n_groups(self._shapes[node.output][:2])
+    # Read and written from end to end, if a plane is longer than two tiles.
+    is_stream = is_channelwise and n_groups > 2 * kernels.TILE_GROUPS
+    # Each thread then mostly reads what it has written itself.
+    by_position = not is_stream and n_groups >= _MIN_GROUPS * self._n_threads
+    self._step(kind, [
+        rows, n_groups, layout.base, layout.channel, self._biases.add(biases),
+        len(work), by_position, *self._geometry(node), is_stream],
+        np.ones(n_groups) if by_position else work, node.limits)
 
   def _compile_depthwise(self, node: Node) -> None:
     if is_vector(self._shapes[node.output]):
@@ -253,7 +272,8 @@ class _Compiler:
     weights = node.weights.reshape(-1, n).T
     kept, taps = np.nonzero(weights)
     self._sparse_step(node, layout, kept, weights[kept, taps],
-                      places[taps] + kept // multiplier * plane)
+                      places[taps] + kept // multiplier * plane,
+                      is_channelwise=True)
     if temporary is not None:
       self._arena.give_back(temporary)
 
@@ -270,7 +290,7 @@ class _Compiler:
         [layout.base + np.arange(n) * layout.channel for layout, _ in sources],
         1)
     self._sparse_step(node, self._output(node), np.repeat(np.arange(n), 2),
-                      np.ones(2 * n), places.ravel())
+                      np.ones(2 * n), places.ravel(), is_channelwise=True)
     for _, copied in sources:
       if copied is not None:
         self._arena.give_back(copied)

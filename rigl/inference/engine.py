@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import threading
-from typing import Any, Optional
 
 import numpy as np
 
@@ -22,17 +20,12 @@ class Engine:
       n_threads: threads that compute each layer together.
     """
     # These load numba, which takes a second.
-    from rigl.inference import compiling, kernels
+    from rigl.inference import compiling, threads
     self.input_shape = graph.input_shape
     self._output_shape = graph.output_shape
-    self._n_threads = n_threads
-    self._run = kernels.run
     self._program = compiling.make_program(graph, n_threads)
-    self._arguments = self._program.arguments()
+    self._team = threads.Team(self._program.arguments(), n_threads)
     self._lock = threading.Lock()
-    self._pool: Optional[Any] = None
-    if n_threads > 1:
-      self._pool = concurrent.futures.ThreadPoolExecutor(n_threads - 1)
 
   def __call__(self, batch: np.ndarray) -> np.ndarray:
     """Computes the outputs of a batch.
@@ -45,16 +38,6 @@ class Engine:
     with self._lock:
       for example, output in zip(batch, outputs):
         arena[place] = example.ravel()
-        self._run_once()
+        self._team.run()
         output[...] = arena[self._program.output].reshape(output.shape)
     return outputs
-
-  def _run_once(self) -> None:
-    arrivals = np.zeros(8, np.int64)
-    n = self._n_threads
-    others = [
-        self._pool.submit(self._run, *self._arguments, i, n, arrivals)
-        for i in range(1, n)] if self._pool else []
-    self._run(*self._arguments, 0, n, arrivals)
-    for future in others:
-      future.result()

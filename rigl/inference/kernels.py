@@ -7,30 +7,35 @@ kind, and what the function of that kind unpacks from the row.
 from __future__ import annotations
 
 import math
-import os
 
 import numba
 import numpy as np
-from numba import types
 
-from rigl.inference import vectors
+from rigl.inference import vectors, waiting
 
-SPARSE, DENSE, VECTOR, COPY, POOL, MEAN, SOFTMAX = range(7)
+SPARSE, SHARED, VECTOR, COPY, POOL, MEAN, SOFTMAX = range(7)
 # Integers of a step.
 N_COLUMNS = 16
-TILE_GROUPS = 8
-DENSE_CHANNELS, DENSE_GROUPS = 4, 6
+# Groups of a tile whose sums leave some registers free.
+TILE_GROUPS = min(8, vectors.N_SUMS * vectors.WIDTH // vectors.GROUP)
+# Of a block of channels; the entries that it has in `rows`.
+SHARED_CHANNELS = 3
+SHARED_GROUPS = TILE_GROUPS if vectors.WIDTH == 16 else max(
+    1, TILE_GROUPS // SHARED_CHANNELS)
+SHARED_ROWS = 2 ** SHARED_CHANNELS + 1
 GROUP = vectors.GROUP
-_SPINS = 2000
+_SPINS, _SPINS_BEFORE_SLEEP = 2000, 50000
+# Places in `counts`, in cache lines of their own.
+CALLS, ARRIVALS, N_COUNTS = 8, 16, 32
 
 _tile1, _tile2, _tile3, _tile4, _tile5, _tile6, _tile7, _tile8 = (
-    vectors.make_tile(n) for n in range(1, TILE_GROUPS + 1))
-_dense1, _dense2, _dense3, _dense4, _dense5, _dense6 = (
-    vectors.make_dense_tile(DENSE_CHANNELS, n)
-    for n in range(1, DENSE_GROUPS + 1))
+    vectors.make_tile(n) for n in range(1, 9))
+(_shared1, _shared2, _shared3, _shared4, _shared5, _shared6, _shared7,
+ _shared8) = (
+    vectors.make_shared_tile(SHARED_CHANNELS, n)
+    for n in range(1, 9))
 
 _half4, _half8, _half16 = map(vectors.make_every_second, (4, 8, 16))
-
 
 
 def _nothing():
@@ -52,23 +57,22 @@ _jit = numba.njit(**_settings)
 # Lets sums be reordered, but keeps NaN and infinity.
 _fast = numba.njit(fastmath={'reassoc', 'contract', 'nsz'}, **_settings)
 
-if os.name == 'posix':
-  _give_way = types.ExternalFunction('sched_yield', types.int32())
-else:
-  @_jit
-  def _give_way():
-    """Windows switches between threads by itself."""
-    return 0
+
+@_jit
+def _clear_border(arena, plane, rows, columns, row_stride, begin, end):
+  """Zeros what is right of and below an image, of positions begin to end."""
+  for row in range(begin // row_stride, rows):
+    row_end = (row + 1) * row_stride if row < rows - 1 else end
+    for i in range(max(begin, row * row_stride + columns), min(end, row_end)):
+      arena[plane + i] = 0
 
 
 @_jit
-def _clear_border(arena, plane, rows, columns, row_stride, end):
-  """Zeros what is right of the image and, up to `end`, below it."""
-  for row in range(rows - 1):
-    for i in range(row * row_stride + columns, (row + 1) * row_stride):
-      arena[plane + i] = 0
-  for i in range((rows - 1) * row_stride + columns, end):
-    arena[plane + i] = 0
+def _part(by_position, n_groups, n_units, first, last):
+  """Groups of positions and units of a thread: all of the one or the other."""
+  if by_position:
+    return first, last, 0, n_units
+  return 0, n_groups, first, last
 
 
 @_jit
@@ -93,71 +97,94 @@ def _tile(n, arena, values, offsets, begin, end, position, bias, low, high,
 
 
 @_jit
-def _sparse(step, limits, arena, values, offsets, rows, biases, first, last):
-  """Convolutions, depthwise ones, scales and sums: a list of taps a channel."""
-  row, n_groups, out, plane, bias = step[1:6]
-  height, width, row_stride, is_bordered = step[6:10]
-  low, high = limits
-  n_tiles = (n_groups + TILE_GROUPS - 1) // TILE_GROUPS
-  done = 0
+def _sparse_tiles(arena, values, offsets, rows, row, biases, bias, low, high,
+                  out, plane, begin, end, first, last):
+  """All tiles of some channels, the same tile of all of them together."""
+  n_tiles = (end - begin + TILE_GROUPS - 1) // TILE_GROUPS
+  done = begin
   for tile in range(n_tiles):
     # Tiles of nearly the same size: small ones use the processor badly.
-    n = (n_groups - done) // (n_tiles - tile)
+    n = (end - done) // (n_tiles - tile)
     position = done * GROUP
     for o in range(first, last):
       _tile(n, arena, values, offsets, rows[row + o], rows[row + o + 1],
             position, biases[bias + o], low, high, out + o * plane + position)
     done += n
+
+
+@_jit
+def _sparse(step, limits, arena, values, offsets, rows, biases, first, last):
+  """Convolutions, depthwise ones, scales and sums: a list of taps a channel."""
+  row, n_groups, out, plane, bias, n_channels, by_position = step[1:8]
+  height, width, row_stride, is_bordered, is_stream = step[8:13]
+  low, high = limits
+  begin, end, first, last = _part(
+      by_position, n_groups, n_channels, first, last)
+  if is_stream:
+    # One channel after the other, which share no input.
+    for o in range(first, last):
+      _sparse_tiles(arena, values, offsets, rows, row, biases, bias, low, high,
+                    out, plane, begin, end, o, o + 1)
+  else:
+    _sparse_tiles(arena, values, offsets, rows, row, biases, bias, low, high,
+                  out, plane, begin, end, first, last)
   if is_bordered:
     for o in range(first, last):
       _clear_border(arena, out + o * plane, height, width, row_stride,
-                    n_groups * GROUP)
+                    begin * GROUP, end * GROUP)
 
 
 @_jit
-def _dense_tile(n, arena, values, offsets, value, begin, end, position, biases,
-                bias, low, high, out, plane):
-  if n == 6:
-    _dense6(arena, values, offsets, value, begin, end, position, biases, bias,
-            low, high, out, plane)
+def _shared_tile(n, arena, values, offsets, rows, row, position, biases, bias,
+                 low, high, out, plane):
+  if n == 8:
+    _shared8(arena, values, offsets, rows, row, position, biases, bias, low,
+             high, out, plane)
+  elif n == 7:
+    _shared7(arena, values, offsets, rows, row, position, biases, bias, low,
+             high, out, plane)
+  elif n == 6:
+    _shared6(arena, values, offsets, rows, row, position, biases, bias, low,
+             high, out, plane)
   elif n == 5:
-    _dense5(arena, values, offsets, value, begin, end, position, biases, bias,
-            low, high, out, plane)
+    _shared5(arena, values, offsets, rows, row, position, biases, bias, low,
+             high, out, plane)
   elif n == 4:
-    _dense4(arena, values, offsets, value, begin, end, position, biases, bias,
-            low, high, out, plane)
+    _shared4(arena, values, offsets, rows, row, position, biases, bias, low,
+             high, out, plane)
   elif n == 3:
-    _dense3(arena, values, offsets, value, begin, end, position, biases, bias,
-            low, high, out, plane)
+    _shared3(arena, values, offsets, rows, row, position, biases, bias, low,
+             high, out, plane)
   elif n == 2:
-    _dense2(arena, values, offsets, value, begin, end, position, biases, bias,
-            low, high, out, plane)
+    _shared2(arena, values, offsets, rows, row, position, biases, bias, low,
+             high, out, plane)
   else:
-    _dense1(arena, values, offsets, value, begin, end, position, biases, bias,
-            low, high, out, plane)
+    _shared1(arena, values, offsets, rows, row, position, biases, bias, low,
+             high, out, plane)
 
 
 @_jit
-def _dense(step, limits, arena, values, offsets, biases, first, last):
-  """A convolution that reads nearly all taps, a few channels at a time."""
-  begin, n_groups, out, plane, bias = step[1:6]
-  height, width, row_stride, is_bordered, n_taps = step[6:11]
+def _shared(step, limits, arena, values, offsets, rows, biases, first, last):
+  """A convolution that reads many taps, a few channels at a time."""
+  row, n_groups, out, plane, bias, n_blocks, by_position = step[1:8]
+  height, width, row_stride, is_bordered = step[8:12]
   low, high = limits
-  n_tiles = (n_groups + DENSE_GROUPS - 1) // DENSE_GROUPS
-  done = 0
+  begin, end, first, last = _part(by_position, n_groups, n_blocks, first, last)
+  n_tiles = (end - begin + SHARED_GROUPS - 1) // SHARED_GROUPS
+  done = begin
   for tile in range(n_tiles):
-    n = (n_groups - done) // (n_tiles - tile)
+    n = (end - done) // (n_tiles - tile)
     position = done * GROUP
     for block in range(first, last):
-      o = block * DENSE_CHANNELS
-      _dense_tile(n, arena, values, offsets, begin + o * n_taps, begin,
-                  begin + n_taps, position, biases, bias + o, low, high,
-                  out + o * plane + position, plane)
+      o = block * SHARED_CHANNELS
+      _shared_tile(n, arena, values, offsets, rows, row + block * SHARED_ROWS,
+                   position, biases, bias + o, low, high,
+                   out + o * plane + position, plane)
     done += n
   if is_bordered:
-    for o in range(first * DENSE_CHANNELS, last * DENSE_CHANNELS):
+    for o in range(first * SHARED_CHANNELS, last * SHARED_CHANNELS):
       _clear_border(arena, out + o * plane, height, width, row_stride,
-                    n_groups * GROUP)
+                    begin * GROUP, end * GROUP)
 
 
 @_jit
@@ -184,8 +211,7 @@ def _copy_row(arena, source, step, target, n):
     if x + 4 <= n:
       _half4(arena, source + 2 * x, target + x)
       x += 4
-  for i in range(x, n):
-    arena[target + i] = arena[source + i * step]
+  vectors.copy_every(arena, source, step, target, x, n)
 
 
 @_jit
@@ -232,7 +258,7 @@ def _pool(step, limits, arena, offsets, factors, first, last):
     for i in range(n):
       a[i] = min(max(a[i], low), high)
     if is_bordered:
-      _clear_border(arena, target, height, width, row_stride, n)
+      _clear_border(arena, target, height, width, row_stride, 0, n)
 
 
 @_fast
@@ -263,19 +289,20 @@ def _softmax(step, arena, first, last):
 
 
 @_jit
-def _wait(arrivals, wanted):
+def _wait(counts, wanted):
   """Until all threads are done with a step."""
-  vectors.arrive(arrivals, 0)
+  waiting.arrive(counts, ARRIVALS)
   spins = 0
-  while vectors.look(arrivals, 0) < wanted:
+  while waiting.look(counts, ARRIVALS) < wanted:
+    waiting.pause()
     spins += 1
     if spins > _SPINS:
-      _give_way()
+      waiting.give_way()
 
 
 @_jit
 def run(steps, limits, cuts, arena, values, offsets, rows, biases, tables,
-        factors, thread, n_threads, arrivals):
+        factors, thread, n_threads, counts, call):
   """Runs all steps, of each the part of one thread.
 
   Args:
@@ -291,7 +318,8 @@ def run(steps, limits, cuts, arena, values, offsets, rows, biases, tables,
     factors: float32, of means.
     thread: number of this thread.
     n_threads: threads that run.
-    arrivals: int64 [1], 0 at first.
+    counts: int64 [N_COUNTS], 0 at first, see `begin`.
+    call: how many calls came before this one.
   """
   for i in range(len(steps)):
     step, limit = steps[i], (limits[i, 0], limits[i, 1])
@@ -299,8 +327,8 @@ def run(steps, limits, cuts, arena, values, offsets, rows, biases, tables,
     kind = step[0]
     if kind == SPARSE:
       _sparse(step, limit, arena, values, offsets, rows, biases, first, last)
-    elif kind == DENSE:
-      _dense(step, limit, arena, values, offsets, biases, first, last)
+    elif kind == SHARED:
+      _shared(step, limit, arena, values, offsets, rows, biases, first, last)
     elif kind == VECTOR:
       _vector(step, limit, arena, values, offsets, rows, biases, first, last)
     elif kind == COPY:
@@ -312,4 +340,53 @@ def run(steps, limits, cuts, arena, values, offsets, rows, biases, tables,
     else:
       _softmax(step, arena, first, last)
     if n_threads > 1:
-      _wait(arrivals, (i + 1) * n_threads)
+      _wait(counts, (call * len(steps) + i + 1) * n_threads)
+
+
+@_jit
+def begin(counts):
+  """Lets the threads that `serve` begin a call.
+
+  Args:
+    counts: how many calls have begun, and how many times a thread was done with
+      a step.
+  """
+  waiting.arrive(counts, CALLS)
+
+
+@_jit
+def serve(steps, limits, cuts, arena, values, offsets, rows, biases, tables,
+          factors, thread, n_threads, counts, call):
+  """Takes part in calls until none begins for about a millisecond.
+
+  To wake a thread that sleeps takes longer than many a layer.
+
+  Args:
+    steps: as of `run`, as are all others.
+    limits: see `run`.
+    cuts: see `run`.
+    arena: see `run`.
+    values: see `run`.
+    offsets: see `run`.
+    rows: see `run`.
+    biases: see `run`.
+    tables: see `run`.
+    factors: see `run`.
+    thread: see `run`.
+    n_threads: see `run`.
+    counts: see `begin`.
+    call: how many calls this thread took part in.
+
+  Returns:
+    The new value of `call`.
+  """
+  spins = 0
+  while spins < _SPINS_BEFORE_SLEEP:
+    if waiting.look(counts, CALLS) > call:
+      run(steps, limits, cuts, arena, values, offsets, rows, biases, tables,
+          factors, thread, n_threads, counts, call)
+      call += 1
+      spins = 0
+    waiting.pause()
+    spins += 1
+  return call

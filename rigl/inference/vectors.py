@@ -14,6 +14,7 @@ after a change of this file, touch that one.
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import llvmlite.binding
@@ -37,6 +38,9 @@ def _vector_width() -> int:
 
 
 WIDTH = _vector_width()
+# Registers for sums: three of four, of 32 with AVX-512 and on Arm, else of 16.
+N_SUMS = 24 if WIDTH == 16 or platform.machine() in (
+    'aarch64', 'arm64') else 12
 # Positions are computed in groups of this many, whatever the width.
 GROUP = 16
 _VECTOR = ir.VectorType(ir.FloatType(), WIDTH)
@@ -67,6 +71,19 @@ class _Builder:
   def store(self, value: Any, array: Any, index: Any) -> None:
     self.builder.store(value, self._address(array, index), align=4)
 
+  def prefetch(self, array: Any, index: Any, n_groups: int) -> None:
+    """Fetches lines that are written to soon, while sums are computed."""
+    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    function = cgutils.get_or_insert_function(
+        self.builder.module, ir.FunctionType(
+            ir.VoidType(), [byte, number, number, number]),
+        'llvm.prefetch.p0i8')
+    # To write to, into the nearest cache, of data.
+    kinds = [ir.Constant(number, n) for n in (1, 3, 1)]
+    for i in range(n_groups):
+      address = self._address(array, self.plus(index, i * GROUP))
+      self.builder.call(function, [self.builder.bitcast(address, byte), *kinds])
+
   def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
     module = self.builder.module
     function = cgutils.get_or_insert_function(
@@ -85,9 +102,17 @@ class _Builder:
     return self.builder.add(index, ir.Constant(_INT, n))
 
 
-def _data(context: Any, builder: Any, signature: Any, args: Any,
-          index: int) -> Any:
-  """The pointer to the first element of an array among the arguments."""
+def pointer_of(context: Any, builder: Any, signature: Any, args: Any,
+            index: int) -> Any:
+  """The pointer to the first element of an array among the arguments.
+
+  Args:
+    context: numba's, as are all that an intrinsic is given.
+    builder: see above.
+    signature: see above.
+    args: see above.
+    index: number of the argument.
+  """
   array = context.make_array(signature.args[index])(
       context, builder, args[index])
   return array.data
@@ -114,8 +139,9 @@ def make_tile(n_groups: int) -> Any:
     def generate(context, builder, signature, args):
       vectors = _Builder(builder)
       arena, values, offsets = (
-          _data(context, builder, signature, args, i) for i in range(3))
+          pointer_of(context, builder, signature, args, i) for i in range(3))
       begin, end, position, bias, low, high, out = args[3:]
+      vectors.prefetch(arena, out, n_groups)
       first = vectors.splat(bias)
       zero = ir.Constant(_VECTOR, None)
       sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(n_vectors)]
@@ -162,57 +188,69 @@ def make_tile(n_groups: int) -> Any:
   return tile
 
 
-def make_dense_tile(n_channels: int, n_groups: int) -> Any:
-  """An intrinsic for several output channels that read the same offsets.
+def make_shared_tile(n_channels: int, n_groups: int) -> Any:
+  """An intrinsic for several output channels that share what they load.
+
+  The offsets of a block of channels are sorted by the set of channels that have
+  a weight there, so that each set has a loop of its own without any choice in
+  it.
 
   Args:
     n_channels: output channels.
     n_groups: groups of positions of each.
 
   Returns:
-    tile(arena, values, offsets, first_value, begin, end, position, biases,
-    first_bias, low, high, out, plane). Of each offset the values of the
-    channels lie side by side, from `first_value` on.
+    tile(arena, values, offsets, rows, row, position, biases, first_bias, low,
+    high, out, plane). rows[row] is where the values of the block begin, and set
+    number i, whose bits are channels, has the offsets rows[row + i] to
+    rows[row + i + 1]. The values of one offset lie side by side.
   """
   n_vectors = n_groups * (GROUP // WIDTH)
 
   @intrinsic
-  def tile(typing_context, arena, values, offsets, first_value, begin, end,
-           position, biases, first_bias, low, high, out, plane):
+  def tile(typing_context, arena, values, offsets, rows, row, position, biases,
+           first_bias, low, high, out, plane):
     del typing_context
 
     def generate(context, builder, signature, args):
       vectors = _Builder(builder)
-      arena, values, offsets = (
-          _data(context, builder, signature, args, i) for i in range(3))
-      biases = _data(context, builder, signature, args, 7)
-      first_value, begin, end, position = args[3:7]
-      first_bias, low, high, out, plane = args[8:]
+      arena, values, offsets, rows = (
+          pointer_of(context, builder, signature, args, i) for i in range(4))
+      biases = pointer_of(context, builder, signature, args, 6)
+      row, position = args[4:6]
+      first_bias, low, high, out, plane = args[7:]
       sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(n_vectors)]
               for _ in range(n_channels)]
-      for channel, row in enumerate(sums):
+      line = out
+      for channel, pointers in enumerate(sums):
+        vectors.prefetch(arena, line, n_groups)
+        line = builder.add(line, plane)
         bias = builder.load(builder.gep(
             biases, [vectors.plus(first_bias, channel)]))
-        for pointer in row:
+        for pointer in pointers:
           builder.store(vectors.splat(bias), pointer)
-      with cgutils.for_range_slice(
-          builder, begin, end, ir.Constant(_INT, 1)) as (k, _):
-        start = builder.add(
-            builder.sext(builder.load(builder.gep(offsets, [k])), _INT),
-            position)
-        loaded = [vectors.load(arena, vectors.plus(start, i * WIDTH))
-                  for i in range(n_vectors)]
-        value = builder.add(first_value, builder.mul(
-            builder.sub(k, begin), ir.Constant(_INT, n_channels)))
-        for channel, row in enumerate(sums):
-          factor = vectors.splat(builder.load(builder.gep(
-              values, [vectors.plus(value, channel)])))
-          for vector, pointer in zip(loaded, row):
-            builder.store(vectors.multiply_add(
-                factor, vector, builder.load(pointer)), pointer)
+      bounds = [builder.load(builder.gep(rows, [vectors.plus(row, i)]))
+                for i in range(2 ** n_channels + 1)]
+      value = cgutils.alloca_once_value(builder, bounds[0])
+      for i in range(1, 2 ** n_channels):
+        chosen = [sums[c] for c in range(n_channels) if i >> c & 1]
+        with cgutils.for_range_slice(
+            builder, bounds[i], bounds[i + 1], ir.Constant(_INT, 1)) as (k, _):
+          first = builder.load(value)
+          start = builder.add(
+              builder.sext(builder.load(builder.gep(offsets, [k])), _INT),
+              position)
+          factors = [vectors.splat(builder.load(builder.gep(
+              values, [vectors.plus(first, c)]))) for c in range(len(chosen))]
+          for j in range(n_vectors):
+            loaded = vectors.load(arena, vectors.plus(start, j * WIDTH))
+            for factor, pointers in zip(factors, chosen):
+              builder.store(vectors.multiply_add(
+                  factor, loaded, builder.load(pointers[j])), pointers[j])
+          builder.store(vectors.plus(first, len(chosen)), value)
       low, high = vectors.splat(low), vectors.splat(high)
-      for row in sums:
-        for i, pointer in enumerate(row):
+      for pointers in sums:
+        for i, pointer in enumerate(pointers):
           vectors.store(vectors.clip(builder.load(pointer), low, high), arena,
                         vectors.plus(out, i * WIDTH))
         out = builder.add(out, plane)
@@ -220,8 +258,7 @@ def make_dense_tile(n_channels: int, n_groups: int) -> Any:
 
     i64, f32 = types.int64, types.float32
     signature = types.void(
-        arena, values, offsets, i64, i64, i64, i64, biases, i64, f32, f32, i64,
-        i64)
+        arena, values, offsets, rows, i64, i64, biases, i64, f32, f32, i64, i64)
     return signature, generate
 
   return tile
@@ -243,7 +280,7 @@ def make_every_second(n: int) -> Any:
     del typing_context
 
     def generate(context, builder, signature, args):
-      data = _data(context, builder, signature, args, 0)
+      data = pointer_of(context, builder, signature, args, 0)
       source, target = (builder.gep(data, [i]) for i in args[1:])
       loaded = builder.load(
           builder.bitcast(source, wide.as_pointer()), align=4)
@@ -258,6 +295,34 @@ def make_every_second(n: int) -> Any:
     return types.void(arena, types.int64, types.int64), generate
 
   return copy
+
+
+@intrinsic
+def copy_every(typing_context, arena, source, step, target, begin, end):
+  """Copies values at a distance to places side by side, without checks.
+
+  Args:
+    typing_context: what numba knows of types.
+    arena: float32.
+    source: index of value 0.
+    step: distance of values.
+    target: where value 0 goes.
+    begin: the first value to copy.
+    end: one past the last.
+  """
+  del typing_context
+
+  def generate(context, builder, signature, args):
+    data = pointer_of(context, builder, signature, args, 0)
+    source, step, target, begin, end = args[1:]
+    with cgutils.for_range_slice(
+        builder, begin, end, ir.Constant(_INT, 1)) as (i, _):
+      place = builder.add(source, builder.mul(i, step))
+      builder.store(builder.load(builder.gep(data, [place])),
+                    builder.gep(data, [builder.add(target, i)]))
+    return context.get_dummy_value()
+
+  return types.void(arena, *[types.int64] * 5), generate
 
 
 @intrinsic
@@ -276,7 +341,7 @@ def dot(typing_context, arena, values, offsets, begin, end):
 
   def generate(context, builder, signature, args):
     arena, values, offsets = (
-        _data(context, builder, signature, args, i) for i in range(3))
+        pointer_of(context, builder, signature, args, i) for i in range(3))
     begin, end = args[3:]
     zero = ir.Constant(ir.FloatType(), 0.)
     sums = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
@@ -302,41 +367,3 @@ def dot(typing_context, arena, values, offsets, begin, end):
   signature = types.float32(
       arena, values, offsets, types.int64, types.int64)
   return signature, generate
-
-
-@intrinsic
-def arrive(typing_context, array, index):
-  """Adds 1 to an element of an int64 array, atomically; returns the old value.
-
-  Args:
-    typing_context: what numba knows of types.
-    array: int64.
-    index: index of the element.
-  """
-  del typing_context
-
-  def generate(context, builder, signature, args):
-    data = _data(context, builder, signature, args, 0)
-    return builder.atomic_rmw(
-        'add', builder.gep(data, [args[1]]), ir.Constant(_INT, 1), 'seq_cst')
-
-  return types.int64(array, types.int64), generate
-
-
-@intrinsic
-def look(typing_context, array, index):
-  """Reads an element that another thread may write.
-
-  Args:
-    typing_context: what numba knows of types.
-    array: int64.
-    index: index of the element.
-  """
-  del typing_context
-
-  def generate(context, builder, signature, args):
-    data = _data(context, builder, signature, args, 0)
-    return builder.load_atomic(
-        builder.gep(data, [args[1]]), 'seq_cst', 8)
-
-  return types.int64(array, types.int64), generate

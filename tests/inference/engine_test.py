@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import os
 import platform
 import random
 import subprocess
 import sys
+import threading
+import time
 
 import keras
 import numpy as np
@@ -129,6 +132,24 @@ def test_layers(name, sparsity, tmp_path):
 def test_networks_on_several_threads(n_threads, tmp_path):
   model = networks.mobilenet(0.8, 33)
   _check(model.output, model.input, tmp_path, 0.8, n_threads)
+
+
+def test_threads_that_sleep_take_part_again_and_end_with_the_engine(tmp_path):
+  """They stop waiting for calls after a millisecond or so."""
+  model = networks.mobilenet(0.9, 32)
+  examples, wanted = networks.batch_of(model, 1)
+  before = threading.active_count()
+  network = _engine(model, tmp_path / 'm.tflite', 3)
+  assert threading.active_count() == before + 2
+  for _ in range(3):
+    time.sleep(0.05)
+    networks.assert_close(network(examples), wanted)
+  del network
+  gc.collect()
+  for thread in threading.enumerate():
+    if thread.name.endswith('(_take_part)'):
+      thread.join(30)
+  assert threading.active_count() == before
 
 
 def test_calls_from_several_threads_do_not_mix(tmp_path):

@@ -1,0 +1,75 @@
+"""Threads that compute each layer together."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+
+from rigl.inference import kernels
+
+
+@dataclasses.dataclass
+class _Shared:
+  """What the threads of an engine share."""
+  counts: np.ndarray
+  condition: threading.Condition
+  is_closed: bool = False
+
+  def close(self) -> None:
+    with self.condition:
+      self.is_closed = True
+      self.condition.notify_all()
+
+
+class Team:
+  """Runs a program on the calling thread and on others.
+
+  The others wait for the next call in a loop at first, and sleep if none comes.
+  They end with this object.
+  """
+
+  def __init__(self, arguments: tuple[Any, ...], n_threads: int) -> None:
+    """Starts the threads.
+
+    Args:
+      arguments: of `kernels.run`, up to `factors`.
+      n_threads: all of them, the calling one included.
+    """
+    self._arguments, self._n_threads = arguments, n_threads
+    self._shared = _Shared(
+        np.zeros(kernels.N_COUNTS, np.int64), threading.Condition())
+    self._n_calls = 0
+    for thread in range(1, n_threads):
+      threading.Thread(
+          target=_take_part, args=(arguments, thread, n_threads, self._shared),
+          daemon=True).start()
+    weakref.finalize(self, self._shared.close)
+
+  def run(self) -> None:
+    """Runs the program once."""
+    shared = self._shared
+    if self._n_threads > 1:
+      with shared.condition:
+        kernels.begin(shared.counts)
+        shared.condition.notify_all()
+    kernels.run(*self._arguments, 0, self._n_threads, shared.counts,
+                self._n_calls)
+    self._n_calls += 1
+
+
+def _take_part(arguments: tuple[Any, ...], thread: int, n_threads: int,
+               shared: _Shared) -> None:
+  """What a thread does that is not the calling one."""
+  call = 0
+  while True:
+    with shared.condition:
+      while shared.counts[kernels.CALLS] == call and not shared.is_closed:
+        shared.condition.wait()
+      if shared.is_closed:
+        return
+    call = kernels.serve(
+        *arguments, thread, n_threads, shared.counts, call)

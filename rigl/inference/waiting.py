@@ -1,0 +1,84 @@
+"""How threads that run compiled code wait for one another.
+
+As with `vectors`: after a change of this file, touch `kernels`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from rigl.inference.vectors import pointer_of
+
+_INT = ir.IntType(64)
+
+if os.name == 'posix':
+  give_way = types.ExternalFunction('sched_yield', types.int32())
+else:
+  @numba.njit(nogil=True)
+  def give_way():
+    """Windows switches between threads by itself."""
+    return 0
+
+
+@intrinsic
+def arrive(typing_context, array, index):
+  """Adds 1 to an element of an int64 array, atomically; returns the old value.
+
+  Args:
+    typing_context: what numba knows of types.
+    array: int64.
+    index: index of the element.
+  """
+  del typing_context
+
+  def generate(context, builder, signature, args):
+    data = pointer_of(context, builder, signature, args, 0)
+    return builder.atomic_rmw(
+        'add', builder.gep(data, [args[1]]), ir.Constant(_INT, 1), 'seq_cst')
+
+  return types.int64(array, types.int64), generate
+
+
+@intrinsic
+def look(typing_context, array, index):
+  """Reads an element that another thread may write.
+
+  Args:
+    typing_context: what numba knows of types.
+    array: int64.
+    index: index of the element.
+  """
+  del typing_context
+
+  def generate(context, builder, signature, args):
+    data = pointer_of(context, builder, signature, args, 0)
+    return builder.load_atomic(
+        builder.gep(data, [args[1]]), 'seq_cst', 8)
+
+  return types.int64(array, types.int64), generate
+
+
+@intrinsic
+def pause(typing_context):
+  """Tells an x86 that this thread waits in a loop.
+
+  Args:
+    typing_context: what numba knows of types.
+  """
+  del typing_context
+
+  def generate(context, builder, signature, args):
+    if platform.machine().lower() in ('x86_64', 'amd64'):
+      builder.call(cgutils.get_or_insert_function(
+          builder.module, ir.FunctionType(ir.VoidType(), []),
+          'llvm.x86.sse2.pause'), [])
+    return context.get_dummy_value()
+
+  return types.void(), generate
