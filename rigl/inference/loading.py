@@ -27,7 +27,7 @@ from rigl.inference import graph as graphs
 ENGINES = ('auto', 'rigl', 'litert')
 _SECONDS_TO_CHOOSE = 1.
 # A change of the kernels makes what was measured before worthless.
-_VERSION = 1
+_VERSION = 2
 
 
 class Network:
@@ -65,7 +65,8 @@ class Network:
     return self._run(batch)
 
 
-def load(path: str, num_threads: int = 1, engine: str = 'auto') -> Network:
+def load(path: str, num_threads: int = 1, engine: str = 'auto',
+         batch_size: int = 1) -> Network:
   """Loads a network from a .tflite file.
 
   Args:
@@ -75,6 +76,8 @@ def load(path: str, num_threads: int = 1, engine: str = 'auto') -> Network:
       for LiteRT; 'auto' for the faster of the two, which is measured once, for
       about a second, and remembered in the file `<path>.engine.json`. LiteRT
       also runs what the other one cannot, and a line of the log says so.
+    batch_size: how many examples 'auto' measures with. The network takes
+      batches of any size.
 
   Returns:
     A function of a batch, see `Network`.
@@ -85,6 +88,7 @@ def load(path: str, num_threads: int = 1, engine: str = 'auto') -> Network:
   """
   checks.one_of('engine', engine, ENGINES)
   checks.positive('num_threads', num_threads)
+  checks.positive('batch_size', batch_size)
   path = os.path.expanduser(os.fspath(path))
   data = exporting.read_file(path)
   run = None
@@ -96,7 +100,7 @@ def load(path: str, num_threads: int = 1, engine: str = 'auto') -> Network:
   if engine == 'rigl':
     return Network(run, 'rigl')
   networks = {'rigl': run, 'litert': litert.LiteRT(data, path, num_threads)}
-  chosen = _choose(networks, data, path, num_threads)
+  chosen = _choose(networks, data, path, num_threads, batch_size)
   return Network(networks[chosen], chosen)
 
 
@@ -123,23 +127,23 @@ def _engine(data: bytes, path: str, num_threads: int,
 
 
 def _choose(networks: dict[str, Any], data: bytes, path: str,
-            num_threads: int) -> str:
+            num_threads: int, batch_size: int) -> str:
   """The name of the faster network, remembered or measured now."""
-  key = _key(data, num_threads)
+  key = _key(data, num_threads, batch_size)
   memory = f'{path}.engine.json'
   remembered = _read_memory(memory)
   found = remembered.get(key)
   if isinstance(found, dict) and found.get('engine') in networks:
     return found['engine']
-  example = np.random.default_rng(0).random(
-      (1, *networks['rigl'].input_shape), np.float32)
+  examples = np.random.default_rng(0).random(
+      (batch_size, *networks['rigl'].input_shape), np.float32)
   samples = timing.seconds_in_turn(
-      {name: functools.partial(run, example) for name, run in networks.items()},
-      _SECONDS_TO_CHOOSE)
-  medians = {name: float(np.median(times)) for name, times in samples.items()}
-  chosen = min(medians, key=lambda name: medians[name])
+      {name: functools.partial(run, examples)
+       for name, run in networks.items()}, _SECONDS_TO_CHOOSE)
+  chosen = faster(samples)
   remembered[key] = {'engine': chosen, 'milliseconds': {
-      name: round(1000 * seconds, 4) for name, seconds in medians.items()}}
+      name: round(1000 * float(np.median(times)), 4)
+      for name, times in samples.items()}}
   try:
     exporting.write_file(
         memory, (json.dumps(remembered, indent=2) + '\n').encode())
@@ -149,13 +153,27 @@ def _choose(networks: dict[str, Any], data: bytes, path: str,
   return chosen
 
 
-def _key(data: bytes, num_threads: int) -> str:
-  """All that the choice depends on: network, threads, processor, versions."""
+def faster(samples: dict[str, list[float]]) -> str:
+  """The engine to use: 'litert' unless 'rigl' is clearly faster.
+
+  It has to win three of four rounds, so that on a busy machine chance does not
+  choose it.
+
+  Args:
+    samples: seconds of a call of 'rigl' and 'litert', as
+      `timing.seconds_in_turn` returns them.
+  """
+  wins = np.array(samples['rigl']) < np.array(samples['litert'])
+  return 'rigl' if wins.mean() >= 0.75 else 'litert'
+
+
+def _key(data: bytes, num_threads: int, batch_size: int) -> str:
+  """All that the choice depends on."""
   from importlib import metadata
   digest = hashlib.sha256(data).hexdigest()[:16]
   version = metadata.version('ai-edge-litert')
-  return (f'{digest}, {num_threads} threads, {_processor()}, '
-          f'LiteRT {version}, rigl {_VERSION}')
+  return (f'{digest}, {num_threads} threads, batch {batch_size}, '
+          f'{_processor()}, LiteRT {version}, rigl {_VERSION}')
 
 
 def _processor() -> str:

@@ -6,13 +6,15 @@ import json
 import subprocess
 import sys
 
+import hypothesis
 import keras
 import numpy as np
 import pytest
+from hypothesis import strategies
 
 import rigl.inference
 from rigl.compat import tf2
-from rigl.inference import cli, loading, timing
+from rigl.inference import cli, litert, loading, timing
 from tests.inference import networks
 
 L = keras.layers
@@ -71,13 +73,60 @@ def test_auto_takes_the_faster_engine_and_remembers(
   assert rigl.inference.load(path).engine != faster
 
 
-def test_auto_measures_both(exported):
+@hypothesis.given(strategies.lists(strategies.tuples(
+    strategies.floats(1e-6, 1.), strategies.floats(1e-6, 1.)), min_size=1))
+def test_auto_is_never_slower_than_litert_in_what_it_measured(rounds):
+  """Whatever the times are, in most rounds and by their median ratio."""
+  rigl_times, litert_times = zip(*rounds)
+  samples = {'rigl': list(rigl_times), 'litert': list(litert_times)}
+  chosen = np.array(samples[loading.faster(samples)])
+  assert np.median(chosen / np.array(litert_times)) <= 1
+
+
+@pytest.mark.parametrize('wins, chosen', [
+    (8, 'rigl'), (6, 'rigl'), (5, 'litert'), (4, 'litert'), (0, 'litert')])
+def test_auto_takes_rigl_if_it_wins_three_of_four_rounds(wins, chosen):
+  samples = {'rigl': [1.] * wins + [3.] * (8 - wins), 'litert': [2.] * 8}
+  assert loading.faster(samples) == chosen
+
+
+def test_auto_measures_both(exported, monkeypatch):
+  """With batches of the size that is asked for; each size has its choice."""
   _, path = exported
-  network = rigl.inference.load(path)
-  (record,) = json.loads(
-      path.with_name('m.tflite.engine.json').read_text()).values()
-  times = record['milliseconds']
-  assert network.engine == min(times, key=times.get)
+  seen = []
+
+  def measured(functions, seconds):
+    seen.append({name: run().shape for name, run in functions.items()})
+    return seconds_in_turn(functions, 0.01)
+
+  seconds_in_turn = timing.seconds_in_turn
+  monkeypatch.setattr(timing, 'seconds_in_turn', measured)
+  for size in (1, 3, 3):
+    network = rigl.inference.load(path, batch_size=size)
+  assert seen == [{'rigl': (n, 10), 'litert': (n, 10)} for n in (1, 3)]
+  records = json.loads(path.with_name('m.tflite.engine.json').read_text())
+  assert [set(record['milliseconds']) for record in records.values()] == [
+      {'rigl', 'litert'}] * 2
+  assert network.engine == list(records.values())[1]['engine']
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize('name, sparsity, batch_size', [
+    ('lenet', 0.5, 1), ('lenet', 0.9, 1), ('lenet', 0.98, 1),
+    ('lenet', 0.98, 100), ('mobilenet', 0.3, 1), ('mobilenet', 0.7, 1),
+    ('mobilenet', 0.95, 1)])
+def test_auto_is_not_slower_than_litert_dense(
+    name, sparsity, batch_size, tmp_path):
+  """In a measurement of its own, by at most 2 %."""
+  model = getattr(networks, name)(sparsity)
+  exported = rigl.inference.export(model, tmp_path / 'm.tflite')
+  batch, _ = networks.batch_of(model, batch_size)
+  auto = rigl.inference.load(exported.path, batch_size=batch_size)
+  dense = litert.LiteRT(exported.dense, 'dense')
+  samples = timing.seconds_in_turn(
+      {'auto': lambda: auto(batch), 'dense': lambda: dense(batch)}, 5.)
+  ratios = np.array(samples['auto']) / np.array(samples['dense'])
+  assert np.median(ratios) <= 1.02, auto.engine
 
 
 def test_other_shapes_are_errors(exported, no_measurement):
@@ -140,6 +189,8 @@ def test_settings_are_checked(exported):
     rigl.inference.load(path, engine='onnx')
   with pytest.raises(ValueError, match='num_threads'):
     rigl.inference.load(path, 0)
+  with pytest.raises(ValueError, match='batch_size'):
+    rigl.inference.load(path, batch_size=0)
   with pytest.raises(ValueError, match='Cannot read'):
     rigl.inference.load(path.with_name('other.tflite'))
 
