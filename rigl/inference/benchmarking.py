@@ -37,8 +37,9 @@ def benchmark(path: str, against: Optional[str] = None,
 
   Returns:
     A record of each engine and number of threads: engine, network, threads,
-    median and quartiles of a call in seconds, and ratio, the median of how many
-    times longer the first engine's calls took.
+    median and quartiles of a call in seconds (see `timing.seconds_in_turn`),
+    and ratio, the median of how many times longer the first engine's calls
+    took.
 
   Raises:
     ValueError: a file cannot be read or run, or the networks take different
@@ -55,7 +56,7 @@ def benchmark(path: str, against: Optional[str] = None,
         (batch, *shapes.pop()), np.float32)
     samples = timing.seconds_in_turn(
         {key: functools.partial(run, examples)
-         for key, run in networks.items()}, seconds)
+         for key, run in networks.items()}, seconds, n_threads)
     baseline = np.array(next(iter(samples.values())))
     for (engine, network), times in samples.items():
       low, median, high = np.quantile(times, [0.25, 0.5, 0.75])

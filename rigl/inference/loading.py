@@ -139,7 +139,7 @@ def _choose(networks: dict[str, Any], data: bytes, path: str,
       (batch_size, *networks['rigl'].input_shape), np.float32)
   samples = timing.seconds_in_turn(
       {name: functools.partial(run, examples)
-       for name, run in networks.items()}, _SECONDS_TO_CHOOSE)
+       for name, run in networks.items()}, _SECONDS_TO_CHOOSE, num_threads)
   chosen = faster(samples)
   remembered[key] = {'engine': chosen, 'milliseconds': {
       name: round(1000 * float(np.median(times)), 4)

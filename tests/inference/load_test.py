@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import hypothesis
 import keras
@@ -57,13 +58,13 @@ def test_engines_agree_on_any_batch(engine, n_threads, exported,
 def test_auto_takes_the_faster_engine_and_remembers(
     faster, exported, monkeypatch):
   _, path = exported
-  monkeypatch.setattr(timing, 'seconds_in_turn', lambda functions, _: {
+  monkeypatch.setattr(timing, 'seconds_in_turn', lambda functions, *_: {
       name: [1. if name == faster else 2.] * 3 for name in functions})
   assert rigl.inference.load(path).engine == faster
   memory = path.with_name('m.tflite.engine.json')
   (record,) = json.loads(memory.read_text()).values()
   assert record['engine'] == faster
-  monkeypatch.setattr(timing, 'seconds_in_turn', lambda functions, _: {
+  monkeypatch.setattr(timing, 'seconds_in_turn', lambda functions, *_: {
       name: [2. if name == faster else 1.] * 3 for name in functions})
   assert rigl.inference.load(path).engine == faster
   # Another number of threads may have another answer, and so has a file whose
@@ -95,9 +96,9 @@ def test_auto_measures_both(exported, monkeypatch):
   _, path = exported
   seen = []
 
-  def measured(functions, seconds):
+  def measured(functions, seconds, n_threads):
     seen.append({name: run().shape for name, run in functions.items()})
-    return seconds_in_turn(functions, 0.01)
+    return seconds_in_turn(functions, 0.01, n_threads)
 
   seconds_in_turn = timing.seconds_in_turn
   monkeypatch.setattr(timing, 'seconds_in_turn', measured)
@@ -108,6 +109,14 @@ def test_auto_measures_both(exported, monkeypatch):
   assert [set(record['milliseconds']) for record in records.values()] == [
       {'rigl', 'litert'}] * 2
   assert network.engine == list(records.values())[1]['engine']
+
+
+def test_one_thread_is_timed_by_its_processor_time():
+  """Sleeping takes none of it; with more threads the time of day counts."""
+  sleep = {'sleep': lambda: time.sleep(0.01)}
+  for n_threads, is_counted in ((1, False), (2, True)):
+    times = timing.seconds_in_turn(sleep, 0.01, n_threads)['sleep']
+    assert (np.median(times) >= 0.01) == is_counted
 
 
 @pytest.mark.benchmark
