@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
 import re
 import shlex
@@ -24,6 +25,19 @@ def test_commands_have_flags_that_exist():
   assert len(lines) >= 3
   for line in lines:
     assert cli._parser().parse_args(shlex.split(line)[3:])
+
+
+def test_the_benchmark_has_its_flags():
+  spec = importlib.util.spec_from_file_location(
+      'inference_benchmark', PAGE.parents[1] / 'benchmarks' / 'inference.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  lines = [line for block in _blocks('bash')
+           for line in block.replace('\\\n', '').splitlines()
+           if line.startswith('python benchmarks/inference.py ')]
+  assert len(lines) >= 3
+  for line in lines:
+    assert module._parser().parse_args(shlex.split(line)[2:])
 
 
 def test_the_program_runs(tmp_path, monkeypatch):
