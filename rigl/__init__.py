@@ -5,14 +5,17 @@ need it. The method is described in "Rigging the Lottery: Making All Tickets
 Winners", https://arxiv.org/abs/1911.11134.
 """
 
+import importlib
 from typing import Any
 
 __version__ = '0.1.0'
 
 
+# They take seconds to load, or what they import does.
+_LOADED_AT_FIRST_USE = ('cifar_resnet', 'imagenet_resnet', 'keras', 'mnist')
+
+
 def __getattr__(name: str) -> Any:
-  # It imports Keras and a backend, which take seconds to load.
-  if name == 'keras':
-    import rigl.keras
-    return rigl.keras
+  if name in _LOADED_AT_FIRST_USE:
+    return importlib.import_module(f'rigl.{name}')
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Optional
 
 from rigl.cifar_resnet import resnet_model
 from rigl.compat import tf
 from rigl.core import checks
 from rigl.training import lr_schedules
-from rigl.training.config import setting
+from rigl.training.config import LOOPS, ON_NAN, setting
+
+# What the script has other defaults for than the classes of configs.
+DEFAULTS = {
+    'batch_size': 128,
+    'data_directory': '',
+    'drop_fraction_anneal': 'constant',
+    'end_sparsity': 0.9,
+    'keep_checkpoint_max': 5,
+    'master': 'local',
+    'mask_init_method': 'random',
+    'maskupdate_end_step': 75000,
+    'mode': 'train',
+    'pruning_frequency': 1000,
+    'resnet_depth': 16,
+    'training_method': 'baseline',
+}
+MODES = ('train', 'eval', 'train_and_eval')
+# {field of SparsityConfig: flag}.
+RENAMED = {'pruning_begin_step': 'sparsity_begin_step',
+           'pruning_end_step': 'sparsity_end_step'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,3 +74,39 @@ class CifarConfig:
     boundaries = [int(step * self.training_steps_multiplier)
                   for step in (30000, 60000, 90000)]
     return lr_schedules.step_decay(global_step, 0.1, boundaries, 5.)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+  """What is no hyperparameter: data, files, devices; flags of the same names.
+
+  Unlike hyperparameters they may change when a training goes on.
+  """
+
+  mode: str = 'train'
+  data_directory: str = ''
+  use_synthetic_data: bool = False
+  load_mask_dir: str = ''
+  initial_value_checkpoint: str = ''
+  keep_checkpoint_max: int = 5
+  num_replicas: int = 1
+  loop: Optional[str] = None
+  on_nan: str = 'stop'
+  pruning_hparams: str = setting(
+      '', 'Gradual pruning', 'prune: further hyperparameters, name=value,... '
+      '(see PruningHParams).')
+  per_class_metrics: bool = setting(
+      True, 'Evaluation',
+      'Whether to report precision and recall of each class.')
+  train_dir: str = setting(
+      '/tmp/cifar10/', 'Output', 'Folder in which each run has its own.')
+  checkpoint_steps: int = setting(
+      5000, 'Output', 'Steps between checkpoints.', lower_bound=1)
+  summaries_steps: int = setting(
+      300, 'Output', 'Steps between summaries and progress reports.',
+      lower_bound=1)
+
+  def __post_init__(self):
+    checks.one_of('mode', self.mode, MODES)
+    checks.one_of('on_nan', self.on_nan, ON_NAN)
+    checks.one_of('loop', self.loop, (None, *LOOPS))

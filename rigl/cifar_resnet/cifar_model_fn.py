@@ -124,6 +124,7 @@ def _train_spec(training: Training, loss: tf.Tensor,
   global_step = tf.train.get_global_step()
   learning_rate = config.learning_rate_at(global_step)
   scalars = {tag: replicas.mean(value) for tag, value in scalars.items()}
+  means = list(scalars.values())
   optimizer = factory.make_optimizer(
       sparsity, factory.make_inner_optimizer(
           'momentum', learning_rate, config.momentum, use_nesterov=True),
@@ -135,7 +136,7 @@ def _train_spec(training: Training, loss: tf.Tensor,
       optimizer, loss, global_step, not_finite=not_finite,
       update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
       first_iteration=resuming.iterations_done(training.folder, sparsity),
-      reported=[drop_fraction])
+      reported=[learning_rate, drop_fraction])
   summaries.add_scalars({
       **scalars,
       'learning_rate': learning_rate,
@@ -146,13 +147,17 @@ def _train_spec(training: Training, loss: tf.Tensor,
     checkpoints.initialize_parameters_from_ckpt(
         training.initial_value_checkpoint, training.folder)
   progress = hooks.ProgressHook(
-      {tag.rsplit('/', 1)[-1]: value for tag, value in scalars.items()},
-      config.total_steps, training.summaries_steps)
+      {'loss': scalars.pop('total_loss'),
+       **{tag.rsplit('/', 1)[-1]: value for tag, value in scalars.items()}},
+      config.total_steps, training.summaries_steps, training.folder,
+      {'learning_rate': learning_rate, 'drop_fraction': drop_fraction},
+      pruning.get_masks())
   return specs.TrainSpec(
       loss, train_op, lambda: mask_init.make_scaffold(
           sparsity, load_mask_dir=training.load_mask_dir),
       hooks=[not_finite], chief_hooks=[progress],
-      means=list(scalars.values()))
+      listeners=[hooks.SaveState(progress.save_state)],
+      means=means)
 
 
 def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,

@@ -17,7 +17,27 @@ from rigl.imagenet_resnet import (
   vgg,
 )
 from rigl.training import lr_schedules
-from rigl.training.config import SparsityConfig, setting
+from rigl.training.config import LOOPS, ON_NAN, SparsityConfig, setting
+
+# What the script has other defaults for than the classes of configs.
+DEFAULTS = {
+    'data_directory': None,
+    'drop_fraction_anneal': 'constant',
+    'end_sparsity': 0.9,
+    'keep_checkpoint_max': 0,
+    'master': '',
+    'mask_init_method': '',
+    'maskupdate_end_step': 25000,
+    'mode': 'train',
+    'resnet_depth': 50,
+    'training_method': 'scratch',
+}
+MODES = ('train', 'eval', 'eval_once', 'train_and_eval')
+# {field of SparsityConfig: flag}; prune has the schedule of the methods that
+# move masks.
+RENAMED = {'pruning_begin_step': 'maskupdate_begin_step',
+           'pruning_end_step': 'maskupdate_end_step',
+           'pruning_frequency': 'maskupdate_frequency'}
 
 ARCHITECTURES = (
     'resnet', 'mobilenet_v1', 'mobilenet_v2', *sorted(network_tables.VGGS))
@@ -148,6 +168,12 @@ class ImageNetConfig:
     return self.model_architecture in network_tables.VGGS
 
   @property
+  def network_name(self) -> str:
+    """Architecture and depth, such as resnet-50."""
+    depth = f'-{self.resnet_depth}' * (self.model_architecture == 'resnet')
+    return f'{self.model_architecture}{depth}'
+
+  @property
   def total_steps(self) -> int:
     """train_steps times training_steps_multiplier."""
     return lr_schedules.stretched_steps(
@@ -243,9 +269,15 @@ class RunSettings:
   not set them.
   """
 
+  mode: str = 'train'
+  data_directory: Optional[str] = None
+  use_synthetic_data: bool = False
+  load_mask_dir: str = ''
+  initial_value_checkpoint: str = ''
   keep_checkpoint_max: int = 0
   num_replicas: int = 1
   loop: Optional[str] = None
+  on_nan: str = 'stop'
   master: str = ''
   num_parallel_calls: int = setting(
       64, 'Data', 'Images decoded at a time.', lower_bound=1)
@@ -289,6 +321,11 @@ class RunSettings:
       8, 'Devices', 'TPU: cores that share a batch.', lower_bound=1)
   iterations_per_loop: int = setting(
       1251, 'Devices', 'TPU: steps between returns to the host.', lower_bound=1)
+
+  def __post_init__(self):
+    checks.one_of('mode', self.mode, MODES)
+    checks.one_of('on_nan', self.on_nan, ON_NAN)
+    checks.one_of('loop', self.loop, (None, *LOOPS))
 
 
 def check_combination(config: ImageNetConfig, sparsity: SparsityConfig,

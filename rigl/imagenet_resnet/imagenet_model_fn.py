@@ -284,17 +284,25 @@ def _train_spec(training: Training, loss: tf.Tensor,
         training.folder, steps_per_summary=training.steps_per_summary,
         **tensors)
 
-  step_hooks, chief_hooks = [], []
+  step_hooks, chief_hooks, listeners = [], [], []
   if not_finite:
     step_hooks = [not_finite]
-    chief_hooks = [hooks.ProgressHook(
-        {'loss': mean_loss, 'top_1': scalars['top_1_accuracy'],
-         'lr': tf.squeeze(reported['learning_rate'])},
-        training.config.total_steps, training.steps_per_summary)]
+    recorded = {
+        'epoch': tf.squeeze(reported['current_epoch']),
+        'drop_fraction': tf.squeeze(reported['drop_fraction'])
+                         if 'drop_fraction' in reported else None}
+    progress = hooks.ProgressHook(
+        {'loss': mean_loss, 'top_1_accuracy': scalars['top_1_accuracy'],
+         'learning_rate': tf.squeeze(reported['learning_rate'])},
+        training.config.total_steps, training.steps_per_summary,
+        training.folder, recorded, pruning.get_masks())
+    chief_hooks = [progress]
+    listeners = [hooks.SaveState(progress.save_state)]
   return specs.TrainSpec(
       loss, train_op,
       lambda: _make_scaffold(training), hooks=step_hooks,
-      chief_hooks=chief_hooks, host_call=(host_call, reported),
+      chief_hooks=chief_hooks, listeners=listeners,
+      host_call=(host_call, reported),
       means=[mean_loss, *scalars.values()])
 
 

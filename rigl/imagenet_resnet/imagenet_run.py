@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import math
 import os
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Collection, Optional
 
 from rigl.compat import tf
 from rigl.imagenet_resnet import (
+  imagenet_config,
   imagenet_data,
   imagenet_input,
   imagenet_model_fn,
@@ -16,11 +17,16 @@ from rigl.imagenet_resnet import (
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig, RunSettings
 from rigl.imagenet_resnet.imagenet_model_fn import Training
 from rigl.training import (
+  calls,
   checkpoints,
   distribution,
   factory,
+  history,
+  hooks,
+  mask_init,
   resuming,
   runner,
+  script,
   specs,
 )
 from rigl.training import tpu as tpu_lib
@@ -42,6 +48,46 @@ def run_folder(settings: RunSettings, sparsity: SparsityConfig,
       sparsity.end_sparsity, sparsity.maskupdate_begin_step,
       sparsity.maskupdate_end_step, sparsity.maskupdate_frequency,
       sparsity.drop_fraction, config.label_smoothing, config.weight_decay)))
+
+
+def make_training(sparsity: SparsityConfig, config: ImageNetConfig,
+                  settings: RunSettings) -> Training:
+  """All that the graph of a training depends on.
+
+  Args:
+    sparsity: hyperparameters of the method, not stretched yet.
+    config: hyperparameters of the script.
+    settings: files, evaluation and devices.
+  """
+  stretched = sparsity.scaled(config.training_steps_multiplier)
+  return Training(
+      stretched, config, run_folder(settings, stretched, config),
+      settings.use_tpu, settings.load_mask_dir,
+      settings.initial_value_checkpoint, settings.steps_per_summary,
+      settings.log_mask_imgs_each_iteration, settings.on_nan)
+
+
+def check(sparsity: SparsityConfig, config: ImageNetConfig,
+          settings: RunSettings) -> None:
+  """Raises ValueError for what would only show once the graph is built.
+
+  Args:
+    sparsity: hyperparameters of the method, not stretched yet.
+    config: hyperparameters of the script.
+    settings: files, evaluation and devices.
+  """
+  imagenet_config.check_combination(
+      config, sparsity, settings.num_cores if settings.use_tpu else None)
+  mask_init.check_load_mask_dir(sparsity, settings.load_mask_dir)
+  distribution.check(settings.num_replicas, config.train_batch_size,
+                     settings.mode, settings.on_nan)
+  n_replicas = distribution.total_replicas(settings.num_replicas)
+  if n_replicas > 1 and (settings.use_tpu or config.transpose_input):
+    raise ValueError(
+        f'{n_replicas} replicas (num_replicas, or workers of TF_CONFIG) do not '
+        'work with use_tpu, where num_cores says how many share a batch, nor '
+        'with transpose_input.')
+  runner.choose_loop(settings.loop, settings.num_replicas, settings.use_tpu)
 
 
 def make_input_fn(training: Training, settings: RunSettings, mode: str,
@@ -135,21 +181,70 @@ def _train(loop: specs.Loop, training: Training, settings: RunSettings,
     imagenet_model_fn.export_missing(training)
 
 
-def run(mode: str, training: Training, settings: RunSettings,
-        data: imagenet_data.ImageNetData, checkpoint: str,
-        write_config: tf.train.SessionRunHook,
-        tpu: Optional[tpu_lib.TpuSetup] = None) -> None:
-  """Trains, evaluates or both.
+def _find_checkpoint(training: Training, settings: RunSettings,
+                     sparsity: SparsityConfig) -> str:
+  """The checkpoint that eval_once is to evaluate, else ''.
+
+  Raises:
+    ValueError: a checkpoint that the settings name is not there, or that of
+      the folder cannot be gone on from.
+  """
+  if settings.mode == 'eval_once':
+    return checkpoints.resolve(
+        os.path.join(training.folder, settings.eval_once_ckpt_prefix))
+  if settings.mode != 'eval':
+    checkpoints.check_given(
+        settings, 'load_mask_dir', 'initial_value_checkpoint')
+    resuming.check_same_settings(
+        training.folder, 'output_dir', (sparsity, training.config),
+        ('model_architecture', 'resnet_depth', 'width', 'expansion_factor',
+         'num_label_classes', 'first_layer_sparsity', 'last_layer_sparsity'))
+  return ''
+
+
+def run(sparsity: SparsityConfig, config: ImageNetConfig,
+        settings: RunSettings) -> str:
+  """Trains or evaluates, once `check` has passed.
 
   Args:
-    mode: train, eval, eval_once or train_and_eval.
-    training: what to train.
-    settings: when to save and to evaluate, and on which devices.
-    data: the images.
-    checkpoint: that of eval_once.
-    write_config: hook that notes the hyperparameters in the folder.
-    tpu: from `find_tpu`.
+    sparsity: hyperparameters of the method, not stretched yet.
+    config: hyperparameters of the script.
+    settings: what to do; data, files and devices.
+
+  Returns:
+    The folder of the run.
+
+  Raises:
+    ValueError: the settings contradict the folder or the data; names them.
+    hooks.StoppedError: a signal has stopped it.
   """
+  script.check_folder('output_dir', settings.output_dir)
+  training = make_training(sparsity, config, settings)
+  checkpoint = _find_checkpoint(training, settings, sparsity)
+  tpu = find_tpu(settings, config)
+  data = imagenet_data.find_data(
+      settings.data_directory or '',
+      use_synthetic_data=settings.use_synthetic_data,
+      num_train_images=config.num_train_images,
+      num_eval_images=config.num_eval_images,
+      num_classes=config.num_label_classes)
+  script.announce(
+      settings.mode, f'{config.network_name}, {sparsity}, '
+      f'{config.total_steps:,} steps', data.source, training.folder)
+  write_config = hooks.WriteConfigHook(training.folder, sparsity, config)
+  with imagenet_input.explained_errors(data), (
+      imagenet_model_fn.explained_misfits(config)):
+    _train_or_evaluate(
+        training, settings, data, checkpoint, write_config, tpu)
+  return training.folder
+
+
+def _train_or_evaluate(
+    training: Training, settings: RunSettings,
+    data: imagenet_data.ImageNetData, checkpoint: str,
+    write_config: tf.train.SessionRunHook,
+    tpu: Optional[tpu_lib.TpuSetup]) -> None:
+  """Trains, evaluates the checkpoint of eval_once, or both in turns."""
   config = training.config
   loop = runner.make_loop(
       specs.Job(
@@ -166,16 +261,38 @@ def run(mode: str, training: Training, settings: RunSettings,
       config.num_eval_images)
   eval_steps = math.ceil(n_eval / config.eval_batch_size) if tpu else None
 
-  def evaluate(prefix: str) -> None:
-    _print_metrics(runner.evaluate(loop, eval_input, prefix, eval_steps))
+  split = 'train images' if settings.eval_on_train else 'validation'
+  own_folder = os.path.join(training.folder, 'eval')
 
-  if mode == 'eval_once':
+  def evaluate(prefix: str) -> None:
+    metrics = runner.evaluate(loop, eval_input, prefix, eval_steps)
+    _print_metrics(metrics)
+    history.record_evaluation(
+        own_folder if settings.mode == 'eval_once' else training.folder,
+        split, metrics)
+
+  if settings.mode == 'eval_once':
     evaluate(checkpoint)
     _print_sparsities(checkpoint, config)
-  elif mode == 'eval':
+  elif settings.mode == 'eval':
     for metrics in runner.evaluate_until(
         loop, eval_input, config.total_steps, steps=eval_steps):
       _print_metrics(metrics)
+      history.record_evaluation(own_folder, split, metrics)
   else:
     _train(loop, training, settings, data,
-           evaluate if mode == 'train_and_eval' else None, write_config)
+           evaluate if settings.mode == 'train_and_eval' else None,
+           write_config)
+
+
+def _run_of_call(sparsity: SparsityConfig, config: ImageNetConfig,
+                 settings: RunSettings, given: Collection[str]) -> str:
+  del given
+  check(sparsity, config, settings)
+  return run(sparsity, config, settings)
+
+
+SCRIPT = calls.Script(
+    _run_of_call, (SparsityConfig, ImageNetConfig, RunSettings),
+    {**imagenet_config.DEFAULTS, 'mode': 'train_and_eval'},
+    imagenet_config.RENAMED, 'output_dir')

@@ -1,29 +1,24 @@
 """What the MNIST script reports while it trains.
 
 At the end of each epoch the hook tests the network and reports to the
-terminal, to a text file, to TensorBoard and, where asked for, to the file of
-mask records. It works inside the session that trains, so nothing is rebuilt.
+terminal, to metrics.jsonl, to TensorBoard and, where asked for, to the file of
+mask records. The text file that the script of 2020 wrote follows from
+metrics.jsonl. It works inside the session that trains, so nothing is rebuilt.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
-import re
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 import numpy as np
 
 from rigl.compat import tf
 from rigl.core import layer_names
 from rigl.mnist import compression, mask_records
-from rigl.training import files, hooks
-
-# The beginning of a line of the text file.
-_EPOCH = ('epoch={epoch} iteration={iteration}, test loss {test_loss:.6f}, '
-          'test accuracy {accuracy:.6f}, ')
-_READ_EPOCH = re.compile(
-    r'epoch=\d+ iteration=(\d+), test loss \S+, test accuracy ([\d.]+), ')
+from rigl.training import connections, files, history, hooks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +50,7 @@ class Fetches:
   Attributes:
     loss: training loss, scalar.
     accuracy: training accuracy, scalar.
+    learning_rate: scalar.
     drop_fraction: annealed, scalar; None without mask updates.
     test_loss: scalar, of the digits in `test_feed`.
     test_accuracy: scalar, of the same.
@@ -64,6 +60,7 @@ class Fetches:
 
   loss: tf.Tensor
   accuracy: tf.Tensor
+  learning_rate: tf.Tensor
   drop_fraction: Optional[tf.Tensor]
   test_loss: tf.Tensor
   test_accuracy: tf.Tensor
@@ -71,37 +68,53 @@ class Fetches:
   masks: Sequence[tf.Variable]
 
 
-def compression_line(masks: Sequence[np.ndarray]) -> str:
-  """Sizes, sparsities and bytes of the network without its dead units.
+def network_values(masks: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """What a row says of the network: how sparse it is, how small it gets.
 
   Args:
-    masks: 0/1 [inputs, outputs] of each layer.
+    masks: {layer: 0/1 [inputs, outputs]}; empty for a dense network.
   """
-  sparsities, sizes = compression.get_compressed_fc(masks)
-  return (f'compressed {"-".join(map(str, sizes))}, sparsity '
-          f'{" ".join(f"{s:.4f}" for s in sparsities)}, '
-          f'{compression.compressed_size_bytes(masks)} bytes')
+  values: dict[str, Any] = {'sparsity': connections.sparsity(masks)}
+  if masks:
+    sparsities, units = compression.get_compressed_fc(list(masks.values()))
+    values.update(
+        layer_sparsities={layer: connections.sparsity({layer: mask})
+                          for layer, mask in masks.items()},
+        units=units, unit_sparsities=sparsities,
+        bytes=compression.compressed_size_bytes(list(masks.values())))
+  return values
 
 
-def _sparsity(masks: Sequence[np.ndarray]) -> float:
-  size = sum(mask.size for mask in masks)
-  return 1. - sum(np.count_nonzero(mask) for mask in masks) / size
+def text_of(row: Mapping[str, Any]) -> str:
+  """The lines of a test row in the text file, as the script of 2020 wrote them.
+
+  Args:
+    row: one of `metrics.jsonl`.
+  """
+  def joined(numbers):
+    return ' '.join(f'{number:.4f}' for number in numbers)
+
+  layers = row.get('layer_sparsities')
+  text = (f'epoch={row["epoch"]} iteration={row["iteration"]}, '
+          f'test loss {_loss_of(row):.6f}, '
+          f'test accuracy {row["accuracy"]:.6f}, '
+          f'sparsity {row["sparsity"]:.6f}, '
+          f'layers {joined(layers.values()) if layers else "dense"}\n')
+  if layers:
+    text += (f'compressed {"-".join(map(str, row["units"]))}, sparsity '
+             f'{joined(row["unit_sparsities"])}, {row["bytes"]} bytes\n')
+  return text
 
 
-def _describe(masks: Sequence[np.ndarray]) -> list[str]:
-  """Lines on the network: its sparsities and, if there are masks, its core."""
-  if not masks:
-    return ['sparsity 0.000000, layers dense']
-  layers = ' '.join(f'{_sparsity([mask]):.4f}' for mask in masks)
-  return [f'sparsity {_sparsity(masks):.6f}, layers {layers}',
-          compression_line(masks)]
+def _loss_of(row: Mapping[str, Any]) -> float:
+  """The loss of a row, in which one that is not finite is None."""
+  return math.nan if row['loss'] is None else row['loss']
 
 
 class EpochLog(tf.train.SessionRunHook):
   """Tests and reports at the end of each epoch, records masks on the way.
 
   Attributes:
-    best_accuracy: highest test accuracy of an epoch so far; None before.
     last_accuracy: test accuracy of the last epoch of this process; None before.
   """
 
@@ -113,12 +126,14 @@ class EpochLog(tf.train.SessionRunHook):
     Args:
       fetches: what to report.
       schedule: when.
-      folder: for TensorBoard.
-      text_file: one line an epoch.
+      folder: for metrics.jsonl and TensorBoard.
+      text_file: a line or two an epoch.
       records_file: mask records (.npz).
       kept_pixels: bool [784], the pixels that are inputs; None for all.
     """
     self._fetches = fetches
+    self._masks = {layer_names.layer_of_mask(mask.name): mask
+                   for mask in fetches.masks}
     self._schedule = schedule
     self._folder = folder
     self._text_file = pathlib.Path(text_file)
@@ -127,55 +142,43 @@ class EpochLog(tf.train.SessionRunHook):
     # Stays empty in a worker that does not write, where the hook does not run.
     self._records = mask_records.MaskRecords()
     self._iteration = schedule.first_iteration
-    self._totals = np.zeros(2)
-    self._n_fetched = 0
-    self.best_accuracy: Optional[float] = None
+    self._history = history.History(folder, 'iteration')
+    # Loss, accuracy and number of the iterations of this epoch.
+    self._totals = np.zeros(3)
+    self._moves = connections.Moves()
     self.last_accuracy: Optional[float] = None
+
+  @property
+  def best(self) -> Optional[dict[str, Any]]:
+    """The row of the highest test accuracy so far; None before."""
+    return max(history.evaluations(self._history.rows), default=None,
+               key=lambda row: row['accuracy'])
 
   # --- Files ----------------------------------------------------------------
 
   def begin(self) -> None:
     self._records = mask_records.resume_mask_records(
         self._records_file, self._iteration, self._kept_pixels)
-    self._truncate_text()
+    self._former_state = self._history.resume(self._iteration)
+    with files.replaced(str(self._text_file)) as temporary:
+      pathlib.Path(temporary).write_text(''.join(
+          map(text_of, history.evaluations(self._history.rows))))
+    self._global_step = tf.train.get_global_step()
     self._writer = tf.summary.FileWriterCache.get(self._folder)
     # TensorBoard then forgets what will be done again.
     self._writer.add_session_log(
         tf.SessionLog(status=tf.SessionLog.START), self._iteration + 1)
 
-  def _truncate_text(self) -> None:
-    """Removes the lines of iterations that will be done again.
-
-    Raises:
-      ValueError: a line is not one of this class; names the file.
-    """
-    lines = []
-    if self._text_file.exists():
-      # A kill may have left half a line.
-      lines = [line for line in self._text_file.read_text().splitlines(True)
-               if line.endswith('\n')]
-    kept, done = [], True
-    for line in lines:
-      if line.startswith('epoch='):
-        match = _READ_EPOCH.match(line)
-        if not match:
-          raise ValueError(f'{self._text_file} was changed: cannot read the '
-                           f'line {line.rstrip()!r}. Move the file away.')
-        done = int(match[1]) <= self._iteration
-        if done:
-          self._note_accuracy(float(match[2]))
-      if done:
-        kept.append(line)
-    with files.replaced(str(self._text_file)) as temporary:
-      pathlib.Path(temporary).write_text(''.join(kept))
-
   def save_records(self) -> None:
-    """Writes the mask records; to be called with each checkpoint."""
+    """Writes the mask records."""
     if len(self._records):
       self._records.save(self._records_file)
 
-  def _note_accuracy(self, accuracy: float) -> None:
-    self.best_accuracy = max(self.best_accuracy or 0., accuracy)
+  def save(self) -> None:
+    """Writes what belongs to a checkpoint; to be called before each."""
+    self.save_records()
+    self._history.save_state(self._iteration, {
+        'totals': self._totals.tolist(), 'masks': self._moves.state()})
 
   # --- Steps ----------------------------------------------------------------
 
@@ -183,19 +186,24 @@ class EpochLog(tf.train.SessionRunHook):
     del coord
     if self._iteration == 0 and not len(self._records):
       self._record(session)
+    if self._former_state:
+      self._totals = np.array(self._former_state['totals'])
+      self._moves.restore(self._former_state['masks'])
+    else:
+      self._moves.look(session.run(self._masks))
     self._clock = hooks.StepClock()
 
   def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
     del run_context
-    fetches = {'loss': self._fetches.loss, 'accuracy': self._fetches.accuracy}
+    fetches = {'loss': self._fetches.loss, 'accuracy': self._fetches.accuracy,
+               'learning_rate': self._fetches.learning_rate}
     if self._fetches.drop_fraction is not None:
       fetches['drop_fraction'] = self._fetches.drop_fraction
     return tf.train.SessionRunArgs(fetches)
 
   def after_run(self, run_context: Any, run_values: Any) -> None:
     results = run_values.results
-    self._totals += results['loss'], results['accuracy']
-    self._n_fetched += 1
+    self._totals += results['loss'], results['accuracy'], 1
     self._clock.count()
     self._iteration += 1
     session = run_context.session
@@ -204,72 +212,65 @@ class EpochLog(tf.train.SessionRunHook):
       self._record(session)
     if self._iteration % self._schedule.n_batches == 0 and (
         self._iteration <= self._schedule.n_iterations):
-      self._report(session, results.get('drop_fraction', 0.))
+      self._report(session, results)
 
   def end(self, session: Any) -> None:
     del session
     self._writer.flush()
 
   def _record(self, session: Any) -> None:
-    if self._schedule.record_frequency and self._fetches.masks:
-      values = session.run(list(self._fetches.masks))
-      self._records.append(self._iteration, {
-          layer_names.layer_of_mask(mask.name): value
-          for mask, value in zip(self._fetches.masks, values)
-      })
+    if self._schedule.record_frequency and self._masks:
+      self._records.append(self._iteration, session.run(self._masks))
 
   # --- Reports --------------------------------------------------------------
 
-  def _report(self, session: Any, drop_fraction: float) -> None:
-    epoch = self._iteration // self._schedule.n_batches
-    test_loss, accuracy, masks = session.run(
-        [self._fetches.test_loss, self._fetches.test_accuracy,
-         list(self._fetches.masks)], self._fetches.test_feed)
-    train_loss, train_accuracy = self._totals / self._n_fetched
-    steps_per_second = self._clock.steps_per_second()
-    self._totals[:], self._n_fetched = 0., 0
-    self.last_accuracy = accuracy
-    self._note_accuracy(accuracy)
-    sparsity = _sparsity(masks) if masks else 0.
-
-    left = (self._schedule.n_epochs - epoch) * self._schedule.n_batches
-    network = _describe(masks)
-    print(f'epoch {epoch:3d}/{self._schedule.n_epochs}  '
-          f'iteration {self._iteration:5d}  '
-          f'loss {train_loss:.4f}  test loss {test_loss:.4f}  '
-          f'test accuracy {accuracy:7.2%}  {steps_per_second:4.0f} steps/s  '
-          f'{hooks.format_seconds(left / steps_per_second)} left',
-          *(f'  {line}' for line in network if masks), sep='\n', flush=True)
+  def _report(self, session: Any, results: Mapping[str, float]) -> None:
+    step, test_loss, accuracy, masks = session.run(
+        [self._global_step, self._fetches.test_loss,
+         self._fetches.test_accuracy, self._masks], self._fetches.test_feed)
+    loss, train_accuracy, n_iterations = self._totals
+    self._totals = np.zeros(3)
+    network = network_values(masks)
+    place = {'step': step, 'iteration': self._iteration,
+             'epoch': self._iteration // self._schedule.n_batches}
+    train = {'loss': loss / n_iterations,
+             'accuracy': train_accuracy / n_iterations,
+             'learning_rate': results['learning_rate'],
+             'drop_fraction': results.get('drop_fraction', 0.),
+             'sparsity': network['sparsity'], 'moved': self._moves.look(masks)}
+    self._history.add('train', **place, **train)
+    self._history.add(
+        'test', **place, loss=test_loss, accuracy=accuracy, **network)
+    row = self._history.rows[-1]
+    self.last_accuracy = row['accuracy']
+    self._print(train['loss'], row)
     with files.naming(str(self._text_file)), (
         self._text_file.open('a')) as file:
-      file.write(_EPOCH.format(
-          epoch=epoch, iteration=self._iteration, test_loss=test_loss,
-          accuracy=accuracy) + '\n'.join(network) + '\n')
+      file.write(text_of(row))
     self._write_summaries({
-        'loss': train_loss,
-        'accuracy': train_accuracy,
-        'test_loss': test_loss,
-        'test_accuracy': accuracy,
-        'drop_fraction': drop_fraction,
-        'global_sparsity': sparsity,
-        **{f'sparsity/{variable.op.name}_0': _sparsity([mask])
-           for variable, mask in zip(self._fetches.masks, masks)},
+        'loss': train['loss'], 'accuracy': train['accuracy'],
+        'test_loss': test_loss, 'test_accuracy': accuracy,
+        'drop_fraction': train['drop_fraction'],
+        'global_sparsity': network['sparsity'],
+        **{f'sparsity/{self._masks[layer].op.name}_0': sparsity
+           for layer, sparsity in network.get('layer_sparsities', {}).items()},
     })
+
+  def _print(self, train_loss: float, row: Mapping[str, Any]) -> None:
+    """Prints the line of an epoch."""
+    epoch, n_epochs = row['epoch'], self._schedule.n_epochs
+    size = [f'sparsity {row["sparsity"]:.4f}',
+            f'{row["bytes"]:,} bytes'] if self._masks else []
+    speed = self._clock.steps_per_second()
+    left = (n_epochs - epoch) * self._schedule.n_batches / speed
+    print(f'epoch {epoch:3d}/{n_epochs}', f'loss {train_loss:.4f}',
+          f'test loss {_loss_of(row):.4f}',
+          f'test accuracy {row["accuracy"]:7.2%}', *size,
+          f'{speed:4.0f} steps/s', f'{hooks.format_seconds(left)} left',
+          sep='  ', flush=True)
 
   def _write_summaries(self, values: dict[str, float]) -> None:
     self._writer.add_summary(tf.Summary(value=[
         tf.Summary.Value(tag=tag, simple_value=float(value))
         for tag, value in values.items()
     ]), self._iteration)
-
-
-class SaveRecords(tf.train.CheckpointSaverListener):
-  """Saves the mask records together with each checkpoint."""
-
-  def __init__(self, get_log: Callable[[], EpochLog]):
-    """The log is made with the graph, which is later than the listener."""
-    self._get_log = get_log
-
-  def before_save(self, session: Any, global_step_value: int) -> None:
-    del session, global_step_value
-    self._get_log().save_records()

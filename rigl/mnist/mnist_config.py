@@ -11,7 +11,27 @@ import numpy as np
 from rigl.compat import tf
 from rigl.core import checks, layer_names
 from rigl.training import checkpoints, files, lr_schedules
-from rigl.training.config import INNER_OPTIMIZERS, SparsityConfig, setting
+from rigl.training.config import (
+  INNER_OPTIMIZERS,
+  LOOPS,
+  ON_NAN,
+  SparsityConfig,
+  setting,
+)
+
+# What the script has other defaults for than the classes of configs.
+DEFAULTS = {
+    'batch_size': 100,
+    'end_sparsity': 0.98,
+    'drop_fraction_anneal': 'cosine',
+    'mask_init_method': 'random',
+    'maskupdate_end_step': 50000,
+    'pruning_frequency': 500,
+    'training_method': 'baseline',
+}
+# {field of SparsityConfig: flag}.
+RENAMED = {'pruning_begin_step': 'prune_begin_step',
+           'pruning_end_step': 'prune_end_step'}
 
 _PIXELS_FILE = 'input_pixels.npy'
 
@@ -67,6 +87,41 @@ class MnistConfig:
               (self.lr_drop_epoch, self.lr_drop_epoch + 20))
     return lr_schedules.step_decay(
         global_step, self.learning_rate, [e * n_batches for e in epochs], 3.)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+  """What is no hyperparameter: data, files, devices; flags of the same names.
+
+  Unlike hyperparameters they may change when a training goes on.
+  """
+
+  num_replicas: int = 1
+  loop: Optional[str] = None
+  on_nan: str = 'stop'
+  mnist: str = setting(
+      '/tmp/data', 'Data',
+      'Folder with the four IDX files of MNIST, gzipped or not. Without them, '
+      'and if the flag is not given, TensorFlow Datasets or the sample in the '
+      'package is used.')
+  save_path: str = setting(
+      '', 'Output',
+      'Folder of checkpoints, logs and summaries. Without it nothing is kept.')
+  save_model: bool = setting(True, 'Output', 'Whether to write checkpoints.')
+  checkpoint_epochs: int = setting(
+      10, 'Output', 'Epochs between checkpoints.', lower_bound=1)
+  mask_record_frequency: int = setting(
+      0, 'Output', 'Iterations between stored masks; 0 for none.',
+      lower_bound=0)
+
+  def __post_init__(self):
+    checks.one_of('on_nan', self.on_nan, ON_NAN)
+    checks.one_of('loop', self.loop, (None, *LOOPS))
+
+  @property
+  def saves(self) -> bool:
+    """Whether there are to be checkpoints."""
+    return bool(self.save_model and self.save_path)
 
 
 def custom_sparsity_map(sparsity: SparsityConfig,

@@ -47,7 +47,8 @@ class Training:
 
 
 def _make_log(training: Training, loss: tf.Tensor, accuracy: tf.Tensor,
-              drop_fraction: Optional[tf.Tensor]) -> epoch_log.EpochLog:
+              learning_rate: tf.Tensor, drop_fraction: Optional[tf.Tensor]
+             ) -> epoch_log.EpochLog:
   """Builds the test network on the trained variables, and the log."""
   images = tf.placeholder(
       tf.uint8, [None, training.test_images.shape[1]], 'test_images')
@@ -57,7 +58,7 @@ def _make_log(training: Training, loss: tf.Tensor, accuracy: tf.Tensor,
       model_pruning=training.sparsity.method.uses_masks, l2_scale=0.)
   fetches = epoch_log.Fetches(
       loss=loss, accuracy=accuracy,
-      drop_fraction=drop_fraction,
+      learning_rate=learning_rate, drop_fraction=drop_fraction,
       test_loss=test_loss, test_accuracy=test_accuracy,
       test_feed={images: training.test_images, labels: training.test_labels},
       masks=pruning.get_masks())
@@ -85,9 +86,9 @@ def make_model_fn(training: Training,
         l2_scale=config.l2_scale)
     loss = cross_entropy + tf.losses.get_regularization_loss()
     global_step = tf.train.get_or_create_global_step()
-    learning_rate = config.learning_rate_at(
+    learning_rate = tf.convert_to_tensor(config.learning_rate_at(
         global_step, not sparsity.method.uses_masks,
-        training.schedule.n_batches)
+        training.schedule.n_batches), tf.float32)
     custom_map = mnist_config.custom_sparsity_map(sparsity, config)
     optimizer = factory.make_optimizer(
         sparsity, factory.make_inner_optimizer(
@@ -100,9 +101,9 @@ def make_model_fn(training: Training,
     train_op = factory.make_train_op(
         optimizer, loss, global_step, not_finite=not_finite,
         first_iteration=training.schedule.first_iteration,
-        reported=[drop_fraction])
+        reported=[learning_rate, drop_fraction])
     means = [replicas.mean(loss), replicas.mean(accuracy)]
-    log = _make_log(training, *means, drop_fraction)
+    log = _make_log(training, *means, learning_rate, drop_fraction)
     logs.append(log)
     return specs.TrainSpec(
         loss, train_op,
@@ -110,6 +111,6 @@ def make_model_fn(training: Training,
         hooks=[not_finite, hooks.LastIterationHook(
             training.schedule.first_iteration,
             training.schedule.n_iterations)],
-        chief_hooks=[log], means=means)
+        chief_hooks=[log], listeners=[hooks.SaveState(log.save)], means=means)
 
   return model_fn

@@ -5,7 +5,7 @@ How it is found and read is in rigl.checkpoint_files, re-exported here.
 
 from __future__ import annotations
 
-from typing import Iterable, Mapping, Optional, Sequence
+from typing import Any, Iterable, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -20,10 +20,11 @@ from rigl.compat import tf
 from rigl.core import messages
 
 __all__ = [
-    'MisfitError', 'check_fits', 'check_resumable', 'describe_latest',
-    'initialize_parameters_from_ckpt', 'latest', 'latest_step',
-    'mask_sparsities', 'names_and_shapes', 'open_checkpoint', 'read_counters',
-    'read_tensors', 'read_values', 'resolve',
+    'MisfitError', 'check_fits', 'check_given', 'check_resumable',
+    'describe_latest', 'initialize_parameters_from_ckpt', 'latest',
+    'latest_step', 'mask_sparsities', 'names_and_shapes', 'open_checkpoint',
+    'read_counters', 'read_masks', 'read_parameters', 'read_tensors',
+    'read_values', 'resolve',
 ]
 
 
@@ -170,6 +171,31 @@ def mask_sparsities(prefix: str) -> dict[str, float]:
 PARAMETER_SUFFIXES = (
     'weights', 'biases', 'depthwise_weights', 'kernel', 'bias', 'gamma', 'beta',
     'moving_mean', 'moving_variance')
+
+
+def check_given(settings: Any, *names: str) -> None:
+  """Raises ValueError unless the checkpoints that settings name are there.
+
+  Args:
+    settings: has them as attributes.
+    *names: names of the attributes, each a prefix, a folder or ''.
+  """
+  for name in names:
+    path = getattr(settings, name)
+    if path:
+      resolve(path, name)
+
+
+def read_parameters(prefix: str) -> dict[str, np.ndarray]:
+  """{name: value} of the parameters of a checkpoint, without masks applied.
+
+  Args:
+    prefix: prefix of the checkpoint.
+  """
+  return read_tensors(prefix, [
+      name for name in sorted(
+          open_checkpoint(prefix).get_variable_to_shape_map())
+      if name.rsplit('/', 1)[-1] in PARAMETER_SUFFIXES])
 
 
 def initialize_parameters_from_ckpt(

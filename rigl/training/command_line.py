@@ -9,7 +9,6 @@ A flag's group is said where the flag is defined:
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ from typing import Any, Iterator
 from absl import app, flags
 
 from rigl.core import checks
+from rigl.training import names, settings
 
 FLAGS = flags.FLAGS
 
@@ -38,12 +38,6 @@ _MIN_TEXT_WIDTH = 30
 _MAX_WIDTH = 100
 # textwrap breaks lines at other spaces only.
 _UNBREAKABLE = '\N{NO-BREAK SPACE}'
-
-# Flags that are paths, whose ~ the shell leaves alone behind the =.
-_PATHS = ('data_directory', 'eval_once_ckpt_prefix', 'gin_config',
-          'initial_value_checkpoint', 'input_mask_path', 'load_mask_dir',
-          'mnist', 'output', 'output_dir', 'records_path', 'save_path',
-          'train_dir')
 
 # What the scripts, and others, call the folder of their runs.
 _RUN_FOLDERS = ('output_dir', 'train_dir', 'save_path', 'model_dir', 'logdir')
@@ -231,7 +225,7 @@ def suggestions(word: str) -> list[str]:
   # The last words say what a flag is: end_sparsity, and then sparsity_scale.
   containing.sort(key=lambda name: (
       f'_{word}_' not in f'_{name}_', words(name)[-len(wanted):] != wanted))
-  alike = difflib.get_close_matches(word, list(FLAGS), cutoff=0.72)
+  alike = names.alike(word, FLAGS)
   return list(dict.fromkeys([*containing, *alike]))[:_MAX_SUGGESTIONS]
 
 
@@ -250,16 +244,15 @@ def parse(argv: list[str]) -> list[str]:
     program, *rest = FLAGS(argv)
   except flags.UnrecognizedFlagError as error:
     similar = [f'--{name}' for name in suggestions(error.flagname)]
-    hint = f' Did you mean {" or ".join(similar)}?' if similar else ''
-    sys.exit(f'Error: There is no flag --{error.flagname}.{hint}\n'
-             '--help lists all flags.')
+    sys.exit(f'Error: There is no flag --{error.flagname}.'
+             f'{names.did_you_mean(similar)}\n--help lists all flags.')
   except flags.Error as error:
     sys.exit(f'Error: {error}\n--help lists all flags.')
   if rest:
     sys.exit(f'Error: Unexpected arguments {rest}: flags begin with --.\n'
              '--help lists all flags.')
   try:
-    for name in _PATHS:
+    for name in settings.PATHS:
       value = FLAGS[name].value if name in FLAGS else None
       if isinstance(value, list):
         FLAGS[name].value = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Optional, Sequence
 
-from rigl.core import checks, distributions, growth, methods, schedules
+from rigl.core import checks, growth, methods, schedules
+from rigl.training import names
 
 # {field of a method: field of SparsityConfig}.
 _MASK_UPDATES = {
@@ -60,9 +61,11 @@ class SparsityConfig:
   """How sparse, by which method, and when; validated when made.
 
   Attributes:
-    training_method: a key of methods.METHODS.
+    training_method: a key of methods.METHODS; or of names.METHODS, and becomes
+      one of the former.
     end_sparsity: overall sparsity, or that of the end for `prune`, in [0, 1).
-    mask_init_method: distribution over layers, see core.distributions.
+    mask_init_method: distribution over layers, see core.distributions and, for
+      other names, names.DISTRIBUTIONS.
     erk_power_scale: exponent of erdos_renyi_kernel's raw densities.
     drop_fraction: share of connections moved by an update, in [0, 1].
     drop_fraction_anneal: constant, cosine or exponential_<exponent>.
@@ -99,9 +102,10 @@ class SparsityConfig:
   seed: int = 0
 
   def __post_init__(self):
-    checks.one_of('training_method', self.training_method, methods.METHODS)
-    checks.one_of('mask_init_method', self.mask_init_method,
-                  distributions.DISTRIBUTIONS)
+    # Other names become those by which everything else looks things up.
+    for field, resolve in (('training_method', names.method),
+                           ('mask_init_method', names.distribution)):
+      object.__setattr__(self, field, resolve(getattr(self, field)))
     for name in ('end_sparsity', 's_momentum', 'threshold_decay'):
       checks.below_one(name, getattr(self, name))
     for name in ('maskupdate_begin_step', 'pruning_begin_step', 'seed',
@@ -146,6 +150,10 @@ class SparsityConfig:
   def method(self) -> type[methods.Method]:
     """The class of the method, which tells what it can do."""
     return methods.METHODS[self.training_method]
+
+  def __str__(self) -> str:
+    level = f' at sparsity {self.end_sparsity:g}' * self.method.uses_masks
+    return f'{self.training_method}{level}'
 
   def make_method(self) -> methods.Method:
     """The method with these hyperparameters."""

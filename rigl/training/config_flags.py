@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
-import types
 from typing import Any, Callable, Mapping, TypeVar
 
 from absl import flags
 
-from rigl.training import command_line, gin_configs, sparse_flags
+from rigl.training import command_line, gin_configs, settings, sparse_flags
 from rigl.training.config import SparsityConfig
 
 # Flags belong to the script that asks for them, in --help and elsewhere.
@@ -52,7 +50,7 @@ def define(config_class: type) -> None:
 
 
 def _flags_of(config_class: type,
-              renamed: Mapping[str, str] = types.MappingProxyType({})
+              renamed: Mapping[str, str] = settings.NOT_RENAMED
              ) -> dict[str, str]:
   """{field: flag} of the fields of a config class that have a flag.
 
@@ -60,23 +58,26 @@ def _flags_of(config_class: type,
     config_class: a dataclass.
     renamed: {field: flag} where the names differ.
   """
-  names = {field.name: renamed.get(field.name, field.name)
-           for field in dataclasses.fields(config_class)}
+  names = settings.names_of(config_class, renamed)
   return {field: flag for field, flag in names.items() if flag in FLAGS}
 
 
-def from_flags(config_class: type[_Config]) -> _Config:
+def from_flags(config_class: type[_Config],
+               renamed: Mapping[str, str] = settings.NOT_RENAMED) -> _Config:
   """A config class with the values of the flags of its fields' names.
+
+  Fields without a flag keep the default of the class.
 
   Args:
     config_class: a dataclass.
+    renamed: {field: flag} where the names differ.
 
   Raises:
     ValueError: a value is out of its range or unknown; names the flag.
   """
-  return config_class(**{
-      field: FLAGS[flag].value
-      for field, flag in _flags_of(config_class).items()})
+  return settings.build(config_class, {
+      flag: FLAGS[flag].value
+      for flag in _flags_of(config_class, renamed).values()}, renamed)
 
 
 def _apply_gin(flags_of_class: Mapping[type, Mapping[str, str]]) -> None:
@@ -107,35 +108,9 @@ def _apply_gin(flags_of_class: Mapping[type, Mapping[str, str]]) -> None:
           f'{config_class.__name__}.{field} = {value!r}: {error}') from error
 
 
-def _sparsity_config(renamed: Mapping[str, str]) -> SparsityConfig:
-  """The SparsityConfig of the flags that bear the names of its fields.
-
-  Fields without a flag keep the default of the class.
-
-  Args:
-    renamed: {field: flag} where the names differ.
-
-  Raises:
-    ValueError: a value is out of its range or unknown; names the flag.
-  """
-  values: dict[str, Any] = {
-      field: FLAGS[flag].value
-      for field, flag in _flags_of(SparsityConfig, renamed).items()}
-  # '' is the default of the ImageNet script; it has no other meaning.
-  values['mask_init_method'] = values.get('mask_init_method') or 'random'
-  try:
-    return SparsityConfig(**values)
-  except ValueError as error:
-    if not renamed:
-      raise
-    message = re.sub(r'\b(' + '|'.join(renamed) + r')\b',
-                     lambda match: renamed[match[0]], str(error))
-    raise ValueError(message) from error
-
-
 def hyperparameters(
     config_class: type[_Config],
-    renamed: Mapping[str, str] = types.MappingProxyType({})
+    renamed: Mapping[str, str] = settings.NOT_RENAMED
 ) -> tuple[SparsityConfig, _Config]:
   """What flags and gin bindings give, times of schedules not stretched yet.
 
@@ -151,4 +126,4 @@ def hyperparameters(
   _apply_gin({SparsityConfig: _flags_of(SparsityConfig, renamed),
               config_class: _flags_of(config_class)})
   config = from_flags(config_class)
-  return _sparsity_config(renamed), config
+  return from_flags(SparsityConfig, renamed), config

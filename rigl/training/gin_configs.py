@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import re
 import sys
 import tokenize
 from typing import Any, Iterable
@@ -14,7 +15,7 @@ from gin import config_parser
 
 from rigl.compat import tf
 from rigl.core import messages
-from rigl.training import files
+from rigl.training import names, text_files
 
 CONFIG_FILE = 'config.gin'
 _FORM = 'bindings are of the form <class>.<parameter> = <value>'
@@ -104,7 +105,8 @@ def _find(path: str, config_classes: Iterable[type]) -> str:
   name = path.removesuffix('.gin')
   if own and name not in own:
     raise ValueError(f'There is no gin file {path}, and those that come with '
-                     f'this script are {", ".join(own)}.')
+                     f'this script are {", ".join(own)}.'
+                     f'{names.did_you_mean(names.alike(name, own))}')
   return own.get(name, path)
 
 
@@ -137,9 +139,13 @@ def read(paths: Iterable[str], bindings: Iterable[str],
   try:
     gin.parse_config_files_and_bindings(list(paths), list(bindings))
   except (ValueError, SyntaxError) as error:
+    known_names = [*known, *(field.name for config_class in config_classes
+                             for field in dataclasses.fields(config_class))]
+    alike = [name for word in re.findall(r"'(\w+)'", str(error))
+             if word not in known for name in names.alike(word, known_names)]
     raise ValueError(
         f'{messages.reason(error)} ({_FORM} with a class of '
-        f'{sorted(known)})') from error
+        f'{sorted(known)}).{names.did_you_mean(alike)}') from error
   bound = {}
   for config_class in config_classes:
     for field in dataclasses.fields(config_class):
@@ -174,19 +180,5 @@ def write(folder: str, *configs: Any) -> None:
         f'{getattr(config, field.name)!r}'
         for field in dataclasses.fields(config)
     ]
-  tf.io.gfile.makedirs(folder)
-  with files.replaced(
-      os.path.join(folder, CONFIG_FILE), _move, _remove) as temporary:
-    with tf.io.gfile.GFile(temporary, 'w') as stream:
-      stream.write('\n'.join(lines) + '\n')
-
-
-def _move(source: str, target: str) -> None:
-  tf.io.gfile.rename(source, target, overwrite=True)
-
-
-def _remove(path: str) -> None:
-  if tf.io.gfile.exists(path):
-    tf.io.gfile.remove(path)
-
-
+  text_files.write(
+      os.path.join(folder, CONFIG_FILE), '\n'.join(lines) + '\n')

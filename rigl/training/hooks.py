@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import Any, Mapping, Optional
+import types
+from typing import Any, Callable, Mapping, Optional, Sequence
 
 from absl import logging
 
 from rigl.compat import tf
-from rigl.training import checkpoints, gin_configs, iterations, saving
+from rigl.training import (
+  checkpoints,
+  connections,
+  gin_configs,
+  history,
+  iterations,
+  saving,
+)
 
 
 class ResumableHook(tf.train.SessionRunHook):
@@ -176,35 +184,65 @@ class StepClock:
     return n_steps / max(now - begin, 1e-9)
 
 
+class SaveState(tf.train.CheckpointSaverListener):
+  """Has what the rows of a history add up saved with each checkpoint."""
+
+  def __init__(self, save: Callable[[], None]):
+    """Calls `save` before each checkpoint."""
+    self._save = save
+
+  def before_save(self, session: Any, global_step_value: int) -> None:
+    del session, global_step_value
+    self._save()
+
+
 class ProgressHook(tf.train.SessionRunHook):
-  """Prints the step, some scalars, the speed and the time left.
+  """Prints the step, some scalars, the sparsity, the speed and the time left.
 
   Also after the first step of a session and after the last one of all, and at
-  least once a minute.
+  least once a minute. What it prints at the multiples of a number of steps and
+  at the last one also goes to metrics.jsonl.
   """
 
   _MAX_SECONDS = 60.
 
   def __init__(self, scalars: Mapping[str, tf.Tensor], max_steps: int,
-               every_n_steps: int):
+               every_n_steps: int, folder: str,
+               recorded: Mapping[str, Optional[tf.Tensor]] = (
+                   types.MappingProxyType({})),
+               masks: Sequence[tf.Variable] = ()):
     """Prints `scalars` at the multiples of `every_n_steps`.
 
     Args:
       scalars: {name: scalar}.
       max_steps: the global step at which training ends.
       every_n_steps: global steps.
+      folder: folder of the training.
+      recorded: {name: scalar, or None for 0}, for metrics.jsonl alone.
+      masks: mask variables.
     """
     self._scalars = dict(scalars)
     self._max_steps = max_steps
     self._every_n_steps = every_n_steps
+    self._recorded = {
+        name: value for name, value in recorded.items() if value is not None}
+    self._zeros = dict.fromkeys(set(recorded) - set(self._recorded), 0.)
+    self._masks = {mask.op.name: mask for mask in masks}
+    self._moves = connections.Moves()
+    self._history = history.History(folder)
 
   def begin(self) -> None:
     self._global_step = tf.train.get_global_step()
-    self._fetches = [self._scalars, iterations.advanced()]
+    self._fetches = [self._scalars, self._recorded, iterations.advanced()]
 
   def after_create_session(self, session: Any, coord: Any) -> None:
     del coord
     self._step = int(session.run(self._global_step))
+    state = self._history.resume(self._step)
+    if state is None:
+      self._moves.look(session.run(self._masks))
+    else:
+      self._moves.restore(state)
     self._clock = StepClock()
     self._reported_at: Optional[float] = None
 
@@ -214,16 +252,26 @@ class ProgressHook(tf.train.SessionRunHook):
     return tf.train.SessionRunArgs(self._fetches)
 
   def after_run(self, run_context: Any, run_values: Any) -> None:
-    del run_context
     self._clock.count()
-    scalars, advanced = run_values.results
+    scalars, recorded, advanced = run_values.results
     if not all(advanced):
       return
     self._step += 1
-    if (self._reported_at is None or self._step == self._max_steps or
-        self._step % self._every_n_steps == 0 or
+    is_due = (self._step == self._max_steps or
+              self._step % self._every_n_steps == 0)
+    if (is_due or self._reported_at is None or
         time.monotonic() >= self._reported_at + self._MAX_SECONDS):
-      self._report(scalars)
+      masks = run_context.session.run(self._masks)
+      sparsity = connections.sparsity(masks)
+      if is_due:
+        self._history.add(
+            'train', step=self._step, **scalars, **recorded, **self._zeros,
+            sparsity=sparsity, moved=self._moves.look(masks))
+      self._report({**scalars, **({'sparsity': sparsity} if masks else {})})
+
+  def save_state(self) -> None:
+    """Saves what the next row needs; to be called with each checkpoint."""
+    self._history.save_state(self._step, self._moves.state())
 
   def _report(self, values: Mapping[str, float]) -> None:
     parts = [f'step {self._step}/{self._max_steps}',

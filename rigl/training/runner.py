@@ -12,6 +12,7 @@ from rigl.core import messages
 from rigl.training import (
   checkpoints,
   distribution,
+  history,
   saving,
   session_loop,
   specs,
@@ -142,6 +143,12 @@ def end_at_once(model_dir: str, length: str) -> None:
     saving.remove_leftovers(model_dir)
 
 
+def _is_evaluated(folder: str, step: int) -> bool:
+  """Whether metrics.jsonl has an evaluation of a step."""
+  return any(row['step'] == step
+             for row in history.evaluations(history.read(folder)))
+
+
 def train_in_turns(loop: specs.Loop,
                    input_fn: specs.InputFn,
                    total: int,
@@ -150,8 +157,9 @@ def train_in_turns(loop: specs.Loop,
                    **arguments: Any) -> None:
   """Trains to the global step `total`, in turns with `evaluate`, if given.
 
-  A training that is over already still evaluates its last checkpoint: what
-  stopped the process may have come between the two.
+  A checkpoint whose evaluation is missing in metrics.jsonl is evaluated first,
+  and the last one in any case: what stopped the process may have come between
+  the two.
 
   Args:
     loop: from `make_loop`.
@@ -170,8 +178,10 @@ def train_in_turns(loop: specs.Loop,
   step = checkpoints.latest_step(folder)
   if step >= total:
     end_at_once(folder, f'{step} steps')
-    if evaluate:
-      evaluate(checkpoints.resolve(folder))
+  if evaluate and (step >= total or (
+      step and step % chunk == 0 and not _is_evaluated(folder, step))):
+    evaluate(checkpoints.resolve(folder))
+  if step >= total:
     return
   is_first = True
   while step < total:

@@ -42,6 +42,22 @@ def check_folder(flag: str, path: str) -> None:
                      'TensorFlow takes for wildcards. Choose another folder.')
 
 
+def announce(mode: str, training: str, data: str, folder: str) -> None:
+  """Says what is about to begin, before the graph is built.
+
+  Args:
+    mode: that of the script; only those that train have standard output begin
+      with it.
+    training: network, method, steps.
+    data: where the examples come from.
+    folder: folder of the run.
+  """
+  if mode.startswith('train'):
+    print(f'{training}\nData: {data}\nRun: {folder}', flush=True)
+  else:
+    logging.info('Data: %s. Run: %s.', data, folder)
+
+
 def _exit_by_signal(number: int, message: str) -> NoReturn:
   print(message, file=sys.stderr, flush=True)
   sys.exit(128 + number)

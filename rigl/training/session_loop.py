@@ -69,7 +69,7 @@ def _all_hooks(
   if job.saving_periods:
     found.append(saving.SaverHook(
         job.folder, *job.saving_periods, keep=job.keep_checkpoint_max,
-        listeners=listeners))
+        listeners=[*spec.listeners, *listeners]))
   return found
 
 

@@ -17,7 +17,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 from absl import flags
 
 from rigl.core import growth, methods, schedules
-from rigl.training import checkpoints, command_line, config
+from rigl.training import command_line, config, names
 
 # Flags belong to the script that asks for them, in --help and elsewhere.
 flags.disclaim_key_flags()
@@ -26,7 +26,9 @@ FLAGS = flags.FLAGS
 
 _METHODS_HELP = 'Training method. ' + '; '.join(
     f'{name}: {method.description}' + f' ({method.paper})' * bool(method.paper)
-    for name, method in methods.METHODS.items()) + '.'
+    for name, method in methods.METHODS.items()) + (
+        '. Other names: ') + '; '.join(
+            f'{other} is {name}' for other, name in names.METHODS.items()) + '.'
 
 _Definition = tuple[Callable[..., Any], Any, str]
 
@@ -54,8 +56,9 @@ _GROUPS: dict[str, dict[str, _Definition]] = {
             'Seed of weights, masks, mask updates and order of examples.'),
         'gin_config': (
             flags.DEFINE_multi_string, [],
-            'Gin file of hyperparameters: lines such as '
-            'SparsityConfig.end_sparsity = 0.95'),
+            'Gin file of hyperparameters, lines such as '
+            'SparsityConfig.end_sparsity = 0.95; or the name of one that comes '
+            'with this script, such as rigl'),
         'gin_bindings': (
             flags.DEFINE_multi_string, [],
             "Gin binding, such as 'SparsityConfig.end_sparsity = 0.95'"),
@@ -67,7 +70,7 @@ _GROUPS: dict[str, dict[str, _Definition]] = {
             flags.DEFINE_string, 'random',
             'How sparsity is spread over layers: random (the same in each), '
             'erdos_renyi, erdos_renyi_kernel (ERK), str (the table published '
-            'with STR); random if empty.'),
+            'with STR); random if it is uniform or empty.'),
         'erk_power_scale': (
             flags.DEFINE_float, 1.0,
             'Exponent of the raw densities of erdos_renyi_kernel.'),
@@ -204,6 +207,18 @@ def define(*names: str,
       flags.declare_key_flag(name)
 
 
+class _MethodParser(flags.EnumParser):
+  """Knows other names of methods, and those that a user may have meant."""
+
+  def parse(self, argument: str) -> str:
+    """The name of a method."""
+    try:
+      return super().parse(names.METHODS.get(argument, argument))
+    except ValueError as error:
+      alike = names.alike(argument, [*self.enum_values, *names.METHODS])
+      raise ValueError(f'{error}.{names.did_you_mean(alike)}') from error
+
+
 def define_method(default: str) -> None:
   """Defines --training_method with all methods.
 
@@ -214,6 +229,7 @@ def define_method(default: str) -> None:
     with command_line.group('Sparse training'):
       flags.DEFINE_enum(
           'training_method', default, list(methods.METHODS), _METHODS_HELP)
+    FLAGS['training_method'].parser = _MethodParser(list(methods.METHODS))
   flags.declare_key_flag('training_method')
 
 
@@ -278,15 +294,3 @@ def user_gave(name: str) -> bool:
     name: name of the flag.
   """
   return FLAGS[name].present > 0
-
-
-def check_checkpoints(*names: str) -> None:
-  """Raises ValueError unless the checkpoints that flags name are there.
-
-  Args:
-    *names: names of flags, each a prefix, a folder or ''.
-  """
-  for name in names:
-    path = FLAGS[name].value
-    if path:
-      checkpoints.resolve(path, name)

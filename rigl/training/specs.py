@@ -23,6 +23,7 @@ class TrainSpec:
     chief_hooks: likewise, but only in the process that writes.
     host_call: (function that makes the ops that write summaries, its
       arguments), which a TPU has its host run.
+    listeners: called around each checkpoint, in the process that writes.
     means: what `replicas.mean` returned. All replicas compute them at each
       step, since they wait for one another there.
   """
@@ -33,6 +34,7 @@ class TrainSpec:
   hooks: Sequence[tf.train.SessionRunHook] = ()
   chief_hooks: Sequence[tf.train.SessionRunHook] = ()
   host_call: Optional[tuple[Callable[..., Any], Mapping[str, tf.Tensor]]] = None
+  listeners: Sequence[tf.train.CheckpointSaverListener] = ()
   means: Sequence[tf.Tensor] = ()
 
 

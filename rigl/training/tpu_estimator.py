@@ -116,7 +116,8 @@ class EstimatorLoop(specs.Loop):
       # about a step would then be missing beside the checkpoint of the step.
       hooks.append(saving.SaverHook(
           self.folder, *self._job.saving_periods,
-          keep=self._job.keep_checkpoint_max, listeners=self._listeners))
+          keep=self._job.keep_checkpoint_max,
+          listeners=[*spec.listeners, *self._listeners]))
     return make_spec(
         mode, loss=spec.loss if self._tpu else _without_nan(spec.loss),
         train_op=spec.train_op, scaffold_fn=spec.make_scaffold,

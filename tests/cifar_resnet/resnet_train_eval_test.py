@@ -10,12 +10,20 @@ import numpy as np
 import pytest
 from absl import flags
 
-from rigl.cifar_resnet import cifar_data, cifar_model_fn
+import rigl
+from rigl.cifar_resnet import cifar_data, cifar_model_fn, cifar_run
 from rigl.cifar_resnet import resnet_train_eval as script
 from rigl.compat import tf
 from rigl.core import methods
 from rigl.model_pruning import pruning
-from rigl.training import checkpoints, factory, gin_configs, hooks
+from rigl.training import (
+  checkpoints,
+  factory,
+  gin_configs,
+  history,
+  hooks,
+  mask_init,
+)
 from tests import (
   checkpoint_values,
   combinations,
@@ -55,13 +63,18 @@ def data():
 
 
 def _run(method, data, mode='train'):
-  FLAGS.training_method = method
-  configs = script.configs_from_flags()
-  training = script.make_training(*configs)
+  FLAGS.training_method, FLAGS.mode = method, mode
+  configs, settings = script.configs_from_flags(), script.settings_from_flags()
+  training = cifar_run.make_training(*configs, settings)
   with quick_sessions.of_scripts():
-    script.run(mode, training, data,
-               hooks.WriteConfigHook(training.folder, *configs))
+    cifar_run.train_or_evaluate(
+        training, settings, data,
+        hooks.WriteConfigHook(training.folder, *configs))
   return training.folder
+
+
+def masks_of(values):
+  return [value for name, value in values.items() if name.endswith('/mask')]
 
 
 @pytest.fixture(scope='module')
@@ -80,7 +93,8 @@ def trained(original, tmp_path):
   """Folder of a whole training of 2 steps, as the flags now say."""
   shutil.copytree(original, tmp_path, dirs_exist_ok=True)
   FLAGS.training_method, FLAGS.max_steps = 'scratch', 2
-  return script.make_training(*script.configs_from_flags()).folder
+  return cifar_run.make_training(
+      *script.configs_from_flags(), script.settings_from_flags()).folder
 
 
 # imagenet_resume_test resumes others, sparse_optimizers_modes_test all
@@ -90,8 +104,22 @@ def trained(original, tmp_path):
 def test_method_trains_evaluates_and_resumes_exactly(
     method, data, capsys, tmp_path):
   FLAGS.mask_init_method = 'erdos_renyi_kernel'
-  whole = checkpoint_values.of(_run(method, data, 'train_and_eval'))
-  assert 'step 6: accuracy' in capsys.readouterr().out
+  folder = _run(method, data, 'train_and_eval')
+  whole, rows = checkpoint_values.of(folder), history.read(folder)
+  printed = capsys.readouterr().out
+  assert 'step 6: accuracy' in printed
+  assert [(row['step'], row['split']) for row in rows] == [
+      (2, 'train'), (4, 'train'), (6, 'train'), (6, 'test')]
+  sparsity = 1. - sum(m.sum() for m in masks_of(whole)) / max(
+      1, sum(m.size for m in masks_of(whole)))
+  if masks_of(whole):
+    assert rows[2]['sparsity'] == pytest.approx(sparsity)
+    assert f'sparsity {sparsity:.4f}' in printed
+  else:
+    assert rows[2]['sparsity'] == 0. and 'sparsity' not in printed
+  assert any(row['moved'] > 0. for row in rows[:3]) == (
+      methods.METHODS[method].is_dynamic or method == 'dnw')
+  assert f'accuracy {rows[3]["accuracy"]:.2%}' in printed
   assert whole['global_step'] == 6
   assert any(name.endswith('/mask') for name in whole) == (
       methods.METHODS[method].uses_masks)
@@ -101,10 +129,37 @@ def test_method_trains_evaluates_and_resumes_exactly(
   FLAGS.max_steps = 2
   _run(method, data)
   FLAGS.max_steps = 6
-  resumed = checkpoint_values.of(_run(method, data))
+  folder = _run(method, data)
+  resumed = checkpoint_values.of(folder)
+  for row in (*rows, *(again := history.read(folder))):
+    del row['seconds']
+  assert again == rows[:3]
   assert sorted(whole) == sorted(resumed)
   for name, value in whole.items():
     np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+
+
+def test_it_trains_from_python_as_the_script_does(
+    data, tmp_path, monkeypatch, capsys):
+  FLAGS.max_steps = 2
+  expected = checkpoint_values.of(_run('rigl', data, 'train_and_eval'))
+  capsys.readouterr()
+  monkeypatch.setattr(cifar_run.cifar_data, 'load_cifar', lambda *_, **__: data)
+  with quick_sessions.of_scripts():
+    result = rigl.cifar_resnet.train(
+        'rigl', resnet_depth=10, resnet_width=1, batch_size=10, max_steps=2,
+        maskupdate_frequency=2, maskupdate_end_step=5, summaries_steps=2)
+  assert capsys.readouterr().out == ''
+  assert [row['split'] for row in result.history] == ['train', 'test']
+  assert len(result.masks) == len(masks_of(expected))
+  for layer, mask in result.masks.items():
+    np.testing.assert_array_equal(mask, expected[f'{layer}/mask'])
+    np.testing.assert_array_equal(
+        result.weights[f'{layer}/weights'],
+        expected[f'{layer}/weights'] * mask)
+  assert set(result.weights) == {
+      name for name in expected
+      if name.rpartition('/')[2] in checkpoints.PARAMETER_SUFFIXES}
 
 
 def test_masks_keep_their_counts_through_hundreds_of_steps():
@@ -123,7 +178,7 @@ def test_masks_keep_their_counts_through_hundreds_of_steps():
       train_op = factory.make_train_op(
           factory.make_optimizer(config, inner),
           tf.losses.get_total_loss(), step)
-    set_masks = script.mask_init.make_scaffold(config).init_fn
+    set_masks = mask_init.make_scaffold(config).init_fn
     masks = pruning.get_masks()
     with tf.Session() as session:
       session.run(tf.global_variables_initializer())
@@ -138,7 +193,7 @@ def test_masks_keep_their_counts_through_hundreds_of_steps():
 
 def test_evaluation_sees_every_image_once(data, trained, monkeypatch):
   seen = []
-  monkeypatch.setattr(script, '_print_metrics', seen.append)
+  monkeypatch.setattr(cifar_run, '_print_metrics', seen.append)
   for batch_size in (10, 23):
     FLAGS.batch_size = batch_size
     _run('scratch', data, 'eval')
@@ -146,6 +201,11 @@ def test_evaluation_sees_every_image_once(data, trained, monkeypatch):
   # Of 23 images each counts once, so the same whole number is right.
   np.testing.assert_allclose(n_right, round(n_right[0]), atol=1e-4)
   assert {'precision/class_9', 'recall/class_0'} <= set(seen[0])
+  # Who follows a training does not write to its rows.
+  (row,) = history.read(os.path.join(trained, 'eval'))
+  assert (row['step'], row['split']) == (2, 'test')
+  assert row['accuracy'] == pytest.approx(float(seen[0]['accuracy']))
+  assert not history.evaluations(history.read(trained))
 
 
 def test_learning_rates_are_those_of_the_reference(goldens):
@@ -225,7 +285,7 @@ def test_the_evaluation_that_a_dying_process_owed_is_made_up_for(
     data, trained, monkeypatch):
   """It died between the last checkpoint and its evaluation."""
   steps = []
-  monkeypatch.setattr(script, '_print_metrics',
+  monkeypatch.setattr(cifar_run, '_print_metrics',
                       lambda found: steps.append(found['global_step']))
   _run('scratch', data, 'train_and_eval')
   assert checkpoints.latest_step(trained) == 2
@@ -264,7 +324,7 @@ def _main_without_a_folder(tmp_path, **values):
 
 def test_evaluation_makes_no_folder(tmp_path, monkeypatch):
   """As --train_dir may be mistyped."""
-  monkeypatch.setattr(script.runner, 'evaluate_until', lambda *_: ())
+  monkeypatch.setattr(cifar_run.runner, 'evaluate_until', lambda *_: ())
   _main_without_a_folder(tmp_path, mode='eval')
 
 

@@ -68,4 +68,4 @@ def test_a_script_trains_by_it(tmp_path):
   assert result.returncode == 0, result.stderr
   assert result.stdout.startswith(PRINTED)
   assert 'epoch   2/2' in result.stdout
-  assert 'sparsity 0.965274' in result.stdout
+  assert 'sparsity 0.9653' in result.stdout

@@ -34,7 +34,7 @@ DATA = (
   'synthetic_*',
 )
 MAY_IMPORT = (
-  ('rigl', ('keras',)),
+  ('rigl', ()),
   ('compat', ()),
   ('console', ()),
   ('str_sparsities', ()),
@@ -94,14 +94,15 @@ MAY_IMPORT = (
     for name in (
       '*.cifar_config', '*.imagenet_config', '*.mnist_config',
       '*.cifar_model_fn', '*.imagenet_model_fn', '*.mnist_model_fn',
-      'imagenet_resnet.imagenet_run', 'imagenet_resnet.utils',
+      '*.cifar_run', '*.imagenet_run', '*.mnist_run', 'imagenet_resnet.utils',
     )
   ),
   # A script as well, which trains nothing.
   ('mnist.visualize_mask_records', ('training.command_line', OWN)),
   # A hook of a script, not a part of its model.
   ('*.epoch_log',
-   ('training.files', 'training.hooks', OWN, 'core.layer_names', 'compat')),
+   ('training.connections', 'training.files', 'training.history',
+    'training.hooks', OWN, 'core.layer_names', 'compat')),
   ('mnist.mask_records', ('training.files', 'core.layer_names')),
   *(
     (
@@ -113,13 +114,14 @@ MAY_IMPORT = (
     for name in DATA
   ),
   ('data', ('data', 'core.messages', 'core.seeding', 'compat')),
-  ('cifar_resnet', FRONT),
-  ('imagenet_resnet', FRONT),
-  ('mnist', FRONT),
+  # `train` of each package, which loads the rest inside the function.
+  ('cifar_resnet', (*FRONT, 'cifar_resnet.cifar_run', 'training.calls')),
+  ('imagenet_resnet',
+   (*FRONT, 'imagenet_resnet.imagenet_run', 'training.calls')),
+  ('mnist', (*FRONT, 'mnist.mnist_run', 'training.calls')),
 )
 # Imported only inside functions, since these count and read without it.
-LAZY = (('micronet', 'compat'), ('micronet', 'checkpoint_files'),
-        ('rigl', 'keras'))
+LAZY = (('micronet', 'compat'), ('micronet', 'checkpoint_files'))
 
 FLAGS_ALLOWED = (
   'training.command_line', 'training.config_flags', 'training.sparse_flags',

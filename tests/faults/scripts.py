@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 
+from rigl.training import history
 from tests import checkpoint_values, script_server, tiny_cifar, tiny_mnist
 
 SCRIPTS = {
@@ -102,9 +103,18 @@ def _logs(folder: pathlib.Path) -> dict[str, bytes]:
           if path.suffix in ('.txt', '.npz')}
 
 
+def rows_of(folder: pathlib.Path) -> list[dict]:
+  """The rows of metrics.jsonl of a run, without the seconds."""
+  rows = history.read(str(run_folder(folder)))
+  seconds = [row.pop('seconds') for row in rows]
+  assert seconds == sorted(seconds)
+  return rows
+
+
 def assert_same(folder: pathlib.Path, expected: pathlib.Path) -> None:
   """Both runs ended with the same step, weights, masks, slots and logs."""
   assert _logs(folder) == _logs(expected)
+  assert rows_of(folder) == rows_of(expected)
   values, wanted = final_values(folder), final_values(expected)
   assert set(values) == set(wanted)
   for name, value in wanted.items():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rigl.core import methods
+from rigl.training import history
 from tests import checkpoint_values, combinations, imagenet_script
 
 
@@ -22,6 +23,12 @@ def assert_resumes(tmp_path, stops, total, changes=None, **values):
     folder = imagenet_script.run(
         tmp_path / 'parts', train_steps=stop, **{**values, **(changes or {})})
   resumed = checkpoint_values.of(folder)
+  trained, again = (
+      [{name: value for name, value in row.items() if name != 'seconds'}
+       for row in history.read(str(tmp_path / name)) if row['split'] == 'train']
+      for name in ('whole', 'parts'))
+  assert [row['step'] for row in trained] == list(range(1, total + 1))
+  assert again == trained
   assert whole['global_step'] == total
   assert sorted(whole) == sorted(resumed)
   for name, value in whole.items():

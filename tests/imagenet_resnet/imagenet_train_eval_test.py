@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+import rigl
 from rigl.compat import tf, tf2
 from rigl.core import methods
 from rigl.imagenet_resnet import (
@@ -23,12 +24,14 @@ from rigl.imagenet_resnet import (
 )
 from rigl.imagenet_resnet import imagenet_train_eval as script
 from rigl.model_pruning import pruning
+from rigl.training import history
 from rigl.training.config import SparsityConfig
 from tests import (
   checkpoint_values,
   combinations,
   conftest,
   imagenet_script,
+  quick_sessions,
   tiny_imagenet,
   whole_steps,
 )
@@ -531,10 +534,37 @@ def test_train_and_eval_takes_turns(short, tmp_path, capsys):
   # The process may have died before the last evaluation.
   imagenet_script.run(
       tmp_path, mode='train_and_eval', train_steps=5, steps_per_eval=2)
-  again = capsys.readouterr().out.splitlines()
+  first, *again = capsys.readouterr().out.splitlines()
+  assert first == lines[0] == 'resnet-18, scratch at sparsity 0.8, 5 steps'
+  assert again[:2] == lines[1:3] and again[1] == f'Run: {tmp_path}'
   *_, evaluated, trained = lines
   assert trained == f'Trained to step 5: {tmp_path}/model.ckpt-5.'
-  assert again == [f'{tmp_path} already holds 5 steps.', evaluated]
+  assert again[2:] == [f'{tmp_path} already holds 5 steps.', evaluated]
+  rows = history.read(str(tmp_path))
+  assert [row['step'] for row in rows if row['split'] == 'validation'] == [
+      2, 4, 5]
+  assert evaluated.startswith(
+      f'step 5: top 1 {rows[-1]["top_1_accuracy"]:.2%}, ')
+
+
+def test_it_trains_from_python_as_the_script_does(short, tmp_path, capsys):
+  settings = {**imagenet_script.SMALL, 'mask_init_method': 'uniform'}
+  expected = checkpoint_values.of(imagenet_script.run(
+      tmp_path, training_method='rigl', mask_init_method='random'))
+  capsys.readouterr()
+  with quick_sessions.of_scripts():
+    result = rigl.imagenet_resnet.train(
+        'rigl', settings.pop('end_sparsity'), **settings)
+  assert capsys.readouterr().out == ''
+  assert [(row['step'], row['split']) for row in result.history] == [
+      (1, 'train'), (2, 'train'), (2, 'validation')]
+  assert {'epoch', 'learning_rate', 'drop_fraction', 'sparsity', 'moved',
+          'top_1_accuracy', 'loss'} <= set(result.history[0])
+  assert result.masks
+  for layer, mask in result.masks.items():
+    np.testing.assert_array_equal(mask, expected[f'{layer}/mask'])
+    np.testing.assert_array_equal(
+        result.weights[f'{layer}/weights'], expected[f'{layer}/weights'] * mask)
 
 
 def test_batch_statistics_in_evaluation(trained, monkeypatch):

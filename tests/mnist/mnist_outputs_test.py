@@ -10,7 +10,12 @@ import pytest
 
 from rigl.compat import tf
 from rigl.core import methods
-from rigl.mnist import compression, mask_records, mnist_train_eval
+from rigl.mnist import (
+  compression,
+  mask_records,
+  mnist_run,
+  mnist_train_eval,
+)
 from rigl.training import gin_configs
 from tests import checkpoint_values, tiny_mnist
 
@@ -131,7 +136,8 @@ def test_files_left_in_the_save_path(method, trained):
   stem = tiny_mnist.text_file(trained(method)).name[:-len('.txt')]
   expected = [
       r'checkpoint', r'config\.gin', r'events\.out\.tfevents\..*',
-      r'graph\.pbtxt', r'model\.ckpt-\d+\.(index|meta|data-.*)',
+      r'graph\.pbtxt', r'metrics\.jsonl', r'metrics_state\.json',
+      r'model\.ckpt-\d+\.(index|meta|data-.*)',
       re.escape(stem) + r'(\.txt|_masks\.npz)']
   assert not [name for name in names
               if not any(re.fullmatch(e, name) for e in expected)]
@@ -143,7 +149,7 @@ def test_files_left_in_the_save_path(method, trained):
 def test_masks_that_a_dense_network_does_not_have(
     data, tmp_path, monkeypatch):
   messages = []
-  monkeypatch.setattr(mnist_train_eval.logging, 'warning',
+  monkeypatch.setattr(mnist_run.logging, 'warning',
                       lambda text, *values: messages.append(text % values))
   tiny_mnist.train(tiny_mnist.arguments(
       data, tmp_path, num_epochs=0, mask_record_frequency=5))

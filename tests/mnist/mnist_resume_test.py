@@ -55,6 +55,11 @@ def uninterrupted(data, server, tmp_path_factory):
   return folder_of
 
 
+def n_epochs_of(text):
+  """How many epochs a script has reported."""
+  return sum(line.startswith('epoch ') for line in text.splitlines())
+
+
 def assert_whole(folder, expected_folder):
   """All is the same, bit for bit, and each epoch is reported once."""
   scripts.assert_same(folder, expected_folder)
@@ -78,11 +83,11 @@ def test_stopped_in_the_middle_of_an_epoch(
       r'\. The same command goes on\.', last)
   assert 'Test error' not in stopped.stdout
   # Nothing is lost: it goes on from the step it was stopped at.
-  before = stopped.stdout.count('epoch ')
+  before = n_epochs_of(stopped.stdout)
   resumed = server.run(argv)
   assert resumed.code == 0, resumed.stderr
   assert resumed.stdout.startswith(f'Going on from {tmp_path}/model.ckpt-')
-  assert before + resumed.stdout.count('epoch ') == N_EPOCHS
+  assert before + n_epochs_of(resumed.stdout) == N_EPOCHS
   assert_whole(tmp_path, uninterrupted('rigl'))
 
 
@@ -118,7 +123,7 @@ def test_finished_training_that_is_made_longer(
   assert_whole(tmp_path, uninterrupted('rigl'))
   records = mask_records.MaskRecords.load(tiny_mnist.records_file(tmp_path))
   assert records.iterations[0] == 0
-  best = re.search('best (.*)%', result.stdout)[1]
+  best = re.search(r'best (\S*)%', result.stdout)[1]
   accuracies = re.findall(
       'test accuracy ([.0-9]+)', tiny_mnist.text_file(tmp_path).read_text())
   assert len(accuracies) == N_EPOCHS
@@ -155,8 +160,17 @@ def test_another_hash_seed_and_the_real_command_line(
       env={**os.environ, 'PYTHONHASHSEED': '2',
            'PYTHONPATH': os.pathsep.join(paths)})
   assert result.returncode == 0, result.stderr
-  assert result.stdout.count('epoch ') == N_EPOCHS
-  assert result.stdout.splitlines()[-1].startswith('Test error: final ')
+  assert n_epochs_of(result.stdout) == N_EPOCHS
+  *_, error, kept, show, records, export = result.stdout.splitlines()
+  assert re.fullmatch(r'Test error: final \S+%, best \S+% \(epoch \d\)', error)
+  assert re.fullmatch(
+      rf'Kept in {re.escape(str(folder))}: model\.ckpt-\d+ and '
+      r'metrics\.jsonl\. Next:', kept)
+  assert show == f'  tensorboard --logdir={folder}'
+  assert records == ('  python -m rigl.mnist.visualize_mask_records '
+                     f'--records_path={folder} --output=masks.png')
+  assert export == (
+      f'  python -m rigl.inference export {folder} --output=model.tflite')
   assert not list(cwd.iterdir())
   assert_whole(folder, uninterrupted('set'))
 
@@ -175,6 +189,6 @@ def test_without_save_path_nothing_is_left(
       tiny_mnist.arguments(data, training_method='set'), cwd=tmp_path)
   assert result.code == 0
   assert 'No --save_path' in result.stderr
-  assert result.stdout.count('epoch ') == 2
+  assert n_epochs_of(result.stdout) == 2
   assert not list(tmp_path.iterdir())
   assert left() == before

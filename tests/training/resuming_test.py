@@ -10,13 +10,13 @@ import os
 import numpy as np
 import pytest
 
-from rigl.cifar_resnet import resnet_train_eval
+from rigl.cifar_resnet import cifar_run
 from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
 from rigl.core import methods
-from rigl.imagenet_resnet import imagenet_train_eval
+from rigl.imagenet_resnet import imagenet_run
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
-from rigl.mnist import mnist_train_eval
+from rigl.mnist import mnist_run
 from rigl.mnist.mnist_config import MnistConfig
 from rigl.training import gin_configs, iterations, resuming
 from rigl.training.config import SparsityConfig
@@ -53,13 +53,13 @@ def test_settings_that_are_compared_exist(names):
       SparsityConfig, MnistConfig, CifarConfig, ImageNetConfig)
 
 
-@pytest.mark.parametrize('script, config_class', [
-    (mnist_train_eval, MnistConfig), (resnet_train_eval, CifarConfig),
-    (imagenet_train_eval, ImageNetConfig)])
+@pytest.mark.parametrize('run, config_class', [
+    (mnist_run, MnistConfig), (cifar_run, CifarConfig),
+    (imagenet_run, ImageNetConfig)])
 def test_settings_that_a_script_keeps_are_those_of_its_config(
-    script, config_class):
+    run, config_class):
   (call,) = [
-      node for node in ast.walk(ast.parse(inspect.getsource(script)))
+      node for node in ast.walk(ast.parse(inspect.getsource(run)))
       if isinstance(node, ast.Call) and
       getattr(node.func, 'attr', '') == 'check_same_settings']
   assert set(ast.literal_eval(call.args[3])) <= fields_of(config_class)

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf, tf2
-from rigl.training import hooks, resuming, runner, specs, tpu_estimator
+from rigl.training import (
+  history,
+  hooks,
+  resuming,
+  runner,
+  specs,
+  tpu_estimator,
+)
 from rigl.training.config import SparsityConfig
 from tests import checkpoint_values
 from tests.training import one_masked_layer, small_checkpoints
@@ -259,6 +266,25 @@ def test_training_in_turns_says_where_it_begins_and_ends(tmp_path, capsys):
       f'Trained to step 6: {tmp_path}/model.ckpt-6.']
   train_in_turns(tmp_path, 6)
   assert capsys.readouterr().out == f'{tmp_path} already holds 6 steps.\n'
+
+
+def test_an_evaluation_that_is_missing_comes_first(tmp_path, capsys):
+  """A kill came between a checkpoint and its evaluation."""
+  def evaluate(prefix):
+    step = int(prefix.rpartition('-')[2])
+    print('evaluated', step)
+    history.record_evaluation(
+        str(tmp_path), 'test', {'global_step': step, 'accuracy': 0.5})
+
+  def evaluated():
+    return [line for line in capsys.readouterr().out.splitlines()
+            if line.startswith('evaluated')]
+
+  train_in_turns(tmp_path, 4)
+  for total, steps in ((6, [4, 6]), (6, [6]), (8, [8]), (10, [10])):
+    train_in_turns(tmp_path, total, evaluate=evaluate)
+    assert evaluated() == [f'evaluated {step}' for step in steps]
+  assert [row['step'] for row in history.read(str(tmp_path))] == [4, 6, 8, 10]
 
 
 @pytest.mark.parametrize('tf_config', ['', *(

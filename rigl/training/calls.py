@@ -1,0 +1,128 @@
+"""Trainings that are called from Python, without flags."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import signal
+import tempfile
+import warnings
+from typing import Any, Callable, Iterator, Mapping, Optional
+
+import numpy as np
+from absl import logging
+
+from rigl.compat import tf
+from rigl.core import layer_names
+from rigl.training import checkpoints, history, hooks, settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What a training has come to.
+
+  Attributes:
+    history: the rows of metrics.jsonl.
+    masks: {layer: 0/1 array}; empty for a dense network.
+    weights: {name of a parameter: array}, zero where a mask is.
+    folder: folder of the run; None if none was asked for, then it is gone.
+  """
+
+  history: list[dict[str, Any]]
+  masks: dict[str, np.ndarray]
+  weights: dict[str, np.ndarray]
+  folder: Optional[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Script:
+  """What calls of one script need to know of it.
+
+  Attributes:
+    run: called with the configs and the names of the settings that were given;
+      trains and returns the folder of the run.
+    config_classes: dataclasses of its settings.
+    defaults: {setting: value} of those that differ from the classes' own.
+    renamed: {field: setting} where the names differ.
+    folder: name of the setting that is the folder.
+  """
+
+  run: Callable[..., str]
+  config_classes: tuple[type, ...]
+  defaults: Mapping[str, Any]
+  renamed: Mapping[str, str]
+  folder: str
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Without a word on the terminal or in the notebook; errors pass."""
+  loggers = (logging.get_absl_logger(), tf.get_logger())
+  levels = [logger.level for logger in loggers]
+  verbosity = logging.get_verbosity()
+  try:
+    logging.set_verbosity(logging.ERROR)
+    tf.get_logger().setLevel('ERROR')
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+      warnings.simplefilter('ignore')
+      yield
+  finally:
+    logging.set_verbosity(verbosity)
+    for logger, level in zip(loggers, levels):
+      logger.setLevel(level)
+
+
+def train(script: Script, method: str, sparsity: Optional[float],
+          verbose: bool, given: Mapping[str, Any]) -> Result:
+  """Trains as the script does that is called with these settings as flags.
+
+  Args:
+    script: which one.
+    method: training method.
+    sparsity: overall sparsity; None for the default of the script.
+    verbose: whether to print what the script prints.
+    given: {setting: value} of others.
+
+  Raises:
+    ValueError: a setting does not exist, is given twice, or its value cannot
+      be; names it.
+    KeyboardInterrupt: a signal has stopped it; says what is kept.
+  """
+  named = {'training_method': method, 'end_sparsity': sparsity}
+  for name, short in (('training_method', 'method'),
+                      ('end_sparsity', 'sparsity')):
+    if name in given:
+      raise ValueError(f'Give {short} instead of {name}.')
+  given = {**given, **{
+      name: value for name, value in named.items() if value is not None}}
+  with contextlib.ExitStack() as stack:
+    keeps = bool(given.get(script.folder))
+    if not keeps:
+      given[script.folder] = stack.enter_context(tempfile.TemporaryDirectory())
+    configs = settings.from_keywords(
+        given, script.defaults, script.renamed, *script.config_classes)
+    if not verbose:
+      stack.enter_context(_quiet())
+    # Event files stay open else, in a folder that may be gone.
+    stack.callback(tf.summary.FileWriterCache.clear)
+    try:
+      folder = script.run(*configs, given=frozenset(given))
+    except hooks.StoppedError as stopped:
+      if stopped.number == signal.SIGINT:
+        raise KeyboardInterrupt(str(stopped)) from stopped
+      raise
+    return _result(folder, keeps)
+
+
+def _result(folder: str, keeps: bool) -> Result:
+  """The result of the last checkpoint and of the rows in a folder."""
+  prefix = checkpoints.latest(folder)
+  masks = checkpoints.read_masks(prefix) if prefix else {}
+  weights = checkpoints.read_parameters(prefix) if prefix else {}
+  for layer, mask in masks.items():
+    name = layer_names.variable_of(layer, 'weights')
+    weights[name] = weights[name] * mask
+  return Result(history.read(folder), {
+      layer: mask.astype(np.uint8) for layer, mask in masks.items()}, weights,
+      folder if keeps else None)

@@ -1,0 +1,198 @@
+"""metrics.jsonl: what a training measures, for programs to read.
+
+Each line is a JSON object, a row:
+
+    {"step": 50, "epoch": 1, "split": "test", "loss": 0.31, "accuracy": 0.9}
+
+A training that goes on from a checkpoint drops the rows that came after it, as
+it makes them again. Some numbers of a row add up over many steps, so what has
+added up since the last row is saved with each checkpoint. A training that was
+interrupted then has the rows of one that was not, but for `seconds`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from typing import Any, Mapping
+
+import numpy as np
+
+from rigl.compat import tf
+from rigl.training import files, text_files
+
+METRICS_FILE = 'metrics.jsonl'
+_STATE_FILE = 'metrics_state.json'
+
+
+def read(folder: str) -> list[dict[str, Any]]:
+  """The rows of a training, from the first to the last.
+
+  Args:
+    folder: folder of the training; a running one will do.
+
+  Raises:
+    ValueError: a line is not a row; names it.
+  """
+  path = os.path.join(folder, METRICS_FILE)
+  rows = []
+  for number, line in enumerate(text_files.read(path).splitlines(True), 1):
+    if not line.endswith('\n'):
+      continue  # Half a line: a kill has cut it short, or it is being written.
+    try:
+      row = json.loads(line)
+    except ValueError:
+      row = None
+    if not isinstance(row, dict):
+      raise ValueError(f'{path}, line {number}: expected a JSON object, found '
+                       f'{line.strip()!r}. Move the file away.')
+    rows.append(row)
+  return rows
+
+
+def evaluations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """The rows that are no training rows.
+
+  Args:
+    rows: rows of a training.
+  """
+  return [row for row in rows if row['split'] != 'train']
+
+
+class History:
+  """The rows of a training, in memory and in its folder.
+
+  Attributes:
+    rows: so far, those of earlier processes included.
+  """
+
+  def __init__(self, folder: str, position: str = 'step'):
+    """Reads and changes nothing until `resume`.
+
+    Args:
+      folder: folder of the training.
+      position: the key by which rows and checkpoints are in order.
+    """
+    self._folder = folder
+    self._path = os.path.join(folder, METRICS_FILE)
+    self._position = position
+    self.rows: list[dict[str, Any]] = []
+    self._states: dict[str, Any] = {}
+    self._begin = time.monotonic()
+
+  def resume(self, at: int) -> Any:
+    """Goes back to a checkpoint.
+
+    Args:
+      at: position of the checkpoint; 0 without one.
+
+    Returns:
+      What was saved by `save_state` with it; None if nothing was.
+
+    Raises:
+      ValueError: a file is damaged; names it.
+    """
+    found = read(self._folder)
+    self.rows = [row for row in found if row.get(self._position, 0) <= at]
+    text = ''.join(map(_line, self.rows))
+    if text_files.read(self._path) != text:
+      text_files.write(self._path, text)
+    self._states = self._read_states()
+    state = self._states.get(str(at))
+    self._states = {str(at): state} if state is not None else {}
+    self._begin = time.monotonic() - (
+        self.rows[-1]['seconds'] if self.rows else 0.)
+    return state
+
+  def add(self, split: str, **values: Any) -> None:
+    """Adds a row at the end; one of its split and position stays as it is.
+
+    Args:
+      split: 'train', 'test' or 'validation'.
+      **values: the rest of the row, with the position among it. Values that
+        are None are left out.
+    """
+    row: dict[str, Any] = {
+        name: _plain(value) for name, value in values.items()
+        if value is not None}
+    row['split'] = split
+    row['seconds'] = round(time.monotonic() - self._begin, 2)
+    if self.has(split, row[self._position]):
+      return
+    self.rows.append(row)
+    tf.io.gfile.makedirs(self._folder)
+    with files.naming(self._path), tf.io.gfile.GFile(self._path, 'a') as stream:
+      stream.write(_line(row))
+
+  def has(self, split: str, at: int) -> bool:
+    """Whether there is a row of a split at a position.
+
+    Args:
+      split: that of the row.
+      at: its position.
+    """
+    return any(row['split'] == split and row.get(self._position) == at
+               for row in reversed(self.rows))
+
+  def save_state(self, at: int, state: Any) -> None:
+    """Saves what `resume` is to return; to be called before the checkpoint.
+
+    That of the checkpoint before stays: the next one may not come about.
+
+    Args:
+      at: position of the checkpoint.
+      state: what JSON can hold.
+    """
+    self._states.pop(str(at), None)
+    self._states = {**dict(list(self._states.items())[-1:]), str(at): state}
+    text_files.write(os.path.join(self._folder, _STATE_FILE),
+                     json.dumps(self._states) + '\n')
+
+  def _read_states(self) -> dict[str, Any]:
+    path = os.path.join(self._folder, _STATE_FILE)
+    text = text_files.read(path)
+    try:
+      return json.loads(text) if text else {}
+    except ValueError as error:
+      raise ValueError(f'{path} is damaged: {error}. Delete it to go on; the '
+                       'next row of metrics.jsonl then counts from here.'
+                       ) from error
+
+
+def record_evaluation(folder: str, split: str,
+                      metrics: Mapping[str, Any]) -> None:
+  """Adds the metrics of a checkpoint to the rows in a folder.
+
+  Args:
+    folder: folder of the training, or of those who only evaluate it.
+    split: part of the data that was evaluated.
+    metrics: {name: value}, with the step as 'global_step'.
+  """
+  rows = History(folder)
+  rows.resume(sys.maxsize)
+  rows.add(split, step=metrics['global_step'], **{
+      name: value for name, value in metrics.items() if name != 'global_step'})
+
+
+def _line(row: Mapping[str, Any]) -> str:
+  first = ('step', 'iteration', 'epoch', 'split')
+  names = [*(name for name in first if name in row),
+           *(name for name in row if name not in first)]
+  return json.dumps({name: row[name] for name in names}) + '\n'
+
+
+def _plain(value: Any) -> Any:
+  """A value as JSON has it; numbers that are not finite are null."""
+  if isinstance(value, np.ndarray):
+    value = value[()]  # A number, of an array without dimensions.
+  if isinstance(value, np.floating) and value.dtype != np.float64:
+    # As few digits as tell it from other numbers of its type.
+    value = float(str(value))
+  elif isinstance(value, (np.generic, np.ndarray)):
+    value = value.tolist()
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
