@@ -15,6 +15,7 @@ from tests.faults import scripts
 ROOT = pathlib.Path(__file__).parents[1]
 VISUALIZE = 'rigl.mnist.visualize_mask_records'
 COUNTS = 'rigl.micronet'
+COMPARES = 'rigl.compare'
 LOADED = 'TensorFlow was loaded'
 
 
@@ -61,10 +62,27 @@ def test_help_of_a_script_that_is_started_by_its_path(module, python):
   assert re.search(r'^Output:\n  --', done.stdout, re.MULTILINE)
 
 
-def test_help_of_the_counter(python):
-  done = python('-m', COUNTS, '--help')
+@pytest.mark.parametrize('module, flag', [
+    (COUNTS, '--architecture'), (COMPARES, '--sparsities')])
+def test_help_of_other_commands(module, flag, python):
+  done = python('-m', module, '--help')
   assert (done.returncode, done.stderr) == (0, ''), done.stdout
-  assert '--architecture' in done.stdout
+  assert flag in done.stdout
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['--methods=lottery'], 'lottery'), (['--sparsities=2'], '[0, 1)')])
+def test_wrong_comparison(arguments, words, python):
+  done = python('-m', COMPARES, '--output=/no/such', *arguments)
+  assert done.returncode == 2, done.stdout
+  assert done.stderr.startswith('Error: ') and words in done.stderr
+
+
+def test_functions_that_train_are_there(python):
+  done = python('-c', 'import rigl\n'
+                'for name in ("mnist", "cifar_resnet", "imagenet_resnet"):\n'
+                '  print(getattr(rigl, name).train.__name__)')
+  assert (done.stdout, done.stderr) == ('train\n' * 3, '')
 
 
 @pytest.mark.parametrize('module', scripts.SCRIPTS.values())

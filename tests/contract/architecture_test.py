@@ -35,6 +35,7 @@ DATA = (
 )
 MAY_IMPORT = (
   ('rigl', ()),
+  ('__main__', ()),
   ('compat', ()),
   ('console', ()),
   ('str_sparsities', ()),
@@ -77,6 +78,12 @@ MAY_IMPORT = (
      'replicas', 'model_pruning', 'core', 'compat'),
   ),
   ('training.files', ()),
+  (
+    'compare',
+    ('compare', 'training.history', 'training.hooks', 'training.names',
+     'training.script', 'training.sparse_flags', 'training.tpu_estimator',
+     'console', 'core.checks', 'core.methods', 'micronet.formatting'),
+  ),
   (
     'training',
     ('training', 'sparse_optimizers', 'optimizer_wrapper', 'sparse_utils',
@@ -121,11 +128,12 @@ MAY_IMPORT = (
   ('mnist', (*FRONT, 'mnist.mnist_run', 'training.calls')),
 )
 # Imported only inside functions, since these count and read without it.
-LAZY = (('micronet', 'compat'), ('micronet', 'checkpoint_files'))
+LAZY = (('micronet', 'compat'), ('micronet', 'checkpoint_files'),
+        ('compare.cli', 'compare.workers'))
 
 FLAGS_ALLOWED = (
   'training.command_line', 'training.config_flags', 'training.sparse_flags',
-  '*_train_eval',
+  '*_train_eval', 'compare.workers',
   'mnist.visualize_mask_records',
 )
 ESTIMATOR_ALLOWED = ('training.tpu_estimator',)

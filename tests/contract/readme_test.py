@@ -29,7 +29,8 @@ SCRIPTS = (
     'rigl.imagenet_resnet.imagenet_train_eval')
 # What parses its arguments with argparse in `main`.
 PROGRAMS = re.compile(
-    r'rigl\.micronet|rigl\.imagenet_resnet\.sample_data|(benchmarks|tools)\..*')
+    r'rigl\.compare|rigl\.micronet|rigl\.imagenet_resnet\.sample_data|'
+    r'(benchmarks|tools)\..*')
 # Each block of this page goes on from the one before.
 ONE_PROGRAM = 'docs/adding_a_method.md'
 # Needs Keras 3; tests/keras/examples_test.py runs it.
@@ -92,9 +93,11 @@ def _check_script_flags(name: str, arguments: list[str]) -> None:
     script.configs_from_flags()
 
 
-@pytest.mark.parametrize(
-    'page, name, arguments',
-    [(p, m, a) for p, m, *a in COMMANDS if m in SCRIPTS])
+@pytest.mark.parametrize('page, name, arguments', [
+    *((p, m, a) for p, m, *a in COMMANDS if m in SCRIPTS),
+    # Behind -- are those of the script that it runs.
+    *((p, SCRIPTS[0], a[a.index('--') + 1:]) for p, m, *a in COMMANDS
+      if m == 'rigl.compare')])
 def test_flags_of_script_commands_are_valid(page, name, arguments, monkeypatch):
   # With TensorFlow 2.15 all of them are.
   monkeypatch.setattr(tpu_estimator, 'is_available', lambda: True)
@@ -122,7 +125,7 @@ def test_arguments_of_programs_are_valid(page, name, arguments, monkeypatch):
   monkeypatch.setattr(sys, 'argv', [name, *arguments])
   if name.startswith('rigl.'):
     module = importlib.import_module(
-        'rigl.micronet.cli' if name == 'rigl.micronet' else name)
+        f'{name}.cli' if name in ('rigl.compare', 'rigl.micronet') else name)
   else:
     path = ROOT / name.replace('.', '/')
     spec = importlib.util.spec_from_file_location(
@@ -272,9 +275,9 @@ def test_published_tables_are_the_output_of_the_counter(capsys):
 
 def test_programs_are_found():
   assert {page for page, *_ in SNIPPETS} == {
-      'README.md', 'docs/adding_a_method.md', 'docs/faq.md',
-      'docs/flop_counting.md'}
-  assert sum(printed is not None for *_, printed in SNIPPETS) == 6
+      'README.md', 'docs/adding_a_method.md', 'docs/compare.md',
+      'docs/faq.md', 'docs/flop_counting.md'}
+  assert sum(printed is not None for *_, printed in SNIPPETS) == 7
   assert len(CONSOLE) == sum(len(_blocks(page, 'console')) for page in PAGES)
   assert {page for page, *_ in CONSOLE} == {
       'README.md', 'docs/flop_counting.md'}

@@ -1,0 +1,135 @@
+"""The runs of a comparison: what each trains, where it is, whether it is over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import pathlib
+from typing import Any, Iterator, Optional, Sequence
+
+from rigl.core import checks, methods
+from rigl.training import history, names
+
+
+@dataclasses.dataclass(frozen=True)
+class Script:
+  """A training script.
+
+  Attributes:
+    module: its module.
+    folder: flag of the folder of a run.
+    arguments: flags with which it evaluates too, and in that very folder.
+  """
+
+  module: str
+  folder: str
+  arguments: tuple[str, ...] = ()
+
+
+SCRIPTS = {
+    'mnist': Script('rigl.mnist.mnist_train_eval', 'save_path'),
+    'cifar': Script('rigl.cifar_resnet.resnet_train_eval', 'train_dir',
+                    ('--mode=train_and_eval',)),
+    'imagenet': Script('rigl.imagenet_resnet.imagenet_train_eval', 'output_dir',
+                       ('--mode=train_and_eval', '--nouse_folder_stub')),
+}
+_FINISHED = 'finished.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One training.
+
+  Attributes:
+    script: what trains.
+    method: its method, by the name that the user gave it.
+    sparsity: its end_sparsity; None for a method without masks.
+    seed: its seed.
+    folder: its folder.
+    arguments: its flags, but that of the folder.
+  """
+
+  script: Script
+  method: str
+  sparsity: Optional[float]
+  seed: int
+  folder: pathlib.Path
+  arguments: tuple[str, ...]
+
+  def __str__(self) -> str:
+    level = '' if self.sparsity is None else f' {self.sparsity:g}'
+    return f'{self.method}{level} seed {self.seed}'
+
+  @property
+  def argv(self) -> list[str]:
+    """The command line, without the name of the program."""
+    return [*self.arguments, f'--{self.script.folder}={self.folder}']
+
+  @property
+  def is_finished(self) -> bool:
+    """Whether it was trained to its end by just these flags."""
+    path = self.folder / _FINISHED
+    try:
+      return json.loads(path.read_text()) == list(self.arguments)
+    except (OSError, ValueError):
+      return False
+
+  def note_finished(self) -> None:
+    """Makes `is_finished` true."""
+    (self.folder / _FINISHED).write_text(json.dumps(self.arguments) + '\n')
+
+  def rows(self) -> list[dict[str, Any]]:
+    """The rows of its metrics.jsonl.
+
+    CIFAR-10 has it in a folder below, whose name has some of the flags: that of
+    the last training counts.
+    """
+    found = [path for path in self.folder.rglob(history.METRICS_FILE)
+             if path.parent.name != 'eval']
+    if not found:
+      return []
+    latest = max(found, key=lambda path: path.stat().st_mtime_ns)
+    return history.read(str(latest.parent))
+
+
+def make_runs(script: Script, method_names: Sequence[str],
+              sparsities: Sequence[float], n_seeds: int, folder: pathlib.Path,
+              arguments: Sequence[str]) -> list[Run]:
+  """All runs, those of a seed one after the other.
+
+  So the first results to come show all methods.
+
+  Args:
+    script: what trains.
+    method_names: names of methods.
+    sparsities: end_sparsity of those that have masks.
+    n_seeds: seeds 0, 1, ..., below this.
+    folder: the folder in which runs have theirs.
+    arguments: further flags of all.
+
+  Raises:
+    ValueError: a name is unknown, twice there, or a number out of its range.
+  """
+  checks.positive('--seeds', n_seeds)
+  for sparsity in sparsities:
+    checks.below_one('--sparsities', sparsity)
+  for given in (method_names, sparsities):
+    if len(set(given)) < len(given):
+      raise ValueError(f'{", ".join(map(str, given))} has one of them twice.')
+
+  def runs() -> Iterator[Run]:
+    for seed, name in itertools.product(range(n_seeds), method_names):
+      has_masks = methods.METHODS[names.method(name)].uses_masks
+      for sparsity in sparsities if has_masks else [None]:
+        own = [f'--training_method={name}', f'--seed={seed}']
+        level = ''
+        if sparsity is not None:
+          own.append(f'--end_sparsity={sparsity!r}')
+          level = f'_sparsity{sparsity!r}'
+        yield Run(
+            script, name, sparsity, seed, folder / f'{name}{level}_seed{seed}',
+            (*script.arguments, *arguments, *own))
+
+  return list(runs())

@@ -1,0 +1,198 @@
+"""What came of the runs: a table of means and standard deviations."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from typing import Any, Optional, Sequence
+
+from rigl.compare.plan import Run
+from rigl.micronet import formatting
+from rigl.training import history
+
+# The first of these that a script reports.
+_ACCURACIES = ('accuracy', 'top_1_accuracy')
+# Networks with so many more connections than others are another size.
+_MAX_DENSITY_RATIO = 1.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """A finished run.
+
+  Attributes:
+    run: which one.
+    unit: 'epoch', or 'step' where that is unknown.
+    errors: (number of it, error) of each evaluation.
+    sparsity: of all masks together at the end.
+    n_bytes: size of the network at the end; None if the script does not say.
+    seconds: how long it took.
+  """
+
+  run: Run
+  unit: str
+  errors: tuple[tuple[float, float], ...]
+  sparsity: float
+  n_bytes: Optional[int]
+  seconds: float
+
+  @property
+  def error(self) -> float:
+    """That of the last evaluation."""
+    return self.errors[-1][1]
+
+
+def outcome_of(run: Run) -> Optional[Outcome]:
+  """What came of a run; None if it was never evaluated.
+
+  Args:
+    run: a finished one.
+
+  Raises:
+    ValueError: its metrics.jsonl is damaged.
+  """
+  rows = run.rows()
+  evaluated = history.evaluations(rows)
+  if not evaluated:
+    return None
+  name = next(n for n in _ACCURACIES if n in evaluated[-1])
+  unit = 'epoch' if 'epoch' in evaluated[-1] else 'step'
+  errors = tuple((row[unit], 1. - row[name]) for row in evaluated)
+  sparsities = [row['sparsity'] for row in rows if 'sparsity' in row]
+  return Outcome(run, unit, errors, sparsities[-1] if sparsities else 0.,
+                 evaluated[-1].get('bytes'), rows[-1]['seconds'])
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """The outcomes of the seeds of a method at a sparsity.
+
+  Attributes:
+    method: its name.
+    sparsity: its end_sparsity; None for a method without masks.
+    outcomes: those of all seeds that are finished.
+  """
+
+  method: str
+  sparsity: Optional[float]
+  outcomes: tuple[Outcome, ...]
+
+  @property
+  def error(self) -> float:
+    """The mean error."""
+    return statistics.fmean(o.error for o in self.outcomes)
+
+  @property
+  def deviation(self) -> Optional[float]:
+    """The standard deviation of the error; None of a single seed."""
+    if len(self.outcomes) < 2:
+      return None
+    return statistics.stdev(o.error for o in self.outcomes)
+
+  @property
+  def measured_sparsity(self) -> float:
+    """The mean sparsity of all masks at the end."""
+    return statistics.fmean(o.sparsity for o in self.outcomes)
+
+  @property
+  def n_bytes(self) -> Optional[float]:
+    """The mean size; None if the script does not say."""
+    sizes = [o.n_bytes for o in self.outcomes if o.n_bytes is not None]
+    return statistics.fmean(sizes) if sizes else None
+
+
+def grouped(outcomes: Sequence[Outcome]) -> list[Group]:
+  """The outcomes by method and sparsity, in their order.
+
+  Args:
+    outcomes: what came of all runs.
+  """
+  keys = dict.fromkeys((o.run.method, o.run.sparsity) for o in outcomes)
+  groups = [
+      Group(method, sparsity, tuple(
+          o for o in outcomes
+          if (o.run.method, o.run.sparsity) == (method, sparsity)))
+      for method, sparsity in keys]
+  order = list(dict.fromkeys(method for method, _ in keys))
+  return sorted(
+      groups, key=lambda g: (order.index(g.method), g.sparsity or 0.))
+
+
+def sparsities_of(groups: Sequence[Group]) -> list[float]:
+  """The sparsities of those that have one, each once, ascending.
+
+  Args:
+    groups: from `grouped`.
+  """
+  return sorted({g.sparsity for g in groups if g.sparsity is not None})
+
+
+def markdown(groups: Sequence[Group]) -> str:
+  """A table with a row a method and a column a sparsity; errors in %.
+
+  Args:
+    groups: from `grouped`.
+  """
+  sparsities = sparsities_of(groups)
+  found = {(g.method, g.sparsity): g for g in groups}
+  rows = []
+  for method in dict.fromkeys(g.method for g in groups):
+    cells = [_cell(found.get((method, s))) for s in (None, *sparsities)]
+    rows.append([method, *cells])
+  header = ['error in %', 'dense', *(f'{100 * s:g} %' for s in sparsities)]
+  # Nobody asked for a dense network.
+  if all(row[1] == '' for row in rows):
+    header, rows = [header[0], *header[2:]], [[r[0], *r[2:]] for r in rows]
+  return formatting.markdown_table(header, rows)
+
+
+def warnings(groups: Sequence[Group]) -> list[str]:
+  """What is not comparable: networks that did not get as sparse as others.
+
+  Such as those of a gradual pruning that had no time to end.
+
+  Args:
+    groups: from `grouped`.
+  """
+  found = []
+  for sparsity in sparsities_of(groups):
+    some = [g for g in groups if g.sparsity == sparsity]
+    highest = max(g.measured_sparsity for g in some)
+    found += [
+        f'{g.method} at {100 * sparsity:g} % is not comparable: it ended at a '
+        f'sparsity of {g.measured_sparsity:.4f}, others at {highest:.4f}.'
+        for g in some
+        if 1. - g.measured_sparsity > _MAX_DENSITY_RATIO * (1. - highest)]
+  return found
+
+
+def _cell(group: Optional[Group]) -> str:
+  if group is None:
+    return ''
+  mean = f'{100. * group.error:.2f}'
+  return mean if group.deviation is None else (
+      f'{mean} ± {100. * group.deviation:.2f}')
+
+
+def csv(groups: Sequence[Group]) -> str:
+  """A row for each method and sparsity.
+
+  Args:
+    groups: from `grouped`, at least one.
+  """
+  def record(group: Group) -> dict[str, Any]:
+    outcomes = group.outcomes
+    return {
+        'method': group.method,
+        'end_sparsity': group.sparsity or 0.,
+        'sparsity': group.measured_sparsity,
+        'runs': len(outcomes),
+        'error': group.error,
+        'error_deviation': group.deviation,
+        'best_error': statistics.fmean(
+            min(error for _, error in o.errors) for o in outcomes),
+        'bytes': group.n_bytes,
+        'seconds': statistics.fmean(o.seconds for o in outcomes),
+    }
+
+  return formatting.csv_table([record(group) for group in groups])
