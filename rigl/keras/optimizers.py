@@ -72,7 +72,9 @@ class SNIP(SparseOptimizer):
 class DNW(SparseOptimizer):
   """Trains all weights, uses the largest, https://arxiv.org/abs/1906.00586.
 
-  Keeps all weights beside those that the model uses.
+  Keeps all weights beside those that the model uses. A `kernel_regularizer`
+  sees only the latter and drives them below the others: use the weight_decay of
+  the inner optimizer, which reaches all.
   """
 
   method_class = methods.DNW
