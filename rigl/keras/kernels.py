@@ -70,7 +70,7 @@ class Kernel:
     """What a method sees of the kernel.
 
     Args:
-      method: it.
+      method: knows what becomes of inactive weights.
       seed: gives the seed of the draws for a purpose.
       gradient: gives the gradient of the whole batch, [...].
     """
@@ -83,14 +83,14 @@ class Kernel:
         xp.cast_like(active, weights), weights, seed, gradient,
         None if self.state is None else xp.asarray(self.state), self.sparsity)
 
-  def take(self, method: methods.Method, layer: methods.Layer,
-           update: methods.Update) -> None:
-    """Moves the mask.
+  def apply(self, method: methods.Method, layer: methods.Layer,
+            update: methods.Update) -> None:
+    """Assigns what an update made of the kernel.
 
     Args:
-      method: of the update.
+      method: made the update.
       layer: what `layer` gave.
-      update: what the method made of it.
+      update: new mask and state, and which connections begin anew.
     """
     weights = layer.weights
     xp = arrays.of(weights)

@@ -154,7 +154,7 @@ class Step:
     if layers:
       updates = self.method.update(list(layers.values()), step)
       for (number, layer), update in zip(layers.items(), updates):
-        self.kernels[number].take(self.method, layer, update)
+        self.kernels[number].apply(self.method, layer, update)
     if self.method.when != 'always':
       self.last_update.assign(step)
     if self.method.replaces_step:
