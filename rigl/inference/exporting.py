@@ -186,7 +186,7 @@ def _compact(model: Any, index: int, quantize: Optional[str],
     tensor.type = tflite_files.INT8
     tensor.quantization, stored = _quantize(weights, axis)
     tflite_files.set_values(model, tensor, stored)
-  stays_sparse = is_vector and not is_quantized and (
+  stays_sparse = is_vector and not is_quantized and bool(
       np.count_nonzero(weights) <= (1 - CSR_SPARSITY) * weights.size)
   is_sparse = _pack(model, tensor, stored, by_rows=stays_sparse)
   if is_sparse and stays_sparse:
