@@ -93,8 +93,9 @@ def measure_update(sorts: bool, n_steps: int) -> float:
   update = optimizer.apply_gradients(
       [(gradients[w.name].read_value(), w)
        for w in optimizer.get_weights()], step)
-  back = tf.group(
-      optimizer._last_mask_update_step().assign(-1), step.assign(0))
+  [last] = [v for v in tf.global_variables()
+            if v.op.name == 'last_mask_update_step']
+  back = tf.group(last.assign(-1), step.assign(0))
   scaffold = mask_init.make_scaffold(config)
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())

@@ -316,6 +316,9 @@ class GradualPruning(OnSchedule):
   exponent: float = 3.
   threshold_decay: float = 0.
 
+  def __post_init__(self):
+    _ = self.schedule, self.sparsity_at(self.ramp_begin_step)
+
   @property
   def first_last_update_step(self):
     return 0

@@ -55,6 +55,9 @@ def check_inner(optimizer: Any, name: str) -> None:
   if isinstance(optimizer, str):
     raise ValueError(f'{name} wraps an optimizer, got the name {optimizer!r}. '
                      f'Use keras.optimizers.get({optimizer!r}).')
+  if isinstance(optimizer, type):
+    raise ValueError(f'{name} wraps an optimizer, got the class '
+                     f'{optimizer.__name__}. Call it: {optimizer.__name__}().')
   if not isinstance(optimizer, keras.optimizers.Optimizer):
     raise ValueError(
         f'{name} wraps an optimizer of Keras 3, got {optimizer!r} of '
@@ -69,5 +72,5 @@ def check_inner(optimizer: Any, name: str) -> None:
   if optimizer.built:
     raise ValueError(
         f'{name} wraps an optimizer that is not built yet, but '
-        f'{optimizer.name} has trained already. Make a new one, for example '
+        f'{optimizer.name} is. Make a new one, for example '
         f'{type(optimizer).__name__}.from_config(optimizer.get_config()).')

@@ -36,52 +36,65 @@ def is_kernel(variable: Any) -> bool:
   return name in _KERNELS and len(shape) >= 2 and 1 not in shape[-2:]
 
 
-def passes(variable: Any, filters: Filters) -> bool:
-  """Whether `filters` choose a variable.
+def _is_named(name: str, path: str) -> bool:
+  """Whether a name is a path, or some of its parts between slashes.
 
-  Args:
-    variable: variable of Keras.
-    filters: None for `is_kernel`; a regular expression, or some of them, that
-      must match somewhere in the path of a kernel; or a function of the
-      variable, which decides alone.
+  A path may lack parts at the front, as it does in a loaded Sequential.
   """
-  if callable(filters):
-    return bool(filters(variable))
-  if not is_kernel(variable):
-    return False
-  patterns = [filters] if isinstance(filters, str) else filters
-  return patterns is None or any(
-      re.search(pattern, variable.path) for pattern in patterns)
+  return f'/{name}/' in f'/{path}/' or f'/{name}'.endswith(f'/{path}')
+
+
+def _matching(name: str, paths: Sequence[str], argument: str) -> list[str]:
+  """The paths that a name or regular expression stands for.
+
+  Raises:
+    ValueError: there are none; or it is no expression.
+  """
+  try:
+    found = [path for path in paths if _is_named(name, path)] or [
+        path for path in paths if re.search(name, path)]
+  except re.error as error:
+    raise ValueError(f'{argument} has {name!r}, which is neither part of a path'
+                     f' nor a regular expression: {error}.') from error
+  if not found:
+    raise ValueError(
+        f'{argument} names {name!r}, which matches none of the kernels:'
+        f' {", ".join(paths) or "there are none"}. (Paths in a Sequential that '
+        'was loaded lack the name of the model.)')
+  return found
 
 
 def matched(names: Mapping[str, float], paths: Sequence[str],
             argument: str) -> dict[str, float]:
-  """{path: sparsity} for a map from paths or regular expressions.
+  """{path: sparsity} for a map from names or regular expressions.
 
-  A whole path counts first, then the first expression that is found in it. A
-  path may lack parts at the front, as it does in a Sequential that was loaded.
+  Names count first, those of more parts before others, then the expressions in
+  their order.
 
   Args:
-    names: {path or regular expression: sparsity}.
+    names: {path, parts of it, or regular expression: sparsity}.
     paths: those there are.
     argument: what the map was given for, for the error.
 
   Raises:
-    ValueError: a key that matches nothing, or a sparsity outside [0, 1].
+    ValueError: a key that matches nothing, or only what others decide; or a
+      sparsity outside [0, 1].
   """
+  def precedence(name: str) -> int:
+    is_name = any(_is_named(name, path) for path in paths)
+    return -name.count('/') - 1 if is_name else 0
+
   found: dict[str, float] = {}
-  whole = {name: [path for path in paths if f'/{name}'.endswith(f'/{path}')]
-           for name in names}
-  for name, sparsity in sorted(
-      names.items(), key=lambda item: not whole[item[0]]):
-    checks.in_unit_interval(f'{argument} of {name!r}', sparsity)
-    fitting = whole[name] or [path for path in paths if re.search(name, path)]
-    if not fitting:
+  for name in sorted(names, key=precedence):
+    checks.in_unit_interval(f'{argument} of {name!r}', names[name])
+    matching = _matching(name, paths, argument)
+    left = [path for path in matching if path not in found]
+    if not left:
       raise ValueError(
-          f'{argument} names {name!r}, which matches none of the kernels:'
-          f' {", ".join(paths) or "there are none"}.')
-    for path in fitting:
-      found.setdefault(path, float(sparsity))
+          f'{argument} of {name!r} has no effect: other keys already decide '
+          f'about {", ".join(matching)}. Keys of more parts count first, then '
+          'the first one that matches.')
+    found.update(dict.fromkeys(left, float(names[name])))
   return found
 
 
@@ -90,14 +103,16 @@ class Sparsities:
   """What the user asked for.
 
   Attributes:
-    sparsity: share of zeros of all sparse kernels together, or
-      {path or regular expression: share of zeros}, which leaves all other
-      kernels dense.
+    sparsity: share of zeros of all sparse kernels together, exceptions apart;
+      or {name or regular expression: share of zeros}, which leaves all other
+      kernels dense. See `matched`.
     distribution: how one number is spread over the kernels, one of
       DISTRIBUTIONS.
-    custom_sparsities: {path or regular expression: sparsity} of exceptions to
+    custom_sparsities: {name or regular expression: sparsity} of exceptions to
       one number.
-    filters: see `passes`.
+    filters: None for `is_kernel`; a name or regular expression, or some of
+      them, that must match the path of a kernel; or a function of the variable,
+      which decides alone.
   """
 
   sparsity: Sparsity
@@ -137,14 +152,13 @@ class Sparsities:
     Raises:
       ValueError: there is no kernel, or as `matched`.
     """
-    kernels = {i: v for i, v in enumerate(variables)
-               if passes(v, self.filters)}
+    kernels = self._chosen(variables)
     if not kernels:
       raise ValueError(
           'There is no kernel to make sparse. The variables are: '
           f'{", ".join(v.path for v in variables) or "none"}. A kernel is '
           f'called {", ".join(_KERNELS)}, and neither of its last two '
-          f'dimensions is 1; filters {self.filters!r} must match it.')
+          'dimensions is 1. A function as filters can choose others.')
     paths = {i: v.path for i, v in kernels.items()}
     if isinstance(self.sparsity, Mapping):
       by_path = matched(self.sparsity, list(paths.values()), 'sparsity')
@@ -161,3 +175,16 @@ class Sparsities:
            if path in by_path})
       found = {int(i): sparsity for i, sparsity in spread.items()}
     return [found.get(i) for i in range(len(variables))]
+
+  def _chosen(self, variables: Sequence[Any]) -> dict[int, Any]:
+    """{position: variable} of those that `filters` choose."""
+    filters = self.filters
+    is_chosen = filters if callable(filters) else is_kernel
+    found = {i: v for i, v in enumerate(variables) if is_chosen(v)}
+    if filters is None or callable(filters) or not found:
+      return found
+    paths = [v.path for v in found.values()]
+    chosen = {path for name in (
+        [filters] if isinstance(filters, str) else filters)
+              for path in _matching(name, paths, 'filters')}
+    return {i: v for i, v in found.items() if v.path in chosen}

@@ -60,14 +60,16 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     Args:
       inner_optimizer: not built yet.
       sparsity: share of zeros, in [0, 1], of all sparse kernels together; or
-        {path or regular expression: sparsity}, which leaves all other kernels
-        dense. See `layer_sparsities`.
+        {name or regular expression: sparsity}, which leaves all other kernels
+        dense. A name is a path, or parts of it such as `dense_1`. See
+        `layer_sparsities`.
       distribution: how one number is spread over the kernels: uniform,
         erdos_renyi or erdos_renyi_kernel.
-      custom_sparsities: {path or regular expression: sparsity} of exceptions
+      custom_sparsities: {name or regular expression: sparsity} of exceptions
         to one number.
-      filters: which kernels are sparse: a regular expression that is searched
-        for in their paths, a list of them, or a function of the variable.
+      filters: which kernels are sparse: a name or a regular expression that is
+        searched for in their paths, a list of them, or a function of the
+        variable.
       mask_init: first masks: random; magnitude, the largest weights of a
         trained network; or {path: 0/1 array}. A kernel that already has as
         many zeros as asked keeps its other weights instead.
@@ -231,10 +233,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       variables: trainable variables of the model.
 
     Raises:
-      ValueError: none of them is a kernel; a sparsity matches none; or masks
-        are to be made of weights that there are not yet.
+      ValueError: none of them is a kernel; a sparsity matches none; masks need
+        weights that there are not yet; or it is built already, without one.
     """
     if self.built:
+      self._positions(variables)
       return
     variables = list(variables)
     self._last_update = self.add_variable(
@@ -251,6 +254,16 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       self.inner_optimizer.build(variables)
     kernels.give_slots(self.kernels, made)
     super().build(variables)
+
+  def _positions(self, variables: Sequence[Any]) -> list[int]:
+    """Where variables are among those that it was built for."""
+    known = {id(v): i for i, v in enumerate(self._trainable_variables)}
+    unknown = [v.path for v in variables if id(v) not in known]
+    if unknown:
+      raise ValueError(
+          f'{self.name} was built without {", ".join(unknown)}. Compile with a '
+          'new optimizer after making layers trainable; zeros stay zeros.')
+    return [known[id(v)] for v in variables]
 
   def _new_kernel(self, position: int, variable: Any,
                   sparsity: float) -> Kernel:
@@ -335,7 +348,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     step = Step(
         self._backend, self.method, self.inner_optimizer, self.kernels,
         self._last_update, self.seed_for, grads, variables,
-        [self._get_variable_index(variable) for variable in variables],
+        self._positions(variables),
         all_variables)
     if self._waits_for_weights:
       self._backend.branch(

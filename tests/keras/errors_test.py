@@ -23,11 +23,12 @@ def built_sgd():
 @pytest.mark.parametrize('inner, words', [
     (lambda: 'adam', r"keras.optimizers.get\('adam'\)"),
     (NotOfKeras, 'optimizer of Keras 3.*NotOfKeras'),
+    (lambda: keras.optimizers.Adam, r'the class Adam. Call it: Adam\(\)'),
     (lambda: keras.optimizers.LossScaleOptimizer(small.sgd()),
      r'other way round.*LossScaleOptimizer\(RigL'),
     (built_sgd, 'not built yet.*from_config'),
     (lambda: sparse.SET(small.sgd()), 'dense networks, got SET')],
-    ids=['name', 'class', 'scaled', 'built', 'sparse'])
+    ids=['name', 'other', 'class', 'scaled', 'built', 'sparse'])
 def test_inner_optimizers_that_cannot_be_wrapped(inner, words):
   with pytest.raises(ValueError, match=words):
     sparse.RigL(inner())
@@ -57,7 +58,12 @@ def test_unknown_arguments_list_the_known(method):
 @pytest.mark.parametrize('settings, words', [
     ({'sparsity': {'no_such': .5}}, "'no_such'.*none.*dense.*/kernel"),
     ({'custom_sparsities': {'no_such': .5}}, 'custom_sparsities names'),
-    ({'filters': 'no_such'}, "no kernel.*filters 'no_such'"),
+    ({'filters': 'no_such'}, "filters names 'no_such'.*none.*dense.*/kernel"),
+    ({'filters': ['kernel', 'no_such']}, "filters names 'no_such'"),
+    ({'filters': '*'}, r"filters has '\*'.*nor a regular expression"),
+    ({'sparsity': {'*': .5}}, r"sparsity has '\*'"),
+    ({'custom_sparsities': {'kernel': .5, '.*': 0.}},
+     r"custom_sparsities of '.\*' has no effect.*kernel"),
     ({'mask_init': {'other': np.ones(3)}}, 'no mask for .*/kernel, only for o'),
 ])
 def test_what_matches_no_kernel(settings, words):
@@ -78,6 +84,28 @@ def test_a_model_without_kernels():
   model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
   with pytest.raises(ValueError, match='no kernel.*last two dimensions is 1'):
     sparse.RigL(small.sgd()).build(model.trainable_variables)
+
+
+def test_schedules_that_cannot_be():
+  for method, words in (('prune', r'end_step \(5\) must be > begin_step'),
+                        ('rigl', r'end_step \(5\) must not lie before')):
+    with pytest.raises(ValueError, match=words):
+      small.optimizer(method, begin_step=10, end_step=5)
+
+
+def test_variables_that_came_later():
+  model, other = small.network(), small.network()
+  optimizer = small.optimizer('rigl')
+  model.layers[0].trainable = False
+  small.compiled(model, optimizer)
+  x, labels = small.data(1)
+  model.fit(x, labels, verbose=0)
+  model.layers[0].trainable = True
+  small.compiled(model, optimizer)
+  with pytest.raises(ValueError, match='built without .*/kernel.*new optimiz'):
+    model.fit(x, labels, verbose=0)
+  with pytest.raises(ValueError, match='built without'):
+    optimizer.build(other.trainable_variables)
 
 
 def test_gradients_before_build():

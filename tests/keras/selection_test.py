@@ -77,7 +77,7 @@ def test_counts_are_those_of_the_distribution(distribution):
     ({'sparsity': {'net/first/kernel': .5, '.*kernel': .9}},
      {'net/first/kernel': 100, 'net/second/kernel': 60,
       'net/third/kernel': 120}),
-    # The first that matches counts, but after a whole path.
+    # Names of more parts first, and names before expressions.
     ({'sparsity': {'kernel': .9, 'net/first/kernel': .5}},
      {'net/first/kernel': 100, 'net/second/kernel': 60,
       'net/third/kernel': 120}),
@@ -93,6 +93,22 @@ def test_counts_are_those_of_the_distribution(distribution):
      {'net/third/kernel': 120})], ids=lambda value: ','.join(value))
 def test_choices(settings, expected):
   assert counts(built(named_network(), **settings)) == expected
+
+
+@pytest.mark.parametrize('settings, expected', [
+    ({'sparsity': {'dense': .9, 'dense_1': .5, 'dense_2': 0.}}, [10, 50, 100]),
+    ({'custom_sparsities': {'dense': 0.}, 'distribution': 'uniform',
+      'sparsity': .9}, [100, 10, 10]),
+    ({'sparsity': {'dense_': .5, 'dense': .9}}, [10, 50, 50]),
+    ({'sparsity': .9, 'distribution': 'uniform', 'filters': 'dense'},
+     [10, None, None])], ids=str)
+def test_names_are_those_of_whole_layers(settings, expected):
+  model = keras.Sequential([keras.Input((10,)), *(
+      keras.layers.Dense(10, name=name)
+      for name in ('dense', 'dense_1', 'dense_2'))], name='dense_net')
+  found = counts(built(model, **settings))
+  assert [found.get(f'{v.path}') for v in model.trainable_variables
+          if len(v.shape) > 1] == expected
 
 
 def test_two_kernels_of_one_path_are_two():
