@@ -51,8 +51,9 @@ def _matching(name: str, paths: Sequence[str], argument: str) -> list[str]:
     ValueError: there are none; or it is no expression.
   """
   try:
-    found = [path for path in paths if _is_named(name, path)] or [
-        path for path in paths if re.search(name, path)]
+    found = [path for path in paths if path == name] or [
+        path for path in paths if _is_named(name, path)] or [
+            path for path in paths if re.search(name, path)]
   except re.error as error:
     raise ValueError(f'{argument} has {name!r}, which is neither part of a path'
                      f' nor a regular expression: {error}.') from error
@@ -80,9 +81,9 @@ def matched(names: Mapping[str, float], paths: Sequence[str],
     ValueError: a key that matches nothing, or only what others decide; or a
       sparsity outside [0, 1].
   """
-  def precedence(name: str) -> int:
+  def precedence(name: str) -> tuple[bool, int]:
     is_name = any(_is_named(name, path) for path in paths)
-    return -name.count('/') - 1 if is_name else 0
+    return not is_name, -name.count('/') if is_name else 0
 
   found: dict[str, float] = {}
   for name in sorted(names, key=precedence):

@@ -111,6 +111,12 @@ def test_names_are_those_of_whole_layers(settings, expected):
           if len(v.shape) > 1] == expected
 
 
+def test_a_whole_path_is_no_part_of_another():
+  paths = ['dense/kernel', 'block/dense/kernel']
+  for path in paths:
+    assert selection.matched({path: 0.9}, paths, 'sparsity') == {path: 0.9}
+
+
 def test_two_kernels_of_one_path_are_two():
   class Block(keras.layers.Layer):
 
