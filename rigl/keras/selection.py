@@ -44,22 +44,20 @@ def _is_named(name: str, path: str) -> bool:
   return f'/{name}/' in f'/{path}/' or f'/{name}'.endswith(f'/{path}')
 
 
-def _matching(name: str, paths: Sequence[str], argument: str) -> list[str]:
-  """The paths that a name or regular expression stands for.
+def _searched(pattern: str, paths: Sequence[str], argument: str) -> list[str]:
+  """The paths that a regular expression is found in.
 
   Raises:
     ValueError: there are none; or it is no expression.
   """
   try:
-    found = [path for path in paths if path == name] or [
-        path for path in paths if _is_named(name, path)] or [
-            path for path in paths if re.search(name, path)]
+    found = [path for path in paths if re.search(pattern, path)]
   except re.error as error:
-    raise ValueError(f'{argument} has {name!r}, which is neither part of a path'
-                     f' nor a regular expression: {error}.') from error
+    raise ValueError(f'{argument} has {pattern!r}, which is neither part of a '
+                     f'path nor a regular expression: {error}.') from error
   if not found:
     raise ValueError(
-        f'{argument} names {name!r}, which matches none of the kernels:'
+        f'{argument} names {pattern!r}, which matches none of the kernels:'
         f' {", ".join(paths) or "there are none"}. (Paths in a Sequential that '
         'was loaded lack the name of the model.)')
   return found
@@ -88,7 +86,9 @@ def matched(names: Mapping[str, float], paths: Sequence[str],
   found: dict[str, float] = {}
   for name in sorted(names, key=precedence):
     checks.in_unit_interval(f'{argument} of {name!r}', names[name])
-    matching = _matching(name, paths, argument)
+    matching = [path for path in paths if path == name] or [
+        path for path in paths if _is_named(name, path)] or (
+            _searched(name, paths, argument))
     left = [path for path in matching if path not in found]
     if not left:
       raise ValueError(
@@ -111,8 +111,8 @@ class Sparsities:
       DISTRIBUTIONS.
     custom_sparsities: {name or regular expression: sparsity} of exceptions to
       one number.
-    filters: None for `is_kernel`; a name or regular expression, or some of
-      them, that must match the path of a kernel; or a function of the variable,
+    filters: None for `is_kernel`; a regular expression, or some of them, that
+      must be found in the path of a kernel; or a function of the variable,
       which decides alone.
   """
 
@@ -187,5 +187,5 @@ class Sparsities:
     paths = [v.path for v in found.values()]
     chosen = {path for name in (
         [filters] if isinstance(filters, str) else filters)
-              for path in _matching(name, paths, 'filters')}
+              for path in _searched(name, paths, 'filters')}
     return {i: v for i, v in found.items() if v.path in chosen}

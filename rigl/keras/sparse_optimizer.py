@@ -67,9 +67,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         erdos_renyi or erdos_renyi_kernel.
       custom_sparsities: {name or regular expression: sparsity} of exceptions
         to one number.
-      filters: which kernels are sparse: a name or a regular expression that is
-        searched for in their paths, a list of them, or a function of the
-        variable.
+      filters: which kernels are sparse: a regular expression that is searched
+        for in their paths, a list of them, or a function of the variable.
       mask_init: first masks: random; magnitude, the largest weights of a
         trained network; or {path: 0/1 array}. A kernel that already has as
         many zeros as asked keeps its other weights instead.
