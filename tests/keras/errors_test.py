@@ -102,7 +102,10 @@ def test_variables_that_came_later():
   model.fit(x, labels, verbose=0)
   model.layers[0].trainable = True
   small.compiled(model, optimizer)
-  with pytest.raises(ValueError, match='built without .*/kernel.*new optimiz'):
+  # On JAX, Keras itself sees it first.
+  words = 'without .*/kernel.*new optimizer' if (
+      keras.backend.backend() != 'jax') else 'with 4 variables'
+  with pytest.raises(ValueError, match=f'built {words}'):
     model.fit(x, labels, verbose=0)
   with pytest.raises(ValueError, match='built without'):
     optimizer.build(other.trainable_variables)
