@@ -28,13 +28,8 @@ _SPINS, _SPINS_BEFORE_SLEEP = 2000, 50000
 # Places in `counts`, in cache lines of their own.
 CALLS, ARRIVALS, N_COUNTS = 8, 16, 32
 
-_tile1, _tile2, _tile3, _tile4, _tile5, _tile6, _tile7, _tile8 = (
-    vectors.make_tile(n) for n in range(1, 9))
-(_shared1, _shared2, _shared3, _shared4, _shared5, _shared6, _shared7,
- _shared8) = (
-    vectors.make_shared_tile(SHARED_CHANNELS, n)
-    for n in range(1, 9))
-
+_tile = vectors.make_tile(TILE_GROUPS)
+_shared_tile = vectors.make_shared_tile(SHARED_CHANNELS, SHARED_GROUPS)
 _half4, _half8, _half16 = map(vectors.make_every_second, (4, 8, 16))
 
 
@@ -76,27 +71,6 @@ def _part(by_position, n_groups, n_units, first, last):
 
 
 @_jit
-def _tile(n, arena, values, offsets, begin, end, position, bias, low, high,
-          out):
-  if n == 8:
-    _tile8(arena, values, offsets, begin, end, position, bias, low, high, out)
-  elif n == 7:
-    _tile7(arena, values, offsets, begin, end, position, bias, low, high, out)
-  elif n == 6:
-    _tile6(arena, values, offsets, begin, end, position, bias, low, high, out)
-  elif n == 5:
-    _tile5(arena, values, offsets, begin, end, position, bias, low, high, out)
-  elif n == 4:
-    _tile4(arena, values, offsets, begin, end, position, bias, low, high, out)
-  elif n == 3:
-    _tile3(arena, values, offsets, begin, end, position, bias, low, high, out)
-  elif n == 2:
-    _tile2(arena, values, offsets, begin, end, position, bias, low, high, out)
-  else:
-    _tile1(arena, values, offsets, begin, end, position, bias, low, high, out)
-
-
-@_jit
 def _sparse_tiles(arena, values, offsets, rows, row, biases, bias, low, high,
                   out, plane, begin, end, first, last):
   """All tiles of some channels, the same tile of all of them together."""
@@ -132,35 +106,6 @@ def _sparse(step, limits, arena, values, offsets, rows, biases, first, last):
     for o in range(first, last):
       _clear_border(arena, out + o * plane, height, width, row_stride,
                     begin * GROUP, end * GROUP)
-
-
-@_jit
-def _shared_tile(n, arena, values, offsets, rows, row, position, biases, bias,
-                 low, high, out, plane):
-  if n == 8:
-    _shared8(arena, values, offsets, rows, row, position, biases, bias, low,
-             high, out, plane)
-  elif n == 7:
-    _shared7(arena, values, offsets, rows, row, position, biases, bias, low,
-             high, out, plane)
-  elif n == 6:
-    _shared6(arena, values, offsets, rows, row, position, biases, bias, low,
-             high, out, plane)
-  elif n == 5:
-    _shared5(arena, values, offsets, rows, row, position, biases, bias, low,
-             high, out, plane)
-  elif n == 4:
-    _shared4(arena, values, offsets, rows, row, position, biases, bias, low,
-             high, out, plane)
-  elif n == 3:
-    _shared3(arena, values, offsets, rows, row, position, biases, bias, low,
-             high, out, plane)
-  elif n == 2:
-    _shared2(arena, values, offsets, rows, row, position, biases, bias, low,
-             high, out, plane)
-  else:
-    _shared1(arena, values, offsets, rows, row, position, biases, bias, low,
-             high, out, plane)
 
 
 @_jit

@@ -14,8 +14,9 @@ after a change of this file, touch that one.
 
 from __future__ import annotations
 
+import functools
 import platform
-from typing import Any
+from typing import Any, Callable
 
 import llvmlite.binding
 from llvmlite import ir
@@ -118,77 +119,148 @@ def pointer_of(context: Any, builder: Any, signature: Any, args: Any,
   return array.data
 
 
-def make_tile(n_groups: int) -> Any:
-  """An intrinsic for `n_groups` groups of positions of one output channel.
+def _emit_for_each(n_most: int,
+                   emit: Callable[..., None]) -> Callable[..., Any]:
+  """Code with a branch for each number of groups, the first argument.
 
   Args:
-    n_groups: 1 to 8.
-
-  Returns:
-    tile(arena, values, offsets, begin, end, position, bias, low, high, out).
+    n_most: the numbers are 1 to this.
+    emit: (n, context, builder, signature, args) emits the code of a number;
+      signature and args are those of the others.
   """
+  def generate(context, builder, signature, args):
+    rest = signature.return_type(*signature.args[1:])
+    end = builder.append_basic_block('end')
+    switch = builder.switch(args[0], end)
+    for n in range(1, n_most + 1):
+      block = builder.append_basic_block(f'groups.{n}')
+      switch.add_case(ir.Constant(_INT, n), block)
+      builder.position_at_end(block)
+      emit(n, context, builder, rest, args[1:])
+      builder.branch(end)
+    builder.position_at_end(end)
+    return context.get_dummy_value()
+
+  return generate
+
+
+def _emit_tile(n_groups, context, builder, signature, args):
+  """The code of `make_tile` for `n_groups` groups."""
   n_vectors = n_groups * (GROUP // WIDTH)
   # Few sums would wait for one another: then odd weights have their own.
   n_sums = 2 if n_vectors <= 4 else 1
+  vectors = _Builder(builder)
+  arena, values, offsets = (
+      pointer_of(context, builder, signature, args, i) for i in range(3))
+  begin, end, position, bias, low, high, out = args[3:]
+  vectors.prefetch(arena, out, n_groups)
+  first = vectors.splat(bias)
+  zero = ir.Constant(_VECTOR, None)
+  sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(n_vectors)]
+          for _ in range(n_sums)]
+  for i, row in enumerate(sums):
+    for pointer in row:
+      builder.store(zero if i else first, pointer)
 
+  def add(k, row):
+    value = vectors.splat(builder.load(builder.gep(values, [k])))
+    start = builder.add(
+        builder.sext(builder.load(builder.gep(offsets, [k])), _INT),
+        position)
+    for i, pointer in enumerate(row):
+      loaded = vectors.load(arena, vectors.plus(start, i * WIDTH))
+      builder.store(vectors.multiply_add(
+          value, loaded, builder.load(pointer)), pointer)
+
+  n_rest = builder.srem(
+      builder.sub(end, begin), ir.Constant(_INT, n_sums))
+  whole_end = builder.sub(end, n_rest)
+  with cgutils.for_range_slice(
+      builder, begin, whole_end, ir.Constant(_INT, n_sums)) as (k, _):
+    for i, row in enumerate(sums):
+      add(vectors.plus(k, i), row)
+  if n_sums > 1:
+    with cgutils.for_range_slice(
+        builder, whole_end, end, ir.Constant(_INT, 1)) as (k, _):
+      add(k, sums[0])
+  low, high = vectors.splat(low), vectors.splat(high)
+  for i in range(n_vectors):
+    total = builder.load(sums[0][i])
+    for row in sums[1:]:
+      total = builder.fadd(total, builder.load(row[i]))
+    vectors.store(vectors.clip(total, low, high), arena,
+                  vectors.plus(out, i * WIDTH))
+
+
+def make_tile(n_most: int) -> Any:
+  """An intrinsic for some groups of positions of one output channel.
+
+  Args:
+    n_most: largest number of groups.
+
+  Returns:
+    tile(n_groups, arena, values, offsets, begin, end, position, bias, low,
+    high, out), n_groups from 1 on.
+  """
   @intrinsic
-  def tile(typing_context, arena, values, offsets, begin, end, position, bias,
-           low, high, out):
-    del typing_context
-
-    def generate(context, builder, signature, args):
-      vectors = _Builder(builder)
-      arena, values, offsets = (
-          pointer_of(context, builder, signature, args, i) for i in range(3))
-      begin, end, position, bias, low, high, out = args[3:]
-      vectors.prefetch(arena, out, n_groups)
-      first = vectors.splat(bias)
-      zero = ir.Constant(_VECTOR, None)
-      sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(n_vectors)]
-              for _ in range(n_sums)]
-      for i, row in enumerate(sums):
-        for pointer in row:
-          builder.store(zero if i else first, pointer)
-
-      def add(k, row):
-        value = vectors.splat(builder.load(builder.gep(values, [k])))
-        start = builder.add(
-            builder.sext(builder.load(builder.gep(offsets, [k])), _INT),
-            position)
-        for i, pointer in enumerate(row):
-          loaded = vectors.load(arena, vectors.plus(start, i * WIDTH))
-          builder.store(vectors.multiply_add(
-              value, loaded, builder.load(pointer)), pointer)
-
-      n_rest = builder.srem(
-          builder.sub(end, begin), ir.Constant(_INT, n_sums))
-      whole_end = builder.sub(end, n_rest)
-      with cgutils.for_range_slice(
-          builder, begin, whole_end, ir.Constant(_INT, n_sums)) as (k, _):
-        for i, row in enumerate(sums):
-          add(vectors.plus(k, i), row)
-      if n_sums > 1:
-        with cgutils.for_range_slice(
-            builder, whole_end, end, ir.Constant(_INT, 1)) as (k, _):
-          add(k, sums[0])
-      low, high = vectors.splat(low), vectors.splat(high)
-      for i in range(n_vectors):
-        total = builder.load(sums[0][i])
-        for row in sums[1:]:
-          total = builder.fadd(total, builder.load(row[i]))
-        vectors.store(vectors.clip(total, low, high), arena,
-                      vectors.plus(out, i * WIDTH))
-      return context.get_dummy_value()
-
+  def tile(typing_context, n_groups, arena, values, offsets, begin, end,
+           position, bias, low, high, out):
+    del typing_context, n_groups, begin, end, position, bias, low, high, out
+    i64, f32 = types.int64, types.float32
     signature = types.void(
-        arena, values, offsets, types.int64, types.int64, types.int64,
-        types.float32, types.float32, types.float32, types.int64)
-    return signature, generate
+        i64, arena, values, offsets, i64, i64, i64, f32, f32, f32, i64)
+    return signature, _emit_for_each(n_most, _emit_tile)
 
   return tile
 
 
-def make_shared_tile(n_channels: int, n_groups: int) -> Any:
+def _emit_shared_tile(n_channels, n_groups, context, builder, signature, args):
+  """The code of `make_shared_tile` for `n_groups` groups."""
+  n_vectors = n_groups * (GROUP // WIDTH)
+  vectors = _Builder(builder)
+  arena, values, offsets, rows = (
+      pointer_of(context, builder, signature, args, i) for i in range(4))
+  biases = pointer_of(context, builder, signature, args, 6)
+  row, position = args[4:6]
+  first_bias, low, high, out, plane = args[7:]
+  sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(n_vectors)]
+          for _ in range(n_channels)]
+  line = out
+  for channel, pointers in enumerate(sums):
+    vectors.prefetch(arena, line, n_groups)
+    line = builder.add(line, plane)
+    bias = builder.load(builder.gep(
+        biases, [vectors.plus(first_bias, channel)]))
+    for pointer in pointers:
+      builder.store(vectors.splat(bias), pointer)
+  bounds = [builder.load(builder.gep(rows, [vectors.plus(row, i)]))
+            for i in range(2 ** n_channels + 1)]
+  value = cgutils.alloca_once_value(builder, bounds[0])
+  for i in range(1, 2 ** n_channels):
+    chosen = [sums[c] for c in range(n_channels) if i >> c & 1]
+    with cgutils.for_range_slice(
+        builder, bounds[i], bounds[i + 1], ir.Constant(_INT, 1)) as (k, _):
+      first = builder.load(value)
+      start = builder.add(
+          builder.sext(builder.load(builder.gep(offsets, [k])), _INT),
+          position)
+      factors = [vectors.splat(builder.load(builder.gep(
+          values, [vectors.plus(first, c)]))) for c in range(len(chosen))]
+      for j in range(n_vectors):
+        loaded = vectors.load(arena, vectors.plus(start, j * WIDTH))
+        for factor, pointers in zip(factors, chosen):
+          builder.store(vectors.multiply_add(
+              factor, loaded, builder.load(pointers[j])), pointers[j])
+      builder.store(vectors.plus(first, len(chosen)), value)
+  low, high = vectors.splat(low), vectors.splat(high)
+  for pointers in sums:
+    for i, pointer in enumerate(pointers):
+      vectors.store(vectors.clip(builder.load(pointer), low, high), arena,
+                    vectors.plus(out, i * WIDTH))
+    out = builder.add(out, plane)
+
+
+def make_shared_tile(n_channels: int, n_most: int) -> Any:
   """An intrinsic for several output channels that share what they load.
 
   The offsets of a block of channels are sorted by the set of channels that have
@@ -197,69 +269,26 @@ def make_shared_tile(n_channels: int, n_groups: int) -> Any:
 
   Args:
     n_channels: output channels.
-    n_groups: groups of positions of each.
+    n_most: largest number of groups of positions of each.
 
   Returns:
-    tile(arena, values, offsets, rows, row, position, biases, first_bias, low,
-    high, out, plane). rows[row] is where the values of the block begin, and set
-    number i, whose bits are channels, has the offsets rows[row + i] to
-    rows[row + i + 1]. The values of one offset lie side by side.
+    tile(n_groups, arena, values, offsets, rows, row, position, biases,
+    first_bias, low, high, out, plane). rows[row] is where the values of the
+    block begin, and set number i, whose bits are channels, has the offsets
+    rows[row + i] to rows[row + i + 1]. The values of one offset lie side by
+    side.
   """
-  n_vectors = n_groups * (GROUP // WIDTH)
-
   @intrinsic
-  def tile(typing_context, arena, values, offsets, rows, row, position, biases,
-           first_bias, low, high, out, plane):
-    del typing_context
-
-    def generate(context, builder, signature, args):
-      vectors = _Builder(builder)
-      arena, values, offsets, rows = (
-          pointer_of(context, builder, signature, args, i) for i in range(4))
-      biases = pointer_of(context, builder, signature, args, 6)
-      row, position = args[4:6]
-      first_bias, low, high, out, plane = args[7:]
-      sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(n_vectors)]
-              for _ in range(n_channels)]
-      line = out
-      for channel, pointers in enumerate(sums):
-        vectors.prefetch(arena, line, n_groups)
-        line = builder.add(line, plane)
-        bias = builder.load(builder.gep(
-            biases, [vectors.plus(first_bias, channel)]))
-        for pointer in pointers:
-          builder.store(vectors.splat(bias), pointer)
-      bounds = [builder.load(builder.gep(rows, [vectors.plus(row, i)]))
-                for i in range(2 ** n_channels + 1)]
-      value = cgutils.alloca_once_value(builder, bounds[0])
-      for i in range(1, 2 ** n_channels):
-        chosen = [sums[c] for c in range(n_channels) if i >> c & 1]
-        with cgutils.for_range_slice(
-            builder, bounds[i], bounds[i + 1], ir.Constant(_INT, 1)) as (k, _):
-          first = builder.load(value)
-          start = builder.add(
-              builder.sext(builder.load(builder.gep(offsets, [k])), _INT),
-              position)
-          factors = [vectors.splat(builder.load(builder.gep(
-              values, [vectors.plus(first, c)]))) for c in range(len(chosen))]
-          for j in range(n_vectors):
-            loaded = vectors.load(arena, vectors.plus(start, j * WIDTH))
-            for factor, pointers in zip(factors, chosen):
-              builder.store(vectors.multiply_add(
-                  factor, loaded, builder.load(pointers[j])), pointers[j])
-          builder.store(vectors.plus(first, len(chosen)), value)
-      low, high = vectors.splat(low), vectors.splat(high)
-      for pointers in sums:
-        for i, pointer in enumerate(pointers):
-          vectors.store(vectors.clip(builder.load(pointer), low, high), arena,
-                        vectors.plus(out, i * WIDTH))
-        out = builder.add(out, plane)
-      return context.get_dummy_value()
-
+  def tile(typing_context, n_groups, arena, values, offsets, rows, row,
+           position, biases, first_bias, low, high, out, plane):
+    del typing_context, n_groups, row, position, first_bias, low, high, out
+    del plane
     i64, f32 = types.int64, types.float32
     signature = types.void(
-        arena, values, offsets, rows, i64, i64, biases, i64, f32, f32, i64, i64)
-    return signature, generate
+        i64, arena, values, offsets, rows, i64, i64, biases, i64, f32, f32, i64,
+        i64)
+    return signature, _emit_for_each(
+        n_most, functools.partial(_emit_shared_tile, n_channels))
 
   return tile
 

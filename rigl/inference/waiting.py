@@ -27,6 +27,20 @@ else:
     return 0
 
 
+def _of_element(array, emit):
+  """What numba wants of an intrinsic on an element of an int64 array.
+
+  Args:
+    array: type of the array.
+    emit: (builder, pointer to the element) -> its result, int64.
+  """
+  def generate(context, builder, signature, args):
+    data = pointer_of(context, builder, signature, args, 0)
+    return emit(builder, builder.gep(data, [args[1]]))
+
+  return types.int64(array, types.int64), generate
+
+
 @intrinsic
 def arrive(typing_context, array, index):
   """Adds 1 to an element of an int64 array, atomically; returns the old value.
@@ -36,14 +50,9 @@ def arrive(typing_context, array, index):
     array: int64.
     index: index of the element.
   """
-  del typing_context
-
-  def generate(context, builder, signature, args):
-    data = pointer_of(context, builder, signature, args, 0)
-    return builder.atomic_rmw(
-        'add', builder.gep(data, [args[1]]), ir.Constant(_INT, 1), 'seq_cst')
-
-  return types.int64(array, types.int64), generate
+  del typing_context, index
+  return _of_element(array, lambda builder, pointer: builder.atomic_rmw(
+      'add', pointer, ir.Constant(_INT, 1), 'seq_cst'))
 
 
 @intrinsic
@@ -55,14 +64,9 @@ def look(typing_context, array, index):
     array: int64.
     index: index of the element.
   """
-  del typing_context
-
-  def generate(context, builder, signature, args):
-    data = pointer_of(context, builder, signature, args, 0)
-    return builder.load_atomic(
-        builder.gep(data, [args[1]]), 'seq_cst', 8)
-
-  return types.int64(array, types.int64), generate
+  del typing_context, index
+  return _of_element(array, lambda builder, pointer: builder.load_atomic(
+      pointer, 'seq_cst', 8))
 
 
 @intrinsic
