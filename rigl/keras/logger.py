@@ -7,6 +7,7 @@ from typing import Any, Optional
 import keras
 import numpy as np
 
+from rigl.core import connections
 from rigl.keras.sparse_optimizer import SparseOptimizer
 
 
@@ -46,7 +47,7 @@ class SparsityLogger(keras.callbacks.Callback):
 
   def __init__(self):
     super().__init__()
-    self._old_masks: Optional[list[np.ndarray]] = None
+    self._moves: Optional[connections.Moves] = None
 
   def on_train_begin(self, logs: Any = None) -> None:
     """Looks for the sparse optimizers.
@@ -54,7 +55,7 @@ class SparsityLogger(keras.callbacks.Callback):
     Args:
       logs: as in Keras.
     """
-    self._old_masks = None
+    self._moves = None
     # A MultiOptimizer may choose its optimizers only when it is built.
     if not hasattr(self.model.optimizer, 'optimizers'):
       self._found()
@@ -87,14 +88,11 @@ class SparsityLogger(keras.callbacks.Callback):
     """
     optimizers = self._found()
     masks = self._masks()
-    n_active = sum(int(np.sum(mask)) for mask in masks)
-    n_new = sum(int(np.sum(mask & ~old))
-                for mask, old in zip(masks, self._old_masks or masks))
-    self._old_masks = masks
+    moved = (self._moves or connections.Moves()).look(masks)
     if logs is not None:
-      logs['sparsity'] = 1. - n_active / sum(mask.size for mask in masks)
+      logs['sparsity'] = connections.sparsity(masks)
       logs['drop_fraction'] = max(map(_drop_fraction, optimizers))
-      logs['moved'] = n_new / n_active if n_active else 0.
+      logs['moved'] = moved
 
   def _found(self) -> list[SparseOptimizer]:
     """The sparse optimizers of the model.
@@ -114,12 +112,15 @@ class SparsityLogger(keras.callbacks.Callback):
 
   def _look(self) -> None:
     """Notes the masks as soon as there are any."""
-    if self._old_masks is None:
-      self._old_masks = self._masks() or None
+    if self._moves is None and (masks := self._masks()):
+      self._moves = connections.Moves()
+      self._moves.look(masks)
 
-  def _masks(self) -> list[np.ndarray]:
-    return [mask for optimizer in sparse_optimizers(self.model)
-            for mask in optimizer.get_masks().values()]
+  def _masks(self) -> dict[tuple[int, str], np.ndarray]:
+    """{(number of its optimizer, path): mask}."""
+    return {(i, path): mask
+            for i, optimizer in enumerate(sparse_optimizers(self.model))
+            for path, mask in optimizer.get_masks().items()}
 
 
 def _drop_fraction(optimizer: SparseOptimizer) -> float:

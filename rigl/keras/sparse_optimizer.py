@@ -347,8 +347,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     step = Step(
         self._backend, self.method, self.inner_optimizer, self.kernels,
         self._last_update, self.seed_for, grads, variables,
-        self._positions(variables),
-        all_variables)
+        self._positions(variables), all_variables)
     if self._waits_for_weights:
       self._backend.branch(
           self._is_ready.value, step.run, self._sparsify, all_variables)

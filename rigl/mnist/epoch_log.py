@@ -16,9 +16,9 @@ from typing import Any, Mapping, Optional, Sequence
 import numpy as np
 
 from rigl.compat import tf
-from rigl.core import layer_names
+from rigl.core import connections, layer_names
 from rigl.mnist import compression, mask_records
-from rigl.training import connections, files, history, hooks
+from rigl.training import files, history, hooks
 
 
 @dataclasses.dataclass(frozen=True)

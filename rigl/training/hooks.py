@@ -10,9 +10,9 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 from absl import logging
 
 from rigl.compat import tf
+from rigl.core import connections
 from rigl.training import (
   checkpoints,
-  connections,
   gin_configs,
   history,
   iterations,
