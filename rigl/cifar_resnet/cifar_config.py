@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Optional
 
 from rigl.cifar_resnet import resnet_model
 from rigl.compat import tf
 from rigl.core import checks
 from rigl.training import lr_schedules
-from rigl.training.config import LOOPS, ON_NAN, setting
+from rigl.training.config import DeviceSettings, setting
 
 # What the script has other defaults for than the classes of configs.
 DEFAULTS = {
@@ -77,7 +76,7 @@ class CifarConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSettings:
+class RunSettings(DeviceSettings):
   """What is no hyperparameter: data, files, devices; flags of the same names.
 
   Unlike hyperparameters they may change when a training goes on.
@@ -89,9 +88,6 @@ class RunSettings:
   load_mask_dir: str = ''
   initial_value_checkpoint: str = ''
   keep_checkpoint_max: int = 5
-  num_replicas: int = 1
-  loop: Optional[str] = None
-  on_nan: str = 'stop'
   pruning_hparams: str = setting(
       '', 'Gradual pruning', 'prune: further hyperparameters, name=value,... '
       '(see PruningHParams).')
@@ -107,6 +103,5 @@ class RunSettings:
       lower_bound=1)
 
   def __post_init__(self):
+    super().__post_init__()
     checks.one_of('mode', self.mode, MODES)
-    checks.one_of('on_nan', self.on_nan, ON_NAN)
-    checks.one_of('loop', self.loop, (None, *LOOPS))

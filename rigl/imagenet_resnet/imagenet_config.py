@@ -17,7 +17,7 @@ from rigl.imagenet_resnet import (
   vgg,
 )
 from rigl.training import lr_schedules
-from rigl.training.config import LOOPS, ON_NAN, SparsityConfig, setting
+from rigl.training.config import DeviceSettings, SparsityConfig, setting
 
 # What the script has other defaults for than the classes of configs.
 DEFAULTS = {
@@ -262,7 +262,7 @@ class ImageNetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSettings:
+class RunSettings(DeviceSettings):
   """What is no hyperparameter: files, devices, evaluation; flags of the names.
 
   Unlike hyperparameters they may change when a training goes on, and gin does
@@ -275,9 +275,6 @@ class RunSettings:
   load_mask_dir: str = ''
   initial_value_checkpoint: str = ''
   keep_checkpoint_max: int = 0
-  num_replicas: int = 1
-  loop: Optional[str] = None
-  on_nan: str = 'stop'
   master: str = ''
   num_parallel_calls: int = setting(
       64, 'Data', 'Images decoded at a time.', lower_bound=1)
@@ -323,9 +320,8 @@ class RunSettings:
       1251, 'Devices', 'TPU: steps between returns to the host.', lower_bound=1)
 
   def __post_init__(self):
+    super().__post_init__()
     checks.one_of('mode', self.mode, MODES)
-    checks.one_of('on_nan', self.on_nan, ON_NAN)
-    checks.one_of('loop', self.loop, (None, *LOOPS))
 
 
 def check_combination(config: ImageNetConfig, sparsity: SparsityConfig,

@@ -13,8 +13,7 @@ from rigl.core import checks, layer_names
 from rigl.training import checkpoints, files, lr_schedules
 from rigl.training.config import (
   INNER_OPTIMIZERS,
-  LOOPS,
-  ON_NAN,
+  DeviceSettings,
   SparsityConfig,
   setting,
 )
@@ -90,15 +89,12 @@ class MnistConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSettings:
+class RunSettings(DeviceSettings):
   """What is no hyperparameter: data, files, devices; flags of the same names.
 
   Unlike hyperparameters they may change when a training goes on.
   """
 
-  num_replicas: int = 1
-  loop: Optional[str] = None
-  on_nan: str = 'stop'
   mnist: str = setting(
       '/tmp/data', 'Data',
       'Folder with the four IDX files of MNIST, gzipped or not. Without them, '
@@ -113,10 +109,6 @@ class RunSettings:
   mask_record_frequency: int = setting(
       0, 'Output', 'Iterations between stored masks; 0 for none.',
       lower_bound=0)
-
-  def __post_init__(self):
-    checks.one_of('on_nan', self.on_nan, ON_NAN)
-    checks.one_of('loop', self.loop, (None, *LOOPS))
 
   @property
   def saves(self) -> bool:

@@ -57,6 +57,25 @@ def setting(default: Any, group: str, help_text: str, *,
 
 
 @dataclasses.dataclass(frozen=True)
+class DeviceSettings:
+  """What all scripts can be told of how to run, beside settings of their own.
+
+  Attributes:
+    num_replicas: devices that share a batch.
+    loop: one of LOOPS, or None for the one that suits.
+    on_nan: what to do with a step that is not finite, one of ON_NAN.
+  """
+
+  num_replicas: int = 1
+  loop: Optional[str] = None
+  on_nan: str = 'stop'
+
+  def __post_init__(self):
+    checks.one_of('on_nan', self.on_nan, ON_NAN)
+    checks.one_of('loop', self.loop, (None, *LOOPS))
+
+
+@dataclasses.dataclass(frozen=True)
 class SparsityConfig:
   """How sparse, by which method, and when; validated when made.
 
