@@ -10,17 +10,13 @@ is known: mean and standard deviation over the seeds, in %.
 from __future__ import annotations
 
 import argparse
-import os
-import re
 import statistics
-import subprocess
-import sys
-import tempfile
 from typing import Any, Sequence
 
 import keras
 
 import rigl.keras
+import rigl.mnist
 from rigl.core import methods
 from rigl.mnist import mnist_data
 
@@ -40,22 +36,13 @@ NAMES = [name for name, method in methods.METHODS.items()
 def error_of_script(method: str, epochs: int, seed: int, mnist: str) -> float:
   """Test error after the last epoch of rigl.mnist.mnist_train_eval, in %."""
   end = epochs * N_BATCHES * 3 // 4
-  with tempfile.TemporaryDirectory() as folder:
-    done = subprocess.run(
-        [sys.executable, '-m', 'rigl.mnist.mnist_train_eval',
-         f'--training_method={method}', f'--mnist={os.path.abspath(mnist)}',
-         f'--save_path={folder}/run', f'--seed={seed}',
-         f'--num_epochs={epochs}', f'--end_sparsity={SPARSITY}',
-         '--sparsity_scale=0.9', '--drop_fraction_anneal=cosine',
-         f'--lr_drop_epoch={epochs * 3 // 5}',
-         f'--maskupdate_frequency={FREQUENCY}', f'--maskupdate_end_step={end}',
-         '--prune_begin_step=0', f'--prune_end_step={end}',
-         f'--pruning_frequency={FREQUENCY}'],
-        check=True, capture_output=True, text=True)
-  found = re.search(r'Test error: final ([\d.]+)%', done.stdout + done.stderr)
-  if not found:
-    raise ValueError(f'No test error in:\n{done.stdout}')
-  return float(found[1])
+  result = rigl.mnist.train(
+      method, SPARSITY, mnist=mnist, seed=seed, num_epochs=epochs,
+      lr_drop_epoch=epochs * 3 // 5, maskupdate_frequency=FREQUENCY,
+      maskupdate_end_step=end, prune_begin_step=0, prune_end_step=end,
+      pruning_frequency=FREQUENCY)
+  tests = [row for row in result.history if row['split'] == 'test']
+  return 100. * (1. - tests[-1]['accuracy'])
 
 
 def error_of_keras(method: str, epochs: int, seed: int,
