@@ -212,11 +212,7 @@ class _MethodParser(flags.EnumParser):
 
   def parse(self, argument: str) -> str:
     """The name of a method."""
-    try:
-      return super().parse(names.METHODS.get(argument, argument))
-    except ValueError as error:
-      alike = names.alike(argument, [*self.enum_values, *names.METHODS])
-      raise ValueError(f'{error}.{names.did_you_mean(alike)}') from error
+    return names.method(argument)
 
 
 def define_method(default: str) -> None:
