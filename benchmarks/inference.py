@@ -123,24 +123,23 @@ def make_sparse(model: keras.Model, sparsity: float, distribution: str) -> None:
     variable.assign(values.astype('float32'))
 
 
-def measure(model: keras.Model, n_threads: int, batch: int, seconds: float
-            ) -> dict[str, float]:
+def measure(model: keras.Model, stem: str, n_threads: int, batch: int,
+            seconds: float) -> dict[str, float]:
   """How much smaller files are and how much faster engines, and at which load.
 
   Args:
     model: to be exported and timed.
+    stem: path of the exported files, without their endings.
     n_threads: threads of all engines.
     batch: examples of a call.
     seconds: how long to measure.
   """
-  with tempfile.TemporaryDirectory() as folder:
-    path, dense, other = (os.path.join(folder, f'{name}.tflite')
-                          for name in ('sparse', 'dense', 'int8'))
-    exported = exporting.export(model, path)
-    exporting.write_file(dense, exported.dense)
-    int8 = exporting.export(dense, other, 'int8')
-    records = benchmarking.benchmark(
-        path, dense, [n_threads], batch, seconds)
+  path, dense, other = (f'{stem}{ending}.tflite'
+                        for ending in ('', '_dense', '_int8'))
+  exported = exporting.export(model, path)
+  exporting.write_file(dense, exported.dense)
+  int8 = exporting.export(dense, other, 'int8')
+  records = benchmarking.benchmark(path, dense, [n_threads], batch, seconds)
   ratios = {(r['engine'], r['network']): r['ratio'] for r in records}
   n_dense = len(exported.dense)
   return {
@@ -155,17 +154,19 @@ def measure(model: keras.Model, n_threads: int, batch: int, seconds: float
       'load': os.getloadavg()[0]}
 
 
-def _rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _rows(arguments: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
   rows = []
   for name in arguments.networks:
     for distribution in arguments.distribution.split(','):
       for sparsity in map(float, arguments.sparsity.split(',')):
         model = NETWORKS[name](arguments.size)
         make_sparse(model, sparsity, distribution)
+        stem = os.path.join(folder, f'{name}_{distribution}_{sparsity:g}')
         rows.append({
             'network': name, 'distribution': distribution,
             'sparsity': sparsity, **measure(
-                model, arguments.threads, arguments.batch, arguments.seconds)})
+                model, stem, arguments.threads, arguments.batch,
+                arguments.seconds)})
         print(rows[-1], file=sys.stderr)
         keras.backend.clear_session()
   return rows
@@ -221,12 +222,16 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--batch', type=int, default=1, help='examples of a call')
   parser.add_argument('--seconds', type=float, default=10.)
   parser.add_argument('--plot', metavar='PATH', help='draw a picture, too')
+  parser.add_argument('--folder', help='keep the files there')
   return parser
 
 
 def main() -> None:
   arguments = _parser().parse_args()
-  rows = _rows(arguments)
+  with tempfile.TemporaryDirectory() as temporary:
+    if arguments.folder:
+      os.makedirs(arguments.folder, exist_ok=True)
+    rows = _rows(arguments, arguments.folder or temporary)
   print(_table(rows))
   if arguments.plot:
     _plot(rows, arguments.plot)
