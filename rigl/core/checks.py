@@ -7,19 +7,25 @@ import numbers
 import os
 from typing import Any, Iterable
 
+from rigl.core import messages
 
-def one_of(name: str, value: Any, options: Iterable[Any]) -> None:
+
+def one_of(name: str, value: Any, options: Iterable[Any],
+           aliases: Iterable[str] = ()) -> None:
   """Raises ValueError unless `value` is one of the options.
 
   Args:
     name: name of the argument or flag.
     value: given for it.
     options: allowed for it.
+    aliases: other names that a user may have meant.
   """
   options = tuple(options)
   if value not in options:
-    raise ValueError(f'{name} {value!r} is not one of '
-                     f'{", ".join(map(str, options))}.')
+    words = [o for o in (*options, *aliases) if isinstance(o, str)]
+    raise ValueError(
+        f'{name} {value!r} is not one of {", ".join(map(str, options))}.'
+        f'{messages.did_you_mean(messages.alike(str(value), words))}')
 
 
 def expanded_path(name: str, value: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from typing import Sequence
+from typing import Iterable, Sequence
 
 # At the start of this library's messages inside of TensorFlow's.
 MARK = 'Bad input data: '
@@ -18,6 +19,26 @@ def first_few(names: Sequence[str], n: int, separator: str = ', ') -> str:
   """
   more = f' and {len(names) - n} more' if len(names) > n else ''
   return separator.join(names[:n]) + more
+
+
+def alike(word: str, options: Iterable[str]) -> list[str]:
+  """Options that are spelled nearly like a word, the nearest first.
+
+  Args:
+    word: what a user gave.
+    options: what there is.
+  """
+  return difflib.get_close_matches(word, list(options), cutoff=0.72)
+
+
+def did_you_mean(words: Iterable[str]) -> str:
+  """' Did you mean ...?', or '' without words.
+
+  Args:
+    words: what the user may have meant.
+  """
+  words = list(words)
+  return f' Did you mean {" or ".join(words)}?' if words else ''
 
 
 def reason(error: Exception) -> str:

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from rigl.core import growth, methods, seeding
+from rigl.core import growth, messages, methods, seeding
 from rigl.keras import arguments, backends, first_masks, kernels
 from rigl.keras.arguments import Arguments
 from rigl.keras.kernels import Kernel
@@ -144,9 +144,10 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     if unknown:
       known = [*list(inspect.signature(SparseOptimizer).parameters)[:-1],
                *cls.hyperparameters()]
+      alike = [name for word in unknown for name in messages.alike(word, known)]
       raise TypeError(
           f'{cls.__name__} does not know {", ".join(map(repr, unknown))}. It '
-          f'takes {", ".join(known)}.')
+          f'takes {", ".join(known)}.{messages.did_you_mean(alike)}')
 
   # What Keras asks of an optimizer around another one.
 

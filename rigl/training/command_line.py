@@ -18,8 +18,8 @@ from typing import Any, Iterator
 
 from absl import app, flags
 
-from rigl.core import checks
-from rigl.training import names, settings
+from rigl.core import checks, messages
+from rigl.training import settings
 
 FLAGS = flags.FLAGS
 
@@ -225,7 +225,7 @@ def suggestions(word: str) -> list[str]:
   # The last words say what a flag is: end_sparsity, and then sparsity_scale.
   containing.sort(key=lambda name: (
       f'_{word}_' not in f'_{name}_', words(name)[-len(wanted):] != wanted))
-  alike = names.alike(word, FLAGS)
+  alike = messages.alike(word, FLAGS)
   return list(dict.fromkeys([*containing, *alike]))[:_MAX_SUGGESTIONS]
 
 
@@ -245,7 +245,7 @@ def parse(argv: list[str]) -> list[str]:
   except flags.UnrecognizedFlagError as error:
     similar = [f'--{name}' for name in suggestions(error.flagname)]
     sys.exit(f'Error: There is no flag --{error.flagname}.'
-             f'{names.did_you_mean(similar)}\n--help lists all flags.')
+             f'{messages.did_you_mean(similar)}\n--help lists all flags.')
   except flags.Error as error:
     sys.exit(f'Error: {error}\n--help lists all flags.')
   if rest:

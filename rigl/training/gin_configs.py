@@ -15,7 +15,7 @@ from gin import config_parser
 
 from rigl.compat import tf
 from rigl.core import messages
-from rigl.training import names, text_files
+from rigl.training import text_files
 
 CONFIG_FILE = 'config.gin'
 _FORM = 'bindings are of the form <class>.<parameter> = <value>'
@@ -106,7 +106,7 @@ def _find(path: str, config_classes: Iterable[type]) -> str:
   if own and name not in own:
     raise ValueError(f'There is no gin file {path}, and those that come with '
                      f'this script are {", ".join(own)}.'
-                     f'{names.did_you_mean(names.alike(name, own))}')
+                     f'{messages.did_you_mean(messages.alike(name, own))}')
   return own.get(name, path)
 
 
@@ -142,10 +142,10 @@ def read(paths: Iterable[str], bindings: Iterable[str],
     known_names = [*known, *(field.name for config_class in config_classes
                              for field in dataclasses.fields(config_class))]
     alike = [name for word in re.findall(r"'(\w+)'", str(error))
-             if word not in known for name in names.alike(word, known_names)]
+             if word not in known for name in messages.alike(word, known_names)]
     raise ValueError(
         f'{messages.reason(error)} ({_FORM} with a class of '
-        f'{sorted(known)}).{names.did_you_mean(alike)}') from error
+        f'{sorted(known)}).{messages.did_you_mean(alike)}') from error
   bound = {}
   for config_class in config_classes:
     for field in dataclasses.fields(config_class):

@@ -1,8 +1,7 @@
-"""Other names of methods and distributions, and guesses at misspelt ones."""
+"""Other names of methods and distributions."""
 
 from __future__ import annotations
 
-import difflib
 from typing import Iterable, Mapping
 
 from rigl.core import checks, distributions, methods
@@ -11,26 +10,6 @@ from rigl.core import checks, distributions, methods
 METHODS = {'dense': 'baseline', 'snfs': 'momentum'}
 # The ImageNet script of 2020 has '' for it.
 DISTRIBUTIONS = {'uniform': 'random', '': 'random'}
-
-
-def alike(word: str, options: Iterable[str]) -> list[str]:
-  """Options that are spelled nearly like a word, the nearest first.
-
-  Args:
-    word: what a user gave.
-    options: what there is.
-  """
-  return difflib.get_close_matches(word, list(options), cutoff=0.72)
-
-
-def did_you_mean(words: Iterable[str]) -> str:
-  """' Did you mean ...?', or '' without words.
-
-  Args:
-    words: what the user may have meant.
-  """
-  words = list(words)
-  return f' Did you mean {" or ".join(words)}?' if words else ''
 
 
 def method(name: str) -> str:
@@ -61,9 +40,5 @@ def distribution(name: str) -> str:
 def _resolved(setting: str, value: str, options: Iterable[str],
               aliases: Mapping[str, str]) -> str:
   value = aliases.get(value, value)
-  try:
-    checks.one_of(setting, value, options)
-  except ValueError as error:
-    found = alike(str(value), [*options, *filter(None, aliases)])
-    raise ValueError(f'{error}{did_you_mean(found)}') from error
+  checks.one_of(setting, value, options, filter(None, aliases))
   return value

@@ -8,8 +8,7 @@ import re
 import types
 from typing import Any, Mapping, TypeVar
 
-from rigl.core import checks
-from rigl.training import names
+from rigl.core import checks, messages
 
 _Config = TypeVar('_Config')
 NOT_RENAMED: Mapping[str, str] = types.MappingProxyType({})
@@ -68,7 +67,7 @@ def check_known(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
   for name in given:
     if name not in known:
       raise ValueError(f'There is no setting {name}.'
-                       f'{names.did_you_mean(names.alike(name, known))}')
+                       f'{messages.did_you_mean(messages.alike(name, known))}')
 
 
 def from_keywords(given: Mapping[str, Any], defaults: Mapping[str, Any],

@@ -25,7 +25,8 @@ MAX_FUNCTION_LINES = 60
 # stands for a module or a whole folder. OWN is the folder the module is in.
 OWN = '<own>'
 NUMPY_ONLY = (
-  'core.checks', 'core.layer_names', 'core.ordering', 'core.seeding')
+  'core.checks', 'core.layer_names', 'core.messages', 'core.ordering',
+  'core.seeding')
 FRONT = (OWN, 'model_pruning', 'stateless_draws', 'core', 'network_tables',
          'compat')
 # The data modules of a folder may import one another, but no model.

@@ -73,3 +73,7 @@ def test_one_of_names_the_options():
   checks.one_of('depth', 34, {18: 'basic', 34: 'basic'})
   with pytest.raises(ValueError, match="^depth '34' is not one of 18, 34.$"):
     checks.one_of('depth', '34', iter((18, 34)))
+  with pytest.raises(ValueError, match='^size .* Did you mean large.$'):
+    checks.one_of('size', 'lrge', ('small', 'large'), ('tiny',))
+  with pytest.raises(ValueError, match='^size .* Did you mean tiny.$'):
+    checks.one_of('size', 'tny', ('small', 'large'), ('tiny',))

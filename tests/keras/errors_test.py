@@ -51,7 +51,8 @@ def test_values_out_of_range(settings, words):
 
 @pytest.mark.parametrize('method', small.METHODS)
 def test_unknown_arguments_list_the_known(method):
-  with pytest.raises(TypeError, match="'sparcity'.*takes.*sparsity, distr"):
+  with pytest.raises(TypeError, match=(
+      "'sparcity'.*takes.*sparsity, distr.* Did you mean sparsity.$")):
     small.METHODS[method](small.sgd(), sparcity=0.5)
 
 
