@@ -146,28 +146,34 @@ class TestFirstCell:
     assert not list(tmp_path.iterdir())
 
 
+def _without_figures(text):
+  return re.sub(r'[-─ ]+', ' ', re.sub(r'[\d.,]+', '0', text))
+
+
+@pytest.mark.parametrize('path, length, short', [
+    (QUICKSTART, 'EPOCHS, STEPS = 30', 'EPOCHS, STEPS = 2'),
+    (QUICKSTART.with_name('mnist_from_python.ipynb'), 'EPOCHS = 12',
+     'EPOCHS = 2')])
+def test_training_prints_and_draws_as_saved(path, length, short, tmp_path):
+  saved = nbformat.read(path, as_version=4)
+  nbformat.validate(saved)
+  assert sum(length in cell.source for cell in _code_cells(saved)) == 1
+  fresh = nbformat.read(path, as_version=4)
+  for cell in _code_cells(fresh):
+    cell.outputs = []
+    cell.source = cell.source.replace(length, short)
+  _execute(fresh, tmp_path)
+  counts = [cell.execution_count for cell in _code_cells(saved)]
+  assert counts == list(range(1, len(counts) + 1))
+  for old, new in zip(_code_cells(saved), _code_cells(fresh)):
+    printed = ''.join(output.text for output in new.outputs
+                      if output.get('name') == 'stdout')
+    assert _without_figures(printed) == _without_figures(_text(old))
+    assert len(_pictures(new)) == len(_pictures(old))
+
+
 class TestQuickstart:
-  """The notebook that trains a Keras model."""
-
-  def _without_figures(self, text):
-    return re.sub(r'[-─ ]+', ' ', re.sub(r'[\d.,]+', '0', text))
-
-  def test_prints_and_draws_as_saved(self, tmp_path):
-    saved = nbformat.read(QUICKSTART, as_version=4)
-    nbformat.validate(saved)
-    fresh = nbformat.read(QUICKSTART, as_version=4)
-    for cell in _code_cells(fresh):
-      cell.outputs = []
-      # Less training.
-      cell.source = cell.source.replace(', STEPS = 30', ', STEPS = 2')
-    _execute(fresh, tmp_path)
-    counts = [cell.execution_count for cell in _code_cells(saved)]
-    assert counts == list(range(1, len(counts) + 1))
-    for old, new in zip(_code_cells(saved), _code_cells(fresh)):
-      printed = ''.join(output.text for output in new.outputs
-                        if output.get('name') == 'stdout')
-      assert self._without_figures(printed) == self._without_figures(_text(old))
-      assert len(_pictures(new)) == len(_pictures(old))
+  """The first cell of the notebook that trains a Keras model."""
 
   def _run_first_cell(self, folder, repository):
     """Runs it where there is no rigl, with a pip that says what it is asked."""
