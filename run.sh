@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Sets up env/ beside this file, then runs a command in it.
 #
-#   bash run.sh            checks the code with ruff and mypy, runs the tests,
-#                          and those of rigl.keras once more on JAX
+#   bash run.sh            checks the code with ruff and mypy, builds the
+#                          documentation, runs the tests, and those of
+#                          rigl.keras once more on JAX
 #   bash run.sh CMD ARG... runs CMD, in the current folder
 #
 # The first run takes the newest of Python 3.10 to 3.13 that it finds and a few
@@ -17,7 +18,7 @@ set -euo pipefail
 if [ -n "${ESTIMATOR:-}" ]; then
   name=env-estimator extras=estimator,test versions=(3.11 3.10)
 else
-  name=env extras=inference,jax,test versions=(3.13 3.12 3.11 3.10)
+  name=env extras=docs,inference,jax,test versions=(3.13 3.12 3.11 3.10)
 fi
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 env=$root/$name
@@ -180,5 +181,6 @@ if [ -n "${ESTIMATOR:-}" ]; then
 fi
 ruff check .
 mypy
+mkdocs build --quiet --strict --site-dir "$env/site"
 KERAS_BACKEND=tensorflow "${pytest[@]}"
 KERAS_BACKEND=jax exec "${pytest[@]}" tests/keras

@@ -30,11 +30,17 @@ class SparseSETOptimizerBase(SparseOptimizer):
                name: str = 'SparseSETOptimizer',
                use_stateless: bool = True,
                stateless_seed_offset: int = 0):
-    """Wraps `optimizer`; see methods.DropAndGrow for all that is not here.
+    """Wraps `optimizer`.
 
     Args:
       optimizer: trains the weights.
+      begin_step: first step that may move masks.
+      end_step: last such step; negative for no end.
+      frequency: steps between updates.
+      drop_fraction: share of the active connections that an update moves.
+      drop_fraction_anneal: constant, cosine or exponential_<exponent>.
       use_locking: as in tf.train.Optimizer.
+      grow_init: initial values of new connections, see rigl.core.growth.
       name: name of this optimizer.
       use_stateless: accepted for compatibility. Draws are stateless, so that
         replicas and resumed runs agree, whatever it says; False warns of it.
@@ -70,11 +76,18 @@ class SparseRigLOptimizerBase(SparseSETOptimizerBase):
                use_tpu: bool = False,
                name: str = 'SparseRigLOptimizer',
                stateless_seed_offset: int = 0):
-    """Wraps `optimizer`; see methods.RigL for all that is not here.
+    """Wraps `optimizer`.
 
     Args:
       optimizer: trains the weights.
+      begin_step: first step that may move masks.
+      end_step: last such step; negative for no end.
+      frequency: steps between updates.
+      drop_fraction: share of the active connections that an update moves.
+      drop_fraction_anneal: constant, cosine or exponential_<exponent>.
       use_locking: as in tf.train.Optimizer.
+      grow_init: initial values of new connections, see rigl.core.growth.
+      initial_acc_scale: see methods.RigL.
       use_tpu: whether to sum dense gradients over the replicas of a TPU.
       name: name of this optimizer.
       stateless_seed_offset: the user's seed.

@@ -22,8 +22,9 @@ def magnitude(mask: Array, weights: Array) -> Array:
 
 
 def gradient_magnitude(dense_gradient: Array) -> Array:
-  """|dense gradient| [...]: RigL grows by it (arXiv 1911.11134); SNFS by that
-  of its moving average (arXiv 1907.04840).
+  """|dense gradient| [...], by which RigL grows (arXiv 1911.11134).
+
+  SNFS grows by that of its moving average (arXiv 1907.04840).
 
   Args:
     dense_gradient: gradient of the loss with respect to mask * weights, [...].
@@ -34,8 +35,9 @@ def gradient_magnitude(dense_gradient: Array) -> Array:
 
 def connection_sensitivity(weights: Array,
                            dense_gradient: Array) -> Array:
-  """|gradient * weights| [...]: SNIP's saliency (arXiv 1810.02340), and not
-  |gradient|, a mistake that cost the RigL authors accuracy (appendix M).
+  """|gradient * weights| [...]: SNIP's saliency (arXiv 1810.02340).
+
+  Not |gradient|, a mistake that cost the RigL authors accuracy (appendix M).
 
   Args:
     weights: [...].

@@ -290,7 +290,6 @@ class MicroNetCounter:
   """Prints the counts of a list of named operations.
 
   Example:
-
       counter = MicroNetCounter([
           ('fc1', FullyConnected((784, 300), True, 'relu')),
           ('fc2', FullyConnected((300, 10), True, None)),

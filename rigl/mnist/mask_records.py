@@ -42,7 +42,6 @@ class MaskRecords:
   """Masks of some layers at several iterations of training.
 
   Example:
-
       records = MaskRecords()
       records.append(0, {'layer1': mask})
       records.save('masks.npz')

@@ -94,7 +94,7 @@ def test_metadata(metadata):
   assert metadata['License'] == 'Apache-2.0'
   assert metadata['Requires-Python'] == '>=3.10'
   assert set(metadata.get_all('Provides-Extra')) == {
-    'estimator', 'inference', 'jax', 'notebooks', 'test', 'tpu'}
+    'docs', 'estimator', 'inference', 'jax', 'notebooks', 'test', 'tpu'}
 
 
 def test_every_dependency_is_bounded(metadata):

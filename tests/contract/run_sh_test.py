@@ -32,7 +32,7 @@ case "${1:-} ${2:-}" in
     rm -rf "$env"
     mkdir -p "$env/bin"
     touch "$env/pyvenv.cfg"
-    for name in python ruff mypy; do
+    for name in python ruff mypy mkdocs; do
       sed "s/^version=.*/version=$version/" "$0" >"$env/bin/$name"
       chmod +x "$env/bin/$name"
     done ;;
@@ -134,7 +134,7 @@ def test_sets_up_once_and_runs_the_command_in_the_environment(checkout):
   assert 'setting up env/ with Python 3.11.4' in err
   assert checkout.run('bash', '-c', 'echo $VIRTUAL_ENV; pwd') == (
       0, f'{checkout.folder}/env\n{checkout.folder.parent}\n', '')
-  assert checkout.installed == ['.[inference,jax,test]']
+  assert checkout.installed == ['.[docs,inference,jax,test]']
 
 
 def test_that_with_estimator_stands_beside_the_other(checkout):
@@ -143,7 +143,8 @@ def test_that_with_estimator_stands_beside_the_other(checkout):
                                 ESTIMATOR='1')
   assert (code, out) == (0, f'{checkout.folder}/env-estimator\n')
   assert 'setting up env-estimator/' in err
-  assert checkout.installed == ['.[inference,jax,test]', '.[estimator,test]']
+  assert checkout.installed == [
+      '.[docs,inference,jax,test]', '.[estimator,test]']
   for estimator in ('', '1'):
     assert checkout.run('true', ESTIMATOR=estimator) == (0, '', '')
 
@@ -259,8 +260,9 @@ def test_ci_runs_all_tests_and_those_of_the_older_tensorflow(system):
     system.add(name)
   code, out, _ = system.run(script='.ci/run')
   assert code == 0
-  ruff, mypy, newest, on_jax, older = out.splitlines()
+  ruff, mypy, mkdocs, newest, on_jax, older = out.splitlines()
   assert (ruff, mypy) == ('ruff 3.13 check .', 'mypy 3.13 ')
+  assert mkdocs.startswith('mkdocs 3.13 build --quiet --strict')
   assert newest.startswith('python 3.13 -m pytest') and '--ignore' not in newest
   assert on_jax == f'{newest} tests/keras'
   assert older.startswith('python 3.11 -m pytest')
