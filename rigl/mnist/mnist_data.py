@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import importlib.resources
 import math
 import os
 import pathlib
@@ -25,7 +26,7 @@ IDX_FILES = {
   'test_images': 't10k-images-idx3-ubyte',
   'test_labels': 't10k-labels-idx1-ubyte',
 }
-SAMPLE_FOLDER = pathlib.Path(__file__).resolve().parent / 'sample'
+SAMPLE_FOLDER = importlib.resources.files('rigl.mnist') / 'sample'
 N_CLASSES = 10
 
 # Field of MnistData -> name of the array in the file that Keras downloads.
@@ -151,7 +152,9 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> np.ndarray:
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
   """Reads a whole file, gunzipped if it is gzipped."""
   try:
-    content = pathlib.Path(path).read_bytes()
+    # Of a package that is imported from a zip file, it is no pathlib.Path.
+    readable = path if hasattr(path, 'read_bytes') else pathlib.Path(path)
+    content = readable.read_bytes()
   except FileNotFoundError:
     raise FileNotFoundError(f'{path}: no such IDX file.') from None
   if not content.startswith(_GZIP_MAGIC):

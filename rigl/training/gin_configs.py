@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import dataclasses
+import importlib.resources
 import os
-import pathlib
 import re
-import sys
 import tokenize
 from typing import Any, Iterable
 
@@ -69,6 +70,11 @@ def _check(text: str, source: str, above: tuple[str, ...] = ()) -> None:
                        '<class>.<parameter> = <value> has an effect.')
 
 
+# Gin files of a package in a zip file, until the program ends.
+_unzipped = contextlib.ExitStack()
+atexit.register(_unzipped.close)
+
+
 def _open(path: str) -> Any:
   """As gin opens it: it must not read other lines than were checked."""
   if os.path.isfile(path):
@@ -92,22 +98,31 @@ def _check_file(path: str, above: tuple[str, ...] = ()) -> None:
   _check(text, f'The gin file {path}', (*above, path))
 
 
+def _files_beside(module: str) -> list[Any]:
+  """The gin files in the folder `configs` beside a module, by name."""
+  package = module.rpartition('.')[0]
+  folder = importlib.resources.files(package) / 'configs' if package else None
+  if folder is None or not folder.is_dir():
+    return []
+  return sorted((file for file in folder.iterdir()
+                 if file.name.endswith('.gin')), key=lambda file: file.name)
+
+
 def _find(path: str, config_classes: Iterable[type]) -> str:
   """The gin file of a path, or of the name of one that a script comes with."""
   if os.path.basename(path) != path or os.path.isfile(path):
     return path
-  modules = [sys.modules.get(c.__module__) for c in config_classes]
   own = {
-      file.stem: str(file) for module in modules
-      for file in sorted(pathlib.Path(
-          getattr(module, '__file__', None) or '').parent.glob(
-              'configs/*.gin'))}
+      file.name.removesuffix('.gin'): file for c in config_classes
+      for file in _files_beside(c.__module__)}
   name = path.removesuffix('.gin')
   if own and name not in own:
     raise ValueError(f'There is no gin file {path}, and those that come with '
                      f'this script are {", ".join(own)}.'
                      f'{messages.did_you_mean(messages.alike(name, own))}')
-  return own.get(name, path)
+  if not own:
+    return path
+  return str(_unzipped.enter_context(importlib.resources.as_file(own[name])))
 
 
 def read(paths: Iterable[str], bindings: Iterable[str],

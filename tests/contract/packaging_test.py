@@ -128,3 +128,12 @@ sys.exit("tensorflow" in sys.modules)
   path, versions = output.splitlines()
   assert pathlib.Path(path) == installed / 'rigl' / '__init__.py'
   assert versions == f'{rigl.__version__} {rigl.__version__}'
+
+
+def test_package_in_a_zip_file_trains(wheel, tmp_path):
+  """With the digits and the gin file that it holds."""
+  printed = _run(
+    '-m', 'rigl.mnist.mnist_train_eval', '--gin_config=sample',
+    '--num_epochs=1', '--training_method=rigl', cwd=tmp_path,
+    PYTHONPATH=str(wheel))
+  assert 'epoch   1/1' in printed
