@@ -50,7 +50,8 @@ def _mnist(prefix: str, shapes: Mapping[str, Any]) -> Any:
   """Matrices and biases, with ReLU between them."""
   names = [name for name in shapes
            if re.fullmatch(r'layer\d/(weights|kernel|biases|bias|mask)', name)]
-  values = export.fold_masks(checkpoint_files.read_tensors(prefix, names))
+  values = checkpoint_files.fold_masks(
+      checkpoint_files.read_tensors(prefix, names))
   layers = []
   for layer in _MNIST_LAYERS:
     pair = []

@@ -10,9 +10,13 @@ from typing import Any, Iterable, Mapping, Optional, Sequence
 import numpy as np
 
 from rigl.checkpoint_files import (
+  PARAMETER_SUFFIXES,
+  holds_checkpoints,
   latest,
+  masked_layers,
   open_checkpoint,
   read_masks,
+  read_parameters,
   read_tensors,
   resolve,
 )
@@ -20,9 +24,10 @@ from rigl.compat import tf
 from rigl.core import messages
 
 __all__ = [
-    'MisfitError', 'check_fits', 'check_given', 'check_resumable',
-    'describe_latest', 'initialize_parameters_from_ckpt', 'latest',
-    'latest_step', 'mask_sparsities', 'names_and_shapes', 'open_checkpoint',
+    'MisfitError', 'PARAMETER_SUFFIXES', 'check_fits', 'check_given',
+    'check_resumable', 'describe_latest', 'holds_checkpoints',
+    'initialize_parameters_from_ckpt', 'latest', 'latest_step',
+    'mask_sparsities', 'masked_layers', 'names_and_shapes', 'open_checkpoint',
     'read_counters', 'read_masks', 'read_parameters', 'read_tensors',
     'read_values', 'resolve',
 ]
@@ -168,11 +173,6 @@ def mask_sparsities(prefix: str) -> dict[str, float]:
           for layer, mask in read_masks(prefix).items()}
 
 
-PARAMETER_SUFFIXES = (
-    'weights', 'biases', 'depthwise_weights', 'kernel', 'bias', 'gamma', 'beta',
-    'moving_mean', 'moving_variance')
-
-
 def check_given(settings: Any, *names: str) -> None:
   """Raises ValueError unless the checkpoints that settings name are there.
 
@@ -184,18 +184,6 @@ def check_given(settings: Any, *names: str) -> None:
     path = getattr(settings, name)
     if path:
       resolve(path, name)
-
-
-def read_parameters(prefix: str) -> dict[str, np.ndarray]:
-  """{name: value} of the parameters of a checkpoint, without masks applied.
-
-  Args:
-    prefix: prefix of the checkpoint.
-  """
-  return read_tensors(prefix, [
-      name for name in sorted(
-          open_checkpoint(prefix).get_variable_to_shape_map())
-      if name.rsplit('/', 1)[-1] in PARAMETER_SUFFIXES])
 
 
 def initialize_parameters_from_ckpt(
