@@ -58,19 +58,7 @@ def names_and_shapes(variables: Iterable[tf.Variable]
 
 
 class MisfitError(ValueError):
-  """A checkpoint does not fit the variables that are to be read from it.
-
-  Attributes:
-    missing: names of the variables that it lacks.
-    found: names of those that it holds.
-  """
-
-  def __init__(self, message: str, missing: Sequence[str],
-               found: Iterable[str]):
-    """See the class."""
-    super().__init__(message)
-    self.missing = tuple(missing)
-    self.found = frozenset(found)
+  """A checkpoint does not fit the variables that are to be read from it."""
 
 
 def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
@@ -88,17 +76,17 @@ def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
     ValueError: the checkpoint cannot be read.
   """
   shapes = open_checkpoint(prefix).get_variable_to_shape_map()
-  missing = [name for name in expected if name not in shapes]
   different = [
       f'{name} is {list(shapes[name])} there and {list(shape)} here'
       for name, shape in expected.items()
       if name in shapes and tuple(shapes[name]) != tuple(shape)
   ]
-  problems = different + [f'{name} is missing there' for name in missing]
+  problems = different + [
+      f'{name} is missing there' for name in expected if name not in shapes]
   if problems:
     raise MisfitError(
         f'The checkpoint {prefix} does not fit this network and training '
-        f'method: {messages.first_few(problems, 5, "; ")}.', missing, shapes)
+        f'method: {messages.first_few(problems, 5, "; ")}.')
 
 
 def read_values(prefix: str, variables: Sequence[tf.Variable]
