@@ -12,7 +12,8 @@ __version__ = '0.1.0'
 
 
 # They take seconds to load, or what they import does.
-_LOADED_AT_FIRST_USE = ('cifar_resnet', 'imagenet_resnet', 'keras', 'mnist')
+_LOADED_AT_FIRST_USE = (
+    'checkpoints', 'cifar_resnet', 'imagenet_resnet', 'keras', 'mnist')
 
 
 def __getattr__(name: str) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from typing import Iterable, Optional
+from typing import Iterable, Mapping, Optional
 
 import numpy as np
 
@@ -13,6 +14,12 @@ from rigl.core import layer_names, messages
 
 # Names the latest checkpoint of a folder.
 STATE_FILE = 'checkpoint'
+# Last parts of the names of what a network computes with, but for masks.
+PARAMETER_SUFFIXES = (
+    *layer_names.WEIGHTS, 'biases', 'bias', 'gamma', 'beta', 'moving_mean',
+    'moving_variance')
+# What a mask may belong to, in its scope.
+_MASKED = ('weights', 'depthwise_weights')
 _INDEX = re.compile(r'model\.ckpt-(\d+)\.index')
 
 
@@ -98,6 +105,23 @@ def latest(model_dir: str) -> Optional[str]:
   return prefix
 
 
+def holds_checkpoints(folder: str) -> bool:
+  """Whether a checkpoint of any name is in a folder, complete or not.
+
+  Args:
+    folder: it need not be there.
+  """
+  return tf.io.gfile.isdir(folder) and any(
+      name == STATE_FILE or name.endswith('.index')
+      for name in tf.io.gfile.listdir(folder))
+
+
+def _runs_below(folder: str) -> list[str]:
+  """Folders with a checkpoint among the first few hundred below a folder."""
+  return [path for path, _, files in itertools.islice(
+      tf.io.gfile.walk(folder), 300) if STATE_FILE in files]
+
+
 def resolve(path: str, flag: str = '') -> str:
   """The prefix of a checkpoint given by its prefix or its folder.
 
@@ -115,9 +139,11 @@ def resolve(path: str, flag: str = '') -> str:
   prefix = latest(path) if is_folder else None
   if prefix is None:
     named = f'--{flag}: ' if flag else ''
+    runs = messages.first_few(_runs_below(path), 3) if is_folder else ''
     raise ValueError(
         f'{named}No checkpoint at {path!r}: neither the prefix of one (such as '
-        '.../model.ckpt-1000) nor a folder with one.')
+        '.../model.ckpt-1000) nor a folder with one.' +
+        f' Folders with one are {runs}.' * bool(runs))
   return prefix
 
 
@@ -155,8 +181,8 @@ def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
                      f'{messages.reason(error)}') from error
 
 
-def read_masks(prefix: str) -> dict[str, np.ndarray]:
-  """{layer: mask} of all variables `<layer>/mask` of a checkpoint, by name.
+def masked_layers(prefix: str) -> list[str]:
+  """The layers with a variable `<layer>/mask` in a checkpoint, by name.
 
   Args:
     prefix: prefix of the checkpoint.
@@ -165,7 +191,89 @@ def read_masks(prefix: str) -> dict[str, np.ndarray]:
     ValueError: the checkpoint cannot be read; names it.
   """
   names = sorted(open_checkpoint(prefix).get_variable_to_shape_map())
-  layers = {layer: name for name in names
-            if (layer := layer_names.layer_of_mask(name)) is not None}
-  masks = read_tensors(prefix, layers.values())
-  return {layer: masks[name] for layer, name in layers.items()}
+  layers = map(layer_names.layer_of_mask, names)
+  return [layer for layer in layers if layer is not None]
+
+
+def read_masks(prefix: str) -> dict[str, np.ndarray]:
+  """{layer: mask} of all variables `<layer>/mask` of a checkpoint, by name.
+
+  Args:
+    prefix: prefix of the checkpoint.
+
+  Raises:
+    ValueError: the checkpoint cannot be read, or a mask has values other than
+      0 and 1; names it.
+  """
+  layers = masked_layers(prefix)
+  masks = read_tensors(prefix, map(layer_names.mask_of, layers))
+  for name, mask in masks.items():
+    if not np.isin(mask, (0, 1)).all():
+      raise ValueError(f'{name!r} in {prefix!r} holds values other than 0 and '
+                       '1, so it is not a mask.')
+  return dict(zip(layers, masks.values()))
+
+
+def fold_masks(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Multiplies masks into the weights they belong to.
+
+  Args:
+    values: {variable name: value}. `<scope>/mask` belongs to
+      `<scope>/weights` or `<scope>/depthwise_weights`.
+
+  Returns:
+    The values without masks and thresholds, unmasked ones as they are.
+
+  Raises:
+    ValueError: a mask has no weights or another shape than them; names it.
+  """
+  folded = {}
+  masks = {}
+  for name, value in values.items():
+    if (layer := layer_names.layer_of_mask(name)) is not None:
+      masks[layer] = value
+    elif name.rpartition('/')[2] != layer_names.THRESHOLD:
+      folded[name] = value
+  for layer, mask in masks.items():
+    mask_name = layer_names.mask_of(layer)
+    owners = [layer_names.variable_of(layer, leaf) for leaf in _MASKED]
+    names = [name for name in owners if name in folded]
+    if len(names) != 1:
+      raise ValueError(f'The mask {mask_name} belongs to one variable, '
+                       f'{" or ".join(owners)}; there are {len(names)}.')
+    weights = folded[names[0]]
+    if np.shape(mask) != np.shape(weights):
+      raise ValueError(
+          f'The mask {mask_name} is {list(np.shape(mask))}, but {names[0]} is '
+          f'{list(np.shape(weights))}.')
+    # Adding 0 turns -0 into 0, whose bytes are zeros too.
+    folded[names[0]] = weights * np.asarray(mask).astype(weights.dtype) + (
+        np.zeros([], weights.dtype))
+  return folded
+
+
+def read_parameters(prefix: str) -> dict[str, np.ndarray]:
+  """{name: value} of the parameters of a checkpoint, zero where a mask is.
+
+  Args:
+    prefix: prefix of the checkpoint.
+
+  Raises:
+    ValueError: the checkpoint cannot be read, or a mask does not fit; names it.
+  """
+  return fold_masks(read_tensors(prefix, [
+      name for name in sorted(
+          open_checkpoint(prefix).get_variable_to_shape_map())
+      if name.rpartition('/')[2] in (*PARAMETER_SUFFIXES, layer_names.MASK)]))
+
+
+def files_of(prefix: str) -> list[str]:
+  """The paths of the files of a checkpoint that hold its values.
+
+  Args:
+    prefix: prefix of the checkpoint.
+  """
+  folder, name = os.path.split(prefix)
+  return [os.path.join(folder, file) for file in sorted(
+      tf.io.gfile.listdir(folder or '.'))
+          if file == f'{name}.index' or file.startswith(f'{name}.data-')]

@@ -31,6 +31,10 @@ RENAMED = {'pruning_begin_step': 'sparsity_begin_step',
            'pruning_end_step': 'sparsity_end_step'}
 
 
+# Fields that shape the variables.
+NETWORK = ('resnet_depth', 'resnet_width', 'num_classes')
+
+
 @dataclasses.dataclass(frozen=True)
 class CifarConfig:
   """The hyperparameters of the script alone; flags of the same names."""
@@ -95,7 +99,9 @@ class RunSettings(DeviceSettings):
       True, 'Evaluation',
       'Whether to report precision and recall of each class.')
   train_dir: str = setting(
-      '/tmp/cifar10/', 'Output', 'Folder in which each run has its own.')
+      '/tmp/cifar10/', 'Output',
+      'Folder in which each run has its own; to evaluate, also the folder of '
+      'a run itself.')
   checkpoint_steps: int = setting(
       5000, 'Output', 'Steps between checkpoints.', lower_bound=1)
   summaries_steps: int = setting(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Optional, Union
+from typing import Any, Collection, Optional, Union
 
 from rigl import replicas
 from rigl.cifar_resnet import resnet_model
@@ -38,6 +38,8 @@ class Training:
     summaries_steps: steps between progress reports.
     per_class_metrics: whether to evaluate precision and recall of each class.
     on_nan: one of config.ON_NAN.
+    masked_layers: names of the layers that have a mask in the checkpoint that
+      is to be evaluated; None to go by method and config.
   """
 
   sparsity: SparsityConfig
@@ -49,6 +51,7 @@ class Training:
   summaries_steps: int = 300
   per_class_metrics: bool = True
   on_nan: str = 'stop'
+  masked_layers: Optional[Collection[str]] = None
 
 
 def build_model(mode: str,
@@ -58,7 +61,8 @@ def build_model(mode: str,
                 num_classes: int = 10,
                 depth: int = 10,
                 width: int = 4,
-                config: Optional[CifarConfig] = None):
+                config: Optional[CifarConfig] = None,
+                masked_layers: Optional[Collection[str]] = None):
   """Builds the network and its losses.
 
   Args:
@@ -70,19 +74,25 @@ def build_model(mode: str,
     depth: depth of the WideResNet, 6n + 4.
     width: width of the WideResNet.
     config: L2 penalty and which layers carry masks; the defaults when None.
+    masked_layers: names of the layers that have a mask in a checkpoint, which
+      these then have too; None to go by method and config.
 
   Returns:
     (global_step, accuracy, top_5, logits): accuracies are means over the
     batch; the losses are in the collections of tf.losses.
   """
   config = config or CifarConfig()
-  uses_masks = SparsityConfig(training_method=training_method).method.uses_masks
+  if masked_layers is None:
+    uses_masks = SparsityConfig(
+        training_method=training_method).method.uses_masks
+    masks = {'pruning_method': 'threshold' if uses_masks else 'baseline',
+             'prune_first_layer': config.prune_first_layer,
+             'prune_last_layer': config.prune_last_layer}
+  else:
+    masks = resnet_model.masked_as(masked_layers)
   network = resnet_model.WideResNetModel(
       is_training=mode == 'train',
-      regularizer=dense_layers.l2_regularizer(config.l2),
-      pruning_method='threshold' if uses_masks else 'baseline',
-      prune_first_layer=config.prune_first_layer,
-      prune_last_layer=config.prune_last_layer)
+      regularizer=dense_layers.l2_regularizer(config.l2), **masks)
   # Dropout draws by the step, so the step must exist before the network.
   global_step = tf.train.get_or_create_global_step()
   logits = network.build(
@@ -173,7 +183,8 @@ def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
   config = training.config
   _, accuracy, top_5, logits = build_model(
       mode, features, labels, training.sparsity.training_method,
-      config.num_classes, config.resnet_depth, config.resnet_width, config)
+      config.num_classes, config.resnet_depth, config.resnet_width, config,
+      training.masked_layers)
   # The last one is this replica's: all of them share the collection.
   cross_entropy = tf.losses.get_losses()[-1]
   loss = cross_entropy + tf.losses.get_regularization_loss()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from typing import Collection
@@ -19,6 +20,7 @@ from rigl.training import (
   calls,
   checkpoints,
   distribution,
+  evaluating,
   factory,
   history,
   hooks,
@@ -34,10 +36,14 @@ from rigl.training.config import SparsityConfig
 def run_folder(sparsity: SparsityConfig, settings: RunSettings) -> str:
   """<train_dir>/method/end_sparsity/begin/end/frequency.
 
+  To evaluate, train_dir may also be that folder.
+
   Args:
     sparsity: hyperparameters of the method, stretched.
     settings: has the train_dir.
   """
+  if evaluating.is_run(settings.mode, settings.train_dir):
+    return settings.train_dir
   parts = [0.0] * 4
   if sparsity.method.is_dynamic:
     parts = [sparsity.end_sparsity, sparsity.maskupdate_begin_step,
@@ -110,11 +116,13 @@ def train_or_evaluate(training: Training, settings: RunSettings,
     history.record_evaluation(training.folder, 'test', found)
 
   if settings.mode == 'eval':
-    for found in runner.evaluate_until(
-        loop, eval_input, config.total_steps):
-      _print_metrics(found)
-      history.record_evaluation(
-          os.path.join(training.folder, 'eval'), 'test', found)
+    with evaluating.explained_misfits(
+        training.folder, (sparsity, config), cifar_config.NETWORK):
+      for found in runner.evaluate_until(
+          loop, eval_input, config.total_steps):
+        _print_metrics(found)
+        history.record_evaluation(
+            os.path.join(training.folder, 'eval'), 'test', found)
     return
   factory.warn_of_late_pruning(
       sparsity, config.total_steps, training.pruning_hparams)
@@ -163,8 +171,10 @@ def run(sparsity: SparsityConfig, config: CifarConfig,
   if settings.mode != 'eval':
     resuming.check_same_settings(
         training.folder, 'train_dir', (sparsity, config),
-        ('resnet_depth', 'resnet_width', 'num_classes', 'prune_first_layer',
-         'prune_last_layer'))
+        (*cifar_config.NETWORK, 'prune_first_layer', 'prune_last_layer'))
+  elif checkpoint := checkpoints.latest(training.folder):
+    training = dataclasses.replace(
+        training, masked_layers=checkpoints.masked_layers(checkpoint))
   data = cifar_data.load_cifar(
       settings.data_directory, use_synthetic_data=settings.use_synthetic_data)
   script.announce(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Any, Callable, Collection, Optional
 
 from rigl import stateless_draws
 from rigl.compat import tf
 from rigl.core import checks, seeding
 from rigl.model_pruning import data_formats, dense_layers, sparse_layers
+
+# Variable scope, unless another one is given.
+SCOPE = 'resnet_model'
 
 
 def check_depth(depth: int) -> None:
@@ -19,6 +22,17 @@ def check_depth(depth: int) -> None:
   if depth < 10 or (depth - 4) % 6:
     raise ValueError('resnet_depth of a WideResNet must be 6n + 4 (10, 16, 22, '
                      f'28, ...), got {depth}.')
+
+
+def masked_as(masked_layers: Collection[str]) -> dict[str, Any]:
+  """The arguments of a WideResNetModel that has the masks of a checkpoint.
+
+  Args:
+    masked_layers: names of the layers that have a mask there.
+  """
+  return {'pruning_method': 'threshold' if masked_layers else 'baseline',
+          'prune_first_layer': f'{SCOPE}/conv_1' in masked_layers,
+          'prune_last_layer': f'{SCOPE}/logits' in masked_layers}
 
 
 class WideResNetModel:
@@ -146,7 +160,7 @@ class WideResNetModel:
     """
     check_depth(depth)
     checks.positive('width', width)
-    with tf.variable_scope(name or 'resnet_model'):
+    with tf.variable_scope(name or SCOPE):
       x = self._conv(inputs, 16, 3, 1, 'conv_1', self._prune_first_layer)
       for group, strides in ((2, 1), (3, 2), (4, 2)):
         filters = int(16 * width * 2**(group - 2))

@@ -5,7 +5,7 @@ r"""Trains and evaluates WideResNets on CIFAR-10 with sparse training methods.
 
 A run has its own folder below --train_dir. Started again it goes on where it
 stopped; `--mode=eval` follows a run and evaluates its newest checkpoint at each
-look.
+look. It takes the folder of the run as --train_dir, and the network from there.
 """
 
 from __future__ import annotations
@@ -47,16 +47,21 @@ if __name__ == '__main__':
 
 from rigl.cifar_resnet import cifar_model_fn, cifar_run
 from rigl.cifar_resnet.cifar_model_fn import build_model  # noqa: F401
-from rigl.training import specs
+from rigl.training import evaluating, specs
 
 
 def configs_from_flags() -> tuple[SparsityConfig, CifarConfig]:
   """The validated hyperparameters, those of time not stretched yet.
 
+  An evaluation takes what is not given from the folder of the run.
+
   Raises:
     ValueError: a value is out of its range or unknown; names it.
   """
-  return config_flags.hyperparameters(CifarConfig, cifar_config.RENAMED)
+  settings = settings_from_flags()
+  return config_flags.hyperparameters(
+      CifarConfig, cifar_config.RENAMED,
+      settings.train_dir if settings.mode in evaluating.MODES else None)
 
 
 def settings_from_flags() -> cifar_config.RunSettings:

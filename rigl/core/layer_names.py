@@ -7,9 +7,11 @@ graph and in a checkpoint alike.
 from __future__ import annotations
 
 import re
-from typing import Optional
+from typing import Container, Optional
 
 MASK = 'mask'
+# What kernels are called.
+WEIGHTS = ('weights', 'depthwise_weights', 'kernel')
 THRESHOLD = 'threshold'
 
 
@@ -41,3 +43,19 @@ def layer_of_mask(name: str) -> Optional[str]:
   """
   found = re.fullmatch(rf'(?:(.*)/)?{MASK}(?::\d+)?', name)
   return (found[1] or '') if found else None
+
+
+def layer_of_weights(name: str, masked: Container[str]) -> Optional[str]:
+  """The layer that weights belong to, or None if it is not the name of any.
+
+  Args:
+    name: name of a variable: 'conv/weights', or 'conv/conv/weights' of a layer
+      without a mask.
+    masked: names of the layers with a mask.
+  """
+  scope, _, leaf = name.rpartition('/')
+  if leaf not in WEIGHTS:
+    return None
+  parent, _, last = scope.rpartition('/')
+  is_doubled = scope not in masked and f'/{parent}'.endswith(f'/{last}')
+  return parent if is_doubled else scope

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Mapping, Optional, Union
+from typing import Collection, Mapping, Optional, Union
 
 from rigl import network_tables
 from rigl.compat import tf, tf2
@@ -38,6 +38,10 @@ MODES = ('train', 'eval', 'eval_once', 'train_and_eval')
 RENAMED = {'pruning_begin_step': 'maskupdate_begin_step',
            'pruning_end_step': 'maskupdate_end_step',
            'pruning_frequency': 'maskupdate_frequency'}
+
+# Fields that shape the variables.
+NETWORK = ('model_architecture', 'resnet_depth', 'width', 'expansion_factor',
+           'num_label_classes')
 
 ARCHITECTURES = (
     'resnet', 'mobilenet_v1', 'mobilenet_v2', *sorted(network_tables.VGGS))
@@ -291,7 +295,9 @@ class RunSettings(DeviceSettings):
   eval_on_train: bool = setting(
       False, 'Evaluation', 'Whether to evaluate on the training images.')
   output_dir: str = setting(
-      '/tmp/imagenet/', 'Output', 'Folder in which each run has its own.')
+      '/tmp/imagenet/', 'Output',
+      'Folder in which each run has its own; to evaluate, also the folder of '
+      'a run itself.')
   use_folder_stub: bool = setting(
       True, 'Output',
       'Whether a run has a folder named by its hyperparameters in output_dir, '
@@ -349,19 +355,25 @@ def check_combination(config: ImageNetConfig, sparsity: SparsityConfig,
 
 def make_network(
     config: ImageNetConfig,
-    init_sparsity: Optional[Union[float, Mapping[str, float]]] = None
-) -> blocks.ModelFn:
+    init_sparsity: Optional[Union[float, Mapping[str, float]]] = None,
+    masked_layers: Optional[Collection[str]] = None) -> blocks.ModelFn:
   """The function that builds the network, with masks whatever the method.
 
   Args:
     config: which one.
     init_sparsity: what config.init_method assumes, see `blocks.LayerSpec`;
       None for ordinary initial weights.
+    masked_layers: names of the layers that have a mask in a checkpoint, by
+      which the first and the last layer get theirs; None to go by the config.
 
   Returns:
     fn(images, is_training) -> logits [batch, classes], where images is
     [batch, height, width, 3], or channels first.
   """
+  prune_first, prune_last = config.prune_first_layer, config.prune_last_layer
+  if masked_layers is not None:
+    prune_first = config.first_layer in masked_layers
+    prune_last = config.last_layer in masked_layers
   arguments = {
       'num_classes': config.num_label_classes,
       'pruning_method': 'threshold',
@@ -369,8 +381,8 @@ def make_network(
           config.init_method),
       'end_sparsity': init_sparsity or 0.,
       'width': config.width if config.width > 0. else 1.,
-      'prune_first_layer': config.prune_first_layer,
-      'prune_last_layer': config.prune_last_layer,
+      'prune_first_layer': prune_first,
+      'prune_last_layer': prune_last,
       'data_format': config.data_format,
       'weight_decay': config.weight_decay,
   }

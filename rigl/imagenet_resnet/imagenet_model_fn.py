@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import os
-from typing import Any, Iterator, Mapping, Optional, Union
+from typing import Any, Collection, Mapping, Optional, Union
 
 from rigl import replicas
 from rigl.compat import tf
-from rigl.core import layer_names
 from rigl.imagenet_resnet import imagenet_config, preprocessing
 from rigl.model_pruning import pruning
 from rigl.training import (
@@ -46,6 +44,8 @@ class Training:
     steps_per_summary: steps between summaries and progress reports.
     log_mask_images: whether summaries have pictures of all masks.
     on_nan: one of config.ON_NAN.
+    masked_layers: names of the layers that have a mask in the checkpoint that
+      is to be evaluated; None to go by the config.
   """
 
   sparsity: SparsityConfig
@@ -57,6 +57,7 @@ class Training:
   steps_per_summary: int = 100
   log_mask_images: bool = False
   on_nan: str = 'stop'
+  masked_layers: Optional[Collection[str]] = None
 
   def __post_init__(self):
     if self.use_tpu and self.on_nan != 'stop':
@@ -85,8 +86,8 @@ def normalize(images: tf.Tensor,
 
 def build_logits(images: tf.Tensor, config: imagenet_config.ImageNetConfig,
                  is_training: bool = False,
-                 init_sparsity: Optional[Mapping[str, float]] = None
-                ) -> tf.Tensor:
+                 init_sparsity: Optional[Mapping[str, float]] = None,
+                 masked_layers: Optional[Collection[str]] = None) -> tf.Tensor:
   """The network on images of pixels 0 to 255 -> float32 [batch, classes].
 
   Args:
@@ -94,55 +95,23 @@ def build_logits(images: tf.Tensor, config: imagenet_config.ImageNetConfig,
     config: hyperparameters of the network.
     is_training: whether batch norm takes the statistics of the batch.
     init_sparsity: see `imagenet_config.make_network`.
+    masked_layers: see `imagenet_config.make_network`.
   """
-  network = imagenet_config.make_network(config, init_sparsity)
+  network = imagenet_config.make_network(config, init_sparsity, masked_layers)
   return tf.cast(network(normalize(images, config), is_training), tf.float32)
 
 
-def masked_layers(config: imagenet_config.ImageNetConfig) -> dict[str, int]:
+def mask_sizes(training: Training) -> dict[str, int]:
   """{layer: number of its weights} of all with a mask, as they are built.
 
   Args:
-    config: hyperparameters of the network.
+    training: whose network it is.
   """
   with tf.Graph().as_default():
-    build_logits(tf.zeros([1, 64, 64, 3]), config)
+    build_logits(tf.zeros([1, 64, 64, 3]), training.config,
+                 masked_layers=training.masked_layers)
     return {layer.name: layer.mask.shape.num_elements()
             for layer in pruning.masked_layers()}
-
-
-@contextlib.contextmanager
-def explained_misfits(
-    config: imagenet_config.ImageNetConfig) -> Iterator[None]:
-  """Names the flag when a checkpoint has or lacks the mask of an end layer.
-
-  Args:
-    config: hyperparameters of the network.
-
-  Raises:
-    ValueError: one that the context raises, with the flag where it matters.
-  """
-  try:
-    yield
-  except checkpoints.MisfitError as error:
-    # (flag, its value that gives a mask, layer, whether it has a mask here).
-    ends = [('last_layer_sparsity', '-1', config.last_layer,
-             config.prune_last_layer)]
-    if not config.is_vgg:  # Its first layer has one in any case.
-      value = '-1' if config.model_architecture == 'resnet' else 'ITS_SPARSITY'
-      ends.append(('first_layer_sparsity', value, config.first_layer,
-                   config.prune_first_layer))
-    advice = []
-    for flag, value, layer, has_mask in ends:
-      if has_mask and layer_names.mask_of(layer) not in error.found:
-        advice.append(f'--{flag}=0, as {layer} has no mask there')
-      if not has_mask and layer_names.mask_of(layer) in error.found:
-        advice.append(f'--{flag}={value}, as {layer} has a mask there')
-    # In a checkpoint of another network all layers are missing.
-    scopes = tuple(f'{layer}/' for _, _, layer, _ in ends)
-    if not advice or not all(n.startswith(scopes) for n in error.missing):
-      raise
-    raise ValueError(f'{error} Give {", and ".join(advice)}.') from error
 
 
 def _init_sparsity(training: Training) -> Optional[Mapping[str, float]]:
@@ -324,7 +293,8 @@ def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
   labels = tf.cast(labels, tf.int32)
   logits = build_logits(
       features, config, is_training or config.use_batch_statistics,
-      _init_sparsity(training) if is_training else None)
+      _init_sparsity(training) if is_training else None,
+      training.masked_layers)
   cross_loss = _mean_loss(labels, logits, config.label_smoothing)
   reg_loss = tf.losses.get_regularization_loss()
   loss = cross_loss + reg_loss

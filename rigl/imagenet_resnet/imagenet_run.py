@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
@@ -20,6 +21,7 @@ from rigl.training import (
   calls,
   checkpoints,
   distribution,
+  evaluating,
   factory,
   history,
   hooks,
@@ -42,12 +44,27 @@ def run_folder(settings: RunSettings, sparsity: SparsityConfig,
     sparsity: hyperparameters of the method, stretched.
     config: hyperparameters of the script.
   """
-  if not settings.use_folder_stub:
+  if not settings.use_folder_stub or evaluating.is_run(
+      settings.mode, settings.output_dir):
     return settings.output_dir
   return os.path.join(settings.output_dir, sparsity.training_method, *map(str, (
       sparsity.end_sparsity, sparsity.maskupdate_begin_step,
       sparsity.maskupdate_end_step, sparsity.maskupdate_frequency,
       sparsity.drop_fraction, config.label_smoothing, config.weight_decay)))
+
+
+def config_folder(settings: RunSettings) -> Optional[str]:
+  """The folder whose config.gin says what evaluation is not told.
+
+  Args:
+    settings: what to evaluate.
+  """
+  if settings.mode not in evaluating.MODES:
+    return None
+  path = settings.output_dir
+  if settings.mode == 'eval_once':
+    path = os.path.join(path, settings.eval_once_ckpt_prefix)
+  return path if tf.io.gfile.isdir(path) else os.path.dirname(path)
 
 
 def make_training(sparsity: SparsityConfig, config: ImageNetConfig,
@@ -150,10 +167,10 @@ def _print_metrics(metrics: dict[str, float]) -> None:
         f'loss {metrics["cross_loss"]:.4f}', flush=True)
 
 
-def _print_sparsities(checkpoint: str, config: ImageNetConfig) -> None:
+def _print_sparsities(checkpoint: str, training: Training) -> None:
   """Those of all layers with a mask, in the order of the network."""
   found = checkpoints.mask_sparsities(checkpoint)
-  sizes = imagenet_model_fn.masked_layers(config)
+  sizes = imagenet_model_fn.mask_sizes(training)
   for layer in sizes:
     print(f'  sparsity {found[layer]:.4f}  {layer}')
   if sizes:
@@ -182,8 +199,8 @@ def _train(loop: specs.Loop, training: Training, settings: RunSettings,
 
 
 def _find_checkpoint(training: Training, settings: RunSettings,
-                     sparsity: SparsityConfig) -> str:
-  """The checkpoint that eval_once is to evaluate, else ''.
+                     sparsity: SparsityConfig) -> Optional[str]:
+  """The checkpoint that is to be evaluated, the first one by `eval`, if any.
 
   Raises:
     ValueError: a checkpoint that the settings name is not there, or that of
@@ -192,14 +209,15 @@ def _find_checkpoint(training: Training, settings: RunSettings,
   if settings.mode == 'eval_once':
     return checkpoints.resolve(
         os.path.join(training.folder, settings.eval_once_ckpt_prefix))
-  if settings.mode != 'eval':
-    checkpoints.check_given(
-        settings, 'load_mask_dir', 'initial_value_checkpoint')
-    resuming.check_same_settings(
-        training.folder, 'output_dir', (sparsity, training.config),
-        ('model_architecture', 'resnet_depth', 'width', 'expansion_factor',
-         'num_label_classes', 'first_layer_sparsity', 'last_layer_sparsity'))
-  return ''
+  if settings.mode == 'eval':
+    return checkpoints.latest(training.folder)
+  checkpoints.check_given(
+      settings, 'load_mask_dir', 'initial_value_checkpoint')
+  resuming.check_same_settings(
+      training.folder, 'output_dir', (sparsity, training.config),
+      (*imagenet_config.NETWORK, 'first_layer_sparsity',
+       'last_layer_sparsity'))
+  return None
 
 
 def run(sparsity: SparsityConfig, config: ImageNetConfig,
@@ -221,6 +239,9 @@ def run(sparsity: SparsityConfig, config: ImageNetConfig,
   script.check_folder('output_dir', settings.output_dir)
   training = make_training(sparsity, config, settings)
   checkpoint = _find_checkpoint(training, settings, sparsity)
+  if checkpoint:
+    training = dataclasses.replace(
+        training, masked_layers=checkpoints.masked_layers(checkpoint))
   tpu = find_tpu(settings, config)
   data = imagenet_data.find_data(
       settings.data_directory or '',
@@ -232,8 +253,7 @@ def run(sparsity: SparsityConfig, config: ImageNetConfig,
       settings.mode, f'{config.network_name}, {sparsity}, '
       f'{config.total_steps:,} steps', data.source, training.folder)
   write_config = hooks.WriteConfigHook(training.folder, sparsity, config)
-  with imagenet_input.explained_errors(data), (
-      imagenet_model_fn.explained_misfits(config)):
+  with imagenet_input.explained_errors(data):
     _train_or_evaluate(
         training, settings, data, checkpoint, write_config, tpu)
   return training.folder
@@ -241,7 +261,7 @@ def run(sparsity: SparsityConfig, config: ImageNetConfig,
 
 def _train_or_evaluate(
     training: Training, settings: RunSettings,
-    data: imagenet_data.ImageNetData, checkpoint: str,
+    data: imagenet_data.ImageNetData, checkpoint: Optional[str],
     write_config: tf.train.SessionRunHook,
     tpu: Optional[tpu_lib.TpuSetup]) -> None:
   """Trains, evaluates the checkpoint of eval_once, or both in turns."""
@@ -271,18 +291,22 @@ def _train_or_evaluate(
         own_folder if settings.mode == 'eval_once' else training.folder,
         split, metrics)
 
-  if settings.mode == 'eval_once':
-    evaluate(checkpoint)
-    _print_sparsities(checkpoint, config)
-  elif settings.mode == 'eval':
+  if settings.mode not in evaluating.MODES:
+    _train(loop, training, settings, data,
+           evaluate if settings.mode == 'train_and_eval' else None,
+           write_config)
+    return
+  with evaluating.explained_misfits(
+      os.path.dirname(checkpoint) if checkpoint else training.folder,
+      (training.sparsity, config), imagenet_config.NETWORK):
+    if settings.mode == 'eval_once':
+      evaluate(checkpoint)
+      _print_sparsities(checkpoint, training)
+      return
     for metrics in runner.evaluate_until(
         loop, eval_input, config.total_steps, steps=eval_steps):
       _print_metrics(metrics)
       history.record_evaluation(own_folder, split, metrics)
-  else:
-    _train(loop, training, settings, data,
-           evaluate if settings.mode == 'train_and_eval' else None,
-           write_config)
 
 
 def _run_of_call(sparsity: SparsityConfig, config: ImageNetConfig,

@@ -6,8 +6,9 @@ r"""Trains and evaluates ResNets, MobileNets and VGGs on ImageNet.
 
 A run has its own folder below --output_dir. Started again it goes on where it
 stopped; `--mode=eval` follows a run and evaluates its newest checkpoint at each
-look, `--mode=eval_once` evaluates one. docs/imagenet.md has the commands of all
-published results.
+look, `--mode=eval_once` evaluates one. Both take the folder of the run as
+--output_dir, and the network from there. docs/imagenet.md has the commands of
+all published results.
 """
 
 from __future__ import annotations
@@ -58,13 +59,17 @@ LR_SCHEDULE: list[tuple[float, float]] = []
 def configs_from_flags() -> tuple[SparsityConfig, ImageNetConfig]:
   """The validated hyperparameters, those of time not stretched yet.
 
+  An evaluation takes what is not given from the folder of the run.
+
   Raises:
     ValueError: a value is out of its range or unknown, or two contradict each
       other; names them.
   """
+  settings = config_flags.from_flags(RunSettings)
   sparsity, config = config_flags.hyperparameters(
-      ImageNetConfig, imagenet_config.RENAMED)
-  imagenet_run.check(sparsity, config, config_flags.from_flags(RunSettings))
+      ImageNetConfig, imagenet_config.RENAMED,
+      imagenet_run.config_folder(settings))
+  imagenet_run.check(sparsity, config, settings)
   return sparsity, config
 
 

@@ -50,7 +50,8 @@ def _mnist(prefix: str, shapes: Mapping[str, Any]) -> Any:
   """Matrices and biases, with ReLU between them."""
   names = [name for name in shapes
            if re.fullmatch(r'layer\d/(weights|kernel|biases|bias|mask)', name)]
-  values = export.fold_masks(checkpoint_files.read_tensors(prefix, names))
+  values = checkpoint_files.fold_masks(
+      checkpoint_files.read_tensors(prefix, names))
   layers = []
   for layer in _MNIST_LAYERS:
     pair = []
@@ -87,9 +88,6 @@ def _cifar(prefix: str, shapes: Mapping[str, Any]) -> Any:
   from rigl.cifar_resnet import resnet_model
   from rigl.inference import sources
 
-  def has_mask(layer):
-    return layer_names.mask_of(f'{_CIFAR_SCOPE}/{layer}') in shapes
-
   n_blocks = 0
   while _weights_of(shapes, f'conv_2_{n_blocks}_1'):
     n_blocks += 1
@@ -97,9 +95,7 @@ def _cifar(prefix: str, shapes: Mapping[str, Any]) -> Any:
   width = shapes[_weights_of(shapes, 'conv_2_0_1')][3] // 16
   network = resnet_model.WideResNetModel(
       is_training=False,
-      pruning_method='threshold' if has_mask('conv_2_0_1') else 'baseline',
-      prune_first_layer=has_mask('conv_1'),
-      prune_last_layer=has_mask('logits'))
+      **resnet_model.masked_as(checkpoint_files.masked_layers(prefix)))
   build = functools.partial(
       network.build, depth=depth, width=width,
       num_classes=shapes[_weights_of(shapes, 'logits')][1])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from rigl.core import layer_names
 from rigl.micronet import architectures
 from rigl.micronet.network import Network, kernel_shapes
 
@@ -20,8 +20,6 @@ class Mask(NamedTuple):
 
 def read_masks(path: str) -> dict[str, Mask]:
   """Reads every variable named `<scope of the layer>/mask`.
-
-  This is the only function of `rigl.micronet` that loads TensorFlow.
 
   Args:
     path: prefix of a checkpoint, such as 'run/model.ckpt-32000', or a folder,
@@ -39,17 +37,44 @@ def read_masks(path: str) -> dict[str, Mask]:
   prefix = checkpoint_files.resolve(path)
   masks = {}
   for layer, tensor in checkpoint_files.read_masks(prefix).items():
-    values = np.asarray(tensor).astype(np.float32)
-    n_zeros = int(np.sum(values == 0))
-    if n_zeros + int(np.sum(values == 1)) != values.size:
-      raise ValueError(
-          f'{layer_names.mask_of(layer)!r} in {prefix!r} holds values other '
-          'than 0 and 1, so it is not a mask.')
-    masks[layer] = Mask(values.shape, n_zeros)
+    masks[layer] = Mask(tensor.shape, int(np.sum(tensor == 0)))
   if not masks:
     raise ValueError(f'{prefix!r} holds no masks, variables named '
                      '<layer>/mask.')
   return masks
+
+
+def network_of_run(path: str) -> tuple[str | None, dict[str, float]]:
+  """What the config.gin of a run says of its network.
+
+  Args:
+    path: prefix of a checkpoint, or the folder of a run.
+
+  Returns:
+    (name of the architecture, {argument of `get_network`: value}); None and
+    nothing for a run that does not say it.
+
+  Raises:
+    ValueError: if there is no checkpoint, or its config.gin cannot be read.
+  """
+  from rigl import checkpoint_files  # Loading TensorFlow takes seconds.
+  from rigl.training import gin_configs
+
+  folder = os.path.dirname(checkpoint_files.resolve(path))
+  config = gin_configs.values_in(folder) or {}
+  if 'model_architecture' in config:
+    name = config['model_architecture']
+    if name == 'resnet':
+      name += str(config['resnet_depth'])
+    sizes = {'input_size': config['image_size'],
+             'num_classes': config['num_label_classes']}
+    if config['width'] > 0:
+      sizes['width'] = config['width']
+    return name, sizes
+  if 'resnet_width' in config:
+    return (f'wrn_{config["resnet_depth"]}_{config["resnet_width"]}',
+            {'num_classes': config['num_classes']})
+  return None, {}
 
 
 def mismatch(network: Network, masks: Mapping[str, Mask]) -> str | None:

@@ -28,7 +28,7 @@ _EXAMPLES = '''examples:
   python -m rigl.micronet
   python -m rigl.micronet --architecture=resnet50 --sparsity=0.9
   python -m rigl.micronet --architecture=wrn_22_2 --sparsity=0.95 --format=csv
-  python -m rigl.micronet --checkpoint=/tmp/run/model.ckpt-32000
+  python -m rigl.micronet --checkpoint=/tmp/run
 '''
 
 
@@ -116,7 +116,8 @@ def _add_sparsity_arguments(sparsity: argparse._ArgumentGroup) -> None:
       '--checkpoint',
       metavar='PATH',
       help='count the masks of this checkpoint (a prefix or a folder) instead '
-      'of a distribution; finds the architecture if it is not given')
+      'of a distribution; takes architecture and sizes from the config.gin of '
+      'its run, or finds the architecture, if they are not given')
 
 
 def _add_training_arguments(training: argparse._ArgumentGroup) -> None:
@@ -219,23 +220,38 @@ def _title(name: str, network: Network, args: argparse.Namespace,
   return f'{title}; {", ".join(exceptions)}'
 
 
+def _advice(sizes: Mapping[str, float], of_run: Mapping[str, float]) -> str:
+  """What to do about sizes with which a checkpoint is not of a network."""
+  others = [name for name in sizes
+            if name in of_run and sizes[name] != of_run[name]]
+  if not others:
+    return 'Sizes can be set with --width, --input_size and --num_classes.'
+  found = ', '.join(
+      f'{name}={of_run[name]:g}, not {sizes[name]:g}' for name in others)
+  return (f'Its config.gin has {found}: leave out '
+          f'{", ".join(f"--{name}" for name in others)}.')
+
+
 def _network_report(args: argparse.Namespace) -> report.Report:
   """Counts what the arguments ask for."""
   sizes = {name: getattr(args, name)
            for name in ('width', 'input_size', 'num_classes')}
   numbers = {**sizes, 'param_bits': args.param_bits, 'length': args.length}
-  for name, value in numbers.items():
+  for key, value in numbers.items():
     if value is not None:
-      checks.positive(f'--{name}', value)
+      checks.positive(f'--{key}', value)
   schedule = _pruning_schedule(args.pruning_schedule)
-  masks = {}
+  name: str | None = args.architecture
+  masks, of_run = {}, dict[str, float]()
   if args.checkpoint is not None:
-    for name in _given(args):
-      if 'sparsity' in name or name in ('distribution', 'erk_power_scale'):
-        raise ValueError(f'Give --{name} or --checkpoint: the masks of a '
+    for given in _given(args):
+      if 'sparsity' in given or given in ('distribution', 'erk_power_scale'):
+        raise ValueError(f'Give --{given} or --checkpoint: the masks of a '
                          'checkpoint have a sparsity of their own.')
     masks = checkpoints.read_masks(args.checkpoint)
-  name = args.architecture
+    named, of_run = checkpoints.network_of_run(args.checkpoint)
+    name = name or named
+  sizes = {**of_run, **{k: v for k, v in sizes.items() if v is not None}}
   if name is None:
     name = checkpoints.find_architecture(masks, **sizes)
   network = checkpoints.get_network(name, masks, **sizes)
@@ -244,8 +260,7 @@ def _network_report(args: argparse.Namespace) -> report.Report:
     problem = checkpoints.mismatch(network, masks)
     if problem:
       raise ValueError(f'{args.checkpoint!r} is not a checkpoint of {name}: '
-                       f'{problem}. Sizes can be set with --width, '
-                       f'--input_size and --num_classes.')
+                       f'{problem}. {_advice(sizes, of_run)}')
     title = f'{name}, masks of {args.checkpoint}'
     n_zeros = {scope: mask.n_zeros for scope, mask in masks.items()}
     count = count_network(layers, None, args.param_bits, n_zeros)

@@ -14,7 +14,6 @@ import numpy as np
 from absl import logging
 
 from rigl.compat import tf
-from rigl.core import layer_names
 from rigl.training import checkpoints, history, hooks, settings
 
 
@@ -120,9 +119,6 @@ def _result(folder: str, keeps: bool) -> Result:
   prefix = checkpoints.latest(folder)
   masks = checkpoints.read_masks(prefix) if prefix else {}
   weights = checkpoints.read_parameters(prefix) if prefix else {}
-  for layer, mask in masks.items():
-    name = layer_names.variable_of(layer, 'weights')
-    weights[name] = weights[name] * mask
   return Result(history.read(folder), {
       layer: mask.astype(np.uint8) for layer, mask in masks.items()}, weights,
       folder if keeps else None)

@@ -10,9 +10,13 @@ from typing import Any, Iterable, Mapping, Optional, Sequence
 import numpy as np
 
 from rigl.checkpoint_files import (
+  PARAMETER_SUFFIXES,
+  holds_checkpoints,
   latest,
+  masked_layers,
   open_checkpoint,
   read_masks,
+  read_parameters,
   read_tensors,
   resolve,
 )
@@ -20,9 +24,10 @@ from rigl.compat import tf
 from rigl.core import messages
 
 __all__ = [
-    'MisfitError', 'check_fits', 'check_given', 'check_resumable',
-    'describe_latest', 'initialize_parameters_from_ckpt', 'latest',
-    'latest_step', 'mask_sparsities', 'names_and_shapes', 'open_checkpoint',
+    'MisfitError', 'PARAMETER_SUFFIXES', 'check_fits', 'check_given',
+    'check_resumable', 'describe_latest', 'holds_checkpoints',
+    'initialize_parameters_from_ckpt', 'latest', 'latest_step',
+    'mask_sparsities', 'masked_layers', 'names_and_shapes', 'open_checkpoint',
     'read_counters', 'read_masks', 'read_parameters', 'read_tensors',
     'read_values', 'resolve',
 ]
@@ -53,19 +58,7 @@ def names_and_shapes(variables: Iterable[tf.Variable]
 
 
 class MisfitError(ValueError):
-  """A checkpoint does not fit the variables that are to be read from it.
-
-  Attributes:
-    missing: names of the variables that it lacks.
-    found: names of those that it holds.
-  """
-
-  def __init__(self, message: str, missing: Sequence[str],
-               found: Iterable[str]):
-    """See the class."""
-    super().__init__(message)
-    self.missing = tuple(missing)
-    self.found = frozenset(found)
+  """A checkpoint does not fit the variables that are to be read from it."""
 
 
 def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
@@ -83,17 +76,17 @@ def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
     ValueError: the checkpoint cannot be read.
   """
   shapes = open_checkpoint(prefix).get_variable_to_shape_map()
-  missing = [name for name in expected if name not in shapes]
   different = [
       f'{name} is {list(shapes[name])} there and {list(shape)} here'
       for name, shape in expected.items()
       if name in shapes and tuple(shapes[name]) != tuple(shape)
   ]
-  problems = different + [f'{name} is missing there' for name in missing]
+  problems = different + [
+      f'{name} is missing there' for name in expected if name not in shapes]
   if problems:
     raise MisfitError(
         f'The checkpoint {prefix} does not fit this network and training '
-        f'method: {messages.first_few(problems, 5, "; ")}.', missing, shapes)
+        f'method: {messages.first_few(problems, 5, "; ")}.')
 
 
 def read_values(prefix: str, variables: Sequence[tf.Variable]
@@ -168,11 +161,6 @@ def mask_sparsities(prefix: str) -> dict[str, float]:
           for layer, mask in read_masks(prefix).items()}
 
 
-PARAMETER_SUFFIXES = (
-    'weights', 'biases', 'depthwise_weights', 'kernel', 'bias', 'gamma', 'beta',
-    'moving_mean', 'moving_variance')
-
-
 def check_given(settings: Any, *names: str) -> None:
   """Raises ValueError unless the checkpoints that settings name are there.
 
@@ -184,18 +172,6 @@ def check_given(settings: Any, *names: str) -> None:
     path = getattr(settings, name)
     if path:
       resolve(path, name)
-
-
-def read_parameters(prefix: str) -> dict[str, np.ndarray]:
-  """{name: value} of the parameters of a checkpoint, without masks applied.
-
-  Args:
-    prefix: prefix of the checkpoint.
-  """
-  return read_tensors(prefix, [
-      name for name in sorted(
-          open_checkpoint(prefix).get_variable_to_shape_map())
-      if name.rsplit('/', 1)[-1] in PARAMETER_SUFFIXES])
 
 
 def initialize_parameters_from_ckpt(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Callable, Mapping, TypeVar
+from typing import Any, Callable, Mapping, Optional, Sequence, TypeVar
 
 from absl import flags
 
@@ -80,22 +80,24 @@ def from_flags(config_class: type[_Config],
       for flag in _flags_of(config_class, renamed).values()}, renamed)
 
 
-def _apply_gin(flags_of_class: Mapping[type, Mapping[str, str]]) -> None:
+def _apply_gin(flags_of_class: Mapping[type, Mapping[str, str]],
+               first: Sequence[str]) -> None:
   """Turns the bindings of --gin_config and --gin_bindings into flag defaults.
 
   So a flag that was given on the command line wins.
 
   Args:
     flags_of_class: config class -> {field: flag} of what gin may set.
+    first: gin files over which those of --gin_config win.
 
   Raises:
     ValueError: an unknown class or parameter, or a value that its flag
       rejects; names it.
   """
-  if not FLAGS.gin_config and not FLAGS.gin_bindings:
+  paths = [*first, *FLAGS.gin_config]
+  if not paths and not FLAGS.gin_bindings:
     return
-  bound = gin_configs.read(
-      FLAGS.gin_config, FLAGS.gin_bindings, flags_of_class)
+  bound = gin_configs.read(paths, FLAGS.gin_bindings, flags_of_class)
   for (config_class, field), value in bound.items():
     if value is None:
       raise ValueError(f'{config_class.__name__}.{field} = None: expected a '
@@ -110,20 +112,23 @@ def _apply_gin(flags_of_class: Mapping[type, Mapping[str, str]]) -> None:
 
 def hyperparameters(
     config_class: type[_Config],
-    renamed: Mapping[str, str] = settings.NOT_RENAMED
-) -> tuple[SparsityConfig, _Config]:
+    renamed: Mapping[str, str] = settings.NOT_RENAMED,
+    run_folder: Optional[str] = None) -> tuple[SparsityConfig, _Config]:
   """What flags and gin bindings give, times of schedules not stretched yet.
 
   Args:
     config_class: dataclass of a script's own hyperparameters, each of which
       has a flag of its name.
     renamed: {field of SparsityConfig: flag} where the names differ.
+    run_folder: folder of a run that is to be evaluated, whose config.gin says
+      what neither flags nor gin say; None without one.
 
   Raises:
     ValueError: a value is out of its range or unknown, or two contradict each
       other; names the flags.
   """
   _apply_gin({SparsityConfig: _flags_of(SparsityConfig, renamed),
-              config_class: _flags_of(config_class)})
+              config_class: _flags_of(config_class)},
+             () if run_folder is None else gin_configs.files_in(run_folder))
   config = from_flags(config_class)
   return from_flags(SparsityConfig, renamed), config

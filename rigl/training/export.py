@@ -14,54 +14,14 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 import numpy as np
 from absl import logging
 
+from rigl import checkpoint_files
 from rigl.compat import tf
-from rigl.core import checks, layer_names, messages
+from rigl.core import checks, messages
 from rigl.model_pruning import mask_collections
 from rigl.training import checkpoints
 
-# What a mask may belong to, in its scope.
-WEIGHTS_NAMES = ('weights', 'depthwise_weights')
-
 IMAGES_SIGNATURE = 'serving_default'
 JPEG_SIGNATURE = 'predict_jpeg'
-
-
-def fold_masks(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Multiplies masks into the weights they belong to.
-
-  Args:
-    values: {variable name: value}. `<scope>/mask` belongs to
-      `<scope>/weights` or `<scope>/depthwise_weights`.
-
-  Returns:
-    The values without masks and thresholds, unmasked ones as they are.
-
-  Raises:
-    ValueError: a mask has no weights or another shape than them; names it.
-  """
-  folded = {}
-  masks = {}
-  for name, value in values.items():
-    if (layer := layer_names.layer_of_mask(name)) is not None:
-      masks[layer] = value
-    elif name.rpartition('/')[2] != layer_names.THRESHOLD:
-      folded[name] = value
-  for layer, mask in masks.items():
-    mask_name = layer_names.mask_of(layer)
-    owners = [layer_names.variable_of(layer, leaf) for leaf in WEIGHTS_NAMES]
-    names = [name for name in owners if name in folded]
-    if len(names) != 1:
-      raise ValueError(f'The mask {mask_name} belongs to one variable, '
-                       f'{" or ".join(owners)}; there are {len(names)}.')
-    weights = folded[names[0]]
-    if np.shape(mask) != np.shape(weights):
-      raise ValueError(
-          f'The mask {mask_name} is {list(np.shape(mask))}, but {names[0]} is '
-          f'{list(np.shape(weights))}.')
-    # Adding 0 turns -0 into 0, whose bytes are zeros too.
-    folded[names[0]] = weights * np.asarray(mask).astype(weights.dtype) + (
-        np.zeros([], weights.dtype))
-  return folded
 
 
 def _outputs(logits: tf.Tensor,
@@ -266,7 +226,7 @@ def export_saved_model(
   step = checkpoints.read_counters(checkpoint, ['global_step'])['global_step']
   with tf.Graph().as_default():
     signatures = _build_masked(build_logits, image_shape, decode, class_names)
-    values = fold_masks(
+    values = checkpoint_files.fold_masks(
         checkpoints.read_values(checkpoint, tf.global_variables()))
     meta_graph = _unmasked_meta_graph(
         list(signatures[IMAGES_SIGNATURE][1].values()))

@@ -9,7 +9,7 @@ import importlib.resources
 import os
 import re
 import tokenize
-from typing import Any, Iterable
+from typing import Any, Iterable, Optional
 
 import gin
 from gin import config_parser
@@ -35,8 +35,8 @@ class _Literals(config_parser.ParserDelegate):
     raise ValueError(f'The macro %{macro_name} is not allowed: give a value.')
 
 
-def _check(text: str, source: str, above: tuple[str, ...] = ()) -> None:
-  """Refuses what gin would run or lose, here and in included files.
+def _check(text: str, source: str, above: tuple[str, ...] = ()) -> list[Any]:
+  """The statements; refuses what gin would run or lose, in included files too.
 
   Gin would run the code of a module that is imported; none needs it. It would
   keep a binding in a scope for a call in that scope, and there is none. Read
@@ -68,6 +68,7 @@ def _check(text: str, source: str, above: tuple[str, ...] = ()) -> None:
         name += f'.{statement.arg_name}'
       raise ValueError(f'{source} binds {name} in a scope. Only '
                        '<class>.<parameter> = <value> has an effect.')
+  return statements
 
 
 # Gin files of a package in a zip file, until the program ends.
@@ -87,7 +88,8 @@ gin.config.register_file_reader(
     lambda path: tf.io.gfile.GFile(path), lambda path: tf.io.gfile.exists(path))
 
 
-def _check_file(path: str, above: tuple[str, ...] = ()) -> None:
+def _check_file(path: str, above: tuple[str, ...] = ()) -> list[Any]:
+  """The statements of a file, see `_check`."""
   if path in above:
     raise ValueError(f'The gin file {path} includes itself.')
   try:
@@ -95,7 +97,7 @@ def _check_file(path: str, above: tuple[str, ...] = ()) -> None:
       text = stream.read()
   except (OSError, UnicodeDecodeError, tf.errors.OpError) as error:
     raise ValueError(f'Cannot read the gin file {path}: {error}') from error
-  _check(text, f'The gin file {path}', (*above, path))
+  return _check(text, f'The gin file {path}', (*above, path))
 
 
 def _files_beside(module: str) -> list[Any]:
@@ -179,6 +181,32 @@ def _register(config_class: type) -> None:
   if config_class not in _REGISTERED:
     gin.external_configurable(config_class)
     _REGISTERED.add(config_class)
+
+
+def files_in(folder: str) -> list[str]:
+  """The path of the config.gin that a run has written, if there is one.
+
+  Args:
+    folder: folder of the run.
+  """
+  path = os.path.join(folder, CONFIG_FILE)
+  return [path] if tf.io.gfile.exists(path) else []
+
+
+def values_in(folder: str) -> Optional[dict[str, Any]]:
+  """{hyperparameter: value} of the config.gin of a run; None without one.
+
+  Args:
+    folder: folder of the run.
+
+  Raises:
+    ValueError: it cannot be read, or is no list of bindings; names it.
+  """
+  for path in files_in(folder):
+    return {statement.arg_name: statement.value
+            for statement in _check_file(path)
+            if isinstance(statement, config_parser.BindingStatement)}
+  return None
 
 
 def write(folder: str, *configs: Any) -> None:

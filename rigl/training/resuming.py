@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any, Sequence
 
 from absl import logging
 
-from rigl.compat import tf
 from rigl.training import checkpoints, gin_configs, iterations
 from rigl.training.config import SparsityConfig
 
@@ -59,18 +57,30 @@ def iterations_done(model_dir: str, config: SparsityConfig) -> int:
   return done
 
 
-def _differences(formers: Sequence[Any], configs: Sequence[Any],
-                 names: Sequence[str]) -> list[str]:
-  """'name=former, not new' of those fields that differ."""
+def differences(formers: Sequence[Any], configs: Sequence[Any],
+                names: Sequence[str]) -> list[str]:
+  """'name=former, not new' of those fields that differ.
+
+  Args:
+    formers: configs of a training.
+    configs: those that are compared with them.
+    names: names of fields, of any of the configs.
+  """
   return [
       f'{name}={getattr(former, name)}, not {getattr(config, name)}'
       for former, config in zip(formers, configs) for name in names
       if getattr(former, name, None) != getattr(config, name, None)]
 
 
-def _former_configs(path: str, configs: Sequence[Any]) -> list[Any]:
-  """The configs with the values that a config.gin binds."""
-  bound = gin_configs.read([path], (), map(type, configs))
+def former_configs(folder: str, configs: Sequence[Any]) -> list[Any]:
+  """The configs with the values that the config.gin of a run binds.
+
+  Args:
+    folder: folder of the run.
+    configs: values of what is not bound there; of all classes in the file.
+  """
+  bound = gin_configs.read(
+      gin_configs.files_in(folder), (), map(type, configs))
   return [
       dataclasses.replace(config, **{
           name: value for (config_class, name), value in bound.items()
@@ -95,24 +105,23 @@ def check_same_settings(model_dir: str, flag: str, configs: Sequence[Any],
   Raises:
     ValueError: names what differs, both values and the folder.
   """
-  path = os.path.join(model_dir, gin_configs.CONFIG_FILE)
   prefix = checkpoints.latest(model_dir)
-  if not prefix or not tf.io.gfile.exists(path):
+  if not prefix or not gin_configs.files_in(model_dir):
     return
-  formers = _former_configs(path, configs)
+  formers = former_configs(model_dir, configs)
   (method,) = (c.method for c in configs if isinstance(c, SparsityConfig))
   lasting = [*_LASTING, *names]
   if method.uses_masks and not method.prunes_gradually:
     lasting += _OF_MASKS
-  found = _differences(formers, configs, lasting)
+  found = differences(formers, configs, lasting)
   if not found and method.is_dynamic and method.replaces_step and (
       iterations.NAME not in _counters(prefix)):
-    found = _differences(formers, configs, _SCHEDULE)
+    found = differences(formers, configs, _SCHEDULE)
   if found:
     raise ValueError(f'The training in {model_dir} has {"; ".join(found)}. '
                      f'Give it back its own or choose another {flag}.')
   others = [field.name for config in configs
             for field in dataclasses.fields(config) if field.name not in _FREE]
-  for difference in _differences(formers, configs, others):
+  for difference in differences(formers, configs, others):
     logging.warning('The training in %s had %s.',
                     model_dir, difference)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import pathlib
 import shutil
@@ -31,6 +33,7 @@ from tests import (
   quick_sessions,
   whole_steps,
 )
+from tests import script_flags as flags_of_script
 
 FLAGS = flags.FLAGS
 
@@ -326,6 +329,61 @@ def test_evaluation_makes_no_folder(tmp_path, monkeypatch):
   """As --train_dir may be mistyped."""
   monkeypatch.setattr(cifar_run.runner, 'evaluate_until', lambda *_: ())
   _main_without_a_folder(tmp_path, mode='eval')
+
+
+def _evaluate_folder(data, folder, *given):
+  """Runs main() with --mode=eval, the folder and these flags."""
+  with flags_of_script.parsed(script.SCRIPT_DEFAULTS, [
+      '--mode=eval', f'--train_dir={folder}', *given]):
+    with pytest.MonkeyPatch.context() as patch, quick_sessions.of_scripts():
+      patch.setattr(cifar_run.cifar_data, 'load_cifar', lambda *_, **__: data)
+      script.main(['resnet_train_eval.py'])
+
+
+# Whether the first and the last layer have masks, by method.
+MASKS = {'rigl': (True, False), 'scratch': (False, True), 'baseline': None}
+
+
+@pytest.fixture(scope='module', params=MASKS)
+def evaluated(request, data, tmp_path_factory):
+  """(folder of a run, its evaluation as the training printed it)."""
+  printed = io.StringIO()
+  with conftest.restored_flags(), contextlib.redirect_stdout(printed):
+    _set_flags(tmp_path_factory.mktemp('evaluated'))
+    FLAGS.max_steps = FLAGS.checkpoint_steps = 1
+    FLAGS.prune_first_layer, FLAGS.prune_last_layer = (
+        MASKS[request.param] or (True, True))
+    folder = _run(request.param, data, 'train_and_eval')
+  (line,) = [line for line in printed.getvalue().splitlines()
+             if line.startswith('step 1: accuracy')]
+  return pathlib.Path(folder), line
+
+
+def test_the_folder_is_enough_to_evaluate(evaluated, data, capsys):
+  folder, expected = evaluated
+  _evaluate_folder(data, folder)
+  assert capsys.readouterr().out.splitlines() == [expected]
+
+
+def test_masks_are_found_without_a_config(evaluated, data, tmp_path, capsys):
+  """Whatever the flags of the masks say."""
+  folder, expected = evaluated
+  for file in folder.glob('model.ckpt-1.*'):
+    shutil.copy(file, tmp_path)
+  _evaluate_folder(
+      data, tmp_path, '--resnet_depth=10', '--resnet_width=1', '--max_steps=1',
+      '--batch_size=10', '--training_method=set', '--noprune_last_layer')
+  assert capsys.readouterr().out.splitlines() == [expected]
+
+
+def test_a_flag_of_another_network_than_that_of_the_folder(data, trained):
+  with pytest.raises(ValueError) as error:
+    _evaluate_folder(data, trained, '--resnet_width=2', '--resnet_depth=16')
+  message = str(error.value)
+  assert 'does not fit' in message and '\n' not in message
+  assert message.endswith(
+      f'The run in {trained} has resnet_depth=10, not 16; resnet_width=1, not '
+      '2. Leave out --resnet_depth, --resnet_width.')
 
 
 def test_batch_of_more_than_all_images_makes_no_folder(tmp_path):

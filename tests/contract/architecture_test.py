@@ -53,7 +53,7 @@ MAY_IMPORT = (
   (
     'micronet',
     ('micronet', 'checkpoint_files', 'console', 'core.checks',
-     'core.distributions', 'core.layer_names', 'network_tables', 'compat'),
+     'core.distributions', 'network_tables', 'training.gin_configs', 'compat'),
   ),
   ('keras', ('keras', 'core', 'micronet', 'compat')),
   # Rebuilds what the scripts trained; the rest of its folder knows no script.
@@ -64,6 +64,8 @@ MAY_IMPORT = (
    ('inference', 'core', 'micronet', 'checkpoint_files', 'console',
     'training.files', 'compat')),
   ('replicas', ('compat',)),
+  ('checkpoints',
+   ('checkpoint_files', 'training.gin_configs', 'core.layer_names')),
   ('checkpoint_files', ('core.layer_names', 'core.messages', 'compat')),
   ('model_pruning', ('model_pruning', 'replicas', 'core', 'compat')),
   ('optimizer_wrapper', ('copied_graphs', 'replicas', 'core', 'compat')),
@@ -130,6 +132,7 @@ MAY_IMPORT = (
 )
 # Imported only inside functions, since these count and read without it.
 LAZY = (('micronet', 'compat'), ('micronet', 'checkpoint_files'),
+        ('micronet', 'training.gin_configs'),
         ('compare.cli', 'compare.workers'))
 
 FLAGS_ALLOWED = (

@@ -37,6 +37,8 @@ ONE_PROGRAM = 'docs/adding_a_method.md'
 KERAS_PAGE = 'docs/keras.md'
 # By tests/inference/page_test.py, which need packages of their own.
 INFERENCE_PAGE = 'docs/inference.md'
+# By tests/trained_network_page_test.py, in the folder of a run.
+TRAINED_PAGE = 'docs/trained_network.md'
 
 
 def _text(page: str) -> str:
@@ -217,7 +219,7 @@ EXAMPLES = [path.read_text(encoding='utf-8')
 # Tests of the examples run those that are a part of one.
 SNIPPETS = [
     row for row in PROGRAMS_AND_OUTPUTS
-    if row[0] not in (KERAS_PAGE, INFERENCE_PAGE) and not any(
+    if row[0] not in (KERAS_PAGE, INFERENCE_PAGE, TRAINED_PAGE) and not any(
         row[1] in example for example in EXAMPLES)]
 
 

@@ -23,3 +23,17 @@ def test_other_names(name):
 def test_names_of_other_variables():
   assert layer_names.variable_of('a/b', 'weights') == 'a/b/weights'
   assert layer_names.variable_of('', 'weights') == 'weights'
+
+
+@pytest.mark.parametrize('name, masked, layer', [
+    ('net/conv/weights', ['net/conv'], 'net/conv'),
+    ('net/conv/conv/weights', [], 'net/conv'),
+    ('conv/conv/weights', [], 'conv'),
+    ('conv/conv/weights', ['conv/conv'], 'conv/conv'),
+    ('my_conv/conv/weights', [], 'my_conv/conv'),
+    ('net/conv/depthwise_weights', [], 'net/conv'),
+    ('net/dense/kernel', [], 'net/dense'), ('weights', [], ''),
+    ('net/conv/weights/Momentum', [], None), ('net/conv/biases', [], None),
+    ('net/my_weights', [], None), ('', [], None)])
+def test_layers_of_weights(name, masked, layer):
+  assert layer_names.layer_of_weights(name, masked) == layer

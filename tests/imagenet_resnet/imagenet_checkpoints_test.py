@@ -62,30 +62,24 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def command_of(page):
-  """The flags of the eval_once command of a page, without data and folder."""
+  """The flags of the eval_once command of a page, without those of data."""
   text = (ROOT / page).read_text(encoding='utf-8')
   [command] = [
       block for block in re.findall(r'```bash\n(.*?)```', text, re.DOTALL)
       if 'eval_once' in block]
   flags = [word for word in command.replace('\\\n', ' ').split()
-           if word.startswith('--') and 'dir' not in word]
-  return ' '.join(['--output_dir={folder}', *flags, '--use_folder_stub=False'])
+           if word.startswith('--') and 'data_dir' not in word]
+  return re.sub(r'--output_dir=\S+', '--output_dir={folder}', ' '.join(flags))
 
 
-README = command_of('README.md')
-# (whether the first layer has a mask, flags) of the kinds of checkpoints.
-ROWS = re.findall(
-    r'^\| .* \| (mask|dense) \| `(--.*)` \|$',
-    (ROOT / 'docs/imagenet.md').read_text(encoding='utf-8'), re.MULTILINE)
-PUBLISHED = [README, command_of('docs/imagenet.md'), *(
-    f'{README} {flags}' for _, flags in ROWS)]
-PUBLISHED_NETWORKS = [
-    *2 * ['resnet50_prune_first_layer'],
-    *('mobilenet_v1' if 'mobilenet_v1' in flags else
-      'resnet50_prune_first_layer' if first == 'mask' else 'resnet50'
-      for first, flags in ROWS)]
-COMMANDS['99 %'] = PUBLISHED[3].replace('-160000', '-3200000')
-NETWORKS['99 %'] = 'resnet50'
+# For any ResNet-50.
+COMMANDS['README'] = command_of('README.md')
+NETWORKS['README'] = 'resnet50_prune_first_layer'
+# The first layer of the checkpoints of 99 % is dense, whatever the flags say.
+for name, like in (('erk, 99 %', 'erk'), ('README, 99 %', 'README')):
+  COMMANDS[name], NETWORKS[name] = COMMANDS[like], 'resnet50'
+COMMANDS['uniform, with a mask'] = COMMANDS['uniform']
+NETWORKS['uniform, with a mask'] = 'resnet50_prune_first_layer'
 
 N_IMAGES = 12
 
@@ -119,10 +113,11 @@ def last_layer_for(features, labels):
   return np.linalg.pinv(features.astype(np.float64)) @ targets
 
 
-def variables_of(config):
+def variables_of(config, masked_layers=None):
   """{name: shape} of the network of a config."""
   with tf.Graph().as_default():
-    imagenet_model_fn.build_logits(tf.zeros([1, 64, 64, 3]), config)
+    imagenet_model_fn.build_logits(
+        tf.zeros([1, 64, 64, 3]), config, masked_layers=masked_layers)
     return checkpoints.names_and_shapes(tf.global_variables())
 
 
@@ -132,6 +127,9 @@ def write_published(path, network, step):
       '', use_synthetic_data=True, num_train_images=1281167,
       num_eval_images=N_IMAGES, num_classes=1000)
   _, config = script.configs_from_flags()
+  values = made_up_values(network, step)
+  masked_layers = [name.removesuffix('/mask') for name in values
+                   if name.endswith('/mask')]
   with tf.Graph().as_default() as graph, tf.Session(
       config=quick_sessions.unoptimized()) as session:
     images, labels = session.run(tf.data.make_one_shot_iterator(
@@ -139,9 +137,9 @@ def write_published(path, network, step):
             'batch_size': N_IMAGES, 'mode': 'eval', 'data': data,
             'image_size': config.image_size})).get_next())
     tf.train.get_or_create_global_step()
-    logits = imagenet_model_fn.build_logits(tf.constant(images), config)
+    logits = imagenet_model_fn.build_logits(
+        tf.constant(images), config, masked_layers=masked_layers)
     variables = {v.op.name: v for v in tf.global_variables()}
-    values = made_up_values(network, step)
     assert set(variables) == set(values)
     session.run(
         [v.initializer for v in variables.values()],
@@ -163,10 +161,11 @@ def write_published(path, network, step):
 
 
 @pytest.mark.parametrize('command', combinations.quick(
-    COMMANDS, 'erk', 'mobilenet_v1'))
+    COMMANDS, 'erk, 99 %', 'README', 'mobilenet_v1'))
 def test_published_command(command, tmp_path, capsys):
   argv = shlex.split(COMMANDS[command].format(folder=tmp_path))
-  name = next(a for a in argv if 'ckpt_prefix' in a).partition('=')[2]
+  name = dict(a[2:].split('=') for a in argv).get(
+      'eval_once_ckpt_prefix', 'model.ckpt-3200000')
   step = int(name.rsplit('-', 1)[1])
   # Images of a size and number that fit a test.
   argv += ['--use_synthetic_data', '--image_size=48',
@@ -187,50 +186,6 @@ def test_published_command(command, tmp_path, capsys):
   assert len(sparsities) == n_masks and sparsities[0] == '0.0000'
   assert {s[:4] for s in sparsities[1:]} <= {'0.49', '0.50'}
   assert total.endswith('of all of them')
-
-
-def test_published_checkpoints_are_found():
-  assert [first for first, _ in ROWS] == ['mask', *3 * ['dense']]
-  assert PUBLISHED_NETWORKS[3] == NETWORKS['99 %']
-
-
-def test_the_examples_are_that_of_2020_for_a_checkpoint_that_it_fits():
-  """Step 3,200,000 is that of 100x, at 99 %, whose first layer is dense."""
-  of_5x = f'model.ckpt-{5 * 32000}'
-  for example in PUBLISHED[:2]:
-    assert of_5x in example
-    assert set(example.replace(of_5x, 'model.ckpt-3200000').split()) == set(
-        COMMANDS['erk'].split())
-
-
-@pytest.mark.parametrize(
-    'command, network', list(zip(PUBLISHED, PUBLISHED_NETWORKS)))
-def test_documented_flags_build_the_network_of_the_checkpoint(
-    command, network):
-  with script_flags.parsed(script.SCRIPT_DEFAULTS, shlex.split(command)):
-    _, config = script.configs_from_flags()
-  expected = networks.load_golden(network)['variables']
-  assert variables_of(config) == {
-      name: tuple(shape) for name, shape in expected.items()}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('network, given, fits', [
-    ('resnet50', -1, 0), ('resnet50_prune_first_layer', 0, -1)])
-def test_published_checkpoint_with_the_other_flag(
-    network, given, fits, tmp_path):
-  argv = shlex.split(COMMANDS['erk'].format(folder=tmp_path)) + [
-      f'--first_layer_sparsity={given}', '--use_synthetic_data',
-      '--image_size=48', f'--num_eval_images={N_IMAGES}']
-  imagenet_script.write(tmp_path / 'model.ckpt-3200000', {
-      'global_step': np.int64(3200000),
-      **{name: np.zeros(shape, np.float32) for name, shape in
-         networks.load_golden(network)['variables'].items()}})
-  with script_flags.parsed(script.SCRIPT_DEFAULTS, argv):
-    tf.get_logger().setLevel('ERROR')
-    with pytest.raises(ValueError, match=(
-        rf'does not fit .* Give --first_layer_sparsity={fits}, as')):
-      script.main(['imagenet_train_eval.py'])
 
 
 # --- Checkpoints that do not fit ---------------------------------------------
@@ -293,64 +248,108 @@ ENDS = [
     ('last', 'vgg_a', -1., 0.)]
 
 
-def misfit(prefix, config):
-  """The error of a checkpoint that is not for the network of a config."""
-  with pytest.raises(ValueError) as error:
-    with imagenet_model_fn.explained_misfits(config):
-      checkpoints.check_fits(prefix, variables_of(config))
-  return str(error.value)
-
-
 @pytest.mark.parametrize('ends, has_mask', combinations.thinned(
     ENDS, [False, True]))
-def test_flag_of_an_end_layer_that_does_not_fit_is_named(
-    ends, has_mask, short, tmp_path):
-  """And with what the error advises the checkpoint fits."""
+def test_end_layers_have_the_masks_of_the_checkpoint(ends, has_mask, short):
+  """Whatever the flags say; the names of dense layers differ."""
   end, network, with_mask, without = ends
   flag = f'{end}_layer_sparsity'
   given, other = (with_mask, without) if has_mask else (without, with_mask)
   config = imagenet_config.ImageNetConfig(
       model_architecture=network, resnet_depth=18, width=0.25)
-  there = dataclasses.replace(config, **{flag: given})
-  prefix = imagenet_script.write(tmp_path / 'model.ckpt-7', {
-      name: np.zeros(shape, np.float32)
-      for name, shape in variables_of(there).items()})
-  message = misfit(prefix, dataclasses.replace(config, **{flag: other}))
-  layer = getattr(config, f'{end}_layer')
+  there = variables_of(dataclasses.replace(config, **{flag: given}))
+  here = dataclasses.replace(config, **{flag: other})
+  assert variables_of(here) != there
+  masked = [name.removesuffix('/mask') for name in there
+            if name.endswith('/mask')]
+  assert variables_of(here, masked) == there
+
+
+def evaluate_folder(folder, *given, mode='eval_once'):
+  """Evaluates with these flags, and those of what no run can say."""
+  argv = [f'--mode={mode}', f'--output_dir={folder}', '--use_synthetic_data',
+          *given]
+  with script_flags.parsed(script.SCRIPT_DEFAULTS, argv):
+    tf.get_logger().setLevel('ERROR')
+    with quick_sessions.of_scripts():
+      script.main(['imagenet_train_eval.py'])
+
+
+@pytest.mark.parametrize('values', [
+    {'model_architecture': 'resnet', 'first_layer_sparsity': -1.},
+    {'model_architecture': 'mobilenet_v1', 'training_method': 'baseline'},
+    {'model_architecture': 'mobilenet_v2', 'expansion_factor': 3.,
+     'last_layer_sparsity': 0.},
+    {'model_architecture': 'vgg_a', 'width': 0.25}])
+def test_the_folder_is_enough(values, short, tmp_path, capsys):
+  """In a folder of its own below another one, as the script makes it."""
+  imagenet_script.run(tmp_path, **{
+      'training_method': 'scratch', 'use_folder_stub': True, 'train_steps': 1,
+      'mode': 'train_and_eval', **values})
+  (config,) = tmp_path.rglob('config.gin')
+  [expected] = [line for line in capsys.readouterr().out.splitlines()
+                if line.startswith('step 1: top 1')]
+  evaluate_folder(config.parent)
+  first, *_, total = capsys.readouterr().out.splitlines()
+  assert first == expected
+  assert total.endswith('of all of them')
+  evaluate_folder(config.parent, mode='eval')
+  assert capsys.readouterr().out.splitlines() == [expected]
+
+
+NETWORK_FLAGS = ['--resnet_depth=18', '--width=0.125', '--image_size=32',
+                 '--num_label_classes=10', '--num_train_images=2048',
+                 '--num_eval_images=20']
+
+
+@pytest.mark.parametrize('first_layer_sparsity', [0., -1.])
+@pytest.mark.parametrize('given', [[], ['--first_layer_sparsity=-1'],
+                                   ['--first_layer_sparsity=0']])
+def test_masks_are_found_without_a_config(
+    first_layer_sparsity, given, short, tmp_path, capsys):
+  """With the flags of the network alone, or with any of the first layer."""
+  imagenet_script.run(
+      tmp_path, training_method='scratch', train_steps=1,
+      first_layer_sparsity=first_layer_sparsity)
+  (tmp_path / 'config.gin').unlink()
+  (tmp_path / 'checkpoint').unlink()
+  capsys.readouterr()
+  evaluate_folder(tmp_path, *NETWORK_FLAGS, *given)
+  printed = capsys.readouterr().out
+  assert printed.startswith('step 1: top 1 ')
+  assert ('resnet_model/initial_conv' in printed) == bool(first_layer_sparsity)
+
+
+@pytest.mark.parametrize('mode', ['eval', 'eval_once'])
+def test_a_flag_wins_over_the_folder(mode, trained, capsys):
+  evaluate_folder(trained, mode=mode)
+  n_of_folder = capsys.readouterr().out
+  evaluate_folder(trained, '--num_eval_images=3', mode=mode)
+  assert capsys.readouterr().out != n_of_folder
+
+
+@pytest.mark.parametrize('mode', ['eval', 'eval_once'])
+@pytest.mark.parametrize('flag, there', [
+    ('width=0.25', 'width=0.125, not 0.25'),
+    ('num_label_classes=7', 'num_label_classes=10, not 7'),
+    ('model_architecture=mobilenet_v2',
+     'model_architecture=resnet, not mobilenet_v2')])
+def test_a_flag_of_another_network_than_that_of_the_folder(
+    flag, there, mode, trained):
+  with pytest.raises(ValueError) as error:
+    evaluate_folder(trained, f'--{flag}', mode=mode)
+  message = str(error.value)
+  assert 'does not fit' in message and '\n' not in message
   assert message.endswith(
-      f', as {layer} has {"a" if has_mask else "no"} mask there.')
-  advice = re.search(rf'\. Give --{flag}=(\S+), as', message)[1]
-  advised = dataclasses.replace(
-      config, **{flag: float(advice.replace('ITS_SPARSITY', '0.7'))})
-  checkpoints.check_fits(prefix, variables_of(advised))
+      f'The run in {trained} has {there}. Leave out --{flag.split("=")[0]}.')
 
 
-def test_script_names_the_flag_of_an_end_layer_that_does_not_fit(trained):
+def test_another_network_without_a_config(trained):
+  pathlib.Path(trained, 'config.gin').unlink()
   with pytest.raises(ValueError, match=(
-      'does not fit .* Give --first_layer_sparsity=0, as')):
-    imagenet_script.run(trained, mode='eval_once', first_layer_sparsity=-1.)
-
-
-def test_both_flags_of_end_layers_are_named(short, tmp_path):
-  config = imagenet_config.ImageNetConfig(
-      resnet_depth=18, width=0.25, last_layer_sparsity=0.)
-  prefix = imagenet_script.write(tmp_path / 'model.ckpt-7', {
-      name: np.zeros(shape, np.float32)
-      for name, shape in variables_of(config).items()})
-  message = misfit(prefix, dataclasses.replace(
-      config, first_layer_sparsity=-1., last_layer_sparsity=-1.))
-  assert '--first_layer_sparsity=0' in message
-  assert '--last_layer_sparsity=0' in message
-
-
-def test_another_network_is_not_about_a_flag(short, tmp_path):
-  config = imagenet_config.ImageNetConfig(
-      model_architecture='vgg_a', width=0.25)
-  prefix = imagenet_script.write(tmp_path / 'model.ckpt-7', {
-      name: np.zeros(shape, np.float32)
-      for name, shape in variables_of(config).items()})
-  assert 'layer_sparsity' not in misfit(prefix, imagenet_config.ImageNetConfig(
-      resnet_depth=18, width=0.25))
+      f'does not fit .* No config.gin in {trained} .* Give its flags: '
+      '--model_architecture, --resnet_depth, --width')):
+    evaluate_folder(trained)
 
 
 def test_eval_once_lists_layers_as_they_are_built_and_all_of_them(

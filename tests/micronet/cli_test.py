@@ -10,9 +10,13 @@ import sys
 import numpy as np
 import pytest
 
+from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
 from rigl.core import distributions
+from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
 from rigl.micronet import architectures, checkpoints, cli, formatting, network
+from rigl.training import gin_configs
+from rigl.training.config import SparsityConfig
 
 
 def _run(capsys, *args):
@@ -261,6 +265,49 @@ class TestCheckpoint:
     message = _fail(capsys, *given, '--num_classes=11')
     for flag in ('--width', '--input_size', '--num_classes'):
       assert flag in message
+
+  @pytest.mark.parametrize('config, name, sizes', [
+      (ImageNetConfig(
+          resnet_depth=18, width=0.25, image_size=32, num_label_classes=10),
+       'resnet18', {'width': 0.25, 'input_size': 32, 'num_classes': 10}),
+      (ImageNetConfig(
+          model_architecture='mobilenet_v1', width=0.5, image_size=64,
+          last_layer_sparsity=0., num_label_classes=7),
+       'mobilenet_v1', {'width': 0.5, 'input_size': 64, 'num_classes': 7}),
+      (ImageNetConfig(model_architecture='vgg_a', image_size=32),
+       'vgg_a', {'input_size': 32}),
+      (CifarConfig(resnet_depth=10, resnet_width=1, num_classes=13),
+       'wrn_10_1', {'num_classes': 13})])
+  @pytest.mark.parametrize('given', ['folder', 'prefix'])
+  def test_the_folder_of_a_run_is_enough(
+      self, capsys, tmp_path, config, name, sizes, given):
+    net = architectures.get_network(name, **sizes)
+    masks = {layer: np.zeros(shape, np.float32)
+             for layer, shape in net.shapes.items()
+             if layer not in net.sparsity_factors and layer != net.last_layer}
+    _save(tmp_path, masks)
+    gin_configs.write(str(tmp_path), SparsityConfig(), config)
+    path = tmp_path if given == 'folder' else tmp_path / 'model.ckpt-7'
+    report = _json(capsys, f'--checkpoint={path}')
+    assert report['title'].startswith(f'{name}, ')
+    assert {row['name']: tuple(row['shape'])
+            for row in report['layers']} == net.shapes
+
+  def test_an_argument_that_differs_from_the_run_is_named(
+      self, capsys, tmp_path):
+    net = architectures.get_network('resnet18', width=0.25)
+    _save(tmp_path, {name: np.ones(shape, np.float32)
+                     for name, shape in net.shapes.items()
+                     if name not in net.sparsity_factors})
+    gin_configs.write(str(tmp_path), SparsityConfig(), ImageNetConfig(
+        resnet_depth=18, width=0.25, image_size=32))
+    message = _fail(capsys, f'--checkpoint={tmp_path}', '--width=0.5')
+    assert message.endswith(
+        'Its config.gin has width=0.25, not 0.5: leave out --width.\n')
+    # One that fits wins.
+    given = _json(capsys, f'--checkpoint={tmp_path}', '--input_size=64')
+    assert given['flops'] == network.count_network(architectures.get_network(
+        'resnet18', width=0.25, input_size=64).weighted_layers).flops
 
   def test_classes_of_an_unmasked_layer(self, capsys, tmp_path):
     net = architectures.get_network('lenet_300_100', input_size=16,

@@ -152,6 +152,29 @@ def test_command_line_over_bindings_over_files_over_defaults(
     assert config(*arguments).end_sparsity == expected
 
 
+@pytest.mark.parametrize('present, expected', [
+    ((), 0.1), (('--gin_config',), 0.2), (('--gin_bindings',), 0.3),
+    (('--end_sparsity',), 0.4),
+    (('--gin_config', '--gin_bindings', '--end_sparsity'), 0.4)])
+def test_a_run_says_what_neither_flags_nor_gin_say(
+    present, expected, tmp_path):
+  write(tmp_path / 'config.gin', 'SparsityConfig.end_sparsity = 0.1',
+        'SparsityConfig.seed = 6')
+  other = write(tmp_path / 'other.gin', 'SparsityConfig.end_sparsity = 0.2')
+  values = {'--gin_config': other, '--end_sparsity': 0.4,
+            '--gin_bindings': 'SparsityConfig.end_sparsity = 0.3'}
+  with script_flags.parsed(
+      SCRIPT_DEFAULTS, [f'{flag}={values[flag]}' for flag in present]):
+    made, _ = config_flags.hyperparameters(OwnConfig, run_folder=str(tmp_path))
+  assert (made.end_sparsity, made.seed) == (expected, 6)
+
+
+def test_a_run_without_a_config_says_nothing(tmp_path):
+  with script_flags.parsed(SCRIPT_DEFAULTS, []):
+    made, _ = config_flags.hyperparameters(OwnConfig, run_folder=str(tmp_path))
+  assert made == config()
+
+
 def test_value_given_on_the_command_line_wins_though_it_is_the_default():
   assert config(
       '--gin_bindings=SparsityConfig.end_sparsity = 0.3',

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from rigl import checkpoint_files
 from rigl.compat import tf, tf2
 from rigl.model_pruning import layers, sparse_layers
 from rigl.training import (
@@ -45,7 +46,7 @@ def test_masks_go_into_the_weights_of_their_scope():
       'mask': np.array([0.], np.float32),
       'global_step': np.int64(3),
   }
-  folded = export.fold_masks(values)
+  folded = checkpoint_files.fold_masks(values)
   assert {name: value.tolist() for name, value in folded.items()} == {
       'a/weights': [[1., 0.], [0., 4.]], 'a/biases': [5., 6.],
       'net/b/depthwise_weights': [0., 8., 9.], 'c/c/weights': [10.],
@@ -58,7 +59,7 @@ def test_masks_go_into_the_weights_of_their_scope():
 
 @pytest.mark.parametrize('value', [np.float16, tf2.bfloat16.as_numpy_dtype])
 def test_types_of_less_precision_stay(value):
-  folded = export.fold_masks({
+  folded = checkpoint_files.fold_masks({
       'a/weights': np.array([3., 5.], value),
       'a/mask': np.array([0., 1.], np.float32)})
   assert folded['a/weights'].dtype == value
@@ -76,12 +77,12 @@ def test_types_of_less_precision_stay(value):
 ])
 def test_mask_without_its_weights_is_named(other, words):
   with pytest.raises(ValueError, match=f'The mask a/b/mask .*{words}'):
-    export.fold_masks({'a/b/mask': np.ones([2]), **other})
+    checkpoint_files.fold_masks({'a/b/mask': np.ones([2]), **other})
 
 
 def test_networks_without_masks_are_left_as_they_are():
   values = {'a/kernel': np.array([-0., 1.]), 'a/masked': np.zeros([2])}
-  folded = export.fold_masks(values)
+  folded = checkpoint_files.fold_masks(values)
   assert set(folded) == set(values)
   assert all(folded[name] is value for name, value in values.items())
 

@@ -10,11 +10,11 @@ import os
 import numpy as np
 import pytest
 
-from rigl.cifar_resnet import cifar_run
+from rigl.cifar_resnet import cifar_config, cifar_run
 from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
 from rigl.core import methods
-from rigl.imagenet_resnet import imagenet_run
+from rigl.imagenet_resnet import imagenet_config, imagenet_run
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
 from rigl.mnist import mnist_run
 from rigl.mnist.mnist_config import MnistConfig
@@ -62,7 +62,15 @@ def test_settings_that_a_script_keeps_are_those_of_its_config(
       node for node in ast.walk(ast.parse(inspect.getsource(run)))
       if isinstance(node, ast.Call) and
       getattr(node.func, 'attr', '') == 'check_same_settings']
-  assert set(ast.literal_eval(call.args[3])) <= fields_of(config_class)
+  names = [node.value for node in ast.walk(call.args[3])
+           if isinstance(node, ast.Constant)]
+  assert names and set(names) <= fields_of(config_class)
+
+
+@pytest.mark.parametrize('module, config_class', [
+    (cifar_config, CifarConfig), (imagenet_config, ImageNetConfig)])
+def test_settings_of_the_network_are_those_of_its_config(module, config_class):
+  assert set(module.NETWORK) <= fields_of(config_class)
 
 
 def test_settings_of_a_training_must_not_change(prefix):
