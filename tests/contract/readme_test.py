@@ -29,12 +29,13 @@ SCRIPTS = (
     'rigl.imagenet_resnet.imagenet_train_eval')
 # What parses its arguments with argparse in `main`.
 PROGRAMS = re.compile(
-    r'rigl\.compare|rigl\.micronet|rigl\.imagenet_resnet\.sample_data|'
+    r'rigl\.compare|rigl\.micronet|'
+    r'rigl\.imagenet_resnet\.(sample_data|convert_images)|'
     r'(benchmarks|tools)\..*')
 # Each block of this page goes on from the one before.
 ONE_PROGRAM = 'docs/adding_a_method.md'
-# Needs Keras 3; tests/keras/examples_test.py runs it.
-KERAS_PAGE = 'docs/keras.md'
+# Need Keras 3; tests/keras/examples_test.py runs them.
+KERAS_PAGES = ('docs/keras.md', 'docs/your_data.md')
 # By tests/inference/page_test.py, which need packages of their own.
 INFERENCE_PAGE = 'docs/inference.md'
 
@@ -216,7 +217,7 @@ EXAMPLES = [path.read_text(encoding='utf-8')
 # Tests of the examples run those that are a part of one.
 SNIPPETS = [
     row for row in PROGRAMS_AND_OUTPUTS
-    if row[0] not in (KERAS_PAGE, INFERENCE_PAGE) and not any(
+    if row[0] not in (*KERAS_PAGES, INFERENCE_PAGE) and not any(
         row[1] in example for example in EXAMPLES)]
 
 
