@@ -305,6 +305,17 @@ def test_every_page_can_be_reached_from_the_readme(page):
   assert f'({page})' in _text('README.md')
 
 
+def test_numbers_of_the_choice_are_those_of_the_results():
+  measured = re.findall(r'\d+\.\d+', ''.join(
+      map(_text, ('README.md', 'docs/results.md', 'docs/keras.md'))))
+  cells = re.findall(r'^\|(.*\d\.\d.*)\|$', _text('docs/choosing.md').split(
+      '## Distribution')[0], re.MULTILINE)
+  numbers = [n for cell in cells for n in re.findall(r'\d+\.\d+', cell)]
+  assert len(numbers) > 40
+  for number in numbers:
+    assert number in measured, number
+
+
 def test_errors_in_the_readme_are_those_of_the_results():
   readme, results = _text('README.md'), _text('docs/results.md')
   for number in ('1.90 %', '1.87 %', '1.48 %', '89.00 %', '70.00 %'):

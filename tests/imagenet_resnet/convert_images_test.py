@@ -89,6 +89,14 @@ def test_every_picture_is_once_in_the_records_as_it_was(photos, tmp_path):
   assert numbers != sorted(numbers)
 
 
+def test_a_class_keeps_a_picture_to_train_on(photos, tmp_path):
+  # Half-up, 0.9 * (5, 1, 10) would be all of the first two.
+  done = convert_images.convert(str(photos), str(tmp_path / 'records'), 0.9)
+  assert done.num_train == 1 + 1 + 1
+  assert {number for number, *_ in read(tmp_path / 'records', 'train')} == {
+      0, 1, 2}
+
+
 def test_same_bytes_whatever_the_order_of_the_folder(
     photos, tmp_path, monkeypatch):
   convert_images.convert(str(photos), str(tmp_path / 'a'))
@@ -114,6 +122,7 @@ PICTURES = {
     'RGB.jpg': ('JPEG', Image.fromarray(make_pixels(0))),
     'grey.jpeg': ('JPEG', Image.fromarray(make_pixels(0)).convert('L')),
     'cmyk.JPG': ('JPEG', Image.fromarray(make_pixels(0)).convert('CMYK')),
+    'of a phone.jpg': ('MPO', Image.fromarray(make_pixels(0))),
     'alpha.png': ('PNG', _with_alpha('RGB')),
     'grey_alpha.png': ('PNG', _with_alpha('L')),
     'grey.png': ('PNG', Image.fromarray(make_pixels(0)).convert('L')),
@@ -132,7 +141,7 @@ def test_pictures_of_each_kind_are_seen_in_colour(name, photos, tmp_path):
   image_format, picture = PICTURES[name]
   stream = io.BytesIO()
   picture.save(stream, image_format,
-               **({'quality': 95} if image_format == 'JPEG' else {}))
+               **({} if image_format == 'PNG' else {'quality': 95}))
   (photos / 'rose' / name).write_bytes(stream.getvalue())
   convert_images.convert(str(photos), str(tmp_path / 'records'))
   encoded, = (encoded for part in ('train', 'validation') for _, name_, encoded
