@@ -28,7 +28,7 @@ from rigl.imagenet_resnet import (
   imagenet_input,
   preprocessing,
   record_input,
-  sample_data,
+  record_output,
 )
 
 N_CLASSES = 10
@@ -60,9 +60,9 @@ def write_data(folder: str, n_images: int) -> imagenet_data.ImageNetData:
     path = os.path.join(folder, f'train-{shard:05d}-of-00008')
     with tf.io.TFRecordWriter(path) as writer:
       for i in range(shard, n_images, 8):
-        writer.write(sample_data.make_example(
+        writer.write(record_output.make_example(
             make_photo(random_state), (WIDTH, HEIGHT), i % N_CLASSES,
-            f'{i}.JPEG').SerializeToString())
+            str(i % N_CLASSES), f'{i}.JPEG').SerializeToString())
   return imagenet_data.find_data(
       folder, num_train_images=n_images, num_eval_images=1,
       num_classes=N_CLASSES)

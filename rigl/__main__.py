@@ -12,6 +12,8 @@ COMMANDS = {
     'micronet': 'count FLOPs and bytes of dense and sparse networks',
     'inference': 'export sparse networks as small files, and time them',
     'imagenet_resnet.sample_data': 'make a small data set to try ImageNet with',
+    'imagenet_resnet.convert_images':
+        'make records of your pictures for the ImageNet script',
 }
 
 

@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 VISUALIZE = 'rigl.mnist.visualize_mask_records'
 COUNTS = 'rigl.micronet'
 COMPARES = 'rigl.compare'
+CONVERTS = 'rigl.imagenet_resnet.convert_images'
 LOADED = 'TensorFlow was loaded'
 
 
@@ -63,7 +64,8 @@ def test_help_of_a_script_that_is_started_by_its_path(module, python):
 
 
 @pytest.mark.parametrize('module, flag', [
-    (COUNTS, '--architecture'), (COMPARES, '--sparsities')])
+    (COUNTS, '--architecture'), (COMPARES, '--sparsities'),
+    (CONVERTS, '--validation_share')])
 def test_help_of_other_commands(module, flag, python):
   done = python('-m', module, '--help')
   assert (done.returncode, done.stderr) == (0, ''), done.stdout

@@ -44,7 +44,9 @@ _THREE_WAYS = (
     '  3. --use_synthetic_data for a synthetic problem of the same shape, to '
     'try things out.\n'
     '`python -m rigl.imagenet_resnet.sample_data --output_dir=FOLDER` writes '
-    'a small data set for the first way.')
+    'a small data set for the first way, and `python -m '
+    'rigl.imagenet_resnet.convert_images --input=FOLDER --output=RECORDS` '
+    'makes one of your own pictures.')
 
 
 @dataclasses.dataclass(frozen=True)

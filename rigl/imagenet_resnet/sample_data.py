@@ -14,13 +14,13 @@ import colorsys
 import io
 import math
 import os
-import shlex
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from rigl.compat import tf
 from rigl.core import checks, messages, seeding
+from rigl.imagenet_resnet import record_output
 
 # Corners of a shape around the origin, in turns and in parts of its radius.
 _SHAPES = {
@@ -92,50 +92,6 @@ def encode(picture: Image.Image, encoding: str = 'JPEG') -> bytes:
   return stream.getvalue()
 
 
-def make_example(encoded: bytes, size: tuple[int, int], class_number: int,
-                 name: str, colour_space: str = 'RGB') -> tf.train.Example:
-  """A record as in ImageNet's TFRecords.
-
-  Args:
-    encoded: the picture.
-    size: width and height.
-    class_number: from 0.
-    name: name of the file it would have.
-    colour_space: 'RGB' or 'CMYK'.
-
-  Returns:
-    The record, with one box around the whole picture.
-  """
-  def text(value: str | bytes) -> tf.train.Feature:
-    value = value.encode() if isinstance(value, str) else value
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-  def integer(value: int) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
-  def real(value: float) -> tf.train.Feature:
-    return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
-
-  label = class_number + 1
-  return tf.train.Example(features=tf.train.Features(feature={
-      'image/encoded': text(encoded),
-      'image/format': text('JPEG'),
-      'image/colorspace': text(colour_space),
-      'image/channels': integer(3),
-      'image/filename': text(name),
-      'image/height': integer(size[1]),
-      'image/width': integer(size[0]),
-      'image/class/label': integer(label),
-      'image/class/text': text(CLASSES[class_number]),
-      'image/class/synset': text(f's{label:08d}'),
-      'image/object/bbox/xmin': real(0.),
-      'image/object/bbox/ymin': real(0.),
-      'image/object/bbox/xmax': real(1.),
-      'image/object/bbox/ymax': real(1.),
-      'image/object/bbox/label': integer(label),
-  }))
-
-
 def make_part(part: str, n: int, seed: int) -> list[tf.train.Example]:
   """Draws a part of the data set, with as many pictures of each class.
 
@@ -155,9 +111,11 @@ def make_part(part: str, n: int, seed: int) -> list[tf.train.Example]:
     picture = draw_picture(label, random_state)
     encoding = {1: 'PNG', 2: 'CMYK'}.get(i, 'JPEG') if part == 'train' else (
         'JPEG')
-    examples.append(make_example(
-        encode(picture, encoding), picture.size, label,
-        f'{part}_{i:05d}.JPEG', 'CMYK' if encoding == 'CMYK' else 'RGB'))
+    # All are called JPEGs, as in ImageNet.
+    examples.append(record_output.make_example(
+        encode(picture, encoding), picture.size, label, CLASSES[label],
+        f'{part}_{i:05d}.JPEG',
+        colour_space='CMYK' if encoding == 'CMYK' else 'RGB'))
   return examples
 
 
@@ -185,33 +143,25 @@ def write(output_dir: str, num_train: int = 120, num_eval: int = 40,
   paths = []
   for part, n in (('train', num_train), ('validation', num_eval)):
     examples, n_shards = make_part(part, n, seed), _N_SHARDS[part]
-    for shard in range(n_shards):
-      path = os.path.join(
-          output_dir, f'{part}-{shard:05d}-of-{n_shards:05d}')
-      with tf.io.TFRecordWriter(path + '.tmp') as writer:
-        for example in examples[shard::n_shards]:
-          writer.write(example.SerializeToString(deterministic=True))
-      os.replace(path + '.tmp', path)
-      paths.append(path)
+    paths += [record_output.write_file(output_dir, part, shard, n_shards,
+                                       examples[shard::n_shards])
+              for shard in range(n_shards)]
   return paths
 
 
 def _training_command(output_dir: str, num_train: int, num_eval: int) -> str:
   """A command line that trains a small network on the data set."""
-  lines = (
-      '  python -m rigl.imagenet_resnet.imagenet_train_eval',
-      f'--data_directory={shlex.quote(output_dir)} --num_label_classes='
-      f'{len(CLASSES)}',
-      f'--num_train_images={num_train} --num_eval_images={num_eval}',
-      f'--train_batch_size={min(50, num_train)} '
-      f'--eval_batch_size={min(100, num_eval)}',
-      '--image_size=32 --resnet_depth=18 --width=0.25 --training_method=rigl',
-      '--mask_init_method=erdos_renyi_kernel --first_layer_sparsity=-1',
-      '--end_sparsity=0.8 --drop_fraction_anneal=cosine',
-      '--maskupdate_end_step=600 --base_learning_rate=0.4 --train_steps=800',
-      '--mode=train_and_eval --steps_per_eval=400',
-      f'--output_dir={shlex.quote(output_dir + "_rigl")}')
-  return ' \\\n      '.join(lines)
+  return record_output.training_command(
+      output_dir, len(CLASSES), num_train, num_eval, (
+          f'--train_batch_size={min(50, num_train)} '
+          f'--eval_batch_size={min(100, num_eval)}',
+          '--image_size=32 --resnet_depth=18 --width=0.25 '
+          '--training_method=rigl',
+          '--mask_init_method=erdos_renyi_kernel --first_layer_sparsity=-1',
+          '--end_sparsity=0.8 --drop_fraction_anneal=cosine',
+          '--maskupdate_end_step=600 --base_learning_rate=0.4 '
+          '--train_steps=800',
+          '--mode=train_and_eval --steps_per_eval=400'))
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ FRONT = (OWN, 'model_pruning', 'stateless_draws', 'core', 'network_tables',
 # The data modules of a folder may import one another, but no model.
 DATA = (
   '*_data', '*_input', '*_pickle', 'data_helper', 'preprocessing',
-  'synthetic_*',
+  'record_output', 'synthetic_*',
 )
 MAY_IMPORT = (
   ('rigl', ()),
@@ -109,6 +109,10 @@ MAY_IMPORT = (
   ),
   # A script as well, which trains nothing.
   ('mnist.visualize_mask_records', ('training.command_line', OWN)),
+  # A command, which writes what the data modules read.
+  ('imagenet_resnet.convert_images',
+   ('imagenet_resnet.record_output', 'console', 'core.checks',
+    'core.messages', 'core.seeding', 'compat')),
   # A hook of a script, not a part of its model.
   ('*.epoch_log',
    ('training.files', 'training.history', 'training.hooks', OWN,

@@ -29,12 +29,12 @@ SCRIPTS = (
     'rigl.imagenet_resnet.imagenet_train_eval')
 # What parses its arguments with argparse in `main`.
 PROGRAMS = re.compile(
-    r'rigl\.compare|rigl\.micronet|rigl\.imagenet_resnet\.sample_data|'
-    r'benchmarks\..*')
+    r'rigl\.compare|rigl\.micronet|'
+    r'rigl\.imagenet_resnet\.(sample_data|convert_images)|benchmarks\..*')
 # Each block of this page goes on from the one before.
 ONE_PROGRAM = 'docs/adding_a_method.md'
-# Needs Keras 3; tests/keras/examples_test.py runs it.
-KERAS_PAGE = 'docs/keras.md'
+# Need Keras 3; tests/keras/examples_test.py runs them.
+KERAS_PAGES = ('docs/keras.md', 'docs/your_data.md')
 # By tests/inference/page_test.py, which need packages of their own.
 INFERENCE_PAGE = 'docs/inference.md'
 # By tests/trained_network_page_test.py, in the folder of a run.
@@ -219,7 +219,7 @@ EXAMPLES = [path.read_text(encoding='utf-8')
 # Tests of the examples run those that are a part of one.
 SNIPPETS = [
     row for row in PROGRAMS_AND_OUTPUTS
-    if row[0] not in (KERAS_PAGE, INFERENCE_PAGE, TRAINED_PAGE) and not any(
+    if row[0] not in (*KERAS_PAGES, INFERENCE_PAGE, TRAINED_PAGE) and not any(
         row[1] in example for example in EXAMPLES)]
 
 
@@ -305,6 +305,17 @@ def test_local_links_exist(page):
     page for page in PAGES if page not in ('README.md', 'docs/index.md')])
 def test_every_page_is_listed(page):
   assert f']({page.removeprefix("docs/")})' in _text('docs/index.md')
+
+
+def test_numbers_of_the_choice_are_those_of_the_results():
+  measured = re.findall(r'\d+\.\d+', ''.join(
+      map(_text, ('README.md', 'docs/results.md', 'docs/keras.md'))))
+  cells = re.findall(r'^\|(.*\d\.\d.*)\|$', _text('docs/choosing.md').split(
+      '## Distribution')[0], re.MULTILINE)
+  numbers = [n for cell in cells for n in re.findall(r'\d+\.\d+', cell)]
+  assert len(numbers) > 40
+  for number in numbers:
+    assert number in measured, number
 
 
 def test_errors_in_the_readme_are_those_of_the_results():

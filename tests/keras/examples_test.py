@@ -133,14 +133,24 @@ def test_the_shortest_example_is_in_the_readme():
   assert re.search(r'```python\n(.*?)```', readme, re.DOTALL).group(1) == code
 
 
-def test_the_guide_is_one_program(capsys):
-  """Each block of the page goes on from the one before."""
-  page = (ROOT / 'docs' / 'keras.md').read_text(encoding='utf-8')
+def test_the_page_quotes_the_example():
+  page = (ROOT / 'docs' / 'your_data.md').read_text(encoding='utf-8')
+  code, = re.findall(
+      r'<!-- snippet: of the example -->\n```python\n(.*?)```', page, re.DOTALL)
+  example = (EXAMPLES / 'keras_image_folder.py').read_text(encoding='utf-8')
+  assert code in example
+
+
+@pytest.mark.parametrize('name', ['keras', 'your_data'])
+def test_a_page_is_one_program(name, capsys):
+  """Each block goes on from the one before, but for those with a comment."""
+  page = (ROOT / 'docs' / f'{name}.md').read_text(encoding='utf-8')
   blocks = re.findall(
-      r'```python\n(.*?)```(?:\n\n```text\n(.*?)```)?', page, re.DOTALL)
-  assert len(blocks) > 10
+      r'(?<!-->\n)```python\n(.*?)```(?:\n\n```text\n(.*?)```)?', page,
+      re.DOTALL)
+  assert len(blocks) == {'keras': 14, 'your_data': 2}[name]
   namespace = {'__name__': '__main__'}
   for code, expected in blocks:
-    exec(compile(code, 'docs/keras.md', 'exec'), namespace)
+    exec(compile(code, f'docs/{name}.md', 'exec'), namespace)
     printed = capsys.readouterr().out
     assert printed.rstrip() == expected.rstrip(), code

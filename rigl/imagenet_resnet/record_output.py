@@ -1,0 +1,98 @@
+"""Writes records as in ImageNet's TFRecords, for `record_input` to read."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+
+from rigl.compat import tf
+
+
+def make_example(encoded: bytes, size: tuple[int, int], class_number: int,
+                 class_name: str, name: str, *, image_format: str = 'JPEG',
+                 colour_space: str = 'RGB') -> tf.train.Example:
+  """A record as in ImageNet's TFRecords.
+
+  Args:
+    encoded: the picture.
+    size: width and height.
+    class_number: from 0.
+    class_name: name of the class.
+    name: name of the file it has or would have.
+    image_format: that of the picture.
+    colour_space: 'RGB' or 'CMYK'.
+
+  Returns:
+    The record, with one box around the whole picture.
+  """
+  def text(value: str | bytes) -> tf.train.Feature:
+    value = value.encode() if isinstance(value, str) else value
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+  def integer(value: int) -> tf.train.Feature:
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+  def real(value: float) -> tf.train.Feature:
+    return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+
+  label = class_number + 1
+  return tf.train.Example(features=tf.train.Features(feature={
+      'image/encoded': text(encoded),
+      'image/format': text(image_format),
+      'image/colorspace': text(colour_space),
+      'image/channels': integer(3),
+      'image/filename': text(name),
+      'image/height': integer(size[1]),
+      'image/width': integer(size[0]),
+      'image/class/label': integer(label),
+      'image/class/text': text(class_name),
+      'image/class/synset': text(f's{label:08d}'),
+      'image/object/bbox/xmin': real(0.),
+      'image/object/bbox/ymin': real(0.),
+      'image/object/bbox/xmax': real(1.),
+      'image/object/bbox/ymax': real(1.),
+      'image/object/bbox/label': integer(label),
+  }))
+
+
+def write_file(folder: str, part: str, shard: int, n_shards: int,
+               examples: Iterable[tf.train.Example]) -> str:
+  """Writes one of the files of a part; returns its path.
+
+  The file is there only when it is complete.
+
+  Args:
+    folder: an existing folder.
+    part: 'train' or 'validation'.
+    shard: number of the file, from 0.
+    n_shards: number of files of the part.
+    examples: the records of this file.
+  """
+  path = os.path.join(folder, f'{part}-{shard:05d}-of-{n_shards:05d}')
+  with tf.io.TFRecordWriter(path + '.tmp') as writer:
+    for example in examples:
+      # Else the order of its features is that of a random hash.
+      writer.write(example.SerializeToString(deterministic=True))
+  os.replace(path + '.tmp', path)
+  return path
+
+
+def training_command(folder: str, num_classes: int, num_train: int,
+                     num_eval: int, flags: Sequence[str]) -> str:
+  """A command line that trains on what was written.
+
+  Args:
+    folder: the folder of the records.
+    num_classes: number of classes.
+    num_train: number of training pictures.
+    num_eval: number of validation pictures.
+    flags: what else to give; lines of flags.
+  """
+  lines = (
+      '  python -m rigl.imagenet_resnet.imagenet_train_eval',
+      f'--data_directory={shlex.quote(folder)} --num_label_classes='
+      f'{num_classes}',
+      f'--num_train_images={num_train} --num_eval_images={num_eval}',
+      *flags, f'--output_dir={shlex.quote(folder + "_rigl")}')
+  return ' \\\n      '.join(lines)
