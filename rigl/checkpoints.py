@@ -11,9 +11,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from rigl import checkpoint_files
+from rigl import checkpoint_files, gin_configs
 from rigl.core import layer_names
-from rigl.training import gin_configs
 
 
 @dataclasses.dataclass(frozen=True)

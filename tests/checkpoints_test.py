@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 import rigl
-from rigl import checkpoints
+from rigl import checkpoints, gin_configs
 from rigl.core import layer_names
 from rigl.micronet import architectures
-from rigl.training import gin_configs
 from tests import checkpoint_values, networks
 from tests.training import small_checkpoints
 

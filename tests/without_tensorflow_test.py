@@ -111,7 +111,7 @@ CORE = [
 @pytest.mark.parametrize('module', [
     *CORE, 'rigl.checkpoints', 'rigl.training.command_line',
     'rigl.training.config', 'rigl.training.config_flags',
-    'rigl.training.gin_configs', 'rigl.training.script',
+    'rigl.gin_configs', 'rigl.training.script',
     'rigl.training.sparse_flags', 'rigl.mnist.mnist_config',
     'rigl.cifar_resnet.cifar_config', 'rigl.imagenet_resnet.imagenet_config'])
 def test_import_of_a_module_that_flags_need(module, python):

@@ -12,17 +12,17 @@ from typing import Any, Optional
 
 import numpy as np
 
+from rigl import files
 from rigl.compat import tf2
 from rigl.core import checks
 from rigl.inference import (
-    codes,
-    names,
-    requirements,
-    shrinking,
-    sources,
-    tflite_files,
+  codes,
+  names,
+  requirements,
+  shrinking,
+  sources,
+  tflite_files,
 )
-from rigl.training import files
 
 QUANTIZE = (None, 'int8')
 # From here on LiteRT runs fully connected layers faster with sparse weights

@@ -57,8 +57,10 @@ def network_of_run(path: str) -> tuple[str | None, dict[str, float]]:
   Raises:
     ValueError: if there is no checkpoint, or its config.gin cannot be read.
   """
-  from rigl import checkpoint_files  # Loading TensorFlow takes seconds.
-  from rigl.training import gin_configs
+  from rigl import (
+    checkpoint_files,  # Loading TensorFlow takes seconds.
+    gin_configs,
+  )
 
   folder = os.path.dirname(checkpoint_files.resolve(path))
   config = gin_configs.values_in(folder) or {}

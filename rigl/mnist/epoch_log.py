@@ -15,10 +15,11 @@ from typing import Any, Mapping, Optional, Sequence
 
 import numpy as np
 
+from rigl import files
 from rigl.compat import tf
 from rigl.core import connections, layer_names
 from rigl.mnist import compression, mask_records
-from rigl.training import files, history, hooks
+from rigl.training import history, hooks
 
 
 @dataclasses.dataclass(frozen=True)

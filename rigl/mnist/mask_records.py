@@ -28,8 +28,8 @@ from typing import Mapping, Optional, Union
 
 import numpy as np
 
+from rigl import files
 from rigl.core import layer_names
-from rigl.training import files
 
 _VERSION = 1
 _SHAPE = '/shape'

@@ -8,9 +8,10 @@ from typing import Any, Optional
 
 import numpy as np
 
+from rigl import files
 from rigl.compat import tf
 from rigl.core import checks, layer_names
-from rigl.training import checkpoints, files, lr_schedules
+from rigl.training import checkpoints, lr_schedules
 from rigl.training.config import (
   INNER_OPTIMIZERS,
   DeviceSettings,

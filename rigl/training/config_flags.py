@@ -8,7 +8,8 @@ from typing import Any, Callable, Mapping, Optional, Sequence, TypeVar
 
 from absl import flags
 
-from rigl.training import command_line, gin_configs, settings, sparse_flags
+from rigl import gin_configs
+from rigl.training import command_line, settings, sparse_flags
 from rigl.training.config import SparsityConfig
 
 # Flags belong to the script that asks for them, in --help and elsewhere.

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Iterator, Sequence
 
-from rigl.training import checkpoints, gin_configs, resuming
+from rigl import gin_configs
+from rigl.training import checkpoints, resuming
 
 # Those that train nothing.
 MODES = ('eval', 'eval_once')

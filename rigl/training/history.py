@@ -21,8 +21,8 @@ from typing import Any, Mapping
 
 import numpy as np
 
+from rigl import files, text_files
 from rigl.compat import tf
-from rigl.training import files, text_files
 
 METRICS_FILE = 'metrics.jsonl'
 _STATE_FILE = 'metrics_state.json'

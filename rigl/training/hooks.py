@@ -9,15 +9,10 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 
 from absl import logging
 
+from rigl import gin_configs
 from rigl.compat import tf
 from rigl.core import connections
-from rigl.training import (
-  checkpoints,
-  gin_configs,
-  history,
-  iterations,
-  saving,
-)
+from rigl.training import checkpoints, history, iterations, saving
 
 
 class ResumableHook(tf.train.SessionRunHook):

@@ -7,7 +7,8 @@ from typing import Any, Sequence
 
 from absl import logging
 
-from rigl.training import checkpoints, gin_configs, iterations
+from rigl import gin_configs
+from rigl.training import checkpoints, iterations
 from rigl.training.config import SparsityConfig
 
 # Fields that may never change on resume. Variables cannot reveal them: those of

@@ -13,7 +13,7 @@ from rigl.compat import tf
 from rigl.core import messages
 from rigl.training import checkpoints, iterations
 
-# Files and folders that TensorFlow and rigl.training.files rename when done.
+# Files and folders that TensorFlow and rigl.files rename when done.
 _LEFTOVER = re.compile(
     r'model\.ckpt-\d+(_temp|\.meta\.tmp.*)|'
     r'(checkpoint|graph\.pbtxt)\.tmp.*|.*\.\d+\.tmp')

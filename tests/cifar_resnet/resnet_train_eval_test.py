@@ -13,19 +13,13 @@ import pytest
 from absl import flags
 
 import rigl
+from rigl import gin_configs
 from rigl.cifar_resnet import cifar_data, cifar_model_fn, cifar_run
 from rigl.cifar_resnet import resnet_train_eval as script
 from rigl.compat import tf
 from rigl.core import methods
 from rigl.model_pruning import pruning
-from rigl.training import (
-  checkpoints,
-  factory,
-  gin_configs,
-  history,
-  hooks,
-  mask_init,
-)
+from rigl.training import checkpoints, factory, history, hooks, mask_init
 from tests import (
   checkpoint_values,
   combinations,

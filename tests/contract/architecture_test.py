@@ -53,7 +53,7 @@ MAY_IMPORT = (
   (
     'micronet',
     ('micronet', 'checkpoint_files', 'console', 'core.checks',
-     'core.distributions', 'network_tables', 'training.gin_configs', 'compat'),
+     'core.distributions', 'network_tables', 'gin_configs', 'compat'),
   ),
   ('keras', ('keras', 'core', 'micronet', 'compat')),
   # Rebuilds what the scripts trained; the rest of its folder knows no script.
@@ -62,11 +62,14 @@ MAY_IMPORT = (
     'checkpoint_files', 'core.layer_names', 'compat')),
   ('inference',
    ('inference', 'core', 'micronet', 'checkpoint_files', 'console',
-    'training.files', 'compat')),
+    'files', 'compat')),
   ('replicas', ('compat',)),
   ('checkpoints',
-   ('checkpoint_files', 'training.gin_configs', 'core.layer_names')),
+   ('checkpoint_files', 'gin_configs', 'core.layer_names')),
   ('checkpoint_files', ('core.layer_names', 'core.messages', 'compat')),
+  ('files', ()),
+  ('text_files', ('files', 'compat')),
+  ('gin_configs', ('text_files', 'core.messages', 'compat')),
   ('model_pruning', ('model_pruning', 'replicas', 'core', 'compat')),
   ('optimizer_wrapper', ('copied_graphs', 'replicas', 'core', 'compat')),
   ('dense_gradients', ('optimizer_wrapper', 'replicas', 'core', 'compat')),
@@ -80,7 +83,7 @@ MAY_IMPORT = (
     ('sparse_optimizers_base', 'sparse_optimizer', 'optimizer_wrapper',
      'replicas', 'model_pruning', 'core', 'compat'),
   ),
-  ('training.files', ()),
+  ('files', ()),
   (
     'compare',
     ('compare', 'training.history', 'training.hooks', 'training.names',
@@ -90,7 +93,8 @@ MAY_IMPORT = (
   (
     'training',
     ('training', 'sparse_optimizers', 'optimizer_wrapper', 'sparse_utils',
-     'model_pruning', 'checkpoint_files', 'replicas', 'core', 'compat'),
+     'model_pruning', 'checkpoint_files', 'gin_configs', 'text_files', 'files',
+     'replicas', 'core', 'compat'),
   ),
   (
     '*_train_eval',
@@ -99,7 +103,7 @@ MAY_IMPORT = (
   # What the scripts are made of, not a part of their models.
   *(
     (name,
-     ('training', OWN, 'model_pruning', 'replicas', 'core.checks',
+     ('training', OWN, 'model_pruning', 'files', 'replicas', 'core.checks',
       'core.layer_names', 'network_tables', 'compat'))
     for name in (
       '*.cifar_config', '*.imagenet_config', '*.mnist_config',
@@ -115,9 +119,9 @@ MAY_IMPORT = (
     'core.messages', 'core.seeding', 'compat')),
   # A hook of a script, not a part of its model.
   ('*.epoch_log',
-   ('training.files', 'training.history', 'training.hooks', OWN,
+   ('files', 'training.history', 'training.hooks', OWN,
     'core.connections', 'core.layer_names', 'compat')),
-  ('mnist.mask_records', ('training.files', 'core.layer_names')),
+  ('mnist.mask_records', ('files', 'core.layer_names')),
   *(
     (
       f'*.{name}',
@@ -136,7 +140,7 @@ MAY_IMPORT = (
 )
 # Imported only inside functions, since these count and read without it.
 LAZY = (('micronet', 'compat'), ('micronet', 'checkpoint_files'),
-        ('micronet', 'training.gin_configs'),
+        ('micronet', 'gin_configs'),
         ('compare.cli', 'compare.workers'))
 
 FLAGS_ALLOWED = (

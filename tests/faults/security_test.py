@@ -8,11 +8,12 @@ import pickle
 import numpy as np
 import pytest
 
+from rigl import gin_configs
 from rigl.cifar_resnet import cifar_data
 from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_data
 from rigl.mnist import mask_records, mnist_data
-from rigl.training import checkpoints, gin_configs
+from rigl.training import checkpoints
 from rigl.training.config import SparsityConfig
 from tests import tiny_cifar, tiny_imagenet, tiny_tfds
 

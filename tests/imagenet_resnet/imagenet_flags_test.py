@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from absl import flags
 
+from rigl import gin_configs
 from rigl.compat import tf
 from rigl.core import methods
 from rigl.imagenet_resnet import imagenet_config
 from rigl.imagenet_resnet import imagenet_train_eval as script
-from rigl.training import gin_configs, tpu_estimator
+from rigl.training import tpu_estimator
 from rigl.training.config import SparsityConfig
 from tests import networks, script_flags
 

@@ -10,12 +10,12 @@ import sys
 import numpy as np
 import pytest
 
+from rigl import gin_configs
 from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
 from rigl.core import distributions
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
 from rigl.micronet import architectures, checkpoints, cli, formatting, network
-from rigl.training import gin_configs
 from rigl.training.config import SparsityConfig
 
 

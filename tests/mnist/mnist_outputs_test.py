@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from rigl import gin_configs
 from rigl.compat import tf
 from rigl.core import methods
 from rigl.mnist import (
@@ -16,7 +17,6 @@ from rigl.mnist import (
   mnist_run,
   mnist_train_eval,
 )
-from rigl.training import gin_configs
 from tests import checkpoint_values, tiny_mnist
 
 MASKED = [name for name, method in methods.METHODS.items()

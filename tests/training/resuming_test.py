@@ -10,6 +10,7 @@ import os
 import numpy as np
 import pytest
 
+from rigl import gin_configs
 from rigl.cifar_resnet import cifar_config, cifar_run
 from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
@@ -18,7 +19,7 @@ from rigl.imagenet_resnet import imagenet_config, imagenet_run
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
 from rigl.mnist import mnist_run
 from rigl.mnist.mnist_config import MnistConfig
-from rigl.training import gin_configs, iterations, resuming
+from rigl.training import iterations, resuming
 from rigl.training.config import SparsityConfig
 from tests.training import one_masked_layer
 from tests.training.small_checkpoints import DATA, VALUES, damage, save

@@ -14,9 +14,9 @@ from typing import Any, Iterable, Optional
 import gin
 from gin import config_parser
 
+from rigl import text_files
 from rigl.compat import tf
 from rigl.core import messages
-from rigl.training import text_files
 
 CONFIG_FILE = 'config.gin'
 _FORM = 'bindings are of the form <class>.<parameter> = <value>'

@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from rigl.training import files
+from rigl import files
 
 
 @pytest.fixture

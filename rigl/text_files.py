@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from rigl import files
 from rigl.compat import tf
-from rigl.training import files
 
 
 def write(path: str, text: str) -> None:

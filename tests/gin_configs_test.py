@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
+from rigl import gin_configs
 from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
 from rigl.core import methods
-from rigl.training import gin_configs
 from rigl.training.config import SparsityConfig
 from tests.training import config_test
 
