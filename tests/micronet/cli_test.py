@@ -292,6 +292,9 @@ class TestCheckpoint:
     assert report['title'].startswith(f'{name}, ')
     assert {row['name']: tuple(row['shape'])
             for row in report['layers']} == net.shapes
+    assert report['flops'] == network.count_network(
+        net.weighted_layers, n_zeros={
+            layer: mask.size for layer, mask in masks.items()}).flops
 
   def test_an_argument_that_differs_from_the_run_is_named(
       self, capsys, tmp_path):
