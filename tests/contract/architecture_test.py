@@ -108,8 +108,9 @@ MAY_IMPORT = (
   ('mnist.visualize_mask_records', ('training.command_line', OWN)),
   # A hook of a script, not a part of its model.
   ('*.epoch_log',
-   ('training.files', 'training.history', 'training.hooks', OWN,
-    'core.connections', 'core.layer_names', 'compat')),
+   ('training.files', 'training.history', 'training.hooks',
+    'training.iterations', 'training.mask_watch', 'training.summaries', OWN,
+    'core.connections', 'compat')),
   ('mnist.mask_records', ('training.files', 'core.layer_names')),
   *(
     (
