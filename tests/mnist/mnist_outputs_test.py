@@ -17,6 +17,7 @@ from rigl.mnist import (
   mnist_train_eval,
 )
 from rigl.training import gin_configs
+from rigl.training.config import SparsityConfig
 from tests import checkpoint_values, tiny_mnist
 
 MASKED = [name for name, method in methods.METHODS.items()
@@ -121,6 +122,17 @@ def test_drop_fraction_in_tensorboard(trained):
   expected = [0.3 * 0.5 * (1 + math.cos(math.pi * step / 50000))
               for step in (6, 14)]
   assert values == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize('method, described', [
+    # RigL moves the masks before steps 0, 3, 6, 9 and 12, SNIP before step 0.
+    ('rigl', 'model.ckpt-15 (the other 5 of 20 iterations set masks)'),
+    ('snip', 'model.ckpt-19 (the other 1 of 20 iterations set masks)'),
+    ('set', 'model.ckpt-20'), ('baseline', 'model.ckpt-20')])
+def test_why_a_checkpoint_has_its_number(method, described, trained):
+  assert mnist_run._describe_checkpoint(
+      str(trained(method)),
+      SparsityConfig(training_method=method)) == described
 
 
 @pytest.mark.parametrize('method', ['rigl', 'baseline'])
