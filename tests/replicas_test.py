@@ -214,7 +214,7 @@ def test_replicas_compute_their_means_at_each_step(
     return specs.TrainSpec(loss, train_op, means=[mean])
 
   job = specs.Job(model_fn, str(tmp_path), seed=0, save_steps=None,
-                  keep_checkpoint_max=0, save_summary_steps=0)
+                  keep_checkpoint_max=0)
   session_loop.SessionLoop(job, n_replicas).train(
       lambda: tf.data.Dataset.from_tensors(
           (tf.ones([2, 1]), tf.zeros([2]))).repeat(), 5, [], [])

@@ -16,10 +16,10 @@ from rigl.training import (
   finite,
   hooks,
   mask_init,
+  mask_watch,
   metrics,
   resuming,
   specs,
-  summaries,
 )
 from rigl.training.config import SparsityConfig
 
@@ -147,21 +147,14 @@ def _train_spec(training: Training, loss: tf.Tensor,
       update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
       first_iteration=resuming.iterations_done(training.folder, sparsity),
       reported=[learning_rate, drop_fraction])
-  summaries.add_scalars({
-      **scalars,
-      'learning_rate': learning_rate,
-      'drop_fraction': drop_fraction,
-      **summaries.mask_summaries(pruning.get_masks()),
-  })
   if training.initial_value_checkpoint:
     checkpoints.initialize_parameters_from_ckpt(
         training.initial_value_checkpoint, training.folder)
   progress = hooks.ProgressHook(
-      {'loss': scalars.pop('total_loss'),
-       **{tag.rsplit('/', 1)[-1]: value for tag, value in scalars.items()}},
+      scalars,
       config.total_steps, training.summaries_steps, training.folder,
       {'learning_rate': learning_rate, 'drop_fraction': drop_fraction},
-      pruning.get_masks())
+      mask_watch.MaskWatch(pruning.get_masks()))
   return specs.TrainSpec(
       loss, train_op, lambda: mask_init.make_scaffold(
           sparsity, load_mask_dir=training.load_mask_dir),
@@ -190,8 +183,8 @@ def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
   loss = cross_entropy + tf.losses.get_regularization_loss()
   if mode == 'train':
     return _train_spec(training, loss, {
-        'total_loss': loss,
-        'computing_cross_entropy_loss/cross_entropy_loss': cross_entropy,
+        'loss': loss,
+        'cross_entropy_loss': cross_entropy,
         'accuracy': accuracy,
         'top_5_accuracy': top_5,
     })

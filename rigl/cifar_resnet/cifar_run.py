@@ -97,8 +97,7 @@ def train_or_evaluate(training: Training, settings: RunSettings,
           functools.partial(cifar_model_fn.model_fn, training=training),
           training.folder, seed=sparsity.seed,
           save_steps=settings.checkpoint_steps,
-          keep_checkpoint_max=settings.keep_checkpoint_max,
-          save_summary_steps=settings.summaries_steps),
+          keep_checkpoint_max=settings.keep_checkpoint_max),
       settings.loop, settings.num_replicas)
 
   def train_input():

@@ -1,4 +1,8 @@
-"""How sparse the masks of a training are, and how many connections moved."""
+"""What the masks of a training tell: sparsity, moves, exploration, dead units.
+
+Masks are {layer: 0/1 array [..., units]}: the last dimension is that of the
+units of the layer, neurons or output channels.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,39 @@ from typing import Any, Mapping, Optional
 import numpy as np
 
 
-def sparsity(masks: Mapping[Any, np.ndarray]) -> float:
-  """The share of zeros in all masks together; 0 without masks.
+def density(masks: Mapping[Any, np.ndarray]) -> float:
+  """The share of active connections in all masks together; 1 without masks.
 
   Args:
     masks: {layer: 0/1 array}.
   """
   size = sum(mask.size for mask in masks.values())
   n_active = sum(map(np.count_nonzero, masks.values()))
-  return 1. - n_active / size if size else 0.
+  return n_active / size if size else 1.
+
+
+def sparsity(masks: Mapping[Any, np.ndarray]) -> float:
+  """The share of zeros in all masks together; 0 without masks.
+
+  Args:
+    masks: {layer: 0/1 array}.
+  """
+  return 1. - density(masks)
+
+
+def dead_units(masks: Mapping[Any, np.ndarray]) -> int:
+  """How many units have no incoming connection, in all layers together.
+
+  The output of such a unit is a constant. Units without an outgoing connection
+  are not counted: which layer reads a unit does not follow from the masks where
+  a network branches.
+
+  Args:
+    masks: {layer: 0/1 array}.
+  """
+  return sum(
+      np.count_nonzero(~np.any(mask, axis=tuple(range(np.ndim(mask) - 1))))
+      for mask in masks.values())
 
 
 class Moves:
@@ -46,8 +74,7 @@ class Moves:
 
   def state(self) -> dict[str, Any]:
     """What `restore` needs; as JSON can hold it where layers are names."""
-    return {name: [list(mask.shape), _packed(mask)]
-            for name, mask in (self._former or {}).items()}
+    return _state_of(self._former or {})
 
   def restore(self, state: Mapping[str, Any]) -> None:
     """Goes back to a former state.
@@ -55,8 +82,64 @@ class Moves:
     Args:
       state: what `state` returned.
     """
-    self._former = {name: _unpacked(shape, text)
-                    for name, (shape, text) in state.items()}
+    self._former = _masks_of(state)
+
+
+class Explored:
+  """The connections that have ever been active.
+
+  Their share is the in-time over-parameterization rate (ITOP) of Liu et al.
+  2021, https://arxiv.org/abs/2102.02887.
+
+  Attributes:
+    rate: the share of all connections; 1 without masks, where all are active.
+  """
+
+  def __init__(self) -> None:
+    """No connection has been active yet."""
+    self._ever: dict[Any, np.ndarray] = {}
+    self.rate = 1.
+
+  def __bool__(self) -> bool:
+    """Whether any masks were added."""
+    return bool(self._ever)
+
+  def add(self, masks: Mapping[Any, np.ndarray]) -> None:
+    """Counts the active connections of masks.
+
+    Args:
+      masks: {layer: 0/1 array}, of the same layers each time.
+    """
+    for layer, mask in masks.items():
+      active = np.asarray(mask, bool)
+      ever = self._ever.get(layer)
+      self._ever[layer] = active if ever is None else ever | active
+    self.rate = density(self._ever)
+
+  def state(self) -> dict[str, Any]:
+    """What `restore` needs; as JSON can hold it where layers are names."""
+    return _state_of(self._ever)
+
+  def restore(self, state: Mapping[str, Any]) -> None:
+    """Goes back to a former state.
+
+    Args:
+      state: what `state` returned.
+    """
+    self._ever = _masks_of(state)
+    self.rate = density(self._ever)
+
+
+def _state_of(masks: Mapping[Any, np.ndarray]) -> dict[str, Any]:
+  """Bool masks as JSON can hold them."""
+  return {layer: [list(mask.shape), _packed(mask)]
+          for layer, mask in masks.items()}
+
+
+def _masks_of(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """The masks that `_state_of` was given."""
+  return {layer: _unpacked(shape, text)
+          for layer, (shape, text) in state.items()}
 
 
 def _packed(mask: np.ndarray) -> str:

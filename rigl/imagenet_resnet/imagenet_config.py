@@ -309,7 +309,8 @@ class RunSettings(DeviceSettings):
       lower_bound=1)
   log_mask_imgs_each_iteration: bool = setting(
       False, 'Output',
-      'Whether summaries have pictures of all masks, which is slow.')
+      'Whether summaries have pictures of all masks, which is slow, instead of '
+      'the first one alone.')
   export_model_freq: int = setting(
       2502, 'Output', 'Steps between exported SavedModels; 0 for none, not '
       'even at the end.', lower_bound=0)

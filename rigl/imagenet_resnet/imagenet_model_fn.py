@@ -18,6 +18,7 @@ from rigl.training import (
   finite,
   hooks,
   mask_init,
+  mask_watch,
   metrics,
   resuming,
   specs,
@@ -42,7 +43,8 @@ class Training:
     load_mask_dir: checkpoint whose masks are used, or ''.
     initial_value_checkpoint: checkpoint whose parameters are used, or ''.
     steps_per_summary: steps between summaries and progress reports.
-    log_mask_images: whether summaries have pictures of all masks.
+    log_mask_images: whether summaries have pictures of all masks, not of the
+      first one alone.
     on_nan: one of config.ON_NAN.
     masked_layers: names of the layers that have a mask in the checkpoint that
       is to be evaluated; None to go by the config.
@@ -224,8 +226,10 @@ def build_train_op(
        'drop_fraction': factory.annealed_drop_fraction(training.sparsity, step),
        **scalars},
       summaries.norm_summaries(gradients),
+      # Elsewhere the host looks at the masks, see hooks.ProgressHook.
       summaries.mask_summaries(
-          pruning.get_masks(), with_img=training.log_mask_images))
+          pruning.get_masks(), with_img=training.log_mask_images)
+      if training.use_tpu else {})
   # Statistics of the batch move whether it trains weights or masks.
   train_op = factory.make_train_op(
       optimizer, loss, global_step, gradients=gradients, not_finite=not_finite,
@@ -264,7 +268,8 @@ def _train_spec(training: Training, loss: tf.Tensor,
         {'loss': mean_loss, 'top_1_accuracy': scalars['top_1_accuracy'],
          'learning_rate': tf.squeeze(reported['learning_rate'])},
         training.config.total_steps, training.steps_per_summary,
-        training.folder, recorded, pruning.get_masks())
+        training.folder, recorded, mask_watch.MaskWatch(
+            pruning.get_masks(), training.log_mask_images), shown=['loss'])
     chief_hooks = [progress]
     listeners = [hooks.SaveState(progress.save_state)]
   return specs.TrainSpec(

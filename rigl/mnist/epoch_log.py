@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import pathlib
 from typing import Any, Mapping, Optional, Sequence
 
@@ -17,9 +18,9 @@ import numpy as np
 
 from rigl import files
 from rigl.compat import tf
-from rigl.core import connections, layer_names
+from rigl.core import connections
 from rigl.mnist import compression, mask_records
-from rigl.training import history, hooks
+from rigl.training import history, hooks, iterations, mask_watch, summaries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,10 +134,11 @@ class EpochLog(tf.train.SessionRunHook):
       kept_pixels: bool [784], the pixels that are inputs; None for all.
     """
     self._fetches = fetches
-    self._masks = {layer_names.layer_of_mask(mask.name): mask
-                   for mask in fetches.masks}
+    self._watch = mask_watch.MaskWatch(fetches.masks)
     self._schedule = schedule
     self._folder = folder
+    # TensorBoard draws one tag of several folders into one chart.
+    self._test_folder = os.path.join(folder, 'eval')
     self._text_file = pathlib.Path(text_file)
     self._records_file = records_file
     self._kept_pixels = kept_pixels
@@ -146,7 +148,6 @@ class EpochLog(tf.train.SessionRunHook):
     self._history = history.History(folder, 'iteration')
     # Loss, accuracy and number of the iterations of this epoch.
     self._totals = np.zeros(3)
-    self._moves = connections.Moves()
     self.last_accuracy: Optional[float] = None
 
   @property
@@ -165,10 +166,9 @@ class EpochLog(tf.train.SessionRunHook):
       pathlib.Path(temporary).write_text(''.join(
           map(text_of, history.evaluations(self._history.rows))))
     self._global_step = tf.train.get_global_step()
-    self._writer = tf.summary.FileWriterCache.get(self._folder)
-    # TensorBoard then forgets what will be done again.
-    self._writer.add_session_log(
-        tf.SessionLog(status=tf.SessionLog.START), self._iteration + 1)
+    self._watch.begin()
+    for folder in (self._folder, self._test_folder):
+      summaries.begin(folder, self._iteration)
 
   def save_records(self) -> None:
     """Writes the mask records."""
@@ -179,7 +179,7 @@ class EpochLog(tf.train.SessionRunHook):
     """Writes what belongs to a checkpoint; to be called before each."""
     self.save_records()
     self._history.save_state(self._iteration, {
-        'totals': self._totals.tolist(), 'masks': self._moves.state()})
+        'totals': self._totals.tolist(), **self._watch.state()})
 
   # --- Steps ----------------------------------------------------------------
 
@@ -189,15 +189,15 @@ class EpochLog(tf.train.SessionRunHook):
       self._record(session)
     if self._former_state:
       self._totals = np.array(self._former_state['totals'])
-      self._moves.restore(self._former_state['masks'])
-    else:
-      self._moves.look(session.run(self._masks))
+    self._watch.start(session, self._iteration == 0, self._former_state)
     self._clock = hooks.StepClock()
 
   def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
     del run_context
     fetches = {'loss': self._fetches.loss, 'accuracy': self._fetches.accuracy,
-               'learning_rate': self._fetches.learning_rate}
+               'learning_rate': self._fetches.learning_rate,
+               'advanced': iterations.advanced(),
+               'updates': self._watch.updates}
     if self._fetches.drop_fraction is not None:
       fetches['drop_fraction'] = self._fetches.drop_fraction
     return tf.train.SessionRunArgs(fetches)
@@ -208,6 +208,7 @@ class EpochLog(tf.train.SessionRunHook):
     self._clock.count()
     self._iteration += 1
     session = run_context.session
+    self._watch.after_run(session, results['updates'], all(results['advanced']))
     if self._schedule.record_frequency and (
         self._iteration % self._schedule.record_frequency == 0):
       self._record(session)
@@ -215,53 +216,46 @@ class EpochLog(tf.train.SessionRunHook):
         self._iteration <= self._schedule.n_iterations):
       self._report(session, results)
 
-  def end(self, session: Any) -> None:
-    del session
-    self._writer.flush()
-
   def _record(self, session: Any) -> None:
-    if self._schedule.record_frequency and self._masks:
-      self._records.append(self._iteration, session.run(self._masks))
+    if self._schedule.record_frequency and self._watch.masks:
+      self._records.append(self._iteration, session.run(self._watch.masks))
 
   # --- Reports --------------------------------------------------------------
 
   def _report(self, session: Any, results: Mapping[str, float]) -> None:
-    step, test_loss, accuracy, masks = session.run(
+    step, test_loss, accuracy, masks, pictures = session.run(
         [self._global_step, self._fetches.test_loss,
-         self._fetches.test_accuracy, self._masks], self._fetches.test_feed)
+         self._fetches.test_accuracy, self._watch.masks, self._watch.pictures],
+        self._fetches.test_feed)
     loss, train_accuracy, n_iterations = self._totals
     self._totals = np.zeros(3)
-    network = network_values(masks)
     place = {'step': step, 'iteration': self._iteration,
              'epoch': self._iteration // self._schedule.n_batches}
     train = {'loss': loss / n_iterations,
              'accuracy': train_accuracy / n_iterations,
              'learning_rate': results['learning_rate'],
-             'drop_fraction': results.get('drop_fraction', 0.),
-             'sparsity': network['sparsity'], 'moved': self._moves.look(masks)}
-    self._history.add('train', **place, **train)
-    self._history.add(
-        'test', **place, loss=test_loss, accuracy=accuracy, **network)
+             'drop_fraction': results.get('drop_fraction', 0.)}
+    of_masks = self._watch.row(masks)
+    self._history.add('train', **place, **train, **of_masks)
+    self._history.add('test', **place, loss=test_loss, accuracy=accuracy,
+                      **network_values(masks))
     row = self._history.rows[-1]
     self.last_accuracy = row['accuracy']
     self._print(train['loss'], row)
     with files.naming(str(self._text_file)), (
         self._text_file.open('a')) as file:
       file.write(text_of(row))
-    self._write_summaries({
-        'loss': train['loss'], 'accuracy': train['accuracy'],
-        'test_loss': test_loss, 'test_accuracy': accuracy,
-        'drop_fraction': train['drop_fraction'],
-        'global_sparsity': network['sparsity'],
-        **{f'sparsity/{self._masks[layer].op.name}_0': sparsity
-           for layer, sparsity in network.get('layer_sparsities', {}).items()},
-    })
+    summaries.write(
+        self._folder, self._iteration,
+        {**train, **mask_watch.tags(of_masks, masks)}, pictures)
+    summaries.write(self._test_folder, self._iteration,
+                    {'loss': test_loss, 'accuracy': accuracy})
 
   def _print(self, train_loss: float, row: Mapping[str, Any]) -> None:
     """Prints the line of an epoch."""
     epoch, n_epochs = row['epoch'], self._schedule.n_epochs
     size = [f'sparsity {row["sparsity"]:.4f}',
-            f'{row["bytes"]:,} bytes'] if self._masks else []
+            f'{row["bytes"]:,} bytes'] if self._watch.masks else []
     speed = self._clock.steps_per_second()
     left = (n_epochs - epoch) * self._schedule.n_batches / speed
     print(f'epoch {epoch:3d}/{n_epochs}', f'loss {train_loss:.4f}',
@@ -269,9 +263,3 @@ class EpochLog(tf.train.SessionRunHook):
           f'test accuracy {row["accuracy"]:7.2%}', *size,
           f'{speed:4.0f} steps/s', f'{hooks.format_seconds(left)} left',
           sep='  ', flush=True)
-
-  def _write_summaries(self, values: dict[str, float]) -> None:
-    self._writer.add_summary(tf.Summary(value=[
-        tf.Summary.Value(tag=tag, simple_value=float(value))
-        for tag, value in values.items()
-    ]), self._iteration)

@@ -103,7 +103,10 @@ class RunSettings(DeviceSettings):
       'package is used.')
   save_path: str = setting(
       '', 'Output',
-      'Folder of checkpoints, logs and summaries. Without it nothing is kept.')
+      'Folder of checkpoints, logs and summaries. Without it nothing is kept. '
+      'In its text file "compressed a-b-c-d" is the network without the pixels '
+      'and neurons that no path of connections leads through: a pixels, b and '
+      'c neurons of the hidden layers and d outputs are left.')
   save_model: bool = setting(True, 'Output', 'Whether to write checkpoints.')
   checkpoint_epochs: int = setting(
       10, 'Output', 'Epochs between checkpoints.', lower_bound=1)

@@ -42,7 +42,7 @@ def _make_loop(training: mnist_model_fn.Training,
           mnist_model_fn.make_model_fn(training, logs), training.folder,
           seed=training.sparsity.seed,
           save_steps=save_steps if settings.saves else None,
-          keep_checkpoint_max=2, save_summary_steps=0),
+          keep_checkpoint_max=2),
       settings.loop, settings.num_replicas)
 
 
@@ -59,7 +59,17 @@ def _describe_stop(settings: RunSettings, sparsity: SparsityConfig,
       f'of {n_iterations}, saved in {folder}. The same command goes on.')
 
 
-def _print_end(log: epoch_log.EpochLog, settings: RunSettings) -> None:
+def _describe_checkpoint(folder: str, sparsity: SparsityConfig) -> str:
+  """Its name, and why that has another number than there were iterations."""
+  name = os.path.basename(checkpoints.latest(folder) or '')
+  done = resuming.iterations_done(folder, sparsity)
+  n_updates = done - checkpoints.latest_step(folder)
+  return name + (f' (the other {n_updates:,} of {done:,} iterations set masks)'
+                 if n_updates else '')
+
+
+def _print_end(log: epoch_log.EpochLog, settings: RunSettings,
+               sparsity: SparsityConfig) -> None:
   """How good the network is, where it is, and what to do with it."""
   best = log.best
   if log.last_accuracy is None or not best:
@@ -76,7 +86,7 @@ def _print_end(log: epoch_log.EpochLog, settings: RunSettings) -> None:
     commands.append('python -m rigl.mnist.visualize_mask_records '
                     f'--records_path={quoted} --output=masks.png')
   if settings.saves:
-    kept.insert(0, os.path.basename(checkpoints.latest(folder) or ''))
+    kept.insert(0, _describe_checkpoint(folder, sparsity))
     commands.append(
         f'python -m rigl.inference export {quoted} --output=model.tflite')
   print(f'Kept in {folder}: {" and ".join(kept)}. Next:',
@@ -152,7 +162,7 @@ def train(sparsity: SparsityConfig, config: MnistConfig, settings: RunSettings,
   if stopped_by:
     raise hooks.StoppedError(
         stopped_by, _describe_stop(settings, sparsity, n_iterations))
-  _print_end(logs[0], settings)
+  _print_end(logs[0], settings, sparsity)
 
 
 def _check(sparsity: SparsityConfig, config: MnistConfig,

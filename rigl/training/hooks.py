@@ -5,14 +5,21 @@ from __future__ import annotations
 import signal
 import time
 import types
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Collection, Mapping, Optional
 
 from absl import logging
 
 from rigl import gin_configs
 from rigl.compat import tf
 from rigl.core import connections
-from rigl.training import checkpoints, history, iterations, saving
+from rigl.training import (
+  checkpoints,
+  history,
+  iterations,
+  mask_watch,
+  saving,
+  summaries,
+)
 
 
 class ResumableHook(tf.train.SessionRunHook):
@@ -196,7 +203,7 @@ class ProgressHook(tf.train.SessionRunHook):
 
   Also after the first step of a session and after the last one of all, and at
   least once a minute. What it prints at the multiples of a number of steps and
-  at the last one also goes to metrics.jsonl.
+  at the last one also goes to metrics.jsonl and to TensorBoard.
   """
 
   _MAX_SECONDS = 60.
@@ -205,7 +212,8 @@ class ProgressHook(tf.train.SessionRunHook):
                every_n_steps: int, folder: str,
                recorded: Mapping[str, Optional[tf.Tensor]] = (
                    types.MappingProxyType({})),
-               masks: Sequence[tf.Variable] = ()):
+               watch: Optional[mask_watch.MaskWatch] = None,
+               shown: Optional[Collection[str]] = None):
     """Prints `scalars` at the multiples of `every_n_steps`.
 
     Args:
@@ -213,31 +221,34 @@ class ProgressHook(tf.train.SessionRunHook):
       max_steps: the global step at which training ends.
       every_n_steps: global steps.
       folder: folder of the training.
-      recorded: {name: scalar, or None for 0}, for metrics.jsonl alone.
-      masks: mask variables.
+      recorded: {name: scalar, or None for 0}, which is not printed.
+      watch: of the masks; None without any.
+      shown: names of the scalars that TensorBoard gets, for a script that
+        writes others of the same names itself; all if None.
     """
     self._scalars = dict(scalars)
     self._max_steps = max_steps
     self._every_n_steps = every_n_steps
+    self._folder = folder
     self._recorded = {
         name: value for name, value in recorded.items() if value is not None}
     self._zeros = dict.fromkeys(set(recorded) - set(self._recorded), 0.)
-    self._masks = {mask.op.name: mask for mask in masks}
-    self._moves = connections.Moves()
+    self._watch = watch or mask_watch.MaskWatch([])
+    self._shown = [*scalars, *recorded] if shown is None else shown
     self._history = history.History(folder)
 
   def begin(self) -> None:
     self._global_step = tf.train.get_global_step()
-    self._fetches = [self._scalars, self._recorded, iterations.advanced()]
+    self._watch.begin()
+    self._fetches = [self._scalars, self._recorded, iterations.advanced(),
+                     self._watch.updates]
 
   def after_create_session(self, session: Any, coord: Any) -> None:
     del coord
     self._step = int(session.run(self._global_step))
-    state = self._history.resume(self._step)
-    if state is None:
-      self._moves.look(session.run(self._masks))
-    else:
-      self._moves.restore(state)
+    self._watch.start(
+        session, self._step == 0, self._history.resume(self._step))
+    summaries.begin(self._folder, self._step)
     self._clock = StepClock()
     self._reported_at: Optional[float] = None
 
@@ -248,25 +259,38 @@ class ProgressHook(tf.train.SessionRunHook):
 
   def after_run(self, run_context: Any, run_values: Any) -> None:
     self._clock.count()
-    scalars, recorded, advanced = run_values.results
+    scalars, recorded, advanced, updates = run_values.results
+    self._watch.after_run(run_context.session, updates, all(advanced))
     if not all(advanced):
       return
     self._step += 1
     is_due = (self._step == self._max_steps or
               self._step % self._every_n_steps == 0)
-    if (is_due or self._reported_at is None or
-        time.monotonic() >= self._reported_at + self._MAX_SECONDS):
-      masks = run_context.session.run(self._masks)
-      sparsity = connections.sparsity(masks)
-      if is_due:
-        self._history.add(
-            'train', step=self._step, **scalars, **recorded, **self._zeros,
-            sparsity=sparsity, moved=self._moves.look(masks))
-      self._report({**scalars, **({'sparsity': sparsity} if masks else {})})
+    if is_due:
+      sparsity = self._record(run_context.session, {**scalars, **recorded})
+    elif (self._reported_at is None or
+          time.monotonic() >= self._reported_at + self._MAX_SECONDS):
+      sparsity = connections.sparsity(run_context.session.run(
+          self._watch.masks))
+    else:
+      return
+    self._report({
+        **scalars, **({'sparsity': sparsity} if self._watch.masks else {})})
+
+  def _record(self, session: Any, values: Mapping[str, float]) -> float:
+    """Writes a row and what TensorBoard shows; returns the sparsity."""
+    masks, pictures = session.run([self._watch.masks, self._watch.pictures])
+    values = {**values, **self._zeros}
+    of_masks = self._watch.row(masks)
+    self._history.add('train', step=self._step, **values, **of_masks)
+    summaries.write(self._folder, self._step, {
+        **{name: values[name] for name in self._shown},
+        **mask_watch.tags(of_masks, masks)}, pictures)
+    return of_masks['sparsity']
 
   def save_state(self) -> None:
     """Saves what the next row needs; to be called with each checkpoint."""
-    self._history.save_state(self._step, self._moves.state())
+    self._history.save_state(self._step, self._watch.state())
 
   def _report(self, values: Mapping[str, float]) -> None:
     parts = [f'step {self._step}/{self._max_steps}',

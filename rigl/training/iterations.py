@@ -14,9 +14,12 @@ from rigl import replicas
 from rigl.compat import tf
 
 NAME = 'iteration'
+# The variables that an update of the masks changes, of methods that have any.
+UPDATE_COUNTERS = ('last_mask_update_step', 'is_snipped')
 
 _VARIABLE = 'rigl/iteration'
 _ADVANCED = 'rigl/advanced'
+_UPDATES = 'rigl/updates'
 
 
 def counted(build: Callable[[], tf.Operation], global_step: tf.Variable,
@@ -45,6 +48,9 @@ def counted(build: Callable[[], tf.Operation], global_step: tf.Variable,
   with tf.control_dependencies([train_op]):
     tf.add_to_collection(
         _ADVANCED, tf.not_equal(global_step.read_value(), step))
+    for variable in tf.global_variables():
+      if replicas.name_of(variable) in UPDATE_COUNTERS:
+        tf.add_to_collection(_UPDATES, variable.read_value())
     count = replicas.on_each(lambda: iteration.assign_add(1).op)
   return tf.group(train_op, count)
 
@@ -55,6 +61,15 @@ def advanced() -> list[tf.Tensor]:
   Empty if the graph does not count iterations: then each of them is a step.
   """
   return tf.get_collection(_ADVANCED)
+
+
+def updates() -> list[tf.Tensor]:
+  """Scalars to fetch with a run: as long as they stay, no connection is new.
+
+  Empty if that is so in any case: masks stay, or begin dense (gradual pruning,
+  DNW). Empty on a TPU, too.
+  """
+  return tf.get_collection(_UPDATES)
 
 
 def variables() -> list[tf.Variable]:

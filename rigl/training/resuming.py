@@ -29,8 +29,7 @@ def _counters(prefix: str) -> dict[str, int]:
   shapes = checkpoints.open_checkpoint(prefix).get_variable_to_shape_map()
   return checkpoints.read_counters(prefix, ['global_step', *(
       name for name in (
-          iterations.NAME, 'last_mask_update_step', 'is_snipped')
-      if name in shapes)])
+          iterations.NAME, *iterations.UPDATE_COUNTERS) if name in shapes)])
 
 
 def iterations_done(model_dir: str, config: SparsityConfig) -> int:

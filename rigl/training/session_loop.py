@@ -30,14 +30,11 @@ def _build_replica(job: specs.Job, features: Any,
                    labels: Any) -> specs.TrainSpec:
   """The training graph of one replica."""
   spec = job.model_fn(features, labels, 'train')
-  with tf.name_scope(None):
-    loss = replicas.mean(spec.loss)
-    tf.summary.scalar('loss', loss)
   if not replicas.in_replica():
     return spec
   agreement = distribution.AgreementHook(*job.saving_periods or (1000,))
   return dataclasses.replace(
-      spec, train_op=tf.group(spec.train_op, *spec.means, loss),
+      spec, train_op=tf.group(spec.train_op, *spec.means),
       hooks=[*spec.hooks, agreement])
 
 
@@ -112,13 +109,10 @@ class SessionLoop(specs.Loop):
             distribution.server_target(config), checkpoint_dir=job.folder,
             scaffold=found[0].make_scaffold(), hooks=all_hooks, config=config,
             save_checkpoint_steps=0, save_summaries_secs=None,
-            save_summaries_steps=self._summary_steps(),
+            save_summaries_steps=0,
             log_step_count_steps=0) as session:
           while not session.should_stop():
             session.run(train_op)
-
-  def _summary_steps(self) -> int:
-    return self._job.save_summary_steps if distribution.is_chief() else 0
 
   def _writing_ops(self, spec: specs.TrainSpec) -> Sequence[tf.Operation]:
     """What writes summaries at each step and decides itself when it is time."""

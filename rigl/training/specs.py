@@ -64,7 +64,8 @@ class Job:
     seed: seed of the graph.
     save_steps: steps between checkpoints; None for none at all.
     keep_checkpoint_max: checkpoints to keep; 0 for all.
-    save_summary_steps: steps between the summaries of the graph; 0 for none.
+    save_summary_steps: on a TPU, steps between the losses that TensorBoard
+      shows; elsewhere a hook writes what it shows.
     export_steps: steps between exports, which are made of checkpoints: without
       a TPU, which saves between two loops only, there is one for each. 0 for
       no exports.

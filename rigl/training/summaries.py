@@ -2,46 +2,100 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any, Mapping, Optional, Sequence
 
-from rigl import sparse_utils
+from rigl import replicas, sparse_utils
 from rigl.compat import tf, tf2
+from rigl.core import layer_names
 from rigl.model_pruning import pruning
 
+# Of a picture, a side; one of a wide layer would be too large to look at.
+MAX_PIXELS = 1024
 
-def add_scalars(scalars: Mapping[str, Optional[tf.Tensor]]) -> None:
-  """Adds tf.summary.scalar for each tag whose tensor is not None.
+
+def picture_of(mask: tf.Tensor) -> tf.Tensor:
+  """A mask as a picture, 1 (white) where there is a connection.
 
   Args:
-    scalars: {tag: scalar tensor or None}.
+    mask: [..., units].
+
+  Returns:
+    float32 [1, connections that enter a unit, units, 1], of each at most the
+    first 1,024.
   """
-  with tf.name_scope(None):
-    for tag, value in scalars.items():
-      if value is not None:
-        tf.summary.scalar(tag, value)
+  n_units = mask.shape.as_list()[-1]
+  rows = tf.reshape(tf.cast(mask, tf.float32), [1, -1, n_units, 1])
+  return rows[:, :MAX_PIXELS, :MAX_PIXELS]
+
+
+def layers_of(masks: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
+  """{name of the layer: mask}, in their order.
+
+  Args:
+    masks: mask variables.
+  """
+  names = [replicas.name_of(mask) for mask in masks]
+  return {layer_names.layer_of_mask(name) or name: mask
+          for name, mask in zip(names, masks)}
 
 
 def mask_summaries(masks: Sequence[tf.Variable],
                    with_img: bool = False) -> dict[str, tf.Tensor]:
-  """The sparsity of each mask, and what it looks like.
+  """The density of each mask, what it looks like, and the sparsity of all.
+
+  For a TPU; elsewhere `mask_watch` has them written from the host.
 
   Args:
     masks: mask variables.
-    with_img: whether to add pictures: a row for each connection that enters a
-      unit, a column for each unit.
+    with_img: whether to add pictures of all masks, not of the first one alone.
 
   Returns:
-    {'pruning/<mask name>/sparsity': scalar,
-     'pruning/<mask name>/image': [1, n_in, n_out, 1]}.
+    {'density/<layer>': scalar, 'mask/<layer>': see `picture_of`,
+     'global_sparsity': scalar}; empty without masks.
   """
-  found = {}
-  for mask in masks:
-    found[f'pruning/{mask.op.name}/sparsity'] = tf.nn.zero_fraction(mask)
-    if with_img:
-      n_out = mask.shape.as_list()[-1]
-      found[f'pruning/{mask.op.name}/image'] = tf.reshape(
-          tf.cast(mask, tf.float32), [1, -1, n_out, 1])
+  found: dict[str, tf.Tensor] = {}
+  for layer, mask in layers_of(masks).items():
+    if with_img or not found:
+      found[f'mask/{layer}'] = picture_of(mask)
+    found[f'density/{layer}'] = 1. - tf.nn.zero_fraction(mask)
+  if masks:
+    found['global_sparsity'] = sparse_utils.calculate_sparsity(masks)
   return found
+
+
+def begin(folder: str, done: int) -> None:
+  """Has TensorBoard forget what a process that was stopped did further.
+
+  Args:
+    folder: folder of the event files.
+    done: the place on the axis where the training goes on.
+  """
+  tf.summary.FileWriterCache.get(folder).add_session_log(
+      tf.SessionLog(status=tf.SessionLog.START), done + 1)
+
+
+def write(folder: str, step: int, values: Mapping[str, float],
+          pictures: Mapping[str, bytes] = types.MappingProxyType({})) -> None:
+  """Writes an event from the host, at once.
+
+  Args:
+    folder: folder of the event file.
+    step: its place on the axis.
+    values: {tag: number}.
+    pictures: {tag: what a tf.summary.image returned}.
+  """
+  summary = tf.Summary(value=[
+      tf.Summary.Value(tag=tag, simple_value=float(value))
+      for tag, value in values.items()])
+  for tag, picture in pictures.items():
+    summary.value.add(
+        tag=tag, image=tf.Summary.FromString(picture).value[0].image)
+  writer = tf.summary.FileWriterCache.get(folder)
+  writer.add_summary(summary, step)
+  # What waits in a queue is lost when training is killed, and not done again
+  # if a checkpoint came meanwhile.
+  writer.flush()
 
 
 def norm_summaries(
@@ -55,9 +109,9 @@ def norm_summaries(
   Returns:
     grad_norm and var_norm, Euclidean; active_connections and nonzero_weights,
     how many entries of the masks and of mask * weights are not zero; l1_norm,
-    the sum of |mask * weights|; global_sparsity. All are of all layers
-    together, unlike the fw_nz_mask, fw_nz_weight and fw_l1_weight of 2020,
-    which were of the first layer with a mask and its weights without it.
+    the sum of |mask * weights|. All are of all layers together, unlike the
+    fw_nz_mask, fw_nz_weight and fw_l1_weight of 2020, which were of the first
+    layer with a mask and its weights without it.
   """
   masks, masked = pruning.get_masks(), pruning.get_masked_weights()
 
@@ -74,7 +128,6 @@ def norm_summaries(
         'active_connections': total([tf.math.count_nonzero(m) for m in masks]),
         'nonzero_weights': total([tf.math.count_nonzero(w) for w in masked]),
         'l1_norm': total([tf.reduce_sum(tf.abs(w)) for w in masked]),
-        'global_sparsity': sparse_utils.calculate_sparsity(masks),
     })
   return found
 
@@ -121,8 +174,7 @@ def host_call_fn(model_dir: str, global_step: tf.Tensor,
     The ops that write.
   """
   step = tf.cast(global_step[0], tf.int64)
-  # What waits in a queue is lost when training is killed, and not done again
-  # if a checkpoint came meanwhile.
+  # Without a queue, see `write`.
   writer = tf2.summary.create_file_writer(model_dir, max_queue=0)
   # So that a new session opens it.
   tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, writer.init())

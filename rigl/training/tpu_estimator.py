@@ -78,7 +78,7 @@ class EstimatorLoop(specs.Loop):
         # On a TPU the Estimator saves between two loops, when no step is
         # running.
         save_checkpoints_steps=job.save_steps if tpu else None,
-        save_summary_steps=job.save_summary_steps,
+        save_summary_steps=job.save_summary_steps if tpu else 0,
         keep_checkpoint_max=job.keep_checkpoint_max or None,
         log_step_count_steps=None)
     self.estimator = lib.TPUEstimator(

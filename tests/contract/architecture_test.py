@@ -119,8 +119,9 @@ MAY_IMPORT = (
     'core.messages', 'core.seeding', 'compat')),
   # A hook of a script, not a part of its model.
   ('*.epoch_log',
-   ('files', 'training.history', 'training.hooks', OWN,
-    'core.connections', 'core.layer_names', 'compat')),
+   ('files', 'training.history', 'training.hooks', 'training.iterations',
+    'training.mask_watch', 'training.summaries', OWN, 'core.connections',
+    'compat')),
   ('mnist.mask_records', ('files', 'core.layer_names')),
   *(
     (

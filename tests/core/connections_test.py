@@ -46,3 +46,53 @@ def test_no_masks():
   moves = connections.Moves()
   assert moves.look({}) == moves.look({}) == 0.
   assert moves.state() == {}
+
+
+def test_density_is_what_sparsity_leaves():
+  assert connections.density(FIRST) == pytest.approx(5 / 10)
+  assert connections.density({}) == 1.
+
+
+@pytest.mark.parametrize('masks, n_dead', [
+    ({}, 0),
+    # Rows are inputs: the second one without connections is no dead unit.
+    ({'a': [[1, 0, 1], [0, 0, 0]]}, 1),
+    ({'a': [[0, 0], [0, 0]], 'b': [[0, 1, 0]]}, 2 + 2),
+    ({'a': [[1, 1], [0, 1]]}, 0)])
+def test_dead_units_by_hand(masks, n_dead):
+  assert connections.dead_units(
+      {name: np.array(mask) for name, mask in masks.items()}) == n_dead
+
+
+@pytest.mark.parametrize('shape', [(7, 5), (3, 3, 2, 6), (4,), (1, 1)])
+def test_dead_units_have_no_effect_on_the_output(shape):
+  """By the forward pass: those whose output no input can change."""
+  random_state = np.random.RandomState(0)
+  for density in (0., 0.1, 0.3, 1.):
+    mask = random_state.rand(*shape) < density
+    n_units = shape[-1]
+    outputs = random_state.rand(50, mask.size // n_units) @ mask.reshape(
+        -1, n_units)
+    assert connections.dead_units({'a': mask}) == sum(
+        np.ptp(outputs[:, unit]) == 0. for unit in range(n_units))
+
+
+def test_explored_by_hand_and_restored():
+  explored = connections.Explored()
+  assert not explored and explored.rate == 1.
+  for masks, rate in ((FIRST, 5 / 10), (moved(b=[0, 1, 0, 1]), 6 / 10),
+                      (FIRST, 6 / 10), (moved(b=[0, 0, 0, 0]), 6 / 10),
+                      (moved(a=[[1, 1, 1], [1, 1, 1]]), 9 / 10)):
+    state = json.loads(json.dumps(explored.state()))
+    explored = connections.Explored()
+    explored.restore(state)
+    explored.add(masks)
+    assert explored and explored.rate == pytest.approx(rate)
+
+
+def test_explored_leaves_what_it_is_given():
+  explored = connections.Explored()
+  first = {'a': np.array([True, False])}
+  explored.add(first)
+  explored.add({'a': np.array([False, True])})
+  assert first['a'].tolist() == [True, False]

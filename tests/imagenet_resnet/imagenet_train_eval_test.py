@@ -359,18 +359,24 @@ def test_summaries_have_the_tags_of_the_reference(goldens, short, tmp_path):
       tmp_path, training_method='rigl', train_steps=3,
       log_mask_imgs_each_iteration=True)
   written = tags(folder)
-  layers = [name for name in checkpoint_values.of(folder)
+  layers = [name[:-len('/mask')] for name in checkpoint_values.of(folder)
             if name.endswith('/mask')]
-  expected = set(golden[:-1]) | {f'pruning/{n}/sparsity' for n in layers}
+  # In 2020 pruning/<layer>/mask/sparsity.
+  of_masks = {'global_sparsity', 'moved', 'itop_rate', 'dead_units',
+              *(f'{kind}/{name}' for kind in ('density', 'mask')
+                for name in layers)}
+  expected = set(golden[:-1])
   # Those of the first layer with a mask; ours are of all layers.
   assert expected - set(written) == {
       'fw_nz_mask', 'fw_nz_weight', 'fw_l1_weight'}
   assert set(written) - expected == {
       'active_connections', 'nonzero_weights', 'l1_norm', 'top_1_accuracy',
-      *(f'pruning/{name}/image' for name in layers)}
+      *of_masks} - {'global_sparsity'}
   # Once a step, though steps that move masks leave the global step as it is.
-  assert all(steps == [0, 1, 2] for tag, steps in written.items()
-             if tag != 'loss'), written
+  # The loss is that of a step, and masks are shown as the step leaves them.
+  assert all(
+      steps == ([1, 2, 3] if tag in {'loss', *of_masks} else [0, 1, 2])
+      for tag, steps in written.items()), written
 
 
 def test_summaries_show_the_network_a_step_begins_with(short):
@@ -395,8 +401,6 @@ def test_summaries_show_the_network_a_step_begins_with(short):
       'nonzero_weights': sum((w != 0).sum() for w in in_use),
       'l1_norm': sum(np.abs(w).sum() for w in in_use),
       'var_norm': sum((v**2).sum() for v in trained)**.5,
-      'global_sparsity': 1 - sum(m.sum() for m in masks) / sum(
-          m.size for m in masks),
       'global_step': 0, 'current_epoch': 0, 'drop_fraction': 0.3,
       'learning_rate': 0.1 * 4 / 256, 'trained': True,
   }

@@ -7,7 +7,7 @@ import pytest
 
 from rigl.compat import tf
 from rigl.mnist import compression, epoch_log, mask_records
-from rigl.training import history, hooks
+from rigl.training import history, hooks, iterations
 
 N_BATCHES = 3
 MASKS = {
@@ -34,8 +34,11 @@ class Training:
         tf.get_variable(f'{layer}/mask', mask.shape, tf.float32,
                         tf.constant_initializer(mask))
         for layer, mask in masks.items()]
-    tf.train.get_or_create_global_step()
-    self._train_op = tf.no_op()
+    # A method would count its updates in it.
+    self._n_updates = tf.get_variable(
+        'last_mask_update_step', [], tf.int64, tf.zeros_initializer())
+    self._train_op = iterations.counted(
+        tf.no_op, tf.train.get_or_create_global_step(), first_iteration)
     self.log = epoch_log.EpochLog(
         epoch_log.Fetches(
             loss=scalars['loss'], accuracy=scalars['accuracy'],
@@ -68,6 +71,7 @@ class Training:
       for i in range(begin, n_iterations):
         if masks_at and i in masks_at:
           self.masks[0].load(masks_at[i], raw)
+          self._n_updates.load(i, raw)
         self.test_accuracy.load(accuracies[i // N_BATCHES], raw)
         drop = drop_fractions[i] if i < len(drop_fractions) else 0.
         session.run(self._train_op, {
@@ -174,14 +178,15 @@ def test_rows_by_hand(tmp_path):
            for epoch in (1, 2)]
   network = {'sparsity': pytest.approx(GLOBAL_SPARSITY)}
   rows = training.rows()
+  assert [row.pop('itop_rate') for row in rows[::2]] == [10 / 22, 11 / 22]
   assert rows[::2] == [
       # Means over an epoch of the loss and the accuracy.
       {**place[0], 'split': 'train', 'loss': 1., 'accuracy': pytest.approx(.01),
        'learning_rate': pytest.approx(0.02), 'drop_fraction': 0.3,
-       'moved': 0., **network},
+       'moved': 0., 'dead_units': 1, **network},
       {**place[1], 'split': 'train', 'loss': 4., 'accuracy': pytest.approx(.04),
        'learning_rate': pytest.approx(0.05), 'drop_fraction': 0.2,
-       'moved': pytest.approx(0.1), **network}]
+       'moved': pytest.approx(0.1), 'dead_units': 0, **network}]
   assert rows[1] == {
       **place[0], 'split': 'test', 'loss': 3., 'accuracy': 0.1, **network,
       'layer_sparsities': pytest.approx(dict(zip(MASKS, SPARSITIES))),
@@ -194,6 +199,7 @@ def test_rows_of_a_dense_network(tmp_path):
   training.run(3)
   train, test = training.rows()
   assert train['sparsity'] == train['moved'] == train['drop_fraction'] == 0.
+  assert (train['itop_rate'], train['dead_units']) == (1., 0)
   assert set(test) == {
       'step', 'iteration', 'epoch', 'split', 'loss', 'accuracy', 'sparsity'}
 
@@ -217,20 +223,27 @@ def test_progress_on_the_terminal(tmp_path, capsys, monkeypatch):
 def test_summaries(tmp_path):
   Training(tmp_path).run(6, drop_fractions=[0.9, 0.5, 0.3, 0.9, 0.4, 0.2])
   values = scalars(tmp_path)
+  # The picture has no scalar.
+  assert set(values.pop('mask/layer1')) == {3, 6}
   expected = {
       # Means over the iterations of the epoch.
       'loss': [1., 4.], 'accuracy': [0.01, 0.04],
-      'test_loss': [3., 3.], 'test_accuracy': [0.1, 0.2],
-      # That of the last iteration.
-      'drop_fraction': [0.3, 0.2],
-      'global_sparsity': [GLOBAL_SPARSITY] * 2,
-      **{f'sparsity/{layer}/mask_0': [sparsity] * 2
+      # Those of the last iteration.
+      'drop_fraction': [0.3, 0.2], 'learning_rate': [0.02, 0.05],
+      'global_sparsity': [GLOBAL_SPARSITY] * 2, 'moved': [0., 0.],
+      'itop_rate': [1. - GLOBAL_SPARSITY] * 2,
+      # Column 1 of layer1 has no connection.
+      'dead_units': [1., 1.],
+      **{f'density/{layer}': [1. - sparsity] * 2
          for layer, sparsity in zip(MASKS, SPARSITIES)}}
-  assert set(values) == set(expected)
-  for tag, by_step in values.items():
-    assert list(by_step) == [3, 6], tag
-    np.testing.assert_allclose(
-        list(by_step.values()), expected[tag], rtol=1e-6, err_msg=tag)
+  tests = {'loss': [3., 3.], 'accuracy': [0.1, 0.2]}
+  for found, wanted in ((values, expected), (
+      scalars(tmp_path / 'eval'), tests)):
+    assert set(found) == set(wanted)
+    for tag, by_step in found.items():
+      assert list(by_step) == [3, 6], tag
+      np.testing.assert_allclose(
+          list(by_step.values()), wanted[tag], rtol=1e-6, err_msg=tag)
 
 
 # --- Accuracies --------------------------------------------------------------
@@ -358,14 +371,16 @@ def test_tensorboard_forgets_what_is_done_again(tmp_path):
   interrupted(tmp_path, accuracies=[0.1, 0.2, 0.3, 0.4])
   with tf.Graph().as_default():
     Training(tmp_path, 5).run(9, accuracies=[0.1, 0.7, 0.8], begin=5)
-  assert scalars(tmp_path)['test_accuracy'] == pytest.approx(
+  assert scalars(tmp_path / 'eval')['accuracy'] == pytest.approx(
       {3: 0.1, 6: 0.7, 9: 0.8})
+  assert list(scalars(tmp_path)['accuracy']) == [3, 6, 9]
 
 
 def test_tensorboard_keeps_the_iteration_that_is_saved(tmp_path):
   interrupted(tmp_path, n_iterations=6)
   resume(tmp_path, 6)
-  assert list(scalars(tmp_path)['test_accuracy']) == [3, 6]
+  for folder in (tmp_path, tmp_path / 'eval'):
+    assert list(scalars(folder)['accuracy']) == [3, 6]
 
 
 @pytest.mark.parametrize('line', ['epoch=1', '{"step": 1', '[1, 2]', '3'])
@@ -406,7 +421,7 @@ def test_no_temporary_files_stay(tmp_path):
   resume(tmp_path, 4)
   assert not [path for path in tmp_path.iterdir()
               if not path.name.startswith(
-                  ('log.txt', 'masks', 'metrics', 'events'))
+                  ('log.txt', 'masks', 'metrics', 'events', 'eval'))
               or path.name.endswith('.tmp')]
 
 

@@ -17,6 +17,7 @@ from rigl.mnist import (
   mnist_run,
   mnist_train_eval,
 )
+from rigl.training.config import SparsityConfig
 from tests import checkpoint_values, tiny_mnist
 
 MASKED = [name for name, method in methods.METHODS.items()
@@ -93,7 +94,7 @@ def test_reported_test_is_that_of_the_saved_network(method, trained):
 
 
 def summaries(folder):
-  """[(tag, step, value)] of all event files."""
+  """[(tag, step, value)] of all event files in a folder."""
   return [(value.tag, event.step, value.simple_value)
           for path in sorted(folder.glob('events.*'))
           for event in tf.train.summary_iterator(str(path))
@@ -101,24 +102,17 @@ def summaries(folder):
 
 
 @pytest.mark.parametrize('method', ['rigl', 'snip', 'baseline'])
-def test_tensorboard_tags(method, trained):
+def test_tensorboard_shows_the_test_beside_the_training(method, trained):
   folder = trained(method)
-  found = summaries(folder)
-  # The first two are those of the reference data, as are the layers'.
-  tags = {'test_accuracy', 'global_sparsity', 'test_loss', 'loss', 'accuracy',
-          'drop_fraction'}
-  if method in MASKED:
-    tags |= {f'sparsity/{layer}/mask_0' for layer in tiny_mnist.SIZES}
-  assert {tag for tag, _, _ in found} == tags
-  for tag in tags:
-    steps = [step for t, step, _ in found if t == tag]
-    assert steps == [10, 20], tag
+  found = {(tag, step) for tag, step, _ in summaries(folder)}
+  tests = summaries(folder / 'eval')
+  assert {(tag, step) for tag, step, _ in tests} == {
+      (tag, step) for tag in ('loss', 'accuracy') for step in (10, 20)} <= found
   for fields, _ in epochs_of(folder):
-    for tag, name in (('test_accuracy', 'accuracy'), ('test_loss', 'loss'),
-                      ('global_sparsity', 'sparsity')):
-      ((_, _, value),) = [row for row in found if row[:2] == (
+    for tag in ('loss', 'accuracy'):
+      ((_, _, value),) = [row for row in tests if row[:2] == (
           tag, int(fields['iteration']))]
-      assert float(fields[name]) == pytest.approx(value, abs=1e-6)
+      assert float(fields[tag]) == pytest.approx(value, abs=1e-6)
 
 
 def test_drop_fraction_in_tensorboard(trained):
@@ -130,12 +124,23 @@ def test_drop_fraction_in_tensorboard(trained):
   assert values == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize('method, described', [
+    # RigL moves the masks before steps 0, 3, 6, 9 and 12, SNIP before step 0.
+    ('rigl', 'model.ckpt-15 (the other 5 of 20 iterations set masks)'),
+    ('snip', 'model.ckpt-19 (the other 1 of 20 iterations set masks)'),
+    ('set', 'model.ckpt-20'), ('baseline', 'model.ckpt-20')])
+def test_why_a_checkpoint_has_its_number(method, described, trained):
+  assert mnist_run._describe_checkpoint(
+      str(trained(method)),
+      SparsityConfig(training_method=method)) == described
+
+
 @pytest.mark.parametrize('method', ['rigl', 'baseline'])
 def test_files_left_in_the_save_path(method, trained):
   names = sorted(path.name for path in trained(method).iterdir())
   stem = tiny_mnist.text_file(trained(method)).name[:-len('.txt')]
   expected = [
-      r'checkpoint', r'config\.gin', r'events\.out\.tfevents\..*',
+      r'checkpoint', r'config\.gin', r'eval', r'events\.out\.tfevents\..*',
       r'graph\.pbtxt', r'metrics\.jsonl', r'metrics_state\.json',
       r'model\.ckpt-\d+\.(index|meta|data-.*)',
       re.escape(stem) + r'(\.txt|_masks\.npz)']

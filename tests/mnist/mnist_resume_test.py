@@ -137,7 +137,8 @@ def test_finished_training_is_left_as_it_is(
   folder = uninterrupted('rigl')
 
   def content():
-    return {path: path.read_bytes() for path in folder.iterdir()}
+    return {path: path.read_bytes() for path in folder.rglob('*')
+            if path.is_file()}
 
   before = content()
   result = server.run([
@@ -164,6 +165,7 @@ def test_another_hash_seed_and_the_real_command_line(
   *_, error, kept, show, records, export = result.stdout.splitlines()
   assert re.fullmatch(r'Test error: final \S+%, best \S+% \(epoch \d\)', error)
   assert re.fullmatch(
+      # SET trains in all iterations.
       rf'Kept in {re.escape(str(folder))}: model\.ckpt-\d+ and '
       r'metrics\.jsonl\. Next:', kept)
   assert show == f'  tensorboard --logdir={folder}'

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from rigl.compat import tf
-from rigl.training import history, hooks, iterations
+from rigl.training import history, hooks, iterations, mask_watch
 from rigl.training.config import SparsityConfig
 from tests.training import one_masked_layer
 
@@ -193,7 +193,7 @@ def progress(folder, max_steps, every_n_steps, n_runs, moves_masks=(),
         {'loss': tf.constant(0.5), 'accuracy': tf.constant(1.)}, max_steps,
         every_n_steps, str(folder),
         {'learning_rate': tf.constant(0.25), 'drop_fraction': None},
-        [mask] if masks_at else [])
+        mask_watch.MaskWatch([mask] if masks_at else []))
     scaffold = tf.train.Scaffold(init_op=tf.group(
         step.assign(first_step), mask.assign(
             dict(masks_at).get(first_step, [1.] * 4))))
@@ -260,7 +260,10 @@ def test_rows_of_progress_by_hand(tmp_path, capsys):
   progress(tmp_path, 7, 3, 7, masks_at=MASKS_AT)
   same = {'split': 'train', 'loss': 0.5, 'accuracy': 1., 'learning_rate': 0.25,
           'drop_fraction': 0., 'sparsity': 0.5}
-  # From 1100 over 1010 to 0011: both connections are new at step 6.
+  # From 1100 over 1010 to 0011: both connections are new at step 6. The vector
+  # has a unit for each entry. Without a counter of updates the masks are looked
+  # at once.
+  same.update(itop_rate=1., dead_units=2)
   assert rows_of(tmp_path) == [
       {'step': 3, 'moved': 0., **same}, {'step': 6, 'moved': 1., **same},
       {'step': 7, 'moved': 0., **same}]

@@ -30,7 +30,6 @@ def test_norms_by_hand(graph):
     session.run(tf.global_variables_initializer())
     pruning.get_masks()[0].load([[1., 1.], [1., 0.]], session)
     values = session.run(found)
-  assert values.pop('global_sparsity') == 0.25
   assert values.pop('active_connections') == 3
   assert values.pop('nonzero_weights') == 2
   assert values.pop('l1_norm') == 4
@@ -51,15 +50,31 @@ def test_norms_without_masks(graph):
 def test_mask_summaries(shape, picture, graph):
   values = np.zeros(shape, np.float32)
   values.flat[:3] = 1.
-  mask = tf.get_variable('a/mask', initializer=values)
-  assert set(summaries.mask_summaries([mask])) == {'pruning/a/mask/sparsity'}
-  found = summaries.mask_summaries([mask], with_img=True)
+  masks = [tf.get_variable(f'{layer}/mask', initializer=values)
+           for layer in ('a', 'b/c')]
+  tags = {'density/a', 'density/b/c', 'mask/a', 'global_sparsity'}
+  assert set(summaries.mask_summaries(masks)) == tags
+  found = summaries.mask_summaries(masks, with_img=True)
+  assert set(found) == {*tags, 'mask/b/c'}
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
     found = session.run(found)
-  assert found['pruning/a/mask/sparsity'] == pytest.approx(1 - 3 / values.size)
-  np.testing.assert_array_equal(
-      found['pruning/a/mask/image'], values.reshape(picture))
+  for layer in ('a', 'b/c'):
+    assert found[f'density/{layer}'] == pytest.approx(3 / values.size)
+    np.testing.assert_array_equal(
+        found[f'mask/{layer}'], values.reshape(picture))
+  assert found['global_sparsity'] == pytest.approx(1 - 3 / values.size)
+  assert summaries.mask_summaries([]) == {}
+
+
+def test_a_picture_of_a_wide_layer_is_its_first_corner(graph):
+  most = summaries.MAX_PIXELS
+  mask = np.zeros([most + 1, most + 2], np.float32)
+  mask[most - 1, 2] = mask[most, 3] = mask[4, most] = 1.
+  with tf.Session() as session:
+    picture = session.run(summaries.picture_of(tf.constant(mask)))
+  assert picture.shape == (1, most, most, 1)
+  assert np.argwhere(picture[0, :, :, 0]).tolist() == [[most - 1, 2]]
 
 
 def test_formatted_tensors_have_a_dimension(graph):
