@@ -320,6 +320,6 @@ def test_numbers_of_the_choice_are_those_of_the_results():
 
 def test_errors_in_the_readme_are_those_of_the_results():
   readme, results = _text('README.md'), _text('docs/results.md')
-  for number in ('1.90 %', '1.87 %', '1.48 %', '89.00 %', '70.00 %'):
+  for number in ('1.82 %', '1.87 %', '1.48 %', '89.00 %', '70.00 %'):
     assert number in readme
     assert number.split()[0] in results

@@ -282,7 +282,7 @@ def test_metrics_leave_padding_out():
 
 # sparse_optimizers_modes_test compiles the steps of all optimizers.
 @pytest.mark.parametrize('method', combinations.quick(
-    methods.METHODS, 'rigl', 'prune'))
+    methods.METHODS, 'rigl'))
 def test_step_under_xla_gives_the_masks_of_a_session(method, short):
   """The whole step, masks and all, in float64: the two round differently."""
   made = training(method=method)
@@ -300,7 +300,7 @@ def test_step_under_xla_gives_the_masks_of_a_session(method, short):
 
 
 @pytest.mark.parametrize('method', combinations.quick(
-    methods.METHODS, 'rigl', 'set', 'dnw', 'prune'))
+    methods.METHODS, 'rigl', 'set', 'dnw'))
 def test_step_is_replicated_with_sums_over_replicas(method, short):
   made = dataclasses.replace(training(method=method), use_tpu=True)
   n_layers = 6

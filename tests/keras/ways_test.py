@@ -139,7 +139,8 @@ def test_stateless_loops(method):
   check_same(model, optimizer, expected)
 
 
-@pytest.mark.parametrize('method', small.METHODS)
+@pytest.mark.parametrize('method', combinations.quick(
+    small.METHODS, 'rigl', 'dnw', 'prune'))
 def test_accumulated_gradients_are_those_of_a_large_batch(method):
   settings = {'frequency': 2} if method in (*small.DYNAMIC, 'prune') else {}
   model, optimizer = make(method, **settings)
