@@ -58,7 +58,7 @@ def mask_summaries(masks: Sequence[tf.Variable],
   for layer, mask in layers_of(masks).items():
     if with_img or not found:
       found[f'mask/{layer}'] = picture_of(mask)
-    found[f'density/{layer}'] = 1. - tf.nn.zero_fraction(mask)
+    found[f'density/{layer}'] = tf.reduce_mean(tf.cast(mask, tf.float32))
   if masks:
     found['global_sparsity'] = sparse_utils.calculate_sparsity(masks)
   return found

@@ -24,6 +24,8 @@ def shown(folder):
       str(folder), size_guidance={'tensors': 0}).Reload()
   found = {}
   for tag in events.Tags()['tensors']:
+    if tag == 'checkpoint_path':  # No tag of TensorBoard: it has no metadata.
+      continue
     kind = events.SummaryMetadata(tag).plugin_data.plugin_name
     # Not the graph.
     for event in events.Tensors(tag) if kind in ('scalars', 'images') else ():
