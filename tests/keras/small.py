@@ -15,9 +15,9 @@ METHODS = {
     'static': sparse.Static, 'scratch': sparse.Scratch, 'snip': sparse.SNIP,
     'dnw': sparse.DNW, 'prune': sparse.GradualPruning}
 DYNAMIC = ('rigl', 'set', 'momentum', 'static')
-# Without it JAX compiles each branch at each step.
-JIT_COMPILE = [True, False] if keras.backend.backend() == 'tensorflow' else [
-    True]
+# Without it JAX compiles each branch at each step; torch.compile fails.
+JIT_COMPILE = {'tensorflow': [True, False], 'jax': [True], 'torch': [False]}[
+    keras.backend.backend()]
 SCHEDULE = {'frequency': 5, 'end_step': 100}
 
 
