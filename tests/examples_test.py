@@ -37,11 +37,11 @@ def test_own_network_learns_and_stays_sparse(tmp_path):
   assert sparsity == '0.900'
 
 
-def test_own_network_is_short_and_in_the_readme():
+def test_own_network_is_short_and_in_the_guide():
   code = OWN_NETWORK.read_text(encoding='utf-8')
   assert len(code.splitlines()) < 40
-  readme = (ROOT / 'README.md').read_text(encoding='utf-8')
-  assert f'```python\n{code}```' in readme
+  guide = (ROOT / 'docs' / 'graph_mode.md').read_text(encoding='utf-8')
+  assert f'```python\n{code}```' in guide
 
 
 @pytest.fixture(scope='module')

@@ -73,7 +73,7 @@ def command_of(page):
 
 
 # For any ResNet-50.
-COMMANDS['README'] = command_of('README.md')
+COMMANDS['README'] = command_of('docs/scripts.md')
 NETWORKS['README'] = 'resnet50_prune_first_layer'
 # The first layer of the checkpoints of 99 % is dense, whatever the flags say.
 for name, like in (('erk, 99 %', 'erk'), ('README, 99 %', 'README')):
