@@ -44,7 +44,7 @@ def dead_units(masks: Mapping[Any, np.ndarray]) -> int:
     masks: {layer: 0/1 array}.
   """
   return sum(
-      np.count_nonzero(~np.any(mask, axis=tuple(range(np.ndim(mask) - 1))))
+      int(np.count_nonzero(~np.any(mask, axis=tuple(range(np.ndim(mask) - 1)))))
       for mask in masks.values())
 
 

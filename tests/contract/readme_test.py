@@ -308,7 +308,8 @@ def test_every_page_is_listed(page):
 
 def test_numbers_of_the_choice_are_those_of_the_results():
   measured = re.findall(r'\d+\.\d+', ''.join(
-      map(_text, ('docs/results.md', 'docs/keras.md', 'docs/flop_counting.md'))))
+      _text(f'docs/{name}.md')
+      for name in ('results', 'keras', 'flop_counting')))
   cells = re.findall(r'^\|(.*\d\.\d.*)\|$', _text('docs/choosing.md').split(
       '## Distribution')[0], re.MULTILINE)
   numbers = [n for cell in cells for n in re.findall(r'\d+\.\d+', cell)]
