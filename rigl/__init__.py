@@ -11,12 +11,18 @@ from typing import Any
 __version__ = '0.1.0'
 
 
-# They take seconds to load, or what they import does.
-_LOADED_AT_FIRST_USE = (
-    'checkpoints', 'cifar_resnet', 'imagenet_resnet', 'keras', 'mnist')
+# Loaded at first use: they take seconds to load, or what they import does.
+__all__ = [
+  'checkpoints', 'cifar_resnet', 'imagenet_resnet', 'inference', 'keras',
+  'micronet', 'mnist', 'model_pruning', 'sparse_optimizers', 'sparse_utils',
+]
 
 
 def __getattr__(name: str) -> Any:
-  if name in _LOADED_AT_FIRST_USE:
+  if name in __all__:
     return importlib.import_module(f'rigl.{name}')
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})

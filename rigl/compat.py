@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import types
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING, Any, Iterator
 
 __all__ = ['hidden_log', 'tf', 'tf2']
 
@@ -56,7 +56,7 @@ def _hiding_log() -> Iterator[None]:
   if level != _NO_LOG or sys.__stderr__ is None:
     yield
     return
-  as_text = {'encoding': 'utf-8', 'errors': 'replace'}
+  as_text: dict[str, Any] = {'encoding': 'utf-8', 'errors': 'replace'}
   with tempfile.TemporaryFile('w+', **as_text) as held, (
       open(os.dup(2), 'w', **as_text)) as stderr:
     shows_crashes = faulthandler.is_enabled()

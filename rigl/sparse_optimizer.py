@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import typing
 from typing import Callable, Mapping, Optional, Sequence
 
 from rigl import dense_gradients, replicas, sparse_utils
@@ -37,6 +38,7 @@ class SparseOptimizer(OptimizerWrapper):
   """
 
   drop_fraction: Optional[tf.Tensor] = None
+  _memory: Optional[tf.Variable] = None
 
   def __init__(self,
                optimizer: tf.train.Optimizer,
@@ -124,7 +126,7 @@ class SparseOptimizer(OptimizerWrapper):
     self._ema_grads = other._ema_grads
 
   def _begin_another_train_op(self):
-    self._memory: Optional[tf.Variable] = None
+    self._memory = None
     self._ema_grads = dense_gradients.Averages()
 
   def is_mask_update_iter(self, global_step: tf.Tensor,
@@ -145,7 +147,8 @@ class SparseOptimizer(OptimizerWrapper):
       global_step: int64 scalar.
       is_mask_update_iter: bool scalar.
     """
-    fraction = self.method.drop_fraction_at(global_step)
+    method = typing.cast(methods.DropAndGrow, self.method)
+    fraction = method.drop_fraction_at(global_step)
     return tf.where(is_mask_update_iter, fraction, tf.zeros_like(fraction))
 
   def may_skip_step(self) -> tf.Tensor:

@@ -100,7 +100,8 @@ def get_mask_random(
 
 def _by_layer(all_masks: Iterable[Any], extract_name_fn: NameFn):
   """({layer name: shape}, {layer name: mask name}) of the masks."""
-  shapes, mask_names = {}, {}
+  shapes: dict[str, tuple[int, ...]] = {}
+  mask_names: dict[str, str] = {}
   for mask in all_masks:
     layer = extract_name_fn(mask.name)
     if mask_names.setdefault(layer, mask.name) != mask.name:

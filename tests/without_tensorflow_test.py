@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import re
@@ -10,6 +11,7 @@ import sys
 
 import pytest
 
+import rigl
 from tests.faults import scripts
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -117,3 +119,13 @@ CORE = [
 def test_import_of_a_module_that_flags_need(module, python):
   done = python('-c', f'import {module}')
   assert (done.returncode, done.stderr) == (0, ''), done.stdout
+
+
+def test_parts_of_the_package_are_loaded_at_first_use(python):
+  done = python(
+      '-c', 'import rigl; print(rigl.micronet.__name__, *dir(rigl))')
+  assert (done.returncode, done.stderr) == (0, '')
+  name, *listed = done.stdout.split()
+  assert name == 'rigl.micronet'
+  assert set(rigl.__all__) < set(listed)
+  assert all(importlib.util.find_spec(f'rigl.{part}') for part in rigl.__all__)

@@ -291,8 +291,8 @@ def _load_archive(path: pathlib.Path) -> CifarData:
           if name in parsers and member.isfile():
             source = f'{path}, {member.name}'
             _check_size(member.size, source)
-            content = archive.extractfile(member).read()
-            parts[name] = parsers[name](content, source)
+            if content := archive.extractfile(member):
+              parts[name] = parsers[name](content.read(), source)
       # Its checksum is compared only when the end of a gzip file is read.
       while stream.read(1 << 20):
         pass
@@ -343,9 +343,9 @@ def _load_prepared_tfds(data_dir: str) -> Optional[CifarData]:
       data_dir or prepared_tfds.default_dir(), 'cifar10')
   if builder is None:
     return None
-  arrays = []
-  for part in ('train', 'test'):
-    arrays += _checked(
-        *prepared_tfds.read_pictures(builder, part, IMAGE_SHAPE),
-        f'{builder.data_dir}, split {part}')
-  return CifarData(*arrays, source=f'TensorFlow Datasets in {builder.data_dir}')
+  (train_images, train_labels), (test_images, test_labels) = (
+      _checked(*prepared_tfds.read_pictures(builder, part, IMAGE_SHAPE),
+               f'{builder.data_dir}, split {part}')
+      for part in ('train', 'test'))
+  return CifarData(train_images, train_labels, test_images, test_labels,
+                   f'TensorFlow Datasets in {builder.data_dir}')

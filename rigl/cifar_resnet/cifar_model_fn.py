@@ -85,9 +85,10 @@ def build_model(mode: str,
   if masked_layers is None:
     uses_masks = SparsityConfig(
         training_method=training_method).method.uses_masks
-    masks = {'pruning_method': 'threshold' if uses_masks else 'baseline',
-             'prune_first_layer': config.prune_first_layer,
-             'prune_last_layer': config.prune_last_layer}
+    masks: dict[str, Any] = {
+        'pruning_method': 'threshold' if uses_masks else 'baseline',
+        'prune_first_layer': config.prune_first_layer,
+        'prune_last_layer': config.prune_last_layer}
   else:
     masks = resnet_model.masked_as(masked_layers)
   network = resnet_model.WideResNetModel(

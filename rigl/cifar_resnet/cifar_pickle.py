@@ -84,7 +84,7 @@ def read_dict(content: bytes, source: str) -> dict[str, Any]:
   try:
     for opcode, argument, _ in pickletools.genops(content):
       # The unpickler makes room for all numbers up to this one.
-      if opcode.name.endswith('PUT') and argument > len(content):
+      if opcode.name.endswith('PUT') and (argument or 0) > len(content):
         raise ValueError(f'it has no object number {argument}.')
     batch = _Unpickler(io.BytesIO(content), encoding='bytes').load()
     if not isinstance(batch, dict):

@@ -96,7 +96,7 @@ def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
   n_batches = len(images) // batch_size
 
   def batches() -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    epoch, order = None, None
+    epoch, order = -1, np.empty(0, int)
     for iteration in itertools.count(first_iteration):
       if epoch != iteration // n_batches:
         epoch = iteration // n_batches

@@ -16,8 +16,9 @@ sparsity. Plain numpy, no TensorFlow.
 from __future__ import annotations
 
 import math
+import types
 from collections.abc import Mapping, Sequence
-from typing import Optional
+from typing import Optional, Union
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def get_n_zeros(size: int, sparsity: float) -> int:
 def random_mask(
     shape: Sequence[int],
     sparsity: float,
-    random_state: np.random.RandomState,
+    random_state: Union[np.random.RandomState, types.ModuleType],
 ) -> np.ndarray:
   """Draws a mask with exactly `get_n_zeros` zeros at random positions.
 

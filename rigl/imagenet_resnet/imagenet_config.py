@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Collection, Mapping, Optional, Union
+from typing import Any, Collection, Mapping, Optional, Union
 
 from rigl import network_tables
 from rigl.compat import tf, tf2
@@ -375,7 +375,7 @@ def make_network(
   if masked_layers is not None:
     prune_first = config.first_layer in masked_layers
     prune_last = config.last_layer in masked_layers
-  arguments = {
+  arguments: dict[str, Any] = {
       'num_classes': config.num_label_classes,
       'pruning_method': 'threshold',
       'init_method': 'baseline' if init_sparsity is None else (

@@ -279,7 +279,8 @@ def _find_shards(directory: str, name: str) -> tuple[str, ...]:
   stems = _STEMS[name]
   for folder in (directory, *(os.path.join(directory, s) for s in stems)):
     # {(stem, number of files, ending): {number: path}}
-    found = collections.defaultdict(dict)
+    found: dict[tuple[str, str, str], dict[int, str]] = (
+        collections.defaultdict(dict))
     for file in _names(folder) or ():
       match = _SHARD.fullmatch(file)
       if match and match[1] in stems:
@@ -343,14 +344,15 @@ def _check_first_record(part: Part, data: ImageNetData) -> None:
   """Raises ValueError if the first record of a part cannot be used."""
   not_empty = ((path, size) for path, size in zip(part.files, part.sizes)
                if size)
-  path, size = next(not_empty, (None, 0))
-  if path is None:
+  first = next(not_empty, None)
+  if first is None:
     return
+  path, size = first
   with tf.gfile.GFile(path, 'rb') as stream:
     length = _record_length(stream, size)
-    problem = 'does not fit into the file; this is no TFRecord file'
-    if length is not None:
-      problem = _find_problem(stream.read(length), data)
+    problem = (
+        'does not fit into the file; this is no TFRecord file'
+        if length is None else _find_problem(stream.read(length), data))
   if problem:
     raise ValueError(f'{path}: record 0 {problem}.')
 

@@ -149,7 +149,8 @@ class _Pipeline:
 
   batch_size: int = 0
   mode: str = ''
-  data: Optional[imagenet_data.ImageNetData] = None
+  # An ImageNetData; whatever else is given is refused below.
+  data: Any = None
   seed: int = 0
   first_iteration: int = 0
   image_size: int = 224

@@ -299,7 +299,7 @@ def _train_or_evaluate(
   with evaluating.explained_misfits(
       os.path.dirname(checkpoint) if checkpoint else training.folder,
       (training.sparsity, config), imagenet_config.NETWORK):
-    if settings.mode == 'eval_once':
+    if settings.mode == 'eval_once' and checkpoint:
       evaluate(checkpoint)
       _print_sparsities(checkpoint, training)
       return

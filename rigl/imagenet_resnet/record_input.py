@@ -7,6 +7,7 @@ read are compared with its size.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 
@@ -59,7 +60,7 @@ def training_records(data: imagenet_data.ImageNetData,
       files = [tf.gather(column, tf.argsort(numbers[1:], stable=True))
                for column in _columns(part)]
       records = tf.data.Dataset.from_tensor_slices(tuple(files)).interleave(
-          lambda *file: _file_records(*file, skips_corrupt),
+          functools.partial(_file_records, skips_corrupt=skips_corrupt),
           cycle_length=min(CYCLE_LENGTH, len(part.files)), block_length=1,
           num_parallel_calls=_AUTOTUNE, deterministic=True)
       records = _only_records(records, part, skips_corrupt)
@@ -88,7 +89,8 @@ def ordered_records(data: imagenet_data.ImageNetData, part: imagenet_data.Part,
   if data.is_synthetic:
     return _synthetic_records(part)
   files = tf.data.Dataset.from_tensor_slices(_columns(part))
-  records = files.flat_map(lambda *file: _file_records(*file, skips_corrupt))
+  records = files.flat_map(
+      functools.partial(_file_records, skips_corrupt=skips_corrupt))
   return _only_records(records, part, skips_corrupt).prefetch(_AUTOTUNE)
 
 

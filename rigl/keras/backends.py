@@ -18,7 +18,10 @@ from rigl.core import arrays
 class Backend:
   """PyTorch, and what all have in common."""
 
-  is_tracing = False
+  @property
+  def is_tracing(self) -> bool:
+    """Whether what runs now only becomes a graph."""
+    return False
 
   def once(self, step: Callable[[Sequence[Any]], None],
            grads: Sequence[Any]) -> None:

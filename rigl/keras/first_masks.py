@@ -45,8 +45,9 @@ def first_mask(method: methods.Method,
   is_sparse = values is not None and 0 < n_zeros <= np.sum(values == 0)
   if not method.inits_masks:
     # What is pruned stays so.
-    keeps_zeros = is_sparse and method.prunes_gradually
-    return values != 0 if keeps_zeros else np.ones(shape, bool)
+    if values is None or not (is_sparse and method.prunes_gradually):
+      return np.ones(shape, bool)
+    return np.not_equal(values, 0)
   if mask_init == 'magnitude':
     if values is None:
       raise ValueError(

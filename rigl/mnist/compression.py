@@ -116,7 +116,7 @@ def _validated(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
   """The masks as bool matrices; raises ValueError unless they are such."""
   if not len(masks):
     raise ValueError('Expected the mask of at least one layer, found none.')
-  active = []
+  active: list[np.ndarray] = []
   for index, mask in enumerate(masks):
     mask = np.asarray(mask)
     if mask.ndim != 2:

@@ -24,7 +24,7 @@ import os
 import pathlib
 import zipfile
 import zlib
-from typing import Mapping, Optional, Union
+from typing import Any, Mapping, Optional, Union
 
 import numpy as np
 
@@ -139,8 +139,9 @@ class MaskRecords:
     Args:
       path: path of the file; an earlier one is replaced.
     """
-    arrays = {'version': np.array(_VERSION, np.int64),
-              'iterations': self.iterations}
+    arrays: dict[str, Any] = {
+        'version': np.array(_VERSION, np.int64),
+        'iterations': self.iterations}
     if self.kept_pixels is not None:
       arrays[_KEPT_PIXELS] = np.asarray(self.kept_pixels, bool)
     for name, shape in self._shapes.items():

@@ -14,6 +14,7 @@ import pathlib
 import struct
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ IDX_FILES = {
   'test_images': 't10k-images-idx3-ubyte',
   'test_labels': 't10k-labels-idx1-ubyte',
 }
-SAMPLE_FOLDER = importlib.resources.files('rigl.mnist') / 'sample'
+SAMPLE_FOLDER: Any = importlib.resources.files('rigl.mnist') / 'sample'
 N_CLASSES = 10
 
 # Field of MnistData -> name of the array in the file that Keras downloads.
@@ -185,8 +186,9 @@ def _load_idx_folder(
   folder: pathlib.Path, source: str, is_sample: bool = False
 ) -> MnistData:
   """Loads the four IDX files of a folder."""
-  paths = {field: _find_idx(folder, name) for field, name in IDX_FILES.items()}
-  lacking = [IDX_FILES[field] for field, path in paths.items() if not path]
+  paths = {field: path for field, name in IDX_FILES.items()
+           if (path := _find_idx(folder, name))}
+  lacking = [name for field, name in IDX_FILES.items() if field not in paths]
   if lacking:
     raise FileNotFoundError(
       f'{folder} holds only a part of MNIST: '

@@ -102,7 +102,7 @@ def make_model_fn(training: Training,
         optimizer, loss, global_step, not_finite=not_finite,
         first_iteration=training.schedule.first_iteration,
         reported=[learning_rate, drop_fraction])
-    means = [replicas.mean(loss), replicas.mean(accuracy)]
+    means = replicas.mean(loss), replicas.mean(accuracy)
     log = _make_log(training, *means, learning_rate, drop_fraction)
     logs.append(log)
     return specs.TrainSpec(

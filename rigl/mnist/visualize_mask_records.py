@@ -302,7 +302,8 @@ def main(argv: Sequence[str]) -> None:
   del argv  # command_line.parse has seen to it that there are only flags.
   try:
     _check_required()
-    _write(pathlib.Path(_RECORDS_PATH.value), pathlib.Path(_OUTPUT.value))
+    _write(pathlib.Path(str(_RECORDS_PATH.value)),
+           pathlib.Path(str(_OUTPUT.value)))
   except (OSError, ValueError) as error:
     sys.exit(f'Error: {error}')
 

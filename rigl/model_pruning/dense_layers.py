@@ -7,8 +7,9 @@ inputs are stored in float32.
 
 from __future__ import annotations
 
-import numbers
 from typing import Callable, Optional, Sequence, Union
+
+import numpy as np
 
 from rigl.compat import tf
 from rigl.model_pruning import data_formats, initializers
@@ -77,9 +78,8 @@ def kernel_shape(x: tf.Tensor, channel_axis: int, kernel_size: Size,
   n_in = x.shape.as_list()[channel_axis]
   if n_in is None:
     raise ValueError(f'The number of channels of {x} must be known.')
-  if isinstance(kernel_size, numbers.Integral):
-    kernel_size = (kernel_size, kernel_size)
-  return [*kernel_size, n_in, units]
+  height, width = np.broadcast_to(kernel_size, 2).tolist()
+  return [height, width, n_in, units]
 
 
 def flattened(x: tf.Tensor) -> tf.Tensor:

@@ -17,7 +17,7 @@ from rigl.model_pruning import (
   mask_collections,
 )
 
-_DATA_FORMATS = {
+_DATA_FORMATS: dict[Any, str] = {
     None: 'NHWC',
     'NHWC': 'NHWC',
     'NCHW': 'NCHW',
