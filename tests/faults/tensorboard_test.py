@@ -10,6 +10,7 @@ from rigl.compat import tf2
 from rigl.core import methods
 from rigl.mnist import mask_records
 from rigl.training import config, tpu_estimator
+from tests import combinations
 from tests.faults import scripts
 
 LOOPS = [loop for loop in config.LOOPS
@@ -115,8 +116,9 @@ def test_two_processes_show_what_one_does(script, data, servers, tmp_path):
   assert one == two
 
 
-@pytest.mark.parametrize('method', [
-    name for name, method in methods.METHODS.items() if method.uses_masks])
+@pytest.mark.parametrize('method', combinations.quick([
+    name for name, method in methods.METHODS.items() if method.uses_masks],
+    'rigl', 'snip', 'prune'))
 def test_itop_rate_of_the_masks_of_all_iterations(
     method, data, servers, tmp_path):
   """Against the union of what --mask_record_frequency=1 has recorded."""
