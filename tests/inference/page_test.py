@@ -20,7 +20,8 @@ def _blocks(kind):
 
 
 def test_commands_have_flags_that_exist():
-  lines = [line for block in _blocks('bash') for line in block.splitlines()
+  lines = [line for block in _blocks('bash')
+           for line in block.replace('\\\n', '').splitlines()
            if line.startswith('python -m rigl.inference ')]
   assert len(lines) >= 3
   for line in lines:
