@@ -116,18 +116,24 @@ def holds_checkpoints(folder: str) -> bool:
       for name in tf.io.gfile.listdir(folder))
 
 
-def _runs_below(folder: str) -> list[str]:
-  """Folders with a checkpoint among the first few hundred below a folder."""
-  return [path for path, _, files in itertools.islice(
+def runs_below(folder: str) -> str:
+  """A sentence about runs below a folder, for an error that finds none in it.
+
+  Args:
+    folder: it need not be there; its first few hundred folders are looked at.
+  """
+  found = [path for path, _, files in itertools.islice(
       tf.io.gfile.walk(folder), 300) if STATE_FILE in files]
+  return f' Runs are in {messages.first_few(found, 3)}.' if found else ''
 
 
-def resolve(path: str, flag: str = '') -> str:
+def resolve(path: str, flag: str = '', among: str = '') -> str:
   """The prefix of a checkpoint given by its prefix or its folder.
 
   Args:
     path: prefix or folder.
     flag: that gave the path, for the error.
+    among: folder of several runs, whose names the error gives; `path` if empty.
 
   Raises:
     ValueError: there is none; names the path.
@@ -139,11 +145,10 @@ def resolve(path: str, flag: str = '') -> str:
   prefix = latest(path) if is_folder else None
   if prefix is None:
     named = f'--{flag}: ' if flag else ''
-    runs = messages.first_few(_runs_below(path), 3) if is_folder else ''
     raise ValueError(
         f'{named}No checkpoint at {path!r}: neither the prefix of one (such as '
-        '.../model.ckpt-1000) nor a folder with one.' +
-        f' Folders with one are {runs}.' * bool(runs))
+        '.../model.ckpt-1000) nor a folder with one.'
+        f'{runs_below(among or path)}')
   return prefix
 
 

@@ -169,7 +169,7 @@ def test_a_folder_without_a_checkpoint(tmp_path):
   (tmp_path / 'sub').mkdir()
   message = error_of(tmp_path)
   assert f'No checkpoint at {str(tmp_path)!r}' in message
-  assert 'Folders with one' not in message
+  assert 'Runs are in' not in message
 
 
 def test_a_folder_above_runs_names_them(tmp_path):

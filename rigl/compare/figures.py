@@ -109,7 +109,8 @@ def _draw_curves(axis: Any, groups: Sequence[Group],
     axis.plot(
         list(errors), [statistics.fmean(some) for some in errors.values()],
         color=styles[group.method]['color'], linewidth=1.2,
-        linestyle='--' if is_dense else '-')
+        linestyle='--' if is_dense else '-',
+        marker='.' if len(errors) < 5 else '')
   axis.set_yscale('log')
   axis.xaxis.set_major_locator(MaxNLocator(integer=True))
   axis.yaxis.set_major_formatter('{x:g}')

@@ -208,7 +208,8 @@ def _find_checkpoint(training: Training, settings: RunSettings,
   """
   if settings.mode == 'eval_once':
     return checkpoints.resolve(
-        os.path.join(training.folder, settings.eval_once_ckpt_prefix))
+        os.path.join(training.folder, settings.eval_once_ckpt_prefix),
+        among=settings.output_dir)
   if settings.mode == 'eval':
     return checkpoints.latest(training.folder)
   checkpoints.check_given(

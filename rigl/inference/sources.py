@@ -122,6 +122,7 @@ def _of_run(path: str) -> Any:
       return _of_saved_model(os.path.join(exports, str(step)))
   if checkpoint_files.latest(path) is None:
     raise ValueError(f'{path} holds neither a SavedModel nor a run: there is '
-                     f'no checkpoint in it. export takes {_OPTIONS}.')
+                     f'no checkpoint in it.{checkpoint_files.runs_below(path)} '
+                     f'export takes {_OPTIONS}.')
   from rigl.inference import runs
   return runs.concrete_function(path)

@@ -45,14 +45,14 @@ def read_masks(path: str) -> dict[str, Mask]:
 
 
 def network_of_run(path: str) -> tuple[str | None, dict[str, float]]:
-  """What the config.gin of a run says of its network.
+  """What the config.gin of a run says of its network and its mask updates.
 
   Args:
     path: prefix of a checkpoint, or the folder of a run.
 
   Returns:
-    (name of the architecture, {argument of `get_network`: value}); None and
-    nothing for a run that does not say it.
+    (name of the architecture, {argument of `get_network`, or delta_t: value});
+    None and less for a run that does not say it.
 
   Raises:
     ValueError: if there is no checkpoint, or its config.gin cannot be read.
@@ -64,19 +64,22 @@ def network_of_run(path: str) -> tuple[str | None, dict[str, float]]:
 
   folder = os.path.dirname(checkpoint_files.resolve(path))
   config = gin_configs.values_in(folder) or {}
+  found = {}
+  if 'maskupdate_frequency' in config:
+    found['delta_t'] = config['maskupdate_frequency']
   if 'model_architecture' in config:
     name = config['model_architecture']
     if name == 'resnet':
       name += str(config['resnet_depth'])
-    sizes = {'input_size': config['image_size'],
-             'num_classes': config['num_label_classes']}
+    found.update(input_size=config['image_size'],
+                 num_classes=config['num_label_classes'])
     if config['width'] > 0:
-      sizes['width'] = config['width']
-    return name, sizes
+      found['width'] = config['width']
+    return name, found
   if 'resnet_width' in config:
-    return (f'wrn_{config["resnet_depth"]}_{config["resnet_width"]}',
-            {'num_classes': config['num_classes']})
-  return None, {}
+    found['num_classes'] = config['num_classes']
+    return f'wrn_{config["resnet_depth"]}_{config["resnet_width"]}', found
+  return None, found
 
 
 def mismatch(network: Network, masks: Mapping[str, Mask]) -> str | None:

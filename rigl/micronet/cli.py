@@ -125,9 +125,9 @@ def _add_training_arguments(training: argparse._ArgumentGroup) -> None:
       '--delta_t',
       type=float,
       metavar='N',
-      default=training_flops.DEFAULT_DELTA_T,
       help='steps between mask updates, for the cost of RigL alone; inf for '
-      'none (default: %(default)g)')
+      'none; a run has its own (default: '
+      f'{training_flops.DEFAULT_DELTA_T})')
   training.add_argument(
       '--length',
       type=float,
@@ -251,6 +251,9 @@ def _network_report(args: argparse.Namespace) -> report.Report:
     masks = checkpoints.read_masks(args.checkpoint)
     named, of_run = checkpoints.network_of_run(args.checkpoint)
     name = name or named
+  delta_t = of_run.pop('delta_t', training_flops.DEFAULT_DELTA_T)
+  if args.delta_t is not None:
+    delta_t = args.delta_t
   sizes = {**of_run, **{k: v for k, v in sizes.items() if v is not None}}
   if name is None:
     name = checkpoints.find_architecture(masks, **sizes)
@@ -275,9 +278,8 @@ def _network_report(args: argparse.Namespace) -> report.Report:
     count = count_network(layers, sparsities, args.param_bits)
   dense = count_network(layers, None, args.param_bits)
   multiples = report.training_multiples(
-      count, dense, args.delta_t, args.length, schedule)
-  return report.Report(title, count, dense, multiples, args.delta_t,
-                       args.length)
+      count, dense, delta_t, args.length, schedule)
+  return report.Report(title, count, dense, multiples, delta_t, args.length)
 
 
 def _check_no_network_is_meant(args: argparse.Namespace) -> None:

@@ -49,14 +49,15 @@ def explained_misfits(folder: str, configs: Sequence[Any],
     if not gin_configs.files_in(folder):
       flags = ', '.join(f'--{name}' for name in network)
       raise checkpoints.MisfitError(
-          f'{error} No {gin_configs.CONFIG_FILE} in {folder} says which '
-          f'network it is. Give its flags: {flags}.') from error
+          f'No {gin_configs.CONFIG_FILE} in {folder} says which network it '
+          f'is. Give its flags: {flags}. {error}') from error
     formers = resuming.former_configs(folder, configs)
     found = [name for name in network
              if resuming.differences(formers, configs, [name])]
     if not found:
       raise
     raise checkpoints.MisfitError(
-        f'{error} The run in {folder} has '
+        f'The run in {folder} has '
         f'{"; ".join(resuming.differences(formers, configs, found))}. '
-        f'Leave out {", ".join(f"--{name}" for name in found)}.') from error
+        f'Leave out {", ".join(f"--{name}" for name in found)}. '
+        f'{error}') from error

@@ -375,9 +375,9 @@ def test_a_flag_of_another_network_than_that_of_the_folder(data, trained):
     _evaluate_folder(data, trained, '--resnet_width=2', '--resnet_depth=16')
   message = str(error.value)
   assert 'does not fit' in message and '\n' not in message
-  assert message.endswith(
+  assert message.startswith(
       f'The run in {trained} has resnet_depth=10, not 16; resnet_width=1, not '
-      '2. Leave out --resnet_depth, --resnet_width.')
+      '2. Leave out --resnet_depth, --resnet_width. ')
 
 
 def test_batch_of_more_than_all_images_makes_no_folder(tmp_path):

@@ -340,14 +340,19 @@ def test_a_flag_of_another_network_than_that_of_the_folder(
     evaluate_folder(trained, f'--{flag}', mode=mode)
   message = str(error.value)
   assert 'does not fit' in message and '\n' not in message
-  assert message.endswith(
-      f'The run in {trained} has {there}. Leave out --{flag.split("=")[0]}.')
+  assert message.startswith(
+      f'The run in {trained} has {there}. Leave out --{flag.split("=")[0]}. ')
+
+
+def test_a_folder_above_runs_names_them(trained):
+  with pytest.raises(ValueError, match=f'Runs are in {re.escape(trained)}'):
+    evaluate_folder(os.path.dirname(trained))
 
 
 def test_another_network_without_a_config(trained):
   pathlib.Path(trained, 'config.gin').unlink()
   with pytest.raises(ValueError, match=(
-      f'does not fit .* No config.gin in {trained} .* Give its flags: '
+      f'No config.gin in {trained} .* Give its flags: '
       '--model_architecture, --resnet_depth, --width')):
     evaluate_folder(trained)
 

@@ -7,6 +7,10 @@ import pathlib
 import re
 import shlex
 
+import numpy as np
+from PIL import Image
+
+from rigl.imagenet_resnet import preprocessing
 from rigl.inference import cli
 from tests.inference import networks
 
@@ -46,6 +50,29 @@ def test_the_program_runs(tmp_path, monkeypatch):
   model = networks.lenet(0.9)
   images, logits = networks.batch_of(model)
   namespace = {'model': model, 'images': images}
-  code, = _blocks('python')
+  code, _ = _blocks('python')
   exec(compile(code, str(PAGE), 'exec'), namespace)
   networks.assert_close(namespace['logits'], logits)
+
+
+def test_pictures_are_prepared_as_in_evaluation(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  rng = np.random.default_rng(0)
+  coarse = Image.fromarray(rng.integers(0, 255, (6, 8, 3), np.uint8))
+  coarse.resize((200, 150), Image.Resampling.BICUBIC).save('a.jpg')
+  taken = []
+
+  class Network:
+    input_shape = (64, 64, 3)
+
+    def __call__(self, batch):
+      taken.append(batch)
+
+  _, code = _blocks('python')
+  exec(compile(code, str(PAGE), 'exec'), {'network': Network()})
+  expected = preprocessing.preprocess_eval(
+      (tmp_path / 'a.jpg').read_bytes(), image_size=64).numpy()
+  assert taken[0].shape == (1, *expected.shape)
+  # Bicubic interpolation of one library or another.
+  assert np.abs(taken[0][0] - expected).mean() < 2.
+  assert np.abs(taken[0][0] - expected[::-1]).mean() > 20.

@@ -286,10 +286,14 @@ class TestCheckpoint:
              for layer, shape in net.shapes.items()
              if layer not in net.sparsity_factors and layer != net.last_layer}
     _save(tmp_path, masks)
-    gin_configs.write(str(tmp_path), SparsityConfig(), config)
+    gin_configs.write(
+        str(tmp_path), SparsityConfig(maskupdate_frequency=7), config)
     path = tmp_path if given == 'folder' else tmp_path / 'model.ckpt-7'
     report = _json(capsys, f'--checkpoint={path}')
     assert report['title'].startswith(f'{name}, ')
+    assert report['delta_t'] == 7
+    assert _json(
+        capsys, f'--checkpoint={path}', '--delta_t=9')['delta_t'] == 9
     assert {row['name']: tuple(row['shape'])
             for row in report['layers']} == net.shapes
     assert report['flops'] == network.count_network(
