@@ -18,6 +18,9 @@ from rigl.training import history
 from tests import tiny_mnist
 
 ROOT = pathlib.Path(__file__).parents[2]
+# What has loaded TensorFlow in this process may have set it.
+ENVIRONMENT = {name: value for name, value in os.environ.items()
+               if name != 'TF_CPP_MIN_LOG_LEVEL'}
 RUNS = ['dense_seed0', 'rigl_sparsity0.9_seed0', 'rigl_sparsity0.98_seed0']
 
 
@@ -33,7 +36,7 @@ def command(folder, data, *arguments, seeds=1, epochs=2, methods='rigl,dense'):
 def run(*arguments, **values):
   return subprocess.run(
       command(*arguments, **values), capture_output=True, text=True,
-      check=False, cwd=ROOT)
+      check=False, cwd=ROOT, env=ENVIRONMENT)
 
 
 @pytest.fixture(scope='module')
@@ -115,7 +118,8 @@ def test_stopped_comparison_goes_on(data, tmp_path):
   """With all of its runs, each of which keeps what it has."""
   long = command(tmp_path, data, epochs=10**6)
   process = subprocess.Popen(
-      long, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+      long, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+      env=ENVIRONMENT)
   rows = tmp_path / RUNS[1] / 'metrics.jsonl'
   end = time.monotonic() + 120
   while not rows.exists() or rows.read_text().count('\n') < 4:
