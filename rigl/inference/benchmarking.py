@@ -9,16 +9,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from rigl.inference import engine as engines
-from rigl.inference import (
-    exporting,
-    litert,
-    reading,
-    requirements,
-    tflite_files,
-    timing,
-)
-from rigl.inference import graph as graphs
+from rigl.inference import exporting, litert, loading, tflite_files, timing
 from rigl.micronet import formatting
 
 
@@ -80,12 +71,9 @@ def _networks(path: str, against: Optional[str], n_threads: int
     for engine, xnnpack in (('LiteRT', True), ('LiteRT, no XNNPACK', False)):
       networks[engine, name] = litert.LiteRT(
           content, named[name], n_threads, xnnpack)
-  if requirements.has_numba():
-    try:
-      graph = reading.read_graph(tflite_files.read(data['sparse'], path), path)
-    except (graphs.UnknownOperation, graphs.NotFloat32):
-      return networks
-    networks['rigl', 'sparse'] = engines.Engine(graph, n_threads)
+  own = loading.own_engine(data['sparse'], path, n_threads)
+  if own is not None:
+    networks['rigl', 'sparse'] = own
   return networks
 
 

@@ -93,7 +93,7 @@ def load(path: str, num_threads: int = 1, engine: str = 'auto',
   data = exporting.read_file(path)
   run = None
   if engine != 'litert':
-    run = _engine(data, path, num_threads, is_wanted=engine == 'rigl')
+    run = own_engine(data, path, num_threads, is_wanted=engine == 'rigl')
   if run is None:
     tflite_files.read(data, path)
     return Network(litert.LiteRT(data, path, num_threads), 'litert')
@@ -104,9 +104,20 @@ def load(path: str, num_threads: int = 1, engine: str = 'auto',
   return Network(networks[chosen], chosen)
 
 
-def _engine(data: bytes, path: str, num_threads: int,
-            is_wanted: bool) -> Optional[engines.Engine]:
-  """The engine of this library; None, and a line, if it cannot run a file."""
+def own_engine(data: bytes, path: str, num_threads: int,
+               is_wanted: bool = False) -> Optional[engines.Engine]:
+  """The engine of this library; None, and a line, if it cannot run a file.
+
+  Args:
+    data: the file.
+    path: its path, for messages.
+    num_threads: threads that share each layer.
+    is_wanted: whether the user asked for it.
+
+  Raises:
+    ValueError: it is wanted, but numba is not installed or the file is not
+      float32.
+  """
   if not requirements.has_numba():
     if is_wanted:
       requirements.numba()

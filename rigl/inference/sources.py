@@ -46,9 +46,11 @@ def _is_saved_model(path: str) -> bool:
 
 
 def _read_keras(path: str) -> Any:
-  import keras
   if not os.path.exists(path):
     raise ValueError(f'{path} does not exist.')
+  # Before Keras loads TensorFlow with its log.
+  _ = tf2.__version__
+  import keras
   try:
     return keras.models.load_model(path, compile=False)
   except Exception as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ from hypothesis import strategies
 
 import rigl.inference
 from rigl.compat import tf2
-from rigl.inference import cli, loading, timing
+from rigl.inference import benchmarking, cli, loading, timing
 from tests.inference import networks
 
 L = keras.layers
@@ -156,6 +158,11 @@ def test_unknown_operations_run_on_litert(engine, tmp_path, caplog):
     network = rigl.inference.load(path, engine=engine)
   assert network.engine == 'litert'
   assert 'does not know TANH' in caplog.text
+  caplog.clear()
+  timed = benchmarking.benchmark(str(path), seconds=0.01)
+  assert {record['engine'] for record in timed} == {
+      'LiteRT', 'LiteRT, no XNNPACK'}
+  assert 'does not know TANH' in caplog.text
   batch, wanted = networks.batch_of(model)
   networks.assert_close(network(batch), wanted)
 
@@ -238,3 +245,14 @@ def test_benchmark_compares_with_the_dense_network(exported, capsys):
   assert records[0]['ratio'] == 1
   assert cli.main(['benchmark', str(path), '--seconds=0.1']) == 0
   assert '1.00x' in capsys.readouterr().out
+
+
+def test_export_of_a_keras_file_prints_no_log(tmp_path):
+  networks.lenet(0.9).save(tmp_path / 'm.keras')
+  done = subprocess.run(
+      [sys.executable, '-m', 'rigl.inference', 'export', 'm.keras',
+       '--output=m.tflite'], cwd=tmp_path, capture_output=True, text=True,
+      env={**{name: value for name, value in os.environ.items()
+              if name != 'TF_CPP_MIN_LOG_LEVEL'},
+           'PYTHONPATH': str(pathlib.Path(rigl.__file__).parents[1])})
+  assert (done.returncode, done.stderr) == (0, '')
