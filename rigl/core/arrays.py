@@ -207,10 +207,13 @@ class _Torch(_Numpy):
     return x.to(like.dtype)
 
   def asarray(self, x: Array, dtype: str = '') -> Array:
-    x = _value(x)
-    if not isinstance(x, self._np.Tensor):
-      x = self._np.as_tensor(x)
-    return x.to(getattr(self._np, dtype)) if dtype else x
+    value = _value(x)
+    if not isinstance(value, self._np.Tensor):
+      value = self._np.as_tensor(value)
+    elif value is not x:
+      # Of a variable, which is assigned in place: its value now.
+      value = value.detach().clone()
+    return value.to(getattr(self._np, dtype)) if dtype else value
 
   def where(self, condition: Array, x: Array, y: Array) -> Array:
     return self._np.where(self.asarray(condition), x, y)
