@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import tempfile
 import time
 from typing import Callable
@@ -57,12 +56,11 @@ def write_data(folder: str, n_images: int) -> imagenet_data.ImageNetData:
   """Writes photos as training data, in 8 files."""
   random_state = np.random.RandomState(0)
   for shard in range(8):
-    path = os.path.join(folder, f'train-{shard:05d}-of-00008')
-    with tf.io.TFRecordWriter(path) as writer:
-      for i in range(shard, n_images, 8):
-        writer.write(record_output.make_example(
+    record_output.write_file(folder, 'train', shard, 8, (
+        record_output.make_example(
             make_photo(random_state), (WIDTH, HEIGHT), i % N_CLASSES,
-            str(i % N_CLASSES), f'{i}.JPEG').SerializeToString())
+            str(i % N_CLASSES), f'{i}.JPEG')
+        for i in range(shard, n_images, 8)))
   return imagenet_data.find_data(
       folder, num_train_images=n_images, num_eval_images=1,
       num_classes=N_CLASSES)

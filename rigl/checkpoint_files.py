@@ -257,19 +257,26 @@ def fold_masks(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   return folded
 
 
-def read_parameters(prefix: str) -> dict[str, np.ndarray]:
-  """{name: value} of the parameters of a checkpoint, zero where a mask is.
+def read_network(prefix: str) -> tuple[
+    dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """Masks and parameters of a checkpoint.
 
   Args:
     prefix: prefix of the checkpoint.
 
+  Returns:
+    ({layer: 0/1 mask, uint8}, {name: parameter, zero where a mask is}).
+
   Raises:
     ValueError: the checkpoint cannot be read, or a mask does not fit; names it.
   """
-  return fold_masks(read_tensors(prefix, [
-      name for name in sorted(
-          open_checkpoint(prefix).get_variable_to_shape_map())
-      if name.rpartition('/')[2] in (*PARAMETER_SUFFIXES, layer_names.MASK)]))
+  masks = {layer: mask.astype(np.uint8)
+           for layer, mask in read_masks(prefix).items()}
+  names = sorted(open_checkpoint(prefix).get_variable_to_shape_map())
+  return masks, fold_masks({
+      **read_tensors(prefix, [name for name in names if (
+          name.rpartition('/')[2] in PARAMETER_SUFFIXES)]),
+      **{layer_names.mask_of(layer): mask for layer, mask in masks.items()}})
 
 
 def files_of(prefix: str) -> list[str]:

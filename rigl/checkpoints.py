@@ -12,7 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from rigl import checkpoint_files, gin_configs
-from rigl.core import layer_names
+from rigl.core import connections, layer_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +47,7 @@ class TrainedNetwork:
   @property
   def sparsity(self) -> float:
     """Share of zeros in all masks together; 0 without any."""
-    n_weights = sum(mask.size for mask in self.masks.values())
-    n_kept = sum(np.count_nonzero(mask) for mask in self.masks.values())
-    return 1. - n_kept / n_weights if n_weights else 0.
+    return connections.sparsity(self.masks)
 
   @property
   def files(self) -> list[str]:
@@ -71,8 +69,7 @@ def load(path: str | os.PathLike[str]) -> TrainedNetwork:
   path = os.path.expanduser(os.fspath(path))
   prefix = checkpoint_files.resolve(path)
   try:
-    values = checkpoint_files.read_parameters(prefix)
-    masks = checkpoint_files.read_masks(prefix)
+    masks, values = checkpoint_files.read_network(prefix)
     step = checkpoint_files.read_tensors(prefix, ['global_step'])
   except ValueError as error:
     others = [other for other in checkpoint_files.all_complete(
@@ -88,6 +85,5 @@ def load(path: str | os.PathLike[str]) -> TrainedNetwork:
     else:
       weights[layer] = value
   return TrainedNetwork(
-      prefix, int(step['global_step']), weights,
-      {layer: mask.astype(np.uint8) for layer, mask in masks.items()},
-      variables, gin_configs.values_in(os.path.dirname(prefix)))
+      prefix, int(step['global_step']), weights, masks, variables,
+      gin_configs.values_in(os.path.dirname(prefix)))

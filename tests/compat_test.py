@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests import environment as clean
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 LOG = '''\
@@ -29,12 +31,10 @@ LOAD = 'from rigl import compat; compat.tf.__file__'
 
 def _run(code, folder=ROOT, **environment):
   """Runs code in a new process, where TF_CPP_MIN_LOG_LEVEL is not set."""
-  inherited = {name: value for name, value in os.environ.items()
-               if name != 'TF_CPP_MIN_LOG_LEVEL'}
   return subprocess.run(
       [sys.executable, '-c', code], capture_output=True, encoding='utf-8',
-      env={**inherited, 'PYTHONPATH': f'{folder}{os.pathsep}{ROOT}',
-           **environment})
+      env=clean.without_log_level(**{
+          'PYTHONPATH': f'{folder}{os.pathsep}{ROOT}', **environment}))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterable, Sequence
 
+from rigl import files
 from rigl.compat import tf
 
 
@@ -70,11 +71,11 @@ def write_file(folder: str, part: str, shard: int, n_shards: int,
     examples: the records of this file.
   """
   path = os.path.join(folder, f'{part}-{shard:05d}-of-{n_shards:05d}')
-  with tf.io.TFRecordWriter(path + '.tmp') as writer:
-    for example in examples:
-      # Else the order of its features is that of a random hash.
-      writer.write(example.SerializeToString(deterministic=True))
-  os.replace(path + '.tmp', path)
+  with files.replaced(path) as temporary:
+    with tf.io.TFRecordWriter(temporary) as writer:
+      for example in examples:
+        # Else the order of its features is that of a random hash.
+        writer.write(example.SerializeToString(deterministic=True))
   return path
 
 

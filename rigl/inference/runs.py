@@ -7,19 +7,18 @@ whose variables say all there is to know about the network.
 from __future__ import annotations
 
 import functools
-import re
 import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 from rigl import checkpoint_files
+from rigl.cifar_resnet import resnet_model
 from rigl.compat import tf2
 from rigl.core import layer_names
 from rigl.training import export
 
 _MNIST_LAYERS = ('layer1', 'layer2', 'layer3')
 _WEIGHTS, _BIASES = ('weights', 'kernel'), ('biases', 'bias')
-_CIFAR_SCOPE = 'resnet_model'
 _CIFAR_IMAGE = (32, 32, 3)
 
 
@@ -37,7 +36,7 @@ def concrete_function(folder: str) -> Any:
   shapes = reader.get_variable_to_shape_map()
   if _MNIST_LAYERS == tuple(sorted(
       {name.split('/')[0] for name in shapes} & set(_MNIST_LAYERS))):
-    return _mnist(prefix, shapes)
+    return _mnist(prefix)
   if _weights_of(shapes, 'conv_1') and _weights_of(shapes, 'logits'):
     return _cifar(prefix, shapes)
   raise ValueError(
@@ -46,12 +45,9 @@ def concrete_function(folder: str) -> Any:
       '--export_model_freq; give export the SavedModel in its folder.')
 
 
-def _mnist(prefix: str, shapes: Mapping[str, Any]) -> Any:
+def _mnist(prefix: str) -> Any:
   """Matrices and biases, with ReLU between them."""
-  names = [name for name in shapes
-           if re.fullmatch(r'layer\d/(weights|kernel|biases|bias|mask)', name)]
-  values = checkpoint_files.fold_masks(
-      checkpoint_files.read_tensors(prefix, names))
+  _, values = checkpoint_files.read_network(prefix)
   layers = []
   for layer in _MNIST_LAYERS:
     pair = []
@@ -78,14 +74,13 @@ def _mnist(prefix: str, shapes: Mapping[str, Any]) -> Any:
 
 def _weights_of(shapes: Mapping[str, Any], layer: str) -> str:
   """The weights of a layer of the CIFAR script, masked or not; '' if none."""
-  scope = f'{_CIFAR_SCOPE}/{layer}'
+  scope = f'{resnet_model.SCOPE}/{layer}'
   names = (f'{scope}/weights', f'{scope}/{layer}/weights')
   return next((name for name in names if name in shapes), '')
 
 
 def _cifar(prefix: str, shapes: Mapping[str, Any]) -> Any:
   """The WideResNet, written as a SavedModel and read from there."""
-  from rigl.cifar_resnet import resnet_model
   from rigl.inference import sources
 
   n_blocks = 0

@@ -117,8 +117,6 @@ def train(script: Script, method: str, sparsity: Optional[float],
 def _result(folder: str, keeps: bool) -> Result:
   """The result of the last checkpoint and of the rows in a folder."""
   prefix = checkpoints.latest(folder)
-  masks = checkpoints.read_masks(prefix) if prefix else {}
-  weights = checkpoints.read_parameters(prefix) if prefix else {}
-  return Result(history.read(folder), {
-      layer: mask.astype(np.uint8) for layer, mask in masks.items()}, weights,
-      folder if keeps else None)
+  masks, weights = checkpoints.read_network(prefix) if prefix else ({}, {})
+  return Result(
+      history.read(folder), masks, weights, folder if keeps else None)

@@ -16,7 +16,7 @@ from rigl.checkpoint_files import (
   masked_layers,
   open_checkpoint,
   read_masks,
-  read_parameters,
+  read_network,
   read_tensors,
   resolve,
 )
@@ -28,7 +28,7 @@ __all__ = [
     'check_resumable', 'describe_latest', 'holds_checkpoints',
     'initialize_parameters_from_ckpt', 'latest', 'latest_step',
     'mask_sparsities', 'masked_layers', 'names_and_shapes', 'open_checkpoint',
-    'read_counters', 'read_masks', 'read_parameters', 'read_tensors',
+    'read_counters', 'read_masks', 'read_network', 'read_tensors',
     'read_values', 'resolve',
 ]
 

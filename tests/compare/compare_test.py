@@ -15,12 +15,9 @@ import time
 import pytest
 
 from rigl.training import history
-from tests import tiny_mnist
+from tests import environment, tiny_mnist
 
 ROOT = pathlib.Path(__file__).parents[2]
-# What has loaded TensorFlow in this process may have set it.
-ENVIRONMENT = {name: value for name, value in os.environ.items()
-               if name != 'TF_CPP_MIN_LOG_LEVEL'}
 RUNS = ['dense_seed0', 'rigl_sparsity0.9_seed0', 'rigl_sparsity0.98_seed0']
 
 
@@ -36,7 +33,7 @@ def command(folder, data, *arguments, seeds=1, epochs=2, methods='rigl,dense'):
 def run(*arguments, **values):
   return subprocess.run(
       command(*arguments, **values), capture_output=True, text=True,
-      check=False, cwd=ROOT, env=ENVIRONMENT)
+      check=False, cwd=ROOT, env=environment.without_log_level())
 
 
 @pytest.fixture(scope='module')
@@ -119,7 +116,7 @@ def test_stopped_comparison_goes_on(data, tmp_path):
   long = command(tmp_path, data, epochs=10**6)
   process = subprocess.Popen(
       long, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-      env=ENVIRONMENT)
+      env=environment.without_log_level())
   rows = tmp_path / RUNS[1] / 'metrics.jsonl'
   end = time.monotonic() + 120
   while not rows.exists() or rows.read_text().count('\n') < 4:

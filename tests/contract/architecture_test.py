@@ -65,7 +65,7 @@ MAY_IMPORT = (
     'files', 'compat')),
   ('replicas', ('compat',)),
   ('checkpoints',
-   ('checkpoint_files', 'gin_configs', 'core.layer_names')),
+   ('checkpoint_files', 'gin_configs', 'core.connections', 'core.layer_names')),
   ('checkpoint_files', ('core.layer_names', 'core.messages', 'compat')),
   ('files', ()),
   ('text_files', ('files', 'compat')),
@@ -117,6 +117,7 @@ MAY_IMPORT = (
   ('imagenet_resnet.convert_images',
    ('imagenet_resnet.record_output', 'console', 'core.checks',
     'core.messages', 'core.seeding', 'compat')),
+  ('imagenet_resnet.record_output', ('files', 'compat')),
   # A hook of a script, not a part of its model.
   ('*.epoch_log',
    ('files', 'training.history', 'training.hooks', 'training.iterations',
@@ -130,7 +131,7 @@ MAY_IMPORT = (
        'core.ordering', 'core.seeding',
        *(f'{OWN}.{sibling}' for sibling in DATA)),
     )
-    for name in DATA
+    for name in DATA if name != 'record_output'
   ),
   ('data', ('data', 'core.messages', 'core.seeding', 'compat')),
   # `train` of each package, which loads the rest inside the function.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from hypothesis import strategies
 import rigl.inference
 from rigl.compat import tf2
 from rigl.inference import benchmarking, cli, loading, timing
+from tests import environment
 from tests.inference import networks
 
 L = keras.layers
@@ -252,7 +252,6 @@ def test_export_of_a_keras_file_prints_no_log(tmp_path):
   done = subprocess.run(
       [sys.executable, '-m', 'rigl.inference', 'export', 'm.keras',
        '--output=m.tflite'], cwd=tmp_path, capture_output=True, text=True,
-      env={**{name: value for name, value in os.environ.items()
-              if name != 'TF_CPP_MIN_LOG_LEVEL'},
-           'PYTHONPATH': str(pathlib.Path(rigl.__file__).parents[1])})
+      env=environment.without_log_level(
+          PYTHONPATH=str(pathlib.Path(rigl.__file__).parents[1])))
   assert (done.returncode, done.stderr) == (0, '')

@@ -17,6 +17,7 @@ from rigl.core import distributions
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
 from rigl.micronet import architectures, checkpoints, cli, formatting, network
 from rigl.training.config import SparsityConfig
+from tests import environment
 
 
 def _run(capsys, *args):
@@ -511,7 +512,6 @@ def test_environment_of_tensorflow_is_quiet(checkpoint):
       check=True,
       capture_output=True,
       encoding='utf-8',
-      env={key: value for key, value in os.environ.items()
-           if key != 'TF_CPP_MIN_LOG_LEVEL'})
+      env=environment.without_log_level())
   assert output.stdout.startswith('lenet_300_100, masks of')
   assert not output.stderr
