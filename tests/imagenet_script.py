@@ -46,7 +46,6 @@ def shorten_networks(monkeypatch) -> None:
 
 def set_flags(**values) -> None:
   """The flags of the script at their defaults, SMALL and `values`."""
-  script.sparse_flags.set_script_defaults(script.SCRIPT_DEFAULTS)
   for name, value in {**SMALL, **values}.items():
     setattr(FLAGS, name, value)
   tf.get_logger().setLevel('ERROR')

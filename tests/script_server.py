@@ -128,7 +128,7 @@ def _child(module, message: dict) -> None:
       os.dup2(file, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv = [module.__file__, *message['argv']]
-    script.run(module.main)
+    script.run(module.main, module.SCHEMA)
     code = 0
   except SystemExit as stop:
     code = stop.code if isinstance(stop.code, int) else bool(stop.code)

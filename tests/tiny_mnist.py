@@ -64,7 +64,7 @@ def arguments(data: pathlib.Path, save_path: pathlib.Path | None = None,
 @contextlib.contextmanager
 def parsed_flags(argv: list[str]):
   """In this context FLAGS have the values of a command line."""
-  with script_flags.parsed(mnist_train_eval.SCRIPT_DEFAULTS, argv):
+  with script_flags.parsed(argv):
     yield
 
 

@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
   argv = [word.replace(FOLDER, str(path))
           for word in arguments_of('rigl.mnist.mnist_train_eval')]
   with conftest.restored_flags(), quick_sessions.of_scripts(), (
-      script_flags.parsed(mnist_train_eval.SCRIPT_DEFAULTS, [*argv, *SHORT])):
+      script_flags.parsed([*argv, *SHORT])):
     mnist_train_eval.main(['mnist_train_eval.py'])
   return path
 

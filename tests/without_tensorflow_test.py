@@ -50,19 +50,20 @@ def test_it_is_noticed(python):
   assert done.stdout.startswith(LOADED)
 
 
-@pytest.mark.parametrize('flag', ['--help', '-h', '--helpshort'])
-@pytest.mark.parametrize('module', [*scripts.SCRIPTS.values(), VISUALIZE])
+@pytest.mark.parametrize('module, flag', [
+    *((module, flag) for module in scripts.SCRIPTS.values()
+      for flag in ('--help', '-h', '--helpshort')), (VISUALIZE, '--help')])
 def test_help_of_a_script(module, flag, python):
   done = python('-m', module, flag)
   assert (done.returncode, done.stderr) == (0, ''), done.stdout
-  assert re.search(r'^Output:\n  --', done.stdout, re.MULTILINE)
+  assert re.search(r'^  --[a-z]+', done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize('module', scripts.SCRIPTS.values())
 def test_help_of_a_script_that_is_started_by_its_path(module, python):
   done = python(module.replace('.', '/') + '.py', '--help')
   assert (done.returncode, done.stderr) == (0, ''), done.stdout
-  assert re.search(r'^Output:\n  --', done.stdout, re.MULTILINE)
+  assert re.search(r'^  --[a-z]+', done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize('module, flag', [
@@ -112,9 +113,9 @@ CORE = [
 
 @pytest.mark.parametrize('module', [
     *CORE, 'rigl.checkpoints', 'rigl.training.command_line',
-    'rigl.training.config', 'rigl.training.config_flags',
+    'rigl.training.config', 'rigl.training.setting_flags',
     'rigl.gin_configs', 'rigl.training.script',
-    'rigl.training.sparse_flags', 'rigl.mnist.mnist_config',
+    'rigl.mnist.mnist_config',
     'rigl.cifar_resnet.cifar_config', 'rigl.imagenet_resnet.imagenet_config'])
 def test_import_of_a_module_that_flags_need(module, python):
   done = python('-c', f'import {module}')

@@ -8,57 +8,44 @@ from rigl.cifar_resnet import resnet_model
 from rigl.compat import tf
 from rigl.core import checks
 from rigl.training import lr_schedules
-from rigl.training.config import DeviceSettings, setting
-
-# What the script has other defaults for than the classes of configs.
-DEFAULTS = {
-    'batch_size': 128,
-    'data_directory': '',
-    'drop_fraction_anneal': 'constant',
-    'end_sparsity': 0.9,
-    'keep_checkpoint_max': 5,
-    'master': 'local',
-    'mask_init_method': 'random',
-    'maskupdate_end_step': 75000,
-    'mode': 'train',
-    'pruning_frequency': 1000,
-    'resnet_depth': 16,
-    'training_method': 'baseline',
-}
-MODES = ('train', 'eval', 'train_and_eval')
-# {field of SparsityConfig: flag}.
-RENAMED = {'pruning_begin_step': 'sparsity_begin_step',
-           'pruning_end_step': 'sparsity_end_step'}
-
+from rigl.training.config import (
+  MODES,
+  ScaledConfig,
+  SparsityConfig,
+  TrainEvalSettings,
+)
+from rigl.training.settings import Schema, setting
 
 # Fields that shape the variables.
 NETWORK = ('resnet_depth', 'resnet_width', 'num_classes')
+_MODES = {name: MODES[name] for name in ('train', 'eval', 'train_and_eval')}
 
 
 @dataclasses.dataclass(frozen=True)
-class CifarConfig:
-  """The hyperparameters of the script alone; flags of the same names."""
+class CifarConfig(ScaledConfig):
+  """The hyperparameters of this script alone."""
 
-  batch_size: int = 128
-  momentum: float = 0.9
-  resnet_depth: int = 16
-  training_steps_multiplier: float = 1.
-  resnet_width: int = setting(4, 'Network', 'Multiplier of the channels.')
-  num_classes: int = setting(10, 'Network', 'Classes.')
+  resnet_depth: int = setting(
+      16, 'Network', 'Depth of the WideResNet, 6n + 4.')
+  resnet_width: int = setting(
+      4, 'Network', 'Multiplier of the channels.', check=checks.positive)
+  num_classes: int = setting(10, 'Network', 'Classes.', check=checks.positive)
   prune_first_layer: bool = setting(
       False, 'Network', 'Mask the first convolution.')
   prune_last_layer: bool = setting(True, 'Network', 'Mask the last layer.')
+  batch_size: int = setting(
+      128, 'Optimisation', 'Examples in a batch.', check=checks.positive)
   max_steps: int = setting(
       97656, 'Optimisation',
-      'Training steps, times training_steps_multiplier.')
-  l2: float = setting(5e-4, 'Optimisation', 'Coefficient of the L2 penalty.')
+      'Training steps, times training_steps_multiplier.',
+      check=checks.positive)
+  l2: float = setting(
+      5e-4, 'Optimisation', 'Coefficient of the L2 penalty.',
+      check=checks.not_negative)
 
-  def __post_init__(self):
-    for name in ('batch_size', 'max_steps', 'resnet_width', 'num_classes',
-                 'training_steps_multiplier'):
-      checks.positive(name, getattr(self, name))
-    checks.not_negative('l2', self.l2)
-    checks.below_one('momentum', self.momentum)
+  def __post_init__(self) -> None:
+    """Checks the fields, then what they have in common."""
+    super().__post_init__()
     resnet_model.check_depth(self.resnet_depth)
     _ = self.total_steps  # Only a check here.
 
@@ -80,18 +67,10 @@ class CifarConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSettings(DeviceSettings):
-  """What is no hyperparameter: data, files, devices; flags of the same names.
+class RunSettings(TrainEvalSettings):
+  """Data, files and devices, which may change when a training goes on."""
 
-  Unlike hyperparameters they may change when a training goes on.
-  """
-
-  mode: str = 'train'
-  data_directory: str = ''
-  use_synthetic_data: bool = False
-  load_mask_dir: str = ''
-  initial_value_checkpoint: str = ''
-  keep_checkpoint_max: int = 5
+  mode: str = setting('train', 'General', 'What to do.', options=_MODES)
   pruning_hparams: str = setting(
       '', 'Gradual pruning', 'prune: further hyperparameters, name=value,... '
       '(see PruningHParams).')
@@ -101,13 +80,19 @@ class RunSettings(DeviceSettings):
   train_dir: str = setting(
       '/tmp/cifar10/', 'Output',
       'Folder in which each run has its own; to evaluate, also the folder of '
-      'a run itself.')
+      'a run itself.', is_path=True)
   checkpoint_steps: int = setting(
-      5000, 'Output', 'Steps between checkpoints.', lower_bound=1)
+      5000, 'Output', 'Steps between checkpoints.', check=checks.positive)
   summaries_steps: int = setting(
       300, 'Output', 'Steps between summaries and progress reports.',
-      lower_bound=1)
+      check=checks.positive)
 
-  def __post_init__(self):
-    super().__post_init__()
-    checks.one_of('mode', self.mode, MODES)
+
+SCHEMA = Schema(
+    (SparsityConfig, CifarConfig), RunSettings, 'train_dir',
+    defaults={
+        'maskupdate_end_step': 75000, 'pruning_begin_step': 20000,
+        'pruning_end_step': 75000, 'pruning_frequency': 1000},
+    other_names={'sparsity_begin_step': 'pruning_begin_step',
+                 'sparsity_end_step': 'pruning_end_step'},
+    not_used={'ps_task': 0, 'master': 'local', 'dataset_size': 50000})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from typing import Collection
+from typing import Any, Mapping
 
 from rigl.cifar_resnet import (
   cifar_config,
@@ -17,7 +17,6 @@ from rigl.cifar_resnet.cifar_config import CifarConfig, RunSettings
 from rigl.cifar_resnet.cifar_model_fn import Training
 from rigl.compat import tf
 from rigl.training import (
-  calls,
   checkpoints,
   distribution,
   evaluating,
@@ -184,13 +183,25 @@ def run(sparsity: SparsityConfig, config: CifarConfig,
   return training.folder
 
 
-def _run_of_call(sparsity: SparsityConfig, config: CifarConfig,
-                 settings: RunSettings, given: Collection[str]) -> str:
-  del given
-  return run(sparsity, config, settings)
+def configs_of(given: Mapping[str, Any]
+              ) -> tuple[SparsityConfig, CifarConfig, RunSettings]:
+  """The configs of settings by their names.
+
+  An evaluation takes what is not given from the folder of the run.
+
+  Args:
+    given: {setting: value}.
+  """
+  settings = cifar_config.SCHEMA.settings(given)
+  sparsity, config = cifar_config.SCHEMA.hyperparameters(
+      given, settings.train_dir if settings.mode in evaluating.MODES else None)
+  return sparsity, config, settings
 
 
-SCRIPT = calls.Script(
-    _run_of_call, (SparsityConfig, CifarConfig, RunSettings),
-    {**cifar_config.DEFAULTS, 'mode': 'train_and_eval'}, cifar_config.RENAMED,
-    'train_dir')
+def run_given(given: Mapping[str, Any]) -> str:
+  """`run` with settings by their names.
+
+  Args:
+    given: {setting: value}.
+  """
+  return run(*configs_of(given))

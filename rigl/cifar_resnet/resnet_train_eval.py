@@ -12,61 +12,35 @@ from __future__ import annotations
 
 from typing import Any, Union
 
-from absl import flags
-
-from rigl.cifar_resnet import cifar_config
-from rigl.cifar_resnet.cifar_config import CifarConfig
+from rigl.cifar_resnet.cifar_config import SCHEMA, CifarConfig, RunSettings
 from rigl.compat import tf
-from rigl.training import command_line, config_flags, script, sparse_flags
+from rigl.training import script, setting_flags
 from rigl.training.config import SparsityConfig
 
-FLAGS = flags.FLAGS
-
-SCRIPT_DEFAULTS = cifar_config.DEFAULTS
-MODES = cifar_config.MODES
-
-sparse_flags.define_script(
-    SCRIPT_DEFAULTS, 'initial_value_checkpoint', 'load_mask_dir', 'ps_task',
-    'training_steps_multiplier', 'use_synthetic_data', modes=MODES,
-    helps={
-        'master': 'Not used: address of a server.',
-        'resnet_depth': 'Depth of the WideResNet, 6n + 4.',
-    })
-config_flags.define(CifarConfig)
-config_flags.define(cifar_config.RunSettings)
-
-with command_line.group('Gradual pruning'):
-  flags.DEFINE_integer('sparsity_begin_step', 20000, 'prune: first step.')
-  flags.DEFINE_integer('sparsity_end_step', 75000, 'prune: last step.')
-with command_line.group('Not used'):
-  flags.DEFINE_integer('dataset_size', 50000, 'Not used: size of the data.')
+setting_flags.define(SCHEMA)
 
 if __name__ == '__main__':
   # Ends here for --help and for mistakes: what follows loads TensorFlow.
-  _ARGUMENTS = script.parse_flags(__name__)
+  _ARGUMENTS = script.parse_flags(SCHEMA, __name__)
 
 from rigl.cifar_resnet import cifar_model_fn, cifar_run
 from rigl.cifar_resnet.cifar_model_fn import build_model  # noqa: F401
-from rigl.training import evaluating, specs
+from rigl.training import specs
 
 
 def configs_from_flags() -> tuple[SparsityConfig, CifarConfig]:
-  """The validated hyperparameters, those of time not stretched yet.
-
-  An evaluation takes what is not given from the folder of the run.
+  """The validated hyperparameters, schedules not scaled yet.
 
   Raises:
     ValueError: a value is out of its range or unknown; names it.
   """
-  settings = settings_from_flags()
-  return config_flags.hyperparameters(
-      CifarConfig, cifar_config.RENAMED,
-      settings.train_dir if settings.mode in evaluating.MODES else None)
+  sparsity, config, _ = cifar_run.configs_of(setting_flags.given(SCHEMA))
+  return sparsity, config
 
 
-def settings_from_flags() -> cifar_config.RunSettings:
-  """What the flags say beside hyperparameters."""
-  return config_flags.from_flags(cifar_config.RunSettings)
+def settings_from_flags() -> RunSettings:
+  """The settings beside the hyperparameters."""
+  return SCHEMA.settings(setting_flags.given(SCHEMA))
 
 
 def wide_resnet_w_pruning(
@@ -86,12 +60,10 @@ def wide_resnet_w_pruning(
 
 
 def main(argv: list[str]) -> None:
-  """Raises ValueError for what cannot be, else trains or evaluates."""
-  del argv  # script.run has seen to it that there are only flags.
-  sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
-  settings = settings_from_flags()
-  cifar_run.run(*configs_from_flags(), settings)
+  """Raises ValueError for wrong settings, else trains or evaluates."""
+  del argv  # script.run refuses everything but flags.
+  cifar_run.run_given(setting_flags.given(SCHEMA))
 
 
 if __name__ == '__main__':
-  script.run(main, _ARGUMENTS)
+  script.run(main, SCHEMA, _ARGUMENTS)

@@ -19,7 +19,7 @@ from typing import Any, Callable, Iterator, Sequence
 from absl import flags
 
 from rigl.compare.plan import Run
-from rigl.training import script, sparse_flags, tpu_estimator
+from rigl.training import script, tpu_estimator
 
 _OUTPUT = 'output.txt'
 _SECONDS_BETWEEN_LOOKS = 0.05
@@ -52,7 +52,6 @@ def load(runs: Sequence[Run]) -> Any:
   """
   module = importlib.import_module(runs[0].script.module)
   for run in runs:
-    sparse_flags.set_script_defaults(module.SCRIPT_DEFAULTS)
     try:
       rest = flags.FLAGS([run.script.module, *run.argv])[1:]
       if rest:
@@ -164,7 +163,7 @@ def _train_here(module: Any, run: Run, n_jobs: int) -> int:
   sys.argv = [run.script.module, *run.argv]
   code: Any = 0
   try:
-    script.run(module.main)
+    script.run(module.main, module.SCHEMA)
   except SystemExit as stop:
     code = stop.code
   if isinstance(code, str):

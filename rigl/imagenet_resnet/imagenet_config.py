@@ -17,27 +17,12 @@ from rigl.imagenet_resnet import (
   vgg,
 )
 from rigl.training import lr_schedules
-from rigl.training.config import DeviceSettings, SparsityConfig, setting
-
-# What the script has other defaults for than the classes of configs.
-DEFAULTS = {
-    'data_directory': None,
-    'drop_fraction_anneal': 'constant',
-    'end_sparsity': 0.9,
-    'keep_checkpoint_max': 0,
-    'master': '',
-    'mask_init_method': '',
-    'maskupdate_end_step': 25000,
-    'mode': 'train',
-    'resnet_depth': 50,
-    'training_method': 'scratch',
-}
-MODES = ('train', 'eval', 'eval_once', 'train_and_eval')
-# {field of SparsityConfig: flag}; prune has the schedule of the methods that
-# move masks.
-RENAMED = {'pruning_begin_step': 'maskupdate_begin_step',
-           'pruning_end_step': 'maskupdate_end_step',
-           'pruning_frequency': 'maskupdate_frequency'}
+from rigl.training.config import (
+  ScaledConfig,
+  SparsityConfig,
+  TrainEvalSettings,
+)
+from rigl.training.settings import Schema, setting
 
 # Fields that shape the variables.
 NETWORK = ('model_architecture', 'resnet_depth', 'width', 'expansion_factor',
@@ -53,105 +38,96 @@ _MOBILENET_LR_SCHEDULE = (
     (1., 8), (0.1, 40), (0.01, 75), (0.001, 95), (0.0003, 120))
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageNetConfig:
-  """The hyperparameters of the script alone; flags of the same names.
+def _check_layer_sparsity(name: str, value: float) -> None:
+  if value != -1. and not 0. <= value < 1.:
+    raise ValueError(f'{name} must be -1 or in [0, 1), got {value}.')
 
-  Attributes:
-    first_layer_sparsity: 0 leaves the first layer without a mask, -1 makes it
-      as sparse as mask_init_method says, a sparsity above 0 is its own.
-      MobileNets, whose first layer never had a mask, give it one for a
-      sparsity above 0 only; VGG, whose first layer always has one, fills it
-      with ones for 0.
-    last_layer_sparsity: likewise of the last layer.
-    width: multiplies the channels; 1 when it is not positive.
-    train_steps, train_batch_size, base_learning_rate, ...: see the flags.
+
+@dataclasses.dataclass(frozen=True)
+class ImageNetConfig(ScaledConfig):
+  """The hyperparameters of this script alone.
+
+  The first layer of a MobileNet has a mask for a first_layer_sparsity above 0
+  only, as it never had one. That of a VGG always has one, full of ones for 0.
   """
 
-  momentum: float = 0.9
-  resnet_depth: int = 50
-  training_steps_multiplier: float = 1.
   first_layer_sparsity: float = setting(
       0., 'Sparse training',
-      'Sparsity of the first layer; 0: dense, -1: as mask_init_method says.')
+      'Sparsity of the first layer; 0: dense, -1: as mask_init_method says.',
+      check=_check_layer_sparsity)
   last_layer_sparsity: float = setting(
       -1., 'Sparse training',
-      'Sparsity of the last layer; 0: dense, -1: as mask_init_method says.')
+      'Sparsity of the last layer; 0: dense, -1: as mask_init_method says.',
+      check=_check_layer_sparsity)
   model_architecture: str = setting(
-      'resnet', 'Network', f'Network: {", ".join(ARCHITECTURES)}.')
+      'resnet', 'Network', f'Network: {", ".join(ARCHITECTURES)}.',
+      options=ARCHITECTURES)
+  resnet_depth: int = setting(
+      50, 'Network', 'Depth of the ResNet: 18, 34, 50, 101, 152 or 200.')
   width: float = setting(
-      -1., 'Network', 'Multiplier of the channels; 1 if not positive.')
+      -1., 'Network', 'Multiplier of the channels; 1 if not positive.',
+      check=checks.finite)
   expansion_factor: float = setting(
       6., 'Network', 'mobilenet_v2: expansion of its blocks.')
   init_method: str = setting(
       'baseline', 'Network',
-      'Initial weights. baseline: dense; sparse: variance scaled by the '
-      'density of the layer; random_zeros: as many zeros as the mask would '
-      'have.', options=initializers.INIT_METHODS)
+      'Initial weights.', options=initializers.INIT_METHODS)
   data_format: str = setting(
       'channels_last', 'Network',
       'channels_last or channels_first (GPU and TPU only).')
   precision: str = setting(
       'float32', 'Network',
       'Arithmetic of the network: float32 or bfloat16. Variables and masks are '
-      'float32.')
-  num_label_classes: int = setting(1000, 'Network', 'Classes.')
-  image_size: int = setting(224, 'Network', 'Height and width of an image.')
+      'float32.', options=PRECISIONS)
+  num_label_classes: int = setting(
+      1000, 'Network', 'Classes.', check=checks.positive)
+  image_size: int = setting(
+      224, 'Network', 'Height and width of an image.', check=checks.positive)
   train_steps: int = setting(
       2, 'Optimisation',
       'Training steps, times training_steps_multiplier; the default only tries '
-      'things out.')
+      'things out.', check=checks.positive)
   train_batch_size: int = setting(
-      1024, 'Optimisation', 'Images in a training batch.')
+      1024, 'Optimisation', 'Images in a training batch.',
+      check=checks.positive)
   base_learning_rate: float = setting(
       0.1, 'Optimisation',
-      'Learning rate for 256 images; it grows with the batch.')
+      'Learning rate for 256 images; it grows with the batch.',
+      check=checks.positive)
   use_adam: bool = setting(
       False, 'Optimisation', 'Adam, at a constant learning rate.')
   use_sgdr: bool = setting(
       False, 'Optimisation', 'Cosine decay with warm restarts.')
   sgdr_decay_step: float = setting(
-      5., 'Optimisation', 'SGDR: epochs of the first cycle.')
+      5., 'Optimisation', 'SGDR: epochs of the first cycle.',
+      check=checks.positive)
   sgdr_t_mul: float = setting(
-      1.5, 'Optimisation', 'SGDR: growth of the cycles.')
-  sgdr_m_mul: float = setting(0.5, 'Optimisation', 'SGDR: decay of the peaks.')
+      1.5, 'Optimisation', 'SGDR: growth of the cycles.', check=checks.positive)
+  sgdr_m_mul: float = setting(
+      0.5, 'Optimisation', 'SGDR: decay of the peaks.', check=checks.positive)
   weight_decay: float = setting(
       1e-4, 'Optimisation', 'Coefficient of the L2 penalty.')
   label_smoothing: float = setting(
       0.1, 'Optimisation',
-      'Share of a label that is spread over all classes.')
-  num_train_images: int = setting(1281167, 'Data', 'Training images.')
-  num_eval_images: int = setting(50000, 'Data', 'Validation images.')
+      'Share of a label that is spread over all classes.',
+      check=checks.below_one)
+  num_train_images: int = setting(
+      1281167, 'Data', 'Training images.', check=checks.positive)
+  num_eval_images: int = setting(
+      50000, 'Data', 'Validation images.', check=checks.positive)
   transpose_input: bool = setting(
       False, 'Data',
       'Whether images come with the batch last, which suits a TPU.')
   eval_batch_size: int = setting(
-      1000, 'Evaluation', 'Images in evaluation batches.')
+      1000, 'Evaluation', 'Images in evaluation batches.',
+      check=checks.positive)
   use_batch_statistics: bool = setting(
       False, 'Evaluation',
       'Whether evaluation normalises by the batch instead of moving averages.')
 
-  def __post_init__(self):
-    for name, options in (
-        ('model_architecture', ARCHITECTURES), ('precision', PRECISIONS),
-        ('init_method', initializers.INIT_METHODS)):
-      checks.one_of(name, getattr(self, name), options)
-    for name in ('num_label_classes', 'image_size', 'num_train_images',
-                 'num_eval_images', 'train_batch_size', 'eval_batch_size',
-                 'train_steps', 'training_steps_multiplier',
-                 'base_learning_rate', 'sgdr_decay_step', 'sgdr_t_mul',
-                 'sgdr_m_mul'):
-      checks.positive(name, getattr(self, name))
-    for name in ('momentum', 'label_smoothing'):
-      checks.below_one(name, getattr(self, name))
-    for name in ('first_layer_sparsity', 'last_layer_sparsity'):
-      value = getattr(self, name)
-      if value != -1. and not 0. <= value < 1.:
-        raise ValueError(f'{name} must be -1 or in [0, 1), got {value}.')
-    self._check_combinations()
-
-  def _check_combinations(self) -> None:
-    checks.finite('width', self.width)
+  def __post_init__(self) -> None:
+    """Checks the fields, then what they have in common."""
+    super().__post_init__()
     if self.use_adam and self.use_sgdr:
       raise ValueError('use_adam keeps the learning rate constant and use_sgdr '
                        'changes it: choose one.')
@@ -266,55 +242,46 @@ class ImageNetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSettings(DeviceSettings):
-  """What is no hyperparameter: files, devices, evaluation; flags of the names.
+class RunSettings(TrainEvalSettings):
+  """Data, files and devices, which may change when a training goes on."""
 
-  Unlike hyperparameters they may change when a training goes on, and gin does
-  not set them.
-  """
-
-  mode: str = 'train'
-  data_directory: Optional[str] = None
-  use_synthetic_data: bool = False
-  load_mask_dir: str = ''
-  initial_value_checkpoint: str = ''
-  keep_checkpoint_max: int = 0
-  master: str = ''
   num_parallel_calls: int = setting(
-      64, 'Data', 'Images decoded at a time.', lower_bound=1)
+      64, 'Data', 'Images decoded at a time.', check=checks.positive)
   skip_corrupt_records: bool = setting(
       False, 'Data',
       'Whether to leave out images that cannot be read instead of stopping.')
   steps_per_eval: int = setting(
       1251, 'Evaluation', 'train_and_eval: steps between evaluations.',
-      lower_bound=1)
+      check=checks.positive)
   eval_once_ckpt_prefix: str = setting(
       '', 'Evaluation',
       'eval_once: name of the checkpoint in the folder of the run, such as '
-      'model.ckpt-32000; the latest one if empty.')
+      'model.ckpt-32000; the latest one if empty.', is_path=True)
   eval_on_train: bool = setting(
       False, 'Evaluation', 'Whether to evaluate on the training images.')
   output_dir: str = setting(
       '/tmp/imagenet/', 'Output',
       'Folder in which each run has its own; to evaluate, also the folder of '
-      'a run itself.')
+      'a run itself.', is_path=True)
   use_folder_stub: bool = setting(
       True, 'Output',
       'Whether a run has a folder named by its hyperparameters in output_dir, '
       'instead of output_dir itself.')
   steps_per_checkpoint: int = setting(
-      1000, 'Output', 'Steps between checkpoints.', lower_bound=1)
+      1000, 'Output', 'Steps between checkpoints.', check=checks.positive)
   steps_per_summary: int = setting(
       100, 'Output', 'Steps between summaries and progress reports.',
-      lower_bound=1)
+      check=checks.positive)
   log_mask_imgs_each_iteration: bool = setting(
       False, 'Output',
       'Whether summaries have pictures of all masks, which is slow, instead of '
       'the first one alone.')
   export_model_freq: int = setting(
       2502, 'Output', 'Steps between exported SavedModels; 0 for none, not '
-      'even at the end.', lower_bound=0)
+      'even at the end.', check=checks.not_negative)
   use_tpu: bool = setting(False, 'Devices', 'Train on a TPU.')
+  master: str = setting(
+      '', 'Devices', 'Address of the TPU, unless --tpu says it.')
   tpu: str = setting(
       '', 'Devices', "TPU: name, grpc://<host>:<port>, or 'local' on a TPU VM.")
   tpu_zone: str = setting('', 'Devices', 'TPU: its zone in Google Cloud.')
@@ -322,13 +289,22 @@ class RunSettings(DeviceSettings):
   tpu_job_name: Optional[str] = setting(
       None, 'Devices', 'TPU: job name of the workers.')
   num_cores: int = setting(
-      8, 'Devices', 'TPU: cores that share a batch.', lower_bound=1)
+      8, 'Devices', 'TPU: cores that share a batch.', check=checks.positive)
   iterations_per_loop: int = setting(
-      1251, 'Devices', 'TPU: steps between returns to the host.', lower_bound=1)
+      1251, 'Devices', 'TPU: steps between returns to the host.',
+      check=checks.positive)
 
-  def __post_init__(self):
-    super().__post_init__()
-    checks.one_of('mode', self.mode, MODES)
+
+SCHEMA = Schema(
+    (SparsityConfig, ImageNetConfig), RunSettings, 'output_dir',
+    defaults={
+        'training_method': 'scratch', 'mask_init_method': '',
+        'data_directory': None, 'keep_checkpoint_max': 0,
+        # prune has the schedule of the methods that move masks.
+        'pruning_begin_step': None, 'pruning_end_step': None,
+        'pruning_frequency': None},
+    not_used={'ps_task': 0, 'num_workers': 1, 'is_warm_up': True,
+              'block_width': 1, 'block_height': 1})
 
 
 def check_combination(config: ImageNetConfig, sparsity: SparsityConfig,

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import os
-from typing import Any, Callable, Collection, Optional
+from typing import Any, Callable, Mapping, Optional
 
 from rigl.compat import tf
 from rigl.imagenet_resnet import (
@@ -18,7 +18,6 @@ from rigl.imagenet_resnet import (
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig, RunSettings
 from rigl.imagenet_resnet.imagenet_model_fn import Training
 from rigl.training import (
-  calls,
   checkpoints,
   distribution,
   evaluating,
@@ -53,12 +52,8 @@ def run_folder(settings: RunSettings, sparsity: SparsityConfig,
       sparsity.drop_fraction, config.label_smoothing, config.weight_decay)))
 
 
-def config_folder(settings: RunSettings) -> Optional[str]:
-  """The folder whose config.gin says what evaluation is not told.
-
-  Args:
-    settings: what to evaluate.
-  """
+def _config_folder(settings: RunSettings) -> Optional[str]:
+  """The folder whose config.gin says what evaluation is not told."""
   if settings.mode not in evaluating.MODES:
     return None
   path = settings.output_dir
@@ -310,14 +305,26 @@ def _train_or_evaluate(
       history.record_evaluation(own_folder, split, metrics)
 
 
-def _run_of_call(sparsity: SparsityConfig, config: ImageNetConfig,
-                 settings: RunSettings, given: Collection[str]) -> str:
-  del given
+def configs_of(given: Mapping[str, Any]
+              ) -> tuple[SparsityConfig, ImageNetConfig, RunSettings]:
+  """The configs of settings by their names, which have passed `check`.
+
+  An evaluation takes what is not given from the folder of the run.
+
+  Args:
+    given: {setting: value}.
+  """
+  settings = imagenet_config.SCHEMA.settings(given)
+  sparsity, config = imagenet_config.SCHEMA.hyperparameters(
+      given, _config_folder(settings))
   check(sparsity, config, settings)
-  return run(sparsity, config, settings)
+  return sparsity, config, settings
 
 
-SCRIPT = calls.Script(
-    _run_of_call, (SparsityConfig, ImageNetConfig, RunSettings),
-    {**imagenet_config.DEFAULTS, 'mode': 'train_and_eval'},
-    imagenet_config.RENAMED, 'output_dir')
+def run_given(given: Mapping[str, Any]) -> str:
+  """`run` with settings by their names.
+
+  Args:
+    given: {setting: value}.
+  """
+  return run(*configs_of(given))

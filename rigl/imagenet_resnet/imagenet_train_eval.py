@@ -15,39 +15,16 @@ from __future__ import annotations
 
 from typing import Any, Union
 
-from absl import flags
-
 from rigl.compat import tf
-from rigl.imagenet_resnet import imagenet_config
-from rigl.imagenet_resnet.imagenet_config import ImageNetConfig, RunSettings
-from rigl.training import command_line, config_flags, script, sparse_flags
+from rigl.imagenet_resnet.imagenet_config import SCHEMA, ImageNetConfig
+from rigl.training import script, setting_flags
 from rigl.training.config import SparsityConfig
 
-FLAGS = flags.FLAGS
-
-SCRIPT_DEFAULTS = imagenet_config.DEFAULTS
-
-sparse_flags.define_script(
-    SCRIPT_DEFAULTS, 'initial_value_checkpoint', 'load_mask_dir', 'ps_task',
-    'training_steps_multiplier', 'use_synthetic_data', helps={
-        'maskupdate_begin_step': 'First global step that may move masks. prune '
-                                 'has this schedule too.',
-        'master': 'Address of the TPU, unless --tpu says it.',
-        'resnet_depth':
-            'Depth of the ResNet: 18, 34, 50, 101, 152 or 200.',
-    })
-config_flags.define(ImageNetConfig)
-config_flags.define(RunSettings)
-
-with command_line.group('Not used'):
-  flags.DEFINE_integer('num_workers', 1, 'Not used: number of workers.')
-  flags.DEFINE_bool('is_warm_up', True, 'Not used: warm-up of the penalty.')
-  flags.DEFINE_integer('block_width', 1, 'Not used: width of a block.')
-  flags.DEFINE_integer('block_height', 1, 'Not used: height of a block.')
+setting_flags.define(SCHEMA)
 
 if __name__ == '__main__':
   # Ends here for --help and for mistakes: what follows loads TensorFlow.
-  _ARGUMENTS = script.parse_flags(__name__)
+  _ARGUMENTS = script.parse_flags(SCHEMA, __name__)
 
 from rigl.imagenet_resnet import imagenet_model_fn, imagenet_run
 from rigl.training import specs
@@ -57,19 +34,13 @@ LR_SCHEDULE: list[tuple[float, float]] = []
 
 
 def configs_from_flags() -> tuple[SparsityConfig, ImageNetConfig]:
-  """The validated hyperparameters, those of time not stretched yet.
-
-  An evaluation takes what is not given from the folder of the run.
+  """The validated hyperparameters, schedules not scaled yet.
 
   Raises:
     ValueError: a value is out of its range or unknown, or two contradict each
       other; names them.
   """
-  settings = config_flags.from_flags(RunSettings)
-  sparsity, config = config_flags.hyperparameters(
-      ImageNetConfig, imagenet_config.RENAMED,
-      imagenet_run.config_folder(settings))
-  imagenet_run.check(sparsity, config, settings)
+  sparsity, config, _ = imagenet_run.configs_of(setting_flags.given(SCHEMA))
   return sparsity, config
 
 
@@ -84,9 +55,9 @@ def set_lr_schedule() -> list[tuple[float, float]]:
 
 def make_training(sparsity: SparsityConfig,
                   config: ImageNetConfig) -> imagenet_model_fn.Training:
-  """The training of hyperparameters that are not stretched yet."""
+  """The training of unscaled hyperparameters and the other flags."""
   return imagenet_run.make_training(
-      sparsity, config, config_flags.from_flags(RunSettings))
+      sparsity, config, SCHEMA.settings(setting_flags.given(SCHEMA)))
 
 
 def resnet_model_fn_w_pruning(
@@ -99,12 +70,10 @@ def resnet_model_fn_w_pruning(
 
 
 def main(argv: list[str]) -> None:
-  """Raises ValueError for what cannot be, else trains or evaluates."""
-  del argv  # script.run has seen to it that there are only flags.
-  sparse_flags.set_script_defaults(SCRIPT_DEFAULTS)
-  imagenet_run.run(
-      *configs_from_flags(), config_flags.from_flags(RunSettings))
+  """Raises ValueError for wrong settings, else trains or evaluates."""
+  del argv  # script.run refuses everything but flags.
+  imagenet_run.run_given(setting_flags.given(SCHEMA))
 
 
 if __name__ == '__main__':
-  script.run(main, _ARGUMENTS)
+  script.run(main, SCHEMA, _ARGUMENTS)

@@ -14,7 +14,12 @@ from rigl.compat import tf
 from rigl.core import checks, seeding
 from rigl.model_pruning import initializers
 
-INIT_METHODS = ('baseline', 'sparse', 'random_zeros')
+# {name: what the initial weights are}.
+INIT_METHODS = {
+    'baseline': 'dense',
+    'sparse': 'variance scaled by the density of the layer',
+    'random_zeros': 'as many zeros as the mask would have',
+}
 
 Initializer = initializers.Initializer
 # Takes a factor of the variance.

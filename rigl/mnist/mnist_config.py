@@ -14,63 +14,48 @@ from rigl.core import checks, layer_names
 from rigl.training import checkpoints, lr_schedules
 from rigl.training.config import (
   INNER_OPTIMIZERS,
-  DeviceSettings,
+  OptimizerConfig,
+  ScriptSettings,
   SparsityConfig,
-  setting,
 )
-
-# What the script has other defaults for than the classes of configs.
-DEFAULTS = {
-    'batch_size': 100,
-    'end_sparsity': 0.98,
-    'drop_fraction_anneal': 'cosine',
-    'mask_init_method': 'random',
-    'maskupdate_end_step': 50000,
-    'pruning_frequency': 500,
-    'training_method': 'baseline',
-}
-# {field of SparsityConfig: flag}.
-RENAMED = {'pruning_begin_step': 'prune_begin_step',
-           'pruning_end_step': 'prune_end_step'}
+from rigl.training.settings import Schema, setting
 
 _PIXELS_FILE = 'input_pixels.npy'
 
 
 @dataclasses.dataclass(frozen=True)
-class MnistConfig:
-  """The hyperparameters of the script alone; flags of the same names."""
+class MnistConfig(OptimizerConfig):
+  """The hyperparameters of this script alone."""
 
-  batch_size: int = 100
-  momentum: float = 0.9
   sparsity_scale: float = setting(
       0.9, 'Sparse training',
-      'Sparsity of the second layer as a multiple of end_sparsity.')
-  network_type: str = setting('fc', 'Network', 'Network; fc is the only one.')
+      'Sparsity of the second layer as a multiple of end_sparsity.',
+      check=checks.not_negative)
+  network_type: str = setting(
+      'fc', 'Network', 'Network; fc is the only one.', options=('fc',))
   input_mask_path: str = setting(
       '', 'Network',
       'Checkpoint (prefix or folder) of a former run: only the pixels its '
-      'first layer was connected to are used.')
-  num_epochs: int = setting(200, 'Optimisation', 'Epochs to train.')
-  learning_rate: float = setting(0.2, 'Optimisation', 'Initial learning rate.')
+      'first layer was connected to are used.', is_path=True)
+  batch_size: int = setting(
+      100, 'Optimisation', 'Examples in a batch.', check=checks.positive)
+  num_epochs: int = setting(
+      200, 'Optimisation', 'Epochs to train.', check=checks.not_negative)
+  learning_rate: float = setting(
+      0.2, 'Optimisation', 'Initial learning rate.', check=checks.positive)
   lr_drop_epoch: int = setting(
       75, 'Optimisation',
       'The learning rate is divided by 3 after this epoch and 20 epochs later; '
-      'that of the baseline after epochs 60, 70 and 80.')
+      'that of the baseline after epochs 60, 70 and 80.',
+      check=checks.positive)
   optimizer: str = setting(
       'momentum', 'Optimisation',
-      f'Inner optimizer: {", ".join(INNER_OPTIMIZERS)}.')
+      f'Inner optimizer: {", ".join(INNER_OPTIMIZERS)}.',
+      options=INNER_OPTIMIZERS)
   use_nesterov: bool = setting(True, 'Optimisation', 'Nesterov momentum.')
   l2_scale: float = setting(
-      1e-4, 'Optimisation', 'Coefficient of the L2 penalty.')
-
-  def __post_init__(self):
-    for name in ('batch_size', 'learning_rate', 'lr_drop_epoch'):
-      checks.positive(name, getattr(self, name))
-    for name in ('num_epochs', 'l2_scale', 'sparsity_scale'):
-      checks.not_negative(name, getattr(self, name))
-    checks.below_one('momentum', self.momentum)
-    checks.one_of('network_type', self.network_type, ('fc',))
-    checks.one_of('optimizer', self.optimizer, INNER_OPTIMIZERS)
+      1e-4, 'Optimisation', 'Coefficient of the L2 penalty.',
+      check=checks.not_negative)
 
   def learning_rate_at(self, global_step: tf.Tensor, is_dense: bool,
                        n_batches: int) -> Any:
@@ -90,34 +75,40 @@ class MnistConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSettings(DeviceSettings):
-  """What is no hyperparameter: data, files, devices; flags of the same names.
-
-  Unlike hyperparameters they may change when a training goes on.
-  """
+class RunSettings(ScriptSettings):
+  """Data, files and devices, which may change when a training goes on."""
 
   mnist: str = setting(
       '/tmp/data', 'Data',
       'Folder with the four IDX files of MNIST, gzipped or not. Without them, '
       'and if the flag is not given, TensorFlow Datasets or the sample in the '
-      'package is used.')
+      'package is used.', is_path=True)
   save_path: str = setting(
       '', 'Output',
       'Folder of checkpoints, logs and summaries. Without it nothing is kept. '
       'In its text file "compressed a-b-c-d" is the network without the pixels '
       'and neurons that no path of connections leads through: a pixels, b and '
-      'c neurons of the hidden layers and d outputs are left.')
+      'c neurons of the hidden layers and d outputs are left.', is_path=True)
   save_model: bool = setting(True, 'Output', 'Whether to write checkpoints.')
   checkpoint_epochs: int = setting(
-      10, 'Output', 'Epochs between checkpoints.', lower_bound=1)
+      10, 'Output', 'Epochs between checkpoints.', check=checks.positive)
   mask_record_frequency: int = setting(
       0, 'Output', 'Iterations between stored masks; 0 for none.',
-      lower_bound=0)
+      check=checks.not_negative)
 
   @property
   def saves(self) -> bool:
     """Whether there are to be checkpoints."""
     return bool(self.save_model and self.save_path)
+
+
+SCHEMA = Schema(
+    (SparsityConfig, MnistConfig), RunSettings, 'save_path',
+    defaults={
+        'end_sparsity': 0.98, 'drop_fraction_anneal': 'cosine',
+        'maskupdate_end_step': 50000},
+    other_names={'prune_begin_step': 'pruning_begin_step',
+                 'prune_end_step': 'pruning_end_step'})
 
 
 def custom_sparsity_map(sparsity: SparsityConfig,

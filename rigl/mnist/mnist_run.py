@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
-from typing import Collection, Optional
+from typing import Any, Mapping, Optional
 
 import numpy as np
 from absl import logging
@@ -19,7 +19,6 @@ from rigl.mnist import (
 )
 from rigl.mnist.mnist_config import MnistConfig, RunSettings
 from rigl.training import (
-  calls,
   checkpoints,
   distribution,
   factory,
@@ -215,11 +214,12 @@ def run(sparsity: SparsityConfig, config: MnistConfig, settings: RunSettings,
   return ''
 
 
-def _run_of_call(sparsity: SparsityConfig, config: MnistConfig,
-                 settings: RunSettings, given: Collection[str]) -> str:
-  return run(sparsity, config, settings, explicit_data='mnist' in given)
+def run_given(given: Mapping[str, Any]) -> str:
+  """`run` with settings by their names.
 
-
-SCRIPT = calls.Script(
-    _run_of_call, (SparsityConfig, MnistConfig, RunSettings),
-    mnist_config.DEFAULTS, mnist_config.RENAMED, 'save_path')
+  Args:
+    given: {setting: value}.
+  """
+  sparsity, config = mnist_config.SCHEMA.hyperparameters(given)
+  return run(sparsity, config, mnist_config.SCHEMA.settings(given),
+             explicit_data='mnist' in given)

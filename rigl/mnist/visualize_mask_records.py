@@ -13,6 +13,7 @@ run are grey. Of any other layer it shows the mask as a matrix.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
 import os
@@ -21,7 +22,6 @@ import sys
 from typing import Any, Optional, Sequence, Union
 
 import numpy as np
-from absl import app, flags
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
@@ -29,28 +29,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from rigl import console
+from rigl.core import checks
 from rigl.mnist.mask_records import MaskRecords
-from rigl.training import command_line
-
-with command_line.group('General'):
-  _RECORDS_PATH = flags.DEFINE_string(
-      'records_path', None,
-      'Folder of a training run, or the file of mask records (*_masks.npz) in '
-      'it. Required.')
-  _LAYER = flags.DEFINE_string(
-      'layer', '', 'Name of the layer to show; the first one if empty.')
-with command_line.group('Output'):
-  _OUTPUT = flags.DEFINE_string(
-      'output', None,
-      'File to write: .png for frames side by side, .gif for an animation. '
-      'Required.')
-  _NUM_FRAMES = flags.DEFINE_integer(
-      'num_frames', 0,
-      'Records to show, evenly spaced from the first to the last; 0 for 5 in a '
-      '.png and at most 100 in a .gif.', lower_bound=0)
-  _FPS = flags.DEFINE_float(
-      'fps', 10., 'Frames per second of a .gif, from 0.1 to 50.',
-      lower_bound=0.1, upper_bound=50.)
 
 _Path = Union[str, 'os.PathLike[str]']
 
@@ -293,47 +274,54 @@ def _add_colour_bar(figure: Figure, image: Any, axes: Any,
   bar.set_label(film.unit)
 
 
-def main(argv: Sequence[str]) -> None:
-  """Reads the records and writes the picture that the flags ask for.
+def _parser() -> argparse.ArgumentParser:
+  parser = console.Parser(
+      prog='python -m rigl.mnist.visualize_mask_records', description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument(
+      '--records_path', required=True,
+      help='folder of a training run, or the file of mask records '
+      '(*_masks.npz) in it')
+  parser.add_argument(
+      '--output', required=True,
+      help='file to write: .png for frames side by side, .gif for an animation')
+  parser.add_argument(
+      '--layer', default='',
+      help='name of the layer to show (default: the first one)')
+  parser.add_argument(
+      '--num_frames', type=int, default=0,
+      help='records to show, evenly spaced from the first to the last '
+      '(default: 5 in a .png, at most 100 in a .gif)')
+  parser.add_argument(
+      '--fps', type=float, default=10.,
+      help='frames per second of a .gif, from 0.1 to 50 (default: 10)')
+  return parser
 
-  Args:
-    argv: name of the program, and nothing else.
-  """
-  del argv  # command_line.parse has seen to it that there are only flags.
-  try:
-    _check_required()
-    _write(pathlib.Path(str(_RECORDS_PATH.value)),
-           pathlib.Path(str(_OUTPUT.value)))
-  except (OSError, ValueError) as error:
-    sys.exit(f'Error: {error}')
 
-
-def _check_required() -> None:
-  """Raises ValueError for a flag that is missing."""
-  for flag in (_RECORDS_PATH, _OUTPUT):
-    if not flag.value:
-      raise ValueError(f'--{flag.name} is not given. --help says more.')
-
-
-def _write(records_path: pathlib.Path, output: pathlib.Path) -> None:
-  """Reads the records and writes the picture."""
+def _text(args: argparse.Namespace) -> str:
+  """Reads the records and writes the picture; returns what to say of it."""
+  checks.not_negative('--num_frames', args.num_frames)
+  if not 0.1 <= args.fps <= 50.:
+    raise ValueError(f'--fps must be in [0.1, 50], got {args.fps}.')
+  output = pathlib.Path(checks.expanded_path('--output', args.output))
   suffix = output.suffix.lower()
   if suffix not in _DEFAULT_FRAMES:
     raise ValueError(
         f'--output={output}: expected a name that ends in .png or .gif.')
-  n_frames = _NUM_FRAMES.value or _DEFAULT_FRAMES[suffix]
-  records_path = _find_records(records_path)
+  records_path = _find_records(pathlib.Path(
+      checks.expanded_path('--records_path', args.records_path)))
   records = MaskRecords.load(records_path)
   try:
-    film = make_film(records, _LAYER.value, n_frames)
+    film = make_film(
+        records, args.layer, args.num_frames or _DEFAULT_FRAMES[suffix])
   except ValueError as error:
     raise ValueError(f'{records_path}: {error}') from error
   if suffix == '.png':
     write_png(film, output)
   else:
-    write_gif(film, output, _FPS.value)
+    write_gif(film, output, args.fps)
   plural = 's' if len(film.frames) > 1 else ''
-  print(f'Wrote {output} of {len(film.frames)} iteration{plural}.')
+  return f'Wrote {output} of {len(film.frames)} iteration{plural}.\n'
 
 
 def _find_records(path: pathlib.Path) -> pathlib.Path:
@@ -355,6 +343,14 @@ def _find_records(path: pathlib.Path) -> pathlib.Path:
   return path / found[0]
 
 
+def main(argv: Optional[Sequence[str]] = None) -> int:
+  """Runs the command; returns its exit code.
+
+  Args:
+    argv: arguments of the command; None for those of the process.
+  """
+  return console.run(_parser(), argv, _text, (ValueError, OSError))
+
+
 if __name__ == '__main__':
-  command_line.define_help(__name__)
-  app.run(main, flags_parser=command_line.parse)
+  sys.exit(main())

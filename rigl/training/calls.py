@@ -14,7 +14,8 @@ import numpy as np
 from absl import logging
 
 from rigl.compat import tf
-from rigl.training import checkpoints, history, hooks, settings
+from rigl.training import checkpoints, history, hooks
+from rigl.training.settings import Schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,26 +33,6 @@ class Result:
   masks: dict[str, np.ndarray]
   weights: dict[str, np.ndarray]
   folder: Optional[str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Script:
-  """What calls of one script need to know of it.
-
-  Attributes:
-    run: called with the configs and the names of the settings that were given;
-      trains and returns the folder of the run.
-    config_classes: dataclasses of its settings.
-    defaults: {setting: value} of those that differ from the classes' own.
-    renamed: {field: setting} where the names differ.
-    folder: name of the setting that is the folder.
-  """
-
-  run: Callable[..., str]
-  config_classes: tuple[type, ...]
-  defaults: Mapping[str, Any]
-  renamed: Mapping[str, str]
-  folder: str
 
 
 @contextlib.contextmanager
@@ -72,12 +53,14 @@ def _quiet() -> Iterator[None]:
       logger.setLevel(level)
 
 
-def train(script: Script, method: str, sparsity: Optional[float],
-          verbose: bool, given: Mapping[str, Any]) -> Result:
+def train(schema: Schema, run: Callable[[Mapping[str, Any]], str], method: str,
+          sparsity: Optional[float], verbose: bool,
+          given: Mapping[str, Any]) -> Result:
   """Trains as the script does that is called with these settings as flags.
 
   Args:
-    script: which one.
+    schema: the settings of the script.
+    run: trains with settings by their names; returns the folder of the run.
     method: training method.
     sparsity: overall sparsity; None for the default of the script.
     verbose: whether to print what the script prints.
@@ -96,17 +79,15 @@ def train(script: Script, method: str, sparsity: Optional[float],
   given = {**given, **{
       name: value for name, value in named.items() if value is not None}}
   with contextlib.ExitStack() as stack:
-    keeps = bool(given.get(script.folder))
+    keeps = bool(given.get(schema.folder))
     if not keeps:
-      given[script.folder] = stack.enter_context(tempfile.TemporaryDirectory())
-    configs = settings.from_keywords(
-        given, script.defaults, script.renamed, *script.config_classes)
+      given[schema.folder] = stack.enter_context(tempfile.TemporaryDirectory())
     if not verbose:
       stack.enter_context(_quiet())
     # Event files stay open else, in a folder that may be gone.
     stack.callback(tf.summary.FileWriterCache.clear)
     try:
-      folder = script.run(*configs, given=frozenset(given))
+      folder = run(given)
     except hooks.StoppedError as stopped:
       if stopped.number == signal.SIGINT:
         raise KeyboardInterrupt(str(stopped)) from stopped

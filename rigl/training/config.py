@@ -1,12 +1,13 @@
-"""The hyperparameters that all scripts share, and fields for those of one."""
+"""The settings that all scripts share."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Optional, Sequence
+from typing import Any, Optional
 
 from rigl.core import checks, growth, methods, schedules
 from rigl.training import names
+from rigl.training.settings import Settings, setting
 
 # {field of a method: field of SparsityConfig}.
 _MASK_UPDATES = {
@@ -29,111 +30,178 @@ _PRUNING = {
     'threshold_decay': 'threshold_decay',
 }
 
-# Options of flags. The modules that read them load TensorFlow; flags do not.
+# The modules that read these load TensorFlow; flags do not.
 INNER_OPTIMIZERS = ('sgd', 'momentum', 'adam', 'rmsprop', 'adagrad')
-LOOPS = ('session', 'tpu_estimator')
 ON_NAN = ('stop', 'skip')
-
-
-def setting(default: Any, group: str, help_text: str, *,
-            options: Sequence[str] = (),
-            lower_bound: Optional[int] = None) -> Any:
-  """A dataclass field that says what its flag needs.
-
-  config_flags.define defines the flags of a class of such fields. A
-  field without this has a flag that several scripts share, or none.
-
-  Args:
-    default: default value of field and flag; its type is that of the flag, text
-      for None.
-    group: section of --help, one of command_line.GROUPS.
-    help_text: what the setting means.
-    options: values that the flag takes; any if there are none.
-    lower_bound: least value that the flag takes.
-  """
-  return dataclasses.field(default=default, metadata={
-      'group': group, 'help': help_text, 'options': options,
-      'lower_bound': lower_bound})
+_LOOPS = {
+    'session': 'works everywhere but on a TPU',
+    'tpu_estimator': 'needs TensorFlow 2.15, and one device or a TPU',
+}
+LOOPS = tuple(_LOOPS)
+# --mode of the scripts.
+MODES = {
+    'train': 'train, on from the last checkpoint if there is one',
+    'eval': 'follow a run and evaluate its newest checkpoint at each look',
+    'eval_once': 'evaluate one checkpoint',
+    'train_and_eval': 'both in turns',
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class DeviceSettings:
-  """What all scripts can be told of how to run, beside settings of their own.
+class ScriptSettings(Settings):
+  """How and where any script runs; not hyperparameters."""
 
-  Attributes:
-    num_replicas: devices that share a batch.
-    loop: one of LOOPS, or None for the one that suits.
-    on_nan: what to do with a step that is not finite, one of ON_NAN.
-  """
-
-  num_replicas: int = 1
-  loop: Optional[str] = None
-  on_nan: str = 'stop'
-
-  def __post_init__(self):
-    checks.one_of('on_nan', self.on_nan, ON_NAN)
-    checks.one_of('loop', self.loop, (None, *LOOPS))
+  gin_config: tuple[str, ...] = setting(
+      (), 'General',
+      'Gin file of hyperparameters, lines such as '
+      'SparsityConfig.end_sparsity = 0.95; or the name of one that comes with '
+      'this script, such as rigl.', is_path=True)
+  gin_bindings: tuple[str, ...] = setting(
+      (), 'General',
+      "Gin binding, such as 'SparsityConfig.end_sparsity = 0.95'.")
+  num_replicas: int = setting(
+      1, 'Devices',
+      'Devices of this process that share each batch, without a TPU: GPUs if '
+      'there are any, else logical CPU devices. The workers of the environment '
+      'variable TF_CONFIG are processes that share it.')
+  loop: Optional[str] = setting(
+      None, 'Devices',
+      'What runs the training. Both loops give the same bits; unless given, '
+      'tpu_estimator where it can be used.', options=_LOOPS)
+  on_nan: str = setting(
+      'stop', 'Optimisation',
+      'What to do at a step whose loss or gradients are NaN or infinite.',
+      options={'stop': 'end the training, the last checkpoint is kept',
+               'skip': 'train nothing on this step and go on'})
 
 
 @dataclasses.dataclass(frozen=True)
-class SparsityConfig:
-  """How sparse, by which method, and when; validated when made.
+class TrainEvalSettings(ScriptSettings):
+  """Those of the scripts that evaluate by checkpoints."""
 
-  Attributes:
-    training_method: a key of methods.METHODS; or of names.METHODS, and becomes
-      one of the former.
-    end_sparsity: overall sparsity, or that of the end for `prune`, in [0, 1).
-    mask_init_method: distribution over layers, see core.distributions and, for
-      other names, names.DISTRIBUTIONS.
-    erk_power_scale: exponent of erdos_renyi_kernel's raw densities.
-    drop_fraction: share of connections moved by an update, in [0, 1].
-    drop_fraction_anneal: constant, cosine or exponential_<exponent>.
-    grow_init: initial value of new connections, see core.growth.
-    s_momentum: SNFS: decay of the averaged dense gradient.
-    rigl_acc_scale: RigL: slots of new connections start at their initial value
-      plus this times the dense gradient.
-    maskupdate_begin_step: first step that may move masks.
-    maskupdate_end_step: last such step; negative for no end.
-    maskupdate_frequency: steps between updates (Delta T).
-    pruning_begin_step: prune: first step with a sparsity above 0.
-    pruning_end_step: prune: the step that reaches end_sparsity.
-    pruning_frequency: prune: steps between mask updates.
-    threshold_decay: prune: smoothing of the threshold, in [0, 1).
-    seed: seed of weights, masks, mask updates and the order of examples.
-  """
+  mode: str = setting('train', 'General', 'What to do.', options=MODES)
+  data_directory: str = setting(
+      '', 'Data', 'Folder of the data set.', is_path=True)
+  use_synthetic_data: bool = setting(
+      False, 'Data', 'Train on synthetic, learnable data instead.')
+  load_mask_dir: str = setting(
+      '', 'Sparse training',
+      'Checkpoint (prefix or folder) whose masks, and nothing else, are used '
+      'instead of random ones.', is_path=True)
+  initial_value_checkpoint: str = setting(
+      '', 'Optimisation',
+      'Checkpoint (prefix or folder) whose parameters, and nothing else, '
+      'training starts from.', is_path=True)
+  keep_checkpoint_max: int = setting(
+      5, 'Output', 'Checkpoints to keep; 0 for all.', check=checks.not_negative)
 
-  training_method: str = 'baseline'
-  end_sparsity: float = 0.9
-  mask_init_method: str = 'random'
-  erk_power_scale: float = 1.
-  drop_fraction: float = 0.3
-  drop_fraction_anneal: str = 'constant'
-  grow_init: str = 'zeros'
-  s_momentum: float = 0.9
-  rigl_acc_scale: float = 0.
-  maskupdate_begin_step: int = 0
-  maskupdate_end_step: int = 25000
-  maskupdate_frequency: int = 100
-  pruning_begin_step: int = 2000
-  pruning_end_step: int = 30000
-  pruning_frequency: int = 500
-  threshold_decay: float = 0.
-  seed: int = 0
 
-  def __post_init__(self):
-    # Other names become those by which everything else looks things up.
-    for field, resolve in (('training_method', names.method),
-                           ('mask_init_method', names.distribution)):
-      object.__setattr__(self, field, resolve(getattr(self, field)))
-    for name in ('end_sparsity', 's_momentum', 'threshold_decay'):
-      checks.below_one(name, getattr(self, name))
-    for name in ('maskupdate_begin_step', 'pruning_begin_step', 'seed',
-                 'erk_power_scale'):
-      checks.not_negative(name, getattr(self, name))
-    checks.finite('rigl_acc_scale', self.rigl_acc_scale)
-    # What numpy's generators take.
-    if self.seed >= 2**32:
-      raise ValueError(f'seed must be < 2**32, got {self.seed}.')
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig(Settings):
+  """The hyperparameters of the inner optimizer that all scripts have."""
+
+  momentum: float = setting(
+      0.9, 'Optimisation', 'Momentum coefficient of the inner optimizer.',
+      check=checks.below_one)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledConfig(OptimizerConfig):
+  """Those of the scripts whose schedules can be scaled."""
+
+  training_steps_multiplier: float = setting(
+      1., 'Optimisation',
+      'Multiplies the length of the training and of all its schedules.',
+      check=checks.positive)
+
+
+def _check_seed(name: str, value: int) -> None:
+  checks.not_negative(name, value)
+  # numpy's generators take no larger one.
+  if value >= 2**32:
+    raise ValueError(f'{name} must be < 2**32, got {value}.')
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsityConfig(Settings):
+  """How sparse, by which method, and when; validated when made."""
+
+  training_method: str = setting(
+      'baseline', 'Sparse training', 'Training method; other names: ' +
+      ', '.join(f'{other} is {name}' for other, name in names.METHODS.items()) +
+      '.', resolve=names.method, options={
+          name: method.description + f' ({method.paper})' * bool(method.paper)
+          for name, method in methods.METHODS.items()})
+  end_sparsity: float = setting(
+      0.9, 'Sparse training',
+      'Target sparsity, that of the end for prune, in [0, 1).',
+      check=checks.below_one)
+  mask_init_method: str = setting(
+      'random', 'Sparse training',
+      'How sparsity is spread over layers: random (the same in each), '
+      'erdos_renyi, erdos_renyi_kernel (ERK), str (the table published with '
+      'STR); random if it is uniform or empty.', resolve=names.distribution)
+  erk_power_scale: float = setting(
+      1., 'Sparse training',
+      'Exponent of the raw densities of erdos_renyi_kernel.',
+      check=checks.not_negative)
+  drop_fraction: float = setting(
+      0.3, 'Mask updates',
+      'Share of the active connections that a mask update replaces, in [0, 1]; '
+      'the first value, if annealed.')
+  drop_fraction_anneal: str = setting(
+      'constant', 'Mask updates', 'How the drop fraction changes: ' +
+      ', '.join(schedules.DROP_FRACTION_ANNEALS) + '.')
+  maskupdate_begin_step: int = setting(
+      0, 'Mask updates', 'First global step that may move masks.',
+      check=checks.not_negative)
+  maskupdate_end_step: int = setting(
+      25000, 'Mask updates',
+      'Last global step that may move masks; negative for no end.')
+  maskupdate_frequency: int = setting(
+      100, 'Mask updates', 'Steps between mask updates.')
+  grow_init: str = setting(
+      'zeros', 'Mask updates', 'Initial value of new connections: ' +
+      ', '.join(growth.GROW_INITS) + '; a trailing _<number> divides.')
+  rigl_acc_scale: float = setting(
+      0., 'Mask updates',
+      'rigl: optimizer slots of new connections start at their initial value '
+      'plus this times the dense gradient; for sgd and momentum.',
+      check=checks.finite)
+  s_momentum: float = setting(
+      0.9, 'Mask updates',
+      'momentum (SNFS): decay of the averaged dense gradient.',
+      check=checks.below_one)
+  # None, the default of a script, stands for the maskupdate_* of the name.
+  pruning_begin_step: int = setting(
+      2000, 'Gradual pruning',
+      'prune: first step of its schedule; without a default, '
+      'maskupdate_begin_step.', check=checks.not_negative)
+  pruning_end_step: int = setting(
+      30000, 'Gradual pruning',
+      'prune: step that reaches end_sparsity; without a default, '
+      'maskupdate_end_step.')
+  pruning_frequency: int = setting(
+      500, 'Gradual pruning',
+      'prune: steps between mask updates; without a default, '
+      'maskupdate_frequency.')
+  threshold_decay: float = setting(
+      0., 'Gradual pruning',
+      'prune: smoothing of the magnitude threshold, in [0, 1).',
+      check=checks.below_one)
+  seed: int = setting(
+      0, 'General',
+      'Seed of weights, masks, mask updates and the order of examples.',
+      check=_check_seed)
+
+  def __post_init__(self) -> None:
+    """Checks the fields, then what they have in common."""
+    super().__post_init__()
+    self._check_mask_updates()
+    for name in ('begin_step', 'end_step', 'frequency'):
+      if getattr(self, f'pruning_{name}') is None:
+        object.__setattr__(
+            self, f'pruning_{name}', getattr(self, f'maskupdate_{name}'))
     checks.positive('pruning_frequency', self.pruning_frequency)
     if self.method.prunes_gradually and (
         self.pruning_end_step <= self.pruning_begin_step):
@@ -141,7 +209,6 @@ class SparsityConfig:
           'Pruning must end after it begins, got '
           f'pruning_begin_step={self.pruning_begin_step} and '
           f'pruning_end_step={self.pruning_end_step}.')
-    self._check_mask_updates()
 
   def _check_mask_updates(self) -> None:
     try:

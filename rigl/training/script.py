@@ -13,6 +13,7 @@ from absl import app, logging
 from rigl.compat import hidden_log, tf
 from rigl.core import messages
 from rigl.training import command_line
+from rigl.training.settings import Schema
 
 _MORE_HELP = '''\
   --verbosity=1             tracebacks, and what TensorFlow has to say'''
@@ -63,24 +64,24 @@ def _exit_by_signal(number: int, message: str) -> NoReturn:
   sys.exit(128 + number)
 
 
-def parse_flags(module: str) -> list[str]:
+def parse_flags(schema: Schema, module: str) -> list[str]:
   """Parses the command line; ends the program for --help and for a mistake.
 
   A script calls it behind its flags and before the imports that load
   TensorFlow, so that neither has to wait for that.
 
   Args:
-    module: name of the script's module, whose docstring and flags --help
-      prints.
+    schema: the settings of the script.
+    module: name of its module, whose docstring --help prints.
 
   Returns:
     The name of the program, for `run`.
   """
-  command_line.define_help(module, _MORE_HELP)
-  return command_line.parse(sys.argv)
+  command_line.define_help(schema, module, _MORE_HELP)
+  return command_line.parse(sys.argv, schema)
 
 
-def run(main: Callable[[list[str]], Any],
+def run(main: Callable[[list[str]], Any], schema: Schema,
         arguments: Optional[list[str]] = None) -> None:
   """app.run(main), with the terminal left to what the script reports.
 
@@ -91,6 +92,7 @@ def run(main: Callable[[list[str]], Any],
 
   Args:
     main: called with the name of the program alone.
+    schema: the settings of the script.
     arguments: what `parse_flags` has returned; None to call it for main's
       module.
   """
@@ -122,4 +124,4 @@ def run(main: Callable[[list[str]], Any],
           'one.'))
 
   app.run(run_main, flags_parser=lambda argv: (
-      parse_flags(main.__module__) if arguments is None else arguments))
+      parse_flags(schema, main.__module__) if arguments is None else arguments))

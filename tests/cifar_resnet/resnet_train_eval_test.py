@@ -33,7 +33,6 @@ FLAGS = flags.FLAGS
 
 
 def _set_flags(folder):
-  script.sparse_flags.set_script_defaults(script.SCRIPT_DEFAULTS)
   FLAGS.train_dir = str(folder / 'runs')
   FLAGS.resnet_depth = 10
   FLAGS.resnet_width = 1
@@ -327,7 +326,7 @@ def test_evaluation_makes_no_folder(tmp_path, monkeypatch):
 
 def _evaluate_folder(data, folder, *given):
   """Runs main() with --mode=eval, the folder and these flags."""
-  with flags_of_script.parsed(script.SCRIPT_DEFAULTS, [
+  with flags_of_script.parsed([
       '--mode=eval', f'--train_dir={folder}', *given]):
     with pytest.MonkeyPatch.context() as patch, quick_sessions.of_scripts():
       patch.setattr(cifar_run.cifar_data, 'load_cifar', lambda *_, **__: data)

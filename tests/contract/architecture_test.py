@@ -87,7 +87,7 @@ MAY_IMPORT = (
   (
     'compare',
     ('compare', 'training.history', 'training.hooks', 'training.names',
-     'training.script', 'training.sparse_flags', 'training.tpu_estimator',
+     'training.script', 'training.tpu_estimator',
      'console', 'core.checks', 'core.methods', 'micronet.formatting'),
   ),
   (
@@ -111,8 +111,8 @@ MAY_IMPORT = (
       '*.cifar_run', '*.imagenet_run', '*.mnist_run', 'imagenet_resnet.utils',
     )
   ),
-  # A script as well, which trains nothing.
-  ('mnist.visualize_mask_records', ('training.command_line', OWN)),
+  # A command as well, which trains nothing.
+  ('mnist.visualize_mask_records', ('console', 'core.checks', OWN)),
   # A command, which writes what the data modules read.
   ('imagenet_resnet.convert_images',
    ('imagenet_resnet.record_output', 'console', 'core.checks',
@@ -135,10 +135,14 @@ MAY_IMPORT = (
   ),
   ('data', ('data', 'core.messages', 'core.seeding', 'compat')),
   # `train` of each package, which loads the rest inside the function.
-  ('cifar_resnet', (*FRONT, 'cifar_resnet.cifar_run', 'training.calls')),
+  ('cifar_resnet',
+   (*FRONT, 'cifar_resnet.cifar_config', 'cifar_resnet.cifar_run',
+    'training.calls')),
   ('imagenet_resnet',
-   (*FRONT, 'imagenet_resnet.imagenet_run', 'training.calls')),
-  ('mnist', (*FRONT, 'mnist.mnist_run', 'training.calls')),
+   (*FRONT, 'imagenet_resnet.imagenet_config', 'imagenet_resnet.imagenet_run',
+    'training.calls')),
+  ('mnist',
+   (*FRONT, 'mnist.mnist_config', 'mnist.mnist_run', 'training.calls')),
 )
 # Imported only inside functions, since these count and read without it.
 LAZY = (('micronet', 'compat'), ('micronet', 'checkpoint_files'),
@@ -146,9 +150,7 @@ LAZY = (('micronet', 'compat'), ('micronet', 'checkpoint_files'),
         ('compare.cli', 'compare.workers'))
 
 FLAGS_ALLOWED = (
-  'training.command_line', 'training.config_flags', 'training.sparse_flags',
-  '*_train_eval', 'compare.workers',
-  'mnist.visualize_mask_records',
+  'training.command_line', 'training.setting_flags', 'compare.workers',
 )
 ESTIMATOR_ALLOWED = ('training.tpu_estimator',)
 TENSORFLOW_ALLOWED = ('compat',)

@@ -90,7 +90,6 @@ COMMANDS = sorted({
 def _check_script_flags(name: str, arguments: list[str]) -> None:
   script = importlib.import_module(name)
   with flagsaver.flagsaver():
-    script.sparse_flags.set_script_defaults(script.SCRIPT_DEFAULTS)
     flags.FLAGS([name, *arguments])
     script.configs_from_flags()
 

@@ -124,6 +124,8 @@ REFUSED = {
     'precision': [('float16', {}, ['float32', 'bfloat16'])],
     'prune_begin_step': [(-1, {}, []), (9, {**PRUNE, 'prune_end_step': 9}, [])],
     'prune_end_step': [(5, {**PRUNE, 'prune_begin_step': 9}, ['9'])],
+    'pruning_begin_step': [(-1, {}, [])],
+    'pruning_end_step': [(5, {**PRUNE, 'pruning_begin_step': 9}, ['9'])],
     'pruning_frequency': [(v, {}, []) for v in NOT_POSITIVE],
     'pruning_hparams': [
         ('no_such_name=1', {}, Only("'no_such_name'", 'target_sparsity')),
@@ -175,8 +177,9 @@ DATA = {'mnist', 'data_directory'}
 
 
 def flags_of(script):
-  return {flag.name: flag
-          for flag in FLAGS.get_key_flags_for_module(SCRIPTS[script])}
+  schema = SCRIPTS[script].SCHEMA
+  return {name: FLAGS[name] for name in (
+      *schema.fields, *schema.other_names, *schema.not_used)}
 
 
 PAIRS = [(script, name) for script in SCRIPTS for name in flags_of(script)]
@@ -208,7 +211,7 @@ def no_work(monkeypatch, but=()):
 def run(script, values):
   """main() with a command line, which ends before any work."""
   argv = [f'--{name}={value}' for name, value in values.items()]
-  with script_flags.parsed(SCRIPTS[script].SCRIPT_DEFAULTS, argv):
+  with script_flags.parsed(argv):
     SCRIPTS[script].main(['script.py'])
 
 
@@ -230,9 +233,7 @@ def test_every_flag_is_in_a_table_and_no_other():
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_every_hyperparameter_of_a_written_config_is_a_flag(script):
   """Else --gin_config refuses it, unless another script has defined it."""
-  names = {field.name for field in dataclasses.fields(SparsityConfig)
-           # Named otherwise in each script.
-           if not field.name.startswith('pruning_')}
+  names = {field.name for field in dataclasses.fields(SparsityConfig)}
   assert names <= set(flags_of(script))
 
 
@@ -249,10 +250,11 @@ def test_good_flags_get_through_to_the_work(monkeypatch, tmp_path):
 def test_bad_value_is_named_before_any_work(
     script, name, monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
+  setting = SCRIPTS[script].SCHEMA.other_names.get(name, name)
   for value, others, words in REFUSED[name]:
     others = {n: v for n, v in others.items() if n in flags_of(script)}
     if not isinstance(words, Only):
-      words = [name, value, *words]
+      words = [setting, value, *words]
     with no_work(monkeypatch):
       assert_refused(script, {**others, name: value}, words)
   assert not list(tmp_path.iterdir())
@@ -260,9 +262,10 @@ def test_bad_value_is_named_before_any_work(
 
 @pytest.mark.parametrize('script, name', NOT_TEXT)
 def test_value_of_another_type_is_named(script, name):
-  assert_refused(script, {name: 'many'}, [name, 'many'])
+  setting = SCRIPTS[script].SCHEMA.other_names.get(name, name)
+  assert_refused(script, {name: 'many'}, [setting, 'many'])
   if flags_of(script)[name].flag_type() == 'int':
-    assert_refused(script, {name: 1.5}, [name, '1.5'])
+    assert_refused(script, {name: 1.5}, [setting, '1.5'])
 
 
 @pytest.mark.parametrize('script, values, words', [

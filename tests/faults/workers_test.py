@@ -43,7 +43,8 @@ class Workers:
     self._argv = [
         sys.executable, '-c',
         f'import {scripts.MODULES[script]} as module\n'
-        'from rigl.training import script\nscript.run(module.main)', *argv]
+        'from rigl.training import script\n'
+        'script.run(module.main, module.SCHEMA)', *argv]
     self._addresses = [f'localhost:{port}' for port in free_ports(N_WORKERS)]
     self._logs = logs
     self._logs.mkdir()

@@ -170,7 +170,7 @@ def test_published_command(command, tmp_path, capsys):
   # Images of a size and number that fit a test.
   argv += ['--use_synthetic_data', '--image_size=48',
            f'--num_eval_images={N_IMAGES}']
-  with script_flags.parsed(script.SCRIPT_DEFAULTS, argv):
+  with script_flags.parsed(argv):
     tf.get_logger().setLevel('ERROR')
     top_1, top_5 = write_published(tmp_path / name, NETWORKS[command], step)
     assert (top_1, top_5) == (0.5, 0.75)
@@ -269,7 +269,7 @@ def evaluate_folder(folder, *given, mode='eval_once'):
   """Evaluates with these flags, and those of what no run can say."""
   argv = [f'--mode={mode}', f'--output_dir={folder}', '--use_synthetic_data',
           *given]
-  with script_flags.parsed(script.SCRIPT_DEFAULTS, argv):
+  with script_flags.parsed(argv):
     tf.get_logger().setLevel('ERROR')
     with quick_sessions.of_scripts():
       script.main(['imagenet_train_eval.py'])

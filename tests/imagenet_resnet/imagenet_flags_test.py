@@ -11,7 +11,6 @@ from absl import flags
 
 from rigl import gin_configs
 from rigl.compat import tf
-from rigl.core import methods
 from rigl.imagenet_resnet import imagenet_config
 from rigl.imagenet_resnet import imagenet_train_eval as script
 from rigl.training import tpu_estimator
@@ -27,7 +26,7 @@ NOT_USED = ('num_workers', 'ps_task', 'is_warm_up', 'block_width',
 @contextlib.contextmanager
 def command_line(*argv):
   """The script, started with these flags, up to its main()."""
-  with script_flags.parsed(script.SCRIPT_DEFAULTS, argv):
+  with script_flags.parsed(argv):
     yield
 
 
@@ -279,7 +278,3 @@ def test_graph_has_the_variables_of_published_checkpoints(network, argv):
     script.resnet_model_fn_w_pruning(
         tf.zeros([2, 64, 64, 3]), tf.constant([0, 1]), 'eval', {})
     assert networks.variable_shapes() == expected
-
-
-def test_all_methods_are_offered():
-  assert FLAGS['training_method'].parser.enum_values == list(methods.METHODS)

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import re
 import shutil
-import xml.etree.ElementTree
 
 import numpy as np
 import pytest
@@ -27,7 +26,6 @@ from rigl.mnist import (
   mnist_model_fn,
   mnist_train_eval,
 )
-from rigl.training import script, sparse_flags
 from rigl.training.config import SparsityConfig
 from tests import checkpoint_values, tiny_mnist
 
@@ -43,33 +41,6 @@ DYNAMIC = [name for name, method in methods.METHODS.items()
 
 
 # --- Flags -------------------------------------------------------------------
-
-
-def test_flags_are_those_of_the_reference_data(goldens, monkeypatch, capsys):
-  monkeypatch.setattr('sys.argv', ['mnist_train_eval.py', '--helpxml'])
-  sparse_flags.set_script_defaults(mnist_train_eval.SCRIPT_DEFAULTS)
-  with pytest.raises(SystemExit):
-    script.run(mnist_train_eval.main)
-  found = {
-      flag.findtext('name'): flag for flag in xml.etree.ElementTree.fromstring(
-          capsys.readouterr().out).iter('flag')}
-  for golden in goldens('flags_mnist_train_eval')['flags']:
-    flag = found[golden['name']]
-    assert flag.findtext('type') == golden['type'], golden
-    default = str(golden['default'])
-    if golden['type'] == 'bool':
-      default = default.lower()
-    assert flag.findtext('default') == default, golden
-    assert len(flag.findtext('meaning')) > 5, golden
-  assert [value.text for value in found['training_method'].iter(
-      'enum_value')] == list(methods.METHODS)
-
-
-def test_flags_are_the_script_s_own_in_its_help(goldens):
-  own = {flag.name for flag in tiny_mnist.FLAGS.get_key_flags_for_module(
-      mnist_train_eval)}
-  assert own >= {
-      flag['name'] for flag in goldens('flags_mnist_train_eval')['flags']}
 
 
 def test_flags_reach_the_configs():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import pathlib
 import re
 import subprocess
@@ -9,8 +11,6 @@ import sys
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
@@ -41,11 +41,15 @@ def records_path(tmp_path):
 
 
 def run(records_path, output, **values) -> None:
-  names = {'records_path': str(records_path), 'output': str(output), **values}
-  if not flags.FLAGS.is_parsed():
-    flags.FLAGS(['test'])
-  with flagsaver.flagsaver(**names):
-    visualize_mask_records.main(['visualize_mask_records'])
+  names = {'records_path': records_path, 'output': output, **values}
+  errors = io.StringIO()
+  with contextlib.redirect_stderr(errors):
+    try:
+      visualize_mask_records.main(
+          [f'--{name}={value}' for name, value in names.items()])
+    except SystemExit as stop:
+      assert stop.code == 2
+      raise SystemExit(errors.getvalue()) from stop
 
 
 @pytest.mark.parametrize(
@@ -318,8 +322,8 @@ def test_gif_moves_only_what_changed(records_path, tmp_path):
   [
     ({'output': 'out.jpg'}, '--output=out.jpg: expected .*.png or .gif'),
     ({'output': 'out'}, '--output=out: expected .*.png or .gif'),
-    ({'output': ''}, '--output is not given. --help says more'),
-    ({'records_path': ''}, '--records_path is not given'),
+    ({'output': ''}, 'expected .*.png or .gif'),
+    ({'records_path': ''}, 'holds no mask records'),
     ({'layer': 'layer7'}, 'layer named layer7; .* layer1, layer2'),
     ({'records_path': 'none.npz'}, 'none.npz'),
     ({'records_path': __file__}, 'truncated or of another format'),
@@ -385,11 +389,11 @@ def test_wildcards_that_the_shell_left_alone(tmp_path):
       0,
       'Wrote out.png of 1 iteration.',
     ),
-    ([], 1, '--output is not given'),
-    (['--help'], 0, 'Required.'),
-    (['extra'], 1, "Unexpected arguments ['extra']"),
-    (['--output=out.gif', '--fps=0'], 1, '--fps'),
-    (['--output=out.gif', '--num_frames=-1'], 1, '--num_frames'),
+    ([], 2, 'required: --output'),
+    (['--help'], 0, 'file to write'),
+    (['--output=out.gif', 'extra'], 2, 'unrecognized arguments: extra'),
+    (['--output=out.gif', '--fps=0'], 2, '--fps'),
+    (['--output=out.gif', '--num_frames=-1'], 2, '--num_frames'),
   ],
 )
 def test_command_line(records_path, tmp_path, arguments, returncode, message):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import dataclasses
 import os
 import re
 import subprocess
@@ -10,15 +10,17 @@ import sys
 
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 
 from rigl.core import methods
-from rigl.training import command_line
+from rigl.mnist import mnist_train_eval
+from rigl.training import command_line, settings
+from rigl.training.settings import setting
 from tests import script_server
 from tests.faults import scripts
 
 GOLDENS = {'mnist': 'mnist_train_eval', 'cifar': 'cifar_resnet_train_eval',
            'imagenet': 'imagenet_train_eval'}
-VISUALIZE = 'rigl.mnist.visualize_mask_records'
 _FLAG = re.compile(r'^  --(?:\[no\])?(\w+)', re.MULTILINE)
 
 
@@ -53,7 +55,7 @@ def test_help_has_each_flag_once_and_those_not_used_last(
   found = groups(help_of_script)
   *titles, footer = found
   assert footer == 'Of every script'
-  assert titles == [t for t in command_line.GROUPS if t in titles]
+  assert titles == [t for t in settings.GROUPS if t in titles]
   names = [name for title in titles for name in _FLAG.findall(found[title])]
   assert len(names) == len(set(names))
   golden = goldens(f'flags_{GOLDENS[server.script]}')['flags']
@@ -91,7 +93,9 @@ def test_help_has_the_modes_of_the_script(help_of_script, server):
 
 def test_help_shows_the_defaults_of_the_script(help_of_script, server):
   sparsity = {'mnist': '0.98', 'cifar': '0.9', 'imagenet': '0.9'}
-  assert f'in [0, 1). (default: {sparsity[server.script]})' in help_of_script
+  assert re.search(
+      rf'--end_sparsity [^-]*\(default: {sparsity[server.script]}\)',
+      help_of_script)
 
 
 @pytest.mark.parametrize('flag', ['-h', '-?', '--helpshort'])
@@ -145,7 +149,6 @@ def test_unknown_flags_lead_to_those_that_were_meant(given, meant, server):
 def test_help_speaks_of_its_own_script_only(help_of_script, server):
   text = ' '.join(help_of_script.split())
   assert 'On ImageNet' not in text
-  assert ('prune has this schedule' in text) == (server.script == 'imagenet')
   assert ('18, 34, 50' in text) == (server.script == 'imagenet')
   assert ('6n + 4' in text) == (server.script == 'cifar')
   assert ('--master' in groups(help_of_script).get('Devices', '')) == (
@@ -181,131 +184,80 @@ def test_evaluation_alone_is_known_by_the_mode(mode, expected, monkeypatch):
   assert command_line.only_evaluates() is expected
 
 
-# --- Groups ------------------------------------------------------------------
+# --- Entries of --help -------------------------------------------------------
 
 
-@pytest.fixture
-def module():
-  """A module's name, whose flags are forgotten after the test."""
-  before = set(flags.FLAGS)
-  yield __name__
-  for name in set(flags.FLAGS) - before:
-    delattr(flags.FLAGS, name)
+@dataclasses.dataclass(frozen=True)
+class Own(settings.Settings):
+  """Settings of each kind."""
+
+  folder: str = setting('', 'Output', 'Folder.', is_path=True)
+  speed: float = setting(0.5, 'General', 'How fast.')
+  aloud: bool = setting(True, 'General', 'Whether to speak.')
+  shape: str = setting('round', 'Network', 'Shape.', options={
+      'round': 'a disc', 'flat': 'a line; of text that goes on and on and on'})
+  with_a_name_that_is_too_long: str = setting(None, 'Data', 'Text.')
+  n: int = setting(7, 'Devices', 'A text that fills a line.')
 
 
-def test_groups_come_in_their_order_and_flags_as_they_are_defined(module):
-  with command_line.group('Output'):
-    flags.DEFINE_string('test_folder', '', 'Folder.')
-  with command_line.group('General'):
-    flags.DEFINE_float('test_speed', 0.5, 'How fast.')
-    flags.DEFINE_bool('test_aloud', True, 'Whether to speak.')
-  text = command_line.help_text(module)
-  assert text.startswith('--help of the training scripts')
-  assert '''
+SCHEMA = settings.Schema(
+    (), Own, 'folder', defaults={'speed': 2.},
+    other_names={'velocity': 'speed'}, not_used={'colour': 'red'})
+
+
+def test_help_has_groups_in_their_order_and_defaults_of_the_schema(monkeypatch):
+  monkeypatch.setenv('COLUMNS', '60')
+  text = command_line.help_text(SCHEMA, __name__, 'The end.')
+  assert text == f'''{sys.modules[__name__].__doc__}
 
 General:
-  --test_speed              How fast. (default: 0.5)
-  --[no]test_aloud          Whether to speak. (default: true)
+  --speed                   How fast. (default: 2.0)
+  --[no]aloud               Whether to speak.
+                            (default: true)
+  --velocity                Another name of --speed.
+
+Network:
+  --shape                   Shape. (default: round)
+                            round: a disc
+                            flat: a line; of text that goes
+                              on and on and on
+
+Data:
+  --with_a_name_that_is_too_long
+                            Text.
 
 Output:
-  --test_folder             Folder.
+  --folder                  Folder.
 
-''' in text
+Devices:
+  --n                       A text that fills a line.
+                            (default: 7)
 
+Not used:
+  --colour                  Not used. (default: red)
 
-def test_own_flags_come_before_shared_ones_where_they_say_more(module):
-  with command_line.group('Network', is_shared=True):
-    flags.DEFINE_integer('test_shared', 1, 'Shared.')
-  with command_line.group('Network'):
-    flags.DEFINE_integer('test_own', 1, 'Own.')
-  text = command_line.help_text(module)
-  assert text.index('--test_own') < text.index('--test_shared')
-
-
-def test_options_stand_on_lines_of_their_own(module):
-  with command_line.group('General'):
-    flags.DEFINE_enum('test_shape', 'round', ['round', 'round_ish', 'flat'],
-                      'Shape. round: a disc; round_ish: an egg: nearly; '
-                      'flat: a line.')
-  assert '''
-  --test_shape              Shape. (default: round)
-                            round: a disc;
-                            round_ish: an egg: nearly;
-                            flat: a line.
-''' in command_line.help_text(module)
+Of every script:
+  --helpfull                all flags there are, those of libraries too
+  --flagfile=FILE           reads flags from a file
+The end.'''
 
 
-def test_long_name_has_a_line_of_its_own(module):
-  with command_line.group('General'):
-    flags.DEFINE_string('test_with_a_name_too_long', None, 'Text.')
-  assert ('\n  --test_with_a_name_too_long\n' + ' ' * 28 + 'Text.\n') in (
-      command_line.help_text(module))
+@pytest.mark.parametrize('word, meant', [
+    ('speeds', ['speed']), ('logdir', ['folder']), ('colours', ['colour']),
+    ('velocitys', ['velocity'])])
+def test_suggestions_are_of_the_schema(word, meant):
+  assert command_line.suggestions(word, SCHEMA)[:1] == meant
 
 
-def test_default_is_not_torn_off(module, monkeypatch):
-  monkeypatch.setenv('COLUMNS', '60')
-  with command_line.group('General'):
-    flags.DEFINE_integer('test_n', 7, 'A text that fills a line.')
-  assert 'A text that fills a line.\n' + ' ' * 28 + '(default: 7)\n' in (
-      command_line.help_text(module))
-
-
-def test_flag_in_no_group_is_an_error(module):
-  flags.DEFINE_string('test_alone', '', 'Alone.')
-  with pytest.raises(ValueError, match='--test_alone is in no group'):
-    command_line.help_text(module)
-
-
-def test_unknown_group_is_an_error():
-  with pytest.raises(ValueError, match="'Colours' is not one of General, "):
-    with command_line.group('Colours'):
-      pass
-
-
-# Of the flags that are text, those that are no path.
-NO_PATHS = {
-    'data_format', 'drop_fraction_anneal', 'gcp_project', 'gin_bindings',
-    'grow_init', 'init_method', 'layer', 'mask_init_method', 'master',
-    'model_architecture', 'network_type', 'optimizer', 'precision',
-    'pruning_hparams', 'tpu', 'tpu_job_name', 'tpu_zone', 'training_method'}
-
-
-def paths_of(script):
-  module = importlib.import_module(script)
-  return {flag.name for flag in flags.FLAGS.get_key_flags_for_module(module)
-          if flag.flag_type() in ('string', 'multi string')} - NO_PATHS
-
-
-PATHS = [(script, name)
-         for script in (*scripts.SCRIPTS.values(), VISUALIZE)
-         for name in sorted(paths_of(script))]
-
-
-def value_of(name, path):
-  return [path] if isinstance(flags.FLAGS[name].value, list) else path
-
-
-@pytest.mark.parametrize('script, name', PATHS)
-def test_a_path_may_begin_with_the_home_folder(script, name, monkeypatch):
-  """The shell leaves ~ alone where it stands behind =."""
-  monkeypatch.setenv('HOME', '/home/me')
-  for given, path in (('~', '/home/me'), ('~/a/~b', '/home/me/a/~b'),
-                      ('/a/~', '/a/~'), ('', '')):
-    assert command_line.parse(['x.py', f'--{name}={given}']) == ['x.py']
-    assert flags.FLAGS[name].value == value_of(name, path)
-    flags.FLAGS[name].unparse()
-
-
-@pytest.mark.parametrize('script, name', PATHS)
 @pytest.mark.parametrize('path, remedy', [
     ('~/x', 'Give the whole path, or set HOME.'),
     ('~', 'Give the whole path, or set HOME.'),
     ('~nobody/x', 'Give the whole path.')])
-def test_a_home_folder_that_nobody_knows_is_one_line(
-    script, name, path, remedy, no_home):
-  with pytest.raises(SystemExit) as stop:
-    command_line.parse(['x.py', f'--{name}={path}'])
+def test_a_home_folder_that_nobody_knows_is_one_line(path, remedy, no_home):
+  with flagsaver.flagsaver(), pytest.raises(SystemExit) as stop:
+    command_line.parse(
+        ['x.py', f'--save_path={path}'], mnist_train_eval.SCHEMA)
   user = path.split('/')[0]
   assert stop.value.code == (
-      f'Error: --{name}={path!r}: the home folder {user} is unknown here. '
-      f'{remedy}')
+      f'Error: save_path={path!r}: the home folder {user} is unknown here. '
+      f'{remedy}\n--help lists all flags.')

@@ -7,23 +7,20 @@ import pathlib
 import pytest
 from absl import flags
 
-from rigl.cifar_resnet import cifar_config, resnet_train_eval
+from rigl.cifar_resnet import resnet_train_eval
 from rigl.core import distributions, methods
-from rigl.imagenet_resnet import imagenet_config, imagenet_train_eval
-from rigl.mnist import mnist_config, mnist_train_eval
-from rigl.training import names, settings
-from rigl.training.config import SparsityConfig
+from rigl.imagenet_resnet import imagenet_train_eval
+from rigl.mnist import mnist_train_eval
+from rigl.training import names
 from tests import script_flags
 
 SCRIPTS = {'mnist': mnist_train_eval, 'cifar': resnet_train_eval,
            'imagenet': imagenet_train_eval}
-DEFAULTS = {'mnist': mnist_config.DEFAULTS, 'cifar': cifar_config.DEFAULTS,
-            'imagenet': imagenet_config.DEFAULTS}
 
 
 def by_flag(script, **values):
   argv = [f'--{name}={value}' for name, value in values.items()]
-  with script_flags.parsed(SCRIPTS[script].SCRIPT_DEFAULTS, argv):
+  with script_flags.parsed(argv):
     return SCRIPTS[script].configs_from_flags()[0]
 
 
@@ -33,9 +30,7 @@ def by_gin(script, **values):
 
 
 def from_python(script, **values):
-  (config,) = settings.from_keywords(
-      values, DEFAULTS[script], {}, SparsityConfig)
-  return config
+  return SCRIPTS[script].SCHEMA.hyperparameters(values)[0]
 
 
 WAYS = [by_flag, by_gin, from_python]

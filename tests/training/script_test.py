@@ -8,6 +8,7 @@ import pytest
 from absl import app, logging
 
 from rigl.compat import tf
+from rigl.mnist import mnist_config
 from rigl.training import command_line, hooks, script
 
 
@@ -17,7 +18,7 @@ def run(monkeypatch):
   former = logging.get_verbosity(), tf.get_logger().level
   monkeypatch.setattr(
       app, 'run', lambda main, **kwargs: main(['script.py']))
-  yield script.run
+  yield lambda main: script.run(main, mnist_config.SCHEMA)
   logging.get_absl_handler().setFormatter(logging.PythonFormatter())
   logging.set_verbosity(former[0])
   tf.get_logger().setLevel(former[1])
