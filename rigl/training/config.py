@@ -32,7 +32,6 @@ _PRUNING = {
 
 # The modules that read these load TensorFlow; flags do not.
 INNER_OPTIMIZERS = ('sgd', 'momentum', 'adam', 'rmsprop', 'adagrad')
-ON_NAN = ('stop', 'skip')
 _LOOPS = {
     'session': 'works everywhere but on a TPU',
     'tpu_estimator': 'needs TensorFlow 2.15, and one device or a TPU',
@@ -68,11 +67,6 @@ class ScriptSettings(Settings):
       None, 'Devices',
       'What runs the training. Both loops give the same bits; unless given, '
       'tpu_estimator where it can be used.', options=_LOOPS)
-  on_nan: str = setting(
-      'stop', 'Optimisation',
-      'What to do at a step whose loss or gradients are NaN or infinite.',
-      options={'stop': 'end the training, the last checkpoint is kept',
-               'skip': 'train nothing on this step and go on'})
 
 
 @dataclasses.dataclass(frozen=True)

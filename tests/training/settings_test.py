@@ -281,7 +281,7 @@ def test_text_settings_that_are_not_marked_as_paths():
           and not field.metadata['is_path']} == {
       'data_format', 'drop_fraction_anneal', 'gcp_project', 'gin_bindings',
       'grow_init', 'init_method', 'loop', 'mask_init_method', 'master', 'mode',
-      'model_architecture', 'network_type', 'on_nan', 'optimizer', 'precision',
+      'model_architecture', 'network_type', 'optimizer', 'precision',
       'pruning_hparams', 'tpu', 'tpu_job_name', 'tpu_zone', 'training_method'}
 
 
