@@ -138,8 +138,7 @@ def stages(data: imagenet_data.ImageNetData,
 def pipeline(data: imagenet_data.ImageNetData,
              batch_size: int) -> tf.data.Dataset:
   """The pipeline of training."""
-  return imagenet_input.input_fn(
-      {'mode': 'train', 'data': data, 'batch_size': batch_size})
+  return imagenet_input.Pipeline(data, batch_size, 'train').batches()
 
 
 class Runner:

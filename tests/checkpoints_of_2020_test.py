@@ -17,9 +17,13 @@ from typing import Any, Callable
 import numpy as np
 import pytest
 
-from rigl.cifar_resnet import cifar_config, cifar_model_fn
+from rigl.cifar_resnet import cifar_config, cifar_experiment
 from rigl.compat import tf
-from rigl.imagenet_resnet import imagenet_config, imagenet_model_fn
+from rigl.imagenet_resnet import (
+  imagenet_config,
+  imagenet_experiment,
+  imagenet_model,
+)
 from rigl.training import checkpoints, iterations, runner, specs
 from rigl.training.config import SparsityConfig
 from tests import networks, quick_sessions
@@ -52,20 +56,22 @@ class Case:
 CASES = {
     'wrn_10_1': Case(
         'input_images.npy',
-        lambda images: cifar_model_fn.build_model(
+        lambda images: cifar_experiment.build_model(
             'eval', images, tf.zeros([8], tf.int32), 'rigl', depth=10, width=1
         )[-1],
-        lambda features, labels, mode, folder: cifar_model_fn.model_fn(
-            features, labels, mode,
-            cifar_model_fn.Training(SPARSITY, WRN, folder)),
+        lambda features, labels, mode, folder: (
+            cifar_experiment.CifarExperiment(
+                SPARSITY, WRN, cifar_config.RunSettings(), folder
+            ).model_fn(features, labels, mode)),
         {'loss': 'total_loss_with_l2_5e-4', 'accuracy': 'accuracy',
          'top_5_accuracy': 'top5'}),
     'mobilenet_v2_w025': Case(
         'input_images_0_255_uint8.npy',
-        lambda images: imagenet_model_fn.build_logits(images, MOBILENET),
-        lambda features, labels, mode, folder: imagenet_model_fn.model_fn(
-            features, labels, mode,
-            imagenet_model_fn.Training(SPARSITY, MOBILENET, folder)),
+        lambda images: imagenet_model.build_logits(images, MOBILENET),
+        lambda features, labels, mode, folder: (
+            imagenet_experiment.ImageNetExperiment(
+                SPARSITY, MOBILENET, imagenet_config.RunSettings(), folder
+            ).model_fn(features, labels, mode)),
         {'loss': 'eval_loss_label_smoothing_0.1_plus_l2_1e-4'}),
 }
 

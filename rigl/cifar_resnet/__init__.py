@@ -32,8 +32,8 @@ def train(method: str = 'rigl', sparsity: Optional[float] = None,
     KeyboardInterrupt: Ctrl-C, or the notebook, has stopped it.
   """
   # Loads TensorFlow.
-  from rigl.cifar_resnet import cifar_config, cifar_run
+  from rigl.cifar_resnet.cifar_experiment import CifarExperiment
   from rigl.training import calls
 
-  return calls.train(cifar_config.SCHEMA, cifar_run.run_given, method, sparsity,
-                     verbose, {'mode': 'train_and_eval', **settings})
+  return calls.train(CifarExperiment, method, sparsity, verbose,
+                     {'mode': 'train_and_eval', **settings})

@@ -16,8 +16,6 @@ from rigl.training.config import (
 )
 from rigl.training.settings import Schema, setting
 
-# Fields that shape the variables.
-NETWORK = ('resnet_depth', 'resnet_width', 'num_classes')
 _MODES = {name: MODES[name] for name in ('train', 'eval', 'train_and_eval')}
 
 
@@ -81,11 +79,16 @@ class RunSettings(TrainEvalSettings):
       '/tmp/cifar10/', 'Output',
       'Folder in which each run has its own; to evaluate, also the folder of '
       'a run itself.', is_path=True)
-  checkpoint_steps: int = setting(
+  steps_per_checkpoint: int = setting(
       5000, 'Output', 'Steps between checkpoints.', check=checks.positive)
-  summaries_steps: int = setting(
+  steps_per_summary: int = setting(
       300, 'Output', 'Steps between summaries and progress reports.',
       check=checks.positive)
+
+  @property
+  def steps_per_eval(self) -> int:
+    """Steps between evaluations of train_and_eval."""
+    return self.steps_per_checkpoint
 
 
 SCHEMA = Schema(
@@ -93,6 +96,8 @@ SCHEMA = Schema(
     defaults={
         'maskupdate_end_step': 75000, 'pruning_begin_step': 20000,
         'pruning_end_step': 75000, 'pruning_frequency': 1000},
-    other_names={'sparsity_begin_step': 'pruning_begin_step',
+    other_names={'checkpoint_steps': 'steps_per_checkpoint',
+                 'summaries_steps': 'steps_per_summary',
+                 'sparsity_begin_step': 'pruning_begin_step',
                  'sparsity_end_step': 'pruning_end_step'},
     not_used={'ps_task': 0, 'master': 'local', 'dataset_size': 50000})

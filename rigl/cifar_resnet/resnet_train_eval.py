@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from typing import Any, Union
 
-from rigl.cifar_resnet.cifar_config import SCHEMA, CifarConfig, RunSettings
+from rigl.cifar_resnet.cifar_config import SCHEMA
 from rigl.compat import tf
 from rigl.training import script, setting_flags
-from rigl.training.config import SparsityConfig
 
 setting_flags.define(SCHEMA)
 
@@ -23,24 +22,20 @@ if __name__ == '__main__':
   # Ends here for --help and for mistakes: what follows loads TensorFlow.
   _ARGUMENTS = script.parse_flags(SCHEMA, __name__)
 
-from rigl.cifar_resnet import cifar_model_fn, cifar_run
-from rigl.cifar_resnet.cifar_model_fn import build_model  # noqa: F401
+from rigl.cifar_resnet.cifar_experiment import (
+  CifarExperiment,
+  build_model,  # noqa: F401
+)
 from rigl.training import specs
 
 
-def configs_from_flags() -> tuple[SparsityConfig, CifarConfig]:
-  """The validated hyperparameters, schedules not scaled yet.
+def experiment_from_flags() -> CifarExperiment:
+  """The experiment of the flags.
 
   Raises:
     ValueError: a value is out of its range or unknown; names it.
   """
-  sparsity, config, _ = cifar_run.configs_of(setting_flags.given(SCHEMA))
-  return sparsity, config
-
-
-def settings_from_flags() -> RunSettings:
-  """The settings beside the hyperparameters."""
-  return SCHEMA.settings(setting_flags.given(SCHEMA))
+  return CifarExperiment.of(setting_flags.given(SCHEMA))
 
 
 def wide_resnet_w_pruning(
@@ -52,17 +47,16 @@ def wide_resnet_w_pruning(
     features: images float32 [batch, 32, 32, 3].
     labels: int32 [batch].
     mode: 'train' or 'eval'.
-    params: 'training', a Training; that of the flags when it is not there.
+    params: 'experiment', that of the flags when it is not there.
   """
-  training = params.get('training') or cifar_run.make_training(
-      *configs_from_flags(), settings_from_flags())
-  return cifar_model_fn.model_fn(features, labels, mode, training)
+  experiment = params.get('experiment') or experiment_from_flags()
+  return experiment.model_fn(features, labels, mode)
 
 
 def main(argv: list[str]) -> None:
   """Raises ValueError for wrong settings, else trains or evaluates."""
   del argv  # script.run refuses everything but flags.
-  cifar_run.run_given(setting_flags.given(SCHEMA))
+  experiment_from_flags().run()
 
 
 if __name__ == '__main__':

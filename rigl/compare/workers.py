@@ -56,7 +56,7 @@ def load(runs: Sequence[Run]) -> Any:
       rest = flags.FLAGS([run.script.module, *run.argv])[1:]
       if rest:
         raise ValueError(f'unexpected arguments {rest}: flags begin with --')
-      module.configs_from_flags()
+      module.experiment_from_flags()
     except (flags.Error, ValueError) as error:
       raise ValueError(f'{run}: {error}') from error
     finally:

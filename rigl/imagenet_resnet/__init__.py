@@ -32,8 +32,8 @@ def train(method: str = 'rigl', sparsity: Optional[float] = None,
     KeyboardInterrupt: Ctrl-C, or the notebook, has stopped it.
   """
   # Loads TensorFlow.
-  from rigl.imagenet_resnet import imagenet_config, imagenet_run
+  from rigl.imagenet_resnet.imagenet_experiment import ImageNetExperiment
   from rigl.training import calls
 
-  return calls.train(imagenet_config.SCHEMA, imagenet_run.run_given, method,
-                     sparsity, verbose, {'mode': 'train_and_eval', **settings})
+  return calls.train(ImageNetExperiment, method, sparsity, verbose,
+                     {'mode': 'train_and_eval', **settings})

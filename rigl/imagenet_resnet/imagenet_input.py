@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from typing import Any, Callable, Iterator, Mapping, Optional
+from typing import Any, Callable, Iterator, Optional
 
 from absl import logging
 
@@ -38,58 +38,11 @@ NO_LABEL = -1
 _Example = tuple[tf.Tensor, tf.Tensor]
 
 
-def input_fn(params: Mapping[str, Any]) -> tf.data.Dataset:
-  """The batches to train on or to evaluate on.
-
-  Training never ends. Evaluation gives every image exactly once, in order; its
-  last batch may be smaller.
-
-  Args:
-    params: dict of
-      batch_size: images in a batch, on this host.
-      mode: 'train' or 'eval'.
-      data: an ImageNetData. Hand it over in a function around this one, for an
-        Estimator copies what is in its own params.
-      seed: training: of order and augmentation; default 0.
-      first_iteration: training: number of the first batch; default 0. To
-        resume, the number of batches already taken.
-      image_size: height and width; default 224.
-      num_parallel_calls: pictures decoded at the same time; as many as pay by
-        default.
-      host_index: number of this host; default 0.
-      n_hosts: number of hosts; default 1. All of them together have one
-        sequence: of n, host i has the examples i, n + i, 2 * n + i, ...
-      transpose_input: whether images are [height, width, 3, batch].
-      dtype: dtype of images, tf.float32 (default) or tf.bfloat16.
-      eval_on_train: whether to evaluate on the training images.
-      pad_last_batch: evaluation: whether to fill up the last batch with black
-        images of label -1.
-      skip_corrupt_records: whether to warn of damaged records and go on. In
-        evaluation their label becomes -1, in training another image of the
-        batch is in their place. What comes in a file after a record that cannot
-        be read is lost; in training an epoch then begins again to reach its
-        number of images.
-
-  Returns:
-    dataset of (images [batch, image_size, image_size, 3] from 0 to 255, labels
-    int32 [batch] from 0). Its errors are those `explained_errors` is for.
-
-  Raises:
-    ValueError: one of params is missing or out of range, or there are no files
-      of the part asked for.
-  """
-  if params.get('batch_size') is None:
-    raise ValueError('batch_size is missing.')
-  names = [field.name for field in dataclasses.fields(_Pipeline)]
-  return _Pipeline(**{name: params[name] for name in names
-                      if params.get(name) is not None}).batches()
-
-
 @contextlib.contextmanager
 def explained_errors(data: imagenet_data.ImageNetData) -> Iterator[None]:
   """Makes TensorFlow's errors about input data ones for the user.
 
-  Put it around what runs a session that reads from `input_fn`. A picture that
+  Put it around what runs a session that reads from a `Pipeline`. A picture that
   no message names is looked for among all pictures.
 
   Args:
@@ -126,7 +79,7 @@ def _look_again(data: imagenet_data.ImageNetData) -> Optional[str]:
     if not part.files:
       continue
     with tf.Graph().as_default(), tf.Session() as session:
-      dataset = _Pipeline(
+      dataset = Pipeline(
           data=data, batch_size=256, mode='eval', image_size=32,
           eval_on_train=part is data.train, tries_all=True).batches()
       batch = tf.data.make_one_shot_iterator(dataset).get_next()
@@ -141,16 +94,46 @@ def _look_again(data: imagenet_data.ImageNetData) -> Optional[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Pipeline:
-  """The params of `input_fn`, and what it does with them.
+class Pipeline:
+  """How to read the images; `batches` reads them.
 
-  tries_all guards the decoding of every picture, not only of suspicious ones.
+  Training never ends. Evaluation gives every image exactly once, in order; its
+  last batch may be smaller.
+
+  Attributes:
+    data: where the images are. Hand the pipeline over in a function, since an
+      Estimator copies what is in its params.
+    batch_size: images in a batch, on this host.
+    mode: 'train' or 'eval'.
+    seed: training: of order and augmentation.
+    first_iteration: training: number of the first batch. To resume, the number
+      of batches already taken.
+    image_size: height and width.
+    num_parallel_calls: pictures decoded at the same time; as many as pay by
+      default.
+    host_index: number of this host.
+    n_hosts: number of hosts. All of them together have one sequence: of n, host
+      i has the examples i, n + i, 2 * n + i, ...
+    transpose_input: whether images are [height, width, 3, batch].
+    dtype: dtype of images, tf.float32 or tf.bfloat16.
+    eval_on_train: whether to evaluate on the training images.
+    pad_last_batch: evaluation: whether to fill up the last batch with black
+      images of label -1.
+    skip_corrupt_records: whether to warn of damaged records and go on. In
+      evaluation their label becomes -1, in training another image of the batch
+      takes their place. What follows a record that cannot be read in its file
+      is lost; in training an epoch then begins again to reach its number of
+      images.
+    tries_all: whether to guard the decoding of every picture, not only of those
+      that do not look like a complete JPEG.
+
+  Raises:
+    ValueError: a value is out of range, or there are no files of the part.
   """
 
-  batch_size: int = 0
-  mode: str = ''
-  # An ImageNetData; whatever else is given is refused below.
-  data: Any = None
+  data: imagenet_data.ImageNetData
+  batch_size: int
+  mode: str
   seed: int = 0
   first_iteration: int = 0
   image_size: int = 224
@@ -166,9 +149,6 @@ class _Pipeline:
 
   def __post_init__(self):
     checks.one_of('mode', self.mode, MODES)
-    if not isinstance(self.data, imagenet_data.ImageNetData):
-      raise ValueError('data must be an ImageNetData, from '
-                       f'imagenet_data.find_data; got {self.data!r}.')
     for name in ('batch_size', 'image_size', 'n_hosts'):
       checks.positive(name, getattr(self, name))
     checks.not_negative('first_iteration', self.first_iteration)
@@ -190,7 +170,13 @@ class _Pipeline:
     return self.data.validation
 
   def batches(self) -> tf.data.Dataset:
-    """See `input_fn`."""
+    """The batches.
+
+    Returns:
+      dataset of (images [batch, image_size, image_size, 3] from 0 to 255,
+      labels int32 [batch] from 0). Its errors are those `explained_errors` is
+      for.
+    """
     is_training = self.mode == 'train'
     begin = 0
     if is_training:

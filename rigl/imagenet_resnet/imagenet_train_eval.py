@@ -16,9 +16,8 @@ from __future__ import annotations
 from typing import Any, Union
 
 from rigl.compat import tf
-from rigl.imagenet_resnet.imagenet_config import SCHEMA, ImageNetConfig
+from rigl.imagenet_resnet.imagenet_config import SCHEMA
 from rigl.training import script, setting_flags
-from rigl.training.config import SparsityConfig
 
 setting_flags.define(SCHEMA)
 
@@ -26,22 +25,21 @@ if __name__ == '__main__':
   # Ends here for --help and for mistakes: what follows loads TensorFlow.
   _ARGUMENTS = script.parse_flags(SCHEMA, __name__)
 
-from rigl.imagenet_resnet import imagenet_model_fn, imagenet_run
+from rigl.imagenet_resnet.imagenet_experiment import ImageNetExperiment
 from rigl.training import specs
 
 # What set_lr_schedule found: [(multiplier of the peak rate, epoch)].
 LR_SCHEDULE: list[tuple[float, float]] = []
 
 
-def configs_from_flags() -> tuple[SparsityConfig, ImageNetConfig]:
-  """The validated hyperparameters, schedules not scaled yet.
+def experiment_from_flags() -> ImageNetExperiment:
+  """The experiment of the flags.
 
   Raises:
     ValueError: a value is out of its range or unknown, or two contradict each
       other; names them.
   """
-  sparsity, config, _ = imagenet_run.configs_of(setting_flags.given(SCHEMA))
-  return sparsity, config
+  return ImageNetExperiment.of(setting_flags.given(SCHEMA))
 
 
 def set_lr_schedule() -> list[tuple[float, float]]:
@@ -49,30 +47,29 @@ def set_lr_schedule() -> list[tuple[float, float]]:
 
   The flags stay as they are, so that a second call changes nothing.
   """
-  LR_SCHEDULE[:] = configs_from_flags()[1].lr_schedule
+  LR_SCHEDULE[:] = experiment_from_flags().config.lr_schedule
   return LR_SCHEDULE
-
-
-def make_training(sparsity: SparsityConfig,
-                  config: ImageNetConfig) -> imagenet_model_fn.Training:
-  """The training of unscaled hyperparameters and the other flags."""
-  return imagenet_run.make_training(
-      sparsity, config, SCHEMA.settings(setting_flags.given(SCHEMA)))
 
 
 def resnet_model_fn_w_pruning(
     features: tf.Tensor, labels: tf.Tensor, mode: str, params: dict[str, Any]
 ) -> Union[specs.TrainSpec, specs.EvalSpec]:
-  """`imagenet_model_fn.model_fn` of the flags unless params has 'training'.
+  """The graph of a mode, as a model_fn of its own.
+
+  Args:
+    features: images [batch, height, width, 3] of values 0 to 255.
+    labels: int32 [batch].
+    mode: 'train' or 'eval'.
+    params: 'experiment', that of the flags when it is not there.
   """
-  training = params.get('training') or make_training(*configs_from_flags())
-  return imagenet_model_fn.model_fn(features, labels, mode, training)
+  experiment = params.get('experiment') or experiment_from_flags()
+  return experiment.model_fn(features, labels, mode)
 
 
 def main(argv: list[str]) -> None:
   """Raises ValueError for wrong settings, else trains or evaluates."""
   del argv  # script.run refuses everything but flags.
-  imagenet_run.run_given(setting_flags.given(SCHEMA))
+  experiment_from_flags().run()
 
 
 if __name__ == '__main__':

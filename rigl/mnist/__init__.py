@@ -37,8 +37,7 @@ def train(method: str = 'rigl', sparsity: Optional[float] = None,
     KeyboardInterrupt: Ctrl-C, or the notebook, has stopped it.
   """
   # Loads TensorFlow.
-  from rigl.mnist import mnist_config, mnist_run
+  from rigl.mnist.mnist_experiment import MnistExperiment
   from rigl.training import calls
 
-  return calls.train(mnist_config.SCHEMA, mnist_run.run_given, method, sparsity,
-                     verbose, settings)
+  return calls.train(MnistExperiment, method, sparsity, verbose, settings)

@@ -8,14 +8,14 @@ import io
 import signal
 import tempfile
 import warnings
-from typing import Any, Callable, Iterator, Mapping, Optional
+from typing import Any, Iterator, Mapping, Optional
 
 import numpy as np
 from absl import logging
 
 from rigl.compat import tf
 from rigl.training import checkpoints, history, hooks
-from rigl.training.settings import Schema
+from rigl.training.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +53,12 @@ def _quiet() -> Iterator[None]:
       logger.setLevel(level)
 
 
-def train(schema: Schema, run: Callable[[Mapping[str, Any]], str], method: str,
-          sparsity: Optional[float], verbose: bool,
-          given: Mapping[str, Any]) -> Result:
+def train(kind: type[Experiment], method: str, sparsity: Optional[float],
+          verbose: bool, given: Mapping[str, Any]) -> Result:
   """Trains as the script does that is called with these settings as flags.
 
   Args:
-    schema: the settings of the script.
-    run: trains with settings by their names; returns the folder of the run.
+    kind: the class of the script's experiments.
     method: training method.
     sparsity: overall sparsity; None for the default of the script.
     verbose: whether to print what the script prints.
@@ -79,15 +77,16 @@ def train(schema: Schema, run: Callable[[Mapping[str, Any]], str], method: str,
   given = {**given, **{
       name: value for name, value in named.items() if value is not None}}
   with contextlib.ExitStack() as stack:
-    keeps = bool(given.get(schema.folder))
+    keeps = bool(given.get(kind.schema.folder))
     if not keeps:
-      given[schema.folder] = stack.enter_context(tempfile.TemporaryDirectory())
+      given[kind.schema.folder] = stack.enter_context(
+          tempfile.TemporaryDirectory())
     if not verbose:
       stack.enter_context(_quiet())
     # Event files stay open else, in a folder that may be gone.
     stack.callback(tf.summary.FileWriterCache.clear)
     try:
-      folder = run(given)
+      folder = kind.of(given).run()
     except hooks.StoppedError as stopped:
       if stopped.number == signal.SIGINT:
         raise KeyboardInterrupt(str(stopped)) from stopped

@@ -14,12 +14,18 @@ from absl import flags
 
 import rigl
 from rigl import gin_configs
-from rigl.cifar_resnet import cifar_data, cifar_model_fn, cifar_run
+from rigl.cifar_resnet import cifar_data, cifar_experiment
 from rigl.cifar_resnet import resnet_train_eval as script
 from rigl.compat import tf
 from rigl.core import methods
 from rigl.model_pruning import pruning
-from rigl.training import checkpoints, factory, history, hooks, mask_init
+from rigl.training import (
+  checkpoints,
+  factory,
+  history,
+  mask_init,
+  runner,
+)
 from tests import (
   checkpoint_values,
   combinations,
@@ -60,13 +66,10 @@ def data():
 
 def _run(method, data, mode='train'):
   FLAGS.training_method, FLAGS.mode = method, mode
-  configs, settings = script.configs_from_flags(), script.settings_from_flags()
-  training = cifar_run.make_training(*configs, settings)
+  experiment = script.experiment_from_flags()
   with quick_sessions.of_scripts():
-    cifar_run.train_or_evaluate(
-        training, settings, data,
-        hooks.WriteConfigHook(training.folder, *configs))
-  return training.folder
+    experiment.train_or_evaluate(data)
+  return experiment.folder
 
 
 def masks_of(values):
@@ -89,8 +92,7 @@ def trained(original, tmp_path):
   """Folder of a whole training of 2 steps, as the flags now say."""
   shutil.copytree(original, tmp_path, dirs_exist_ok=True)
   FLAGS.training_method, FLAGS.max_steps = 'scratch', 2
-  return cifar_run.make_training(
-      *script.configs_from_flags(), script.settings_from_flags()).folder
+  return script.experiment_from_flags().folder
 
 
 # imagenet_resume_test resumes others, sparse_optimizers_modes_test all
@@ -140,7 +142,7 @@ def test_it_trains_from_python_as_the_script_does(
   FLAGS.max_steps = 2
   expected = checkpoint_values.of(_run('rigl', data, 'train_and_eval'))
   capsys.readouterr()
-  monkeypatch.setattr(cifar_run.cifar_data, 'load_cifar', lambda *_, **__: data)
+  monkeypatch.setattr(cifar_data, 'load_cifar', lambda *_, **__: data)
   with quick_sessions.of_scripts():
     result = rigl.cifar_resnet.train(
         'rigl', resnet_depth=10, resnet_width=1, batch_size=10, max_steps=2,
@@ -189,7 +191,9 @@ def test_masks_keep_their_counts_through_hundreds_of_steps():
 
 def test_evaluation_sees_every_image_once(data, trained, monkeypatch):
   seen = []
-  monkeypatch.setattr(cifar_run, '_print_metrics', seen.append)
+  monkeypatch.setattr(
+      cifar_experiment.CifarExperiment, 'text_of',
+      lambda _, metrics: seen.append(metrics))
   for batch_size in (10, 23):
     FLAGS.batch_size = batch_size
     _run('scratch', data, 'eval')
@@ -281,8 +285,9 @@ def test_the_evaluation_that_a_dying_process_owed_is_made_up_for(
     data, trained, monkeypatch):
   """It died between the last checkpoint and its evaluation."""
   steps = []
-  monkeypatch.setattr(cifar_run, '_print_metrics',
-                      lambda found: steps.append(found['global_step']))
+  monkeypatch.setattr(
+      cifar_experiment.CifarExperiment, 'text_of',
+      lambda _, metrics: steps.append(metrics['global_step']))
   _run('scratch', data, 'train_and_eval')
   assert checkpoints.latest_step(trained) == 2
   assert steps == [2]
@@ -320,7 +325,7 @@ def _main_without_a_folder(tmp_path, **values):
 
 def test_evaluation_makes_no_folder(tmp_path, monkeypatch):
   """As --train_dir may be mistyped."""
-  monkeypatch.setattr(cifar_run.runner, 'evaluate_until', lambda *_: ())
+  monkeypatch.setattr(runner, 'evaluate_until', lambda *_, **__: ())
   _main_without_a_folder(tmp_path, mode='eval')
 
 
@@ -329,7 +334,7 @@ def _evaluate_folder(data, folder, *given):
   with flags_of_script.parsed([
       '--mode=eval', f'--train_dir={folder}', *given]):
     with pytest.MonkeyPatch.context() as patch, quick_sessions.of_scripts():
-      patch.setattr(cifar_run.cifar_data, 'load_cifar', lambda *_, **__: data)
+      patch.setattr(cifar_data, 'load_cifar', lambda *_, **__: data)
       script.main(['resnet_train_eval.py'])
 
 
@@ -390,7 +395,7 @@ def test_a_collapsed_network_is_right_by_chance():
   with tf.Graph().as_default(), tf.Session() as session:
     _, accuracy, top_5, logits = script.build_model(
         'eval', tf.constant(images), tf.constant(labels))
-    evaluated = cifar_model_fn.metric_fn(
+    evaluated = cifar_experiment.metric_fn(
         tf.constant(labels, tf.int32), logits, per_class=True)
     session.run([tf.global_variables_initializer(),
                  tf.local_variables_initializer()])

@@ -107,8 +107,8 @@ MAY_IMPORT = (
       'core.layer_names', 'network_tables', 'compat'))
     for name in (
       '*.cifar_config', '*.imagenet_config', '*.mnist_config',
-      '*.cifar_model_fn', '*.imagenet_model_fn', '*.mnist_model_fn',
-      '*.cifar_run', '*.imagenet_run', '*.mnist_run', 'imagenet_resnet.utils',
+      '*.cifar_experiment', '*.imagenet_experiment', '*.imagenet_model',
+      '*.mnist_experiment', 'imagenet_resnet.utils',
     )
   ),
   # A command as well, which trains nothing.
@@ -136,13 +136,10 @@ MAY_IMPORT = (
   ('data', ('data', 'core.messages', 'core.seeding', 'compat')),
   # `train` of each package, which loads the rest inside the function.
   ('cifar_resnet',
-   (*FRONT, 'cifar_resnet.cifar_config', 'cifar_resnet.cifar_run',
-    'training.calls')),
+   (*FRONT, 'cifar_resnet.cifar_experiment', 'training.calls')),
   ('imagenet_resnet',
-   (*FRONT, 'imagenet_resnet.imagenet_config', 'imagenet_resnet.imagenet_run',
-    'training.calls')),
-  ('mnist',
-   (*FRONT, 'mnist.mnist_config', 'mnist.mnist_run', 'training.calls')),
+   (*FRONT, 'imagenet_resnet.imagenet_experiment', 'training.calls')),
+  ('mnist', (*FRONT, 'mnist.mnist_experiment', 'training.calls')),
 )
 # Imported only inside functions, since these count and read without it.
 LAZY = (('micronet', 'compat'), ('micronet', 'checkpoint_files'),

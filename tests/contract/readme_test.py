@@ -91,7 +91,7 @@ def _check_script_flags(name: str, arguments: list[str]) -> None:
   script = importlib.import_module(name)
   with flagsaver.flagsaver():
     flags.FLAGS([name, *arguments])
-    script.configs_from_flags()
+    script.experiment_from_flags()
 
 
 @pytest.mark.parametrize('page, name, arguments', [

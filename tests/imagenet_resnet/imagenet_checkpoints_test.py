@@ -18,7 +18,7 @@ from rigl.imagenet_resnet import (
   imagenet_config,
   imagenet_data,
   imagenet_input,
-  imagenet_model_fn,
+  imagenet_model,
 )
 from rigl.imagenet_resnet import imagenet_train_eval as script
 from rigl.training import checkpoints, runner
@@ -116,7 +116,7 @@ def last_layer_for(features, labels):
 def variables_of(config, masked_layers=None):
   """{name: shape} of the network of a config."""
   with tf.Graph().as_default():
-    imagenet_model_fn.build_logits(
+    imagenet_model.build_logits(
         tf.zeros([1, 64, 64, 3]), config, masked_layers=masked_layers)
     return checkpoints.names_and_shapes(tf.global_variables())
 
@@ -126,18 +126,18 @@ def write_published(path, network, step):
   data = imagenet_data.find_data(
       '', use_synthetic_data=True, num_train_images=1281167,
       num_eval_images=N_IMAGES, num_classes=1000)
-  _, config = script.configs_from_flags()
+  config = script.experiment_from_flags().config
   values = made_up_values(network, step)
   masked_layers = [name.removesuffix('/mask') for name in values
                    if name.endswith('/mask')]
   with tf.Graph().as_default() as graph, tf.Session(
       config=quick_sessions.unoptimized()) as session:
     images, labels = session.run(tf.data.make_one_shot_iterator(
-        imagenet_input.input_fn({
-            'batch_size': N_IMAGES, 'mode': 'eval', 'data': data,
-            'image_size': config.image_size})).get_next())
+        imagenet_input.Pipeline(
+            data, N_IMAGES, 'eval', image_size=config.image_size).batches()
+    ).get_next())
     tf.train.get_or_create_global_step()
-    logits = imagenet_model_fn.build_logits(
+    logits = imagenet_model.build_logits(
         tf.constant(images), config, masked_layers=masked_layers)
     variables = {v.op.name: v for v in tf.global_variables()}
     assert set(variables) == set(values)

@@ -19,8 +19,6 @@ from tests import networks, script_flags
 
 FLAGS = flags.FLAGS
 CONFIGS = pathlib.Path(script.__file__).parent / 'configs'
-NOT_USED = ('num_workers', 'ps_task', 'is_warm_up', 'block_width',
-            'block_height')
 
 
 @contextlib.contextmanager
@@ -32,7 +30,7 @@ def command_line(*argv):
 
 def configs(*argv):
   with command_line(*argv):
-    return script.configs_from_flags()
+    return script.experiment_from_flags().configs
 
 
 def config_files(*names):
@@ -42,9 +40,9 @@ def config_files(*names):
 # --- Names and defaults ------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', NOT_USED)
-def test_help_says_what_is_not_used(name):
-  assert FLAGS[name].help.startswith('Not used')
+def test_what_is_not_used():
+  assert set(imagenet_config.SCHEMA.not_used) == {
+      'num_workers', 'ps_task', 'is_warm_up', 'block_width', 'block_height'}
 
 
 def test_default_flags_are_a_valid_training():
@@ -113,10 +111,10 @@ def test_folder_is_named_by_the_stretched_hyperparameters():
   with command_line(
       '--output_dir=/runs', '--training_method=rigl', '--end_sparsity=0.8',
       '--training_steps_multiplier=5', '--label_smoothing=0.2'):
-    training = script.make_training(*script.configs_from_flags())
+    training = script.experiment_from_flags()
     assert training.folder == '/runs/rigl/0.8/0/125000/100/0.3/0.2/0.0001'
     FLAGS.use_folder_stub = False
-    training = script.make_training(*script.configs_from_flags())
+    training = script.experiment_from_flags()
     assert training.folder == '/runs'
 
 

@@ -32,9 +32,9 @@ def batches(data, n=100, **params):
   """The first n batches, or all."""
   with tf.Graph().as_default(), tf.Session(
       config=quick_sessions.unoptimized()) as session:
-    batch = tf.data.make_one_shot_iterator(imagenet_input.input_fn({
+    batch = tf.data.make_one_shot_iterator(imagenet_input.Pipeline(**{
         'data': data, 'batch_size': 4, 'image_size': SIZE, **params
-    })).get_next()
+    }).batches()).get_next()
     found = []
     try:
       for _ in range(n):
@@ -169,8 +169,7 @@ def test_hosts_evaluate_each_image_once_in_as_many_batches(data, n_hosts):
 def test_static_shapes(data):
   def shapes(**params):
     with tf.Graph().as_default():
-      dataset = imagenet_input.input_fn(
-          {'data': data, 'batch_size': 4, **params})
+      dataset = imagenet_input.Pipeline(data, 4, **params).batches()
       return [shape.as_list()
               for shape in tf.data.get_output_shapes(dataset)]
 
@@ -194,16 +193,14 @@ def test_transposed_and_in_bfloat16(data):
 @pytest.mark.parametrize('params, text', [
     ({'mode': 'predict'}, "mode 'predict'"),
     ({'batch_size': 0}, 'batch_size must be > 0, got 0'),
-    ({'batch_size': None}, 'batch_size is missing'),
-    ({'data': None}, 'data must be'),
     ({'first_iteration': -1}, 'first_iteration'),
     ({'host_index': 2, 'n_hosts': 2}, 'host_index'),
     ({'dtype': tf.float16}, 'float16'),
 ])
 def test_rejects_wrong_params(data, params, text):
   with pytest.raises(ValueError, match=text):
-    imagenet_input.input_fn(
-        {'data': data, 'mode': 'train', 'batch_size': 4, **params})
+    imagenet_input.Pipeline(
+        **{'data': data, 'mode': 'train', 'batch_size': 4, **params})
 
 
 def test_a_missing_part(tmp_path):
@@ -212,7 +209,7 @@ def test_a_missing_part(tmp_path):
   data = find(tmp_path)
   assert len(batches(data, mode='eval')) == 3
   with pytest.raises(ValueError, match='no train images'):
-    imagenet_input.input_fn({'data': data, 'mode': 'train', 'batch_size': 4})
+    imagenet_input.Pipeline(data, 4, 'train')
 
 
 # Damage that only shows when the record is used.

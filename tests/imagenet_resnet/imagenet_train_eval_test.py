@@ -17,9 +17,10 @@ from rigl.compat import tf, tf2
 from rigl.core import methods
 from rigl.imagenet_resnet import (
   imagenet_config,
+  imagenet_data,
+  imagenet_experiment,
   imagenet_input,
-  imagenet_model_fn,
-  imagenet_run,
+  imagenet_model,
   preprocessing,
 )
 from rigl.imagenet_resnet import imagenet_train_eval as script
@@ -55,9 +56,15 @@ def short(monkeypatch):
 
 
 def training(folder='', method='rigl', **changes):
-  return imagenet_model_fn.Training(
+  return imagenet_experiment.ImageNetExperiment(
       dataclasses.replace(SPARSITY, training_method=method),
-      dataclasses.replace(CONFIG, **changes), str(folder))
+      dataclasses.replace(CONFIG, **changes), imagenet_config.RunSettings(),
+      str(folder))
+
+
+def on_tpu(made):
+  return dataclasses.replace(made, settings=dataclasses.replace(
+      made.settings, use_tpu=True))
 
 
 def images(n=4, size=32):
@@ -67,11 +74,11 @@ def images(n=4, size=32):
 
 def train_op(made, pixels, labels):
   """Builds the training step; returns (op, what it reports)."""
-  logits = imagenet_model_fn.build_logits(pixels, made.config, True)
-  loss = imagenet_model_fn.cross_entropy(
+  logits = imagenet_model.build_logits(pixels, made.config, True)
+  loss = imagenet_model.cross_entropy(
       labels, logits, made.config.label_smoothing)
   loss = tf.reduce_mean(loss) + tf.losses.get_regularization_loss()
-  return imagenet_model_fn.build_train_op(made, loss, {})
+  return made.build_train_op(loss, {})
 
 
 # --- Methods and architectures -----------------------------------------------
@@ -129,7 +136,7 @@ def test_bfloat16_rounds_what_the_network_computes_and_not_its_variables():
   for precision in imagenet_config.PRECISIONS:
     with tf.Graph().as_default():
       tf.set_random_seed(0)
-      logits = imagenet_model_fn.build_logits(
+      logits = imagenet_model.build_logits(
           tf.constant(images()), dataclasses.replace(
               CONFIG, precision=precision), True)
       assert {v.dtype.base_dtype for v in tf.global_variables()} == {tf.float32}
@@ -149,13 +156,13 @@ def test_bfloat16_rounds_what_the_network_computes_and_not_its_variables():
 def test_initial_weights_follow_the_density_of_their_layer(
     init_method, method, short):
   made = training(method=method, init_method=init_method)
-  made = dataclasses.replace(made, sparsity=dataclasses.replace(
-      made.sparsity, mask_init_method='erdos_renyi_kernel'))
+  made = dataclasses.replace(made, unscaled=dataclasses.replace(
+      made.unscaled, mask_init_method='erdos_renyi_kernel'))
   drawn = []
-  for sparsities in (None, imagenet_model_fn._init_sparsity(made)):
+  for sparsities in (None, made.init_sparsity()):
     with tf.Graph().as_default():
       tf.set_random_seed(0)
-      imagenet_model_fn.build_logits(
+      imagenet_model.build_logits(
           tf.constant(images()), made.config, True, sparsities)
       with tf.Session() as session:
         session.run(tf.global_variables_initializer())
@@ -176,9 +183,9 @@ def test_initial_weights_follow_the_density_of_their_layer(
 def test_pixels_are_normalised_by_the_statistics_of_imagenet():
   pixels = np.float32([[[[0, 0, 0], [255, 255, 255]]]])
   with tf.Graph().as_default(), tf.Session() as session:
-    actual = session.run(imagenet_model_fn.normalize(
+    actual = session.run(imagenet_model.normalize(
         tf.constant(pixels), CONFIG))
-    first = session.run(imagenet_model_fn.normalize(
+    first = session.run(imagenet_model.normalize(
         tf.constant(pixels), dataclasses.replace(
             CONFIG, data_format='channels_first')))
   mean, stddev = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -199,7 +206,7 @@ def test_training_adds_slots_and_the_variables_of_the_method(
     method, extra, short):
   made = training(method=method)
   with tf.Graph().as_default():
-    imagenet_model_fn.build_logits(tf.constant(images()), made.config, True)
+    imagenet_model.build_logits(tf.constant(images()), made.config, True)
     network = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
     trained = [v.op.name for v in tf.trainable_variables()]
     masks = [v.op.name for v in pruning.get_masks()]
@@ -225,7 +232,7 @@ def test_batch_statistics_move_on_steps_that_move_masks(short):
     with tf.Session() as session:
       session.run([tf.global_variables_initializer(),
                    tf.tables_initializer()])
-      imagenet_model_fn._make_scaffold(made).init_fn(session)
+      made.make_scaffold().init_fn(session)
       states = []
       for _ in range(3):
         (trained,), _ = session.run([reported['trained'], op])
@@ -240,9 +247,9 @@ def test_loss_has_label_smoothing_and_weight_decay(short):
   config = dataclasses.replace(CONFIG, weight_decay=0.5, label_smoothing=0.2)
   labels = np.array([1, 9, 0, 4], np.int32)
   with tf.Graph().as_default(), tf.Session() as session:
-    logits = imagenet_model_fn.build_logits(
+    logits = imagenet_model.build_logits(
         tf.constant(images()), config, True)
-    losses = imagenet_model_fn.cross_entropy(labels, logits, 0.2)
+    losses = imagenet_model.cross_entropy(labels, logits, 0.2)
     penalty = tf.losses.get_regularization_loss()
     kernels = [v for v in tf.trainable_variables()
                if v.op.name.endswith('/weights')]
@@ -262,7 +269,7 @@ def test_metrics_leave_padding_out():
   labels = np.array([3, -1, 5, 0, -1, 9], np.int32)
   logits[3] = 0.  # Ties: the lowest classes are the best.
   with tf.Graph().as_default(), tf.Session() as session:
-    metrics = imagenet_model_fn.metric_fn(
+    metrics = imagenet_model.metric_fn(
         tf.constant(labels), tf.constant(logits), 0.)
     session.run(tf.local_variables_initializer())
     session.run([update for _, update in metrics.values()])
@@ -302,7 +309,7 @@ def test_step_under_xla_gives_the_masks_of_a_session(method, short):
 @pytest.mark.parametrize('method', combinations.quick(
     methods.METHODS, 'rigl', 'set', 'dnw'))
 def test_step_is_replicated_with_sums_over_replicas(method, short):
-  made = dataclasses.replace(training(method=method), use_tpu=True)
+  made = on_tpu(training(method=method))
   n_layers = 6
   with tf.Graph().as_default() as graph:
     inputs = [[tf.zeros([2, 32, 32, 3]), tf.constant([1, 2])]
@@ -329,14 +336,19 @@ def test_the_host_gets_vectors(short):
 
 def test_each_host_of_a_tpu_reads_its_own_part(short, monkeypatch):
   asked = []
-  monkeypatch.setattr(imagenet_input, 'input_fn', asked.append)
-  input_fn = imagenet_run.make_input_fn(
-      dataclasses.replace(training(), use_tpu=True),
-      imagenet_run.RunSettings(), 'eval', data=None)
-  input_fn(2, 4)
-  (params,) = asked
-  assert (params['host_index'], params['n_hosts']) == (2, 4)
-  assert params['batch_size'] == training().config.eval_batch_size // 4
+
+  def batches(pipeline):
+    asked.append(pipeline)
+
+  monkeypatch.setattr(imagenet_input.Pipeline, 'batches', batches)
+  data = imagenet_data.find_data(
+      '', use_synthetic_data=True, num_train_images=40, num_eval_images=10,
+      num_classes=10)
+  on_tpu(training()).eval_input(data)(2, 4)
+  (pipeline,) = asked
+  assert (pipeline.host_index, pipeline.n_hosts) == (2, 4)
+  assert pipeline.batch_size == training().config.eval_batch_size // 4
+  assert pipeline.pad_last_batch
 
 
 # --- Outputs -----------------------------------------------------------------
@@ -387,7 +399,7 @@ def test_summaries_show_the_network_a_step_begins_with(short):
     with tf.Session() as session:
       session.run([tf.global_variables_initializer(),
                    tf.tables_initializer()])
-      imagenet_model_fn._make_scaffold(made).init_fn(session)
+      made.make_scaffold().init_fn(session)
       session.run(op)  # Moves the masks.
       masks, weights, trained = session.run(
           [pruning.get_masks(), pruning.get_weights(),
@@ -416,9 +428,9 @@ def test_export_predicts_what_evaluation_sees(short, tmp_path):
   exported = pathlib.Path(folder, 'export')
   assert sorted(p.name for p in exported.iterdir()) == ['2', '4']
   model = tf2.saved_model.load(str(exported / '4'))
-  _, config = script.configs_from_flags()
+  config = script.experiment_from_flags().config
   with tf.Graph().as_default(), tf.Session() as session:
-    logits = imagenet_model_fn.build_logits(tf.constant(images()), config)
+    logits = imagenet_model.build_logits(tf.constant(images()), config)
     tf.train.Saver().restore(session, tf.train.latest_checkpoint(folder))
     expected = session.run(logits)
     png = session.run(tf.io.encode_png(images()[0].astype(np.uint8)))
@@ -468,7 +480,9 @@ def trained(original, short, tmp_path):
 
 def test_evaluation_sees_every_image_once(trained, monkeypatch):
   seen = []
-  monkeypatch.setattr(imagenet_run, '_print_metrics', seen.append)
+  monkeypatch.setattr(
+      imagenet_experiment.ImageNetExperiment, 'text_of',
+      lambda _, metrics: seen.append(metrics))
   for batch_size in (8, 20):
     imagenet_script.run(trained, mode='eval_once', eval_batch_size=batch_size)
   n_right = [float(m['top_5_accuracy']) * 20 for m in seen]
@@ -479,7 +493,9 @@ def test_evaluation_sees_every_image_once(trained, monkeypatch):
 
 def test_evaluation_on_the_training_images(trained, monkeypatch):
   seen = []
-  monkeypatch.setattr(imagenet_run, '_print_metrics', seen.append)
+  monkeypatch.setattr(
+      imagenet_experiment.ImageNetExperiment, 'text_of',
+      lambda _, metrics: seen.append(metrics))
   # No share of 7 images but all and none is one of 64.
   imagenet_script.run(
       trained, mode='eval_once', eval_on_train=True, num_eval_images=7)
@@ -515,15 +531,17 @@ def test_a_bad_record_is_named_as_its_file_is(mode, part, short, tmp_path):
 def test_eval_follows_the_checkpoints_until_the_last(trained, monkeypatch):
   seen = []
 
-  def train_on(metrics):
+  def train_on(experiment, metrics):
     seen.append(int(metrics['global_step']))
     if seen == [3]:
       state = {name: FLAGS[name].value for name in FLAGS}
       imagenet_script.run(trained, mode='train', train_steps=5)
       for name, value in state.items():
         FLAGS[name].value = value
+    return ''
 
-  monkeypatch.setattr(imagenet_run, '_print_metrics', train_on)
+  monkeypatch.setattr(
+      imagenet_experiment.ImageNetExperiment, 'text_of', train_on)
   imagenet_script.run(trained, mode='eval', train_steps=5)
   assert seen == [3, 5]
 
@@ -573,7 +591,9 @@ def test_it_trains_from_python_as_the_script_does(short, tmp_path, capsys):
 
 def test_batch_statistics_in_evaluation(trained, monkeypatch):
   seen = []
-  monkeypatch.setattr(imagenet_run, '_print_metrics', seen.append)
+  monkeypatch.setattr(
+      imagenet_experiment.ImageNetExperiment, 'text_of',
+      lambda _, metrics: seen.append(metrics))
   for value in (False, True):
     imagenet_script.run(
         trained, mode='eval_once', use_batch_statistics=value)

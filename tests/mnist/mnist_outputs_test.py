@@ -14,7 +14,8 @@ from rigl.core import methods
 from rigl.mnist import (
   compression,
   mask_records,
-  mnist_run,
+  mnist_config,
+  mnist_experiment,
   mnist_train_eval,
 )
 from rigl.training.config import SparsityConfig
@@ -130,9 +131,10 @@ def test_drop_fraction_in_tensorboard(trained):
     ('snip', 'model.ckpt-19 (the other 1 of 20 iterations set masks)'),
     ('set', 'model.ckpt-20'), ('baseline', 'model.ckpt-20')])
 def test_why_a_checkpoint_has_its_number(method, described, trained):
-  assert mnist_run._describe_checkpoint(
-      str(trained(method)),
-      SparsityConfig(training_method=method)) == described
+  experiment = mnist_experiment.MnistExperiment(
+      SparsityConfig(training_method=method), mnist_config.MnistConfig(),
+      mnist_config.RunSettings(), str(trained(method)))
+  assert experiment._text_of_checkpoint() == described
 
 
 @pytest.mark.parametrize('method', ['rigl', 'baseline'])
@@ -154,7 +156,7 @@ def test_files_left_in_the_save_path(method, trained):
 def test_masks_that_a_dense_network_does_not_have(
     data, tmp_path, monkeypatch):
   messages = []
-  monkeypatch.setattr(mnist_run.logging, 'warning',
+  monkeypatch.setattr(mnist_experiment.logging, 'warning',
                       lambda text, *values: messages.append(text % values))
   tiny_mnist.train(tiny_mnist.arguments(
       data, tmp_path, num_epochs=0, mask_record_frequency=5))
@@ -166,9 +168,9 @@ def test_written_config_starts_the_same_training(method, trained, data):
   path = trained(method) / gin_configs.CONFIG_FILE
   with tiny_mnist.parsed_flags(tiny_mnist.arguments(
       data, None, training_method=method)):
-    expected = mnist_train_eval.configs_from_flags()
+    expected = mnist_train_eval.experiment_from_flags().configs
   with tiny_mnist.parsed_flags([f'--gin_config={path}']):
-    assert mnist_train_eval.configs_from_flags() == expected
+    assert mnist_train_eval.experiment_from_flags().configs == expected
 
 
 def test_command_line_over_the_written_config(trained):
@@ -177,7 +179,7 @@ def test_command_line_over_the_written_config(trained):
       f'--gin_config={path}', '--gin_bindings=MnistConfig.batch_size = 50',
       '--gin_bindings=MnistConfig.momentum = 0.5', '--momentum=0.25',
       '--prune_end_step=77']):
-    sparsity, config = mnist_train_eval.configs_from_flags()
+    sparsity, config = mnist_train_eval.experiment_from_flags().configs
   assert sparsity.training_method == 'rigl'
   assert (config.batch_size, config.momentum, config.num_epochs) == (
       50, 0.25, 2)

@@ -22,8 +22,8 @@ from rigl.mnist import (
   mask_records,
   mnist_config,
   mnist_data,
+  mnist_experiment,
   mnist_input,
-  mnist_model_fn,
   mnist_train_eval,
 )
 from rigl.training.config import SparsityConfig
@@ -51,8 +51,8 @@ def test_flags_reach_the_configs():
       '--input_mask_path=/former',
       '--prune_begin_step=3', '--prune_end_step=8', '--seed=6',
       '--training_method=set', '--end_sparsity=0.9']):
-    sparsity, config = mnist_train_eval.configs_from_flags()
-  assert config == mnist_train_eval.MnistConfig(
+    sparsity, config = mnist_train_eval.experiment_from_flags().configs
+  assert config == mnist_config.MnistConfig(
       batch_size=7, learning_rate=0.5, momentum=0.25, use_nesterov=False,
       num_epochs=9, lr_drop_epoch=4, optimizer='adam', l2_scale=0.125,
       network_type='fc', sparsity_scale=0.75, input_mask_path='/former')
@@ -69,7 +69,7 @@ def test_flags_reach_the_configs():
 def test_learning_rates_are_those_of_the_reference_data(goldens, index):
   case = goldens('lr_schedules')['mnist_train_eval']['cases'][index]
   with tiny_mnist.parsed_flags(case['flags']):
-    sparsity, config = mnist_train_eval.configs_from_flags()
+    sparsity, config = mnist_train_eval.experiment_from_flags().configs
   with tf.Graph().as_default(), tf.Session() as session:
     step = tf.placeholder(tf.int64, [])
     rate = tf.identity(config.learning_rate_at(
@@ -139,14 +139,12 @@ def graph_variables(data, tmp_path, **values):
   mnist = mnist_data.load_mnist(data)
   with tiny_mnist.parsed_flags(
       tiny_mnist.arguments(data, tmp_path, **values)):
-    sparsity, config = mnist_train_eval.configs_from_flags()
-  training = mnist_model_fn.Training(
-      sparsity, config, epoch_log.Schedule(10, 2, 0, 0),
-      mnist_input.flat_pixels(mnist.test_images),
-      mnist.test_labels, str(tmp_path), 'run')
+    experiment = mnist_train_eval.experiment_from_flags()
+  graph = mnist_experiment.Graph(
+      experiment, epoch_log.Schedule(10, 2, 0, 0),
+      mnist_input.flat_pixels(mnist.test_images), mnist.test_labels)
   with tf.Graph().as_default():
-    mnist_model_fn.make_model_fn(training, [])(
-        tf.zeros([20, 784]), tf.zeros([20], tf.int32), 'train')
+    graph.model_fn(tf.zeros([20, 784]), tf.zeros([20], tf.int32), 'train')
     return [v.op.name for v in tf.global_variables()]
 
 

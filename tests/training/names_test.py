@@ -21,7 +21,7 @@ SCRIPTS = {'mnist': mnist_train_eval, 'cifar': resnet_train_eval,
 def by_flag(script, **values):
   argv = [f'--{name}={value}' for name, value in values.items()]
   with script_flags.parsed(argv):
-    return SCRIPTS[script].configs_from_flags()[0]
+    return SCRIPTS[script].experiment_from_flags().unscaled
 
 
 def by_gin(script, **values):

@@ -81,7 +81,7 @@ SHIPPED = [
 def test_shipped_config_is_valid(name, path):
   assert 'Config.' in path.read_text()
   with script_flags.parsed([f'--gin_config={path}']):
-    SCRIPTS[name].configs_from_flags()
+    SCRIPTS[name].experiment_from_flags()
 
 
 def test_configs_of_all_kinds_are_shipped():
