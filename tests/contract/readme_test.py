@@ -148,9 +148,9 @@ def test_all_commands_are_of_a_known_kind():
   others = {
       name for name in modules.difference(SCRIPTS)
       if not PROGRAMS.fullmatch(name)}
-  # tests/keras/examples_test.py runs the example.
+  # tests/keras/examples_test.py runs the example, commands_test.py runs rigl.
   assert others <= {
-      'examples.keras_mnist', 'pytest', 'rigl.inference',
+      'examples.keras_mnist', 'pytest', 'rigl', 'rigl.inference',
       'rigl.mnist.visualize_mask_records', 'tools.make_dependency_picture'}
   assert len(COMMANDS) >= 15
 
@@ -280,7 +280,7 @@ def test_published_tables_are_the_output_of_the_counter(capsys):
 def test_programs_are_found():
   assert {page for page, *_ in SNIPPETS} == {
       'docs/adding_a_method.md', 'docs/compare.md', 'docs/extending.md',
-      'docs/faq.md', 'docs/flop_counting.md', 'docs/graph_mode.md'}
+      'docs/flop_counting.md', 'docs/graph_mode.md'}
   assert sum(printed is not None for *_, printed in SNIPPETS) == 7
   assert len(CONSOLE) == sum(len(_blocks(page, 'console')) for page in PAGES)
   assert {page for page, *_ in CONSOLE} == {'docs/flop_counting.md'}
