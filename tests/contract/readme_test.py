@@ -289,7 +289,7 @@ def test_programs_are_found():
 # --- Links -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('page', PAGES)
+@pytest.mark.parametrize('page', [*PAGES, 'CHANGELOG.md', 'CONTRIBUTING.md'])
 def test_local_links_exist(page):
   for target, anchor in re.findall(
       r'\]\(([^)#:]*)(?:#([^)]+))?\)', _text(page)):
