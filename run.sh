@@ -181,6 +181,6 @@ if [ -n "${ESTIMATOR:-}" ]; then
 fi
 ruff check .
 mypy
-mkdocs build --quiet --strict --site-dir "$env/site"
+mkdocs build --strict --site-dir "$env/site"
 KERAS_BACKEND=tensorflow "${pytest[@]}"
 KERAS_BACKEND=jax exec "${pytest[@]}" tests/keras

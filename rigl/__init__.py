@@ -8,7 +8,7 @@ Winners", https://arxiv.org/abs/1911.11134.
 import importlib
 from typing import Any
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 
 # Loaded at first use: they take seconds to load, or what they import does.

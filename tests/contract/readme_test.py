@@ -34,7 +34,7 @@ PROGRAMS = re.compile(
 # Each block of this page goes on from the one before.
 ONE_PROGRAM = 'docs/adding_a_method.md'
 # Need Keras 3; tests/keras/examples_test.py runs them.
-KERAS_PAGES = ('docs/keras.md', 'docs/your_data.md')
+KERAS_PAGES = ('README.md', 'docs/keras.md', 'docs/your_data.md')
 # By tests/inference/page_test.py, which need packages of their own.
 INFERENCE_PAGE = 'docs/inference.md'
 # By tests/trained_network_page_test.py, in the folder of a run.
@@ -147,9 +147,10 @@ def test_all_commands_are_of_a_known_kind():
   others = {
       name for name in modules.difference(SCRIPTS)
       if not PROGRAMS.fullmatch(name)}
+  # tests/keras/examples_test.py runs the example, commands_test.py runs rigl.
   assert others <= {
-      'pytest', 'rigl.inference', 'rigl.mnist.visualize_mask_records',
-      'tools.make_dependency_picture'}
+      'examples.keras_mnist', 'pytest', 'rigl', 'rigl.inference',
+      'rigl.mnist.visualize_mask_records', 'tools.make_dependency_picture'}
   assert len(COMMANDS) >= 15
 
 
@@ -277,7 +278,7 @@ def test_published_tables_are_the_output_of_the_counter(capsys):
 
 def test_programs_are_found():
   assert {page for page, *_ in SNIPPETS} == {
-      'docs/adding_a_method.md', 'docs/compare.md', 'docs/faq.md',
+      'docs/adding_a_method.md', 'docs/compare.md', 'docs/extending.md',
       'docs/flop_counting.md', 'docs/graph_mode.md'}
   assert sum(printed is not None for *_, printed in SNIPPETS) == 7
   assert len(CONSOLE) == sum(len(_blocks(page, 'console')) for page in PAGES)
@@ -287,16 +288,26 @@ def test_programs_are_found():
 # --- Links -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('page', PAGES)
+@pytest.mark.parametrize('page', [*PAGES, 'CHANGELOG.md', 'CONTRIBUTING.md'])
 def test_local_links_exist(page):
-  text = _text(page)
-  for target in re.findall(r'\]\(([^)#:]+)\)', text):
-    assert ((ROOT / page).parent / target).exists(), target
-  headings = {
+  for target, anchor in re.findall(
+      r'\]\(([^)#:]*)(?:#([^)]+))?\)', _text(page)):
+    path = (ROOT / page).parent / target if target else ROOT / page
+    assert path.exists(), target
+    if anchor:
+      assert anchor in _anchors(path), (target, anchor)
+
+
+def _anchors(path: pathlib.Path) -> set[str]:
+  """Of the headings of a page, as GitHub and mkdocs make them."""
+  return {
       re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
-      for heading in re.findall(r'^#+ (.*)', text, re.MULTILINE)}
-  for anchor in re.findall(r'\]\(#([^)]+)\)', text):
-    assert anchor in headings, anchor
+      for heading in re.findall(
+          r'^#+ (.*)', path.read_text(encoding='utf-8'), re.MULTILINE)}
+
+
+def test_the_readme_is_short():
+  assert len(_text('README.md').splitlines()) <= 150
 
 
 @pytest.mark.parametrize('page', [

@@ -262,7 +262,7 @@ def test_ci_runs_all_tests_and_those_of_the_older_tensorflow(system):
   assert code == 0
   ruff, mypy, mkdocs, newest, on_jax, older = out.splitlines()
   assert (ruff, mypy) == ('ruff 3.13 check .', 'mypy 3.13 ')
-  assert mkdocs.startswith('mkdocs 3.13 build --quiet --strict')
+  assert mkdocs.startswith('mkdocs 3.13 build --strict')
   assert newest.startswith('python 3.13 -m pytest') and '--ignore' not in newest
   assert on_jax == f'{newest} tests/keras'
   assert older.startswith('python 3.11 -m pytest')

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import rigl
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / 'examples'
 # One strategy a process, one backend a process.
@@ -127,10 +129,32 @@ def test_example_in_a_process_of_its_own(name, tmp_path):
   check_end(name, result.stdout)
 
 
-def test_the_shortest_example_is_in_the_readme():
-  code = (EXAMPLES / 'keras_mnist.py').read_text(encoding='utf-8')
+def test_the_three_lines_of_the_readme():
+  """Train a model of one's own at the sparsity that they name."""
   readme = (ROOT / 'README.md').read_text(encoding='utf-8')
-  assert re.search(r'```python\n(.*?)```', readme, re.DOTALL).group(1) == code
+  code, = re.findall(r'```python\n(.*?)```', readme, re.DOTALL)
+  model = keras.Sequential([
+      keras.Input((20,)), keras.layers.Dense(100, 'relu'),
+      keras.layers.Dense(10, 'softmax')])
+  rng = np.random.RandomState(0)
+  names = {'keras': keras, 'rigl': rigl, 'model': model,
+           'images': rng.randn(64, 20).astype('float32'),
+           'labels': rng.randint(10, size=64)}
+  exec(compile(code, 'README.md', 'exec'), names)
+  wanted = float(re.search(r'sparsity=(\S+),', code).group(1))
+  masks = list(model.optimizer.get_masks().values())
+  sizes = sum(mask.size for mask in masks)
+  n_zeros = sizes - sum(mask.sum() for mask in masks)
+  # The number of connections is rounded in each layer.
+  assert n_zeros == pytest.approx(wanted * sizes, abs=len(masks))
+
+
+def test_the_readme_shows_what_the_example_prints():
+  readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+  printed = re.search(
+      r'\npython examples/keras_mnist\.py\n```\n\n```text\n(.*?)```', readme,
+      re.DOTALL).group(1)
+  check_end('keras_mnist', printed)
 
 
 def test_the_page_quotes_the_example():
