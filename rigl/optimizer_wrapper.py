@@ -227,18 +227,6 @@ class OptimizerWrapper(tf.train.Optimizer):
     return [(mask, weights) for mask, weights in layers
             if replicas.name_of(weights) in trained]
 
-  def may_skip_step(self) -> tf.Tensor:
-    """bool scalar: whether training can do without the step that comes next."""
-    return tf.constant(True)
-
-  def skip_step_op(self, global_step: tf.Variable) -> tf.Operation:
-    """Counts a step that is left out.
-
-    Args:
-      global_step: integer scalar variable.
-    """
-    return global_step.assign_add(tf.ones_like(global_step)).op
-
   def create_slots(self, var_list: Sequence[tf.Variable]) -> None:
     """Creates, ahead of its time, every variable a step will ask for.
 

@@ -151,32 +151,6 @@ class SparseOptimizer(OptimizerWrapper):
     fraction = method.drop_fraction_at(global_step)
     return tf.where(is_mask_update_iter, fraction, tf.zeros_like(fraction))
 
-  def may_skip_step(self) -> tf.Tensor:
-    if self.method.when == 'once':
-      return self._get_memory().read_value()
-    return super().may_skip_step()
-
-  def skip_step_op(self, global_step):
-    """Counts an iteration that is left out as what it would have been.
-
-    A mask update that is left out is not made up for: the schedule keeps its
-    rhythm, and the counters tell how many iterations there were.
-
-    Args:
-      global_step: integer scalar variable.
-    """
-    if self.method.when != 'on_schedule':
-      return super().skip_step_op(global_step)
-    step = global_step.read_value()
-    seen = self.method.seen_step(step)
-    last = self._last_update()
-    is_update = self.is_mask_update_iter(seen, last)
-    stays = tf.logical_and(is_update, self.method.replaces_step)
-    with tf.control_dependencies([is_update]):
-      return tf.group(
-          self._remember_update(tf.where_v2(is_update, seen, last)),
-          global_step.assign_add(tf.cast(tf.logical_not(stays), step.dtype)))
-
   def compute_gradients(self, loss, var_list=None, *args,
                         **kwargs) -> GradsAndVars:
     """As tf.train.Optimizer.compute_gradients.

@@ -170,9 +170,3 @@ class GradualPruningOptimizer(OptimizerWrapper):
       trained = self._train_weights(grads_and_vars, global_step, name)
     with tf.control_dependencies([trained]):
       return self._pruning.conditional_mask_update_op(step)
-
-  def skip_step_op(self, global_step):
-    step = global_step.read_value()
-    with tf.control_dependencies([step]):
-      return tf.group(self._pruning.skip_update_op(step),
-                      super().skip_step_op(global_step))

@@ -37,7 +37,6 @@ class Training:
     initial_value_checkpoint: checkpoint whose parameters are used, or ''.
     summaries_steps: steps between progress reports.
     per_class_metrics: whether to evaluate precision and recall of each class.
-    on_nan: one of config.ON_NAN.
     masked_layers: names of the layers that have a mask in the checkpoint that
       is to be evaluated; None to go by method and config.
   """
@@ -50,7 +49,6 @@ class Training:
   initial_value_checkpoint: str = ''
   summaries_steps: int = 300
   per_class_metrics: bool = True
-  on_nan: str = 'stop'
   masked_layers: Optional[Collection[str]] = None
 
 
@@ -142,7 +140,7 @@ def _train_spec(training: Training, loss: tf.Tensor,
       pruning_hparams=training.pruning_hparams)
   drop_fraction = factory.annealed_drop_fraction(
       sparsity, global_step.read_value())
-  not_finite = finite.NotFiniteHook(training.on_nan, training.folder)
+  not_finite = finite.NotFiniteHook(training.folder)
   train_op = factory.make_train_op(
       optimizer, loss, global_step, not_finite=not_finite,
       update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),

@@ -71,7 +71,7 @@ def make_training(sparsity: SparsityConfig, config: CifarConfig,
       sparsity, config, run_folder(sparsity, settings),
       settings.pruning_hparams, settings.load_mask_dir,
       settings.initial_value_checkpoint, settings.summaries_steps,
-      settings.per_class_metrics, settings.on_nan)
+      settings.per_class_metrics)
 
 
 def _print_metrics(found: dict[str, float]) -> None:
@@ -134,8 +134,7 @@ def train_or_evaluate(training: Training, settings: RunSettings,
 def _check(sparsity: SparsityConfig, config: CifarConfig,
            settings: RunSettings) -> None:
   """Raises ValueError for what would only show once the graph is built."""
-  distribution.check(settings.num_replicas, config.batch_size, settings.mode,
-                     settings.on_nan)
+  distribution.check(settings.num_replicas, config.batch_size, settings.mode)
   runner.choose_loop(settings.loop, settings.num_replicas)
   if config.num_classes < cifar_data.N_CLASSES:
     raise ValueError(f'num_classes must be >= {cifar_data.N_CLASSES}, got '

@@ -45,7 +45,6 @@ class Training:
     steps_per_summary: steps between summaries and progress reports.
     log_mask_images: whether summaries have pictures of all masks, not of the
       first one alone.
-    on_nan: one of config.ON_NAN.
     masked_layers: names of the layers that have a mask in the checkpoint that
       is to be evaluated; None to go by the config.
   """
@@ -58,13 +57,7 @@ class Training:
   initial_value_checkpoint: str = ''
   steps_per_summary: int = 100
   log_mask_images: bool = False
-  on_nan: str = 'stop'
   masked_layers: Optional[Collection[str]] = None
-
-  def __post_init__(self):
-    if self.use_tpu and self.on_nan != 'stop':
-      raise ValueError(f'on_nan={self.on_nan} does not work with use_tpu, '
-                       'whose replicas would have to agree. Use stop.')
 
 
 def normalize(images: tf.Tensor,
@@ -249,7 +242,7 @@ def _train_spec(training: Training, loss: tf.Tensor,
   mean_loss = replicas.mean(loss)
   # On a TPU no hook sees each step: there the Estimator looks at the loss.
   not_finite = None if training.use_tpu else finite.NotFiniteHook(
-      training.on_nan, training.folder)
+      training.folder)
   train_op, reported = build_train_op(training, loss, scalars, not_finite)
 
   def host_call(**tensors):

@@ -81,7 +81,7 @@ def make_training(sparsity: SparsityConfig, config: ImageNetConfig,
       stretched, config, run_folder(settings, stretched, config),
       settings.use_tpu, settings.load_mask_dir,
       settings.initial_value_checkpoint, settings.steps_per_summary,
-      settings.log_mask_imgs_each_iteration, settings.on_nan)
+      settings.log_mask_imgs_each_iteration)
 
 
 def check(sparsity: SparsityConfig, config: ImageNetConfig,
@@ -97,7 +97,7 @@ def check(sparsity: SparsityConfig, config: ImageNetConfig,
       config, sparsity, settings.num_cores if settings.use_tpu else None)
   mask_init.check_load_mask_dir(sparsity, settings.load_mask_dir)
   distribution.check(settings.num_replicas, config.train_batch_size,
-                     settings.mode, settings.on_nan)
+                     settings.mode)
   n_replicas = distribution.total_replicas(settings.num_replicas)
   if n_replicas > 1 and (settings.use_tpu or config.transpose_input):
     raise ValueError(

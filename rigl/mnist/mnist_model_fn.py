@@ -31,7 +31,6 @@ class Training:
     name: name of its logs, see `mnist_config.run_name`.
     kept_pixels: bool [784], those that the network sees; None for all.
     keeps_folder: whether `folder` outlives the training.
-    on_nan: one of config.ON_NAN.
   """
 
   sparsity: SparsityConfig
@@ -43,7 +42,6 @@ class Training:
   name: str
   kept_pixels: Optional[np.ndarray] = None
   keeps_folder: bool = True
-  on_nan: str = 'stop'
 
 
 def _make_log(training: Training, loss: tf.Tensor, accuracy: tf.Tensor,
@@ -97,7 +95,7 @@ def make_model_fn(training: Training,
     drop_fraction = factory.annealed_drop_fraction(
         sparsity, global_step.read_value())
     not_finite = finite.NotFiniteHook(
-        training.on_nan, training.folder if training.keeps_folder else '')
+        training.folder if training.keeps_folder else '')
     train_op = factory.make_train_op(
         optimizer, loss, global_step, not_finite=not_finite,
         first_iteration=training.schedule.first_iteration,

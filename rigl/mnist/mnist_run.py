@@ -107,7 +107,7 @@ def _make_training(
       sparsity, config, schedule,
       mnist_input.flat_pixels(data.test_images, kept), data.test_labels,
       folder, mnist_config.run_name(sparsity, config), kept,
-      bool(settings.save_path), settings.on_nan)
+      bool(settings.save_path))
 
 
 def train(sparsity: SparsityConfig, config: MnistConfig, settings: RunSettings,
@@ -169,8 +169,7 @@ def _check(sparsity: SparsityConfig, config: MnistConfig,
            settings: RunSettings) -> None:
   """Raises ValueError for what would only show once the graph is built."""
   mnist_config.custom_sparsity_map(sparsity, config)  # Only a check here.
-  distribution.check(
-      settings.num_replicas, config.batch_size, on_nan=settings.on_nan)
+  distribution.check(settings.num_replicas, config.batch_size)
   runner.choose_loop(settings.loop, settings.num_replicas)
   if distribution.n_workers() > 1 and (
       settings.mask_record_frequency or not settings.save_path):

@@ -307,17 +307,6 @@ class Pruning:
     with tf.control_dependencies(updates):
       return self._last_update_step.assign(tf.cast(step, tf.int32)).op
 
-  def skip_update_op(self, step: tf.Tensor) -> tf.Operation:
-    """Counts an update that is due as made, so that it is not made up for.
-
-    Args:
-      step: integer scalar, the global step before the step that is left out.
-    """
-    step = tf.cast(step, tf.int32)
-    last = self._last_update_step.read_value()
-    return self._last_update_step.assign(tf.where_v2(
-        self._method.is_update(step, last), step, last)).op
-
   def conditional_mask_update_op(
       self, step: Optional[tf.Tensor] = None) -> tf.Operation:
     """`mask_update_op()` on the steps of the schedule, else nothing.

@@ -32,7 +32,6 @@ _PRUNING = {
 # Options of flags. The modules that read them load TensorFlow; flags do not.
 INNER_OPTIMIZERS = ('sgd', 'momentum', 'adam', 'rmsprop', 'adagrad')
 LOOPS = ('session', 'tpu_estimator')
-ON_NAN = ('stop', 'skip')
 
 
 def setting(default: Any, group: str, help_text: str, *,
@@ -63,15 +62,12 @@ class DeviceSettings:
   Attributes:
     num_replicas: devices that share a batch.
     loop: one of LOOPS, or None for the one that suits.
-    on_nan: what to do with a step that is not finite, one of ON_NAN.
   """
 
   num_replicas: int = 1
   loop: Optional[str] = None
-  on_nan: str = 'stop'
 
   def __post_init__(self):
-    checks.one_of('on_nan', self.on_nan, ON_NAN)
     checks.one_of('loop', self.loop, (None, *LOOPS))
 
 

@@ -142,15 +142,13 @@ def tidy_tf_config() -> None:
     os.environ.pop('TF_CONFIG', None)
 
 
-def check(num_replicas: int, batch_size: int, mode: str = 'train',
-          on_nan: str = 'stop') -> None:
+def check(num_replicas: int, batch_size: int, mode: str = 'train') -> None:
   """Raises ValueError for what cannot be shared.
 
   Args:
     num_replicas: devices of this process.
     batch_size: examples in a training batch of all replicas.
     mode: mode of the script.
-    on_nan: one of config.ON_NAN.
   """
   if num_replicas < 1:
     raise ValueError(f'num_replicas must be >= 1, got {num_replicas}.')
@@ -174,9 +172,6 @@ def check(num_replicas: int, batch_size: int, mode: str = 'train',
   if batch_size % n:
     raise ValueError(f'A batch of {batch_size} cannot be shared by {n} '
                      'replicas evenly.')
-  if n > 1 and on_nan != 'stop':
-    raise ValueError(f'on_nan={on_nan} does not work with {n} replicas, which '
-                     'would have to agree. Use stop.')
 
 
 def make_strategy(num_replicas: int) -> Optional[tf.distribute.Strategy]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Callable, Mapping, Optional, Sequence
+from typing import Mapping, Optional, Sequence
 
 from absl import logging
 
@@ -12,7 +12,7 @@ from rigl import replicas, sparse_optimizers
 from rigl.compat import tf
 from rigl.core import checks, methods
 from rigl.model_pruning import pruning
-from rigl.optimizer_wrapper import GradsAndVars, OptimizerWrapper
+from rigl.optimizer_wrapper import GradsAndVars
 from rigl.training import finite, iterations
 from rigl.training.config import INNER_OPTIMIZERS, SparsityConfig
 
@@ -136,24 +136,6 @@ def annealed_drop_fraction(config: SparsityConfig,
   return method.drop_fraction_at(method.seen_step(step))
 
 
-def _train_if(is_finite: tf.Tensor, train: Callable[[], tf.Operation],
-              optimizer: tf.train.Optimizer,
-              global_step: tf.Variable) -> tf.Operation:
-  """Runs what `train` builds if `is_finite`, else counts the step."""
-
-  def skip():
-    if isinstance(optimizer, OptimizerWrapper):
-      return optimizer.skip_step_op(global_step)
-    return global_step.assign_add(tf.ones_like(global_step)).op
-
-  def run(build):
-    with tf.control_dependencies([build()]):
-      return tf.constant(True)
-
-  # The branch that trains is traced first: it creates what the other counts.
-  return tf.cond(is_finite, lambda: run(train), lambda: run(skip)).op
-
-
 def compute_gradients(optimizer: tf.train.Optimizer,
                       loss: tf.Tensor) -> GradsAndVars:
   """The gradients of a replica, whose sum is that of the whole batch.
@@ -181,43 +163,24 @@ def make_train_op(optimizer: tf.train.Optimizer,
     loss: scalar.
     global_step: int64 scalar variable.
     gradients: from `compute_gradients`, for a caller that looks at them too.
-    not_finite: is shown the step; None on a TPU. If it skips, a step whose loss
-      or gradients are not finite leaves weights, masks, slots and what
-      `update_ops` move as they are, and only the counters of steps go on.
+    not_finite: observes loss and gradients of the step; None on a TPU.
     update_ops: run before the step; updates of moving averages.
     first_iteration: iterations before this session, see training.iterations;
       None to count none, as on a TPU.
     reported: tensors that are read before the step changes what they are made
       of; None among them are left out.
-
-  Raises:
-    ValueError: `skip` for replicas, which would have to agree to skip.
   """
-  skips = not_finite is not None and not_finite.on_nan == 'skip'
-  if (skips and
-      tf.distribute.get_strategy().num_replicas_in_sync > 1):
-    raise ValueError('on_nan=skip does not work with several replicas. Use '
-                     'on_nan=stop.')
   if gradients is None:
     gradients = compute_gradients(optimizer, loss)
   if not_finite:
-    is_finite = not_finite.watch(
-        loss, gradients, optimizer.may_skip_step()
-        if isinstance(optimizer, OptimizerWrapper) else tf.constant(True))
-    reported = [*reported, not_finite.watched]
-
-  def train():
-    return optimizer.apply_gradients(gradients, global_step)
+    not_finite.observe(loss, gradients)
+    reported = [*reported, not_finite.observed]
 
   def step():
-    if not skips:
-      # The loss is reported as the step finds it: without the dependency a part
-      # that has no gradient may see the weights after it.
-      with tf.control_dependencies([loss, *update_ops]):
-        return train()
-    with tf.control_dependencies(
-        [finite.only_if(is_finite, update) for update in update_ops]):
-      return _train_if(is_finite, train, optimizer, global_step)
+    # The loss is reported as it was before the step: without the dependency a
+    # term without gradient could read the weights after it.
+    with tf.control_dependencies([loss, *update_ops]):
+      return optimizer.apply_gradients(gradients, global_step)
 
   with tf.control_dependencies([t for t in reported if t is not None]):
     return step() if first_iteration is None else iterations.counted(

@@ -40,10 +40,6 @@ _MODES = {
 }
 
 
-def _define_on_nan(name: str, default: str, help_text: str) -> None:
-  flags.DEFINE_enum(name, default, config.ON_NAN, help_text)
-
-
 def _define_loop(name: str, default: Optional[str], help_text: str) -> None:
   flags.DEFINE_enum(name, default, config.LOOPS, help_text)
 
@@ -129,11 +125,6 @@ _GROUPS: dict[str, dict[str, _Definition]] = {
             flags.DEFINE_string, '',
             'Checkpoint (prefix or folder) whose parameters, and nothing else, '
             'training starts from.'),
-        'on_nan': (
-            _define_on_nan, 'stop',
-            'What to do at a step whose loss or gradients are NaN or infinite. '
-            'stop: end the training, the last checkpoint is kept; skip: train '
-            'nothing on this step and go on.'),
     },
     'Data': {
         'data_directory': (
@@ -170,8 +161,8 @@ _GROUPS: dict[str, dict[str, _Definition]] = {
 _OF_ALL = (
     'drop_fraction', 'erk_power_scale', 'gin_bindings', 'gin_config',
     'grow_init', 'loop', 'maskupdate_begin_step', 'maskupdate_frequency',
-    'momentum', 'num_replicas', 'on_nan', 'rigl_acc_scale', 's_momentum',
-    'seed', 'threshold_decay')
+    'momentum', 'num_replicas', 'rigl_acc_scale', 's_momentum', 'seed',
+    'threshold_decay')
 _SHARED = {
     name: definition for definitions in _GROUPS.values()
     for name, definition in definitions.items()}

@@ -22,7 +22,7 @@ from rigl.training import (
   runner,
   tpu_estimator,
 )
-from rigl.training.config import INNER_OPTIMIZERS, LOOPS, ON_NAN, SparsityConfig
+from rigl.training.config import INNER_OPTIMIZERS, LOOPS, SparsityConfig
 from tests import script_flags
 
 FLAGS = flags.FLAGS
@@ -118,7 +118,6 @@ REFUSED = {
     'num_train_images': [
         *((v, {}, []) for v in NOT_POSITIVE),
         (9, {'train_batch_size': 10}, ['10'])],
-    'on_nan': [('ignore', {}, ON_NAN)],
     'optimizer': [('lion', {}, INNER_OPTIMIZERS)],
     'output_dir': [(path, {}, []) for path in BAD_FOLDERS],
     'precision': [('float16', {}, ['float32', 'bfloat16'])],
@@ -157,8 +156,8 @@ REFUSED = {
     'training_steps_multiplier': [
         (v, {}, []) for v in (0., *BAD_REALS)],
     'use_adam': [(True, {'use_sgdr': True}, Only('use_adam', 'use_sgdr'))],
-    'use_tpu': [(True, {'on_nan': 'skip', 'num_cores': 8},
-                 NO_ESTIMATOR or Only('use_tpu', 'on_nan=skip'))],
+    'use_tpu': [(True, {'loop': 'session'},
+                 NO_ESTIMATOR or Only('use_tpu', 'loop=tpu_estimator'))],
     'weight_decay': [(v, {}, []) for v in BAD_REALS],
     'width': [(v, {}, []) for v in ('nan', 'inf')],
 }

@@ -75,7 +75,6 @@ def test_a_dense_network_has_no_masks(data):
     ('mnist', {'prune_begin_step': -1}, ['prune_begin_step', '-1']),
     ('mnist', {'checkpoint_epochs': 0}, ['checkpoint_epochs', '>= 1']),
     ('mnist', {'loop': 'keras'}, ['loop', 'session']),
-    ('mnist', {'on_nan': 'hope'}, ['on_nan', 'skip']),
     ('cifar_resnet', {'resnet_dept': 10}, ['Did you mean resnet_depth']),
     ('cifar_resnet', {'mode': 'eval_once'}, ['mode', 'train_and_eval']),
     ('cifar_resnet', {'sparsity_end_step': 'x'}, ['sparsity_end_step', 'x']),

@@ -231,12 +231,6 @@ def test_evaluation_shares_nothing():
   distribution.check(3, 8, 'eval')
 
 
-def test_replicas_do_not_skip_steps():
-  distribution.check(1, 8, on_nan='skip')
-  with pytest.raises(ValueError, match='on_nan=skip.*2 replicas'):
-    distribution.check(2, 8, on_nan='skip')
-
-
 def test_fewer_gpus_than_replicas(monkeypatch):
   monkeypatch.setattr(
       tf2.config, 'list_physical_devices', lambda kind: [kind])

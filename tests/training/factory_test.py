@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rigl import sparse_optimizers
-from rigl.compat import tf, tf2
+from rigl.compat import tf
 from rigl.core import distributions, methods
 from rigl.model_pruning import dense_layers, layers, pruning
 from rigl.training import factory, finite
@@ -57,7 +57,7 @@ def config_of(method, **fields):
 
 
 def build(method, custom_map=CUSTOM_MAP, scopes='abc', pruning_hparams='',
-          on_nan='stop', **fields):
+          **fields):
   """Three layers and the train op; returns (train op, optimizer, config)."""
   config = config_of(method, **fields)
   outputs = tf.constant(
@@ -74,7 +74,7 @@ def build(method, custom_map=CUSTOM_MAP, scopes='abc', pruning_hparams='',
       custom_sparsity_map=custom_map, pruning_hparams=pruning_hparams)
   train_op = factory.make_train_op(
       optimizer, loss, tf.train.get_or_create_global_step(),
-      not_finite=finite.NotFiniteHook(on_nan, ''))
+      not_finite=finite.NotFiniteHook(''))
   return train_op, optimizer, config
 
 
@@ -137,14 +137,6 @@ def steps_of(name, use_nesterov, n_steps=3):
 def test_inner_optimizer_by_hand(name, use_nesterov, expected):
   np.testing.assert_allclose(
       steps_of(name, use_nesterov), expected, rtol=1e-5)
-
-
-def test_replicas_cannot_skip_a_step():
-  strategy = tf2.distribute.MirroredStrategy(['/cpu:0', '/cpu:1'])
-  with strategy.scope():
-    with pytest.raises(ValueError, match='on_nan=skip.*several replicas'):
-      strategy.extended.call_for_each_replica(
-          lambda: build('set', on_nan='skip'))
 
 
 def test_unknown_inner_optimizer_is_named():
@@ -271,11 +263,10 @@ def test_gradual_pruning_reaches_the_sparsity_of_each_layer():
   np.testing.assert_allclose(sparsities, [0.75, 0.5, 0.])
 
 
-@pytest.mark.parametrize('on_nan', ['stop', 'skip'])
-def test_gradual_pruning_goes_by_the_step_before_the_gradient(on_nan):
+def test_gradual_pruning_goes_by_the_step_before_the_gradient():
   train_op, _, _ = build(
       'prune', None, pruning_begin_step=0, pruning_end_step=3,
-      pruning_frequency=1, threshold_decay=0., on_nan=on_nan)
+      pruning_frequency=1, threshold_decay=0.)
   n_zeros = []
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
