@@ -12,24 +12,15 @@ of the training.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import sys
-from typing import Any, Callable, NoReturn, Optional
-
-from absl import logging
+from typing import Any, Callable, Optional
 
 from rigl import replicas
 from rigl.compat import tf, tf2
 from rigl.core import messages
 from rigl.training import saving, specs
-
-# Of this process and those that replaced it.
-_N_STARTS = 'RIGL_N_STARTS'
-# After so many, replicas that do not agree at the start are given up.
-_MAX_STARTS = 3
 
 _EXAMPLE = ('{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
             '"task": {"type": "worker", "index": 0}}')
@@ -267,8 +258,14 @@ def _fingerprint(variable: tf.Variable) -> tf.Tensor:
       tf.io.serialize_tensor(variable.read_value()), 2**63 - 1)
 
 
-class WorkerLostError(Exception):
-  """This process and another worker cannot go on together."""
+class WorkerLostError(ConnectionError):
+  """This worker cannot train on with the others: all must start again."""
+
+  def __init__(self, reason: str):
+    """Says why, and what to do."""
+    super().__init__(
+        f'This worker cannot go on with the others: {reason}. Start all '
+        'workers again; they resume from the last checkpoint.')
 
 
 class AgreementHook(tf.train.SessionRunHook):
@@ -297,12 +294,7 @@ class AgreementHook(tf.train.SessionRunHook):
   def after_create_session(self, session: Any, coord: Any) -> None:
     del coord
     self._timer.update_last_triggered_step(session.run(self._global_step))
-    try:
-      self._check(session)
-    except ValueError as error:
-      if n_workers() > 1 and _n_starts() < _MAX_STARTS:
-        raise WorkerLostError(str(error)) from error
-      raise
+    self._check(session)
 
   def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
     del run_context
@@ -333,10 +325,14 @@ class AgreementHook(tf.train.SessionRunHook):
 
 
 class WorkerHook(tf.train.SessionRunHook):
-  """Ends a training that cannot go on as it is, see `start_again`."""
+  """Ends a worker that has lost another or whose input is out of step."""
 
   def __init__(self, first_step: int):
-    """For a training whose input begins at the checkpoint of this step."""
+    """Watches a training.
+
+    Args:
+      first_step: global step of the checkpoint at which its input begins.
+    """
     self._first_step = first_step
     self._has_session = False
 
@@ -345,42 +341,13 @@ class WorkerHook(tf.train.SessionRunHook):
 
   def after_create_session(self, session: Any, coord: Any) -> None:
     del coord
-    # TensorFlow would go on with another session, but in a process that has
-    # lost a worker no sum over workers works any more.
+    # TensorFlow would continue in a new session, but once a process has lost a
+    # worker, no sum over workers works in it any more.
     if self._has_session:
-      raise WorkerLostError('the session was lost')
+      raise WorkerLostError('one of them is gone')
     self._has_session = True
     step = session.run(self._global_step)
     if step != self._first_step:
       raise WorkerLostError(
-          f'a checkpoint of step {step} came meanwhile')
-
-
-def _n_starts() -> int:
-  """How often this process has replaced itself."""
-  return int(os.environ.get(_N_STARTS, '0'))
-
-
-def start_again(error: Exception) -> NoReturn:
-  """Replaces this process by a new one of the same command line.
-
-  It goes on from the last checkpoint once all workers are there.
-
-  Args:
-    error: how this one ended.
-  """
-  logging.warning('A worker is gone or behind (%s): starting again from the '
-                  'last checkpoint, when all are there.',
-                  error if isinstance(error, WorkerLostError) else
-                  type(error).__name__)
-  os.environ[_N_STARTS] = str(_n_starts() + 1)
-  # What listens at this worker's address must not outlive it.
-  for name in os.listdir('/dev/fd'):
-    if int(name) > 2:
-      with contextlib.suppress(OSError):
-        os.set_inheritable(int(name), False)
-  logging.flush()
-  sys.stdout.flush()
-  # Python 3.9 does not keep its own arguments.
-  command = getattr(sys, 'orig_argv', None) or [sys.executable, *sys.argv]
-  os.execv(sys.executable, [sys.executable, *command[1:]])
+          f'its input begins at step {self._first_step}, but the last '
+          f'checkpoint is now that of step {step}')

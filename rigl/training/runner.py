@@ -107,6 +107,7 @@ def train(loop: specs.Loop,
 
   Raises:
     ValueError: the folder holds a checkpoint of another network or method.
+    distribution.WorkerLostError: workers cannot go on together.
   """
   is_chief = distribution.is_chief()
   resumable = training_hooks.ResumableHook(
@@ -118,9 +119,9 @@ def train(loop: specs.Loop,
       loop.train(input_fn, max_steps, [
           distribution.WorkerHook(first_step), resumable,
           *(hooks if is_chief else ())], ())
-    except (distribution.WorkerLostError, tf.errors.AbortedError,
-            tf.errors.CancelledError, tf.errors.UnavailableError) as error:
-      distribution.start_again(error)
+    except (tf.errors.AbortedError, tf.errors.CancelledError,
+            tf.errors.UnavailableError) as error:
+      raise distribution.WorkerLostError('one of them is gone') from error
     return None
   stop = training_hooks.StopOnSignalHook()
   try:
