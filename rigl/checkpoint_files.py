@@ -75,9 +75,6 @@ def latest(model_dir: str) -> Optional[str]:
   tf.train.latest_checkpoint takes a damaged folder for an empty one, and a
   training would begin anew there.
 
-  Args:
-    model_dir: folder of a training.
-
   Raises:
     ValueError: the folder has checkpoints, but the file that says which is the
       latest is damaged, or that one is gone, or none can be read; names what it
@@ -106,11 +103,7 @@ def latest(model_dir: str) -> Optional[str]:
 
 
 def holds_checkpoints(folder: str) -> bool:
-  """Whether a checkpoint of any name is in a folder, complete or not.
-
-  Args:
-    folder: it need not be there.
-  """
+  """Whether a checkpoint of any name is in a folder, complete or not."""
   return tf.io.gfile.isdir(folder) and any(
       name == STATE_FILE or name.endswith('.index')
       for name in tf.io.gfile.listdir(folder))
@@ -155,9 +148,6 @@ def resolve(path: str, flag: str = '', among: str = '') -> str:
 def open_checkpoint(prefix: str):
   """A tf.train.CheckpointReader.
 
-  Args:
-    prefix: prefix of the checkpoint.
-
   Raises:
     ValueError: the checkpoint cannot be read; names it.
   """
@@ -169,10 +159,6 @@ def open_checkpoint(prefix: str):
 
 def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
   """{name: value} from a checkpoint.
-
-  Args:
-    prefix: prefix of the checkpoint.
-    names: names of variables in it.
 
   Raises:
     ValueError: a name is not there, or the data cannot be read; names it.
@@ -189,9 +175,6 @@ def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
 def masked_layers(prefix: str) -> list[str]:
   """The layers with a variable `<layer>/mask` in a checkpoint, by name.
 
-  Args:
-    prefix: prefix of the checkpoint.
-
   Raises:
     ValueError: the checkpoint cannot be read; names it.
   """
@@ -202,9 +185,6 @@ def masked_layers(prefix: str) -> list[str]:
 
 def read_masks(prefix: str) -> dict[str, np.ndarray]:
   """{layer: mask} of all variables `<layer>/mask` of a checkpoint, by name.
-
-  Args:
-    prefix: prefix of the checkpoint.
 
   Raises:
     ValueError: the checkpoint cannot be read, or a mask has values other than
@@ -261,9 +241,6 @@ def read_network(prefix: str) -> tuple[
     dict[str, np.ndarray], dict[str, np.ndarray]]:
   """Masks and parameters of a checkpoint.
 
-  Args:
-    prefix: prefix of the checkpoint.
-
   Returns:
     ({layer: 0/1 mask, uint8}, {name: parameter, zero where a mask is}).
 
@@ -280,11 +257,7 @@ def read_network(prefix: str) -> tuple[
 
 
 def files_of(prefix: str) -> list[str]:
-  """The paths of the files of a checkpoint that hold its values.
-
-  Args:
-    prefix: prefix of the checkpoint.
-  """
+  """The paths of the files of a checkpoint that hold its values."""
   folder, name = os.path.split(prefix)
   return [os.path.join(folder, file) for file in sorted(
       tf.io.gfile.listdir(folder or '.'))

@@ -12,11 +12,7 @@ class Parser(argparse.ArgumentParser):
   """Says what is wrong in one line, as the scripts do."""
 
   def error(self, message: str) -> NoReturn:
-    """Ends the process.
-
-    Args:
-      message: what is wrong.
-    """
+    """Ends the process."""
     self.exit(2, f'Error: {message} (--help lists all arguments)\n')
 
 

@@ -123,5 +123,5 @@ def of_whole_batch(pairs: Sequence[tuple[tf.Tensor, tf.Variable]],
   if use_tpu:
     gradients = [tf.tpu.cross_replica_sum(gradient) for gradient in gradients]
   elif replicas.in_replica():
-    gradients = replicas.sum_over(list(zip(gradients, variables)))
+    gradients = replicas.all_reduce_sum(list(zip(gradients, variables)))
   return {v.name: gradient for v, gradient in zip(variables, gradients)}

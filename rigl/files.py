@@ -13,11 +13,8 @@ def _remove(path: str) -> None:
 
 
 @contextlib.contextmanager
-def naming(path: str) -> Iterator[None]:
+def errors_name(path: str) -> Iterator[None]:
   """A context whose OSErrors name the file: that of a full disk does not.
-
-  Args:
-    path: path of the file that is written.
 
   Raises:
     OSError: that of the block, with `path` if it names none.
@@ -51,7 +48,7 @@ def replaced(path: str,
   """
   temporary = f'{path}.{os.getpid()}.tmp'
   try:
-    with naming(path):
+    with errors_name(path):
       yield temporary
       move(temporary, path)
   finally:

@@ -36,12 +36,7 @@ MOBILENET_V2 = (
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-  """The multiple of `divisor` nearest to `channels`, not over 10 % below it.
-
-  Args:
-    channels: number asked for.
-    divisor: number that divides the number returned.
-  """
+  """The multiple of `divisor` nearest to `channels`, not over 10 % below it."""
   rounded = max(divisor, int(channels + divisor // 2) // divisor * divisor)
   return rounded + divisor if rounded < 0.9 * channels else rounded
 
@@ -67,9 +62,5 @@ def mobilenet_filters(blocks: Sequence[tuple[int, int]],
 
 
 def mobilenet_v2_features(width: float) -> int:
-  """The number of features that the classifier sees, never below 1280.
-
-  Args:
-    width: multiplier of the channels.
-  """
+  """The number of features that the classifier sees, never below 1280."""
   return make_divisible(int(max(width, 1.) * 1280))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, Callable, Iterable, Optional, Sequence
 
-from rigl import copied_graphs, replicas
+from rigl import replicas, subgraphs
 from rigl.compat import tf
 
 GradsAndVars = Sequence[tuple[Optional[tf.Tensor], tf.Variable]]
@@ -63,10 +63,10 @@ def initial_value_of(variable: tf.Variable,
   """
   value = variable.initial_value
   stateful = {
-      op.type for op in copied_graphs.operations_behind(value)
+      op.type for op in subgraphs.ancestors(value)
       if op.op_def.is_stateful and op.type not in _REPEATABLE}
   if not stateful:
-    return copied_graphs.copy_here(value)
+    return subgraphs.copy_here(value)
   # Processes send initial values to one another, which all must do together.
   if must_repeat and not any(
       op_type.startswith('Collective') for op_type in stateful):
@@ -89,10 +89,6 @@ def schedule_step(global_step: Optional[tf.Variable]) -> tf.Variable:
 
 def claim_step_0(name: str, global_step: Optional[tf.Variable]) -> None:
   """Makes sure that a train op sets its masks at a step 0 of its own.
-
-  Args:
-    name: name of the method, for errors.
-    global_step: that the train op advances.
 
   Raises:
     ValueError: there is none, or it is that of another train op.
@@ -166,7 +162,7 @@ class OptimizerWrapper(tf.train.Optimizer):
           list(zip(sums, variables)), None if global_step is None else step,
           name)
 
-    return replicas.update_each(
+    return replicas.update_each_device(
         self, pairs, schedule_step(global_step), share_slots, update)
 
   def _begin_another_train_op(self) -> None:
@@ -228,11 +224,7 @@ class OptimizerWrapper(tf.train.Optimizer):
             if replicas.name_of(weights) in trained]
 
   def create_slots(self, var_list: Sequence[tf.Variable]) -> None:
-    """Creates, ahead of its time, every variable a step will ask for.
-
-    Args:
-      var_list: the variables that are trained.
-    """
+    """Creates, ahead of its time, every variable a step will ask for."""
     if isinstance(self._optimizer, OptimizerWrapper):
       self._optimizer.create_slots(var_list)
     else:
@@ -247,11 +239,7 @@ class OptimizerWrapper(tf.train.Optimizer):
             self, [v for gradient, v in grads_and_vars if gradient is not None])
 
   def share_slots(self, other: OptimizerWrapper) -> None:
-    """Makes the slots of `other`, the same wrapper elsewhere, its own.
-
-    Args:
-      other: a wrapper of the same class.
-    """
+    """Makes the slots of `other`, the same wrapper elsewhere, its own."""
     self._optimizer = other._optimizer
 
   def _slot_owner(self) -> tf.train.Optimizer:

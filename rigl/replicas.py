@@ -55,7 +55,7 @@ def name_of(variable: tf.Variable) -> str:
   return variable.name.partition(':')[0]
 
 
-def on_each(build: Callable[[], tf.Operation]) -> tf.Operation:
+def on_each_device(build: Callable[[], tf.Operation]) -> tf.Operation:
   """Builds an op for each device, which sees its own copies of variables.
 
   Inside of it, unlike in a replica, conditions may assign variables.
@@ -79,9 +79,6 @@ def mean(tensor: tf.Tensor) -> tf.Tensor:
 
   All processes must compute it at the same step, or the others wait forever:
   a model_fn gives it to the session loop, as one of `means` of its TrainSpec.
-
-  Args:
-    tensor: tensor of this replica.
   """
   if not in_replica():
     return tensor
@@ -94,7 +91,7 @@ def _reduce(how: Any, tensor: tf.Tensor) -> tf.Tensor:
       args=(tensor,))
 
 
-def share_of(loss: tf.Tensor) -> tf.Tensor:
+def scale_loss(loss: tf.Tensor) -> tf.Tensor:
   """What this replica adds to the loss of the whole batch.
 
   The gradients of all replicas are summed, so that each takes that of its loss
@@ -124,7 +121,7 @@ def differences(tensor: tf.Tensor) -> tf.Tensor:
   return _reduce(tf.distribute.ReduceOp.SUM, differs) > 0
 
 
-def sum_over(pairs: Sequence[tuple[tf.Tensor, tf.Variable]]
+def all_reduce_sum(pairs: Sequence[tuple[tf.Tensor, tf.Variable]]
             ) -> list[tf.Tensor]:
   """The sums of (tensor, variable it belongs to) over all replicas.
 
@@ -140,7 +137,7 @@ def sum_over(pairs: Sequence[tuple[tf.Tensor, tf.Variable]]
           tf.distribute.ReduceOp.SUM, pairs), args=(list(pairs),))
 
 
-def update_each(
+def update_each_device(
     own: _Own,
     pairs: Sequence[tuple[tf.Tensor, tf.Variable]],
     anchor: tf.Variable,
@@ -162,7 +159,7 @@ def update_each(
     The op that updates all replicas.
   """
 
-  def meet(strategy, own, pairs):
+  def merge(strategy, own, pairs):
     sums = strategy.extended.batch_reduce_to(
         tf.distribute.ReduceOp.SUM, pairs)
     with tf.init_scope():
@@ -172,4 +169,4 @@ def update_each(
         args=(own, sums))
 
   return tf.distribute.get_replica_context().merge_call(
-      meet, args=(own, list(pairs)))
+      merge, args=(own, list(pairs)))

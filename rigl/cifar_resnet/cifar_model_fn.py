@@ -29,7 +29,7 @@ class Training:
   """All that the graph depends on.
 
   Attributes:
-    sparsity: already stretched by config.training_steps_multiplier.
+    sparsity: already scaled by config.training_steps_multiplier.
     config: network and optimizer.
     folder: folder of checkpoints and summaries.
     pruning_hparams: further hyperparameters of `prune`, name=value,...

@@ -37,10 +37,6 @@ def run_folder(sparsity: SparsityConfig, settings: RunSettings) -> str:
   """<train_dir>/method/end_sparsity/begin/end/frequency.
 
   To evaluate, train_dir may also be that folder.
-
-  Args:
-    sparsity: hyperparameters of the method, stretched.
-    settings: has the train_dir.
   """
   if evaluating.is_run(settings.mode, settings.train_dir):
     return settings.train_dir
@@ -59,13 +55,7 @@ def run_folder(sparsity: SparsityConfig, settings: RunSettings) -> str:
 
 def make_training(sparsity: SparsityConfig, config: CifarConfig,
                   settings: RunSettings) -> Training:
-  """All that the graph of a training depends on.
-
-  Args:
-    sparsity: hyperparameters of the method, not stretched yet.
-    config: hyperparameters of network and optimizer.
-    settings: files, evaluation and devices.
-  """
+  """All that the graph of a training depends on."""
   sparsity = sparsity.scaled(config.training_steps_multiplier)
   return Training(
       sparsity, config, run_folder(sparsity, settings),
@@ -152,7 +142,7 @@ def run(sparsity: SparsityConfig, config: CifarConfig,
   """Checks everything, then trains or evaluates.
 
   Args:
-    sparsity: hyperparameters of the method, not stretched yet.
+    sparsity: unscaled hyperparameters of the method.
     config: hyperparameters of network and optimizer.
     settings: what to do; data, files and devices.
 

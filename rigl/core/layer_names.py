@@ -26,11 +26,7 @@ def variable_of(layer: str, leaf: str) -> str:
 
 
 def mask_of(layer: str) -> str:
-  """The name of a layer's mask: 'block1/conv' -> 'block1/conv/mask'.
-
-  Args:
-    layer: name of the layer.
-  """
+  """The name of a layer's mask: 'block1/conv' -> 'block1/conv/mask'."""
   return variable_of(layer, MASK)
 
 

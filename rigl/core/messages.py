@@ -10,33 +10,18 @@ from typing import Iterable, Sequence
 MARK = 'Bad input data: '
 
 def first_few(names: Sequence[str], n: int, separator: str = ', ') -> str:
-  """The first `n` names, and how many more there are.
-
-  Args:
-    names: what to list.
-    n: at most so many.
-    separator: between names.
-  """
+  """The first `n` names, and how many more there are."""
   more = f' and {len(names) - n} more' if len(names) > n else ''
   return separator.join(names[:n]) + more
 
 
 def alike(word: str, options: Iterable[str]) -> list[str]:
-  """Options that are spelled nearly like a word, the nearest first.
-
-  Args:
-    word: what a user gave.
-    options: what there is.
-  """
+  """Options that are spelled nearly like a word, the nearest first."""
   return difflib.get_close_matches(word, list(options), cutoff=0.72)
 
 
 def did_you_mean(words: Iterable[str]) -> str:
-  """' Did you mean ...?', or '' without words.
-
-  Args:
-    words: what the user may have meant.
-  """
+  """' Did you mean ...?', or '' without words."""
   words = list(words)
   return f' Did you mean {" or ".join(words)}?' if words else ''
 

@@ -85,7 +85,7 @@ class Method:
   prunes_gradually: ClassVar[bool] = False
 
   @property
-  def first_last_update_step(self) -> int:
+  def initial_last_update_step(self) -> int:
     """What the step of the last update is before there was one."""
     return -1
 
@@ -141,11 +141,7 @@ class Method:
     return [Update(layer.mask) for layer in layers]
 
   def new_weights(self, layer: Layer) -> Array:
-    """Weights for connections that begin anew, [...].
-
-    Args:
-      layer: its tensors.
-    """
+    """Weights for connections that begin anew, [...]."""
     return arrays.of(layer.weights).zeros_like(layer.weights)
 
   def new_slot(self, layer: Layer, start: Array) -> Array:

@@ -21,11 +21,11 @@ from rigl.core import (
   arrays,
   checks,
   distributions,
-  draws,
   growth,
   mask_math,
   schedules,
   scores,
+  stateless_random,
 )
 from rigl.core.arrays import Array
 from rigl.core.method import Layer, Method, OnSchedule, Update
@@ -57,7 +57,7 @@ class DropAndGrow(OnSchedule):
     drop_fraction_anneal: constant, cosine or exponential_<exponent>.
     grow_init: initial values of new connections, see rigl.core.growth.
     noise_std: about the standard deviation of the noise that decides between
-      connections of equal drop score, see draws.noise.
+      connections of equal drop score, see stateless_random.noise.
   """
 
   is_dynamic = True
@@ -80,8 +80,8 @@ class DropAndGrow(OnSchedule):
         self.drop_fraction_anneal, self.schedule)
 
   @property
-  def first_last_update_step(self):
-    return self.schedule.first_last_update_step
+  def initial_last_update_step(self):
+    return self.schedule.initial_last_update_step
 
   def drop_fraction_at(self, step: Array) -> Array:
     """The share that an update at this step moves, float32 scalar.
@@ -93,24 +93,16 @@ class DropAndGrow(OnSchedule):
         step, self.drop_fraction, self.drop_fraction_anneal, self.schedule)
 
   def drop_score(self, layer: Layer) -> Array:
-    """float32 [...]; active connections are dropped where it is lowest.
-
-    Args:
-      layer: its tensors.
-    """
+    """float32 [...]; active connections are dropped where it is lowest."""
     return scores.magnitude(layer.mask, layer.weights)
 
   def grow_score(self, layer: Layer) -> Array:
-    """float32 [...]; of all connections not kept, the highest are grown.
-
-    Args:
-      layer: its tensors.
-    """
+    """float32 [...]; of all connections not kept, the highest are grown."""
     raise NotImplementedError
 
   def update(self, layers, step):
     drop_scores = [self.drop_score(layer) for layer in layers]
-    noise = draws.noise(
+    noise = stateless_random.noise(
         drop_scores, [layer.seed('drop_noise') for layer in layers],
         self.noise_std)
     moved = mask_math.drop_and_grow_all(
@@ -138,7 +130,7 @@ class SET(DropAndGrow):
   paper = 'https://doi.org/10.1038/s41467-018-04316-3'
 
   def grow_score(self, layer):
-    return draws.uniform(layer.mask, layer.seed('grow'))
+    return stateless_random.uniform(layer.mask, layer.seed('grow'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,11 +222,7 @@ class KeepBest(Method):
   inits_masks = False
 
   def score(self, layer: Layer) -> Array:
-    """[...]; the highest are kept.
-
-    Args:
-      layer: its tensors.
-    """
+    """[...]; the highest are kept."""
     raise NotImplementedError
 
   def update(self, layers, step):
@@ -320,7 +308,7 @@ class GradualPruning(OnSchedule):
     _ = self.schedule, self.sparsity_at(self.ramp_begin_step)
 
   @property
-  def first_last_update_step(self):
+  def initial_last_update_step(self):
     return 0
 
   def seen_step(self, step):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from rigl.core import arrays, checks, tokens
+from rigl.core import arrays, checks, numeric_suffix
 from rigl.core.arrays import Array
 
 DROP_FRACTION_ANNEALS = ('constant', 'cosine', 'exponential_<exponent>')
@@ -38,7 +38,7 @@ class UpdateSchedule:
           f'({self.begin_step}); a negative end_step means no end.')
 
   @property
-  def first_last_update_step(self) -> int:
+  def initial_last_update_step(self) -> int:
     """Where `last_update_step` starts so that begin_step itself may update."""
     return -self.frequency
 
@@ -92,7 +92,7 @@ def check_drop_fraction(drop_fraction: float, anneal: str) -> None:
 def _exponent(anneal: str) -> float:
   """That of exponential_<exponent>; rejects unknown names."""
   try:
-    name, exponent = tokens.split_number(anneal)
+    name, exponent = numeric_suffix.split(anneal)
   except ValueError:
     name, exponent = '', 1.
   if name != 'exponential' and anneal not in ('constant', 'cosine'):
@@ -101,7 +101,7 @@ def _exponent(anneal: str) -> float:
   return exponent
 
 
-def lacks_end(anneal: str, schedule: UpdateSchedule) -> bool:
+def anneals_without_end(anneal: str, schedule: UpdateSchedule) -> bool:
   """Whether `anneal` needs an end step that the schedule does not have.
 
   Args:
@@ -112,17 +112,12 @@ def lacks_end(anneal: str, schedule: UpdateSchedule) -> bool:
 
 
 def warning_without_end(anneal: str, schedule: UpdateSchedule) -> str:
-  """Says that an annealing falls to an end that there is not, or ''.
-
-  Args:
-    anneal: as in check_drop_fraction.
-    schedule: when masks move.
-  """
+  """Says that an annealing falls to an end that there is not, or ''."""
   return (
       f'drop_fraction_anneal {anneal} falls from begin_step to end_step and '
       'needs an end after the begin, got '
       f'{schedule.begin_step} and {schedule.end_step}. Use constant to move '
-      'masks without end.') if lacks_end(anneal, schedule) else ''
+      'masks without end.') if anneals_without_end(anneal, schedule) else ''
 
 
 def annealed_drop_fraction(step: Array, drop_fraction: float, anneal: str,
@@ -132,8 +127,9 @@ def annealed_drop_fraction(step: Array, drop_fraction: float, anneal: str,
   `cosine` is the cosine decay over (end - begin) steps evaluated at the step
   itself, as in the RigL paper's code, so with begin > 0 it has already fallen
   at the first update. `exponential_k` is
-  f * (1 - (step - begin) / (end - begin)) ** k. Neither means much without an
-  end (see `lacks_end`): the formulas then give 0 and values that reach 1.
+  f * (1 - (step - begin) / (end - begin)) ** k. Both need an end of the
+  schedule (see `anneals_without_end`): without one the formulas give 0 and
+  values that reach 1.
 
   Args:
     step: integer scalar.

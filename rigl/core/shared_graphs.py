@@ -33,9 +33,6 @@ def called_apart(build: Callable[[], tf.Tensor]) -> tf.Tensor:
 
   A branch that is not taken is not free: the executor visits all its nodes,
   thousands of them, at each step.
-
-  Args:
-    build: builds what the function does and returns.
   """
   return tf2.function(
       build, autograph=False, experimental_attributes={'_noinline': True})()

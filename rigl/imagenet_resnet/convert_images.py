@@ -289,12 +289,7 @@ def _write_part(folder: str, part: str, pictures: list[Picture],
 
 
 def training_command(folder: str, done: Converted) -> str:
-  """A command line that trains on the records.
-
-  Args:
-    folder: where they are.
-    done: what they are.
-  """
+  """A command line that trains on the records."""
   train_batch = min(_TRAIN_BATCH, done.num_train)
   n_steps = _EPOCHS * done.num_train // train_batch
   return record_output.training_command(

@@ -180,7 +180,7 @@ class ImageNetConfig:
   @property
   def total_steps(self) -> int:
     """train_steps times training_steps_multiplier."""
-    return lr_schedules.stretched_steps(
+    return lr_schedules.scaled_steps(
         'train_steps', self.train_steps, self.training_steps_multiplier)
 
   # --- Learning rate --------------------------------------------------------
@@ -196,7 +196,7 @@ class ImageNetConfig:
     schedule = (
         _MOBILENET_LR_SCHEDULE
         if self.model_architecture.startswith('mobilenet') else _LR_SCHEDULE)
-    return lr_schedules.stretched(schedule, self.training_steps_multiplier)
+    return lr_schedules.scaled(schedule, self.training_steps_multiplier)
 
   def epoch_at(self, global_step: tf.Tensor) -> tf.Tensor:
     """Passes over the training images before a step, float32 scalar.

@@ -36,7 +36,7 @@ class Training:
   """All that the graph depends on.
 
   Attributes:
-    sparsity: already stretched by config.training_steps_multiplier.
+    sparsity: already scaled by config.training_steps_multiplier.
     config: network, optimizer and data.
     folder: folder of checkpoints and summaries.
     use_tpu: whether replicas on a TPU share each batch.
@@ -97,11 +97,7 @@ def build_logits(images: tf.Tensor, config: imagenet_config.ImageNetConfig,
 
 
 def mask_sizes(training: Training) -> dict[str, int]:
-  """{layer: number of its weights} of all with a mask, as they are built.
-
-  Args:
-    training: whose network it is.
-  """
+  """{layer: number of its weights} of all with a mask, as they are built."""
   with tf.Graph().as_default():
     build_logits(tf.zeros([1, 64, 64, 3]), training.config,
                  masked_layers=training.masked_layers)
@@ -314,10 +310,6 @@ def _export_folder(training: Training) -> str:
 def export_checkpoint(training: Training, checkpoint: str) -> str:
   """Writes `<folder>/export/<step>`, a SavedModel for images and JPEGs.
 
-  Args:
-    training: whose network it is.
-    checkpoint: its prefix.
-
   Returns:
     The folder of the SavedModel.
   """
@@ -347,11 +339,7 @@ def exporters(training: Training, every_n_steps: int) -> list[Any]:
 
 
 def export_missing(training: Training) -> None:
-  """Exports the latest checkpoint if a training stopped before it could.
-
-  Args:
-    training: whose network it is.
-  """
+  """Exports the latest checkpoint if a training stopped before it could."""
   step = checkpoints.latest_step(training.folder)
   if not tf.io.gfile.isdir(os.path.join(_export_folder(training), str(step))):
     export_checkpoint(training, checkpoints.resolve(training.folder))

@@ -41,7 +41,7 @@ def run_folder(settings: RunSettings, sparsity: SparsityConfig,
 
   Args:
     settings: what is above it, and whether it has a name of its own.
-    sparsity: hyperparameters of the method, stretched.
+    sparsity: hyperparameters of the method, scaled.
     config: hyperparameters of the script.
   """
   if not settings.use_folder_stub or evaluating.is_run(
@@ -54,11 +54,7 @@ def run_folder(settings: RunSettings, sparsity: SparsityConfig,
 
 
 def config_folder(settings: RunSettings) -> Optional[str]:
-  """The folder whose config.gin says what evaluation is not told.
-
-  Args:
-    settings: what to evaluate.
-  """
+  """The folder whose config.gin says what evaluation is not told."""
   if settings.mode not in evaluating.MODES:
     return None
   path = settings.output_dir
@@ -69,16 +65,10 @@ def config_folder(settings: RunSettings) -> Optional[str]:
 
 def make_training(sparsity: SparsityConfig, config: ImageNetConfig,
                   settings: RunSettings) -> Training:
-  """All that the graph of a training depends on.
-
-  Args:
-    sparsity: hyperparameters of the method, not stretched yet.
-    config: hyperparameters of the script.
-    settings: files, evaluation and devices.
-  """
-  stretched = sparsity.scaled(config.training_steps_multiplier)
+  """All that the graph of a training depends on."""
+  scaled = sparsity.scaled(config.training_steps_multiplier)
   return Training(
-      stretched, config, run_folder(settings, stretched, config),
+      scaled, config, run_folder(settings, scaled, config),
       settings.use_tpu, settings.load_mask_dir,
       settings.initial_value_checkpoint, settings.steps_per_summary,
       settings.log_mask_imgs_each_iteration)
@@ -86,13 +76,7 @@ def make_training(sparsity: SparsityConfig, config: ImageNetConfig,
 
 def check(sparsity: SparsityConfig, config: ImageNetConfig,
           settings: RunSettings) -> None:
-  """Raises ValueError for what would only show once the graph is built.
-
-  Args:
-    sparsity: hyperparameters of the method, not stretched yet.
-    config: hyperparameters of the script.
-    settings: files, evaluation and devices.
-  """
+  """Raises ValueError for what would only show once the graph is built."""
   imagenet_config.check_combination(
       config, sparsity, settings.num_cores if settings.use_tpu else None)
   mask_init.check_load_mask_dir(sparsity, settings.load_mask_dir)
@@ -142,10 +126,6 @@ def make_input_fn(training: Training, settings: RunSettings, mode: str,
 def find_tpu(settings: RunSettings,
              config: ImageNetConfig) -> Optional[tpu_lib.TpuSetup]:
   """The TPU that is to be used; None for CPU or GPU.
-
-  Args:
-    settings: how it is found.
-    config: whether the batch comes last.
 
   Raises:
     ValueError: there is none.
@@ -226,7 +206,7 @@ def run(sparsity: SparsityConfig, config: ImageNetConfig,
   """Trains or evaluates, once `check` has passed.
 
   Args:
-    sparsity: hyperparameters of the method, not stretched yet.
+    sparsity: unscaled hyperparameters of the method.
     config: hyperparameters of the script.
     settings: what to do; data, files and devices.
 

@@ -195,12 +195,7 @@ def _matrix_frame(iteration: int, mask: np.ndarray) -> Frame:
 
 
 def write_png(film: Film, path: _Path) -> None:
-  """Draws all frames side by side.
-
-  Args:
-    film: the frames.
-    path: path of the PNG file.
-  """
+  """Draws all frames side by side."""
   n_columns = min(len(film.frames), _FRAMES_PER_ROW)
   n_rows = -(-len(film.frames) // n_columns)
   figure = Figure(
@@ -294,11 +289,7 @@ def _add_colour_bar(figure: Figure, image: Any, axes: Any,
 
 
 def main(argv: Sequence[str]) -> None:
-  """Reads the records and writes the picture that the flags ask for.
-
-  Args:
-    argv: name of the program, and nothing else.
-  """
+  """Reads the records and writes the picture that the flags ask for."""
   del argv  # command_line.parse has seen to it that there are only flags.
   try:
     _check_required()

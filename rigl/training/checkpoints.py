@@ -34,11 +34,7 @@ __all__ = [
 
 
 def describe_latest(model_dir: str) -> str:
-  """A sentence about the checkpoint that training would go on from.
-
-  Args:
-    model_dir: folder of a training.
-  """
+  """A sentence about the checkpoint that training would go on from."""
   try:
     prefix = latest(model_dir)
   except ValueError as error:
@@ -49,11 +45,7 @@ def describe_latest(model_dir: str) -> str:
 
 def names_and_shapes(variables: Iterable[tf.Variable]
                     ) -> dict[str, tuple[int, ...]]:
-  """{variable name: shape}, as `check_fits` expects it.
-
-  Args:
-    variables: variables of a graph.
-  """
+  """{variable name: shape}, as `check_fits` expects it."""
   return {v.op.name: tuple(v.shape.as_list()) for v in variables}
 
 
@@ -93,10 +85,6 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]
                ) -> dict[str, np.ndarray]:
   """{variable name: value} of the variables, from a checkpoint that fits.
 
-  Args:
-    prefix: prefix of the checkpoint.
-    variables: variables of a graph.
-
   Raises:
     ValueError: see check_fits; or the data cannot be read.
   """
@@ -107,10 +95,6 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]
 def check_resumable(model_dir: str,
                     variables: Iterable[tf.Variable]) -> Optional[str]:
   """Checks the checkpoint that training in `model_dir` would go on from.
-
-  Args:
-    model_dir: folder of a training.
-    variables: variables of its graph.
 
   Returns:
     Its prefix; None if there is none.
@@ -127,10 +111,6 @@ def check_resumable(model_dir: str,
 def read_counters(prefix: str, names: Sequence[str]) -> dict[str, int]:
   """{name: value} of scalar variables, such as the global step.
 
-  Args:
-    prefix: prefix of a checkpoint.
-    names: names of the variables.
-
   Raises:
     ValueError: a name is not there or is no scalar, or the data cannot be read.
   """
@@ -140,11 +120,7 @@ def read_counters(prefix: str, names: Sequence[str]) -> dict[str, int]:
 
 
 def latest_step(model_dir: str) -> int:
-  """The global step of the latest checkpoint; 0 without one.
-
-  Args:
-    model_dir: folder of a training.
-  """
+  """The global step of the latest checkpoint; 0 without one."""
   prefix = latest(model_dir)
   if not prefix:
     return 0
@@ -152,11 +128,7 @@ def latest_step(model_dir: str) -> int:
 
 
 def mask_sparsities(prefix: str) -> dict[str, float]:
-  """{layer: share of zeros} of all masks in a checkpoint.
-
-  Args:
-    prefix: prefix of the checkpoint.
-  """
+  """{layer: share of zeros} of all masks in a checkpoint."""
   return {layer: float(np.mean(mask == 0))
           for layer, mask in read_masks(prefix).items()}
 

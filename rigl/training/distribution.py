@@ -108,11 +108,7 @@ def is_chief() -> bool:
 
 
 def total_replicas(num_replicas: int) -> int:
-  """How many share a batch: workers have one replica each.
-
-  Args:
-    num_replicas: devices of this process.
-  """
+  """How many share a batch: workers have one replica each."""
   return max(num_replicas, n_workers())
 
 
@@ -206,9 +202,6 @@ def server_target(config: tf.ConfigProto) -> str:
   """Where the session of this process runs: '' unless it is a worker.
 
   A worker listens at its address until its process ends.
-
-  Args:
-    config: that of the session.
   """
   if n_workers() == 1:
     return ''

@@ -20,10 +20,6 @@ def is_run(mode: str, folder: str) -> bool:
   """Whether evaluation is asked for in the folder of a run itself.
 
   Else the run is in a folder below, which hyperparameters name.
-
-  Args:
-    mode: that of the script.
-    folder: where runs are.
   """
   return mode in MODES and (
       bool(gin_configs.files_in(folder)) or

@@ -83,9 +83,6 @@ def _build_masked(
 def _unmasked_meta_graph(outputs: Sequence[tf.Tensor]) -> Any:
   """The default graph with weights in the place of masked weights.
 
-  Args:
-    outputs: what the graph is to compute.
-
   Returns:
     A MetaGraphDef with all that the outputs depend on, and the variables among
     it in their collections.

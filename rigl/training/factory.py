@@ -104,7 +104,7 @@ def warn_of_late_pruning(config: SparsityConfig, total_steps: int,
   """Warns of a gradual pruning that does not get as far as it is to.
 
   Args:
-    config: the hyperparameters, already stretched.
+    config: the hyperparameters, already scaled.
     total_steps: the global step at which training ends.
     pruning_hparams: 'name=value,...' that override those of `config`.
   """
@@ -144,7 +144,7 @@ def compute_gradients(optimizer: tf.train.Optimizer,
     optimizer: from `make_optimizer`.
     loss: scalar, of this replica's part of the batch.
   """
-  return optimizer.compute_gradients(replicas.share_of(loss))
+  return optimizer.compute_gradients(replicas.scale_loss(loss))
 
 
 def make_train_op(optimizer: tf.train.Optimizer,

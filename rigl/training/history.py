@@ -54,11 +54,7 @@ def read(folder: str) -> list[dict[str, Any]]:
 
 
 def evaluations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """The rows that are no training rows.
-
-  Args:
-    rows: rows of a training.
-  """
+  """The rows that are no training rows."""
   return [row for row in rows if row['split'] != 'train']
 
 
@@ -124,16 +120,12 @@ class History:
       return
     self.rows.append(row)
     tf.io.gfile.makedirs(self._folder)
-    with files.naming(self._path), tf.io.gfile.GFile(self._path, 'a') as stream:
+    with files.errors_name(self._path), (
+        tf.io.gfile.GFile(self._path, 'a')) as stream:
       stream.write(_line(row))
 
   def has(self, split: str, at: int) -> bool:
-    """Whether there is a row of a split at a position.
-
-    Args:
-      split: that of the row.
-      at: its position.
-    """
+    """Whether there is a row of a split at a position."""
     return any(row['split'] == split and row.get(self._position) == at
                for row in reversed(self.rows))
 
@@ -141,10 +133,6 @@ class History:
     """Saves what `resume` is to return; to be called before the checkpoint.
 
     That of the checkpoint before stays: the next one may not come about.
-
-    Args:
-      at: position of the checkpoint.
-      state: what JSON can hold.
     """
     self._states.pop(str(at), None)
     self._states = {**dict(list(self._states.items())[-1:]), str(at): state}

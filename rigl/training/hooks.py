@@ -50,7 +50,7 @@ class WriteConfigHook(tf.train.SessionRunHook):
   """Writes config.gin once the training is known to fit its folder."""
 
   def __init__(self, model_dir: str, *configs: Any):
-    """Writes `configs`, not stretched yet: who reads them stretches them."""
+    """Writes `configs` before training_steps_multiplier scales them."""
     self._arguments = (model_dir, *configs)
 
   def begin(self) -> None:
@@ -146,11 +146,7 @@ class LastIterationHook(tf.train.SessionRunHook):
 
 
 def format_seconds(seconds: float) -> str:
-  """'45s', '3m20s' or '2h05m'.
-
-  Args:
-    seconds: a duration.
-  """
+  """'45s', '3m20s' or '2h05m'."""
   minutes, seconds = divmod(int(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   if hours:

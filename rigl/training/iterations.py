@@ -41,7 +41,7 @@ def counted(build: Callable[[], tf.Operation], global_step: tf.Variable,
     # session is lost would wait for the others instead of starting again.
     tf.add_to_collection(
         tf.GraphKeys.TABLE_INITIALIZERS,
-        replicas.on_each(lambda: iteration.assign(first_iteration).op))
+        replicas.on_each_device(lambda: iteration.assign(first_iteration).op))
   step = global_step.read_value()
   with tf.control_dependencies([step]):
     train_op = build()
@@ -51,7 +51,7 @@ def counted(build: Callable[[], tf.Operation], global_step: tf.Variable,
     for variable in tf.global_variables():
       if replicas.name_of(variable) in UPDATE_COUNTERS:
         tf.add_to_collection(_UPDATES, variable.read_value())
-    count = replicas.on_each(lambda: iteration.assign_add(1).op)
+    count = replicas.on_each_device(lambda: iteration.assign_add(1).op)
   return tf.group(train_op, count)
 
 

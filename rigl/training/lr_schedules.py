@@ -43,7 +43,7 @@ def epoch_of(global_step: tf.Tensor, n_examples: int,
   return tf.cast(global_step, tf.float32) / (n_examples / batch_size)
 
 
-def stretched(schedule: EpochSchedule,
+def scaled(schedule: EpochSchedule,
               multiplier: float) -> list[tuple[float, float]]:
   """The schedule of a training that is `multiplier` times as long.
 
@@ -54,7 +54,7 @@ def stretched(schedule: EpochSchedule,
   return [(value, epoch * multiplier) for value, epoch in schedule]
 
 
-def stretched_steps(name: str, steps: int, multiplier: float) -> int:
+def scaled_steps(name: str, steps: int, multiplier: float) -> int:
   """The steps of a training that is `multiplier` times as long, at least 1.
 
   Args:

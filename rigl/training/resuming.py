@@ -99,7 +99,7 @@ def check_same_settings(model_dir: str, flag: str, configs: Sequence[Any],
     model_dir: folder of a training.
     flag: that names the folder, for the error.
     configs: what it is to go on with, of all classes in its config.gin, steps
-      not stretched.
+      unscaled.
     names: names of further fields that must be what they were.
 
   Raises:

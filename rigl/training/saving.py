@@ -78,9 +78,6 @@ class MultiplesTimer(tf.train.SecondOrStepTimer):
 
   def should_trigger_for_step(self, step: int) -> bool:
     """Whether a multiple was reached since it was last triggered, or never was.
-
-    Args:
-      step: global step.
     """
     last = self.last_triggered_step()
     return last is None or any(

@@ -30,11 +30,7 @@ def picture_of(mask: tf.Tensor) -> tf.Tensor:
 
 
 def layers_of(masks: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
-  """{name of the layer: mask}, in their order.
-
-  Args:
-    masks: mask variables.
-  """
+  """{name of the layer: mask}, in their order."""
   names = [replicas.name_of(mask) for mask in masks]
   return {layer_names.layer_of_mask(name) or name: mask
           for name, mask in zip(names, masks)}
@@ -137,9 +133,6 @@ def format_tensors(*values: Mapping[str, Any]) -> dict[str, tf.Tensor]:
 
   Each replica of a TPU hands over its tensors, which are then put one after
   the other along their first dimension, so that scalars need one.
-
-  Args:
-    *values: tags and what they stand for.
 
   Returns:
     {tag: tensor of at least one dimension}; None values are left out.

@@ -27,7 +27,7 @@ OWN = '<own>'
 NUMPY_ONLY = (
   'core.checks', 'core.layer_names', 'core.messages', 'core.ordering',
   'core.seeding')
-FRONT = (OWN, 'model_pruning', 'stateless_draws', 'core', 'network_tables',
+FRONT = (OWN, 'model_pruning', 'tf_random', 'core', 'network_tables',
          'compat')
 # The data modules of a folder may import one another, but no model.
 DATA = (
@@ -48,8 +48,8 @@ MAY_IMPORT = (
   ('core.shared_graphs', ('compat',)),
   ('core.arrays', ('compat',)),
   ('core', ('core',)),
-  ('stateless_draws', ('compat',)),
-  ('copied_graphs', ('compat',)),
+  ('tf_random', ('compat',)),
+  ('subgraphs', ('compat',)),
   (
     'micronet',
     ('micronet', 'checkpoint_files', 'console', 'core.checks',
@@ -71,7 +71,7 @@ MAY_IMPORT = (
   ('text_files', ('files', 'compat')),
   ('gin_configs', ('text_files', 'core.messages', 'compat')),
   ('model_pruning', ('model_pruning', 'replicas', 'core', 'compat')),
-  ('optimizer_wrapper', ('copied_graphs', 'replicas', 'core', 'compat')),
+  ('optimizer_wrapper', ('subgraphs', 'replicas', 'core', 'compat')),
   ('dense_gradients', ('optimizer_wrapper', 'replicas', 'core', 'compat')),
   ('sparse_optimizers_base', ('sparse_optimizer', 'core', 'compat')),
   ('sparse_optimizer',
@@ -127,7 +127,7 @@ MAY_IMPORT = (
   *(
     (
       f'*.{name}',
-      ('data', 'compat', 'core.checks', 'stateless_draws', 'core.messages',
+      ('data', 'compat', 'core.checks', 'tf_random', 'core.messages',
        'core.ordering', 'core.seeding',
        *(f'{OWN}.{sibling}' for sibling in DATA)),
     )

@@ -9,12 +9,8 @@ from __future__ import annotations
 from rigl.compat import tf
 
 
-def operations_behind(tensor: tf.Tensor) -> list[tf.Operation]:
-  """All operations that `tensor` depends on, its own included.
-
-  Args:
-    tensor: tensor of a graph.
-  """
+def ancestors(tensor: tf.Tensor) -> list[tf.Operation]:
+  """All operations that `tensor` depends on, its own included."""
   found = {tensor.op.name: tensor.op}
   waiting = [tensor.op]
   while waiting:
@@ -37,7 +33,7 @@ def copy_here(tensor: tf.Tensor) -> tf.Tensor:
   """
   definition = tf.GraphDef()
   definition.versions.CopyFrom(tensor.graph.graph_def_versions)
-  for op in operations_behind(tensor):
+  for op in ancestors(tensor):
     node = definition.node.add()
     node.CopyFrom(op.node_def)
     # They stand for the place of the original.

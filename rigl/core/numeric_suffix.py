@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 
-def split_number(token: Any) -> tuple[str, float]:
+def split(token: Any) -> tuple[str, float]:
   """The name before the last underscore of `token` and the number after it.
 
   'exponential_3' gives ('exponential', 3.0), 'exponential_.3' 0.3, and
