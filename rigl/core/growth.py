@@ -18,7 +18,7 @@ def parse_grow_init(grow_init: str,
 
   Args:
     grow_init: a name, optionally followed by `_<number>`, the divisor.
-    has_dense_gradient: whether the method knows the dense gradient (RigL).
+    has_dense_gradient: whether the method has the dense gradient (RigL).
 
   Raises:
     ValueError: not a string, an unknown name, a divisor of 0, or a gradient
