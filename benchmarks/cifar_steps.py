@@ -82,7 +82,7 @@ def main() -> None:
              for name in ('depth', 'width', 'batch_size', 'steps')]
 
   def apart(method: str, kind: str) -> dict[str, float]:
-    return timing.figures_apart(
+    return timing.figures_of_process(
         __file__, f'--method={method}', f'--kind={kind}', *options)
 
   fixed = apart('scratch', 'ordinary')

@@ -132,7 +132,7 @@ def main() -> None:
   print('                           time   / dense step   peak memory'
         '   / dense step')
   for what in (*STEPS, *UPDATES):
-    result = timing.figures_apart(__file__, f'--what={what}', *options)
+    result = timing.figures_of_process(__file__, f'--what={what}', *options)
     dense = dense or result
     print(f'{what:22s} {result["seconds"]:7.3f} s '
           f'{result["seconds"] / dense["seconds"]:14.3f} '

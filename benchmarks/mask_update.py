@@ -16,7 +16,7 @@ import numpy as np
 import timing
 
 from rigl.compat import tf
-from rigl.core import draws, mask_math, scores
+from rigl.core import mask_math, scores, stateless_random
 
 SPARSITY = 0.9
 DROP_FRACTION = 0.3
@@ -58,7 +58,7 @@ def measure(size: int, repeats: int) -> tuple[float, float]:
     }
     mask = variables['mask'].read_value()
     noisy = scores.magnitude(mask, variables['weights'].read_value())
-    noisy += draws.noise([noisy], [(1, 2)], 1e-5)[0]
+    noisy += stateless_random.noise([noisy], [(1, 2)], 1e-5)[0]
     growth = scores.gradient_magnitude(variables['gradient'].read_value())
     ours = mask_math.drop_and_grow(mask, noisy, growth, DROP_FRACTION).mask
     theirs = sorting_drop_and_grow(mask, noisy, growth, DROP_FRACTION)

@@ -84,11 +84,11 @@ def peak_megabytes() -> float:
 
 
 def print_figures(**figures: float) -> None:
-  """What `figures_apart` reads, the last line of its process."""
+  """What `figures_of_process` reads, the last line of its process."""
   print(json.dumps(figures))
 
 
-def figures_apart(program: str, *arguments: str) -> dict[str, float]:
+def figures_of_process(program: str, *arguments: str) -> dict[str, float]:
   """The figures that a program prints in a process, and memory, of its own.
 
   Args:

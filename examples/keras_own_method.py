@@ -5,7 +5,7 @@ import dataclasses
 import keras
 
 import rigl.keras
-from rigl.core import draws, methods
+from rigl.core import methods, stateless_random
 from rigl.mnist import mnist_data
 
 EPOCHS = 10  # of 50 batches
@@ -18,7 +18,7 @@ class RandomDrop(methods.RigL):
   description = 'drops at random, grows by the dense gradient'
 
   def drop_score(self, layer):
-    return draws.uniform(layer.mask, layer.seed('drop'))
+    return stateless_random.uniform(layer.mask, layer.seed('drop'))
 
 
 @keras.saving.register_keras_serializable('mine')

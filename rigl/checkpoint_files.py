@@ -14,17 +14,17 @@ from rigl.core import layer_names, messages
 
 # Names the latest checkpoint of a folder.
 STATE_FILE = 'checkpoint'
-# Last parts of the names of what a network computes with, but for masks.
+# Last parts of the names of all parameters but masks.
 PARAMETER_SUFFIXES = (
     *layer_names.WEIGHTS, 'biases', 'bias', 'gamma', 'beta', 'moving_mean',
     'moving_variance')
-# What a mask may belong to, in its scope.
+# Names of masked weights, in the scope of their mask.
 _MASKED = ('weights', 'depthwise_weights')
 _INDEX = re.compile(r'model\.ckpt-(\d+)\.index')
 
 
 def _all_begun(model_dir: str) -> dict[int, str]:
-  """{step: prefix} of the checkpoints of which an index is there, by steps."""
+  """{step: prefix} of the checkpoints that have an index, ordered by step."""
   if not tf.io.gfile.isdir(model_dir):
     return {}
   matches = filter(None, map(_INDEX.fullmatch, tf.io.gfile.listdir(model_dir)))
@@ -33,7 +33,7 @@ def _all_begun(model_dir: str) -> dict[int, str]:
 
 
 def _is_complete(prefix: str) -> bool:
-  """Whether the index, which is written last, was written to its end."""
+  """Whether the index, which is written last, is complete."""
   try:
     open_checkpoint(prefix)
   except ValueError:
@@ -42,10 +42,10 @@ def _is_complete(prefix: str) -> bool:
 
 
 def all_complete(model_dir: str) -> list[str]:
-  """The prefixes of all checkpoints in a folder, by their steps.
+  """The prefixes of the complete checkpoints in a folder, ordered by step.
 
   Args:
-    model_dir: folder of a training; it need not be there.
+    model_dir: folder of a training, which need not exist.
   """
   return list(filter(_is_complete, _all_begun(model_dir).values()))
 
@@ -56,10 +56,10 @@ def _newest_complete(begun: dict[int, str]) -> Optional[str]:
 
 
 def _latest_without_state(model_dir: str) -> Optional[str]:
-  """The newest checkpoint of a folder that does not say which is the latest.
+  """The newest complete checkpoint of a folder without a state file.
 
-  As a kill at the first checkpoint, that of step 0, leaves it: if that one is
-  not complete either, nothing is lost with it.
+  A kill while the first checkpoint, of step 0, is written leaves such a folder.
+  If that checkpoint is not complete either, nothing is lost.
   """
   begun = _all_begun(model_dir)
   newest = _newest_complete(begun)
@@ -70,18 +70,14 @@ def _latest_without_state(model_dir: str) -> Optional[str]:
 
 
 def latest(model_dir: str) -> Optional[str]:
-  """The prefix of the checkpoint that training goes on from, or None.
+  """The prefix of the checkpoint that training resumes from, or None.
 
-  tf.train.latest_checkpoint takes a damaged folder for an empty one, and a
-  training would begin anew there.
-
-  Args:
-    model_dir: folder of a training.
+  tf.train.latest_checkpoint returns None for a damaged folder as well, and
+  training would then start again from step 0.
 
   Raises:
-    ValueError: the folder has checkpoints, but the file that says which is the
-      latest is damaged, or that one is gone, or none can be read; names what it
-      is.
+    ValueError: the folder has checkpoints, but its state file is damaged, the
+      latest checkpoint is gone, or none can be read; names the cause.
   """
   state_file = os.path.join(model_dir, STATE_FILE)
   if not tf.io.gfile.exists(state_file):
@@ -106,11 +102,7 @@ def latest(model_dir: str) -> Optional[str]:
 
 
 def holds_checkpoints(folder: str) -> bool:
-  """Whether a checkpoint of any name is in a folder, complete or not.
-
-  Args:
-    folder: it need not be there.
-  """
+  """Whether a folder, which need not exist, has a checkpoint of any kind."""
   return tf.io.gfile.isdir(folder) and any(
       name == STATE_FILE or name.endswith('.index')
       for name in tf.io.gfile.listdir(folder))
@@ -120,7 +112,7 @@ def runs_below(folder: str) -> str:
   """A sentence about runs below a folder, for an error that finds none in it.
 
   Args:
-    folder: it need not be there; its first few hundred folders are looked at.
+    folder: need not exist; only its first few hundred folders are searched.
   """
   found = [path for path, _, files in itertools.islice(
       tf.io.gfile.walk(folder), 300) if STATE_FILE in files]
@@ -132,13 +124,13 @@ def resolve(path: str, flag: str = '', among: str = '') -> str:
 
   Args:
     path: prefix or folder.
-    flag: that gave the path, for the error.
+    flag: the flag that gave the path, for the error.
     among: folder of several runs, whose names the error gives; `path` if empty.
 
   Raises:
-    ValueError: there is none; names the path.
+    ValueError: there is no checkpoint; names the path.
   """
-  # Folders may be remote.
+  # The folder may be remote.
   is_folder = tf.io.gfile.isdir(path)
   if not is_folder and tf.io.gfile.exists(f'{path}.index'):
     return path
@@ -155,9 +147,6 @@ def resolve(path: str, flag: str = '', among: str = '') -> str:
 def open_checkpoint(prefix: str):
   """A tf.train.CheckpointReader.
 
-  Args:
-    prefix: prefix of the checkpoint.
-
   Raises:
     ValueError: the checkpoint cannot be read; names it.
   """
@@ -170,12 +159,8 @@ def open_checkpoint(prefix: str):
 def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
   """{name: value} from a checkpoint.
 
-  Args:
-    prefix: prefix of the checkpoint.
-    names: names of variables in it.
-
   Raises:
-    ValueError: a name is not there, or the data cannot be read; names it.
+    ValueError: a variable is missing or unreadable; names it.
   """
   reader = open_checkpoint(prefix)
   try:
@@ -189,9 +174,6 @@ def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
 def masked_layers(prefix: str) -> list[str]:
   """The layers with a variable `<layer>/mask` in a checkpoint, by name.
 
-  Args:
-    prefix: prefix of the checkpoint.
-
   Raises:
     ValueError: the checkpoint cannot be read; names it.
   """
@@ -202,9 +184,6 @@ def masked_layers(prefix: str) -> list[str]:
 
 def read_masks(prefix: str) -> dict[str, np.ndarray]:
   """{layer: mask} of all variables `<layer>/mask` of a checkpoint, by name.
-
-  Args:
-    prefix: prefix of the checkpoint.
 
   Raises:
     ValueError: the checkpoint cannot be read, or a mask has values other than
@@ -251,7 +230,7 @@ def fold_masks(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
       raise ValueError(
           f'The mask {mask_name} is {list(np.shape(mask))}, but {names[0]} is '
           f'{list(np.shape(weights))}.')
-    # Adding 0 turns -0 into 0, whose bytes are zeros too.
+    # Adding 0 turns -0 into 0, so that all bytes are zero.
     folded[names[0]] = weights * np.asarray(mask).astype(weights.dtype) + (
         np.zeros([], weights.dtype))
   return folded
@@ -260,9 +239,6 @@ def fold_masks(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def read_network(prefix: str) -> tuple[
     dict[str, np.ndarray], dict[str, np.ndarray]]:
   """Masks and parameters of a checkpoint.
-
-  Args:
-    prefix: prefix of the checkpoint.
 
   Returns:
     ({layer: 0/1 mask, uint8}, {name: parameter, zero where a mask is}).
@@ -280,11 +256,7 @@ def read_network(prefix: str) -> tuple[
 
 
 def files_of(prefix: str) -> list[str]:
-  """The paths of the files of a checkpoint that hold its values.
-
-  Args:
-    prefix: prefix of the checkpoint.
-  """
+  """The paths of the files of a checkpoint that hold its values."""
   folder, name = os.path.split(prefix)
   return [os.path.join(folder, file) for file in sorted(
       tf.io.gfile.listdir(folder or '.'))

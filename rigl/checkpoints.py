@@ -1,6 +1,6 @@
-"""Loads what a run has trained: `rigl.checkpoints.load(folder)`.
+"""Loads the network of a run: `rigl.checkpoints.load(folder)`.
 
-The arrays are numpy's, and no graph is built: TensorFlow only reads the files.
+Arrays are numpy's. No graph is built: TensorFlow only reads the files.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from rigl.core import connections, layer_names
 
 @dataclasses.dataclass(frozen=True)
 class TrainedNetwork:
-  """A network as a checkpoint has it.
+  """The network in a checkpoint.
 
   Attributes:
     checkpoint: prefix of the checkpoint that was read.
-    step: global step, at which it was written.
-    weights: {layer: weights}, zero where the mask is; of layers without a mask
-      too.
+    step: global step of the checkpoint.
+    weights: {layer: weights}, of layers with or without a mask; zero where the
+      mask is.
     masks: {layer: 0/1 array}; empty for a dense network.
-    variables: {name: value} of what else the network computes with: biases and
-      batch normalization.
+    variables: {name: value} of all other parameters: biases and batch
+      normalization.
     config: {hyperparameter: value} of the config.gin beside the checkpoint;
       None if there is none.
   """

@@ -5,14 +5,14 @@ Every other module takes the graph-mode API from here:
     from rigl.compat import tf
 
 and, where only the TensorFlow 2 API has it, `tf2`. TensorFlow, which takes
-seconds to load, is loaded when the first attribute of either is used: so a
-module that uses none while it is imported, as those that define flags, costs
-nothing. No behaviour is switched: a script that runs a graph decides by itself
-whether to call `tf.disable_v2_behavior()`.
+seconds to load, is loaded when the first attribute of either is used. Modules
+that use none at import time, such as those that define flags, load fast. This
+module switches no behaviour: a script that runs a graph calls
+`tf.disable_v2_behavior()` itself.
 
-TensorFlow's C++ log is off, since it tells every user about CUDA libraries they
-do not have, while errors reach Python as exceptions. To see it, set the
-environment variable TF_CPP_MIN_LOG_LEVEL to 0.
+TensorFlow's C++ log is off: it warns of CUDA libraries that most users do not
+have, and errors reach Python as exceptions anyway. Set the environment variable
+TF_CPP_MIN_LOG_LEVEL to 0 to see it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LOG_LINE = re.compile(
     r'^(?:WARNING: All log messages before absl::|[IWE]\d{4} [\d:.]+ ).*\n',
     re.MULTILINE)
 
-# Now, so that it also holds for a program that loads TensorFlow by itself.
+# Set at import, so that it holds for programs that load TensorFlow themselves.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', _NO_LOG)
 
 
@@ -47,10 +47,10 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', _NO_LOG)
 def _hiding_log() -> Iterator[None]:
   """Keeps TensorFlow's log off standard error while TensorFlow is loaded.
 
-  TensorFlow 2.16 and later write some lines before they read
-  TF_CPP_MIN_LOG_LEVEL. They come from C++, so the file descriptor itself has to
-  lead elsewhere meanwhile. Everything else that was printed follows at the end,
-  and so does the log if loading fails. Of a crash, Python's stack is shown.
+  TensorFlow 2.16 and later write some lines from C++ before they read
+  TF_CPP_MIN_LOG_LEVEL, so the file descriptor itself is redirected meanwhile.
+  Everything else that was printed follows at the end, and so does the log if
+  loading fails. If loading crashes, Python's stack is shown.
   """
   level = os.environ.get('TF_CPP_MIN_LOG_LEVEL')
   if level != _NO_LOG or sys.__stderr__ is None:
@@ -79,7 +79,7 @@ def _hiding_log() -> Iterator[None]:
       stderr.write(text)
 
 
-# Two threads must not put standard error aside at once.
+# Only one thread at a time may redirect standard error.
 _LOADING = threading.RLock()
 
 
@@ -90,9 +90,9 @@ def _loaded(name: str) -> types.ModuleType:
 
 
 def _loaded_at_first_use(name: str) -> types.ModuleType:
-  """A module with the attributes of another, which the first use loads."""
+  """A module that loads another at first use and has its attributes."""
   module = types.ModuleType(name)
-  # Python calls it for attributes that the module itself does not have.
+  # Python calls this for attributes that the module itself lacks.
   vars(module)['__getattr__'] = lambda attribute: (
       getattr(_loaded(name), attribute))
   return module

@@ -1,4 +1,4 @@
-"""What commands that take their arguments by argparse share."""
+"""Shared by the commands that use argparse."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-  """Says what is wrong in one line, as the scripts do."""
+  """Reports errors in one line, as the training scripts do."""
 
   def error(self, message: str) -> NoReturn:
-    """Ends the process.
-
-    Args:
-      message: what is wrong.
-    """
+    """Ends the process."""
     self.exit(2, f'Error: {message} (--help lists all arguments)\n')
 
 
@@ -29,10 +25,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None,
     parser: the parser of its arguments.
     argv: arguments of the command; None for those of the process.
     text_of: makes the text of the parsed arguments.
-    errors: what a user can do something about, told in one line.
+    errors: exceptions to report in one line, without a traceback.
   """
   args = parser.parse_args(argv)
-  # The rules of tables are not ASCII: better a '?' than no table.
+  # Lines of tables are not ASCII: print '?' where the terminal cannot show one.
   if hasattr(sys.stdout, 'reconfigure'):
     sys.stdout.reconfigure(errors='replace')
   try:

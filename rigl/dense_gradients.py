@@ -1,8 +1,9 @@
-"""Which dense gradients belong to the gradients that are applied.
+"""Finds the dense gradients that belong to applied gradients.
 
-`compute_gradients` computes them, `apply_gradients` needs them, and in between
-programs clip, average or choose the ordinary gradients as they like: the graph
-tells which of those an applied gradient is made of.
+`compute_gradients` computes the dense gradients and `apply_gradients` needs
+them, but in between programs may clip, average or select the ordinary
+gradients. The graph tells which computed gradients an applied one was made
+from.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Computed(NamedTuple):
 
   Attributes:
     name: name of the variable.
-    op: makes the gradient.
+    op: the op that computes the gradient.
     dense: the dense gradient; None if the variable has no mask.
   """
 
@@ -35,16 +36,16 @@ class Averages(dict):
     """As tf.train.ExponentialMovingAverage.average.
 
     Args:
-      weights: variable of a layer; of any other, there is no average.
+      weights: a variable; None is returned for one without a mask.
     """
     return self.get(weights.name)
 
 
 def _sources(op: tf.Operation,
              ends: Collection[tf.Operation]) -> set[tf.Operation]:
-  """Those of `ends` that an op computes with; what is behind one is not seen.
+  """The ops of `ends` that `op` depends on through its inputs.
 
-  What it only waits for does not count.
+  The search stops at each op of `ends` and ignores control dependencies.
   """
   found, seen, waiting = set(), {op}, [op]
   while waiting:
@@ -64,7 +65,7 @@ def of_call(pairs: GradsAndVars,
   """The record of one call.
 
   Args:
-    pairs: that it returns.
+    pairs: the (gradient, variable) pairs that it returns.
     dense: {weights.name: dense gradient}.
   """
   return [Computed(v.name, gradient.op, dense.get(v.name))
@@ -76,8 +77,8 @@ def of_applied(grads_and_vars: GradsAndVars,
   """{weights.name: dense gradient} of the calls that the pairs come from.
 
   Args:
-    grads_and_vars: to be applied.
-    computed: by all calls of `compute_gradients`.
+    grads_and_vars: the pairs to apply.
+    computed: the records of all calls of `compute_gradients`.
 
   Raises:
     ValueError: a gradient was combined from several calls; names its variable.
@@ -90,7 +91,7 @@ def of_applied(grads_and_vars: GradsAndVars,
     if gradient is None or not calls:
       continue
     used = calls
-    # A gradient kept in a variable does not come from any in the graph.
+    # A gradient that was stored in a variable has no source in the graph.
     if len(calls) > 1:
       sources = _sources(gradient.op, ends)
       used = [one for one in calls if one.op in sources]
@@ -111,8 +112,8 @@ def of_whole_batch(pairs: Sequence[tuple[tf.Tensor, tf.Variable]],
                    use_tpu: bool) -> dict[str, tf.Tensor]:
   """{weights.name: gradient}, summed over replicas.
 
-  Growth must rank the same gradient on every replica, and not that of one
-  shard.
+  Every replica must rank the same gradient, that of the whole batch, to grow
+  the same connections.
 
   Args:
     pairs: (gradient, weights) of this replica.
@@ -123,5 +124,5 @@ def of_whole_batch(pairs: Sequence[tuple[tf.Tensor, tf.Variable]],
   if use_tpu:
     gradients = [tf.tpu.cross_replica_sum(gradient) for gradient in gradients]
   elif replicas.in_replica():
-    gradients = replicas.sum_over(list(zip(gradients, variables)))
+    gradients = replicas.all_reduce_sum(list(zip(gradients, variables)))
   return {v.name: gradient for v, gradient in zip(variables, gradients)}

@@ -13,14 +13,11 @@ def _remove(path: str) -> None:
 
 
 @contextlib.contextmanager
-def naming(path: str) -> Iterator[None]:
-  """A context whose OSErrors name the file: that of a full disk does not.
-
-  Args:
-    path: path of the file that is written.
+def errors_name(path: str) -> Iterator[None]:
+  """A context that adds `path` to OSErrors, which lack it on a full disk.
 
   Raises:
-    OSError: that of the block, with `path` if it names none.
+    OSError: the error of the block; with `path` if it has no file name.
   """
   try:
     yield
@@ -34,24 +31,24 @@ def naming(path: str) -> Iterator[None]:
 def replaced(path: str,
              move: Callable[[str, str], None] = os.replace,
              remove: Callable[[str], None] = _remove) -> Iterator[str]:
-  """A context that writes a file beside its place and then moves it there.
+  """A context that writes a temporary file and then renames it to `path`.
 
-  Whatever interrupts it, the former file stays, and of the new one nothing.
+  If it is interrupted, the old file stays and the temporary one is removed.
 
   Args:
     path: path of the file.
-    move: moves a file to the place of another.
+    move: renames a file, replacing another.
     remove: removes a file, which may not exist.
 
   Yields:
     The path to write to.
 
   Raises:
-    OSError: it cannot be written; names a path.
+    OSError: the file cannot be written; names a path.
   """
   temporary = f'{path}.{os.getpid()}.tmp'
   try:
-    with naming(path):
+    with errors_name(path):
       yield temporary
       move(temporary, path)
   finally:

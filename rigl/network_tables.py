@@ -1,4 +1,4 @@
-"""The networks for ImageNet as tables, to be built and to be counted alike."""
+"""The ImageNet networks as tables, from which they are built and counted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ RESNETS = {
     200: ('bottleneck', (3, 24, 36, 3)),
 }
 
-# Number of convolutions in each group, and their filters. A pooling that halves
-# the image separates a group from the next; the average follows the last.
+# (number of convolutions, filters) of each group. Max pooling halves the image
+# between groups; average pooling follows the last.
 VGGS = {
     'vgg_a': (1, 1, 2, 2, 2),
     'vgg_16': (2, 2, 3, 3, 3),
@@ -36,12 +36,7 @@ MOBILENET_V2 = (
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-  """The multiple of `divisor` nearest to `channels`, not over 10 % below it.
-
-  Args:
-    channels: number asked for.
-    divisor: number that divides the number returned.
-  """
+  """The multiple of `divisor` nearest to `channels`, not over 10 % below it."""
   rounded = max(divisor, int(channels + divisor // 2) // divisor * divisor)
   return rounded + divisor if rounded < 0.9 * channels else rounded
 
@@ -50,9 +45,9 @@ def mobilenet_filters(blocks: Sequence[tuple[int, int]],
                       width: float) -> tuple[int, list[tuple[int, int]]]:
   """The number of filters of a MobileNet's convolutions, at a width.
 
-  Multiples of 8, except for block 0. A block rounds the integer part of its
-  product with the width, the initial convolution the product itself: at width
-  0.28 it has 16 filters, as 8 would be more than 10 % below 8.96.
+  Multiples of 8, except for block 0. Blocks round int(filters * width); the
+  initial convolution rounds filters * width itself: at width 0.28 it has 16
+  filters, as 8 would be more than 10 % below 8.96.
 
   Args:
     blocks: MOBILENET_V1 or MOBILENET_V2.
@@ -67,9 +62,5 @@ def mobilenet_filters(blocks: Sequence[tuple[int, int]],
 
 
 def mobilenet_v2_features(width: float) -> int:
-  """The number of features that the classifier sees, never below 1280.
-
-  Args:
-    width: multiplier of the channels.
-  """
+  """The number of features that the classifier sees, never below 1280."""
   return make_divisible(int(max(width, 1.) * 1280))

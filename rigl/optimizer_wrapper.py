@@ -1,7 +1,7 @@
-"""What every optimizer wrapper of this library is made of.
+"""The base class of all optimizer wrappers of this library.
 
-An `OptimizerWrapper` delegates to the optimizer it wraps and asks a subclass
-for the masked layers.
+An `OptimizerWrapper` delegates to the optimizer that it wraps. Subclasses give
+the masked layers.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 from typing import Any, Callable, Iterable, Optional, Sequence
 
-from rigl import copied_graphs, replicas
+from rigl import replicas, subgraphs
 from rigl.compat import tf
 
 GradsAndVars = Sequence[tuple[Optional[tf.Tensor], tf.Variable]]
 
-# Stateful, but the same whenever it runs: values read from a checkpoint.
+# Marked stateful by TensorFlow, but deterministic.
 _REPEATABLE = ('RestoreV2',)
-# The global steps of the train ops of a graph whose masks are set at step 0.
+# Collection of the global steps that a train op uses to set masks at step 0.
 _CLAIMED_STEPS = 'rigl/claimed_steps'
 
 
@@ -25,14 +25,15 @@ def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
   """A non-trainable variable whose name has no enclosing scope.
 
   Args:
-    name: name of the variable; with a number behind it if the graph has one
-      of that name.
+    name: name of the variable; a number is appended if the graph has one of
+      that name.
     shape: shape of the variable.
     dtype: dtype of the variable.
-    value: it starts with, everywhere.
+    value: initial value of all elements.
   """
-  # Of the graph's kind: a resource variable assigned from a reference variable
-  # (the global step, say) would share its memory and change along with it.
+  # A variable of the same kind as the graph's: a resource variable assigned
+  # from a reference variable, such as the global step, would share its memory
+  # and change with it.
   root = tf.VariableScope(
       reuse=replicas.reuses_variables(), name='',
       use_resource=tf.get_variable_scope().use_resource)
@@ -54,20 +55,20 @@ def initial_value_of(variable: tf.Variable,
   """The initial value, evaluated lazily in the branch that uses it.
 
   Args:
-    variable: variable of this device, not one of a strategy.
-    must_repeat: whether it must equal the value that the variable was
+    variable: the copy on this device, not a variable of a strategy.
+    must_repeat: whether the result must equal the value that the variable was
       initialized with.
 
   Raises:
-    ValueError: it must, and the initializer draws anew each time.
+    ValueError: `must_repeat`, and the initializer is random without a seed.
   """
   value = variable.initial_value
   stateful = {
-      op.type for op in copied_graphs.operations_behind(value)
+      op.type for op in subgraphs.ancestors(value)
       if op.op_def.is_stateful and op.type not in _REPEATABLE}
   if not stateful:
-    return copied_graphs.copy_here(value)
-  # Processes send initial values to one another, which all must do together.
+    return subgraphs.copy_here(value)
+  # Workers broadcast initial values, and all of them must do so at once.
   if must_repeat and not any(
       op_type.startswith('Collective') for op_type in stateful):
     raise ValueError(
@@ -81,21 +82,17 @@ def schedule_step(global_step: Optional[tf.Variable]) -> tf.Variable:
   """The step that a schedule reads: the one a train op advances or the graph's.
 
   Args:
-    global_step: that the train op advances; None if it advances none.
+    global_step: the variable that the train op advances; None if none.
   """
   return (global_step if global_step is not None else
           tf.train.get_or_create_global_step())
 
 
 def claim_step_0(name: str, global_step: Optional[tf.Variable]) -> None:
-  """Makes sure that a train op sets its masks at a step 0 of its own.
-
-  Args:
-    name: name of the method, for errors.
-    global_step: that the train op advances.
+  """Checks that a train op has its own global step, to set masks at step 0.
 
   Raises:
-    ValueError: there is none, or it is that of another train op.
+    ValueError: it has none, or shares it with another train op.
   """
   if global_step is None:
     raise ValueError(f'{name} needs a global_step to know the first step.')
@@ -110,7 +107,7 @@ def claim_step_0(name: str, global_step: Optional[tf.Variable]) -> None:
 
 
 class OptimizerWrapper(tf.train.Optimizer):
-  """Delegates to the wrapped optimizer whatever it does not change."""
+  """Delegates all methods that it does not override to another optimizer."""
 
   _has_train_op = False
 
@@ -130,10 +127,10 @@ class OptimizerWrapper(tf.train.Optimizer):
     """One step of the method, on every replica if there are several.
 
     Args:
-      grads_and_vars: (gradient, variable) pairs from `compute_gradients`, or
-        what was made of them by clipping and the like; any iterable.
-      global_step: incremented by the wrapped optimizer. When None the method
-        reads the graph's global step, which then does not advance.
+      grads_and_vars: iterable of (gradient, variable) pairs from
+        `compute_gradients`, clipped or otherwise changed or not.
+      global_step: the variable to advance. If None, the method reads the
+        graph's global step, which does not advance.
       name: name of the gradient op.
 
     Returns:
@@ -150,7 +147,7 @@ class OptimizerWrapper(tf.train.Optimizer):
   def _apply_on_replicas(self, grads_and_vars: GradsAndVars,
                          global_step: Optional[tf.Variable],
                          name: Optional[str]) -> tf.Operation:
-    """Has every replica apply the sums of all gradients to its variables."""
+    """Applies the sums of the gradients on every replica."""
     pairs = [(g, v) for g, v in grads_and_vars if g is not None]
     if not pairs:
       raise ValueError('No variable has a gradient.')
@@ -166,25 +163,25 @@ class OptimizerWrapper(tf.train.Optimizer):
           list(zip(sums, variables)), None if global_step is None else step,
           name)
 
-    return replicas.update_each(
+    return replicas.update_each_device(
         self, pairs, schedule_step(global_step), share_slots, update)
 
   def _begin_another_train_op(self) -> None:
-    """Lets the next train op have variables of its own, if any.
+    """Forgets the variables of this train op, so that the next gets its own.
 
-    Each moves the masks of its layers on a schedule of its own.
+    Each train op updates the masks of its layers on its own schedule.
     """
 
   def apply_local_gradients(self, grads_and_vars: GradsAndVars,
                             global_step: Optional[tf.Variable],
                             name: Optional[str]) -> tf.Operation:
-    """`apply_gradients` for the one copy of the variables on this device.
+    """`apply_gradients` for the copies of the variables on this device.
 
-    Gradients, dense ones included, are those of the whole batch. A method
-    that does more than to train overrides this one.
+    All gradients, dense ones too, are those of the whole batch. Subclasses
+    override this to do more than train.
 
     Args:
-      grads_and_vars: summed over replicas.
+      grads_and_vars: pairs, summed over replicas.
       global_step: as in `apply_gradients`.
       name: name of the gradient op.
     """
@@ -193,7 +190,7 @@ class OptimizerWrapper(tf.train.Optimizer):
   def _train_weights(self, grads_and_vars: GradsAndVars,
                      global_step: Optional[tf.Variable],
                      name: Optional[str]) -> tf.Operation:
-    """Has the wrapped optimizer apply gradients."""
+    """Applies gradients with the wrapped optimizer."""
     inner = self._optimizer
     if not replicas.in_update():
       return inner.apply_gradients(grads_and_vars, global_step, name)
@@ -205,11 +202,10 @@ class OptimizerWrapper(tf.train.Optimizer):
   def _trained_layers(
       self, grads_and_vars: GradsAndVars
   ) -> list[tuple[tf.Variable, tf.Variable]]:
-    """(mask, weights) of the layers to be trained; others are left alone.
+    """(mask, weights) of the masked layers among the trained variables.
 
     Raises:
-      ValueError: there are no masked layers at all, or only such as cannot be
-        updated.
+      ValueError: there are no masked layers, or their masks cannot be updated.
     """
     layers = list(zip(self.get_masks(), self.get_weights()))
     if not layers:
@@ -228,36 +224,28 @@ class OptimizerWrapper(tf.train.Optimizer):
             if replicas.name_of(weights) in trained]
 
   def create_slots(self, var_list: Sequence[tf.Variable]) -> None:
-    """Creates, ahead of its time, every variable a step will ask for.
-
-    Args:
-      var_list: the variables that are trained.
-    """
+    """Creates all variables of a training step ahead of time."""
     if isinstance(self._optimizer, OptimizerWrapper):
       self._optimizer.create_slots(var_list)
     else:
-      # The part of a tf.train.Optimizer that subclasses implement.
+      # Subclasses of tf.train.Optimizer create their slots here.
       self._optimizer._create_slots(var_list)
 
   def _create_slots_first(self, grads_and_vars: GradsAndVars) -> None:
-    """Creates slots ahead of the method's own variables, as in 2020."""
-    if not replicas.in_update():  # All are there already then.
+    """Creates slots before the method's own variables, as in 2020."""
+    if not replicas.in_update():  # Else they exist already.
       with tf.init_scope():
         OptimizerWrapper.create_slots(
             self, [v for gradient, v in grads_and_vars if gradient is not None])
 
   def share_slots(self, other: OptimizerWrapper) -> None:
-    """Makes the slots of `other`, the same wrapper elsewhere, its own.
-
-    Args:
-      other: a wrapper of the same class.
-    """
+    """Uses the slots of `other`, the wrapper of another replica."""
     self._optimizer = other._optimizer
 
   def _slot_owner(self) -> tf.train.Optimizer:
-    """The wrapped optimizer, or what it wraps itself and keeps the slots."""
+    """The innermost wrapped optimizer, which has the slots."""
     owner = self._optimizer
-    # That for mixed precision says nothing of the slots inside.
+    # The wrapper for mixed precision does not report the slots inside it.
     while not owner.get_slot_names() and isinstance(
         getattr(owner, '_optimizer', None), tf.train.Optimizer):
       owner = owner._optimizer
@@ -273,10 +261,10 @@ class OptimizerWrapper(tf.train.Optimizer):
   def _reset_slots(
       self, weights: tf.Variable, where: tf.Tensor,
       values: Callable[[tf.Variable, tf.Variable], tf.Tensor]) -> tf.Operation:
-    """Sets every slot of `weights` to values(weights, slot) where it says so.
+    """Sets every slot of `weights` to values(weights, slot) at `where`.
 
-    A slot of another shape than the weights, such as a norm of theirs, is none
-    of single connections: it is left alone, with a warning.
+    A slot whose shape differs from that of the weights (e.g. a norm) has no
+    value per connection: it is left unchanged, with a warning.
     """
     resets = []
     for name in self.get_slot_names():
@@ -308,10 +296,7 @@ class OptimizerWrapper(tf.train.Optimizer):
     raise NotImplementedError
 
   def dense_gradient_sources(self) -> Sequence[Any]:
-    """What to differentiate a loss by to get dense gradients.
-
-    In the order of `get_weights()`.
-    """
+    """Tensors to differentiate by for dense gradients, one per layer."""
     return self.get_masked_weights()
 
   def compute_dense_gradients(
@@ -320,15 +305,15 @@ class OptimizerWrapper(tf.train.Optimizer):
   ) -> tuple[GradsAndVars, list[tuple[tf.Tensor, tf.Variable]]]:
     """Ordinary and dense gradients in one backward pass.
 
-    The dense gradient is that of the loss with respect to mask * weights. It
-    lies on the way to the weights' own gradient, so both cost no more than
-    one.
+    The dense gradient is the gradient of the loss with respect to
+    mask * weights. Backpropagation computes it on the way to the gradient of
+    the weights, so it costs nothing extra.
 
     Args:
       loss: scalar.
-      var_list: the variables to train; all trainable ones when None.
-      *args: further ones of tf.train.Optimizer.compute_gradients.
-      **kwargs: likewise.
+      var_list: the variables to train; all trainable ones if None.
+      *args: see tf.train.Optimizer.compute_gradients.
+      **kwargs: see tf.train.Optimizer.compute_gradients.
 
     Returns:
       (gradient, variable) pairs, and (dense gradient, weights) pairs of the
@@ -355,6 +340,6 @@ class OptimizerWrapper(tf.train.Optimizer):
             f'The loss does not depend on the masked layer {weights.name}. '
             '(tf.recompute_grad hides it: give the function the masked weights '
             'as an argument.)')
-      # A look-up of embeddings gives rows and their indices.
+      # The gradient of an embedding lookup is an IndexedSlices.
       dense.append((tf.convert_to_tensor(gradient), weights))
     return pairs[:len(var_list)], dense

@@ -1,13 +1,13 @@
 """Training on the replicas of a tf.distribute strategy, in graph mode.
 
-Each replica holds a copy of all variables, weights, masks and slots alike. The
-copies stay equal bit for bit as long as every replica does the same with the
-same numbers: gradients are summed over replicas, and all draws are stateless.
+Each replica holds a copy of all variables: weights, masks and slots. The copies
+stay equal bit for bit, because gradients are summed over replicas and random
+numbers are stateless, so that every replica does the same computation.
 
-A tf.train.Optimizer sums inside of `apply_gradients`, by meeting the other
-replicas. They cannot meet inside of a condition, where RigL needs to train.
-So here they meet before: they sum all gradients and create all variables, at
-every step, and then each device goes on with its own copy as if it was alone.
+A tf.train.Optimizer sums gradients inside `apply_gradients`, by a merge call.
+TensorFlow allows no merge call inside tf.cond, where RigL trains. So here the
+merge call comes first, at every step: it sums all gradients and creates all
+variables. Then each device updates its own copies as if it were alone.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _Own = TypeVar('_Own')
 
 
 def in_replica() -> bool:
-  """Whether the code being run builds one replica of several."""
+  """Whether the graph of one of several replicas is being built."""
   return tf.distribute.has_strategy() and (
       not tf.distribute.in_cross_replica_context())
 
 
 def in_update() -> bool:
-  """Whether the code being run builds one device's part of a common update."""
+  """Whether the graph of one device's part of an update is being built."""
   return tf.distribute.has_strategy() and (
       tf.distribute.in_cross_replica_context())
 
@@ -51,20 +51,20 @@ def name_of(variable: tf.Variable) -> str:
   Args:
     variable: variable of a strategy, or an ordinary one.
   """
-  # Not that of its op: the copy on another replica has one of its own.
+  # Not the name of its op, which differs between replicas.
   return variable.name.partition(':')[0]
 
 
-def on_each(build: Callable[[], tf.Operation]) -> tf.Operation:
-  """Builds an op for each device, which sees its own copies of variables.
+def on_each_device(build: Callable[[], tf.Operation]) -> tf.Operation:
+  """Builds an op on each device, on that device's copies of the variables.
 
-  Inside of it, unlike in a replica, conditions may assign variables.
+  Unlike in a replica, tf.cond may assign variables inside it.
 
   Args:
-    build: builds what does the same with the same values everywhere.
+    build: builds the op, the same on every device.
 
   Returns:
-    The op that does it on all devices, or `build()` without replicas.
+    The group of these ops, or `build()` without replicas.
   """
   if not in_replica():
     return build()
@@ -77,11 +77,9 @@ def on_each(build: Callable[[], tf.Operation]) -> tf.Operation:
 def mean(tensor: tf.Tensor) -> tf.Tensor:
   """The mean of a tensor over all replicas, or the tensor itself outside one.
 
-  All processes must compute it at the same step, or the others wait forever:
-  a model_fn gives it to the session loop, as one of `means` of its TrainSpec.
-
-  Args:
-    tensor: tensor of this replica.
+  A collective operation: all processes must run it at the same step, or the
+  others wait forever. A model_fn therefore lists it in `means` of its
+  TrainSpec, which the session loop runs at each step.
   """
   if not in_replica():
     return tensor
@@ -94,11 +92,11 @@ def _reduce(how: Any, tensor: tf.Tensor) -> tf.Tensor:
       args=(tensor,))
 
 
-def share_of(loss: tf.Tensor) -> tf.Tensor:
-  """What this replica adds to the loss of the whole batch.
+def scale_loss(loss: tf.Tensor) -> tf.Tensor:
+  """The loss of this replica divided by the number of replicas.
 
-  The gradients of all replicas are summed, so that each takes that of its loss
-  divided by their number.
+  The sum over the replicas is then the mean loss of the whole batch, and the
+  sum of their gradients is its gradient.
 
   Args:
     loss: scalar, the mean over this replica's part of the batch.
@@ -111,36 +109,36 @@ def share_of(loss: tf.Tensor) -> tf.Tensor:
 def differences(tensor: tf.Tensor) -> tf.Tensor:
   """Where a tensor is not the same on all replicas, bool of its shape.
 
-  All processes must compute it at the same step, as with `mean`.
+  A collective operation, see `mean`.
 
   Args:
     tensor: int64 of this replica.
   """
-  # Against the sum: what differs in one replica differs there in all of them,
-  # or in all but one.
+  # Compared with the mean: if values differ, at least one replica differs from
+  # it, and the second sum tells all replicas.
   n = tf.distribute.get_strategy().num_replicas_in_sync
   total = _reduce(tf.distribute.ReduceOp.SUM, tensor)
   differs = tf.cast(tf.not_equal(total, n * tensor), tf.int64)
   return _reduce(tf.distribute.ReduceOp.SUM, differs) > 0
 
 
-def sum_over(pairs: Sequence[tuple[tf.Tensor, tf.Variable]]
-            ) -> list[tf.Tensor]:
-  """The sums of (tensor, variable it belongs to) over all replicas.
+def all_reduce_sum(
+    pairs: Sequence[tuple[tf.Tensor, tf.Variable]]) -> list[tf.Tensor]:
+  """Sums tensors over all replicas.
 
   Args:
-    pairs: (tensor, variable) of this replica.
+    pairs: (tensor of this replica, variable on whose device to put the sum).
 
   Returns:
-    the sums, on the device of this replica's copies of the variables.
+    The sums.
   """
-  # The all_reduce of a replica looks for gradients and finds no variables.
+  # ReplicaContext.all_reduce places its result without regard to variables.
   return tf.distribute.get_replica_context().merge_call(
       lambda strategy, pairs: strategy.extended.batch_reduce_to(
           tf.distribute.ReduceOp.SUM, pairs), args=(list(pairs),))
 
 
-def update_each(
+def update_each_device(
     own: _Own,
     pairs: Sequence[tuple[tf.Tensor, tf.Variable]],
     anchor: tf.Variable,
@@ -150,11 +148,11 @@ def update_each(
   """Updates all devices with the sums of tensors over the replicas.
 
   Args:
-    own: what this replica updates with, such as its optimizer.
+    own: an object of this replica, such as its optimizer.
     pairs: (tensor, variable it belongs to) of this replica.
     anchor: variable with a copy on each device.
-    prepare: called once, with `own` of all replicas of this process; creates
-      variables.
+    prepare: called once, with the `own` of each replica of this process;
+      creates variables.
     update: builds the op of a device from its `own`, its copy of `anchor` and
       the sums.
 
@@ -162,7 +160,7 @@ def update_each(
     The op that updates all replicas.
   """
 
-  def meet(strategy, own, pairs):
+  def merge(strategy, own, pairs):
     sums = strategy.extended.batch_reduce_to(
         tf.distribute.ReduceOp.SUM, pairs)
     with tf.init_scope():
@@ -172,4 +170,4 @@ def update_each(
         args=(own, sums))
 
   return tf.distribute.get_replica_context().merge_call(
-      meet, args=(own, list(pairs)))
+      merge, args=(own, list(pairs)))

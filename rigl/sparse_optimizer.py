@@ -15,7 +15,7 @@ from typing import Callable, Mapping, Optional, Sequence
 
 from rigl import dense_gradients, replicas, sparse_utils
 from rigl.compat import tf
-from rigl.core import checks, draws, layer_names, methods, seeding
+from rigl.core import checks, layer_names, methods, seeding, stateless_random
 from rigl.core.shared_graphs import called_apart
 from rigl.optimizer_wrapper import (
   GradsAndVars,
@@ -93,7 +93,7 @@ class SparseOptimizer(OptimizerWrapper):
           root_variable('is_snipped', [], tf.bool, False)
           if self.method.when == 'once' else root_variable(
               'last_mask_update_step', [], tf.int64,
-              self.method.first_last_update_step))
+              self.method.initial_last_update_step))
     return self._memory
 
   def _remember_update(self, step: tf.Tensor) -> tf.Operation:
@@ -368,6 +368,6 @@ class SparseOptimizer(OptimizerWrapper):
     return (tf.train.get_or_create_global_step().read_value()
             if self._step is None else self._step)
 
-  def _seed(self, weights: tf.Variable, purpose: str) -> draws.Seed:
+  def _seed(self, weights: tf.Variable, purpose: str) -> stateless_random.Seed:
     return (seeding.stable_seed(weights.name, purpose, self._user_seed),
             self._get_step())

@@ -40,7 +40,7 @@ class PruningGetterTf1Mixin:
     return pruning.get_masked_weights()
 
   def dense_gradient_sources(self):
-    """See OptimizerWrapper; the masks, where the product is ours."""
+    """See OptimizerWrapper."""
     return [layer.dense_gradient_source for layer in pruning.masked_layers()]
 
 
@@ -105,7 +105,7 @@ class SparseMomentumOptimizer(SparseSETOptimizer):
 
 
 class _KeepBestOptimizer(MethodOptimizer):
-  """Sets whole masks by a score, at the sparsities of a distribution."""
+  """Keeps the connections of highest score, at given sparsities."""
 
   _method: methods.Method
 
@@ -156,7 +156,7 @@ class GradualPruningOptimizer(OptimizerWrapper):
     Args:
       optimizer: trains the weights.
       hparams: the schedule; the default one if None.
-      global_step: that the train op will advance; the graph's if None.
+      global_step: the step that the train op advances; the graph's if None.
       use_locking: as in tf.train.Optimizer.
       name: name of this optimizer.
     """
@@ -164,7 +164,7 @@ class GradualPruningOptimizer(OptimizerWrapper):
     self._pruning = pruning.Pruning(hparams, global_step)
 
   def apply_local_gradients(self, grads_and_vars, global_step, name):
-    """Trains, then prunes by the step as it was before training."""
+    """Trains, then prunes by the global step before training."""
     step = schedule_step(global_step).read_value()
     with tf.control_dependencies([step]):
       trained = self._train_weights(grads_and_vars, global_step, name)

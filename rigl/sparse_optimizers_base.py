@@ -42,8 +42,8 @@ class SparseSETOptimizerBase(SparseOptimizer):
       use_locking: as in tf.train.Optimizer.
       grow_init: initial values of new connections, see rigl.core.growth.
       name: name of this optimizer.
-      use_stateless: accepted for compatibility. Draws are stateless, so that
-        replicas and resumed runs agree, whatever it says; False warns of it.
+      use_stateless: accepted for compatibility; False logs a warning. Random
+        numbers are always stateless, so that replicas and resumed runs agree.
       stateless_seed_offset: the user's seed.
 
     Raises:

@@ -1,8 +1,7 @@
 """Layer-wise sparsities, random masks and their statistics, on variables.
 
-The arithmetic is in `rigl.core.distributions`, over {name: shape}; here it is
-applied to mask variables (of a graph, or weights of Keras layers), anything
-with `.name` and `.shape`.
+`rigl.core.distributions` does the arithmetic, on {name: shape}. This module
+applies it to mask variables: anything with `.name` and `.shape`.
 """
 
 from __future__ import annotations
@@ -222,8 +221,8 @@ def get_mask_init_fn(
   """
   all_masks = list(all_masks)
   if mask_fn is get_mask_random:
-    # Not numpy's own, which differs between processes: that of
-    # tf.set_random_seed, or a constant.
+    # The seed of tf.set_random_seed, or a constant: numpy's default differs
+    # between processes.
     seed = (tf.random.get_seed(0)[0] if tf.executing_eagerly() else
             tf.get_default_graph().seed or 0)
     mask_fn = functools.partial(

@@ -1,9 +1,9 @@
 """Layer-wise sparsities of ResNet-50 published with STR.
 
 Soft Threshold Weight Reparameterization (STR, https://arxiv.org/abs/2002.03231)
-learns how sparse each layer becomes. Its paper lists the outcome for ResNet-50
-at several overall sparsities; training with those fixed per-layer values is the
-`str` distribution of `rigl.core.distributions`.
+learns the sparsity of each layer. Its paper lists the learned values for
+ResNet-50 at several overall sparsities. The `str` distribution of
+`rigl.core.distributions` trains with them.
 
 The table holds percentages with two decimals, as published, one entry per layer
 in the order of `LAYER_NAMES`. An overall sparsity is its percentage divided by
@@ -162,7 +162,7 @@ def find_overall_sparsity(sparsity: float) -> float:
   """
   overall = [float(percentage) / 100 for percentage in _PERCENTAGES]
   for key in overall:
-    # Wide enough for a float32 value, far below the distance of two entries.
+    # Wider than float32 rounding, far narrower than the gap between entries.
     if math.isclose(key, sparsity, rel_tol=0., abs_tol=1e-6):
       return key
   options = ', '.join(f'{key:.4f}' for key in overall)

@@ -22,11 +22,7 @@ def write(path: str, text: str) -> None:
 
 
 def read(path: str) -> str:
-  """The content of a file; '' if there is none.
-
-  Args:
-    path: path of the file.
-  """
+  """The content of a file; '' if there is none."""
   if not tf.io.gfile.exists(path):
     return ''
   with tf.io.gfile.GFile(path) as stream:

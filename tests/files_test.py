@@ -47,6 +47,6 @@ def test_a_full_disk_is_named(path):
 
 def test_an_error_that_names_a_file_stays_as_it_is(path):
   with pytest.raises(FileNotFoundError, match='/no/such/file') as error:
-    with files.naming(str(path)):
+    with files.errors_name(str(path)):
       open('/no/such/file')
   assert str(path) not in str(error.value)

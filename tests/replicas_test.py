@@ -210,7 +210,7 @@ def test_replicas_compute_their_means_at_each_step(
     value = tf.numpy_function(count, [], tf.float32)
     value.set_shape([])
     mean = replicas.mean(value)
-    train_op = replicas.on_each(lambda: step.assign_add(1).op)
+    train_op = replicas.on_each_device(lambda: step.assign_add(1).op)
     return specs.TrainSpec(loss, train_op, means=[mean])
 
   job = specs.Job(model_fn, str(tmp_path), seed=0, save_steps=None,

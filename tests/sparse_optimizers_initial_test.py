@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-from rigl import copied_graphs
+from rigl import subgraphs
 from rigl.compat import tf, tf2
 from rigl.model_pruning import initializers, layers, pruning
 from tests import sparse_net
@@ -38,7 +38,7 @@ def _train(method, inner, hyper, initializer=None):
 def test_a_step_without_update_evaluates_no_initializer(method):
   """All that a branch takes from outside is evaluated at each step."""
   train_op = _train(method, tf.train.AdagradOptimizer(.1), INITIAL_DIST)
-  needed = [op.name for op in copied_graphs.operations_behind(
+  needed = [op.name for op in subgraphs.ancestors(
       train_op.outputs[0])]
   assert 'layer/weights' in needed
   assert not [name for name in needed if '/Initializer/' in name]

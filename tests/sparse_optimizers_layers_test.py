@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rigl import copied_graphs
+from rigl import subgraphs
 from rigl.compat import tf
 from rigl.model_pruning import layers, pruning
 from tests import combinations, sparse_net
@@ -160,7 +160,7 @@ def test_each_dense_gradient_is_summed_over_a_tpu_once(method):
   for weights in optimizer.get_weights():
     gradient = optimizer.dense_gradient(weights)
     assert _n_sums(gradient.consumers()) == 0
-    assert _n_sums(copied_graphs.operations_behind(gradient)) == 1
+    assert _n_sums(subgraphs.ancestors(gradient)) == 1
 
 
 @pytest.mark.parametrize('method, n_sums', [('dnw', 4), ('snip', 6)])
@@ -169,7 +169,7 @@ def test_gradients_are_summed_over_a_tpu_when_they_are_applied(method, n_sums):
   _, pairs = _pairs_on_a_tpu(method)
   assert len(pairs) == 4
   for gradient, _ in pairs:
-    assert _n_sums(copied_graphs.operations_behind(gradient)) == 0
+    assert _n_sums(subgraphs.ancestors(gradient)) == 0
   graph = tf.get_default_graph()
   functions = graph.as_graph_def().library.function
   assert _n_sums(graph.get_operations()) + sum(

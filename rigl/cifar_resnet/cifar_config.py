@@ -50,7 +50,7 @@ class CifarConfig(ScaledConfig):
   @property
   def total_steps(self) -> int:
     """max_steps times training_steps_multiplier."""
-    return lr_schedules.stretched_steps(
+    return lr_schedules.scaled_steps(
         'max_steps', self.max_steps, self.training_steps_multiplier)
 
   def learning_rate_at(self, global_step: tf.Tensor) -> tf.Tensor:

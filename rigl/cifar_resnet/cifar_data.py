@@ -107,10 +107,6 @@ def make_synthetic(n_train: int = 5000, n_test: int = 1000) -> CifarData:
 
   It is the same in every run, whatever the seed of the training.
 
-  Args:
-    n_train: number of training images.
-    n_test: number of test images.
-
   Returns:
     The images and labels.
   """

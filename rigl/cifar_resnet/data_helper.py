@@ -14,7 +14,7 @@ from typing import Any, Iterator, Mapping, Optional
 
 import numpy as np
 
-from rigl import stateless_draws
+from rigl import tf_random
 from rigl.cifar_resnet import cifar_data
 from rigl.compat import tf
 from rigl.core import checks, ordering, seeding
@@ -195,7 +195,7 @@ def draw_augmentation(
     digest = seeding.stable_seed('cifar', purpose, seed)
     return tf.random.stateless_uniform(
         [batch_size], tf.stack([tf.constant(digest, tf.int64), iteration]),
-        0, end, tf.int32, alg=stateless_draws.GENERATOR)
+        0, end, tf.int32, alg=tf_random.GENERATOR)
 
   positions = 2 * PADDING + 1
   return (draw('crop_top', positions), draw('crop_left', positions),

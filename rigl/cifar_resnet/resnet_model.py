@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Collection, Optional
 
-from rigl import stateless_draws
+from rigl import tf_random
 from rigl.compat import tf
 from rigl.core import checks, seeding
 from rigl.model_pruning import data_formats, dense_layers, sparse_layers
@@ -102,7 +102,7 @@ class WideResNetModel:
     step = tf.train.get_global_step()
     if step is None:
       return tf.nn.dropout(x, rate=self._droprate, seed=seed)
-    noise = stateless_draws.uniform(
+    noise = tf_random.uniform(
         tf.shape(x), tf.stack([seed, tf.cast(step, tf.int32)]))
     kept = noise >= self._droprate
     return tf.where(kept, x / (1. - self._droprate), tf.zeros_like(x))

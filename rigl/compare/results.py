@@ -45,9 +45,6 @@ class Outcome:
 def outcome_of(run: Run) -> Optional[Outcome]:
   """What came of a run; None if it was never evaluated.
 
-  Args:
-    run: a finished one.
-
   Raises:
     ValueError: its metrics.jsonl is damaged.
   """
@@ -102,11 +99,7 @@ class Group:
 
 
 def grouped(outcomes: Sequence[Outcome]) -> list[Group]:
-  """The outcomes by method and sparsity, in their order.
-
-  Args:
-    outcomes: what came of all runs.
-  """
+  """The outcomes by method and sparsity, in their order."""
   keys = dict.fromkeys((o.run.method, o.run.sparsity) for o in outcomes)
   groups = [
       Group(method, sparsity, tuple(

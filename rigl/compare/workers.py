@@ -41,9 +41,6 @@ class StoppedError(Exception):
 def load(runs: Sequence[Run]) -> Any:
   """Imports the script of the runs and checks the flags of each.
 
-  Args:
-    runs: all trained by the same script.
-
   Returns:
     The module.
 

@@ -5,9 +5,9 @@
 
 The maths of this package is written once, in these operations, for numpy,
 TensorFlow (eager, graphs, XLA), JAX and PyTorch, and for variables of Keras on
-any of these. No library is imported before one of its tensors comes along.
-Names and meanings are those of numpy; beside them stand the arithmetic,
-comparison (but for ==) and bitwise operators of Python.
+any of these. A library is imported only when one of its tensors is seen. Names
+and meanings are numpy's. Arithmetic, bitwise and comparison operators of Python
+(except ==) work on tensors of all libraries.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def of(tensor: Array) -> Any:
     tensor: tensor, variable or Python number; numbers belong to numpy.
 
   Raises:
-    TypeError: a tensor of no library that is known.
+    TypeError: the tensor belongs to none of these libraries.
   """
   library = type(tensor).__module__.partition('.')[0]
   if library == 'keras':
@@ -46,16 +46,12 @@ def of(tensor: Array) -> Any:
 
 
 def size(tensor: Array) -> int:
-  """How many numbers a tensor of known shape holds.
-
-  Args:
-    tensor: tensor or variable.
-  """
+  """The number of elements of a tensor or variable of known shape."""
   return math.prod(int(n) for n in tensor.shape)
 
 
 class _Numpy:
-  """numpy and its likes: the functions of a module, and what it lacks."""
+  """The functions of numpy, or of a module like it, and some that it lacks."""
 
   library = 'numpy'
 
@@ -78,7 +74,7 @@ class _Numpy:
     return x.view('int32')
 
   def unsigned_right_shift(self, x: Array, n: int) -> Array:
-    """int32 `x` shifted as if it had no sign."""
+    """int32 `x` shifted as uint32."""
     return (x.view('uint32') >> self._np.uint32(n)).view('int32')
 
   def ordinals(self, n: int) -> Array:
@@ -211,7 +207,7 @@ class _Torch(_Numpy):
     if not isinstance(value, self._np.Tensor):
       value = self._np.as_tensor(value)
     elif value is not x:
-      # Of a variable, which is assigned in place: its value now.
+      # A variable is assigned in place, so take a copy of its current value.
       value = value.detach().clone()
     return value.to(getattr(self._np, dtype)) if dtype else value
 

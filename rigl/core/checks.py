@@ -1,4 +1,4 @@
-"""Checks of single values, so that every module words its errors alike."""
+"""Checks of single values, with the same error texts in every module."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def one_of(name: str, value: Any, options: Iterable[Any],
 
   Args:
     name: name of the argument or flag.
-    value: given for it.
-    options: allowed for it.
-    aliases: other names that a user may have meant.
+    value: its value.
+    options: the allowed values.
+    aliases: further names to suggest for a misspelled value.
   """
   options = tuple(options)
   if value not in options:
@@ -29,14 +29,14 @@ def one_of(name: str, value: Any, options: Iterable[Any],
 
 
 def expanded_path(name: str, value: str) -> str:
-  """A path with the home folder in place of a ~ at its beginning.
+  """Replaces ~ at the start of a path by the home folder.
 
   Args:
-    name: name of the argument or flag.
-    value: given for it.
+    name: name of the argument or flag, for the error.
+    value: the path.
 
   Raises:
-    ValueError: nobody knows that home folder.
+    ValueError: the home folder is unknown.
   """
   path = os.path.expanduser(value)
   if path.startswith('~'):
@@ -48,34 +48,19 @@ def expanded_path(name: str, value: str) -> str:
 
 
 def integer(name: str, value: int) -> None:
-  """Raises ValueError unless `value` is a whole number by its type.
-
-  Args:
-    name: name of the argument or flag.
-    value: given for it.
-  """
+  """Raises ValueError unless `value` is a whole number by its type."""
   if not isinstance(value, numbers.Integral):
     raise ValueError(f'{name} must be an integer, got {value!r}.')
 
 
 def number(name: str, value: float) -> None:
-  """Raises ValueError unless `value` is a real number by its type.
-
-  Args:
-    name: name of the argument or flag.
-    value: given for it.
-  """
+  """Raises ValueError unless `value` is a real number by its type."""
   if not isinstance(value, numbers.Real):
     raise ValueError(f'{name} must be a number, got {value!r}.')
 
 
 def positive(name: str, value: float) -> None:
-  """Raises ValueError unless `value` is above 0 and finite.
-
-  Args:
-    name: name of the argument or flag.
-    value: given for it.
-  """
+  """Raises ValueError unless `value` is above 0 and finite."""
   number(name, value)
   # All comparisons here are written so that nan fails as well.
   if not value > 0:
@@ -84,12 +69,7 @@ def positive(name: str, value: float) -> None:
 
 
 def not_negative(name: str, value: float) -> None:
-  """Raises ValueError unless `value` is 0 or more, and finite.
-
-  Args:
-    name: name of the argument or flag.
-    value: given for it.
-  """
+  """Raises ValueError unless `value` is 0 or more, and finite."""
   number(name, value)
   if not value >= 0:
     raise ValueError(f'{name} must be >= 0, got {value}.')
@@ -97,36 +77,21 @@ def not_negative(name: str, value: float) -> None:
 
 
 def finite(name: str, value: float) -> None:
-  """Raises ValueError if `value` is infinite or nan.
-
-  Args:
-    name: name of the argument or flag.
-    value: given for it.
-  """
+  """Raises ValueError if `value` is infinite or nan."""
   number(name, value)
   if not math.isfinite(value):
     raise ValueError(f'{name} must be finite, got {value}.')
 
 
 def in_unit_interval(name: str, value: float) -> None:
-  """Raises ValueError unless `value` is in [0, 1].
-
-  Args:
-    name: name of the argument or flag.
-    value: given for it.
-  """
+  """Raises ValueError unless `value` is in [0, 1]."""
   number(name, value)
   if not 0. <= value <= 1.:
     raise ValueError(f'{name} must be in [0, 1], got {value}.')
 
 
 def below_one(name: str, value: float) -> None:
-  """Raises ValueError unless `value` is in [0, 1): a sparsity or a decay.
-
-  Args:
-    name: name of the argument or flag.
-    value: given for it.
-  """
+  """Raises ValueError unless `value` is in [0, 1): a sparsity or a decay."""
   number(name, value)
   if not 0. <= value < 1.:
     raise ValueError(f'{name} must be in [0, 1), got {value}.')

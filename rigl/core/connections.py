@@ -1,7 +1,7 @@
-"""What the masks of a training tell: sparsity, moves, exploration, dead units.
+"""Statistics of masks: sparsity, changes, exploration, dead units.
 
-Masks are {layer: 0/1 array [..., units]}: the last dimension is that of the
-units of the layer, neurons or output channels.
+Masks are {layer: 0/1 array [..., units]}: the last dimension counts the units
+of the layer, neurons or output channels.
 """
 
 from __future__ import annotations
@@ -14,34 +14,23 @@ import numpy as np
 
 
 def density(masks: Mapping[Any, np.ndarray]) -> float:
-  """The share of active connections in all masks together; 1 without masks.
-
-  Args:
-    masks: {layer: 0/1 array}.
-  """
+  """The share of active connections in all masks together; 1 without masks."""
   size = sum(mask.size for mask in masks.values())
   n_active = sum(map(np.count_nonzero, masks.values()))
   return n_active / size if size else 1.
 
 
 def sparsity(masks: Mapping[Any, np.ndarray]) -> float:
-  """The share of zeros in all masks together; 0 without masks.
-
-  Args:
-    masks: {layer: 0/1 array}.
-  """
+  """The share of zeros in all masks together; 0 without masks."""
   return 1. - density(masks)
 
 
 def dead_units(masks: Mapping[Any, np.ndarray]) -> int:
   """How many units have no incoming connection, in all layers together.
 
-  The output of such a unit is a constant. Units without an outgoing connection
-  are not counted: which layer reads a unit does not follow from the masks where
-  a network branches.
-
-  Args:
-    masks: {layer: 0/1 array}.
+  The output of such a unit is constant. Units without outgoing connections are
+  not counted: in a network with branches, the masks do not tell which layers
+  read a unit.
   """
   return sum(
       int(np.count_nonzero(~np.any(mask, axis=tuple(range(np.ndim(mask) - 1)))))
@@ -49,20 +38,20 @@ def dead_units(masks: Mapping[Any, np.ndarray]) -> int:
 
 
 class Moves:
-  """Counts the connections that are new since the masks were last looked at."""
+  """Measures which active connections are new since the last look."""
 
   def __init__(self) -> None:
-    """Has not looked yet."""
+    """Starts without a last look."""
     self._former: Optional[dict[Any, np.ndarray]] = None
 
   def look(self, masks: Mapping[Any, np.ndarray]) -> float:
-    """The share of the active connections that were inactive the last time.
+    """The share of active connections that were inactive at the last look.
 
     Args:
       masks: {layer: 0/1 array}, of the same layers each time.
 
     Returns:
-      0 at the first time, and without masks.
+      The share; 0 at the first look, and without masks.
     """
     active = {name: np.asarray(mask, bool) for name, mask in masks.items()}
     former = self._former or active
@@ -73,15 +62,11 @@ class Moves:
     return n_new / n_active if n_active else 0.
 
   def state(self) -> dict[str, Any]:
-    """What `restore` needs; as JSON can hold it where layers are names."""
+    """The state for `restore`, which JSON can hold if layers are names."""
     return _state_of(self._former or {})
 
   def restore(self, state: Mapping[str, Any]) -> None:
-    """Goes back to a former state.
-
-    Args:
-      state: what `state` returned.
-    """
+    """Goes back to what `state` returned."""
     self._former = _masks_of(state)
 
 
@@ -96,7 +81,7 @@ class Explored:
   """
 
   def __init__(self) -> None:
-    """No connection has been active yet."""
+    """Starts without any active connection."""
     self._ever: dict[Any, np.ndarray] = {}
     self.rate = 1.
 
@@ -117,15 +102,11 @@ class Explored:
     self.rate = density(self._ever)
 
   def state(self) -> dict[str, Any]:
-    """What `restore` needs; as JSON can hold it where layers are names."""
+    """The state for `restore`, which JSON can hold if layers are names."""
     return _state_of(self._ever)
 
   def restore(self, state: Mapping[str, Any]) -> None:
-    """Goes back to a former state.
-
-    Args:
-      state: what `state` returned.
-    """
+    """Goes back to what `state` returned."""
     self._ever = _masks_of(state)
     self.rate = density(self._ever)
 

@@ -8,9 +8,9 @@ to a sparsity per layer:
     {'conv': 0.9, 'fc': 0.9}
 
 A layer of `size` weights at sparsity s has exactly floor(s * size) zeros, see
-`get_n_zeros`. Entries of a custom sparsity map fix a layer's sparsity and take
-the layer out of the distribution: the other layers alone meet the default
-sparsity. Plain numpy, no TensorFlow.
+`get_n_zeros`. A custom sparsity map fixes the sparsity of some layers and takes
+them out of the distribution: the other layers alone meet the default sparsity.
+This module needs numpy only.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def random_mask(
 ) -> np.ndarray:
   """Draws a mask with exactly `get_n_zeros` zeros at random positions.
 
-  Zeros come first in a flat array that is then shuffled once, so a given state
-  of the generator gives one particular mask.
+  Shuffles a flat array of zeros followed by ones, once: the state of the
+  generator determines the mask.
 
   Args:
     shape: shape of the layer, any number of dimensions.
     sparsity: fraction of zeros in [0, 1].
-    random_state: source of randomness; it advances.
+    random_state: generator, which advances.
 
   Returns:
     float32 array of zeros and ones of the given shape.
@@ -74,11 +74,11 @@ def uniform(
     default_sparsity: float,
     custom_sparsity_map: CustomMap = None,
 ) -> dict[str, float]:
-  """Gives every layer the default sparsity, save those in the custom map.
+  """Gives every layer the default sparsity, except those in the custom map.
 
   Args:
     shapes: layer name -> shape of its weights.
-    default_sparsity: sparsity of the layers without an entry of their own.
+    default_sparsity: sparsity of the layers outside the custom map.
     custom_sparsity_map: layer name -> sparsity. 0 makes a layer dense.
 
   Returns:
@@ -215,7 +215,7 @@ def _validated_custom_map(
     default_sparsity: float,
     custom_sparsity_map: CustomMap,
 ) -> dict[str, float]:
-  """Checks what all distributions take; returns the map with float values."""
+  """Checks the common arguments; returns the map with float values."""
   checks.in_unit_interval('The default sparsity', default_sparsity)
   custom = {
       name: float(sparsity)
@@ -264,14 +264,14 @@ def _erdos_renyi_densities(
 ) -> dict[str, float]:
   """Solves for eps with densities capped at 1.
 
-  The budget cannot run out: a layer is capped only when its share of the budget
-  exceeds its size, so what is left for the others stays positive.
+  The budget cannot run out: a layer is capped only if its share of the budget
+  exceeds its size, so a positive budget is left for the others.
 
   Args:
     sizes: layer name -> number of weights.
     raw: layer name -> p.
     budget: number of weights that all layers keep together.
-    power_scale: named in the error.
+    power_scale: exponent of p, for the error.
 
   Returns:
     layer name -> density in [0, 1].
@@ -280,7 +280,7 @@ def _erdos_renyi_densities(
     ValueError: if p is zero or infinite in float64.
   """
   if budget == sum(sizes.values()):
-    # Exactly dense; eps would give densities that rounding pushes below 1.
+    # Exactly dense: eps would give densities that round to less than 1.
     return dict.fromkeys(sizes, 1.)
   densities: dict[str, float] = {}
   open_layers = list(sizes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
-from rigl.core import arrays, draws, tokens
+from rigl.core import arrays, numeric_suffix, stateless_random
 from rigl.core.arrays import Array
 
 _WEIGHT_INITS = ('zeros', 'initial_dist', 'random_normal', 'random_uniform')
@@ -18,7 +18,7 @@ def parse_grow_init(grow_init: str,
 
   Args:
     grow_init: a name, optionally followed by `_<number>`, the divisor.
-    has_dense_gradient: whether the method knows the dense gradient (RigL).
+    has_dense_gradient: whether the method has the dense gradient (RigL).
 
   Raises:
     ValueError: not a string, an unknown name, a divisor of 0, or a gradient
@@ -26,7 +26,7 @@ def parse_grow_init(grow_init: str,
   """
   options = GROW_INITS if has_dense_gradient else _WEIGHT_INITS
   try:
-    name, divisor = tokens.split_number(grow_init)
+    name, divisor = numeric_suffix.split(grow_init)
   except ValueError:
     name, divisor = '', 1.
   if name not in options:
@@ -41,7 +41,7 @@ def parse_grow_init(grow_init: str,
 
 def grow_values(grow_init: str,
                 weights: Array,
-                seed: draws.Seed,
+                seed: stateless_random.Seed,
                 initial_value: Optional[Callable[[], Array]] = None,
                 dense_gradient: Optional[Callable[[], Array]] = None
                ) -> Array:
@@ -50,14 +50,14 @@ def grow_values(grow_init: str,
   * zeros
   * initial_dist_d: the initial values of the variable, shuffled, / d.
   * random_normal_d: close to N(0, standard deviation of all `weights` / d),
-    see draws.near_normal.
+    see stateless_random.near_normal.
   * random_uniform_d: U(-a, a) with a = mean |weights| / d.
   * grad_scale_d, grad_sign_d: the dense gradient or its sign, / d.
 
   Args:
     grow_init: one of the above; d defaults to 1.
     weights: the current weights [...].
-    seed: see draws.Seed.
+    seed: see stateless_random.Seed.
     initial_value: returns the initial values [...]; needed by initial_dist.
     dense_gradient: returns it, [...]; needed by grad_scale and grad_sign.
 
@@ -77,12 +77,14 @@ def grow_values(grow_init: str,
     if initial_value is None:
       raise ValueError('grow_init initial_dist needs the initial values.')
     flat = xp.reshape(xp.asarray(initial_value()), (-1,))
-    order = xp.argsort(draws.uniform(xp.reshape(weights, (-1,)), seed))
+    order = xp.argsort(
+        stateless_random.uniform(xp.reshape(weights, (-1,)), seed))
     values = xp.reshape(xp.take(flat, order), weights.shape)
   elif name == 'random_normal':
-    values = draws.near_normal(weights, seed) * xp.std(wide)
+    values = stateless_random.near_normal(weights, seed) * xp.std(wide)
   elif name == 'random_uniform':
-    values = xp.mean(xp.abs(wide)) * (2. * draws.uniform(weights, seed) - 1.)
+    drawn = 2. * stateless_random.uniform(weights, seed) - 1.
+    values = xp.mean(xp.abs(wide)) * drawn
   elif dense_gradient is not None:
     values = xp.asarray(dense_gradient())
     if name == 'grad_sign':

@@ -10,32 +10,28 @@ import re
 from typing import Container, Optional
 
 MASK = 'mask'
-# What kernels are called.
+# Names of kernels.
 WEIGHTS = ('weights', 'depthwise_weights', 'kernel')
 THRESHOLD = 'threshold'
 
 
 def variable_of(layer: str, leaf: str) -> str:
-  """The name of a layer's variable: ('block1/conv', 'weights') -> both joined.
+  """The name of a layer's variable: 'block1/conv/weights'.
 
   Args:
-    layer: name of the layer; '' for one outside of all scopes.
+    layer: name of the layer; '' outside all scopes.
     leaf: last part of the variable's name.
   """
   return f'{layer}/{leaf}' if layer else leaf
 
 
 def mask_of(layer: str) -> str:
-  """The name of a layer's mask: 'block1/conv' -> 'block1/conv/mask'.
-
-  Args:
-    layer: name of the layer.
-  """
+  """The name of a layer's mask: 'block1/conv' -> 'block1/conv/mask'."""
   return variable_of(layer, MASK)
 
 
 def layer_of_mask(name: str) -> Optional[str]:
-  """The layer that a mask belongs to, or None if it is not the name of one.
+  """The layer that a mask belongs to; None if `name` is not that of a mask.
 
   Args:
     name: name of a variable, 'block1/conv/mask:0', or of its value in a
@@ -46,7 +42,7 @@ def layer_of_mask(name: str) -> Optional[str]:
 
 
 def layer_of_weights(name: str, masked: Container[str]) -> Optional[str]:
-  """The layer that weights belong to, or None if it is not the name of any.
+  """The layer that weights belong to; None if `name` is not that of weights.
 
   Args:
     name: name of a variable: 'conv/weights', or 'conv/conv/weights' of a layer

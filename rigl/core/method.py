@@ -1,4 +1,4 @@
-"""What a sparse training method is, and what front-ends ask it."""
+"""The interface of sparse training methods, which front-ends call."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from rigl.core.arrays import Array
 
 
 class Layer(NamedTuple):
-  """What a method sees of one masked layer.
+  """The tensors of one masked layer.
 
   Attributes:
     mask: 0/1 [...].
     weights: [...].
-    seed: gives the seed of the draws for a purpose, a function of the layer,
+    seed: returns the seed of random numbers for a purpose, made from the layer,
       the purpose, the user's seed and the step.
-    gradient: gives the gradient that `Method.gradient` asks for, [...].
-    state: what the method keeps of the layer, see `Method.first_state`.
-    sparsity: share of zeros that the layer is to have in the end.
-    initial_value: gives the initial weights [...], for grow_init initial_dist.
+    gradient: returns the gradient that `Method.gradient` names, [...].
+    state: the method's state of the layer, see `Method.first_state`.
+    sparsity: final share of zeros of the layer.
+    initial_value: returns the initial weights [...], for grow_init
+      initial_dist.
   """
 
   mask: Array
@@ -33,12 +34,12 @@ class Layer(NamedTuple):
 
 
 class Update(NamedTuple):
-  """What an update makes of a layer.
+  """The result of a mask update of one layer.
 
   Attributes:
-    mask: the new mask, of the old one's shape and type.
-    restarted: bool [...], connections whose weights and slots begin anew; None
-      if there are none.
+    mask: the new mask, of the shape and type of the old one.
+    restarted: bool [...], connections whose weights and slots are
+      re-initialized; None if there are none.
     state: the new state; None if the method keeps none.
   """
 
@@ -49,7 +50,7 @@ class Update(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-  """What all methods have in common; by itself it never moves a mask.
+  """Base class of all methods. This one never changes a mask.
 
   Attributes:
     description: one line, for help texts.
@@ -60,16 +61,15 @@ class Method:
     gradient: what `Layer.gradient` gives: 'dense', the gradient of the loss
       with respect to mask * weights; 'applied', what the optimizer applies to
       the weights, penalties and clipping included; '' if none is needed.
-    when: 'never', 'once', 'on_schedule' or 'always'; tells what a front-end
-      must remember of past updates.
-    replaces_step: whether an update takes the place of a training step, which
-      then is not counted; else it follows one.
+    when: when masks are updated: 'never', 'once', 'on_schedule' or 'always'.
+      It tells what a front-end must remember of past updates.
+    replaces_step: whether an update replaces a training step, which is then not
+      counted; else the update follows the step.
     trains_all_weights: whether inactive weights are trained too, by the dense
       gradient.
     is_dynamic: whether it drops and grows connections on a schedule.
-    allows_gradient_grow_init: whether `grow_init` may be made of the dense
-      gradient.
-    prunes_gradually: whether it only drops them, see GradualPruning.
+    allows_gradient_grow_init: whether `grow_init` may use the dense gradient.
+    prunes_gradually: whether it only drops connections, see GradualPruning.
   """
 
   description: ClassVar[str]
@@ -85,24 +85,24 @@ class Method:
   prunes_gradually: ClassVar[bool] = False
 
   @property
-  def first_last_update_step(self) -> int:
-    """What the step of the last update is before there was one."""
+  def initial_last_update_step(self) -> int:
+    """The value of `last_update` before the first update."""
     return -1
 
   def warning(self) -> str:
-    """What is allowed but hardly meant, for front-ends to log; '' if all is."""
+    """A warning about hyperparameters, for front-ends to log; or ''."""
     return ''
 
   def seen_step(self, step: Array) -> Array:
-    """The step that an iteration goes by, int64 scalar.
+    """The step by which an iteration decides about an update, int64 scalar.
 
     Args:
-      step: integer scalar, the global step at the begin of the iteration.
+      step: integer scalar, the global step at the start of the iteration.
     """
     return step if self.replaces_step else step + 1
 
   def is_update(self, step: Array, last_update: Array) -> Array:
-    """bool scalar: whether masks move.
+    """bool scalar: whether masks are updated.
 
     Args:
       step: integer scalar, from `seen_step`.
@@ -112,7 +112,7 @@ class Method:
     return arrays.of(step).asarray(self.when == 'always')
 
   def first_state(self, weights: Array) -> Optional[Array]:
-    """What is kept of a layer from step to step, at the start; often nothing.
+    """The initial state of a layer; None for methods without state.
 
     Args:
       weights: [...].
@@ -124,37 +124,33 @@ class Method:
     """The state after one more gradient; called before each training step.
 
     Args:
-      state: as `first_state` made it.
+      state: the state before, see `first_state`.
       gradient: see `Layer`.
     """
     del gradient
     return state
 
   def update(self, layers: Sequence[Layer], step: Array) -> list[Update]:
-    """What becomes of each of several layers at an update.
+    """Updates the masks of several layers.
 
     Args:
-      layers: their tensors.
+      layers: the tensors of each.
       step: integer scalar, from `seen_step`.
     """
     del step
     return [Update(layer.mask) for layer in layers]
 
   def new_weights(self, layer: Layer) -> Array:
-    """Weights for connections that begin anew, [...].
-
-    Args:
-      layer: its tensors.
-    """
+    """Initial weights of restarted connections, [...]."""
     return arrays.of(layer.weights).zeros_like(layer.weights)
 
   def new_slot(self, layer: Layer, start: Array) -> Array:
-    """Values of an optimizer's slot for connections that begin anew, [...].
+    """Values of an optimizer's slot for restarted connections, [...].
 
     Args:
-      layer: its tensors.
-      start: what the optimizer itself starts the slot with. For Adagrad that
-        is not 0, by which it would divide.
+      layer: tensors of the layer.
+      start: the optimizer's own initial value of the slot, which for Adagrad
+        is not 0, as it divides by the slot.
     """
     del layer
     return start
@@ -162,7 +158,7 @@ class Method:
 
 @dataclasses.dataclass(frozen=True)
 class OnSchedule(Method):
-  """Moves masks every `frequency` steps.
+  """Updates masks every `frequency` steps.
 
   Attributes:
     begin_step: first step that may be an update step.
@@ -178,10 +174,10 @@ class OnSchedule(Method):
 
   @property
   def schedule(self) -> schedules.UpdateSchedule:
-    """When masks move.
+    """The schedule of the updates.
 
     Raises:
-      ValueError: there is no such schedule.
+      ValueError: begin_step, end_step and frequency do not make a schedule.
     """
     return schedules.UpdateSchedule(
         self.begin_step, self.end_step, self.frequency)

@@ -1,13 +1,13 @@
 """The sparse training methods, each a small definition.
 
-A method is a frozen dataclass of its hyperparameters. It answers when masks
-move (`is_update`), what then becomes of the mask of a layer (`update`) and what
-the weights and optimizer slots of new connections start at. All of it is maths
-on tensors: the front-ends own the variables, read them into a `Layer` and
-assign what comes back. `rigl.sparse_optimizers` is one.
+A method is a frozen dataclass of its hyperparameters. It decides when masks are
+updated (`is_update`), computes the new mask of a layer (`update`) and the
+initial weights and optimizer slots of new connections. All of it is maths on
+tensors: front-ends, such as `rigl.sparse_optimizers`, own the variables, read
+them into a `Layer` and assign the results.
 
-`rigl.core.method` says what each function is for. A method of your own derives
-from the nearest one here and overrides what differs, see
+`rigl.core.method` documents each function. To write your own method, derive
+from the nearest one here and override what differs, see
 docs/adding_a_method.md.
 """
 
@@ -21,11 +21,11 @@ from rigl.core import (
   arrays,
   checks,
   distributions,
-  draws,
   growth,
   mask_math,
   schedules,
   scores,
+  stateless_random,
 )
 from rigl.core.arrays import Array
 from rigl.core.method import Layer, Method, OnSchedule, Update
@@ -42,7 +42,7 @@ class Dense(Method):
 
 @dataclasses.dataclass(frozen=True)
 class Scratch(Method):
-  """The masks that training starts with stay."""
+  """Trains with the initial masks."""
 
   description = 'a fixed random mask'
 
@@ -52,16 +52,16 @@ class DropAndGrow(OnSchedule):
   """Drops the weakest connections and grows as many, on a schedule.
 
   Attributes:
-    drop_fraction: share of the active connections moved by an update (at the
-      start, if annealed), in [0, 1].
+    drop_fraction: share of the active connections that an update drops (the
+      first one, if annealed), in [0, 1].
     drop_fraction_anneal: constant, cosine or exponential_<exponent>.
     grow_init: initial values of new connections, see rigl.core.growth.
-    noise_std: about the standard deviation of the noise that decides between
-      connections of equal drop score, see draws.noise.
+    noise_std: approximate standard deviation of the noise that breaks ties of
+      the drop score, see stateless_random.noise.
   """
 
   is_dynamic = True
-  # Whether a connection dropped and grown back at once begins anew.
+  # Whether a connection that is dropped and grown again restarts.
   restarts_regrown: ClassVar[bool] = False
 
   end_step: int = 25000
@@ -80,11 +80,11 @@ class DropAndGrow(OnSchedule):
         self.drop_fraction_anneal, self.schedule)
 
   @property
-  def first_last_update_step(self):
-    return self.schedule.first_last_update_step
+  def initial_last_update_step(self):
+    return self.schedule.initial_last_update_step
 
   def drop_fraction_at(self, step: Array) -> Array:
-    """The share that an update at this step moves, float32 scalar.
+    """The drop fraction of an update at this step, float32 scalar.
 
     Args:
       step: integer scalar, from `seen_step`.
@@ -93,24 +93,16 @@ class DropAndGrow(OnSchedule):
         step, self.drop_fraction, self.drop_fraction_anneal, self.schedule)
 
   def drop_score(self, layer: Layer) -> Array:
-    """float32 [...]; active connections are dropped where it is lowest.
-
-    Args:
-      layer: its tensors.
-    """
+    """float32 [...]; the active connections of lowest score are dropped."""
     return scores.magnitude(layer.mask, layer.weights)
 
   def grow_score(self, layer: Layer) -> Array:
-    """float32 [...]; of all connections not kept, the highest are grown.
-
-    Args:
-      layer: its tensors.
-    """
+    """float32 [...]; of the connections not kept, the highest are grown."""
     raise NotImplementedError
 
   def update(self, layers, step):
     drop_scores = [self.drop_score(layer) for layer in layers]
-    noise = draws.noise(
+    noise = stateless_random.noise(
         drop_scores, [layer.seed('drop_noise') for layer in layers],
         self.noise_std)
     moved = mask_math.drop_and_grow_all(
@@ -138,15 +130,15 @@ class SET(DropAndGrow):
   paper = 'https://doi.org/10.1038/s41467-018-04316-3'
 
   def grow_score(self, layer):
-    return draws.uniform(layer.mask, layer.seed('grow'))
+    return stateless_random.uniform(layer.mask, layer.seed('grow'))
 
 
 @dataclasses.dataclass(frozen=True)
 class Static(DropAndGrow):
   """A fixed mask: the control experiment of SET, Evci et al. 2020.
 
-  The same schedule drops the same connections, but grows them back at once, as
-  if they were new.
+  On the same schedule as SET, it drops connections and grows the same ones
+  again, re-initialized.
   """
 
   description = 'a fixed mask; re-initialises what SET would drop'
@@ -162,9 +154,9 @@ class RigL(DropAndGrow):
   """Rigging the Lottery, Evci et al. 2020.
 
   Attributes:
-    initial_acc_scale: slots of new connections restart from their initial
-      value plus this times the dense gradient. Only for slots of either sign:
-      squares, as Adam keeps them, may become negative, and weights NaN.
+    initial_acc_scale: slots of new connections start from their initial value
+      plus this times the dense gradient. Not for optimizers whose slots hold
+      squares, such as Adam: they may become negative, and weights NaN.
   """
 
   description = 'grows where the dense gradient is largest'
@@ -193,12 +185,12 @@ class RigL(DropAndGrow):
 class SNFS(DropAndGrow):
   """Sparse networks from scratch, Dettmers & Zettlemoyer 2019.
 
-  Without their redistribution of connections between layers. The state is the
-  moving average of the dense gradient.
+  Without redistribution of connections between layers. The state is the moving
+  average of the dense gradient.
 
   Attributes:
-    momentum: decay of the average, in [0, 1]. With 1 it stays 0, and growth
-      takes the lowest indices.
+    momentum: decay of the average, in [0, 1]. With 1 the average stays 0, and
+      the lowest indices are grown.
   """
 
   description = 'SNFS: grows by the averaged dense gradient'
@@ -230,11 +222,7 @@ class KeepBest(Method):
   inits_masks = False
 
   def score(self, layer: Layer) -> Array:
-    """[...]; the highest are kept.
-
-    Args:
-      layer: its tensors.
-    """
+    """[...]; the highest are kept."""
     raise NotImplementedError
 
   def update(self, layers, step):
@@ -252,8 +240,8 @@ class KeepBest(Method):
 class SNIP(KeepBest):
   """Single-shot network pruning, Lee et al. 2019.
 
-  The first step sets the masks instead of training. An L2 penalty is a part of
-  the gradient.
+  The first step sets the masks instead of training. The gradient includes an L2
+  penalty.
   """
 
   description = 'prunes once before training, by |gradient * weight|'
@@ -273,8 +261,8 @@ class SNIP(KeepBest):
 class DNW(KeepBest):
   """Discovering neural wirings, Wortsman et al. 2019.
 
-  A penalty on the weights is no part of the dense gradient, so it does not
-  reach masked layers.
+  The dense gradient does not include a penalty on the weights, so the penalty
+  does not act on masked layers.
   """
 
   description = 'trains all weights, uses the largest'
@@ -295,10 +283,10 @@ class GradualPruning(OnSchedule):
 
   Attributes:
     initial_sparsity: sparsity of the network up to `ramp_begin_step`.
-    target_sparsity: its sparsity from `ramp_end_step` on. A layer whose own
-      sparsity is another follows in proportion.
-    ramp_begin_step: step at which the sparsity begins to rise.
-    ramp_end_step: step at which it ends to.
+    target_sparsity: sparsity of the network from `ramp_end_step` on. Layers
+      with a sparsity of their own follow in proportion.
+    ramp_begin_step: step at which the sparsity starts to rise.
+    ramp_end_step: step at which it reaches its target.
     exponent: 3 in the paper.
     threshold_decay: d in threshold = d * old + (1 - d) * new.
   """
@@ -320,7 +308,7 @@ class GradualPruning(OnSchedule):
     _ = self.schedule, self.sparsity_at(self.ramp_begin_step)
 
   @property
-  def first_last_update_step(self):
+  def initial_last_update_step(self):
     return 0
 
   def seen_step(self, step):

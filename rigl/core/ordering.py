@@ -10,13 +10,13 @@ from rigl.core import seeding
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
   """The order in which an epoch visits the examples.
 
-  With it a resumed training finds its place without replaying what it has
-  seen: iteration k takes batch `k % n_batches` of epoch `k // n_batches`.
+  A resumed training thus finds its place without replaying earlier batches:
+  iteration k takes batch `k % n_batches` of epoch `k // n_batches`.
 
   Args:
     n: number of examples.
     seed: the user's seed.
-    epoch: its number, from 0.
+    epoch: number of the epoch, from 0.
 
   Returns:
     int [n], a permutation of 0 ... n - 1.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from rigl.core import arrays, checks, tokens
+from rigl.core import arrays, checks, numeric_suffix
 from rigl.core.arrays import Array
 
 DROP_FRACTION_ANNEALS = ('constant', 'cosine', 'exponential_<exponent>')
@@ -15,8 +15,8 @@ DROP_FRACTION_ANNEALS = ('constant', 'cosine', 'exponential_<exponent>')
 class UpdateSchedule:
   """The steps at which masks change: begin <= step <= end, frequency apart.
 
-  The distance is measured from the last update, not in multiples of the
-  frequency, so a run that resumes or starts late keeps its rhythm.
+  An update is due `frequency` steps after the last one, not at multiples of the
+  frequency.
 
   Attributes:
     begin_step: first step that may be an update step.
@@ -38,8 +38,8 @@ class UpdateSchedule:
           f'({self.begin_step}); a negative end_step means no end.')
 
   @property
-  def first_last_update_step(self) -> int:
-    """Where `last_update_step` starts so that begin_step itself may update."""
+  def initial_last_update_step(self) -> int:
+    """Initial `last_update_step`, which allows an update at begin_step."""
     return -self.frequency
 
   def is_update_step(self, step: Array,
@@ -60,15 +60,15 @@ class UpdateSchedule:
     return inside & due
 
   def n_updates_through(self, last_update_step: int) -> int:
-    """How many updates a run has made whose last one was at that step.
+    """The number of updates up to and including that at `last_update_step`.
 
-    For methods whose updates take the place of gradient steps, as RigL's do:
-    updates that follow a gradient step never see step 0.
+    For methods whose updates replace gradient steps, such as RigL: updates that
+    follow a gradient step never see step 0.
 
     Args:
       last_update_step: the value of the variable of that name.
     """
-    # Steps are never negative, so a negative begin acts as 0.
+    # Steps are never negative, so a negative begin_step acts as 0.
     first = max(self.begin_step, 0)
     if last_update_step < first:
       return 0
@@ -76,23 +76,23 @@ class UpdateSchedule:
 
 
 def check_drop_fraction(drop_fraction: float, anneal: str) -> None:
-  """Raises ValueError unless the fraction is in [0, 1] and the name known.
+  """Checks the drop fraction and the name of its annealing.
 
   Args:
     drop_fraction: drop fraction of the first update.
     anneal: constant, cosine or exponential_<exponent>.
 
   Raises:
-    ValueError: one of them is not; names it and the options.
+    ValueError: the fraction is not in [0, 1] or the name is unknown.
   """
   checks.in_unit_interval('drop_fraction', drop_fraction)
   _exponent(anneal)
 
 
 def _exponent(anneal: str) -> float:
-  """That of exponential_<exponent>; rejects unknown names."""
+  """The exponent of exponential_<exponent>; rejects unknown names."""
   try:
-    name, exponent = tokens.split_number(anneal)
+    name, exponent = numeric_suffix.split(anneal)
   except ValueError:
     name, exponent = '', 1.
   if name != 'exponential' and anneal not in ('constant', 'cosine'):
@@ -101,28 +101,18 @@ def _exponent(anneal: str) -> float:
   return exponent
 
 
-def lacks_end(anneal: str, schedule: UpdateSchedule) -> bool:
-  """Whether `anneal` needs an end step that the schedule does not have.
-
-  Args:
-    anneal: as in check_drop_fraction.
-    schedule: the drop fraction falls from its begin to its end.
-  """
+def anneals_without_end(anneal: str, schedule: UpdateSchedule) -> bool:
+  """Whether `anneal` needs an end step that the schedule does not have."""
   return anneal != 'constant' and schedule.end_step <= schedule.begin_step
 
 
 def warning_without_end(anneal: str, schedule: UpdateSchedule) -> str:
-  """Says that an annealing falls to an end that there is not, or ''.
-
-  Args:
-    anneal: as in check_drop_fraction.
-    schedule: when masks move.
-  """
+  """A warning that the annealing has no end step, or ''."""
   return (
       f'drop_fraction_anneal {anneal} falls from begin_step to end_step and '
       'needs an end after the begin, got '
       f'{schedule.begin_step} and {schedule.end_step}. Use constant to move '
-      'masks without end.') if lacks_end(anneal, schedule) else ''
+      'masks without end.') if anneals_without_end(anneal, schedule) else ''
 
 
 def annealed_drop_fraction(step: Array, drop_fraction: float, anneal: str,
@@ -132,15 +122,16 @@ def annealed_drop_fraction(step: Array, drop_fraction: float, anneal: str,
   `cosine` is the cosine decay over (end - begin) steps evaluated at the step
   itself, as in the RigL paper's code, so with begin > 0 it has already fallen
   at the first update. `exponential_k` is
-  f * (1 - (step - begin) / (end - begin)) ** k. Neither means much without an
-  end (see `lacks_end`): the formulas then give 0 and values that reach 1.
+  f * (1 - (step - begin) / (end - begin)) ** k. Both need an end of the
+  schedule (see `anneals_without_end`): without one the formulas give 0 and
+  values that reach 1.
 
   Args:
     step: integer scalar.
     drop_fraction: the initial fraction f, in [0, 1].
     anneal: one of DROP_FRACTION_ANNEALS.
-    schedule: the UpdateSchedule whose begin and end the annealing spans. When
-      they are equal, every update has f.
+    schedule: the annealing spans its begin and end. If they are equal, every
+      update has f.
 
   Returns:
     float32 scalar in [0, 1].
@@ -160,7 +151,8 @@ def annealed_drop_fraction(step: Array, drop_fraction: float, anneal: str,
   else:
     progress = (step - float(schedule.begin_step)) / span
     fraction = drop_fraction * xp.power(1.0 - progress, _exponent(anneal))
-    # Before begin and after end the power may be negative, or of a negative.
+    # Outside the schedule the base is negative or above 1: NaN becomes 0, and
+    # the result is clipped.
     fraction = xp.where(xp.isnan(fraction), xp.zeros_like(fraction), fraction)
   return xp.clip(fraction, 0., 1.)
 

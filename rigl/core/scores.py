@@ -1,4 +1,4 @@
-"""Scores by which connections are dropped, grown or kept, one line each.
+"""Scores by which connections are dropped, grown or kept.
 
 All are float32, because a bfloat16 score ties too often to rank connections.
 """
@@ -10,7 +10,7 @@ from rigl.core.arrays import Array
 
 
 def magnitude(mask: Array, weights: Array) -> Array:
-  """|mask * weights| [...]: what every method here drops by, lowest first.
+  """|mask * weights| [...], the drop score of all methods here.
 
   Args:
     mask: 0/1 [...].
@@ -22,9 +22,9 @@ def magnitude(mask: Array, weights: Array) -> Array:
 
 
 def gradient_magnitude(dense_gradient: Array) -> Array:
-  """|dense gradient| [...], by which RigL grows (arXiv 1911.11134).
+  """|dense gradient| [...], the grow score of RigL (arXiv 1911.11134).
 
-  SNFS grows by that of its moving average (arXiv 1907.04840).
+  SNFS applies it to the moving average of the gradient (arXiv 1907.04840).
 
   Args:
     dense_gradient: gradient of the loss with respect to mask * weights, [...].
@@ -37,7 +37,7 @@ def connection_sensitivity(weights: Array,
                            dense_gradient: Array) -> Array:
   """|gradient * weights| [...]: SNIP's saliency (arXiv 1810.02340).
 
-  Not |gradient|, a mistake that cost the RigL authors accuracy (appendix M).
+  Not |gradient|, which the RigL authors first used by mistake (appendix M).
 
   Args:
     weights: [...].
@@ -51,7 +51,7 @@ def connection_sensitivity(weights: Array,
 def weight_magnitude(weights: Array) -> Array:
   """|weights| for gradual pruning, float32 [...]; NaN is the smallest.
 
-  Compared with NaN, no weight would be large enough.
+  A threshold of NaN would prune every weight.
 
   Args:
     weights: [...].

@@ -1,8 +1,8 @@
 """Seeds that are the same in every process, on every replica, after a resume.
 
-A draw is made by a stateless operation whose seed is a function of the
-variable it is for, its purpose, the user's seed and the global step. Python's
-`hash` is salted per process and so would let two workers grow different
+Random numbers come from stateless operations, whose seed is a function of the
+variable, the purpose, the user's seed and the global step. Python's `hash` is
+no use: it is salted per process, so two workers would grow different
 connections.
 """
 
@@ -25,10 +25,9 @@ def stable_seed(variable_name: str, purpose: str, user_seed: int = 0) -> int:
   """A seed in [0, 2**31) from a digest of its three arguments.
 
   Args:
-    variable_name: name of the variable the draw is for; ':0' and a replica
-      suffix are ignored.
-    purpose: what is drawn, e.g. 'drop_noise', so that two draws for one
-      variable at one step differ.
+    variable_name: name of the variable; ':0' and a replica suffix are ignored.
+    purpose: e.g. 'drop_noise', so that two draws for one variable at one step
+      differ.
     user_seed: any integer, e.g. the `--seed` flag.
 
   Returns:

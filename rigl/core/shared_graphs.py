@@ -1,4 +1,4 @@
-"""Functions whose graph a network of many layers holds once."""
+"""Functions whose graph is built once and shared by all layers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rigl.compat import tf, tf2
 
 def shared_graph(*dtypes_and_ranks: tuple[tf.DType, int]
                 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-  """Decorates a pure function of tensors: it is built once and then called.
+  """Decorates a pure function of tensors: its graph is built only once.
 
-  Built anew for each layer, the search of the n-th largest score alone would
-  be a few hundred nodes a layer, which cost memory and start-up time.
+  Otherwise the search for the n-th largest score alone would add a few hundred
+  nodes per layer, which cost memory and start-up time.
 
   Args:
     *dtypes_and_ranks: (type, rank) of each argument; dimensions are free.
@@ -29,13 +29,10 @@ def shared_graph(*dtypes_and_ranks: tuple[tf.DType, int]
 
 
 def called_apart(build: Callable[[], tf.Tensor]) -> tf.Tensor:
-  """Builds in a function of its own, which costs nothing while not called.
+  """Builds a graph inside a function that is not inlined, and calls it.
 
-  A branch that is not taken is not free: the executor visits all its nodes,
-  thousands of them, at each step.
-
-  Args:
-    build: builds what the function does and returns.
+  The executor visits all nodes of a branch, thousands of them, even if the
+  branch is not taken. A call of a function is a single node.
   """
   return tf2.function(
       build, autograph=False, experimental_attributes={'_noinline': True})()

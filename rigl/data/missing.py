@@ -11,11 +11,7 @@ _MOST_LISTED = 8
 
 
 def listing(names: Collection[str]) -> str:
-  """The first names of what a folder holds, for a message.
-
-  Args:
-    names: names of files and folders.
-  """
+  """The first names of what a folder holds, for a message."""
   return messages.first_few(sorted(names), _MOST_LISTED)
 
 

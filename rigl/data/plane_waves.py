@@ -8,12 +8,7 @@ from rigl.core import seeding
 
 
 def random_state(problem: str, purpose: str) -> np.random.RandomState:
-  """The generator of one kind of draws of a synthetic problem.
-
-  Args:
-    problem: name of the problem.
-    purpose: what is drawn.
-  """
+  """The generator of one kind of draws of a synthetic problem."""
   return np.random.RandomState(seeding.stable_seed(problem, purpose))
 
 

@@ -57,11 +57,7 @@ class LayerSpec:
     checks.not_negative('weight_decay', self.weight_decay)
 
   def unless_pruned(self, is_pruned: bool) -> LayerSpec:
-    """The spec of a first or last layer, which may be kept dense.
-
-    Args:
-      is_pruned: False for a dense layer.
-    """
+    """The spec of a first or last layer, which may be kept dense."""
     if is_pruned:
       return self
     return dataclasses.replace(
@@ -81,10 +77,6 @@ class LayerSpec:
       self, name: str, family: initializers.InitializerFamily
   ) -> initializers.Initializer:
     """The initializer of layer `name` of the current variable scope.
-
-    Args:
-      name: name of the layer.
-      family: makes the initializer of a sparsity.
 
     Raises:
       ValueError: end_sparsity is given by layer, and not for this one.
@@ -179,13 +171,7 @@ def batch_norm(x: tf.Tensor, is_training: bool, spec: LayerSpec,
 
 def batch_norm_relu(x: tf.Tensor, is_training: bool,
                     spec: LayerSpec) -> tf.Tensor:
-  """Batch normalization, then a ReLU.
-
-  Args:
-    x: a batch of images.
-    is_training: whether to normalise by the batch.
-    spec: what the layers of the network share.
-  """
+  """Batch normalization, then a ReLU."""
   return tf.nn.relu(batch_norm(x, is_training, spec))
 
 

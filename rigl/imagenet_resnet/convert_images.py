@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import struct
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -38,7 +39,7 @@ _NO_PICTURES = ('thumbs.db', 'desktop.ini')
 # Formats by Pillow's names. MPO is a JPEG with other pictures behind it.
 _FORMATS = {'JPEG': 'JPEG', 'MPO': 'JPEG', 'PNG': 'PNG'}
 _MAX_PER_FILE = 500
-_MAX_NAMED = 5
+_first_few = functools.partial(messages.first_few, n=5)
 _TRAIN_BATCH, _EVAL_BATCH, _EPOCHS = 64, 100, 100
 
 
@@ -163,7 +164,7 @@ def _find(input_dir: str) -> tuple[
     unknown = [name for name in _classes(folder) if name not in numbers]
     if unknown:
       raise ValueError(f'{folder} has classes that {folders["train"]} lacks: '
-                       f'{_some(unknown)}.')
+                       f'{_first_few(unknown)}.')
     found[part] = [
         (os.path.join(folder, name, file), numbers[name])
         for name in _classes(folder)
@@ -171,8 +172,9 @@ def _find(input_dir: str) -> tuple[
   filled = {number for _, number in found['train']}
   empty = [name for name in class_names if numbers[name] not in filled]
   if empty:
-    raise ValueError(f'{folders["train"]} has classes without a picture: '
-                     f'{_some(empty)}. Add pictures or remove the folders.')
+    raise ValueError(
+        f'{folders["train"]} has classes without a picture: '
+        f'{_first_few(empty)}. Add pictures or remove the folders.')
   if not found.get('validation', True):
     raise ValueError(f'{folders["validation"]} has no pictures. Add some, or '
                      'remove it to have them drawn from the others.')
@@ -193,12 +195,12 @@ def _classes(folder: str) -> tuple[str, ...]:
            if not os.path.isdir(os.path.join(folder, name))]
   if files or not names:
     raise ValueError(f'{folder} must have a folder for each class and nothing '
-                     f'else; it has {_some(files) if files else "nothing"}.')
+                     f'else; it has {_first_few(files) or "nothing"}.')
   # One line of the file each; and not all bytes of a name are text.
   strange = [name for name in names if not name.isprintable()]
   if strange:
     raise ValueError('Names of classes must be printable UTF-8; rename '
-                     f'{_some(map(repr, strange))} in {folder}.')
+                     f'{_first_few(list(map(repr, strange)))} in {folder}.')
   return tuple(names)
 
 
@@ -218,7 +220,7 @@ def _checked(paths: dict[str, list[tuple[str, int]]]) -> dict[
   if problems:
     n = sum(map(len, paths.values()))
     raise ValueError(f'{len(problems)} of {n} files cannot be used: '
-                     f'{_some(problems)}. Repair, convert or remove them; '
+                     f'{_first_few(problems)}. Repair, convert or remove them; '
                      'nothing was written.')
   return pictures
 
@@ -286,21 +288,8 @@ def _write_part(folder: str, part: str, pictures: list[Picture],
                              examples(order[i::n_files]))
 
 
-def _some(values: Iterable[str]) -> str:
-  """The first of some texts, and how many others there are."""
-  values = list(values)
-  others = len(values) - _MAX_NAMED
-  text = ', '.join(values[:_MAX_NAMED])
-  return f'{text} and {others} others' if others > 0 else text
-
-
 def training_command(folder: str, done: Converted) -> str:
-  """A command line that trains on the records.
-
-  Args:
-    folder: where they are.
-    done: what they are.
-  """
+  """A command line that trains on the records."""
   train_batch = min(_TRAIN_BATCH, done.num_train)
   n_steps = _EPOCHS * done.num_train // train_batch
   return record_output.training_command(

@@ -156,7 +156,7 @@ class ImageNetConfig(ScaledConfig):
   @property
   def total_steps(self) -> int:
     """train_steps times training_steps_multiplier."""
-    return lr_schedules.stretched_steps(
+    return lr_schedules.scaled_steps(
         'train_steps', self.train_steps, self.training_steps_multiplier)
 
   # --- Learning rate --------------------------------------------------------
@@ -168,11 +168,11 @@ class ImageNetConfig(ScaledConfig):
 
   @property
   def lr_schedule(self) -> list[tuple[float, float]]:
-    """[(multiplier of the peak rate, epoch)], already stretched."""
+    """[(multiplier of the peak rate, epoch)], already scaled."""
     schedule = (
         _MOBILENET_LR_SCHEDULE
         if self.model_architecture.startswith('mobilenet') else _LR_SCHEDULE)
-    return lr_schedules.stretched(schedule, self.training_steps_multiplier)
+    return lr_schedules.scaled(schedule, self.training_steps_multiplier)
 
   def epoch_at(self, global_step: tf.Tensor) -> tf.Tensor:
     """Passes over the training images before a step, float32 scalar.
@@ -184,7 +184,7 @@ class ImageNetConfig(ScaledConfig):
         global_step, self.num_train_images, self.train_batch_size)
 
   def learning_rate_at(self, global_step: tf.Tensor) -> tf.Tensor:
-    """The rate at a step, float32 scalar; restarts are not stretched.
+    """The rate at a step, float32 scalar; restarts are not scaled.
 
     Args:
       global_step: int64 scalar.

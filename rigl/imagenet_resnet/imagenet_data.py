@@ -198,9 +198,6 @@ def wrong_number(part: Part, found: object) -> str:
 def count_records(path: str) -> int:
   """Counts the records of a local TFRecord file, by their headers alone.
 
-  Args:
-    path: path of the file.
-
   Raises:
     ValueError: the file is truncated, damaged or something else.
   """

@@ -45,9 +45,6 @@ def explained_errors(data: imagenet_data.ImageNetData) -> Iterator[None]:
   Put it around what runs a session that reads from a `Pipeline`. A picture that
   no message names is looked for among all pictures.
 
-  Args:
-    data: what is read.
-
   Raises:
     ValueError: instead of a tf.errors.OpError about a damaged file; names the
       file and the position of the record.

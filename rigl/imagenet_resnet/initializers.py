@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Callable
 
-from rigl import stateless_draws
+from rigl import tf_random
 from rigl.compat import tf
 from rigl.core import checks, seeding
 from rigl.model_pruning import initializers
@@ -27,20 +27,12 @@ InitializerFamily = Callable[[float], Initializer]
 
 
 def fan_in_normal(scale: float = 1.) -> InitializerFamily:
-  """Truncated normal of variance scale / fan_in (arXiv 1502.01852: scale 2).
-
-  Args:
-    scale: fan_in times the variance.
-  """
+  """Truncated normal of variance scale / fan_in (arXiv 1502.01852: scale 2)."""
   return lambda factor: initializers.variance_scaling(scale * factor, 'fan_in')
 
 
 def normal(stddev: float) -> InitializerFamily:
-  """N(0, stddev).
-
-  Args:
-    stddev: standard deviation.
-  """
+  """N(0, stddev)."""
   return lambda factor: initializers.random_normal(stddev * math.sqrt(factor))
 
 
@@ -64,7 +56,7 @@ def random_zeros(initializer: Initializer, sparsity: float) -> Initializer:
     user_seed = tf.get_default_graph().seed or 0
     seed = seeding.stable_seed(scope, 'random_zeros', user_seed)
     size = weights.shape.num_elements()
-    order = tf.argsort(stateless_draws.uniform([size], [seed, 0]), stable=True)
+    order = tf.argsort(tf_random.uniform([size], [seed, 0]), stable=True)
     kept = tf.reshape(order >= math.floor(sparsity * size), weights.shape)
     return tf.where(kept, weights, tf.zeros_like(weights))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from rigl import stateless_draws
+from rigl import tf_random
 from rigl.compat import tf, tf2
 
 AREA_RANGE = (0.08, 1.)
@@ -49,7 +49,7 @@ def preprocess_train(encoded: tf.Tensor, crop_seed: tf.Tensor,
       encoded, lambda height, width: random_window(
           height, width, crop_seed, image_size)), image_size)
   flip = tf.random.stateless_uniform(
-      [], flip_seed, 0, 2, tf.int32, alg=stateless_draws.GENERATOR)
+      [], flip_seed, 0, 2, tf.int32, alg=tf_random.GENERATOR)
   image = tf.cond(
       tf.equal(flip, 1), lambda: tf.reverse(image, [1]), lambda: image)
   return _finish(image, image_size, dtype)

@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 
-from rigl import stateless_draws
+from rigl import tf_random
 from rigl.compat import tf
 from rigl.core import messages, seeding
 from rigl.imagenet_resnet import imagenet_data
@@ -53,7 +53,7 @@ def training_records(data: imagenet_data.ImageNetData,
     epoch_seed = tf.stack([tf.constant(digest, tf.int64), epoch])
     numbers = tf.random.stateless_uniform(
         [max(len(part.files), 1) + 1], epoch_seed, None, None, tf.int32,
-        alg=stateless_draws.GENERATOR)
+        alg=tf_random.GENERATOR)
     if data.is_synthetic:
       records = _synthetic_records(part)
     else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rigl import stateless_draws
+from rigl import tf_random
 from rigl.compat import tf
 from rigl.core import seeding
 from rigl.data import plane_waves
@@ -64,16 +64,16 @@ def image(part: str, index: tf.Tensor, num_classes: int,
       tf.gather(table.astype(np.float32), class_number) for table in waves)
   position = tf.range(image_size, dtype=tf.float32) / image_size
   shift = tf.random.stateless_uniform(
-      [2], draw('shift'), alg=stateless_draws.GENERATOR)
+      [2], draw('shift'), alg=tf_random.GENERATOR)
   # [wave, row, column].
   turns = (frequencies[:, 0, None, None] * (position + shift[0])[:, None] +
            frequencies[:, 1, None, None] * (position + shift[1]) +
            phases[:, None, None])
   pattern = tf.einsum('wyx,wc->yxc', tf.cos(2. * np.pi * turns), colours)
   contrast = tf.random.stateless_uniform(
-      [], draw('contrast'), *_CONTRAST, alg=stateless_draws.GENERATOR)
+      [], draw('contrast'), *_CONTRAST, alg=tf_random.GENERATOR)
   noise = tf.random.stateless_normal(
       [image_size, image_size, 3], draw('noise'), stddev=_NOISE,
-      alg=stateless_draws.GENERATOR)
+      alg=tf_random.GENERATOR)
   return tf.clip_by_value(
       tf.round(128. + contrast * pattern + noise), 0., 255.)

@@ -19,10 +19,6 @@ _MIN_GROUPS = 6
 def make_program(graph: Graph, n_threads: int) -> Program:
   """Compiles a graph.
 
-  Args:
-    graph: the network.
-    n_threads: threads that will run it.
-
   Raises:
     ValueError: its activations do not fit into 2**31 values.
   """

@@ -13,12 +13,7 @@ class Engine:
   """Runs a network; calls from several threads wait for one another."""
 
   def __init__(self, graph: graphs.Graph, n_threads: int = 1) -> None:
-    """Compiles the network.
-
-    Args:
-      graph: the network.
-      n_threads: threads that compute each layer together.
-    """
+    """Compiles the network."""
     # These load numba, which takes a second.
     from rigl.inference import compiling, threads
     self.input_shape = graph.input_shape

@@ -101,9 +101,6 @@ def _dense_file(source: Any) -> bytes:
 def read_file(path: str) -> bytes:
   """The content of a file.
 
-  Args:
-    path: path of the file.
-
   Raises:
     ValueError: it cannot be read; names it.
   """
@@ -299,10 +296,6 @@ def _drop_unused(model: Any) -> None:
 
 def write_file(path: str, data: bytes) -> None:
   """Writes a file; whoever reads it gets the old one or the complete new one.
-
-  Args:
-    path: path of the file.
-    data: its content.
 
   Raises:
     OSError: it cannot be written.

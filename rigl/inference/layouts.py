@@ -24,12 +24,7 @@ _BAD_STRIDE = 1024
 
 
 def round_up(n: int, step: int = GROUP) -> int:
-  """The first multiple of a step that is not below n.
-
-  Args:
-    n: a number.
-    step: positive.
-  """
+  """The first multiple of a step that is not below n."""
   return -(-n // step) * step
 
 
@@ -49,11 +44,7 @@ class Layout:
   column: int = 1
 
   def offsets(self, shape: tuple[int, int, int]) -> np.ndarray:
-    """Where all values lie, in the order [height, width, channels].
-
-    Args:
-      shape: shape of the activation.
-    """
+    """Where all values lie, in the order [height, width, channels]."""
     y, x, c = np.ogrid[:shape[0], :shape[1], :shape[2]]
     return self.base + y * self.row + x * self.column + c * self.channel
 
@@ -77,13 +68,7 @@ class Taps:
   @classmethod
   def of(cls, node: Node, shape: tuple[int, int, int],
          output: tuple[int, int, int]) -> Taps:
-    """The taps of a node.
-
-    Args:
-      node: with a window.
-      shape: shape of its input.
-      output: shape of its output.
-    """
+    """The taps of a node."""
     rows, columns = (
         [divmod(tap * node.dilations[i] - node.pads[i], node.strides[i])
          for tap in range(node.kernel[i])] for i in range(2))
@@ -107,22 +92,12 @@ class Taps:
 
   def is_direct(self, node: Node, shape: tuple[int, int, int],
                 output: tuple[int, int, int]) -> bool:
-    """Whether the input itself, in the layout of its size, can be read.
-
-    Args:
-      node: whose taps these are.
-      shape: shape of its input.
-      output: shape of its output.
-    """
+    """Whether the input itself, in the layout of its size, can be read."""
     return (node.strides == (1, 1) and shape[:2] == output[:2]
             and not fill_of(node))
 
   def row_stride(self, output: tuple[int, int, int]) -> int:
-    """The smallest row stride at which no shift meets another row's image.
-
-    Args:
-      output: shape of the output.
-    """
+    """The smallest row stride at which no shift meets another row's image."""
     _, left, _, right = self.margins
     widest = max(size[1] for size in self.sizes.values())
     return max(output[1] + right, widest + left)
@@ -132,11 +107,7 @@ WINDOWED = ('conv', 'depthwise', 'max_pool', 'average_pool')
 
 
 def is_vector(shape: tuple[int, int, int]) -> bool:
-  """Whether an activation has one position.
-
-  Args:
-    shape: shape of the activation.
-  """
+  """Whether an activation has one position."""
   return shape[0] * shape[1] == 1
 
 
@@ -144,11 +115,7 @@ class Planes:
   """The row strides and margins that each image size of a network needs."""
 
   def __init__(self, graph: Graph) -> None:
-    """Looks at all nodes.
-
-    Args:
-      graph: the network.
-    """
+    """Looks at all nodes."""
     self._row_strides: dict[tuple[int, int], int] = {}
     self._margins: dict[tuple[int, int], tuple[int, int]] = {}
     self.bordered: set[int] = set()
@@ -167,27 +134,15 @@ class Planes:
         self._margins[size] = max(rows, up, down), max(columns, left, right)
 
   def row_stride(self, size: tuple[int, int]) -> int:
-    """Distance of rows of the images of a size.
-
-    Args:
-      size: height and width.
-    """
+    """Distance of rows of the images of a size."""
     return self._row_strides.get(size, size[1])
 
   def n_groups(self, size: tuple[int, int]) -> int:
-    """Groups of positions that cover an image.
-
-    Args:
-      size: height and width.
-    """
+    """Groups of positions that cover an image."""
     return round_up((size[0] - 1) * self.row_stride(size) + size[1]) // GROUP
 
   def margin(self, size: tuple[int, int]) -> int:
-    """Zeros that a bordered image needs on either side of its positions.
-
-    Args:
-      size: height and width.
-    """
+    """Zeros that a bordered image needs on either side of its positions."""
     rows, columns = self._margins.get(size, (0, 0))
     return rows * self.row_stride(size) + columns
 
@@ -207,11 +162,7 @@ class Arena:
     self.filled: list[tuple[int, int, float]] = []
 
   def vector(self, n: int) -> Layout:
-    """Memory for values side by side, which are not given back.
-
-    Args:
-      n: how many.
-    """
+    """Memory for values side by side, which are not given back."""
     base = self.size
     self.size += round_up(n + GROUP)
     return Layout(base, 1, n, n)
@@ -267,10 +218,6 @@ class Arena:
 
 
 def fill_of(node: Node) -> float:
-  """What padding counts as.
-
-  Args:
-    node: with a window.
-  """
+  """What padding counts as."""
   is_outside = node.kind == 'max_pool' and not node.pads_count
   return -math.inf if is_outside and any(node.pads) else 0.

@@ -108,12 +108,6 @@ def own_engine(data: bytes, path: str, num_threads: int,
                is_wanted: bool = False) -> Optional[engines.Engine]:
   """The engine of this library; None, and a line, if it cannot run a file.
 
-  Args:
-    data: the file.
-    path: its path, for messages.
-    num_threads: threads that share each layer.
-    is_wanted: whether the user asked for it.
-
   Raises:
     ValueError: it is wanted, but numba is not installed or the file is not
       float32.

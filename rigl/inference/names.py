@@ -13,9 +13,6 @@ def short_names(names: Sequence[str]) -> list[str]:
 
   It joins the names of all operations that it fuses, each with its scopes:
   'model/relu/Relu;model/conv1/convolution'.
-
-  Args:
-    names: the names of the outputs.
   """
   short, seen = [], set()
   for i, name in enumerate(names):

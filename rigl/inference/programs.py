@@ -49,20 +49,12 @@ class Numbers:
   """An array that grows."""
 
   def __init__(self, dtype: Any) -> None:
-    """An empty one.
-
-    Args:
-      dtype: of its values.
-    """
+    """An empty one."""
     self._dtype, self.size = dtype, 0
     self._parts: list[np.ndarray] = []
 
   def add(self, values: Any) -> int:
-    """Appends values; returns the index of the first.
-
-    Args:
-      values: array of any shape.
-    """
+    """Appends values; returns the index of the first."""
     values = np.asarray(values, self._dtype).ravel()
     self._parts.append(values)
     self.size += values.size

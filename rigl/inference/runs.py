@@ -25,9 +25,6 @@ _CIFAR_IMAGE = (32, 32, 3)
 def concrete_function(folder: str) -> Any:
   """The network of the newest checkpoint of a run, as of `sources`.
 
-  Args:
-    folder: folder of the run.
-
   Raises:
     ValueError: the checkpoint is of neither script; says what to do.
   """

@@ -22,11 +22,7 @@ _ENDS = (codes.CONV_2D, codes.FULLY_CONNECTED)
 
 
 def shrink(model: Any) -> int:
-  """Removes dead units from a ModelT in place; returns how many.
-
-  Args:
-    model: with dense weights.
-  """
+  """Removes dead units from a ModelT in place; returns how many."""
   n_removed = 0
   while n := _Pass(model).run():
     n_removed += n

@@ -17,20 +17,12 @@ _NO_LIMITS = (-INFINITY, INFINITY)
 
 
 def shares_loads(node: Node) -> bool:
-  """Whether the channels of a convolution are computed a few at a time.
-
-  Args:
-    node: a convolution.
-  """
+  """Whether the channels of a convolution are computed a few at a time."""
   return np.count_nonzero(node.weights) > SHARED_DENSITY * node.weights.size
 
 
 def simplified(graph: Graph) -> Graph:
-  """The graph with scales joined and sums made a part of convolutions.
-
-  Args:
-    graph: stays as it is.
-  """
+  """The graph with scales joined and sums made a part of convolutions."""
   nodes = _join_scales(graph, list(graph.nodes))
   return dataclasses.replace(graph, nodes=_join_sums(graph, nodes))
 

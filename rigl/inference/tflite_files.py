@@ -27,10 +27,6 @@ _ALIGNMENT = 16
 def read(data: bytes, name: str) -> Any:
   """Unpacks a model.
 
-  Args:
-    data: content of the file.
-    name: name of the file, for errors.
-
   Returns:
     A ModelT of the schema.
 
@@ -84,43 +80,26 @@ def write(model: Any) -> bytes:
 
 
 def operator_code(model: Any, operator: Any) -> int:
-  """The BuiltinOperator of an operator.
-
-  Args:
-    model: ModelT.
-    operator: one of its operators.
-  """
+  """The BuiltinOperator of an operator."""
   code = model.operatorCodes[operator.opcodeIndex]
   # Older files have the code in a field of 8 bits.
   return max(code.builtinCode, code.deprecatedBuiltinCode)
 
 
 def operator_name(code: int) -> str:
-  """The name of a BuiltinOperator: 3 is CONV_2D.
-
-  Args:
-    code: its number.
-  """
+  """The name of a BuiltinOperator: 3 is CONV_2D."""
   names = vars(requirements.litert_schema().BuiltinOperator)
   return next((name for name, value in names.items() if value == code),
               f'operator {code}')
 
 
 def shape_of(tensor: Any) -> tuple[int, ...]:
-  """The shape of a tensor.
-
-  Args:
-    tensor: TensorT.
-  """
+  """The shape of a tensor."""
   return () if tensor.shape is None else tuple(int(n) for n in tensor.shape)
 
 
 def values_of(model: Any, tensor: Any) -> Optional[np.ndarray]:
   """The values of a constant, sparse ones unpacked; None for an activation.
-
-  Args:
-    model: ModelT.
-    tensor: one of its tensors.
 
   Raises:
     ValueError: the buffer does not fit the tensor.
@@ -230,11 +209,7 @@ def _pack_last(values: np.ndarray, order: Sequence[int]
 
 
 def n_packed_bytes(packed: tuple[Any, np.ndarray]) -> int:
-  """Bytes of what `pack` returns.
-
-  Args:
-    packed: sparsity and values.
-  """
+  """Bytes of what `pack` returns."""
   sparsity, kept = packed
   last = sparsity.dimMetadata[-1]
   return (kept.nbytes + last.arraySegments.values.nbytes
@@ -244,12 +219,6 @@ def n_packed_bytes(packed: tuple[Any, np.ndarray]) -> int:
 def unpack(sparsity: Any, values: np.ndarray, shape: tuple[int, ...],
            name: str) -> np.ndarray:
   """The dense array of sparse values, with or without blocks.
-
-  Args:
-    sparsity: SparsityParametersT.
-    values: those that are stored.
-    shape: shape of the array.
-    name: name of the tensor, for errors.
 
   Raises:
     ValueError: indices, values and shape do not fit one another.

@@ -195,9 +195,6 @@ def _emit_tile(n_groups, context, builder, signature, args):
 def make_tile(n_most: int) -> Any:
   """An intrinsic for some groups of positions of one output channel.
 
-  Args:
-    n_most: largest number of groups.
-
   Returns:
     tile(n_groups, arena, values, offsets, begin, end, position, bias, low,
     high, out), n_groups from 1 on.
@@ -295,9 +292,6 @@ def make_shared_tile(n_channels: int, n_most: int) -> Any:
 
 def make_every_second(n: int) -> Any:
   """An intrinsic that copies every second value.
-
-  Args:
-    n: how many it copies.
 
   Returns:
     copy(arena, source, target).

@@ -71,11 +71,7 @@ def look(typing_context, array, index):
 
 @intrinsic
 def pause(typing_context):
-  """Tells an x86 that this thread waits in a loop.
-
-  Args:
-    typing_context: what numba knows of types.
-  """
+  """Tells an x86 that this thread waits in a loop."""
   del typing_context
 
   def generate(context, builder, signature, args):

@@ -46,12 +46,7 @@ class Arguments:
 
 
 def check_inner(optimizer: Any, name: str) -> None:
-  """Raises ValueError unless an optimizer can be wrapped.
-
-  Args:
-    optimizer: what was given.
-    name: the class that is to wrap it.
-  """
+  """Raises ValueError unless an optimizer can be wrapped."""
   if isinstance(optimizer, str):
     raise ValueError(f'{name} wraps an optimizer, got the name {optimizer!r}. '
                      f'Use keras.optimizers.get({optimizer!r}).')

@@ -25,12 +25,7 @@ class Backend:
 
   def once(self, step: Callable[[Sequence[Any]], None],
            grads: Sequence[Any]) -> None:
-    """Runs step(grads) once for all replicas.
-
-    Args:
-      step: what is to be done.
-      grads: gradients of this replica.
-    """
+    """Runs step(grads) once for all replicas."""
     step(grads)
 
   def on_replicas(self, function: Callable[[Sequence[Any]], None],
@@ -67,30 +62,16 @@ class Backend:
     keras.ops.cond(condition, if_true, if_false)
 
   def outside(self, function: Callable[[], None]) -> None:
-    """Runs a function now, even while a graph is made.
-
-    Args:
-      function: reads and assigns variables.
-    """
+    """Runs a function now, even while a graph is made."""
     function()
 
   def has_value(self, variable: Any) -> bool:
-    """Whether a variable can be read now, from within `outside`.
-
-    Args:
-      variable: any variable of Keras.
-    """
+    """Whether a variable can be read now, from within `outside`."""
     return getattr(variable, '_value', None) is not None
 
   def update(self, variable: Any, function: Callable[..., Any],
              *others: Any) -> None:
-    """Assigns function(value, *values of others), from within `once`.
-
-    Args:
-      variable: variable of Keras that is assigned.
-      function: maps tensors to the new value.
-      *others: other variables of Keras.
-    """
+    """Assigns function(value, *values of others), from within `once`."""
     variable.assign(function(*(
         arrays.of(v).asarray(v) for v in (variable, *others))))
 

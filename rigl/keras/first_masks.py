@@ -8,7 +8,7 @@ from typing import Any, Optional, Sequence, Union
 
 import numpy as np
 
-from rigl.core import distributions, draws, mask_math, methods
+from rigl.core import distributions, mask_math, methods, stateless_random
 
 MASK_INITS = ('random', 'magnitude')
 
@@ -56,7 +56,7 @@ def first_mask(method: methods.Method,
           'batch.')
     score = np.abs(values.astype('float32'))
   else:
-    score = draws.uniform(np.zeros(shape, 'float32'), (seed, 0))
+    score = stateless_random.uniform(np.zeros(shape, 'float32'), (seed, 0))
     if is_sparse:
       score = score + (values != 0)
   return mask_math.top_k_mask(score, size - n_zeros)

@@ -9,7 +9,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
 import keras
 import numpy as np
 
-from rigl.core import arrays, draws, methods
+from rigl.core import arrays, methods, stateless_random
 
 # The name that Keras gives to sums of gradients.
 ACCUMULATOR = 'gradient_accumulator'
@@ -65,7 +65,8 @@ class Kernel:
     return [variable for variable in (self.mask, self.state, self.inactive)
             if variable is not None]
 
-  def layer(self, method: methods.Method, seed: Callable[[str], draws.Seed],
+  def layer(self, method: methods.Method,
+            seed: Callable[[str], stateless_random.Seed],
             gradient: Callable[[], Any]) -> methods.Layer:
     """What a method sees of the kernel.
 

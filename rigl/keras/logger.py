@@ -50,42 +50,23 @@ class SparsityLogger(keras.callbacks.Callback):
     self._moves: Optional[connections.Moves] = None
 
   def on_train_begin(self, logs: Any = None) -> None:
-    """Looks for the sparse optimizers.
-
-    Args:
-      logs: as in Keras.
-    """
+    """Looks for the sparse optimizers."""
     self._moves = None
     # A MultiOptimizer may choose its optimizers only when it is built.
     if not hasattr(self.model.optimizer, 'optimizers'):
       self._found()
 
   def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-    """Notes the first masks.
-
-    Args:
-      epoch: its number.
-      logs: as in Keras.
-    """
+    """Notes the first masks."""
     # Not when training begins, where BackupAndRestore changes the masks.
     self._look()
 
   def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-    """Notes the first masks, if there were none when the epoch began.
-
-    Args:
-      batch: its number.
-      logs: as in Keras.
-    """
+    """Notes the first masks, if there were none when the epoch began."""
     self._look()
 
   def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-    """Adds the numbers.
-
-    Args:
-      epoch: its number.
-      logs: gets them.
-    """
+    """Adds the numbers."""
     optimizers = self._found()
     masks = self._masks()
     moved = (self._moves or connections.Moves()).look(masks)

@@ -16,9 +16,6 @@ def sparsity_of(model: Any) -> float:
 
   Reads the weights, so it holds for any model, trained or loaded.
 
-  Args:
-    model: a built model.
-
   Raises:
     ValueError: the model is not built, or has no such kernel.
   """

@@ -27,9 +27,6 @@ def is_kernel(variable: Any) -> bool:
 
   The kernel of a DepthwiseConv with a depth_multiplier above 1 cannot be told
   from that of a convolution here; `layer_sparsities` can.
-
-  Args:
-    variable: variable of Keras.
   """
   name = variable.path.rpartition('/')[2]
   shape = tuple(variable.shape)

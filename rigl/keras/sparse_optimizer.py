@@ -120,10 +120,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                   **hyperparameters: Any) -> methods.Method:
     """The method with its hyperparameters.
 
-    Args:
-      sparsities: what was asked for.
-      **hyperparameters: given by the user.
-
     Raises:
       TypeError: one of them is unknown.
       ValueError: one of them is out of range.
@@ -134,11 +130,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
   @classmethod
   def check_hyperparameters(cls, given: Mapping[str, Any]) -> None:
-    """Raises TypeError if one of them is unknown.
-
-    Args:
-      given: by the user.
-    """
+    """Raises TypeError if one of them is unknown."""
     unknown = [name for name in given
                if name not in cls.hyperparameters()]
     if unknown:
@@ -229,9 +221,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     Weights that have a value become sparse at once, others at the first step.
 
-    Args:
-      variables: trainable variables of the model.
-
     Raises:
       ValueError: none of them is a kernel; a sparsity matches none; masks need
         weights that there are not yet; or it is built already, without one.
@@ -241,7 +230,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       return
     variables = list(variables)
     self._last_update = self.add_variable(
-        (), keras.initializers.Constant(self.method.first_last_update_step),
+        (), keras.initializers.Constant(self.method.initial_last_update_step),
         'int', name='last_mask_update_step')
     # Tuples, since Keras tracks what is in lists.
     self.kernels = tuple(

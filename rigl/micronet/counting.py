@@ -68,11 +68,7 @@ ACTIVATION_FLOPS = {
 
 
 def add_counts(counts: Iterable[Counts]) -> Counts:
-  """Returns the field-by-field sum, zero for no counts.
-
-  Args:
-    counts: counts of operations.
-  """
+  """Returns the field-by-field sum, zero for no counts."""
   total = Counts(0, 0, 0)
   for count in counts:
     total = Counts(*(a + b for a, b in zip(total, count)))
@@ -223,21 +219,12 @@ def _unknown(op: Any) -> ValueError:
 
 
 def has_kernel(op: Any) -> bool:
-  """Tells whether sparsity changes the counts of an operation.
-
-  Args:
-    op: one of the operations of this module.
-  """
+  """Tells whether sparsity changes the counts of an operation."""
   return type(op) in _AS_DOTS
 
 
 def check_names(names: Iterable[str], known: Iterable[str]) -> None:
-  """Raises ValueError if a sparsity is given for what has no kernel.
-
-  Args:
-    names: that sparsities are given for.
-    known: names of the operations with a kernel.
-  """
+  """Raises ValueError if a sparsity is given for what has no kernel."""
   known = list(known)
   unknown = sorted(set(names).difference(known))
   if unknown:

@@ -15,12 +15,7 @@ _UNITS = ((1e18, 'E'), (1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'),
 
 
 def quantity(value: float, unit: str) -> str:
-  """Formats with a decimal prefix: 8202340776 FLOPs are '8.202 GFLOPs'.
-
-  Args:
-    value: to be formatted.
-    unit: that follows the prefix.
-  """
+  """Formats with a decimal prefix: 8202340776 FLOPs are '8.202 GFLOPs'."""
   for factor, prefix in _UNITS:
     # What rounds to 1000 of a unit is 1 of the next.
     if abs(value) >= 0.9995 * factor:
@@ -29,30 +24,17 @@ def quantity(value: float, unit: str) -> str:
 
 
 def multiple(value: float) -> str:
-  """Formats a ratio: '0.4153x'.
-
-  Args:
-    value: the ratio.
-  """
+  """Formats a ratio: '0.4153x'."""
   return f'{value:.4f}x'
 
 
 def shape_text(shape: Sequence[int]) -> str:
-  """Formats a shape: '3x3x16x64', '-' for none.
-
-  Args:
-    shape: its sizes.
-  """
+  """Formats a shape: '3x3x16x64', '-' for none."""
   return 'x'.join(map(str, shape)) if shape else '-'
 
 
 def elide(text: str, width: int) -> str:
-  """Shortens a text in its middle to `width` characters.
-
-  Args:
-    text: to be shortened.
-    width: characters that are left.
-  """
+  """Shortens a text in its middle to `width` characters."""
   if len(text) <= width:
     return text
   head = (width - 1) // 2

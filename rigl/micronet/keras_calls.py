@@ -178,9 +178,6 @@ def _stand_ins(shapes: Any) -> Any:
 def input_shape(layer: Any) -> Shape:
   """Returns the shape of the input that a layer was called on or built for.
 
-  Args:
-    layer: a Keras layer with one input.
-
   Raises:
     NotCounted: it is not known, or the layer has inputs of several sizes.
   """
@@ -205,9 +202,6 @@ def kernel_name(layer: Any) -> str:
   `path` has the scopes. They include the name of a sequential model, which
   Keras 2 leaves out, so only those of layers in subclassed models are taken:
   the others are called on symbolic tensors.
-
-  Args:
-    layer: a Keras layer with a kernel.
 
   Raises:
     NotCounted: it is not built.

@@ -63,11 +63,7 @@ def _is_of_keras(definition: Any, *more: str) -> bool:
 
 
 def keras_classes(layer: Any) -> list[type]:
-  """Returns the classes of Keras that a layer is of, the most derived first.
-
-  Args:
-    layer: a Keras layer.
-  """
+  """Returns the classes of Keras that a layer is of, the most derived first."""
   return [cls for cls in type(layer).__mro__ if _is_of_keras(cls)]
 
 
@@ -118,9 +114,6 @@ def activation_name(layer: Any) -> str | None:
   """Returns the name of a layer's activation function, None for the identity.
 
   It may be one without a rule, see `split_activation`.
-
-  Args:
-    layer: a Keras layer.
   """
   activation = getattr(layer, 'activation', None)
   name = getattr(activation, '__name__', None)
@@ -135,11 +128,7 @@ def activation_name(layer: Any) -> str | None:
 
 
 def split_activation(layer: Any) -> tuple[str | None, str | None]:
-  """Returns (activation with a rule, reason why another is not counted).
-
-  Args:
-    layer: a Keras layer.
-  """
+  """Returns (activation with a rule, reason why another is not counted)."""
   name = activation_name(layer)
   if name in ACTIVATION_FLOPS:
     return name, None
@@ -224,9 +213,6 @@ def einsum_shape(layer: Any) -> tuple[int, ...]:
   The dimensions that are summed over become one, those that are only in the
   output another. A dimension that the input, the kernel and the output share
   numbers matrices that work side by side, so it comes in front.
-
-  Args:
-    layer: a built EinsumDense layer.
   """
   inputs, kernel, output = re.split(',|->', layer.equation.replace(' ', ''))
   n_in = n_out = 1

@@ -42,13 +42,7 @@ def resnet50_keras(
     input_size: int = 224,
     num_classes: int = 1000,
 ) -> Network:
-  """ResNet-50 with the layer names conv1, res2a_branch2a, ..., fc1000.
-
-  Args:
-    width: multiplier of the channels.
-    input_size: height and width of an image.
-    num_classes: number of logits.
-  """
+  """ResNet-50 with the layer names conv1, res2a_branch2a, ..., fc1000."""
   # The image reaches conv1 with three pixels of zeros around it.
   layers = [Layer('conv1', _conv(input_size + 6, 7, 3, 64, 2))]
   size, c_in = -(-input_size // 4), 64
@@ -81,11 +75,6 @@ def mobilenet_v1_keras(
   """MobileNet-v1 with the names conv1, conv_dw_1, conv_pw_1, ..., conv_preds.
 
   The depthwise layers are dense unless a custom sparsity says otherwise.
-
-  Args:
-    width: multiplier of the channels.
-    input_size: height and width of an image.
-    num_classes: number of logits.
   """
   # Strided layers see an image with one more row and column of zeros.
   layers = [Layer('conv1', _conv(input_size + 1, 3, 3, 32, 2))]

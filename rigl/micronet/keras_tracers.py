@@ -136,11 +136,6 @@ class Jax:
           function: Callable[[Any], None]) -> None:
     """As that of TensorFlow.
 
-    Args:
-      layer: that the function calls.
-      arguments: a structure.
-      function: calls the layer.
-
     Raises:
       NotCounted: a size is not known, which JAX cannot trace.
     """

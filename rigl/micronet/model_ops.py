@@ -128,13 +128,7 @@ def mobilenet_v1(
     input_size: int = 224,
     num_classes: int = 1000,
 ) -> Network:
-  """MobileNet-v1 (https://arxiv.org/abs/1704.04861).
-
-  Args:
-    width: multiplier of the channels.
-    input_size: height and width of an image.
-    num_classes: number of logits.
-  """
+  """MobileNet-v1 (https://arxiv.org/abs/1704.04861)."""
   net = _Builder('resnet_model/', input_size)
   initial_filters, blocks = network_tables.mobilenet_filters(
       network_tables.MOBILENET_V1, width)
@@ -152,13 +146,7 @@ def mobilenet_v2(
     input_size: int = 224,
     num_classes: int = 1000,
 ) -> Network:
-  """MobileNet-v2 (https://arxiv.org/abs/1801.04381).
-
-  Args:
-    width: multiplier of the channels.
-    input_size: height and width of an image.
-    num_classes: number of logits.
-  """
+  """MobileNet-v2 (https://arxiv.org/abs/1801.04381)."""
   net = _Builder('resnet_model/', input_size)
   initial_filters, blocks = network_tables.mobilenet_filters(
       network_tables.MOBILENET_V2, width)
@@ -251,13 +239,7 @@ def lenet_300_100(
     input_size: int = 28,
     num_classes: int = 10,
 ) -> Network:
-  """Two hidden layers on MNIST; layer2 is less sparse and layer3 is dense.
-
-  Args:
-    width: multiplier of the units.
-    input_size: height and width of an image.
-    num_classes: number of logits.
-  """
+  """Two hidden layers on MNIST; layer2 is less sparse and layer3 is dense."""
   net = _Builder('', input_size)
   net.channels = input_size**2
   net.dense('layer1', int(300 * width))

@@ -67,11 +67,7 @@ class Network:
     return kernel_shapes(self.distribution_layers or self.layers)
 
   def custom_sparsities(self, sparsity: float) -> dict[str, float]:
-    """Returns name -> sparsity of the layers outside the distribution.
-
-    Args:
-      sparsity: default sparsity, of which theirs are multiples.
-    """
+    """Returns name -> sparsity of the layers outside the distribution."""
     return {
         name: factor * sparsity
         for name, factor in self.sparsity_factors.items()
@@ -156,9 +152,6 @@ class NetworkCount:
 def kernel_shapes(layers: Iterable[Layer]) -> dict[str, tuple[int, ...]]:
   """Returns layer name -> shape for the layers with a kernel.
 
-  Args:
-    layers: layers of a network.
-
   Raises:
     ValueError: if two layers share a name.
   """
@@ -219,12 +212,7 @@ def count_network(
 
 
 def check_channels(layers: Iterable[Layer], title: str) -> None:
-  """Raises ValueError for a kernel without input or output channels.
-
-  Args:
-    layers: layers of a network.
-    title: name of the network, with its width.
-  """
+  """Raises ValueError for a kernel without input or output channels."""
   for layer in layers:
     if 0 in layer.kernel_shape:
       raise ValueError(f'{title} has a layer without channels: {layer.name!r} '

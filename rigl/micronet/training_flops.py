@@ -59,22 +59,13 @@ class PruningSchedule:
           f'{self.begin_step}, {self.end_step} and {self.n_steps}.')
 
   def sparsity(self, step: int, final_sparsity: float) -> float:
-    """Returns the sparsity of the masks that are updated at a step.
-
-    Args:
-      step: step of training.
-      final_sparsity: that the schedule ends with.
-    """
+    """Returns the sparsity of the masks that are updated at a step."""
     progress = (step - self.begin_step) / (self.end_step - self.begin_step)
     remaining = (1 - min(max(progress, 0.), 1.))**3
     return final_sparsity * (1 - remaining)
 
   def phases(self, final_sparsity: float) -> Iterator[tuple[float, int]]:
-    """Yields (sparsity, number of steps it holds) over the training.
-
-    Args:
-      final_sparsity: that the schedule ends with.
-    """
+    """Yields (sparsity, number of steps it holds) over the training."""
     yield 0., self.begin_step
     updates = range(self.begin_step, self.end_step, self.frequency)
     for step in updates:
@@ -166,7 +157,7 @@ def pruning_multiple(
     flops_at: sparsity -> FLOPs of a forward pass; at 0 those of the dense
       network.
     final_sparsity: at the end of the schedule.
-    schedule: schedule of the pruning; a longer training stretches it.
+    schedule: schedule of the pruning; a longer training scales it.
     length: steps of this training as a multiple of those of the dense one.
 
   Returns:

@@ -242,7 +242,7 @@ class EpochLog(tf.train.SessionRunHook):
     row = self._history.rows[-1]
     self.last_accuracy = row['accuracy']
     self._print(train['loss'], row)
-    with files.naming(str(self._text_file)), (
+    with files.errors_name(str(self._text_file)), (
         self._text_file.open('a')) as file:
       file.write(text_of(row))
     summaries.write(

@@ -124,9 +124,6 @@ class MaskRecords:
 
     A run that goes on from a checkpoint repeats the iterations after it, and
     would record them a second time.
-
-    Args:
-      iteration: the last to keep.
     """
     n_kept = int(np.searchsorted(self.iterations, iteration, side='right'))
     del self._iterations[n_kept:]
@@ -158,9 +155,6 @@ class MaskRecords:
   @classmethod
   def load(cls, path: _Path) -> MaskRecords:
     """The records that `save` wrote.
-
-    Args:
-      path: path of the file.
 
     Raises:
       FileNotFoundError: there is no such file.

@@ -176,12 +176,7 @@ def _matrix_frame(iteration: int, mask: np.ndarray) -> Frame:
 
 
 def write_png(film: Film, path: _Path) -> None:
-  """Draws all frames side by side.
-
-  Args:
-    film: the frames.
-    path: path of the PNG file.
-  """
+  """Draws all frames side by side."""
   n_columns = min(len(film.frames), _FRAMES_PER_ROW)
   n_rows = -(-len(film.frames) // n_columns)
   figure = Figure(

@@ -9,11 +9,7 @@ DATA_FORMATS = {'channels_last': 'NHWC', 'channels_first': 'NCHW'}
 
 
 def check(data_format: str) -> None:
-  """Raises ValueError unless it is one of DATA_FORMATS.
-
-  Args:
-    data_format: given for it.
-  """
+  """Raises ValueError unless it is one of DATA_FORMATS."""
   checks.one_of('data_format', data_format, DATA_FORMATS)
 
 

@@ -26,11 +26,7 @@ FUSED_BATCH_NORM_EPSILON = 1.001e-5
 
 
 def storage_dtype(dtype: tf.DType) -> tf.DType:
-  """The type of variables that are used in computations of `dtype`.
-
-  Args:
-    dtype: dtype of the computation.
-  """
+  """The type of variables that are used in computations of `dtype`."""
   return tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
 
 
@@ -52,11 +48,7 @@ def get_parameter(name: str, shape: Sequence[int], dtype: tf.DType,
 
 
 def l2_regularizer(scale: float) -> Optional[TensorFn]:
-  """weights -> scale * sum(weights ** 2) / 2; None for a scale of 0.
-
-  Args:
-    scale: coefficient of the penalty.
-  """
+  """weights -> scale * sum(weights ** 2) / 2; None for a scale of 0."""
   if not scale:
     return None
   return lambda weights: scale * tf.nn.l2_loss(weights)
@@ -84,9 +76,6 @@ def kernel_shape(x: tf.Tensor, channel_axis: int, kernel_size: Size,
 
 def flattened(x: tf.Tensor) -> tf.Tensor:
   """[batch, ...] of static size -> [batch, n].
-
-  Args:
-    x: a batch of anything.
 
   Raises:
     ValueError: n is not known.

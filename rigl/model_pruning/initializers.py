@@ -52,9 +52,5 @@ def variance_scaling(scale: float = 1.,
 
 
 def random_normal(stddev: float) -> Initializer:
-  """N(0, stddev).
-
-  Args:
-    stddev: standard deviation.
-  """
+  """N(0, stddev)."""
   return _seeded(tf2.keras.initializers.RandomNormal, stddev=stddev)

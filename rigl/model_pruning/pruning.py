@@ -168,9 +168,6 @@ class PruningHParams:
   def parse(self, text: str) -> PruningHParams:
     """Sets the values of 'name=value,name=[a,b],...'.
 
-    Args:
-      text: text of comma-separated assignments.
-
     Returns:
       These hyperparameters themselves.
 
@@ -326,4 +323,4 @@ class Pruning:
 
       return tf.cond(is_update, update, lambda: tf.constant(False)).op
 
-    return replicas.on_each(update_if_due)
+    return replicas.on_each_device(update_if_due)

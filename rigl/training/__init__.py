@@ -1,1 +1,1 @@
-"""What the training scripts share: config, flags, masks, runner."""
+"""Shared by the training scripts: config, flags, masks, runner."""

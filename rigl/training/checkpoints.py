@@ -1,6 +1,6 @@
-"""Whether a checkpoint fits a training, and what it says about it.
+"""Checks that checkpoints fit a training, and reads values from them.
 
-How it is found and read is in rigl.checkpoint_files, re-exported here.
+Re-exports rigl.checkpoint_files, which finds and reads checkpoints.
 """
 
 from __future__ import annotations
@@ -34,11 +34,7 @@ __all__ = [
 
 
 def describe_latest(model_dir: str) -> str:
-  """A sentence about the checkpoint that training would go on from.
-
-  Args:
-    model_dir: folder of a training.
-  """
+  """A sentence about the checkpoint that training would resume from."""
   try:
     prefix = latest(model_dir)
   except ValueError as error:
@@ -49,11 +45,7 @@ def describe_latest(model_dir: str) -> str:
 
 def names_and_shapes(variables: Iterable[tf.Variable]
                     ) -> dict[str, tuple[int, ...]]:
-  """{variable name: shape}, as `check_fits` expects it.
-
-  Args:
-    variables: variables of a graph.
-  """
+  """{variable name: shape}, as `check_fits` expects it."""
   return {v.op.name: tuple(v.shape.as_list()) for v in variables}
 
 
@@ -64,8 +56,8 @@ class MisfitError(ValueError):
 def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
   """Raises MisfitError unless the checkpoint has all variables as expected.
 
-  To be called before anything is restored: tf.train.Saver gives a resource
-  variable a value of another shape without an error.
+  Call it before restoring: tf.train.Saver gives a resource variable a value of
+  another shape without an error.
 
   Args:
     prefix: prefix of the checkpoint.
@@ -91,14 +83,10 @@ def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
 
 def read_values(prefix: str, variables: Sequence[tf.Variable]
                ) -> dict[str, np.ndarray]:
-  """{variable name: value} of the variables, from a checkpoint that fits.
-
-  Args:
-    prefix: prefix of the checkpoint.
-    variables: variables of a graph.
+  """{variable name: value} of the variables in a checkpoint.
 
   Raises:
-    ValueError: see check_fits; or the data cannot be read.
+    ValueError: see check_fits, or the data cannot be read.
   """
   check_fits(prefix, names_and_shapes(variables))
   return read_tensors(prefix, [v.op.name for v in variables])
@@ -106,17 +94,13 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]
 
 def check_resumable(model_dir: str,
                     variables: Iterable[tf.Variable]) -> Optional[str]:
-  """Checks the checkpoint that training in `model_dir` would go on from.
-
-  Args:
-    model_dir: folder of a training.
-    variables: variables of its graph.
+  """Checks the checkpoint that training in `model_dir` would resume from.
 
   Returns:
-    Its prefix; None if there is none.
+    Its prefix; None if there is no checkpoint.
 
   Raises:
-    ValueError: there is one and it does not fit; names what differs.
+    ValueError: the checkpoint does not fit; names what differs.
   """
   prefix = latest(model_dir)
   if prefix:
@@ -127,12 +111,8 @@ def check_resumable(model_dir: str,
 def read_counters(prefix: str, names: Sequence[str]) -> dict[str, int]:
   """{name: value} of scalar variables, such as the global step.
 
-  Args:
-    prefix: prefix of a checkpoint.
-    names: names of the variables.
-
   Raises:
-    ValueError: a name is not there or is no scalar, or the data cannot be read.
+    ValueError: a variable is missing or no scalar, or cannot be read.
   """
   check_fits(prefix, dict.fromkeys(names, ()))
   return {name: int(value)
@@ -140,11 +120,7 @@ def read_counters(prefix: str, names: Sequence[str]) -> dict[str, int]:
 
 
 def latest_step(model_dir: str) -> int:
-  """The global step of the latest checkpoint; 0 without one.
-
-  Args:
-    model_dir: folder of a training.
-  """
+  """The global step of the latest checkpoint; 0 without one."""
   prefix = latest(model_dir)
   if not prefix:
     return 0
@@ -152,21 +128,17 @@ def latest_step(model_dir: str) -> int:
 
 
 def mask_sparsities(prefix: str) -> dict[str, float]:
-  """{layer: share of zeros} of all masks in a checkpoint.
-
-  Args:
-    prefix: prefix of the checkpoint.
-  """
+  """{layer: share of zeros} of all masks in a checkpoint."""
   return {layer: float(np.mean(mask == 0))
           for layer, mask in read_masks(prefix).items()}
 
 
 def check_given(settings: Any, *names: str) -> None:
-  """Raises ValueError unless the checkpoints that settings name are there.
+  """Raises ValueError unless the checkpoints in some settings exist.
 
   Args:
-    settings: has them as attributes.
-    *names: names of the attributes, each a prefix, a folder or ''.
+    settings: object with the paths as attributes.
+    *names: names of these attributes; each is a prefix, a folder or ''.
   """
   for name in names:
     path = getattr(settings, name)
@@ -178,10 +150,10 @@ def initialize_parameters_from_ckpt(
     ckpt_path: str,
     model_dir: str,
     param_suffixes: Sequence[str] = PARAMETER_SUFFIXES) -> None:
-  """Lets the parameters of the graph start from those of a checkpoint.
+  """Initializes the parameters of the graph from a checkpoint.
 
-  Masks, slots and the global step keep their own start. Nothing happens when
-  `model_dir` has a checkpoint, from which training goes on instead.
+  Not masks, slots and the global step. Does nothing if `model_dir` has a
+  checkpoint, because training then resumes from that.
 
   Args:
     ckpt_path: prefix or folder.
@@ -189,7 +161,7 @@ def initialize_parameters_from_ckpt(
     param_suffixes: last components of the names of parameters.
 
   Raises:
-    ValueError: no checkpoint, or one that lacks a parameter or has it in
+    ValueError: there is no checkpoint, or it lacks a parameter or has it in
       another shape; names it.
   """
   if latest(model_dir):

@@ -215,7 +215,7 @@ class SparsityConfig(Settings):
       ) from error
     schedules.check_drop_fraction(
         self.drop_fraction, self.drop_fraction_anneal)
-    if self.method.is_dynamic and schedules.lacks_end(
+    if self.method.is_dynamic and schedules.anneals_without_end(
         self.drop_fraction_anneal, schedule):
       raise ValueError(
           f'drop_fraction_anneal {self.drop_fraction_anneal!r} falls from '

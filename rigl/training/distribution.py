@@ -1,45 +1,35 @@
 """Training on several devices of a machine, or in several processes.
 
-A tf.distribute strategy runs the model_fn once for each replica. Replicas share
-each batch: the input pipeline gives the batches of one replica, and these are
-cut up, so that the number of replicas changes neither the batches nor their
-order.
+A tf.distribute strategy runs the model_fn once for each replica. Each batch of
+the input pipeline is split among the replicas, so the number of replicas
+changes neither the batches nor their order.
 
-Processes are the workers that the environment variable TF_CONFIG names, one
-replica in each. All of them read and one of them, the chief, writes the folder
-of the training.
+The environment variable TF_CONFIG names the processes, called workers; each has
+one replica. All workers read the folder of the training, and one of them, the
+chief, writes it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import sys
-from typing import Any, Callable, NoReturn, Optional
-
-from absl import logging
+from typing import Any, Callable, Optional
 
 from rigl import replicas
 from rigl.compat import tf, tf2
 from rigl.core import messages
 from rigl.training import saving, specs
 
-# Of this process and those that replaced it.
-_N_STARTS = 'RIGL_N_STARTS'
-# After so many, replicas that do not agree at the start are given up.
-_MAX_STARTS = 3
-
 _EXAMPLE = ('{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
             '"task": {"type": "worker", "index": 0}}')
 
 
 def _read_cluster(cluster: Any) -> dict[str, list[str]]:
-  """{job: addresses of its processes} of the jobs that have any.
+  """{job: addresses of its processes}, without empty jobs.
 
   Raises:
-    ValueError: a job is not one that trains here, or not a list of addresses.
+    ValueError: a job is unknown or not a list of addresses.
   """
   if not isinstance(cluster, dict):
     raise ValueError('its cluster must be of the form {"job": ["host:port"]}')
@@ -49,7 +39,7 @@ def _read_cluster(cluster: Any) -> dict[str, list[str]]:
         isinstance(address, str) and re.fullmatch(r'\S+:\d+', address)
         for address in addresses):
       raise ValueError(f'the job {job} must be of the form ["host:port"]')
-  # Schedulers call a process that trains alone master, too.
+  # Some schedulers call a process that trains alone `master`.
   is_one = sum(map(len, cluster.values())) == 1
   known = {'chief', 'worker', *(['master'] if is_one else [])}
   unknown = sorted(set(cluster) - known)
@@ -65,7 +55,7 @@ def _read_task(task: Any, cluster: dict[str, list[str]]) -> tuple[str, int]:
   """(job, number) of this process.
 
   Raises:
-    ValueError: it does not say which process of the cluster this is.
+    ValueError: the task is not a process of the cluster.
   """
   if not isinstance(task, dict) or not {'type', 'index'} <= set(task):
     raise ValueError('its task must have a type and an index')
@@ -101,38 +91,34 @@ def _workers(cluster: dict[str, list[str]]) -> list[str]:
 
 
 def n_workers() -> int:
-  """How many processes train together: those that TF_CONFIG names.
+  """The number of processes that train together, by TF_CONFIG.
 
   Raises:
-    ValueError: TF_CONFIG is not what it should be.
+    ValueError: TF_CONFIG is malformed.
   """
   return max(1, len(_workers(_read_tf_config()[0])))
 
 
 def is_chief() -> bool:
-  """Whether this process is the one that writes."""
+  """Whether this process writes the folder of the training."""
   cluster, job, index = _read_tf_config()
   return n_workers() == 1 or job == 'chief' or (
       'chief' not in cluster and index == 0)
 
 
 def total_replicas(num_replicas: int) -> int:
-  """How many share a batch: workers have one replica each.
-
-  Args:
-    num_replicas: devices of this process.
-  """
+  """The number of replicas that share a batch; one per worker."""
   return max(num_replicas, n_workers())
 
 
 def tidy_tf_config() -> None:
-  """Leaves the rest of this process a TF_CONFIG that TensorFlow can use.
+  """Rewrites TF_CONFIG in the form that TensorFlow needs.
 
-  One process has none: Estimators would want it to be a chief. Several have one
-  without empty jobs, which TensorFlow takes for processes.
+  A single process has none, because Estimators would require it to be a chief.
+  For several, empty jobs are left out, because TensorFlow counts them.
 
   Raises:
-    ValueError: TF_CONFIG is not what it should be.
+    ValueError: TF_CONFIG is malformed.
   """
   cluster, job, index = _read_tf_config()
   if len(_workers(cluster)) > 1:
@@ -143,7 +129,7 @@ def tidy_tf_config() -> None:
 
 
 def check(num_replicas: int, batch_size: int, mode: str = 'train') -> None:
-  """Raises ValueError for what cannot be shared.
+  """Raises ValueError unless the replicas can share the training.
 
   Args:
     num_replicas: devices of this process.
@@ -175,10 +161,10 @@ def check(num_replicas: int, batch_size: int, mode: str = 'train') -> None:
 
 
 def make_strategy(num_replicas: int) -> Optional[tf.distribute.Strategy]:
-  """A strategy that trains on so many devices, or None for one alone.
+  """A strategy for `num_replicas` devices, or None for a single one.
 
-  To be called inside of a graph: outside, a strategy of workers would start a
-  server of its own.
+  Call it inside a graph: outside, a strategy of workers would start a server of
+  its own.
 
   Args:
     num_replicas: devices of this process; GPUs if there are any, else logical
@@ -205,40 +191,37 @@ def session_config(num_replicas: int,
   config = tf.ConfigProto(allow_soft_placement=True)
   if num_replicas > 1:
     config.device_count['CPU'] = num_replicas
-  # A second pass over the graph takes longer than it saves.
+  # A second pass of Grappler takes longer than it saves.
   rewriting = config.graph_options.rewrite_options
   rewriting.meta_optimizer_iterations = rewriting.ONE
   return strategy.update_config_proto(config) if strategy else config
 
 
 def server_target(config: tf.ConfigProto) -> str:
-  """Where the session of this process runs: '' unless it is a worker.
+  """The target of this process's sessions; '' unless it is a worker.
 
-  A worker listens at its address until its process ends.
-
-  Args:
-    config: that of the session.
+  Starts the server of a worker, which runs until the process ends.
   """
   if n_workers() == 1:
     return ''
   cluster, job, index = _read_tf_config()
   server_config = tf.ConfigProto()
   server_config.CopyFrom(config)
-  # They keep a session to its own worker; servers must reach one another.
+  # Device filters keep a session on its own worker; servers need all workers.
   del server_config.device_filters[:]
   return tf.distribute.Server(
       tf.train.ClusterSpec(cluster), job, index, config=server_config).target
 
 
 def split_batches(input_fn: specs.InputFn) -> Callable[..., tf.data.Dataset]:
-  """An input_fn whose batches are the parts of those of `input_fn`.
+  """Splits the batches of an input_fn among the replicas.
 
   Args:
     input_fn: () -> dataset of nested tensors [batch, ...].
 
   Returns:
-    input_context -> dataset of the parts that the replicas of this process
-    take in turns.
+    input_context -> dataset of parts of batches, which the replicas of this
+    process take in turns.
   """
 
   def split_input_fn(
@@ -262,28 +245,34 @@ def split_batches(input_fn: specs.InputFn) -> Callable[..., tf.data.Dataset]:
 
 
 def _fingerprint(variable: tf.Variable) -> tf.Tensor:
-  """int64 scalar that tells any two values of a variable apart, nearly."""
+  """A 63-bit hash of the value of a variable, int64 scalar."""
   return tf.strings.to_hash_bucket_fast(
       tf.io.serialize_tensor(variable.read_value()), 2**63 - 1)
 
 
-class WorkerLostError(Exception):
-  """This process and another worker cannot go on together."""
+class WorkerLostError(ConnectionError):
+  """This worker cannot train on with the others: all must start again."""
+
+  def __init__(self, reason: str):
+    """Says why, and what to do."""
+    super().__init__(
+        f'This worker cannot go on with the others: {reason}. Start all '
+        'workers again; they resume from the last checkpoint.')
 
 
 class AgreementHook(tf.train.SessionRunHook):
-  """Stops a training whose replicas do not hold the same variables.
+  """Stops a training whose replicas hold different values of a variable.
 
-  Looks at the start, where workers might have restored different checkpoints,
-  whenever a checkpoint is due, before it is saved, and in one process at the
+  Compares them at the start, where workers could have restored different
+  checkpoints, before each checkpoint is saved, and (not with workers) at the
   end.
   """
 
   def __init__(self, *periods: int):
-    """Adds to the graph of a replica what compares all its variables.
+    """Adds the comparison of all variables to the graph of a replica.
 
     Args:
-      *periods: global steps between checkpoints, as those of saving.SaverHook.
+      *periods: global steps between checkpoints, as for saving.SaverHook.
     """
     self._timer = saving.MultiplesTimer(periods)
     variables = tf.global_variables()
@@ -297,20 +286,14 @@ class AgreementHook(tf.train.SessionRunHook):
   def after_create_session(self, session: Any, coord: Any) -> None:
     del coord
     self._timer.update_last_triggered_step(session.run(self._global_step))
-    try:
-      self._check(session)
-    except ValueError as error:
-      if n_workers() > 1 and _n_starts() < _MAX_STARTS:
-        raise WorkerLostError(str(error)) from error
-      raise
+    self._check(session)
 
   def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
     del run_context
     return tf.train.SessionRunArgs(self._global_step)
 
   def after_run(self, run_context: Any, run_values: Any) -> None:
-    # Read before or after the step, whichever came first: so it can only tell
-    # when it is too early, which it nearly always is.
+    # This value may be one step old, so use it only to rule a check out.
     if not self._timer.should_trigger_for_step(run_values.results + 1):
       return
     step = run_context.session.run(self._global_step)
@@ -319,7 +302,7 @@ class AgreementHook(tf.train.SessionRunHook):
       self._check(run_context.session)
 
   def end(self, session: Any) -> None:
-    # Workers cannot sum any more once one of them is out of data.
+    # Workers cannot sum once one of them has reached the end of its data.
     if n_workers() == 1:
       self._check(session)
 
@@ -333,10 +316,14 @@ class AgreementHook(tf.train.SessionRunHook):
 
 
 class WorkerHook(tf.train.SessionRunHook):
-  """Ends a training that cannot go on as it is, see `start_again`."""
+  """Ends a worker that has lost another or whose input is out of step."""
 
   def __init__(self, first_step: int):
-    """For a training whose input begins at the checkpoint of this step."""
+    """Checks a training.
+
+    Args:
+      first_step: global step of the checkpoint at which its input starts.
+    """
     self._first_step = first_step
     self._has_session = False
 
@@ -345,42 +332,13 @@ class WorkerHook(tf.train.SessionRunHook):
 
   def after_create_session(self, session: Any, coord: Any) -> None:
     del coord
-    # TensorFlow would go on with another session, but in a process that has
-    # lost a worker no sum over workers works any more.
+    # TensorFlow would continue in a new session, but once a process has lost a
+    # worker, no sum over workers works in it any more.
     if self._has_session:
-      raise WorkerLostError('the session was lost')
+      raise WorkerLostError('one of them is gone')
     self._has_session = True
     step = session.run(self._global_step)
     if step != self._first_step:
       raise WorkerLostError(
-          f'a checkpoint of step {step} came meanwhile')
-
-
-def _n_starts() -> int:
-  """How often this process has replaced itself."""
-  return int(os.environ.get(_N_STARTS, '0'))
-
-
-def start_again(error: Exception) -> NoReturn:
-  """Replaces this process by a new one of the same command line.
-
-  It goes on from the last checkpoint once all workers are there.
-
-  Args:
-    error: how this one ended.
-  """
-  logging.warning('A worker is gone or behind (%s): starting again from the '
-                  'last checkpoint, when all are there.',
-                  error if isinstance(error, WorkerLostError) else
-                  type(error).__name__)
-  os.environ[_N_STARTS] = str(_n_starts() + 1)
-  # What listens at this worker's address must not outlive it.
-  for name in os.listdir('/dev/fd'):
-    if int(name) > 2:
-      with contextlib.suppress(OSError):
-        os.set_inheritable(int(name), False)
-  logging.flush()
-  sys.stdout.flush()
-  # Python 3.9 does not keep its own arguments.
-  command = getattr(sys, 'orig_argv', None) or [sys.executable, *sys.argv]
-  os.execv(sys.executable, [sys.executable, *command[1:]])
+          f'its input begins at step {self._first_step}, but the last '
+          f'checkpoint is now that of step {step}')

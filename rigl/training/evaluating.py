@@ -1,7 +1,7 @@
-"""Evaluating a run that is given by its folder alone.
+"""Evaluates a run given only its folder.
 
-The config.gin in the folder says which network it is, and the checkpoint which
-of its layers have masks.
+The config.gin in the folder describes the network, and the checkpoint tells
+which layers have masks.
 """
 
 from __future__ import annotations
@@ -12,18 +12,14 @@ from typing import Any, Iterator, Sequence
 from rigl import gin_configs
 from rigl.training import checkpoints, resuming
 
-# Those that train nothing.
+# Modes without training.
 MODES = ('eval', 'eval_once')
 
 
 def is_run(mode: str, folder: str) -> bool:
-  """Whether evaluation is asked for in the folder of a run itself.
+  """Whether `folder` is that of a run to evaluate.
 
-  Else the run is in a folder below, which hyperparameters name.
-
-  Args:
-    mode: that of the script.
-    folder: where runs are.
+  Otherwise the run is in a subfolder whose name is made of hyperparameters.
   """
   return mode in MODES and (
       bool(gin_configs.files_in(folder)) or
@@ -33,15 +29,15 @@ def is_run(mode: str, folder: str) -> bool:
 @contextlib.contextmanager
 def explained_misfits(folder: str, configs: Sequence[Any],
                       network: Sequence[str]) -> Iterator[None]:
-  """Says why a checkpoint does not fit, and what to do about it.
+  """A context that adds cause and remedy to a MisfitError.
 
   Args:
     folder: folder of the checkpoint.
-    configs: what it is evaluated with, of all classes in its config.gin.
-    network: names of the fields that shape the variables; flags of the names.
+    configs: the configs of the evaluation, of all classes in its config.gin.
+    network: the fields, and flags of the same names, that shape the variables.
 
   Raises:
-    MisfitError: one that the context raises, with what there is to say.
+    MisfitError: the error of the block, explained.
   """
   try:
     yield

@@ -1,8 +1,8 @@
 """Exports trained networks as SavedModels without masks.
 
-A masked layer computes with mask * weights. Once training is over the product
-is all that matters: an exported network has it as its weights, with exact
-zeros, and has neither masks nor their multiplication.
+A masked layer computes with mask * weights. An exported network has this
+product as its weights, with exact zeros, and neither masks nor the
+multiplication.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ def _build_masked(
     decoded = tf.map_fn(
         lambda image: tf.cast(decode(image), tf.float32), encoded,
         fn_output_signature=tf.float32)
-    # One network for both signatures: who feeds images decodes nothing.
+    # One network for both signatures: if images are fed, nothing is decoded.
     images = tf.placeholder_with_default(
         tf.ensure_shape(decoded, shape), shape, 'images')
-  # TensorFlow 2 does not list other variables among those of a loaded model.
+  # TensorFlow 2 lists only resource variables of a loaded model.
   with tf.variable_scope(tf.get_variable_scope(), use_resource=True):
     logits = build_logits(images)
   outputs = _outputs(logits, class_names)
@@ -81,14 +81,11 @@ def _build_masked(
 
 
 def _unmasked_meta_graph(outputs: Sequence[tf.Tensor]) -> Any:
-  """The default graph with weights in the place of masked weights.
-
-  Args:
-    outputs: what the graph is to compute.
+  """The default graph with weights in place of masked weights.
 
   Returns:
-    A MetaGraphDef with all that the outputs depend on, and the variables among
-    it in their collections.
+    A MetaGraphDef of all ops that the outputs depend on, with the collections
+    of their variables.
   """
   unmasked = {
       layer.masked_weights.op.name: tf.convert_to_tensor(layer.weights).op.name
@@ -133,9 +130,9 @@ def _write(meta_graph: Any, values: Mapping[str, np.ndarray],
     meta_graph: MetaGraphDef of the network.
     values: {variable name: value} of at least its variables.
     signatures: {name: SignatureDef}.
-    folder: does not exist.
+    folder: must not exist.
   """
-  # The training beside this may hold all memory of the GPUs.
+  # A training that runs meanwhile may hold all memory of the GPUs.
   config = tf.ConfigProto(device_count={'GPU': 0})
   with tf.Graph().as_default(), tf.Session(config=config) as session:
     saver = tf.train.import_meta_graph(meta_graph)
@@ -151,7 +148,7 @@ def _write(meta_graph: Any, values: Mapping[str, np.ndarray],
 
 
 def _publish(temporary: str, path: str) -> None:
-  """Renames a folder to `path`, where there may be an older one."""
+  """Renames a folder to `path`, replacing an older one."""
   older = f'{temporary}-older'
   if tf.io.gfile.exists(path):
     tf.io.gfile.rename(path, older)
@@ -168,9 +165,9 @@ def _publish(temporary: str, path: str) -> None:
 def _write_atomically(
     meta_graph: Any, values: Mapping[str, np.ndarray],
     signatures: Mapping[str, Any], export_dir: str, step: int) -> str:
-  """As `_write`, to <export_dir>/<step>, which it returns."""
+  """Like `_write`, to <export_dir>/<step>; returns this path."""
   path = os.path.join(export_dir, str(step))
-  # Servers look for folders that are named by a number.
+  # Not a number, so that servers do not load it.
   temporary = os.path.join(export_dir, f'temporary-{step}-{uuid.uuid4().hex}')
   try:
     tf.io.gfile.makedirs(export_dir)
@@ -201,16 +198,17 @@ def export_saved_model(
       serving_default: images float32 [batch, *image_shape]
       predict_jpeg:    image_bytes string [batch], with `decode` only
 
-  both with the outputs logits and probabilities, float32 [batch, n_classes],
-  classes, int64 [batch], and class_names, string [batch], if they are given.
+  Both have the outputs logits and probabilities, float32 [batch, n_classes],
+  classes, int64 [batch], and, if given, class_names, string [batch].
 
-  The folder appears when it is complete; one of the same step is replaced.
+  The folder is renamed into place when it is complete, and replaces an export
+  of the same step.
 
   Args:
     build_logits: float32 images -> logits [batch, n_classes]. Builds the
       network for inference under the names of the checkpoint, masks included.
     checkpoint: prefix or folder.
-    export_dir: gets a folder named as the step.
+    export_dir: where to make a folder named by the step.
     image_shape: [height, width, channels].
     decode: an encoded image, a scalar string -> image of `image_shape`.
     class_names: a name for each logit.
@@ -242,11 +240,11 @@ def export_saved_model(
 class ExportModelHook(tf.train.CheckpointSaverListener):
   """Exports checkpoints during training and the last one after it.
 
-  Give it to `runner.train` as one of `saving_listeners`. Exported is the first
-  checkpoint at or after each multiple of `every_n_steps`; `export_steps` of
-  `specs.Job` sees to it that there is one at each. An export
-  between that is not done when training is killed is left out; the checkpoint
-  is there to export it from. That of the last step is made when training ends.
+  Pass it to `runner.train` in `saving_listeners`. It exports the first
+  checkpoint at or after each multiple of `every_n_steps` (`export_steps` of
+  `specs.Job` causes a checkpoint at each multiple) and, when training ends, the
+  last one. If a kill prevents an export, it is not repeated, but the checkpoint
+  exists to export from.
   """
 
   def __init__(self, export_fn: Callable[[str], Any], model_dir: str,
@@ -257,9 +255,8 @@ class ExportModelHook(tf.train.CheckpointSaverListener):
       export_fn: called with the prefix of a checkpoint.
       model_dir: folder of the checkpoints.
       every_n_steps: global steps between exports.
-      last_step: last step of the training. If training pauses before it, for
-        evaluation or at a signal, nothing is exported then. None: it never
-        pauses.
+      last_step: last step of the training. When training pauses earlier, for
+        evaluation or at a signal, it exports nothing. None if it never pauses.
 
     Raises:
       ValueError: `every_n_steps` is not positive.
@@ -275,7 +272,7 @@ class ExportModelHook(tf.train.CheckpointSaverListener):
   def after_save(self, session: Any, global_step_value: int) -> None:
     del session
     n_periods = global_step_value // self._every_n_steps
-    # The first checkpoint is what training starts from.
+    # Not for the first checkpoint, from which training starts.
     is_due = self._n_periods is not None and n_periods > self._n_periods
     self._n_periods = n_periods
     self._is_exported = False

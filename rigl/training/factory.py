@@ -1,4 +1,4 @@
-"""The one place where a config becomes an optimizer and a train op."""
+"""Makes optimizers and train ops from configs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rigl.training.config import INNER_OPTIMIZERS, SparsityConfig
 
 SparsityMap = Optional[Mapping[str, float]]
 
-# Slots of these must not become negative.
+# Optimizers whose slots hold squares, which must not become negative.
 _KEEP_SQUARES = (
     tf.train.AdamOptimizer, tf.train.RMSPropOptimizer,
     tf.train.AdagradOptimizer)
@@ -101,17 +101,17 @@ def pruning_hparams_of(config: SparsityConfig,
 
 def warn_of_late_pruning(config: SparsityConfig, total_steps: int,
                          pruning_hparams: str = '') -> None:
-  """Warns of a gradual pruning that does not get as far as it is to.
+  """Warns if training ends before gradual pruning reaches its target.
 
   Args:
-    config: the hyperparameters, already stretched.
+    config: the hyperparameters, already scaled.
     total_steps: the global step at which training ends.
     pruning_hparams: 'name=value,...' that override those of `config`.
   """
   if not config.method.prunes_gradually:
     return
   hparams = pruning_hparams_of(config).parse(pruning_hparams)
-  # A pruning goes by the step before the training step that it follows.
+  # Pruning goes by the global step before the training step.
   if hparams.sparsity_function_end_step >= total_steps:
     logging.warning(
         'prune reaches end_sparsity=%g in the training step after step %d, but '
@@ -121,7 +121,7 @@ def warn_of_late_pruning(config: SparsityConfig, total_steps: int,
 
 def annealed_drop_fraction(config: SparsityConfig,
                            step: tf.Tensor) -> Optional[tf.Tensor]:
-  """The drop fraction that a mask update has in an iteration, or would have.
+  """The drop fraction of a mask update in an iteration, due or not.
 
   Args:
     config: the hyperparameters.
@@ -138,13 +138,13 @@ def annealed_drop_fraction(config: SparsityConfig,
 
 def compute_gradients(optimizer: tf.train.Optimizer,
                       loss: tf.Tensor) -> GradsAndVars:
-  """The gradients of a replica, whose sum is that of the whole batch.
+  """Gradients of a replica, whose sum over replicas is that of the batch.
 
   Args:
     optimizer: from `make_optimizer`.
-    loss: scalar, of this replica's part of the batch.
+    loss: scalar, the mean over this replica's part of the batch.
   """
-  return optimizer.compute_gradients(replicas.share_of(loss))
+  return optimizer.compute_gradients(replicas.scale_loss(loss))
 
 
 def make_train_op(optimizer: tf.train.Optimizer,
@@ -162,13 +162,13 @@ def make_train_op(optimizer: tf.train.Optimizer,
     optimizer: from `make_optimizer`.
     loss: scalar.
     global_step: int64 scalar variable.
-    gradients: from `compute_gradients`, for a caller that looks at them too.
+    gradients: from `compute_gradients`, for callers that also use them.
     not_finite: observes loss and gradients of the step; None on a TPU.
     update_ops: run before the step; updates of moving averages.
     first_iteration: iterations before this session, see training.iterations;
       None to count none, as on a TPU.
-    reported: tensors that are read before the step changes what they are made
-      of; None among them are left out.
+    reported: tensors to compute before the step changes variables; Nones are
+      left out.
   """
   if gradients is None:
     gradients = compute_gradients(optimizer, loss)

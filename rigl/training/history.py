@@ -1,13 +1,13 @@
-"""metrics.jsonl: what a training measures, for programs to read.
+"""metrics.jsonl: the metrics of a training, for programs to read.
 
 Each line is a JSON object, a row:
 
     {"step": 50, "epoch": 1, "split": "test", "loss": 0.31, "accuracy": 0.9}
 
-A training that goes on from a checkpoint drops the rows that came after it, as
-it makes them again. Some numbers of a row add up over many steps, so what has
-added up since the last row is saved with each checkpoint. A training that was
-interrupted then has the rows of one that was not, but for `seconds`.
+A training that resumes from a checkpoint drops the rows after it and writes
+them again. Some numbers accumulate over the steps between rows, so each
+checkpoint comes with their current state. An interrupted training therefore has
+the same rows as an uninterrupted one, except for `seconds`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _STATE_FILE = 'metrics_state.json'
 
 
 def read(folder: str) -> list[dict[str, Any]]:
-  """The rows of a training, from the first to the last.
+  """The rows of a training, in order.
 
   Args:
-    folder: folder of the training; a running one will do.
+    folder: folder of the training, which may be running.
 
   Raises:
     ValueError: a line is not a row; names it.
@@ -41,7 +41,7 @@ def read(folder: str) -> list[dict[str, Any]]:
   rows = []
   for number, line in enumerate(text_files.read(path).splitlines(True), 1):
     if not line.endswith('\n'):
-      continue  # Half a line: a kill has cut it short, or it is being written.
+      continue  # An incomplete line: cut short by a kill, or being written.
     try:
       row = json.loads(line)
     except ValueError:
@@ -54,11 +54,7 @@ def read(folder: str) -> list[dict[str, Any]]:
 
 
 def evaluations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """The rows that are no training rows.
-
-  Args:
-    rows: rows of a training.
-  """
+  """The rows of evaluations."""
   return [row for row in rows if row['split'] != 'train']
 
 
@@ -66,15 +62,15 @@ class History:
   """The rows of a training, in memory and in its folder.
 
   Attributes:
-    rows: so far, those of earlier processes included.
+    rows: all rows so far, including those of earlier processes.
   """
 
   def __init__(self, folder: str, position: str = 'step'):
-    """Reads and changes nothing until `resume`.
+    """Neither reads nor writes anything before `resume`.
 
     Args:
       folder: folder of the training.
-      position: the key by which rows and checkpoints are in order.
+      position: the key that orders rows and checkpoints.
     """
     self._folder = folder
     self._path = os.path.join(folder, METRICS_FILE)
@@ -90,7 +86,7 @@ class History:
       at: position of the checkpoint; 0 without one.
 
     Returns:
-      What was saved by `save_state` with it; None if nothing was.
+      The state that `save_state` saved there; None without one.
 
     Raises:
       ValueError: a file is damaged; names it.
@@ -108,12 +104,11 @@ class History:
     return state
 
   def add(self, split: str, **values: Any) -> None:
-    """Adds a row at the end; one of its split and position stays as it is.
+    """Appends a row, unless there is one of this split and position.
 
     Args:
       split: 'train', 'test' or 'validation'.
-      **values: the rest of the row, with the position among it. Values that
-        are None are left out.
+      **values: the rest of the row, including the position. Nones are left out.
     """
     row: dict[str, Any] = {
         name: _plain(value) for name, value in values.items()
@@ -124,27 +119,19 @@ class History:
       return
     self.rows.append(row)
     tf.io.gfile.makedirs(self._folder)
-    with files.naming(self._path), tf.io.gfile.GFile(self._path, 'a') as stream:
+    with files.errors_name(self._path), (
+        tf.io.gfile.GFile(self._path, 'a')) as stream:
       stream.write(_line(row))
 
   def has(self, split: str, at: int) -> bool:
-    """Whether there is a row of a split at a position.
-
-    Args:
-      split: that of the row.
-      at: its position.
-    """
+    """Whether there is a row of a split at a position."""
     return any(row['split'] == split and row.get(self._position) == at
                for row in reversed(self.rows))
 
   def save_state(self, at: int, state: Any) -> None:
-    """Saves what `resume` is to return; to be called before the checkpoint.
+    """Saves the state that `resume` returns. Call it before each checkpoint.
 
-    That of the checkpoint before stays: the next one may not come about.
-
-    Args:
-      at: position of the checkpoint.
-      state: what JSON can hold.
+    Keeps the state of the previous checkpoint, in case the next is not written.
     """
     self._states.pop(str(at), None)
     self._states = {**dict(list(self._states.items())[-1:]), str(at): state}
@@ -167,7 +154,7 @@ def record_evaluation(folder: str, split: str,
   """Adds the metrics of a checkpoint to the rows in a folder.
 
   Args:
-    folder: folder of the training, or of those who only evaluate it.
+    folder: folder of the training, or of a process that only evaluates it.
     split: part of the data that was evaluated.
     metrics: {name: value}, with the step as 'global_step'.
   """
@@ -185,11 +172,11 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-  """A value as JSON has it; numbers that are not finite are null."""
+  """A value for JSON; numbers that are not finite become null."""
   if isinstance(value, np.ndarray):
-    value = value[()]  # A number, of an array without dimensions.
+    value = value[()]  # From an array without dimensions to its number.
   if isinstance(value, np.floating) and value.dtype != np.float64:
-    # As few digits as tell it from other numbers of its type.
+    # The fewest digits that identify the number in its own type.
     value = float(str(value))
   elif isinstance(value, (np.generic, np.ndarray)):
     value = value.tolist()

@@ -1,4 +1,4 @@
-"""Session hooks that every training script wants."""
+"""Session hooks of all training scripts."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class ResumableHook(tf.train.SessionRunHook):
   """Refuses to start when the folder holds another training's checkpoint."""
 
   def __init__(self, model_dir: str, may_write: bool, says_so: bool = False):
-    """Checks the latest checkpoint of `model_dir` once the graph stands.
+    """Checks the latest checkpoint of `model_dir` when the graph is complete.
 
     Args:
       model_dir: folder of the training.
-      may_write: whether to restore a state file that is gone.
-      says_so: whether to print which checkpoint it is.
+      may_write: whether to restore a missing state file.
+      says_so: whether to print which checkpoint training resumes from.
     """
     self._model_dir = model_dir
     self._may_write = may_write
@@ -47,10 +47,10 @@ class ResumableHook(tf.train.SessionRunHook):
 
 
 class WriteConfigHook(tf.train.SessionRunHook):
-  """Writes config.gin once the training is known to fit its folder."""
+  """Writes config.gin after the checkpoint in the folder has been checked."""
 
   def __init__(self, model_dir: str, *configs: Any):
-    """Writes `configs`, not stretched yet: who reads them stretches them."""
+    """Writes `configs` before training_steps_multiplier scales them."""
     self._arguments = (model_dir, *configs)
 
   def begin(self) -> None:
@@ -58,7 +58,7 @@ class WriteConfigHook(tf.train.SessionRunHook):
 
 
 class StoppedError(Exception):
-  """A signal has stopped training; the message says what is kept of it.
+  """A signal has stopped training; the message says what was saved.
 
   Attributes:
     number: number of the signal.
@@ -73,12 +73,12 @@ class StoppedError(Exception):
 class StopOnSignalHook(tf.train.SessionRunHook):
   """Ends training after the running step on SIGINT (Ctrl-C) or SIGTERM.
 
-  An iteration that moves masks instead is followed by a step first. The session
-  then closes as at the end of training, with a checkpoint, and the same command
-  goes on from there. A second signal acts as it always did.
+  If the running iteration updates masks instead of making a step, one step
+  follows. Then the session closes as at the end of training, with a checkpoint,
+  and the same command resumes from it. A second signal has its usual effect.
 
   Attributes:
-    stopped_by: the signal that came; None before.
+    stopped_by: the received signal; None before.
   """
 
   _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -92,7 +92,7 @@ class StopOnSignalHook(tf.train.SessionRunHook):
     for number in self._SIGNALS:
       try:
         self._former[number] = signal.signal(number, self._on_signal)
-      except ValueError:  # Not in the main thread: leave signals alone.
+      except ValueError:  # Only the main thread can handle signals.
         return
 
   def _on_signal(self, number: int, frame: Any) -> None:
@@ -103,7 +103,7 @@ class StopOnSignalHook(tf.train.SessionRunHook):
                     self.stopped_by.name)
 
   def restore(self) -> None:
-    """Gives signals back, which a training that fails does not do."""
+    """Restores the former signal handlers, also after a failure."""
     for number, handler in self._former.items():
       signal.signal(number, handler)
     self._former = {}
@@ -122,13 +122,13 @@ class StopOnSignalHook(tf.train.SessionRunHook):
 
 
 class LastIterationHook(tf.train.SessionRunHook):
-  """Ends training after so many iterations, with one that makes a step.
+  """Ends training after a number of iterations, the last of which is a step.
 
-  So the last checkpoint has a global step that none before it has.
+  The last checkpoint then has a global step of its own.
   """
 
   def __init__(self, first_iteration: int, n_iterations: int):
-    """Ends a training of `n_iterations` that begins at `first_iteration`."""
+    """Ends a training of `n_iterations` that starts at `first_iteration`."""
     self._iteration = first_iteration
     self._n_iterations = n_iterations
 
@@ -146,11 +146,7 @@ class LastIterationHook(tf.train.SessionRunHook):
 
 
 def format_seconds(seconds: float) -> str:
-  """'45s', '3m20s' or '2h05m'.
-
-  Args:
-    seconds: a duration.
-  """
+  """'45s', '3m20s' or '2h05m'."""
   minutes, seconds = divmod(int(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   if hours:
@@ -161,12 +157,12 @@ def format_seconds(seconds: float) -> str:
 class StepClock:
   """Measures steps per second, from one report to the next.
 
-  The first step of a session optimizes the graph, which may take longer than
-  all others together: the clock starts at its end.
+  In the first step of a session TensorFlow optimizes the graph, which may take
+  longer than all later steps, so the clock starts at its end.
   """
 
   def __init__(self) -> None:
-    """To be made with the session."""
+    """Create it together with the session."""
     self._begin = time.monotonic()
     self._n_steps = -1
 
@@ -179,7 +175,7 @@ class StepClock:
   def steps_per_second(self) -> float:
     """The speed since the last call."""
     now = time.monotonic()
-    # The first step alone is all there is to go by.
+    # With only the first step, measure that one.
     n_steps, begin = (self._n_steps, self._begin) if self._n_steps else (
         1, self._first_begin)
     self._n_steps, self._begin = 0, now
@@ -187,7 +183,7 @@ class StepClock:
 
 
 class SaveState(tf.train.CheckpointSaverListener):
-  """Has what the rows of a history add up saved with each checkpoint."""
+  """Saves the state of a history before each checkpoint."""
 
   def __init__(self, save: Callable[[], None]):
     """Calls `save` before each checkpoint."""
@@ -201,9 +197,9 @@ class SaveState(tf.train.CheckpointSaverListener):
 class ProgressHook(tf.train.SessionRunHook):
   """Prints the step, some scalars, the sparsity, the speed and the time left.
 
-  Also after the first step of a session and after the last one of all, and at
-  least once a minute. What it prints at the multiples of a number of steps and
-  at the last one also goes to metrics.jsonl and to TensorBoard.
+  At multiples of a number of steps, after the first step of a session, after
+  the last step, and at least once a minute. The reports at the multiples and at
+  the last step also go to metrics.jsonl and TensorBoard.
   """
 
   _MAX_SECONDS = 60.
@@ -221,10 +217,10 @@ class ProgressHook(tf.train.SessionRunHook):
       max_steps: the global step at which training ends.
       every_n_steps: global steps.
       folder: folder of the training.
-      recorded: {name: scalar, or None for 0}, which is not printed.
-      watch: of the masks; None without any.
-      shown: names of the scalars that TensorBoard gets, for a script that
-        writes others of the same names itself; all if None.
+      recorded: {name: scalar, or None for 0} to record but not print.
+      watch: watches the masks; None without masks.
+      shown: names of the scalars for TensorBoard, for scripts that write the
+        others themselves; all if None.
     """
     self._scalars = dict(scalars)
     self._max_steps = max_steps
@@ -254,7 +250,7 @@ class ProgressHook(tf.train.SessionRunHook):
 
   def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
     del run_context
-    # With the step itself: a run of their own would take another batch.
+    # Fetched with the step: a separate run would take another batch.
     return tf.train.SessionRunArgs(self._fetches)
 
   def after_run(self, run_context: Any, run_values: Any) -> None:
@@ -278,7 +274,7 @@ class ProgressHook(tf.train.SessionRunHook):
         **scalars, **({'sparsity': sparsity} if self._watch.masks else {})})
 
   def _record(self, session: Any, values: Mapping[str, float]) -> float:
-    """Writes a row and what TensorBoard shows; returns the sparsity."""
+    """Writes a row to metrics.jsonl and TensorBoard; returns the sparsity."""
     masks, pictures = session.run([self._watch.masks, self._watch.pictures])
     values = {**values, **self._zeros}
     of_masks = self._watch.row(masks)
@@ -289,13 +285,13 @@ class ProgressHook(tf.train.SessionRunHook):
     return of_masks['sparsity']
 
   def save_state(self) -> None:
-    """Saves what the next row needs; to be called with each checkpoint."""
+    """Saves the state of the next row. Call it with each checkpoint."""
     self._history.save_state(self._step, self._watch.state())
 
   def _report(self, values: Mapping[str, float]) -> None:
     parts = [f'step {self._step}/{self._max_steps}',
              *(f'{name} {value:.4f}' for name, value in values.items())]
-    # The first step takes longer than those to come.
+    # Not after the first step alone, which is slower than later ones.
     if self._reported_at is not None:
       speed = self._clock.steps_per_second()
       left = format_seconds((self._max_steps - self._step) / speed)

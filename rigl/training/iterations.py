@@ -1,9 +1,9 @@
-"""Counting iterations: runs of the train op, those that move masks included.
+"""Counts iterations: runs of the train op, including mask updates.
 
-RigL and SNIP move masks instead of making a step, so that the global step does
-not tell which batch comes next. The variable `iteration` does. Checkpoints
-have it, but it is not restored: a session starts it at the iteration at which
-its input starts, see resuming.iterations_done.
+In some iterations RigL and SNIP update masks instead of making a step, so the
+global step does not tell which batch comes next. The variable `iteration` does.
+Checkpoints hold it, but it is not restored: each session initializes it to the
+iteration at which its input starts, see resuming.iterations_done.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rigl import replicas
 from rigl.compat import tf
 
 NAME = 'iteration'
-# The variables that an update of the masks changes, of methods that have any.
+# The variables, where a method has them, that change with a mask update.
 UPDATE_COUNTERS = ('last_mask_update_step', 'is_snipped')
 
 _VARIABLE = 'rigl/iteration'
@@ -28,20 +28,20 @@ def counted(build: Callable[[], tf.Operation], global_step: tf.Variable,
 
   Args:
     build: builds the train op.
-    global_step: the variable that the train op advances, or not.
-    first_iteration: how many runs there were before this session.
+    global_step: the variable that the train op may advance.
+    first_iteration: number of runs before this session.
   """
   root = tf.VariableScope(reuse=tf.AUTO_REUSE, name='')
-  # The start depends on nothing, whatever the caller's control dependencies.
+  # The initial value must not depend on the caller's control dependencies.
   with tf.init_scope(), tf.variable_scope(root, auxiliary_name_scope=False):
     iteration = tf.get_variable(
         NAME, [], tf.int64, tf.zeros_initializer(), trainable=False,
         collections=[_VARIABLE])
     # Not by its initializer: workers would broadcast the value, and one whose
-    # session is lost would wait for the others instead of starting again.
+    # session is lost would wait for the others instead of ending.
     tf.add_to_collection(
         tf.GraphKeys.TABLE_INITIALIZERS,
-        replicas.on_each(lambda: iteration.assign(first_iteration).op))
+        replicas.on_each_device(lambda: iteration.assign(first_iteration).op))
   step = global_step.read_value()
   with tf.control_dependencies([step]):
     train_op = build()
@@ -51,23 +51,22 @@ def counted(build: Callable[[], tf.Operation], global_step: tf.Variable,
     for variable in tf.global_variables():
       if replicas.name_of(variable) in UPDATE_COUNTERS:
         tf.add_to_collection(_UPDATES, variable.read_value())
-    count = replicas.on_each(lambda: iteration.assign_add(1).op)
+    count = replicas.on_each_device(lambda: iteration.assign_add(1).op)
   return tf.group(train_op, count)
 
 
 def advanced() -> list[tf.Tensor]:
-  """bool scalars of the replicas: whether a run made a step, to fetch with it.
+  """bool scalars, one per replica, to fetch with a run: whether it was a step.
 
-  Empty if the graph does not count iterations: then each of them is a step.
+  Empty if the graph does not count iterations: then each run is a step.
   """
   return tf.get_collection(_ADVANCED)
 
 
 def updates() -> list[tf.Tensor]:
-  """Scalars to fetch with a run: as long as they stay, no connection is new.
+  """Scalars to fetch with a run, which change when connections are grown.
 
-  Empty if that is so in any case: masks stay, or begin dense (gradual pruning,
-  DNW). Empty on a TPU, too.
+  Empty if none ever are (fixed masks, gradual pruning, DNW), and on a TPU.
   """
   return tf.get_collection(_UPDATES)
 

@@ -33,18 +33,18 @@ EpochSchedule = Sequence[tuple[float, float]]
 
 def epoch_of(global_step: tf.Tensor, n_examples: int,
              batch_size: int) -> tf.Tensor:
-  """Passes over the data before `global_step`, with fractions, float32 scalar.
+  """Epochs before `global_step`, with fractions, float32 scalar.
 
   Args:
     global_step: int64 scalar.
-    n_examples: in the data set.
-    batch_size: examples a step.
+    n_examples: size of the data set.
+    batch_size: examples per step.
   """
   return tf.cast(global_step, tf.float32) / (n_examples / batch_size)
 
 
-def stretched(schedule: EpochSchedule,
-              multiplier: float) -> list[tuple[float, float]]:
+def scaled(schedule: EpochSchedule,
+           multiplier: float) -> list[tuple[float, float]]:
   """The schedule of a training that is `multiplier` times as long.
 
   Args:
@@ -54,7 +54,7 @@ def stretched(schedule: EpochSchedule,
   return [(value, epoch * multiplier) for value, epoch in schedule]
 
 
-def stretched_steps(name: str, steps: int, multiplier: float) -> int:
+def scaled_steps(name: str, steps: int, multiplier: float) -> int:
   """The steps of a training that is `multiplier` times as long, at least 1.
 
   Args:
@@ -63,7 +63,7 @@ def stretched_steps(name: str, steps: int, multiplier: float) -> int:
     multiplier: factor of the length; the flag training_steps_multiplier.
 
   Raises:
-    ValueError: that is less than a step, or infinitely many.
+    ValueError: the product is below 1 or infinite.
   """
   product = f'{name} {steps} times training_steps_multiplier {multiplier}'
   if steps * multiplier < 1:
@@ -79,8 +79,8 @@ def epoch_decay(epoch: Union[float, tf.Tensor], peak: float,
   Args:
     epoch: scalar.
     peak: learning rate that the multipliers of the schedule scale.
-    schedule: each epoch itself begins the rate beside it. Until the first one
-      the rate rises from 0; an epoch of 0 means no warm-up.
+    schedule: each multiplier holds from its epoch on. Until the first epoch the
+      rate rises linearly from 0; a first epoch of 0 means no warm-up.
 
   Returns:
     float32 scalar.
@@ -104,8 +104,8 @@ def warm_restarts(epoch: Union[float, tf.Tensor], peak: float,
     epoch: scalar.
     peak: learning rate at the start.
     first_cycle: length of the first cycle in epochs.
-    cycle_growth: length of a cycle over that of the one before.
-    peak_decay: peak of a cycle over that of the one before.
+    cycle_growth: length of a cycle divided by that of the previous one.
+    peak_decay: peak of a cycle divided by that of the previous one.
 
   Returns:
     float32 scalar.

@@ -1,4 +1,4 @@
-"""The masks a training starts from: loaded, random or all ones."""
+"""Initial masks of a training: loaded, random or all ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _sparsities(config: SparsityConfig,
 
 
 def _loaded_masks(load_mask_dir: str) -> dict[str, np.ndarray]:
-  """{mask variable name: 0/1 array} of a checkpoint, of all masks here."""
+  """{mask variable name: 0/1 array} of all masks of the graph."""
   return checkpoints.read_values(
       checkpoints.resolve(load_mask_dir), pruning.get_masks())
 
@@ -33,7 +33,7 @@ def random_masks(config: SparsityConfig,
                 ) -> dict[str, np.ndarray]:
   """Random masks of all masked layers at their sparsities.
 
-  One generator, seeded by the config, draws layer after layer, so the masks
+  One generator, seeded by the config, draws all layers in order, so the masks
   are the same in every process.
 
   Args:
@@ -56,7 +56,7 @@ def check_load_mask_dir(config: SparsityConfig, load_mask_dir: str) -> None:
   """Raises ValueError if masks are given to a method that takes none.
 
   Args:
-    config: says which method.
+    config: has the method.
     load_mask_dir: checkpoint prefix or folder, or ''.
   """
   if load_mask_dir and not config.method.inits_masks:
@@ -71,7 +71,7 @@ def initial_sparsities(
     load_mask_dir: str = '') -> dict[str, float]:
   """{layer: sparsity} of the masks that `make_scaffold` sets.
 
-  For a method that chooses its masks later they are what it aims for.
+  For methods that choose their masks later: their target sparsities.
 
   Args:
     config: method, sparsity and distribution.
@@ -90,13 +90,13 @@ def initial_sparsities(
 def make_scaffold(config: SparsityConfig,
                   custom_sparsity_map: Optional[Mapping[str, float]] = None,
                   load_mask_dir: str = '') -> tf.train.Scaffold:
-  """A Scaffold that sets the masks when training starts from nothing.
+  """A Scaffold that sets the masks of a new training.
 
-  Masks are those of `load_mask_dir`, else random ones if the method starts
-  from such, else all ones. A training that resumes keeps its own.
+  Masks come from `load_mask_dir`, or are random if the method starts sparse, or
+  all ones. A resumed training keeps its masks.
 
-  The values are loaded into the variables by the session: as constants they
-  would be part of every saved graph, 100 MB of it for a ResNet-50.
+  The session loads the values into the variables: as constants they would add
+  100 MB to every saved graph of a ResNet-50.
 
   Args:
     config: method, sparsity, distribution and seed.

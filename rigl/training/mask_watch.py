@@ -1,4 +1,4 @@
-"""Follows the masks of a training and measures them for its reports."""
+"""Measures the masks of a training for its reports."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from rigl.training import iterations, summaries
 
 
 class MaskWatch:
-  """Looks at the masks after each update, so that no connection is missed.
+  """Fetches the masks after each update, so that no connection is missed.
 
-  A hook calls `begin` and `after_run` in its own methods of these names and
-  `start` once there is a session. Between updates masks are not fetched.
+  A hook calls `begin` and `after_run` in its methods of the same names, and
+  `start` once there is a session. Between updates it fetches no masks.
 
   Attributes:
     masks: {layer: mask variable}.
-    updates: to be fetched with each iteration, for `after_run`.
-    pictures: {tag: tensor}, of the masks that TensorBoard shows; to be fetched
-      where they are written.
+    updates: tensors to fetch with each iteration, for `after_run`.
+    pictures: {tag: tensor}, images of masks for TensorBoard.
   """
 
   def __init__(self, masks: Sequence[tf.Variable], all_pictures: bool = False):
@@ -29,8 +28,7 @@ class MaskWatch:
 
     Args:
       masks: mask variables.
-      all_pictures: whether TensorBoard is to show all of them, not the first
-        one alone.
+      all_pictures: whether TensorBoard shows all masks or only the first.
     """
     self.masks = summaries.layers_of(masks)
     self.updates: list[tf.Tensor] = []
@@ -38,12 +36,12 @@ class MaskWatch:
     self._all_pictures = all_pictures
     self._moves = connections.Moves()
     self._explored = connections.Explored()
-    # Masks that the training starts with, until an iteration has used them.
+    # The initial masks, until a step has used them.
     self._first: Optional[Mapping[str, np.ndarray]] = None
     self._seen: Any = None
 
   def begin(self) -> None:
-    """Completes the graph."""
+    """Adds ops to the graph."""
     if self.masks:
       self.updates = iterations.updates()
     shown = list(self.masks.items())[:None if self._all_pictures else 1]
@@ -54,14 +52,13 @@ class MaskWatch:
 
   def start(self, session: tf.Session, is_first: bool,
             state: Optional[Mapping[str, Any]]) -> None:
-    """Goes on from the checkpoint of a session.
+    """Resumes from the checkpoint of a session.
 
     Args:
       session: the session.
-      is_first: whether there was no iteration yet.
-      state: what `state` returned before the checkpoint. Without it
-        connections count from here: those that were active only before are
-        taken for never active.
+      is_first: whether the training has no iteration yet.
+      state: the result of `state` at the checkpoint. Without it, connections
+        that were active only before count as never active.
     """
     state = state or {}
     self._seen = None
@@ -73,18 +70,18 @@ class MaskWatch:
     self._explored.restore(state.get('ever', {}))
     if not is_first and not self._explored:
       self._explored.add(masks)
-    # RigL may move the first masks, and SNIP sets them, before a step used
-    # them: then they do not count.
+    # RigL may update the initial masks, and SNIP sets them, before a step has
+    # used them: then they do not count.
     self._first = masks if is_first else None
 
   def after_run(self, session: tf.Session, updates: Sequence[Any],
                 is_step: bool) -> None:
-    """Looks at the masks if they may have changed.
+    """Fetches the masks if they may have changed.
 
     Args:
       session: the session, after an iteration.
-      updates: the values of `self.updates` in it.
-      is_step: whether it made a step, with the masks of before.
+      updates: the fetched values of `self.updates`.
+      is_step: whether the iteration made a step, with the masks before it.
     """
     if self._first is not None and is_step:
       self._explored.add(self._first)
@@ -94,14 +91,14 @@ class MaskWatch:
       self._explored.add(session.run(self.masks))
 
   def state(self) -> dict[str, Any]:
-    """What `start` needs, to be saved with a checkpoint."""
+    """The state for `start`, to save with each checkpoint."""
     return {'masks': self._moves.state(), 'ever': self._explored.state()}
 
   def row(self, masks: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """What metrics.jsonl tells of the masks, which `moved` counts as seen.
+    """The values for metrics.jsonl; the next `moved` counts from these masks.
 
     Args:
-      masks: {layer: 0/1 array}, as they are now.
+      masks: {layer: 0/1 array}, the current masks.
     """
     return {'sparsity': connections.sparsity(masks),
             'moved': self._moves.look(masks),
@@ -111,11 +108,11 @@ class MaskWatch:
 
 def tags(row: Mapping[str, float],
          masks: Mapping[str, np.ndarray]) -> dict[str, float]:
-  """{tag: value} of what TensorBoard shows of the masks.
+  """{tag: value} of the masks, for TensorBoard.
 
   Args:
-    row: from `MaskWatch.row`, or one of metrics.jsonl that has it.
-    masks: what it was made of.
+    row: from `MaskWatch.row`, or a row of metrics.jsonl that includes it.
+    masks: the masks of the row.
   """
   return {'global_sparsity': row['sparsity'],
           **{name: row[name] for name in ('moved', 'itop_rate', 'dead_units')},

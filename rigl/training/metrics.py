@@ -1,4 +1,4 @@
-"""What the scripts measure of a batch."""
+"""Metrics of the scripts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from rigl.compat import tf
 def in_top_k(labels: tf.Tensor, logits: tf.Tensor, k: int) -> tf.Tensor:
   """1 where the label is among the k largest logits, else 0.
 
-  Of equal logits that of the lower class counts as the larger one, so that a
-  network whose logits are all equal is right by chance only.
-  `tf.math.in_top_k` would call it right on every example.
+  Of equal logits, the one of the lower class counts as larger, so a network
+  with equal logits is right by chance only. `tf.math.in_top_k` would count it
+  as right on every example.
 
   Args:
-    labels: int32 [batch]; one that is no class, such as -1, is never right.
+    labels: int32 [batch]; labels outside the classes, such as -1, are never
+      right.
     logits: [batch, classes].
-    k: how many; all classes if it is more than there are.
+    k: number of logits; may exceed the number of classes.
 
   Returns:
     float32 [batch].

@@ -1,4 +1,4 @@
-"""Other names of methods and distributions."""
+"""Aliases of methods and distributions."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from typing import Iterable, Mapping
 
 from rigl.core import checks, distributions, methods
 
-# {what papers and other programs call it: what it is called here}.
+# {name in papers and other programs: name here}.
 METHODS = {'dense': 'baseline', 'snfs': 'momentum'}
-# The ImageNet script of 2020 has '' for it.
+# The ImageNet script of 2020 accepts ''.
 DISTRIBUTIONS = {'uniform': 'random', '': 'random'}
 
 
 def method(name: str) -> str:
-  """The key of methods.METHODS that a name stands for.
+  """Resolves a name or alias to a key of methods.METHODS.
 
   Args:
-    name: a key, or one of METHODS here.
+    name: a key, or an alias in METHODS here.
 
   Raises:
-    ValueError: there is no such method; names those that are spelled alike.
+    ValueError: there is no such method; suggests similar names.
   """
   return _resolved('training_method', name, methods.METHODS, METHODS)
 
 
 def distribution(name: str) -> str:
-  """The one of distributions.DISTRIBUTIONS that a name stands for.
+  """Resolves a name or alias to one of distributions.DISTRIBUTIONS.
 
   Args:
-    name: one of them, or of DISTRIBUTIONS here.
+    name: one of them, or an alias in DISTRIBUTIONS here.
 
   Raises:
-    ValueError: there is none such; names those that are spelled alike.
+    ValueError: there is no such distribution; suggests similar names.
   """
   return _resolved('mask_init_method', name, distributions.DISTRIBUTIONS,
                    DISTRIBUTIONS)

@@ -1,4 +1,4 @@
-"""Going on with a training: by the same settings, with the next batch."""
+"""Resumes a training: checks its settings and finds the next batch."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from rigl import gin_configs
 from rigl.training import checkpoints, iterations
 from rigl.training.config import SparsityConfig
 
-# Fields that may never change on resume. Variables cannot reveal them: those of
-# SET are those of RigL.
+# Fields that may never change on resume. The variables do not reveal them: SET
+# and RigL have the same ones.
 _LASTING = ('training_method', 'seed', 'batch_size', 'train_batch_size')
-# Fields that fixed the initial masks. Gradual pruning has none.
+# Fields that determine the initial masks; not for gradual pruning.
 _OF_MASKS = ('end_sparsity', 'mask_init_method', 'erk_power_scale')
-# Fields by which `iterations_done` counts, if the checkpoint does not say it.
+# Fields that `iterations_done` needs if a checkpoint lacks `iteration`.
 _SCHEDULE = ('maskupdate_begin_step', 'maskupdate_end_step',
              'maskupdate_frequency', 'training_steps_multiplier')
-# Fields of the length of the training and of evaluation: free to change.
+# Fields of training length and evaluation, which may change freely.
 _FREE = ('num_epochs', 'max_steps', 'train_steps', 'eval_batch_size',
          'num_eval_images')
 
 
 def _counters(prefix: str) -> dict[str, int]:
-  """{name: value} of the variables that count steps, where they exist."""
+  """{name: value} of the counters of steps that a checkpoint has."""
   shapes = checkpoints.open_checkpoint(prefix).get_variable_to_shape_map()
   return checkpoints.read_counters(prefix, ['global_step', *(
       name for name in (
@@ -33,14 +33,14 @@ def _counters(prefix: str) -> dict[str, int]:
 
 
 def iterations_done(model_dir: str, config: SparsityConfig) -> int:
-  """Batches that a training in `model_dir` has consumed so far.
+  """The number of batches that a training in `model_dir` has used.
 
-  A checkpoint may lack the number: that of an earlier version, or of a TPU.
-  Then it is the global step, and one for each iteration that set or moved masks
-  instead of training, by the schedule of `config`.
+  Checkpoints of earlier versions and of TPUs lack it. Then it is the global
+  step plus the number of iterations that updated masks instead of training, by
+  the schedule of `config`.
 
   Args:
-    model_dir: folder of the checkpoints; 0 when it has none.
+    model_dir: folder of the checkpoints; without any the result is 0.
     config: hyperparameters of that training.
   """
   prefix = checkpoints.latest(model_dir)
@@ -59,12 +59,12 @@ def iterations_done(model_dir: str, config: SparsityConfig) -> int:
 
 def differences(formers: Sequence[Any], configs: Sequence[Any],
                 names: Sequence[str]) -> list[str]:
-  """'name=former, not new' of those fields that differ.
+  """'name=former, not new' of each field that differs.
 
   Args:
     formers: configs of a training.
-    configs: those that are compared with them.
-    names: names of fields, of any of the configs.
+    configs: configs to compare with them.
+    names: names of fields of any of the configs.
   """
   return [
       f'{name}={getattr(former, name)}, not {getattr(config, name)}'
@@ -73,11 +73,11 @@ def differences(formers: Sequence[Any], configs: Sequence[Any],
 
 
 def former_configs(folder: str, configs: Sequence[Any]) -> list[Any]:
-  """The configs with the values that the config.gin of a run binds.
+  """The configs with the values of the config.gin of a run.
 
   Args:
     folder: folder of the run.
-    configs: values of what is not bound there; of all classes in the file.
+    configs: one of each class in the file; give the values not bound there.
   """
   bound = gin_configs.read(
       gin_configs.files_in(folder), (), map(type, configs))
@@ -89,21 +89,20 @@ def former_configs(folder: str, configs: Sequence[Any]) -> list[Any]:
 
 def check_same_settings(model_dir: str, flag: str, configs: Sequence[Any],
                         names: Sequence[str] = ()) -> None:
-  """Raises ValueError if a training in `model_dir` cannot go on like this.
+  """Raises ValueError if a training cannot resume with other settings.
 
-  It keeps its method, seed and batch size, and the sparsities by which its
-  masks were made; and the schedule of RigL, if its checkpoint does not say how
-  many batches it has taken. Of other differences it warns, but for the length.
+  Method, seed, batch size and the sparsities of the initial masks must stay,
+  and so must the schedule of RigL if the checkpoint lacks `iteration`. Other
+  differences are logged as warnings, except the length of the training.
 
   Args:
     model_dir: folder of a training.
-    flag: that names the folder, for the error.
-    configs: what it is to go on with, of all classes in its config.gin, steps
-      not stretched.
-    names: names of further fields that must be what they were.
+    flag: the flag that gave the folder, for the error.
+    configs: the new configs, unscaled, of all classes in its config.gin.
+    names: further fields that must stay.
 
   Raises:
-    ValueError: names what differs, both values and the folder.
+    ValueError: a field has changed; names it, both values and the folder.
   """
   prefix = checkpoints.latest(model_dir)
   if not prefix or not gin_configs.files_in(model_dir):

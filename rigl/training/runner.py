@@ -1,4 +1,4 @@
-"""Training, evaluation and following of a run, for all scripts."""
+"""Trains, evaluates and follows runs, for all scripts."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from rigl.training import tpu as tpu_lib
 
 def choose_loop(loop: Optional[str], num_replicas: int,
                 use_tpu: bool = False) -> str:
-  """The name of the loop to train and evaluate with.
+  """The name of the loop that trains and evaluates.
 
   Args:
     loop: one of config.LOOPS; None for TPUEstimator where TensorFlow has it and
       it can run the training, else sessions.
     num_replicas: devices of this process that share a batch.
-    use_tpu: whether a TPU is to be used.
+    use_tpu: whether to use a TPU.
 
   Raises:
-    ValueError: TensorFlow has no such loop, or it cannot run the training.
+    ValueError: TensorFlow lacks this loop, or it cannot run the training.
   """
   n = distribution.total_replicas(num_replicas)
   has_estimator = tpu_estimator.is_available()
@@ -62,14 +62,14 @@ def choose_loop(loop: Optional[str], num_replicas: int,
 def make_loop(job: specs.Job, loop: Optional[str] = None,
               num_replicas: int = 1,
               tpu: Optional[tpu_lib.TpuSetup] = None) -> specs.Loop:
-  """What trains and evaluates a job.
+  """Makes the loop that trains and evaluates a job.
 
   Args:
     job: what to train and to evaluate.
     loop: see `choose_loop`.
-    num_replicas: devices of this process that share a training batch. With the
-      workers of TF_CONFIG this process is one of them, see distribution.py.
-    tpu: the TPU to run it on; None for CPU or GPU.
+    num_replicas: devices of this process that share a training batch. If
+      TF_CONFIG names workers, this process is one, see distribution.py.
+    tpu: the TPU to use; None for CPU or GPU.
 
   Raises:
     ValueError: see `choose_loop`.
@@ -90,7 +90,7 @@ def train(loop: specs.Loop,
           says_resumed: bool = True) -> Optional[signal.Signals]:
   """Trains until the data end or the global step reaches `max_steps`.
 
-  A checkpoint in the loop's folder is continued from.
+  Resumes from the latest checkpoint in the folder of the loop.
 
   Args:
     loop: from `make_loop`.
@@ -100,13 +100,14 @@ def train(loop: specs.Loop,
       it does not look for it itself.
     hooks: further ones of the session, of the process that writes.
     saving_listeners: called around each checkpoint; not by workers.
-    says_resumed: whether to print which checkpoint is continued from.
+    says_resumed: whether to print which checkpoint training resumes from.
 
   Returns:
     The signal that stopped training; None if it ran to its end.
 
   Raises:
     ValueError: the folder holds a checkpoint of another network or method.
+    distribution.WorkerLostError: workers cannot go on together.
   """
   is_chief = distribution.is_chief()
   resumable = training_hooks.ResumableHook(
@@ -118,9 +119,9 @@ def train(loop: specs.Loop,
       loop.train(input_fn, max_steps, [
           distribution.WorkerHook(first_step), resumable,
           *(hooks if is_chief else ())], ())
-    except (distribution.WorkerLostError, tf.errors.AbortedError,
-            tf.errors.CancelledError, tf.errors.UnavailableError) as error:
-      distribution.start_again(error)
+    except (tf.errors.AbortedError, tf.errors.CancelledError,
+            tf.errors.UnavailableError) as error:
+      raise distribution.WorkerLostError('one of them is gone') from error
     return None
   stop = training_hooks.StopOnSignalHook()
   try:
@@ -132,11 +133,11 @@ def train(loop: specs.Loop,
 
 
 def end_at_once(model_dir: str, length: str) -> None:
-  """Says that a training is over already; clears up after its process.
+  """Reports that a training is complete; removes files left by its process.
 
   Args:
     model_dir: folder of the training.
-    length: how long it was, such as '10 steps'.
+    length: its length, such as '10 steps'.
   """
   print(f'{model_dir} already holds {length}.')
   if distribution.is_chief():
@@ -155,20 +156,19 @@ def train_in_turns(loop: specs.Loop,
                    chunk: int,
                    evaluate: Optional[Callable[[str], Any]] = None,
                    **arguments: Any) -> None:
-  """Trains to the global step `total`, in turns with `evaluate`, if given.
+  """Trains to the global step `total`, alternating with `evaluate`, if given.
 
-  A checkpoint whose evaluation is missing in metrics.jsonl is evaluated first,
-  and the last one in any case: what stopped the process may have come between
-  the two.
+  First evaluates the checkpoint to resume from if metrics.jsonl lacks its
+  evaluation, as after a kill between the two. The last checkpoint is always
+  evaluated.
 
   Args:
     loop: from `make_loop`.
     input_fn: gives the training batches, from the next one on.
     total: the global step to stop at.
-    chunk: steps between evaluations, which come at its multiples and at the
-      end.
-    evaluate: called with the prefix of a checkpoint; None trains in one go.
-    **arguments: further ones of `train`.
+    chunk: steps between evaluations, at its multiples and at the end.
+    evaluate: called with the prefix of a checkpoint; None to only train.
+    **arguments: passed to `train`.
 
   Raises:
     ValueError: see `train`.
@@ -209,9 +209,9 @@ def evaluate(loop: specs.Loop,
   Args:
     loop: from `make_loop`.
     input_fn: gives every example once.
-    checkpoint: its prefix. It needs the variables of the network and the
-      global step; others, such as optimizer slots, may be there or not.
-    steps: batches to evaluate, which a TPU must know; None for all.
+    checkpoint: its prefix. It must have the variables of the network and the
+      global step.
+    steps: batches to evaluate, needed by a TPU; None for all.
 
   Returns:
     {metric: value}, with the step as 'global_step'.
@@ -229,9 +229,9 @@ def evaluate(loop: specs.Loop,
 
 
 def _checkpoints_of(model_dir: str, timeout_seconds: float) -> Iterator[str]:
-  """The newest checkpoint at each look, until none comes for so long."""
+  """Yields new checkpoints, until none appears for `timeout_seconds`."""
   first = checkpoints.latest(model_dir)
-  # TensorFlow does not find it without the file that names it.
+  # Without a state file TensorFlow does not find the checkpoint.
   is_alone = first is not None and not tf.train.latest_checkpoint(model_dir)
   if first is None:
     logging.info('Waiting for a checkpoint in %s ...', model_dir)
@@ -249,25 +249,25 @@ def evaluate_until(loop: specs.Loop,
                    timeout_seconds: float = 3600.,
                    steps: Optional[int] = None
                   ) -> Iterator[dict[str, float]]:
-  """Evaluates the newest checkpoint of a running training, again and again.
+  """Evaluates the checkpoints of a running training as they appear.
 
-  Those that training writes during an evaluation are left out, but for the
-  newest of them, and so is one that it deletes before it is evaluated. Ends
-  after the checkpoint of `max_steps`, or when none came for so long.
+  Of the checkpoints that appear during an evaluation, only the newest is
+  evaluated; one that training has deleted meanwhile is left out. Ends after the
+  checkpoint of `max_steps`, or when none appears for `timeout_seconds`.
 
   Args:
     loop: from `make_loop`.
     input_fn: gives every example once.
     max_steps: the global step of the last checkpoint.
-    timeout_seconds: to wait for the next checkpoint.
-    steps: batches to evaluate, which a TPU must know; None for all.
+    timeout_seconds: how long to wait for the next checkpoint.
+    steps: batches to evaluate, needed by a TPU; None for all.
 
   Yields:
     The metrics of each checkpoint, as `evaluate`.
 
   Raises:
-    ValueError: the folder is damaged, see checkpoints.latest; or a checkpoint
-      is, see `evaluate`.
+    ValueError: the folder or a checkpoint is damaged, see checkpoints.latest
+      and `evaluate`.
   """
   last_step = None
   for checkpoint in _checkpoints_of(loop.folder, timeout_seconds):

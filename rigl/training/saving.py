@@ -1,4 +1,4 @@
-"""Saving checkpoints, so that nothing is lost if it is cut short."""
+"""Saves checkpoints, so that a kill at any moment loses none."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from rigl.compat import tf
 from rigl.core import messages
 from rigl.training import checkpoints, iterations
 
-# Files and folders that TensorFlow and rigl.files rename when done.
+# Temporary files and folders of TensorFlow and rigl.files.
 _LEFTOVER = re.compile(
     r'model\.ckpt-\d+(_temp|\.meta\.tmp.*)|'
     r'(checkpoint|graph\.pbtxt)\.tmp.*|.*\.\d+\.tmp')
 
 
 def _is_latest(prefix: str) -> bool:
-  """Whether training would go on from this very checkpoint, if it is there."""
+  """Whether a checkpoint exists and training would resume from it."""
   folder, name = os.path.split(prefix)
-  # The state file may name the folder in another way.
+  # The state file may spell the folder differently.
   return tf.io.gfile.exists(f'{prefix}.index') and (
       os.path.basename(checkpoints.latest(folder) or '') == name)
 
 
 def _write_state_file(model_dir: str, names: Sequence[str]) -> None:
-  """Names the checkpoints of a folder, of which the last is the latest.
+  """Writes the state file for some checkpoints; the last one is the latest.
 
-  Without the folder, as the Saver does, so that it may be moved.
+  Paths are relative, as the Saver writes them, so that the folder can be moved.
   """
-  # TensorFlow strips the folder itself, but only one that is not absolute.
+  # TensorFlow itself makes paths relative only if the folder is relative.
   paths = names if os.path.isabs(model_dir) else [
       os.path.join(model_dir, name) for name in names]
   tf.train.update_checkpoint_state(model_dir, paths[-1], paths)
 
 
 def remove_leftovers(model_dir: str) -> None:
-  """Removes what a kill left of files that training was writing.
+  """Removes incomplete files that a kill has left.
 
   Args:
-    model_dir: folder of a training, in which no other is running.
+    model_dir: folder of a training, in which no other process trains.
   """
   for file in tf.io.gfile.listdir(model_dir):
-    name = file.rstrip('/')  # Remote folders end with one.
+    name = file.rstrip('/')  # Names of remote folders end with a slash.
     path = os.path.join(model_dir, name)
     if _LEFTOVER.fullmatch(name):
       if tf.io.gfile.isdir(path):
@@ -55,7 +55,7 @@ def remove_leftovers(model_dir: str) -> None:
 
 
 def restore_state_file(model_dir: str) -> None:
-  """Makes TensorFlow find the checkpoints too, if the state file is gone.
+  """Rewrites a missing state file, so that TensorFlow finds the checkpoints.
 
   Args:
     model_dir: folder of a training that has a checkpoint.
@@ -72,26 +72,22 @@ class MultiplesTimer(tf.train.SecondOrStepTimer):
   """Triggers once at or after each multiple of some numbers of steps."""
 
   def __init__(self, periods: Sequence[int]):
-    """See the class; `periods` are these numbers."""
+    """See the class; `periods` are the numbers of steps."""
     super().__init__(every_steps=min(periods))
     self._periods = periods
 
   def should_trigger_for_step(self, step: int) -> bool:
-    """Whether a multiple was reached since it was last triggered, or never was.
-
-    Args:
-      step: global step.
-    """
+    """Whether a multiple was reached since the last trigger, or none was."""
     last = self.last_triggered_step()
     return last is None or any(
         step // period > last // period for period in self._periods)
 
 
 class SaverHook(tf.train.CheckpointSaverHook):
-  """Saves the graph's variables and `iteration`, never what is not finite.
+  """Saves the graph's variables and `iteration`, but no NaN or infinity.
 
-  The checkpoint that a session was restored from stays as it is: nothing is
-  lost if this process is killed, whenever that is.
+  Never rewrites the checkpoint that the session was restored from, so a kill
+  loses nothing.
   """
 
   def __init__(self, model_dir: str, *periods: int, keep: int = 0,
@@ -99,7 +95,7 @@ class SaverHook(tf.train.CheckpointSaverHook):
     """Saves at each multiple of each of `periods`, and at the end.
 
     Args:
-      model_dir: folder of the training, from which its session is restored.
+      model_dir: folder of the training.
       *periods: global steps between checkpoints.
       keep: checkpoints to keep; 0 for all.
       listeners: called around each checkpoint.
@@ -140,7 +136,7 @@ class SaverHook(tf.train.CheckpointSaverHook):
     if not _is_latest(prefix):
       logging.debug('Saving %s.', prefix)
       self._write(session, step, prefix)
-    # A list, as each of them is to be told.
+    # A list, so that every listener is called.
     return any([listener.after_save(session, step)
                 for listener in self._listeners])
 
@@ -148,7 +144,7 @@ class SaverHook(tf.train.CheckpointSaverHook):
     try:
       self._saver.save(session, self._save_path, global_step=step)
     except (tf.errors.OpError, OSError) as error:
-      # Half a checkpoint, which takes the space of another attempt.
+      # Remove the incomplete checkpoint to free its space.
       temporary = f'{prefix}_temp'
       if tf.io.gfile.isdir(temporary):
         tf.io.gfile.rmtree(temporary)

@@ -1,6 +1,6 @@
-"""Training and evaluation in sessions: on every TensorFlow from 2.15 on.
+"""Trains and evaluates in sessions: on TensorFlow 2.15 and later.
 
-One device, the replicas of this process or the workers of TF_CONFIG: see
+On one device, the replicas of this process or the workers of TF_CONFIG, see
 distribution.py. A TPU needs tpu_estimator.py.
 """
 
@@ -15,9 +15,9 @@ from rigl import replicas
 from rigl.compat import tf
 from rigl.training import checkpoints, distribution, saving, specs
 
-# The collection from which TensorFlow's hooks take the global step. Else they
-# make a tensor that also computes the initial value of the step: a worker would
-# broadcast it, and wait until all others look at the same time.
+# The collection from which TensorFlow's hooks take the global step. Otherwise
+# they make a tensor that also computes the initial value of the step, which a
+# worker would broadcast, waiting for all others.
 _STEP_READ = 'global_step_read_op_cache'
 
 
@@ -50,7 +50,7 @@ def _make_replicas(
       distribution.split_batches(input_fn))
   _run_at_start(iterator.initializer)
   found = strategy.extended.call_for_each_replica(
-      # The graph is built by plain Python.
+      # No autograph: plain Python builds the graph.
       tf.autograph.experimental.do_not_convert(_build_replica),
       args=(job, *iterator.get_next()))
   return strategy.experimental_local_results(found)
@@ -59,7 +59,7 @@ def _make_replicas(
 def _all_hooks(
     job: specs.Job, spec: specs.TrainSpec,
     listeners: Sequence[tf.train.CheckpointSaverListener]) -> list[Any]:
-  """The hooks of the job. The last one saves, after all have seen a step."""
+  """The hooks of the job. Saving comes last, after all others."""
   if not distribution.is_chief():
     return list(spec.hooks)
   found = [*spec.hooks, *spec.chief_hooks]
@@ -74,7 +74,7 @@ class SessionLoop(specs.Loop):
   """A loop of tf.train.MonitoredTrainingSession.
 
   Attributes:
-    folder: that of the job.
+    folder: folder of the job.
   """
 
   def __init__(self, job: specs.Job, num_replicas: int = 1):
@@ -115,7 +115,7 @@ class SessionLoop(specs.Loop):
             session.run(train_op)
 
   def _writing_ops(self, spec: specs.TrainSpec) -> Sequence[tf.Operation]:
-    """What writes summaries at each step and decides itself when it is time."""
+    """Ops to run at each step, which write summaries when they are due."""
     if not spec.host_call or not distribution.is_chief():
       return ()
     function, arguments = spec.host_call

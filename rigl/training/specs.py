@@ -1,4 +1,4 @@
-"""What a script tells a loop to run: a job, and the graphs of its model_fn."""
+"""Interfaces between scripts and loops: jobs and the graphs of model_fns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
 
 from rigl.compat import tf
 
-# On a TPU called with (number of this host, number of hosts), else without.
+# On a TPU, called with (number of this host, number of hosts).
 InputFn = Callable[..., tf.data.Dataset]
 
 
@@ -19,13 +19,13 @@ class TrainSpec:
     loss: scalar.
     train_op: one training step.
     make_scaffold: called once, when the graph of the step is complete.
-    hooks: run with the training, on the host.
-    chief_hooks: likewise, but only in the process that writes.
-    host_call: (function that makes the ops that write summaries, its
-      arguments), which a TPU has its host run.
+    hooks: hooks of the session.
+    chief_hooks: further hooks, only of the process that writes.
+    host_call: (function that makes ops that write summaries, its arguments); on
+      a TPU the host runs them.
     listeners: called around each checkpoint, in the process that writes.
-    means: what `replicas.mean` returned. All replicas compute them at each
-      step, since they wait for one another there.
+    means: results of `replicas.mean`, a collective operation: all replicas run
+      them at each step.
   """
 
   loss: tf.Tensor
@@ -45,7 +45,7 @@ class EvalSpec:
   Attributes:
     loss: scalar; its mean over the batches is reported as 'loss'.
     metric_fn: called with `tensors`; returns {name: tf.metrics pair}.
-    tensors: [batch, ...] each.
+    tensors: arguments of `metric_fn`, each [batch, ...].
   """
 
   loss: tf.Tensor
@@ -55,20 +55,19 @@ class EvalSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """What to train and to evaluate, and what to keep of it.
+  """What to train and evaluate, and what to save.
 
   Attributes:
     model_fn: (features, labels, mode) -> TrainSpec of the mode 'train',
       EvalSpec of 'eval'.
     folder: folder of checkpoints and summaries.
     seed: seed of the graph.
-    save_steps: steps between checkpoints; None for none at all.
+    save_steps: steps between checkpoints; None for no checkpoints.
     keep_checkpoint_max: checkpoints to keep; 0 for all.
-    save_summary_steps: on a TPU, steps between the losses that TensorBoard
-      shows; elsewhere a hook writes what it shows.
-    export_steps: steps between exports, which are made of checkpoints: without
-      a TPU, which saves between two loops only, there is one for each. 0 for
-      no exports.
+    save_summary_steps: on a TPU, steps between the losses for TensorBoard;
+      elsewhere hooks write them.
+    export_steps: steps between exports, each of which needs a checkpoint (a TPU
+      saves only between two loops); 0 for no exports.
   """
 
   model_fn: Callable[..., Any]
@@ -81,24 +80,24 @@ class Job:
 
   @property
   def saving_periods(self) -> tuple[int, ...]:
-    """Checkpoints come at the multiples of each; none at all if empty."""
+    """Checkpoints are saved at multiples of each of these; () for none."""
     return tuple(filter(None, (self.save_steps, self.export_steps)))
 
 
 class Loop(Protocol):
-  """Runs a job. `runner` is made on top of it."""
+  """Runs a job; used by `runner`."""
 
   folder: str
 
   def train(self, input_fn: InputFn, max_steps: Optional[int],
             hooks: Sequence[tf.train.SessionRunHook],
             listeners: Sequence[tf.train.CheckpointSaverListener]) -> None:
-    """Trains from the latest checkpoint of the folder, or from nothing.
+    """Trains, from the latest checkpoint of the folder if there is one.
 
     Args:
       input_fn: gives the training batches, from the next one on.
       max_steps: the global step to stop at; None for the end of the data.
-      hooks: further ones; each may end the training.
+      hooks: further hooks, which may end the training.
       listeners: called around each checkpoint.
     """
 
@@ -106,12 +105,12 @@ class Loop(Protocol):
                steps: Optional[int]) -> dict[str, Any]:
     """{metric: value} of a checkpoint, with its step as 'global_step'.
 
-    Also writes them for TensorBoard, to the folder `eval` in the job's.
+    Also writes them for TensorBoard, to <folder of the job>/eval.
 
     Args:
       input_fn: gives every example once.
       checkpoint: its prefix.
-      steps: batches to evaluate, which a TPU must know; None for all.
+      steps: batches to evaluate, needed by a TPU; None for all.
 
     Raises:
       ValueError: the checkpoint lacks a variable or has it in another shape.

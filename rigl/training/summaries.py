@@ -1,4 +1,4 @@
-"""What training writes for TensorBoard."""
+"""Summaries of training for TensorBoard."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from rigl.compat import tf, tf2
 from rigl.core import layer_names
 from rigl.model_pruning import pruning
 
-# Of a picture, a side; one of a wide layer would be too large to look at.
+# Largest width and height of an image of a mask.
 MAX_PIXELS = 1024
 
 
 def picture_of(mask: tf.Tensor) -> tf.Tensor:
-  """A mask as a picture, 1 (white) where there is a connection.
+  """An image of a mask, 1 (white) at active connections.
 
   Args:
     mask: [..., units].
 
   Returns:
-    float32 [1, connections that enter a unit, units, 1], of each at most the
-    first 1,024.
+    float32 [1, incoming connections, units, 1], at most 1,024 of each.
   """
   n_units = mask.shape.as_list()[-1]
   rows = tf.reshape(tf.cast(mask, tf.float32), [1, -1, n_units, 1])
@@ -30,11 +29,7 @@ def picture_of(mask: tf.Tensor) -> tf.Tensor:
 
 
 def layers_of(masks: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
-  """{name of the layer: mask}, in their order.
-
-  Args:
-    masks: mask variables.
-  """
+  """{name of the layer: mask}, in their order."""
   names = [replicas.name_of(mask) for mask in masks]
   return {layer_names.layer_of_mask(name) or name: mask
           for name, mask in zip(names, masks)}
@@ -42,13 +37,13 @@ def layers_of(masks: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
 
 def mask_summaries(masks: Sequence[tf.Variable],
                    with_img: bool = False) -> dict[str, tf.Tensor]:
-  """The density of each mask, what it looks like, and the sparsity of all.
+  """The density and an image of each mask, and the overall sparsity.
 
-  For a TPU; elsewhere `mask_watch` has them written from the host.
+  For a TPU; elsewhere hooks write them, see `mask_watch`.
 
   Args:
     masks: mask variables.
-    with_img: whether to add pictures of all masks, not of the first one alone.
+    with_img: whether to add images of all masks or only of the first.
 
   Returns:
     {'density/<layer>': scalar, 'mask/<layer>': see `picture_of`,
@@ -65,11 +60,11 @@ def mask_summaries(masks: Sequence[tf.Variable],
 
 
 def begin(folder: str, done: int) -> None:
-  """Has TensorBoard forget what a process that was stopped did further.
+  """Makes TensorBoard drop the events after the checkpoint to resume from.
 
   Args:
     folder: folder of the event files.
-    done: the place on the axis where the training goes on.
+    done: step at which the training resumes.
   """
   tf.summary.FileWriterCache.get(folder).add_session_log(
       tf.SessionLog(status=tf.SessionLog.START), done + 1)
@@ -81,9 +76,9 @@ def write(folder: str, step: int, values: Mapping[str, float],
 
   Args:
     folder: folder of the event file.
-    step: its place on the axis.
+    step: step of the event.
     values: {tag: number}.
-    pictures: {tag: what a tf.summary.image returned}.
+    pictures: {tag: result of tf.summary.image}.
   """
   summary = tf.Summary(value=[
       tf.Summary.Value(tag=tag, simple_value=float(value))
@@ -93,8 +88,8 @@ def write(folder: str, step: int, values: Mapping[str, float],
         tag=tag, image=tf.Summary.FromString(picture).value[0].image)
   writer = tf.summary.FileWriterCache.get(folder)
   writer.add_summary(summary, step)
-  # What waits in a queue is lost when training is killed, and not done again
-  # if a checkpoint came meanwhile.
+  # A kill loses queued events, and after a later checkpoint they would not be
+  # written again.
   writer.flush()
 
 
@@ -108,10 +103,10 @@ def norm_summaries(
 
   Returns:
     grad_norm and var_norm, Euclidean; active_connections and nonzero_weights,
-    how many entries of the masks and of mask * weights are not zero; l1_norm,
-    the sum of |mask * weights|. All are of all layers together, unlike the
-    fw_nz_mask, fw_nz_weight and fw_l1_weight of 2020, which were of the first
-    layer with a mask and its weights without it.
+    the numbers of non-zero entries of the masks and of mask * weights; l1_norm,
+    the sum of |mask * weights|. All count all layers together. In 2020,
+    fw_nz_mask, fw_nz_weight and fw_l1_weight were those of the first masked
+    layer, with its weights unmasked.
   """
   masks, masked = pruning.get_masks(), pruning.get_masked_weights()
 
@@ -137,9 +132,6 @@ def format_tensors(*values: Mapping[str, Any]) -> dict[str, tf.Tensor]:
 
   Each replica of a TPU hands over its tensors, which are then put one after
   the other along their first dimension, so that scalars need one.
-
-  Args:
-    *values: tags and what they stand for.
 
   Returns:
     {tag: tensor of at least one dimension}; None values are left out.

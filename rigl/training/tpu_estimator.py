@@ -1,7 +1,7 @@
-"""Training and evaluation on TPUEstimator: TensorFlow 2.15, the last with it.
+"""Trains and evaluates by TPUEstimator, which needs TensorFlow 2.15.
 
-The one module that knows TPUEstimator. It is the way to a TPU; on one device
-it does what session_loop.py does, to the same bits.
+The only module that uses TPUEstimator. A TPU needs it. On one device it gives
+the same bits as session_loop.py.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from rigl.training import tpu as tpu_lib
 
 
 def _estimator_module() -> Any:
-  """tf.estimator, which TensorFlow loads on first use; None without it."""
+  """tf.estimator, or None if TensorFlow does not have it."""
   try:
     module = tf.estimator
-    # A lazily loaded module shows that it is broken only when it is used.
+    # The module is loaded lazily, so errors show only when it is used.
     _ = module.tpu.TPUEstimator
   except (AttributeError, ImportError):
     return None
@@ -32,15 +32,15 @@ def is_available() -> bool:
 def _without_nan(loss: tf.Tensor) -> tf.Tensor:
   """The loss with NaN replaced by infinity.
 
-  An Estimator aborts on NaN before finite.NotFiniteHook, which every training
-  without a TPU has, can say at which step and what to do.
+  An Estimator aborts on NaN before finite.NotFiniteHook, used in every training
+  without a TPU, can report the step and a remedy.
   """
   return tf.where_v2(
       tf.math.is_nan(loss), tf.constant(float('inf'), loss.dtype), loss)
 
 
 class _CheckpointFits(tf.train.SessionRunHook):
-  """Names what a checkpoint lacks before the session looks for it."""
+  """Checks that a checkpoint fits before the session restores it."""
 
   def __init__(self, checkpoint: str):
     self._checkpoint = checkpoint
@@ -54,7 +54,7 @@ class EstimatorLoop(specs.Loop):
   """A loop of TPUEstimator.
 
   Attributes:
-    folder: that of the job.
+    folder: folder of the job.
     estimator: the TPUEstimator.
   """
 
@@ -63,7 +63,7 @@ class EstimatorLoop(specs.Loop):
 
     Args:
       job: what to run.
-      tpu: the TPU to run it on; None for CPU or GPU.
+      tpu: the TPU to use; None for CPU or GPU.
     """
     self.folder = job.folder
     self._job = job
@@ -75,8 +75,7 @@ class EstimatorLoop(specs.Loop):
         model_dir=job.folder,
         tf_random_seed=job.seed,
         save_checkpoints_secs=None,
-        # On a TPU the Estimator saves between two loops, when no step is
-        # running.
+        # On a TPU the Estimator saves between two loops of steps.
         save_checkpoints_steps=job.save_steps if tpu else None,
         save_summary_steps=job.save_summary_steps if tpu else 0,
         keep_checkpoint_max=job.keep_checkpoint_max or None,
@@ -92,7 +91,7 @@ class EstimatorLoop(specs.Loop):
 
   @staticmethod
   def _tpu_run_config(tpu: tpu_lib.TpuSetup) -> dict[str, Any]:
-    """The arguments of RunConfig that only a TPU needs."""
+    """Arguments of RunConfig for a TPU."""
     return {
         'cluster': tpu.resolver,
         'tpu_config': _estimator_module().tpu.TPUConfig(
@@ -112,8 +111,8 @@ class EstimatorLoop(specs.Loop):
                        eval_metrics=(spec.metric_fn, list(spec.tensors)))
     hooks = [*spec.hooks, *spec.chief_hooks]
     if not self._tpu and self._job.saving_periods:
-      # The Estimator would run its own before all other hooks: what they write
-      # about a step would then be missing beside the checkpoint of the step.
+      # Save last, so that logs of a step exist when its checkpoint does. The
+      # Estimator's own saver would run before all other hooks.
       hooks.append(saving.SaverHook(
           self.folder, *self._job.saving_periods,
           keep=self._job.keep_checkpoint_max,
@@ -126,7 +125,7 @@ class EstimatorLoop(specs.Loop):
             spec.host_call[0], dict(spec.host_call[1])))
 
   def _with_params(self, input_fn: specs.InputFn) -> Callable[..., Any]:
-    """An input_fn as TPUEstimator calls it."""
+    """An input_fn with the signature that TPUEstimator expects."""
 
     def input_of_host(params: dict[str, Any]) -> tf.data.Dataset:
       if not self._tpu:

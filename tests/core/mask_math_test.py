@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rigl.compat import tf
-from rigl.core import mask_math, tf_selection
+from rigl.core import mask_math
 from tests import execution_modes
 from tests.reference import drop_and_grow as reference
 
@@ -369,37 +369,6 @@ def test_a_layer_cut_into_parts_is_the_same_in_all_modes(mode):
     expected = reference.drop_and_grow(mask, drop, grow, .37)
     for output, field, value in zip(outputs, expected._fields, expected):
       np.testing.assert_array_equal(output, value, err_msg=field)
-
-
-@pytest.mark.parametrize('part_size', [1000, 51, 26, 9])
-def test_the_number_of_parts_does_not_matter(monkeypatch, part_size):
-  """With parts of very few numbers, and more than the counts of a byte."""
-  monkeypatch.setattr(tf_selection, '_PART_SIZE', part_size)
-  rng = np.random.RandomState(part_size)
-  for size in (33, 101, 1001):
-    cases = [scores.astype(np.float32) for scores in (
-        rng.randn(size), rng.randint(0, 3, size))]
-    numbers = np.asarray([0, 1, size // 3, size - 1, size], np.int32)
-    found = execution_modes.run_each(
-        execution_modes.GRAPH, lambda scores, numbers: [
-            mask_math.top_k_mask(scores, n) for n in tf.unstack(numbers)],
-        [(scores, numbers) for scores in cases])
-    for scores, selected in zip(cases, found):
-      for n, got in zip(numbers, selected):
-        np.testing.assert_array_equal(got, reference.top_n(scores, n))
-
-
-def test_nothing_is_selected_of_a_layer_with_more_positions_than_a_span(
-    monkeypatch):
-  """Of 2 ** 25, where no threshold that is tried is above all positions."""
-  monkeypatch.setattr(tf_selection, '_KEYS_PER_OCTAVE', 1)
-  keys = np.full(6, 7, np.int32)
-  for n in (0, 1, 5):
-    selected = execution_modes.run(
-        execution_modes.GRAPH, lambda keys, n: [
-            tf_selection._break_ties(keys, tf.constant(7), n, 1)],
-        keys, np.int32(n))[0]
-    np.testing.assert_array_equal(selected, np.arange(6) < n)
 
 
 @pytest.mark.parametrize('dtype', [

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rigl.core import draws, methods, seeding
+from rigl.core import methods, seeding, stateless_random
 from rigl.micronet import training_flops
 from tests import combinations, execution_modes
 from tests.reference import methods as oracle
@@ -97,7 +97,7 @@ def random_layer(shape, rng):
   weights, gradient, average = rng.randn(3, *shape).astype('f')
   # Scores that tie, as of connections that were just grown.
   weights.flat[:3] = gradient.flat[3:6] = 0.
-  drawn = np.asarray(draws.uniform(mask, seed('grow')))
+  drawn = np.asarray(stateless_random.uniform(mask, seed('grow')))
   return oracle.Layer(mask, weights, gradient, average, drawn, 0.3, SPARSITY)
 
 
@@ -135,7 +135,7 @@ def test_steps_of_updates(name, expected):
   settings = {} if name in ('scratch', 'snip', 'dnw') else {
       'begin_step': 2, 'end_step': 10, 'frequency': 3}
   method = methods.METHODS[name](**settings)
-  last, found = method.first_last_update_step, []
+  last, found = method.initial_last_update_step, []
   for step in range(12):
     if bool(method.is_update(np.int64(step), np.int64(last))):
       found.append(step)

@@ -83,7 +83,7 @@ def test_drop_fraction_stays_between_zero_and_the_first(
     n_steps=st.integers(0, 60))
 def test_number_of_updates_is_counted_right(begin, frequency, n_steps):
   schedule = schedules.UpdateSchedule(begin, -1, frequency)
-  last, count = schedule.first_last_update_step, 0
+  last, count = schedule.initial_last_update_step, 0
   for step in range(n_steps):
     if step >= begin and last + frequency <= step:
       last, count = step, count + 1

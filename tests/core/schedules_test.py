@@ -60,7 +60,7 @@ def _run_schedule(schedule, n_iterations, advances_on_update):
     step_in = tf.placeholder(tf.int64, [])
     last_in = tf.placeholder(tf.int64, [])
     is_update = schedule.is_update_step(step_in, last_in)
-    last, step, history = schedule.first_last_update_step, 0, []
+    last, step, history = schedule.initial_last_update_step, 0, []
     for _ in range(n_iterations):
       step += advances_on_update
       update = session.run(is_update, {step_in: step, last_in: last})
@@ -184,7 +184,8 @@ def test_steps_are_integers(steps, name):
     ('cosine', 5, 5, True), ('cosine', 5, 6, False),
     ('constant', 0, -1, False), ('constant', 5, 5, False)])
 def test_annealing_needs_an_end_after_the_begin(anneal, begin, end, expected):
-  assert schedules.lacks_end(anneal, UpdateSchedule(begin, end, 1)) == expected
+  assert schedules.anneals_without_end(
+      anneal, UpdateSchedule(begin, end, 1)) == expected
 
 
 @pytest.mark.parametrize('frequency', [0, -1])
@@ -244,7 +245,7 @@ def test_n_updates_through_equals_a_count(begin):
   for end, frequency in itertools.product([-1, 4, 11], [1, 2, 3, 5, 7]):
     schedule = UpdateSchedule(begin, end, frequency)
     n_updates = 0
-    assert schedule.n_updates_through(schedule.first_last_update_step) == 0
+    assert schedule.n_updates_through(schedule.initial_last_update_step) == 0
     for step, update in _simulate(schedule, 40, advances_on_update=False):
       if update:
         n_updates += 1

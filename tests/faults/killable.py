@@ -1,14 +1,12 @@
-"""A training script that kills itself at the run of the session it is told.
+"""A training script that kills itself at a given run of the session.
 
 The environment variable SCRIPT names the module. A file `kill.json` in the
 current folder holds {"run": number of the run, "delay": seconds after its
-begin, or null for its end}; or {"change": number, "folder": path}, as
-kill_before_change.c has it, which must be loaded.
+begin, or null for its end}.
 """
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
@@ -52,9 +50,5 @@ def main(argv: list[str]) -> None:
   path = pathlib.Path('kill.json')
   if path.exists():
     when = json.loads(path.read_text())
-    if 'change' in when:
-      ctypes.CDLL(None).kill_before_change(
-          when['folder'].encode(), when['change'])
-    else:
-      _install(when['run'], when['delay'])
+    _install(when['run'], when['delay'])
   _script.main(argv)

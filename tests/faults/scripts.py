@@ -69,11 +69,10 @@ def arguments(script: str, data: dict[str, pathlib.Path],
   return [f'--{name}={value}' for name, value in values.items()]
 
 
-def server(script: str, folder: pathlib.Path,
-           **environment: str) -> script_server.ScriptServer:
+def server(script: str, folder: pathlib.Path) -> script_server.ScriptServer:
   """Forks runs of a script, which may kill themselves; see `killable`."""
   return script_server.ScriptServer(
-      'tests.faults.killable', folder, SCRIPT=MODULES[script], **environment)
+      'tests.faults.killable', folder, SCRIPT=MODULES[script])
 
 
 def run_folder(folder: pathlib.Path) -> pathlib.Path:

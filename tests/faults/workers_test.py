@@ -1,4 +1,4 @@
-"""Two worker processes train as one, and survive the death of one of them.
+"""Two worker processes train as one, and resume after the death of one.
 
 The hook that compares the variables of all workers at each checkpoint
 (tests/training/distribution_test.py) runs along.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -67,9 +68,9 @@ class Workers:
     self._running[index].kill()
     self._running[index].wait()
 
-  def is_running(self, index):
-    """Whether it has not ended yet."""
-    return self._running[index].poll() is None
+  def end_of(self, index):
+    """The exit code of one of them."""
+    return self._running[index].wait(TIMEOUT_SECONDS)
 
   def log(self, index):
     """What one of them has printed."""
@@ -130,19 +131,21 @@ def test_two_workers_are_two_replicas(
 
 
 def train_with_a_death(argv, victim, logs):
-  """Kills a worker amid a training of two and starts it again."""
+  """Kills one of two workers, waits for the other, and starts both again."""
   with Workers('mnist', argv, logs) as workers:
     end = time.monotonic() + TIMEOUT_SECONDS
     while 'epoch   2' not in workers.log(0):
       assert time.monotonic() < end, workers.log(0) + workers.log(1)
       time.sleep(0.02)
     workers.kill(victim)
-    assert workers.is_running(1 - victim), workers.log(1 - victim)
     assert 'Test error' not in workers.log(0)
-    workers.start(victim)
+    assert workers.end_of(1 - victim) == 1, workers.log(1 - victim)
+    [error] = re.findall('^Error: .*', workers.log(1 - victim), re.MULTILINE)
+    assert 'one of them is gone. Start all workers again' in error
+    for index in range(N_WORKERS):
+      workers.start(index)
     workers.wait()
     assert 'Test error' in workers.log(0)
-    assert 'A worker is gone' in workers.log(1 - victim)
     assert 'epoch' not in workers.log(1)
 
 
@@ -158,8 +161,8 @@ def test_two_workers_train_as_one_though_one_died(data, servers, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('method', ['rigl', 'momentum', 'prune'])
 @pytest.mark.parametrize('victim', range(N_WORKERS))
-def test_workers_that_died_join_again(method, victim, data, tmp_path):
-  """And all ends, to the last bit, as if none of them had died."""
+def test_workers_resume_after_a_death(method, victim, data, tmp_path):
+  """To the same bits as a training without a death."""
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
   argv = {folder: arguments(
       'mnist', data, folder, method, num_epochs=N_EPOCHS)

@@ -243,7 +243,7 @@ MISTAKES = {
         lambda photos: (photos / 'rose' / 'more').mkdir(),
         ["rose/more' (a folder in that of a class)"]),
     'many damaged files': (
-        _many, ['7 of 23', 'bad0.jpg', 'bad4.jpg', 'and 2 others']),
+        _many, ['7 of 23', 'bad0.jpg', 'bad4.jpg', 'and 2 more']),
     'a class without pictures': (
         lambda photos: (photos / 'tulip').mkdir(),
         ['without a picture: tulip']),

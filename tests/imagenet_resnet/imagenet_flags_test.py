@@ -60,13 +60,13 @@ def test_learning_rates_are_those_of_the_reference(goldens):
   assert len(cases) == 11
   for case in cases:
     sparsity, config = configs(*case['flags'])
-    stretched = sparsity.scaled(config.training_steps_multiplier)
+    scaled = sparsity.scaled(config.training_steps_multiplier)
     expected = case['flags_after_set_lr_schedule']
     if '--train_steps=32000' in case['flags'] or len(case['flags']) < 2:
       assert config.total_steps == expected['train_steps']
     for name in ('begin_step', 'end_step', 'frequency'):
       name = f'maskupdate_{name}'
-      assert getattr(stretched, name) == expected[name]
+      assert getattr(scaled, name) == expected[name]
     with tf.Graph().as_default(), tf.Session() as session:
       step = tf.placeholder(tf.int64, [None])
       epochs, rates = session.run(
@@ -102,12 +102,12 @@ def test_prune_has_the_schedule_of_mask_updates():
       '--training_method=prune', '--maskupdate_begin_step=3',
       '--maskupdate_end_step=40', '--maskupdate_frequency=5',
       '--training_steps_multiplier=2')
-  stretched = sparsity.scaled(config.training_steps_multiplier)
-  assert (stretched.pruning_begin_step, stretched.pruning_end_step,
-          stretched.pruning_frequency) == (6, 80, 5)
+  scaled = sparsity.scaled(config.training_steps_multiplier)
+  assert (scaled.pruning_begin_step, scaled.pruning_end_step,
+          scaled.pruning_frequency) == (6, 80, 5)
 
 
-def test_folder_is_named_by_the_stretched_hyperparameters():
+def test_folder_is_named_by_the_scaled_hyperparameters():
   with command_line(
       '--output_dir=/runs', '--training_method=rigl', '--end_sparsity=0.8',
       '--training_steps_multiplier=5', '--label_smoothing=0.2'):

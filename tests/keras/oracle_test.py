@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from rigl.core import draws
+from rigl.core import stateless_random
 from tests import combinations
 from tests.keras import small
 from tests.reference import sparse_mlp
@@ -23,7 +23,8 @@ def oracle_of(method, model, optimizer):
 
   def draw(number, step):
     seed = optimizer.seed_for(number, 'grow'), step
-    return np.asarray(draws.uniform(np.zeros(masks[number].shape, 'f'), seed))
+    return np.asarray(stateless_random.uniform(
+        np.zeros(masks[number].shape, 'f'), seed))
 
   return sparse_mlp.Trainer(
       method, [w.copy() for w in weights], [b.copy() for b in biases], masks,

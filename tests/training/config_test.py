@@ -143,7 +143,7 @@ def test_update_schedule_holds_the_three_hyperparameters():
       7, 101, 3)
 
 
-def test_scaled_stretches_begins_and_ends_and_nothing_else():
+def test_scaled_changes_begins_and_ends_and_nothing_else():
   config = SparsityConfig(**NOT_DEFAULT)
   assert config.scaled(1.5) == dataclasses.replace(
       config, maskupdate_begin_step=10, maskupdate_end_step=151,

@@ -73,16 +73,16 @@ def test_warm_up_is_linear():
           epoch, 2., schedule)), [0., 0.5, 1.5, 2., 2., 0.2], rtol=1e-6)
 
 
-def test_stretched():
-  assert lr_schedules.stretched([(1., 8), (0.1, 40)], 2.5) == [
+def test_scaled():
+  assert lr_schedules.scaled([(1., 8), (0.1, 40)], 2.5) == [
       (1., 20.), (0.1, 100.)]
 
 
-def test_stretched_steps():
+def test_scaled_steps():
   # 2.5 is exact and 0.29 is not: 28.999999999999996.
-  assert lr_schedules.stretched_steps('max_steps', 3, 2.5) == 7
-  assert lr_schedules.stretched_steps('max_steps', 100, 0.29) == 28
-  assert lr_schedules.stretched_steps('max_steps', 10, 0.1) == 1
+  assert lr_schedules.scaled_steps('max_steps', 3, 2.5) == 7
+  assert lr_schedules.scaled_steps('max_steps', 100, 0.29) == 28
+  assert lr_schedules.scaled_steps('max_steps', 10, 0.1) == 1
 
 
 @pytest.mark.parametrize('multiplier, message', [
@@ -90,7 +90,7 @@ def test_stretched_steps():
     (1e308, 'max_steps 9 times training_steps_multiplier 1e.308 must be fin')])
 def test_no_training_of_so_many_steps(multiplier, message):
   with pytest.raises(ValueError, match=message):
-    lr_schedules.stretched_steps('max_steps', 9, multiplier)
+    lr_schedules.scaled_steps('max_steps', 9, multiplier)
 
 
 def test_restarts_by_formula():

@@ -1,9 +1,9 @@
-"""Random draws that are the same bits in every library and on every device.
+"""Random numbers that are the same bits in every library and on every device.
 
-A draw is a hash of integers: the position of the number in the tensor, the seed
-and the step. The integers are int32 and wrap around, which they do alike in
-numpy, TensorFlow, XLA, JAX and PyTorch, while each of these turns random bits
-into floats in a way of its own. Floats are made by operations that are exact.
+Each number is a hash of its position in the tensor, the seed and the step. The
+hash uses int32, which wraps around in the same way in numpy, TensorFlow, XLA,
+JAX and PyTorch. Their own generators of random floats differ from one another.
+Floats are made from the hash by exact operations.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from typing import Any, Sequence
 from rigl.core import arrays
 from rigl.core.arrays import Array
 
-# (int, step): an integer from seeding.stable_seed, and an integer scalar, a
-# number or a tensor.
+# (seed, step): an integer from seeding.stable_seed, and an integer scalar,
+# either a number or a tensor.
 Seed = tuple[int, Any]
 
-# The bytes of an int32 that are the lower ones of its halves.
+# Mask of the lower byte of each half of an int32.
 _EVEN_BYTES = 0x00FF00FF
-# Of 65536 times the sum of four bytes.
+# Standard deviation of 2**16 * (sum of four uniform bytes).
 _SUM_STDDEV = 2**16 * math.sqrt(4 * (2**16 - 1) / 12)
 
 
 def _signed(number: int) -> int:
-  """The int32 of the same 32 bits."""
+  """The int32 with the bits of a uint32."""
   return (number + 2**31) % 2**32 - 2**31
 
 
-# Multipliers of a hash: an odd number near 2**32 divided by the golden ratio,
-# which spreads consecutive positions, and two that spread each bit to half of
-# the others (C. Wellons' search for hashes of little bias).
+# Multipliers of the hash. _SPREAD, an odd number near 2**32 / golden ratio,
+# separates consecutive positions; _MIX makes each bit change half of the others
+# (from C. Wellons' search for hashes of low bias).
 _SPREAD = _signed(0x9E3779B1)
 _MIX = (_signed(0x7FEB352D), _signed(0x846CA68B))
 
 
 def _mixed(xp: Any, x: Array, key: Array) -> Array:
-  """int32 of the shape of `x`: each number and the key decide every bit."""
+  """Hashes int32 `x` with a key; every bit depends on all bits of both."""
   x = xp.bitwise_xor(x, xp.unsigned_right_shift(x, 16)) * _MIX[0]
   x = xp.bitwise_xor(x, key)
   x = xp.bitwise_xor(x, xp.unsigned_right_shift(x, 15)) * _MIX[1]
@@ -47,7 +47,7 @@ def _mixed(xp: Any, x: Array, key: Array) -> Array:
 def _bits(xp: Any, sizes: Sequence[int],
           seeds: Sequence[Seed]) -> list[Array]:
   """int32 vectors of these sizes, uniform over all values."""
-  # What all numbers of a vector share is mixed for all vectors together.
+  # Seed and step are hashed once per vector, for all vectors together.
   stable = xp.asarray([_signed(number) for number, _ in seeds], 'int32')
   steps = xp.stack([
       xp.reshape(xp.asarray(step, 'int32'), ()) for _, step in seeds])
@@ -74,9 +74,9 @@ def uniform(like: Array, seed: Seed) -> Array:
 def near_normal(like: Array, seed: Seed) -> Array:
   """Close to N(0, 1), float32.
 
-  Sums of four uniform variables, whose density is within 0.02 of the normal
-  one and which end at 3.5 standard deviations. Logarithms and cosines, which a
-  normal draw takes, differ in the last bit between devices.
+  Sums of four uniform numbers: the density is within 0.02 of the normal one,
+  and values end at 3.5 standard deviations. Exactly normal numbers need
+  logarithms and cosines, whose last bit differs between devices.
 
   Args:
     like: tensor of the shape and the library of the result.
@@ -88,12 +88,11 @@ def near_normal(like: Array, seed: Seed) -> Array:
 
 def noise(likes: Sequence[Array], seeds: Sequence[Seed],
           stddev: float) -> list[Array]:
-  """What is added to scores to decide between equal ones, float32.
+  """Noise to add to scores to break ties, float32.
 
-  As `near_normal`, but of a standard deviation that is only near `stddev`, by a
-  factor of at most 1.42: it is scaled by a power of 2. So nothing is rounded,
-  and a compiler that fuses the product with the addition behind it gives the
-  same bits as one that does not.
+  As `near_normal`, but the standard deviation is within a factor of 1.42 of
+  `stddev`, because the scale is a power of 2. So the product is exact, and
+  compilers that fuse it with the addition give the same bits as others.
 
   Args:
     likes: tensors of the shapes and the library of the results.
@@ -106,9 +105,9 @@ def noise(likes: Sequence[Array], seeds: Sequence[Seed],
 
 def _sums_of_four(likes: Sequence[Array], seeds: Sequence[Seed],
                   scale: float) -> list[Array]:
-  """float32 [...], each `scale` times the sum of four random bytes, of mean 0.
+  """float32 [...]: `scale` times centred sums of four random bytes.
 
-  The draw is most of the work, so its bytes are used twice: with p and q the
+  Hashing is most of the work, so each hash gives two numbers: with p and q the
   sums of two bytes each, p + q and p - q are uncorrelated.
   """
   xp = arrays.of(likes[0])
@@ -116,11 +115,11 @@ def _sums_of_four(likes: Sequence[Array], seeds: Sequence[Seed],
   drawn = []
   for like, n, bits in zip(
       likes, sizes, _bits(xp, [(n + 1) // 2 for n in sizes], seeds)):
-    # q * 2 ** 16 + p, of mean 0 each.
+    # q * 2 ** 16 + p, both of mean 0.
     sums = (bits & _EVEN_BYTES) + (
         xp.unsigned_right_shift(bits, 8) & _EVEN_BYTES) - _EVEN_BYTES
-    # (p + q) * 2 ** 16 + p and (p - q) * 2 ** 16 - p, for 2 ** 32 is 0 here.
-    # The last p weighs nothing, but makes ties rare.
+    # (p + q) * 2 ** 16 + p and (p - q) * 2 ** 16 - p modulo 2 ** 32. The last
+    # p is negligible, but makes ties rare.
     both = xp.concatenate([sums * (2**16 + 1), sums * (2**16 - 1)], 0)
     drawn.append(
         xp.reshape(xp.asarray(both[:n], 'float32') * scale, like.shape))

@@ -1,7 +1,8 @@
-"""Copies of the operations behind a tensor, to run where they are needed.
+"""Copies the subgraph that computes a tensor.
 
-Tensors that a branch captures from outside are computed at every step, whether
-it is taken or not. Copying their operations into the branch defers that.
+A branch of tf.cond captures tensors from outside, and these are computed at
+every step, whether or not the branch is taken. A copy of their subgraph inside
+the branch is computed only when the branch is taken.
 """
 
 from __future__ import annotations
@@ -9,12 +10,8 @@ from __future__ import annotations
 from rigl.compat import tf
 
 
-def operations_behind(tensor: tf.Tensor) -> list[tf.Operation]:
-  """All operations that `tensor` depends on, its own included.
-
-  Args:
-    tensor: tensor of a graph.
-  """
+def ancestors(tensor: tf.Tensor) -> list[tf.Operation]:
+  """All operations that `tensor` depends on, including its own."""
   found = {tensor.op.name: tensor.op}
   waiting = [tensor.op]
   while waiting:
@@ -29,18 +26,18 @@ def operations_behind(tensor: tf.Tensor) -> list[tf.Operation]:
 def copy_here(tensor: tf.Tensor) -> tf.Tensor:
   """The value of `tensor`, by copies of its operations in the default graph.
 
-  Under XLA, which turns random bits into floats in another way, a copy of a
-  draw is another draw from the same distribution.
+  XLA turns random bits into floats in its own way, so there the copy of a
+  random op gives other numbers of the same distribution.
 
   Args:
-    tensor: tensor of the default graph or one around it.
+    tensor: tensor of the default graph or of a graph around it.
   """
   definition = tf.GraphDef()
   definition.versions.CopyFrom(tensor.graph.graph_def_versions)
-  for op in operations_behind(tensor):
+  for op in ancestors(tensor):
     node = definition.node.add()
     node.CopyFrom(op.node_def)
-    # They stand for the place of the original.
+    # Device and colocation belong to the original op.
     node.device = ''
     node.attr.pop('_class', None)
   return tf.import_graph_def(

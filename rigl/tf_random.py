@@ -1,15 +1,16 @@
-"""Draws of data, initial weights and dropout, the same on every device.
+"""Random numbers of TensorFlow that are the same on every device.
 
-Random *integers* of a named generator are the same bits everywhere. Random
-floats of TensorFlow are not: XLA turns bits into floats in another way. So
-floats are made from integers here, by operations that round nowhere or once.
+For data, initial weights and dropout. Random *integers* of a named generator
+are the same on every device. Random floats are not: XLA turns bits into floats
+in its own way. So this module makes floats from integers, by operations that
+round at most once.
 """
 
 from __future__ import annotations
 
 from rigl.compat import tf
 
-# Named, since TensorFlow's default generator depends on the device.
+# TensorFlow's default generator depends on the device.
 GENERATOR = 'philox'
 
 

@@ -1,16 +1,16 @@
-"""Tests of rigl.core.draws."""
+"""Tests of rigl.core.stateless_random."""
 
 import numpy as np
 import pytest
 
-from rigl.core import draws
+from rigl.core import stateless_random
 from tests import execution_modes
 
 # Both draws, as functions of (like, seed).
 DRAWS = {
-    'uniform': draws.uniform,
-    'near_normal': draws.near_normal,
-    'noise': lambda like, seed: draws.noise([like], [seed], 1e-5)[0],
+    'uniform': stateless_random.uniform,
+    'near_normal': stateless_random.near_normal,
+    'noise': lambda like, seed: stateless_random.noise([like], [seed], 1e-5)[0],
 }
 
 
@@ -86,11 +86,11 @@ def test_near_normal_is_symmetric_uncorrelated_and_hardly_ever_ties():
 @pytest.mark.parametrize('stddev', [1e-5, 3., 0.])
 def test_noise_is_near_normal_of_about_the_standard_deviation(stddev):
   like = np.zeros(1000, 'f')
-  [noise] = draws.noise([like], [(3, 4)], stddev)
+  [noise] = stateless_random.noise([like], [(3, 4)], stddev)
   if not stddev:
     assert not noise.any()
     return
-  factor = noise / draws.near_normal(like, (3, 4))
+  factor = noise / stateless_random.near_normal(like, (3, 4))
   np.testing.assert_allclose(factor, factor[0], rtol=1e-6)
   assert 1 / 1.42 < factor[0] / stddev < 1.42
 
@@ -113,7 +113,7 @@ def test_noise_added_to_scores_is_the_same_in_all_modes(mode):
 
   def add(scores, step):
     # The step may also be a number of Python.
-    return [scores + draws.noise([scores], [(11, kind)], 0.3)[0]
+    return [scores + stateless_random.noise([scores], [(11, kind)], 0.3)[0]
             for kind in (step, 5)]
 
   step = np.asarray(5, np.int32)

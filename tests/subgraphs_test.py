@@ -1,9 +1,9 @@
-"""Tests of rigl.core.copied_graphs."""
+"""Tests of rigl.core.subgraphs."""
 
 import numpy as np
 import pytest
 
-from rigl import copied_graphs
+from rigl import subgraphs
 from rigl.compat import tf, tf2
 
 pytestmark = pytest.mark.usefixtures('graph')
@@ -19,20 +19,20 @@ def _value():
 def test_operations_behind():
   value = _value()
   tf.add(value, 1., name='after')
-  names = {op.name for op in copied_graphs.operations_behind(value)}
+  names = {op.name for op in subgraphs.ancestors(value)}
   assert {'control', 'sum', 'sum/y'} < names
   assert 'after' not in names
-  assert len(names) == len(copied_graphs.operations_behind(value))
+  assert len(names) == len(subgraphs.ancestors(value))
 
 
 def _inside(value, how):
   if how == 'here':
-    return copied_graphs.copy_here(value)
+    return subgraphs.copy_here(value)
   if how == 'function':
     return tf2.function(
-        lambda: copied_graphs.copy_here(value), autograph=False)()
+        lambda: subgraphs.copy_here(value), autograph=False)()
   return tf.cond(tf.placeholder_with_default(True, []),
-                 lambda: copied_graphs.copy_here(value),
+                 lambda: subgraphs.copy_here(value),
                  lambda: tf.zeros([3, 4]))
 
 
@@ -48,7 +48,7 @@ def test_a_copy_has_the_same_value(how):
 @pytest.mark.parametrize('how', ['function', 'branch'])
 def test_a_copy_takes_nothing_from_outside(how):
   value = _value()
-  outside = copied_graphs.operations_behind(_inside(value, how))
+  outside = subgraphs.ancestors(_inside(value, how))
   assert value.op.name not in {op.name for op in outside}
 
 
@@ -61,7 +61,7 @@ def test_copies_stay_where_they_are_made():
     value = value + 1.
   assert value.op.inputs[0].op.device
   assert '_class' in value.op.node_def.attr
-  for op in copied_graphs.operations_behind(copied_graphs.copy_here(value)):
+  for op in subgraphs.ancestors(subgraphs.copy_here(value)):
     assert not op.device
     assert '_class' not in op.node_def.attr
 

@@ -1,4 +1,4 @@
-"""Values that are a name and a number, such as exponential_3, grad_scale_10."""
+"""Option values with a numeric suffix, such as exponential_3, grad_scale_10."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from typing import Any
 
 
-def split_number(token: Any) -> tuple[str, float]:
+def split(token: Any) -> tuple[str, float]:
   """The name before the last underscore of `token` and the number after it.
 
   'exponential_3' gives ('exponential', 3.0), 'exponential_.3' 0.3, and
-  'exponential' ('exponential', 1.0). Only digits and one point make a number:
-  signs and exponents do not, and stay part of the name.
+  'exponential' ('exponential', 1.0). A number consists of digits and at most
+  one point; a sign or exponent stays part of the name.
 
   Args:
     token: such as a value of drop_fraction_anneal or grow_init.
