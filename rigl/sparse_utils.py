@@ -14,7 +14,6 @@ import numpy as np
 from rigl.compat import tf
 from rigl.core import distributions, layer_names
 from rigl.core.distributions import get_n_zeros
-from rigl.micronet.keras_counting import get_stats
 
 __all__ = [
     'calculate_sparsity', 'get_mask_init_fn', 'get_mask_random',
@@ -25,6 +24,12 @@ __all__ = [
 
 SparsityMap = Optional[Mapping[str, float]]
 NameFn = Callable[[str], str]
+
+
+def get_stats(*args: Any, **kwargs: Any) -> Any:
+  """`rigl.micronet.keras_counting.get_stats`; only a call loads the counter."""
+  from rigl.micronet import keras_counting
+  return keras_counting.get_stats(*args, **kwargs)
 
 
 def mask_extract_name_fn(mask_name: str) -> str:

@@ -77,7 +77,7 @@ MAY_IMPORT = (
   ('sparse_optimizer',
    ('dense_gradients', 'optimizer_wrapper', 'replicas', 'sparse_utils', 'core',
     'compat')),
-  ('sparse_utils', ('core', 'compat', 'micronet')),
+  ('sparse_utils', ('core', 'compat', 'micronet.keras_counting')),
   (
     'sparse_optimizers',
     ('sparse_optimizers_base', 'sparse_optimizer', 'optimizer_wrapper',
@@ -142,7 +142,8 @@ MAY_IMPORT = (
   ('mnist', (*FRONT, 'mnist.mnist_experiment', 'training.calls')),
 )
 # Imported only inside functions, since these count and read without it.
-LAZY = (('micronet', 'compat'), ('micronet', 'checkpoint_files'),
+LAZY = (('sparse_utils', 'micronet.keras_counting'),
+        ('micronet', 'compat'), ('micronet', 'checkpoint_files'),
         ('micronet', 'gin_configs'),
         ('compare.cli', 'compare.workers'))
 
