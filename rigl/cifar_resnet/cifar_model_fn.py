@@ -26,7 +26,7 @@ from rigl.training.config import SparsityConfig
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """All that the graph depends on.
+  """The arguments of the graph.
 
   Attributes:
     sparsity: already scaled by config.training_steps_multiplier.
@@ -37,8 +37,8 @@ class Training:
     initial_value_checkpoint: checkpoint whose parameters are used, or ''.
     summaries_steps: steps between progress reports.
     per_class_metrics: whether to evaluate precision and recall of each class.
-    masked_layers: names of the layers that have a mask in the checkpoint that
-      is to be evaluated; None to go by method and config.
+    masked_layers: names of the layers with a mask in the checkpoint to
+      evaluate; None to derive them from method and config.
   """
 
   sparsity: SparsityConfig
@@ -67,13 +67,13 @@ def build_model(mode: str,
     mode: 'train' or 'eval'.
     images: float32 [batch, 32, 32, 3].
     labels: integer [batch].
-    training_method: a training method; decides whether layers carry masks.
-    num_classes: classes.
+    training_method: a training method; decides whether layers have masks.
+    num_classes: number of classes.
     depth: depth of the WideResNet, 6n + 4.
     width: width of the WideResNet.
-    config: L2 penalty and which layers carry masks; the defaults when None.
-    masked_layers: names of the layers that have a mask in a checkpoint, which
-      these then have too; None to go by method and config.
+    config: L2 penalty and layers with masks; the defaults if None.
+    masked_layers: names of the layers to give a mask, as in a checkpoint; None
+      to derive them from method and config.
 
   Returns:
     (global_step, accuracy, top_5, logits): accuracies are means over the
@@ -92,7 +92,7 @@ def build_model(mode: str,
   network = resnet_model.WideResNetModel(
       is_training=mode == 'train',
       regularizer=dense_layers.l2_regularizer(config.l2), **masks)
-  # Dropout draws by the step, so the step must exist before the network.
+  # Dropout depends on the step, which must exist before the network.
   global_step = tf.train.get_or_create_global_step()
   logits = network.build(
       images, depth=depth, width=width, num_classes=num_classes)
@@ -111,7 +111,7 @@ def metric_fn(labels: tf.Tensor, logits: tf.Tensor,
   Args:
     labels: int32 [batch].
     logits: float32 [batch, classes].
-    per_class: whether precision and recall of each class are among them.
+    per_class: whether to include precision and recall of each class.
   """
   found = {
       'accuracy': tf.metrics.mean(metrics.in_top_k(labels, logits, 1)),
@@ -170,14 +170,14 @@ def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
     features: images float32 [batch, 32, 32, 3].
     labels: int32 [batch].
     mode: 'train' or 'eval'.
-    training: what to build.
+    training: describes the graph.
   """
   config = training.config
   _, accuracy, top_5, logits = build_model(
       mode, features, labels, training.sparsity.training_method,
       config.num_classes, config.resnet_depth, config.resnet_width, config,
       training.masked_layers)
-  # The last one is this replica's: all of them share the collection.
+  # All replicas share the collection; the last loss is this replica's.
   cross_entropy = tf.losses.get_losses()[-1]
   loss = cross_entropy + tf.losses.get_regularization_loss()
   if mode == 'train':

@@ -36,7 +36,7 @@ from rigl.training.config import SparsityConfig
 def run_folder(sparsity: SparsityConfig, settings: RunSettings) -> str:
   """<train_dir>/method/end_sparsity/begin/end/frequency.
 
-  To evaluate, train_dir may also be that folder.
+  For evaluation, train_dir may also be this folder.
   """
   if evaluating.is_run(settings.mode, settings.train_dir):
     return settings.train_dir
@@ -55,7 +55,7 @@ def run_folder(sparsity: SparsityConfig, settings: RunSettings) -> str:
 
 def make_training(sparsity: SparsityConfig, config: CifarConfig,
                   settings: RunSettings) -> Training:
-  """All that the graph of a training depends on."""
+  """The arguments of the graph of a training."""
   sparsity = sparsity.scaled(config.training_steps_multiplier)
   return Training(
       sparsity, config, run_folder(sparsity, settings),
@@ -76,10 +76,10 @@ def train_or_evaluate(training: Training, settings: RunSettings,
   """Trains, evaluates or both in the folder of a training.
 
   Args:
-    training: what to train.
-    settings: what to do, and how often.
+    training: describes the graph.
+    settings: mode, files and devices.
     data: the images.
-    write_config: hook that notes the hyperparameters in the folder.
+    write_config: hook that writes the hyperparameters to the folder.
   """
   sparsity, config = training.sparsity, training.config
   loop = runner.make_loop(
@@ -123,7 +123,7 @@ def train_or_evaluate(training: Training, settings: RunSettings,
 
 def _check(sparsity: SparsityConfig, config: CifarConfig,
            settings: RunSettings) -> None:
-  """Raises ValueError for what would only show once the graph is built."""
+  """Raises ValueError early for settings that would fail later."""
   distribution.check(settings.num_replicas, config.batch_size, settings.mode)
   runner.choose_loop(settings.loop, settings.num_replicas)
   if config.num_classes < cifar_data.N_CLASSES:
@@ -144,15 +144,15 @@ def run(sparsity: SparsityConfig, config: CifarConfig,
   Args:
     sparsity: unscaled hyperparameters of the method.
     config: hyperparameters of network and optimizer.
-    settings: what to do; data, files and devices.
+    settings: mode, data, files and devices.
 
   Returns:
     The folder of the run.
 
   Raises:
-    ValueError: the settings cannot be, or contradict each other or the folder;
+    ValueError: settings are invalid, or contradict each other or the folder;
       names them.
-    hooks.StoppedError: a signal has stopped it.
+    hooks.StoppedError: a signal has stopped the training.
   """
   _check(sparsity, config, settings)
   training = make_training(sparsity, config, settings)

@@ -19,7 +19,7 @@ from rigl.training.config import SparsityConfig
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """All that `model_fn` needs beyond its batch.
+  """The arguments of `model_fn` besides its batch.
 
   Attributes:
     sparsity: hyperparameters of the method.
@@ -29,7 +29,7 @@ class Training:
     test_labels: uint8 [test digits].
     folder: folder of checkpoints, logs and summaries.
     name: name of its logs, see `mnist_config.run_name`.
-    kept_pixels: bool [784], those that the network sees; None for all.
+    kept_pixels: bool [784], the input pixels of the network; None for all.
     keeps_folder: whether `folder` outlives the training.
   """
 
@@ -47,7 +47,7 @@ class Training:
 def _make_log(training: Training, loss: tf.Tensor, accuracy: tf.Tensor,
               learning_rate: tf.Tensor, drop_fraction: Optional[tf.Tensor]
              ) -> epoch_log.EpochLog:
-  """Builds the test network on the trained variables, and the log."""
+  """Builds the test network, which shares the variables, and the log."""
   images = tf.placeholder(
       tf.uint8, [None, training.test_images.shape[1]], 'test_images')
   labels = tf.placeholder(tf.uint8, [None], 'test_labels')
@@ -71,9 +71,9 @@ def make_model_fn(training: Training,
   """The model_fn of one training.
 
   Args:
-    training: what to build.
-    logs: gets the log of each replica; the first one's, which comes first, is
-      in use.
+    training: describes the graph.
+    logs: the log of each replica is appended; only that of the first, which
+      comes first, is used.
   """
 
   def model_fn(features, labels, mode):

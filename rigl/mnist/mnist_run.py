@@ -48,7 +48,7 @@ def _make_loop(training: mnist_model_fn.Training,
 
 def _describe_stop(settings: RunSettings, sparsity: SparsityConfig,
                    n_iterations: int) -> str:
-  """What is kept of a training that a signal has stopped."""
+  """Tells what is saved of a training that a signal has stopped."""
   folder = settings.save_path
   if not folder:
     return 'Stopped; nothing is kept, as there is no --save_path.'
@@ -60,7 +60,7 @@ def _describe_stop(settings: RunSettings, sparsity: SparsityConfig,
 
 
 def _describe_checkpoint(folder: str, sparsity: SparsityConfig) -> str:
-  """Its name, and why that has another number than there were iterations."""
+  """The checkpoint, and why its step may differ from the iterations."""
   name = os.path.basename(checkpoints.latest(folder) or '')
   done = resuming.iterations_done(folder, sparsity)
   n_updates = done - checkpoints.latest_step(folder)
@@ -70,7 +70,7 @@ def _describe_checkpoint(folder: str, sparsity: SparsityConfig) -> str:
 
 def _print_end(log: epoch_log.EpochLog, settings: RunSettings,
                sparsity: SparsityConfig) -> None:
-  """How good the network is, where it is, and what to do with it."""
+  """Prints the quality and the place of the network, and how to use it."""
   best = log.best
   if log.last_accuracy is None or not best:
     return
@@ -97,7 +97,7 @@ def _make_training(
     sparsity: SparsityConfig, config: MnistConfig, settings: RunSettings,
     data: mnist_data.MnistData, kept: Optional[np.ndarray],
     folder: str) -> mnist_model_fn.Training:
-  """What `train` trains in `folder`."""
+  """The arguments of the model_fn of `train`."""
   schedule = epoch_log.Schedule(
       n_batches=len(data.train_images) // config.batch_size,
       n_epochs=config.num_epochs,
@@ -113,19 +113,19 @@ def _make_training(
 def train(sparsity: SparsityConfig, config: MnistConfig, settings: RunSettings,
           data: mnist_data.MnistData, kept: Optional[np.ndarray],
           folder: str) -> None:
-  """Trains in `folder`, continuing what it finds there.
+  """Trains in `folder`, resuming from a checkpoint there.
 
   Args:
     sparsity: hyperparameters of the method.
     config: hyperparameters of network and optimizer.
-    settings: what to keep, and devices.
+    settings: files and devices.
     data: the digits.
     kept: bool [784], the pixels that are inputs; None for all.
-    folder: folder of the run, that of the settings or a temporary one.
+    folder: folder of the run, from the settings or temporary.
 
   Raises:
-    ValueError: a batch is more than the training images.
-    hooks.StoppedError: a signal has stopped it.
+    ValueError: a batch is larger than the training set.
+    hooks.StoppedError: a signal has stopped the training.
   """
   if config.batch_size > len(data.train_images):
     raise ValueError(f'batch_size {config.batch_size} is more than the '
@@ -167,7 +167,7 @@ def train(sparsity: SparsityConfig, config: MnistConfig, settings: RunSettings,
 
 def _check(sparsity: SparsityConfig, config: MnistConfig,
            settings: RunSettings) -> None:
-  """Raises ValueError for what would only show once the graph is built."""
+  """Raises ValueError early for settings that would fail later."""
   mnist_config.custom_sparsity_map(sparsity, config)  # Only a check here.
   distribution.check(settings.num_replicas, config.batch_size)
   runner.choose_loop(settings.loop, settings.num_replicas)
@@ -191,15 +191,15 @@ def run(sparsity: SparsityConfig, config: MnistConfig, settings: RunSettings,
     sparsity: hyperparameters of the method.
     config: hyperparameters of network and optimizer.
     settings: data, files and devices.
-    explicit_data: whether settings.mnist is the user's own.
+    explicit_data: whether the user gave settings.mnist.
 
   Returns:
-    The folder of the run, '' if it is gone.
+    The folder of the run, '' if it was temporary.
 
   Raises:
-    ValueError: the settings cannot be, or contradict each other or the folder;
+    ValueError: settings are invalid, or contradict each other or the folder;
       names them.
-    hooks.StoppedError: a signal has stopped it.
+    hooks.StoppedError: a signal has stopped the training.
   """
   _check(sparsity, config, settings)
   kept = mnist_config.input_pixels(config.input_mask_path, settings.save_path)
