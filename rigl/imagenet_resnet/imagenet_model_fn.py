@@ -26,14 +26,14 @@ from rigl.training import (
 )
 from rigl.training.config import SparsityConfig
 
-# Of the pixels of ImageNet, 0 to 255, red, green and blue.
+# Statistics of ImageNet's pixels, 0 to 255, for red, green and blue.
 MEAN_RGB = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 STDDEV_RGB = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """All that the graph depends on.
+  """The arguments of the graph.
 
   Attributes:
     sparsity: already scaled by config.training_steps_multiplier.
@@ -43,10 +43,9 @@ class Training:
     load_mask_dir: checkpoint whose masks are used, or ''.
     initial_value_checkpoint: checkpoint whose parameters are used, or ''.
     steps_per_summary: steps between summaries and progress reports.
-    log_mask_images: whether summaries have pictures of all masks, not of the
-      first one alone.
-    masked_layers: names of the layers that have a mask in the checkpoint that
-      is to be evaluated; None to go by the config.
+    log_mask_images: whether summaries show all masks or only the first.
+    masked_layers: names of the layers with a mask in the checkpoint to
+      evaluate; None to derive them from the config.
   """
 
   sparsity: SparsityConfig
@@ -62,15 +61,15 @@ class Training:
 
 def normalize(images: tf.Tensor,
               config: imagenet_config.ImageNetConfig) -> tf.Tensor:
-  """Pixels as the networks take them.
+  """Normalizes pixels for the networks.
 
   Args:
     images: [batch, height, width, 3] of values 0 to 255.
     config: data format and precision.
 
   Returns:
-    float32 or bfloat16 of mean 0 and variance 1, of the same shape, or
-    [batch, 3, height, width].
+    float32 or bfloat16 of mean 0 and variance 1, of the same shape or, channels
+    first, [batch, 3, height, width].
   """
   images = (tf.cast(images, tf.float32) - tf.constant(MEAN_RGB)) / tf.constant(
       STDDEV_RGB)
@@ -97,7 +96,7 @@ def build_logits(images: tf.Tensor, config: imagenet_config.ImageNetConfig,
 
 
 def mask_sizes(training: Training) -> dict[str, int]:
-  """{layer: number of its weights} of all with a mask, as they are built."""
+  """{layer: number of weights} of all masked layers, in order."""
   with tf.Graph().as_default():
     build_logits(tf.zeros([1, 64, 64, 3]), training.config,
                  masked_layers=training.masked_layers)
@@ -106,12 +105,12 @@ def mask_sizes(training: Training) -> dict[str, int]:
 
 
 def _init_sparsity(training: Training) -> Optional[Mapping[str, float]]:
-  """{layer: sparsity} that init_method is to assume; None for `baseline`."""
+  """{layer: sparsity} that init_method assumes; None for `baseline`."""
   config, sparsity = training.config, training.sparsity
   if config.init_method == 'baseline':
     return None
   with tf.Graph().as_default():
-    # Shapes are known only once the network is there.
+    # Build the network to learn its shapes.
     build_logits(tf.zeros([1, 64, 64, 3]), config)
     layers = mask_init.initial_sparsities(
         sparsity, config.custom_sparsity_map, training.load_mask_dir)
@@ -140,7 +139,7 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor,
 
 def metric_fn(labels: tf.Tensor, logits: tf.Tensor,
               label_smoothing: float) -> dict[str, Any]:
-  """Metrics over all evaluated images; a label of -1 marks one that is not.
+  """Metrics over all evaluated images; labels of -1 mark padding.
 
   Args:
     labels: int32 [batch].
@@ -159,7 +158,7 @@ def metric_fn(labels: tf.Tensor, logits: tf.Tensor,
 
 def _mean_loss(labels: tf.Tensor, logits: tf.Tensor,
                label_smoothing: float) -> tf.Tensor:
-  """Mean of `cross_entropy` over the images that are no padding."""
+  """Mean of `cross_entropy` over all images except padding."""
   weights = tf.cast(labels >= 0, tf.float32)
   total = tf.reduce_sum(
       weights * cross_entropy(labels, logits, label_smoothing))
@@ -196,12 +195,11 @@ def build_train_op(
   Args:
     training: method and optimizer.
     loss: scalar.
-    scalars: what to report beside what is added here.
+    scalars: further scalars to report.
     not_finite: see factory.make_train_op.
 
   Returns:
-    (train op, {tag: what to write as summaries}), which show the network that
-    the step begins with.
+    (train op, {tag: summary}); summaries show the network before the step.
   """
   config = training.config
   global_step = tf.train.get_or_create_global_step()
@@ -215,11 +213,11 @@ def build_train_op(
        'drop_fraction': factory.annealed_drop_fraction(training.sparsity, step),
        **scalars},
       summaries.norm_summaries(gradients),
-      # Elsewhere the host looks at the masks, see hooks.ProgressHook.
+      # Without a TPU, hooks.ProgressHook reports the masks.
       summaries.mask_summaries(
           pruning.get_masks(), with_img=training.log_mask_images)
       if training.use_tpu else {})
-  # Statistics of the batch move whether it trains weights or masks.
+  # Moving averages are also updated in iterations that update masks.
   train_op = factory.make_train_op(
       optimizer, loss, global_step, gradients=gradients, not_finite=not_finite,
       update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
@@ -236,7 +234,7 @@ def _train_spec(training: Training, loss: tf.Tensor,
                 scalars: Mapping[str, tf.Tensor]) -> specs.TrainSpec:
   scalars = {tag: replicas.mean(value) for tag, value in scalars.items()}
   mean_loss = replicas.mean(loss)
-  # On a TPU no hook sees each step: there the Estimator looks at the loss.
+  # On a TPU hooks do not see each step; there the Estimator checks the loss.
   not_finite = None if training.use_tpu else finite.NotFiniteHook(
       training.folder)
   train_op, reported = build_train_op(training, loss, scalars, not_finite)
@@ -278,7 +276,7 @@ def model_fn(features: tf.Tensor, labels: tf.Tensor, mode: str,
       with transpose_input, of values 0 to 255.
     labels: int32 [batch]; -1 in evaluation marks padding.
     mode: 'train' or 'eval'.
-    training: what to build.
+    training: describes the graph.
   """
   config = training.config
   is_training = mode == 'train'
@@ -325,11 +323,11 @@ def export_checkpoint(training: Training, checkpoint: str) -> str:
 
 
 def exporters(training: Training, every_n_steps: int) -> list[Any]:
-  """Saving listeners that export as training goes on, and its end.
+  """Listeners that export during training and at its end.
 
   Args:
-    training: whose network it is.
-    every_n_steps: steps between exports; 0 for none at all.
+    training: describes the graph.
+    every_n_steps: steps between exports; 0 for no exports.
   """
   if not every_n_steps:
     return []
@@ -339,7 +337,7 @@ def exporters(training: Training, every_n_steps: int) -> list[Any]:
 
 
 def export_missing(training: Training) -> None:
-  """Exports the latest checkpoint if a training stopped before it could."""
+  """Exports the latest checkpoint if training stopped before its export."""
   step = checkpoints.latest_step(training.folder)
   if not tf.io.gfile.isdir(os.path.join(_export_folder(training), str(step))):
     export_checkpoint(training, checkpoints.resolve(training.folder))

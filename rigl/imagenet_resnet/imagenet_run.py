@@ -37,10 +37,10 @@ from rigl.training.config import SparsityConfig
 
 def run_folder(settings: RunSettings, sparsity: SparsityConfig,
                config: ImageNetConfig) -> str:
-  """The folder of a run, by its hyperparameters.
+  """The folder of a run, named by its hyperparameters.
 
   Args:
-    settings: what is above it, and whether it has a name of its own.
+    settings: parent folder, and whether to use it directly.
     sparsity: hyperparameters of the method, scaled.
     config: hyperparameters of the script.
   """
@@ -54,7 +54,7 @@ def run_folder(settings: RunSettings, sparsity: SparsityConfig,
 
 
 def config_folder(settings: RunSettings) -> Optional[str]:
-  """The folder whose config.gin says what evaluation is not told."""
+  """The folder whose config.gin completes the flags of an evaluation."""
   if settings.mode not in evaluating.MODES:
     return None
   path = settings.output_dir
@@ -65,7 +65,7 @@ def config_folder(settings: RunSettings) -> Optional[str]:
 
 def make_training(sparsity: SparsityConfig, config: ImageNetConfig,
                   settings: RunSettings) -> Training:
-  """All that the graph of a training depends on."""
+  """The arguments of the graph of a training."""
   scaled = sparsity.scaled(config.training_steps_multiplier)
   return Training(
       scaled, config, run_folder(settings, scaled, config),
@@ -76,7 +76,7 @@ def make_training(sparsity: SparsityConfig, config: ImageNetConfig,
 
 def check(sparsity: SparsityConfig, config: ImageNetConfig,
           settings: RunSettings) -> None:
-  """Raises ValueError for what would only show once the graph is built."""
+  """Raises ValueError early for settings that would fail later."""
   imagenet_config.check_combination(
       config, sparsity, settings.num_cores if settings.use_tpu else None)
   mask_init.check_load_mask_dir(sparsity, settings.load_mask_dir)
@@ -96,8 +96,8 @@ def make_input_fn(training: Training, settings: RunSettings, mode: str,
   """The input_fn of a mode.
 
   Args:
-    training: the training; its hyperparameters and folder tell where to go on.
-    settings: how to read.
+    training: the training, which determines the first batch.
+    settings: options of reading.
     mode: 'train' or 'eval'.
     data: the images.
   """
@@ -125,10 +125,10 @@ def make_input_fn(training: Training, settings: RunSettings, mode: str,
 
 def find_tpu(settings: RunSettings,
              config: ImageNetConfig) -> Optional[tpu_lib.TpuSetup]:
-  """The TPU that is to be used; None for CPU or GPU.
+  """The TPU to use; None for CPU or GPU.
 
   Raises:
-    ValueError: there is none.
+    ValueError: the TPU was not found.
   """
   if not settings.use_tpu:
     return None
@@ -148,7 +148,7 @@ def _print_metrics(metrics: dict[str, float]) -> None:
 
 
 def _print_sparsities(checkpoint: str, training: Training) -> None:
-  """Those of all layers with a mask, in the order of the network."""
+  """Prints the sparsities of all masked layers, in order."""
   found = checkpoints.mask_sparsities(checkpoint)
   sizes = imagenet_model_fn.mask_sizes(training)
   for layer in sizes:
@@ -159,7 +159,7 @@ def _print_sparsities(checkpoint: str, training: Training) -> None:
 
 
 def _export_steps(settings: RunSettings) -> int:
-  """Steps between exports; 0 for workers, which export at the end only."""
+  """Steps between exports; 0 for workers, which export only at the end."""
   return settings.export_model_freq if distribution.n_workers() == 1 else 0
 
 
@@ -167,7 +167,7 @@ def _train(loop: specs.Loop, training: Training, settings: RunSettings,
            data: imagenet_data.ImageNetData,
            evaluate: Optional[Callable[[str], Any]],
            write_config: tf.train.SessionRunHook) -> None:
-  """Trains, and evaluates every steps_per_eval steps if it can."""
+  """Trains, with an evaluation every steps_per_eval steps if given."""
   factory.warn_of_late_pruning(training.sparsity, training.config.total_steps)
   exporters = imagenet_model_fn.exporters(training, _export_steps(settings))
   runner.train_in_turns(
@@ -180,11 +180,11 @@ def _train(loop: specs.Loop, training: Training, settings: RunSettings,
 
 def _find_checkpoint(training: Training, settings: RunSettings,
                      sparsity: SparsityConfig) -> Optional[str]:
-  """The checkpoint that is to be evaluated, the first one by `eval`, if any.
+  """The checkpoint to evaluate, or that `eval` evaluates first, if any.
 
   Raises:
-    ValueError: a checkpoint that the settings name is not there, or that of
-      the folder cannot be gone on from.
+    ValueError: a checkpoint in the settings is missing, or training cannot
+      resume from that of the folder.
   """
   if settings.mode == 'eval_once':
     return checkpoints.resolve(
@@ -203,19 +203,19 @@ def _find_checkpoint(training: Training, settings: RunSettings,
 
 def run(sparsity: SparsityConfig, config: ImageNetConfig,
         settings: RunSettings) -> str:
-  """Trains or evaluates, once `check` has passed.
+  """Trains or evaluates, after `check`.
 
   Args:
     sparsity: unscaled hyperparameters of the method.
     config: hyperparameters of the script.
-    settings: what to do; data, files and devices.
+    settings: mode, data, files and devices.
 
   Returns:
     The folder of the run.
 
   Raises:
     ValueError: the settings contradict the folder or the data; names them.
-    hooks.StoppedError: a signal has stopped it.
+    hooks.StoppedError: a signal has stopped the training.
   """
   script.check_folder('output_dir', settings.output_dir)
   training = make_training(sparsity, config, settings)
@@ -245,7 +245,7 @@ def _train_or_evaluate(
     data: imagenet_data.ImageNetData, checkpoint: Optional[str],
     write_config: tf.train.SessionRunHook,
     tpu: Optional[tpu_lib.TpuSetup]) -> None:
-  """Trains, evaluates the checkpoint of eval_once, or both in turns."""
+  """Trains, evaluates one checkpoint, or alternates, by the mode."""
   config = training.config
   loop = runner.make_loop(
       specs.Job(

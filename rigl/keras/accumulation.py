@@ -59,7 +59,7 @@ class Window:
     return (grad + arrays.of(grad).asarray(accumulator)) / self._length
 
   def masked(self, grad: Any, mask: Any, accumulator: Any) -> Any:
-    """Masks a gradient, and those accumulated before it, at the end of a window.
+    """Masks a gradient and the accumulated ones at the end of a window.
 
     Before the end they stay dense, because an update uses their mean.
 
