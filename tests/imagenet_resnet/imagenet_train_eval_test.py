@@ -1,4 +1,4 @@
-"""The ImageNet script: what it trains, evaluates, reports and exports."""
+"""The ImageNet script: training, evaluation, reports and exports."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def images(n=4, size=32):
 
 
 def train_op(made, pixels, labels):
-  """Builds the training step; returns (op, what it reports)."""
+  """Builds the training step; returns (op, reported tensors)."""
   logits = imagenet_model_fn.build_logits(pixels, made.config, True)
   loss = imagenet_model_fn.cross_entropy(
       labels, logits, made.config.label_smoothing)
@@ -454,7 +454,7 @@ def test_an_export_that_is_missing_at_the_end_is_made_up_for(short, tmp_path):
 
 @pytest.fixture(scope='module')
 def original(tmp_path_factory):
-  """Folder of a training of 3 steps, of which each test gets a copy."""
+  """A copy of the folder of a training of 3 steps."""
   with conftest.restored_flags(), pytest.MonkeyPatch.context() as patch:
     imagenet_script.shorten_networks(patch)
     return imagenet_script.run(
