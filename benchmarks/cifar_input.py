@@ -2,10 +2,10 @@
 
     python benchmarks/cifar_input.py [--batch_size 128] [--batches 200]
 
-The data are random bytes, as many as CIFAR-10's. Three ways to the same batches
-are timed in turns: the pipeline of training, a plain numpy gather of their
-bytes with no augmentation at all, and a pipeline that treats one image at a
-time with tf.image. Only the ratios say something about another machine.
+The data are random bytes of the size of CIFAR-10. Three ways to make the same
+batches are timed alternately: the pipeline of training, a plain numpy gather
+without augmentation, and a pipeline that processes one image at a time with
+tf.image. Only the ratios carry over to other machines.
 """
 
 from __future__ import annotations
@@ -60,12 +60,13 @@ def one_by_one_dataset(images: np.ndarray, labels: np.ndarray,
 
 
 class Pipeline:
-  """A dataset that is run, batch by batch."""
+  """Runs a dataset, batch by batch."""
 
   def __init__(self, make_dataset: Callable[[], tf.data.Dataset]):
     with tf.Graph().as_default():
       batch = tf.data.make_one_shot_iterator(make_dataset()).get_next()
-      # The op alone: nothing is copied out of TensorFlow, as in training.
+      # Only the op, so that nothing is copied out of TensorFlow, as in
+      # training.
       self._op = batch[0].op
       self._session = tf.Session()
 
@@ -75,7 +76,7 @@ class Pipeline:
 
 
 class Gather:
-  """Takes the bytes of the batches of training out of the array."""
+  """Gathers the bytes of the batches of training from the array."""
 
   def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int):
     self._images, self._labels = images, labels
@@ -95,7 +96,7 @@ class Gather:
 
 def images_per_second(sources: dict[str, Pipeline | Gather], batch_size: int,
                       n_batches: int, repeats: int) -> dict[str, float]:
-  """Median over turns in which each source gives n_batches batches."""
+  """Median over rounds of n_batches batches of each source."""
   return timing.medians_in_turns({
       name: lambda source=source: n_batches * batch_size / timing.seconds_of(
           lambda: source.run(n_batches))

@@ -1,12 +1,12 @@
-"""What sparse training costs on a WideResNet: time and memory, as ratios.
+"""The cost of sparse training on a WideResNet: time and memory, as ratios.
 
     python benchmarks/cifar_steps.py [--depth 16 --width 4 --batch_size 128]
 
-Every method runs in processes of its own, so that its peak memory is its own:
-one for ordinary steps, one for steps that move the masks. A step's time is the
-median over ordinary steps plus 1/100 of what an update step takes more (Delta T
-= 100), and is given as a multiple of that of fixed masks. The bound on memory
-is 5 % above fixed masks plus one copy of the masked gradients.
+Every method runs in separate processes, to measure its own peak memory: one for
+ordinary steps, one for steps that update masks. The time per step is the median
+over ordinary steps plus 1/100 of the extra time of an update step (Delta T =
+100), as a multiple of that of fixed masks. The bound on memory is 5 % above
+fixed masks plus one copy of the masked gradients.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import timing
 
 METHODS = ('scratch', 'rigl', 'set', 'momentum')
 DELTA_T = 100
-# Steps between mask updates: never, or each time it may be.
+# Steps between mask updates: none, or at every opportunity.
 FREQUENCY = {'ordinary': 10**6, 'update': 1}
 
 
 def measure(method: str, kind: str, depth: int, width: int, batch_size: int,
             n_steps: int) -> None:
-  """Prints seconds of a step, MB of peak memory and of masked gradients."""
+  """Prints seconds per step, peak memory and masked gradients in MB."""
   from rigl.cifar_resnet import resnet_train_eval
   from rigl.compat import tf
   from rigl.model_pruning import pruning

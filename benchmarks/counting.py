@@ -1,13 +1,13 @@
-"""How long counting ResNet-50 takes, from its description and through Keras.
+"""Time to count ResNet-50, from its description and through Keras.
 
     python benchmarks/counting.py
 
-Times the fastest of several runs in one process, after one run to warm up:
+Prints the fastest of several runs in one process, after a warm-up run:
 
 - description: building the list of operations of ResNet-50, distributing 90 %
   sparsity with ERK, and counting the 54 layers;
-- Keras: building `tf.keras.applications.ResNet50`, which is what it takes to
-  have layers to count. Importing TensorFlow is reported on its own.
+- Keras: building `tf.keras.applications.ResNet50`, which counting its layers
+  requires. Importing TensorFlow is reported separately.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python benchmarks/imagenet_input.py [--batch_size 64] [--batches 16]
 
-The data are JPEGs of the size and the detail of photographs, in TFRecords in a
-temporary folder. The pipeline of training is timed in turns with one that
-decodes whole pictures before it crops them. Then its stages are timed, each
-together with those before it, by the time of all processors; what a stage adds
-is its share. Only ratios and shares say something about another machine.
+The data are JPEGs of the size and detail of photographs, in TFRecords in a
+temporary folder. The pipeline of training is timed alternately with one that
+decodes whole pictures before cropping. Then the CPU time of its stages is
+measured, each together with the preceding ones; the difference is the share of
+a stage. Only ratios and shares carry over to other machines.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def write_data(folder: str, n_images: int) -> imagenet_data.ImageNetData:
 
 def naive_dataset(data: imagenet_data.ImageNetData,
                   batch_size: int) -> tf.data.Dataset:
-  """The same kind of batches, from pictures that are decoded whole."""
+  """Similar batches, from completely decoded pictures."""
   def prepare(record):
     features = tf.io.parse_single_example(record, {
         'image/encoded': tf.io.FixedLenFeature([], tf.string),
@@ -118,7 +118,7 @@ def stages(data: imagenet_data.ImageNetData,
         encoded(record), seeds(number), seeds(number), IMAGE_SIZE)
 
   def mapped(function):
-    # Of each result one value is kept: it must be computed, not copied.
+    # Keep one value of each result: it must be computed, but not copied.
     return lambda: records().map(
         lambda number, record: tf.reshape(function(number, record), [-1])[0],
         _AUTOTUNE, deterministic=True).batch(batch_size).prefetch(_AUTOTUNE)
@@ -142,12 +142,12 @@ def pipeline(data: imagenet_data.ImageNetData,
 
 
 class Runner:
-  """A dataset that is run without a copy out of TensorFlow."""
+  """Runs a dataset without copying batches out of TensorFlow."""
 
   def __init__(self, make_dataset: Callable[[], tf.data.Dataset],
                n_batches: int):
     with tf.Graph().as_default():
-      # It ends, so that it does nothing while others are timed.
+      # Finite, so that it does nothing while others are timed.
       iterator = tf.data.make_initializable_iterator(
           make_dataset().take(n_batches))
       element = iterator.get_next()
@@ -156,7 +156,7 @@ class Runner:
       self._session = tf.Session()
 
   def run(self) -> tuple[float, float]:
-    """Takes all batches; seconds by the clock and of all processors."""
+    """Runs all batches; returns wall-clock and CPU seconds."""
     begin = time.perf_counter(), time.process_time()
     self._session.run(self._start)
     try:
@@ -183,7 +183,7 @@ def measure_rates(data: imagenet_data.ImageNetData, batch_size: int,
 
 def measure_stages(data: imagenet_data.ImageNetData, batch_size: int,
                    n_batches: int, repeats: int) -> None:
-  """Prints what each stage adds to the time of all processors."""
+  """Prints the share of each stage in the CPU time."""
   runners = {name: Runner(make_dataset, n_batches)
              for name, make_dataset in stages(data, batch_size).items()}
   times = timing.medians_in_turns({

@@ -1,11 +1,11 @@
-"""What RigL's mask update costs on ResNet-50, 25.5 M weights, as ratios.
+"""The cost of RigL's mask updates on ResNet-50 (25.5 M weights), as ratios.
 
     python benchmarks/imagenet_steps.py [--batch_size 32] [--steps 3]
 
-Each figure comes from a process of its own, so that peak memory is its own:
+Each figure comes from a separate process, to measure its own peak memory:
 training steps of the dense network, of fixed masks and of RigL (ordinary steps
-and steps that move the masks), and the update of all masks alone, once as it is
-and once with a selection that sorts (see mask_update.py).
+and steps that update masks), and the update of all masks alone, by the
+selection of the library and by one that sorts (see mask_update.py).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def measure_step(method: str, frequency: int, batch_size: int,
 
 
 def measure_update(sorts: bool, n_steps: int) -> float:
-  """Seconds of one drop-and-grow of all layers, their gradients given."""
+  """Seconds of drop-and-grow of all layers, for given gradients."""
   from rigl.compat import tf
   from rigl.core import mask_math
   from rigl.training import mask_init
@@ -101,7 +101,7 @@ def measure_update(sorts: bool, n_steps: int) -> float:
     session.run(tf.global_variables_initializer())
     scaffold.init_fn(session)
     session.run(back)
-    # The schedule would let every second run train.
+    # With a schedule, every second run would train.
     return timing.median_seconds(
         lambda: session.run(update), n_steps,
         lambda: session.run(back) is None)

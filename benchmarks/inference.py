@@ -1,12 +1,12 @@
-"""How much smaller and faster sparse networks are for inference.
+"""Size and speed of sparse networks for inference, as ratios.
 
     python benchmarks/inference.py resnet50 mobilenet --sparsity=0.9,0.95
 
-Weights and masks are random, which is all that size and speed depend on, apart
-from units that training leaves dead. Prints, for each network, distribution and
-sparsity, bytes of the dense .tflite file as a multiple of those of the sparse
-one, and how many times longer LiteRT takes for the dense network, in turn in
-one process. `--plot=PATH` draws both over the sparsity.
+Weights and masks are random: size and speed do not depend on their values,
+except for units that die in training. Prints, for each network, distribution
+and sparsity, the ratio of the file sizes of dense and sparse network, and the
+ratio of their times, measured alternately in one process. `--plot=PATH` plots
+both over the sparsity.
 """
 
 from __future__ import annotations
@@ -101,11 +101,11 @@ NETWORKS = {
 
 
 def make_sparse(model: keras.Model, sparsity: float, distribution: str) -> None:
-  """Gives a model random masks, and normalization that does something.
+  """Gives a model random masks and non-trivial normalization.
 
   Args:
     model: changed in place.
-    sparsity: of the layers that the distribution makes sparse.
+    sparsity: sparsity of the sparse layers.
     distribution: see `rigl.keras.layer_sparsities`.
   """
   generator = np.random.default_rng(0)
@@ -125,13 +125,13 @@ def make_sparse(model: keras.Model, sparsity: float, distribution: str) -> None:
 
 def measure(model: keras.Model, stem: str, n_threads: int, batch: int,
             seconds: float) -> dict[str, float]:
-  """How much smaller files are and how much faster engines, and at which load.
+  """Ratios of file sizes and times.
 
   Args:
-    model: to be exported and timed.
-    stem: path of the exported files, without their endings.
+    model: the model to export.
+    stem: path of the exported files, without suffix.
     n_threads: threads of all engines.
-    batch: examples of a call.
+    batch: examples per call.
     seconds: how long to measure.
   """
   path, dense, other = (f'{stem}{ending}.tflite'
@@ -148,7 +148,7 @@ def measure(model: keras.Model, stem: str, n_threads: int, batch: int,
       'int8': n_dense / len(int8.sparse),
       'int8 gzipped': n_dense / len(gzip.compress(int8.sparse)),
       'LiteRT': ratios['LiteRT', 'sparse'],
-      # Not of networks with operations that the engine lacks.
+      # NaN for networks with operations that the engine lacks.
       'rigl': ratios.get(('rigl', 'sparse'), float('nan')),
       'milliseconds': 1000 * records[0]['seconds'],
       'load': os.getloadavg()[0]}
@@ -183,7 +183,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _plot(rows: list[dict[str, Any]], path: str) -> None:
-  """Draws the speed of the faster engine and the sizes of the files."""
+  """Plots the speed of the faster engine and the sizes of the files."""
   figure = Figure(figsize=(9, 3.6), layout='constrained')
   speed, size = figure.subplots(1, 2)
   lines: dict[tuple[str, str], list[dict[str, Any]]] = {}

@@ -2,9 +2,9 @@
 
     python benchmarks/keras_mnist.py --mnist=FOLDER [--epochs=20] [--seeds=3]
 
-Both train the same network with the same settings; what differs are initial
-weights and the order of the digits. Prints a row for each method as soon as it
-is known: mean and standard deviation over the seeds, in %.
+Both train the same network with the same settings; only initial weights and the
+order of the digits differ. Prints a row for each method when it is complete:
+mean and standard deviation over the seeds, in %.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def error_of_keras(method: str, epochs: int, seed: int,
   n_steps = epochs * N_BATCHES
 
   def dense(units, name, activation=None):
-    # The penalty of Keras has no factor 1/2. In the script, that of masked
-    # layers is no part of the gradient by which DNW trains.
+    # Keras' penalty has no factor 1/2. In the script, the gradient of DNW does
+    # not include the penalty of masked layers.
     has_penalty = method != 'dnw' or name == 'layer3'
     return keras.layers.Dense(
         units, activation, name=name,

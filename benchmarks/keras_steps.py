@@ -3,9 +3,9 @@
     KERAS_BACKEND=jax python benchmarks/keras_steps.py
     python benchmarks/keras_steps.py --model=resnet50 --batch_size=8 --steps=20
 
-The three networks train in turn, and what is compared are ratios within a
-round. `start` is the first step, compilation included, against that of the
-dense network.
+The three networks train alternately, and ratios are taken within a round.
+`start` is the time of the first step, including compilation, relative to that
+of the dense network.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MODELS = {'convnet': (convnet, 32), 'resnet50': (resnet50, 64)}
 
 
 class Trained:
-  """A compiled network, its data and how long its fits take."""
+  """A compiled network with its data, to be timed."""
 
   def __init__(self, make_model, image_size, optimizer, args):
     keras.utils.set_random_seed(0)
@@ -66,7 +66,7 @@ class Trained:
     return time.perf_counter() - begin
 
   def step_time(self, n_steps: int) -> float:
-    """Seconds a step."""
+    """Seconds per step."""
     return self._time(n_steps) / n_steps
 
 

@@ -1,11 +1,11 @@
-"""Time of one RigL mask update against an implementation that sorts.
+"""Time of a RigL mask update, compared with an implementation that sorts.
 
     python benchmarks/mask_update.py [--sizes 10000 100000 ...]
 
-Both get the same scores, noise included, in the same session, and must give
-the same mask. The other implementation sorts all scores with tf.math.top_k and
-scatters the ranks back, once to drop and once to grow. Only the ratio says
-something about another machine.
+Both get the same scores with noise, in the same session, and must give the same
+mask. The other implementation sorts all scores with tf.math.top_k and scatters
+the ranks back, once to drop and once to grow. Only the ratio carries over to
+other machines.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def sorted_top_n(score: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
 def sorting_drop_and_grow(mask: tf.Tensor, score_drop: tf.Tensor,
                           score_grow: tf.Tensor,
                           drop_fraction: float) -> tf.Tensor:
-  """The mask that mask_math.drop_and_grow gives."""
+  """The same mask as mask_math.drop_and_grow."""
   active = mask > 0
   n_ones = tf.reduce_sum(tf.cast(active, tf.int32))
   n_prune = mask_math.n_to_drop(n_ones, drop_fraction)

@@ -1,8 +1,8 @@
-"""What sparse training costs on LeNet-300-100: steps and the whole script.
+"""The cost of sparse training on LeNet-300-100: steps and the whole script.
 
     python benchmarks/mnist_steps.py [--mnist=FOLDER] [--epochs=N]
 
-Prints three ratios, each measured in this one run:
+Prints three ratios, all measured in one run:
 
 * the step time of RigL (mask updates included, Delta T = 100) and of fixed
   masks, as multiples of dense training;
@@ -39,7 +39,7 @@ CUSTOM = {'layer2': SPARSITY * 0.9, 'layer3': 0.}
 
 
 class GraphSteps:
-  """Runs training steps of one method in a session of its own."""
+  """Runs training steps of one method in its own session."""
 
   def __init__(self, method: str, images: np.ndarray, labels: np.ndarray):
     config = config_lib.SparsityConfig(
@@ -78,9 +78,9 @@ METHODS = ('baseline', 'scratch', 'rigl')
 
 def compare_steps(images: np.ndarray, labels: np.ndarray,
                   methods: Sequence[str], rounds: int) -> dict[str, float]:
-  """Median milliseconds a step of each method, in sessions made in this order.
+  """Median milliseconds per step; sessions are made in the order of methods.
 
-  The methods take turns in rounds of 101 iterations, which hold exactly one
+  The methods alternate in rounds of 101 iterations, which contain exactly one
   mask update of RigL at Delta T = 100.
   """
   runs = {m: GraphSteps(m, images, labels) for m in methods}
@@ -182,7 +182,7 @@ def main() -> None:
   images = mnist_input.flat_pixels(data.train_images)
   labels = data.train_labels
 
-  # The session made first is a few percent faster, whatever it runs.
+  # The first session is a few percent faster, for any method.
   orders = [
       compare_steps(images, labels, METHODS[i % 3:] + METHODS[:i % 3],
                     arguments.rounds) for i in range(arguments.orders)]

@@ -1,4 +1,4 @@
-"""What the benchmarks share: times taken in turns, processes of their own."""
+"""Shared by the benchmarks: alternating measurements, separate processes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import numpy as np
 
 def medians_in_turns(measures: Mapping[str, Callable[[], float]],
                      repeats: int) -> dict[str, float]:
-  """Median of each measure, after one that warms up.
+  """Median of each measure, after a warm-up.
 
-  They take turns, so that what disturbs the machine disturbs all of them.
+  The measures alternate, so that disturbances affect all of them.
 
   Args:
-    measures: {name: what gives one value, such as seconds}.
-    repeats: values of each.
+    measures: {name: function that returns a value, such as seconds}.
+    repeats: number of values of each.
   """
   for measure in measures.values():
     measure()
@@ -32,7 +32,7 @@ def medians_in_turns(measures: Mapping[str, Callable[[], float]],
 
 
 def seconds_of(function: Callable[[], Any]) -> float:
-  """How long a call takes."""
+  """Seconds of a call."""
   begin = time.perf_counter()
   function()
   return time.perf_counter() - begin
@@ -40,12 +40,12 @@ def seconds_of(function: Callable[[], Any]) -> float:
 
 def median_seconds(function: Callable[[], Any], n: int,
                    counts: Callable[[], bool] = lambda: True) -> float:
-  """Median of n calls that count, after one that warms up.
+  """Median seconds of n calls, after a warm-up.
 
   Args:
-    function: what is timed.
-    n: how many calls.
-    counts: asked after each call, whether it is one of them.
+    function: the function to time.
+    n: number of calls.
+    counts: called after each call; returns whether to include it.
   """
   seconds: list[float] = []
   while len(seconds) < n + 1:
@@ -63,10 +63,10 @@ def median_step(session: Any, train_op: Any, global_step: Any, n: int,
     session: session of the graph.
     train_op: one step.
     global_step: its variable.
-    n: how many steps are timed.
-    method: RigL takes turns: of its steps only those that leave the global
-      step where it is are updates of the masks.
-    moves_masks: which of both are timed.
+    n: number of steps to time.
+    method: with RigL, the steps that do not advance the global step are mask
+      updates.
+    moves_masks: whether to time mask updates or ordinary steps.
   """
   last = session.run(global_step)
 
@@ -79,24 +79,24 @@ def median_step(session: Any, train_op: Any, global_step: Any, n: int,
 
 
 def peak_megabytes() -> float:
-  """The most memory that this process has held."""
+  """The peak memory of this process."""
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def print_figures(**figures: float) -> None:
-  """What `figures_of_process` reads, the last line of its process."""
+  """Prints figures for `figures_of_process`, as the last line."""
   print(json.dumps(figures))
 
 
 def figures_of_process(program: str, *arguments: str) -> dict[str, float]:
-  """The figures that a program prints in a process, and memory, of its own.
+  """The figures that a program prints, run in a separate process.
 
   Args:
-    program: its file.
+    program: path of the program.
     *arguments: arguments of its command line.
 
   Raises:
-    RuntimeError: it fails; with what it says.
+    RuntimeError: the program fails; with its output.
   """
   result = subprocess.run(
       [sys.executable, program, *arguments], capture_output=True, text=True,

@@ -1,4 +1,4 @@
-"""Every benchmark runs, for as short as it can; not what it measures."""
+"""Every benchmark runs, on its shortest settings."""
 
 import pathlib
 import subprocess
@@ -18,11 +18,11 @@ ARGUMENTS = {
     'imagenet_steps': (
         ['--what=update alone', '--batch_size=1', '--steps=1'], 'seconds'),
     'inference': (['lenet', '--sparsity=0.9', '--seconds=0.1'], 'lenet'),
-    'keras_mnist': None,  # Needs the whole of MNIST.
+    'keras_mnist': None,  # Needs all of MNIST.
     'keras_steps': (['--batch_size=2', '--steps=2', '--rounds=1'], 'rigl'),
     'mask_update': (['--sizes', '1000'], '1,000'),
     'mnist_steps': (['--epochs=2', '--rounds=1', '--orders=1'], 'fixed masks'),
-    'timing': None,  # What the others share.
+    'timing': None,  # Shared by the others.
 }
 QUICK = ('mask_update',)
 

@@ -1,4 +1,4 @@
-"""What checkpoints hold."""
+"""The values in checkpoints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def of(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def assert_sparsities(values, method, sparsity, custom=None, pruned=None):
-  """Every mask has the zeros that its method and ERK give it.
+  """Every mask has the number of zeros of its method and ERK.
 
   Args:
     values: {name: value} of the variables of a training.

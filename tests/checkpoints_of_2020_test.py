@@ -1,4 +1,4 @@
-"""Two checkpoints that the 2020 implementation wrote, and what it made of them.
+"""Two checkpoints of the 2020 implementation, and its results on them.
 
 tests/goldens/checkpoints/<network>.tar.xz has the files of TensorFlow 1.15.5 as
 they are, with all variables of a training (random weights under masks of 80 %
@@ -103,7 +103,7 @@ def load(folder: pathlib.Path, name: str) -> np.ndarray:
 
 def test_variables_of_training_are_those_of_the_checkpoint(
     network, folder, prefix):
-  """All of them, slots included, in the same shapes: training can go on."""
+  """All variables have the same shapes, slots too: training can resume."""
   with tf.Graph().as_default():
     images = tf.constant(load(folder, CASES[network].images))
     labels = tf.constant(load(folder, 'labels.npy'))
@@ -121,7 +121,7 @@ def test_logits(network, folder, prefix):
       config=quick_sessions.unoptimized()) as session:
     logits = CASES[network].build_logits(
         tf.constant(load(folder, CASES[network].images)))
-    # Reads nothing unless all shapes are those of the graph.
+    # Reads nothing unless all shapes match the graph.
     values = checkpoints.read_values(prefix, tf.global_variables())
     session.run(
         tf.global_variables_initializer(),
@@ -135,7 +135,7 @@ def test_logits(network, folder, prefix):
 
 
 def test_evaluation(network, folder, prefix):
-  """As eval_once evaluates, with the loss and the accuracies of 2020."""
+  """Evaluates like eval_once; loss and accuracies are those of 2020."""
   case = CASES[network]
   images, labels = load(folder, case.images), load(folder, 'labels.npy')
 

@@ -1,4 +1,4 @@
-"""rigl.checkpoints.load: what a folder says of the network trained in it."""
+"""rigl.checkpoints.load: the trained network of a folder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class OneConfig:
 
 
 def run(folder, step=30):
-  """A run with two checkpoints, of which `step` is that of the newer one."""
+  """A run with two checkpoints; `step` is the step of the newer one."""
   small_checkpoints.save(folder, VALUES, step=step - 10)
   prefix = small_checkpoints.save(
       folder, {**VALUES, 'global_step': np.array(step, np.int64)}, step=step)

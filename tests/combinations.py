@@ -1,4 +1,4 @@
-"""Which combinations of parameters a test tries by default."""
+"""Combinations of parameters that tests try by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the seam to TensorFlow."""
+"""Tests of rigl.compat."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _run(code, folder=ROOT, **environment):
 
 @pytest.fixture
 def stand_in(tmp_path):
-  """A folder with a package tensorflow that prints a log and more."""
+  """A folder with a fake package tensorflow that prints a log and more."""
   (tmp_path / 'tensorflow' / 'compat').mkdir(parents=True)
   (tmp_path / 'tensorflow' / '__init__.py').write_text(
       f'import os; os.write(2, {(LOG + OTHERS).encode()!r})\n')
@@ -62,7 +62,7 @@ print(os.environ['TF_CPP_MIN_LOG_LEVEL'])
 
 
 def test_import_and_a_session_are_quiet_and_switch_no_behaviour():
-  # In a new process, for other tests may run a script that does.
+  # In a new process, since other tests may run a script that switches.
   done = _run('''
 from rigl.compat import tf
 
@@ -92,7 +92,7 @@ for ours, theirs in ((compat.tf, tf), (compat.tf2, tf2)):
 
 
 def test_threads_may_load_it_at_once(stand_in):
-  """Each puts standard error aside; the last one must not find it there."""
+  """Each redirects standard error; the last one must restore the original."""
   done = _run('''
 import os
 import threading

@@ -1,4 +1,4 @@
-"""What works outside of a graph, and what says that it needs one."""
+"""Functions that work in eager mode, and errors of those that need a graph."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import os
 
 
 def without_log_level(**others: str) -> dict[str, str]:
-  """That of this process, whose TensorFlow may have set its log level.
+  """The environment of this process, without the log level of TensorFlow.
 
   Args:
     **others: further variables.

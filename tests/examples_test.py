@@ -1,4 +1,4 @@
-"""The programs in examples/ run as they stand and do what they promise."""
+"""The programs in examples/ run and do what they promise."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_rigl_in_numpy_moves_masks_as_the_library(seed, in_numpy):
   mask = rng.rand(20, 30) < 0.3
   weights = (mask * rng.randn(20, 30)).astype('f')
   gradient = rng.randn(20, 30).astype('f')
-  # Scores that tie: of connections just grown, and of dead units.
+  # Ties: scores of connections just grown, and of dead units.
   weights[:3], gradient[5:9] = 0., 0.
   method = methods.RigL(
       drop_fraction=0.4, drop_fraction_anneal='cosine', end_step=10,

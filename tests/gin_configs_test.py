@@ -1,4 +1,4 @@
-"""Gin files: what is read, what is refused, what is written."""
+"""Gin files: reading, refused content, writing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.training import config_test
 
 @dataclasses.dataclass(frozen=True)
 class KindsConfig:
-  """A value of each kind that a config may hold."""
+  """A config with a value of each type."""
 
   whole: int = 1
   real: float = 0.5
@@ -128,7 +128,7 @@ def test_bad_lines_are_named_in_files_and_bindings(lines, words, tmp_path):
       assert word in str(error.value)
     if paths:
       assert 'bad.gin' in str(error.value)
-  # Nothing of it stays behind.
+  # It leaves no state.
   assert read(bindings=['KindsConfig.real = 3.0']) == {
       ('KindsConfig', 'real'): 3.}
 

@@ -1,4 +1,4 @@
-"""Runs the ImageNet script in this process, on problems of a few images."""
+"""Runs the ImageNet script in this process, on a few images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masked weights inside of loops and branches, with each method."""
+"""Masked weights inside loops and branches, with each method."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_a_mask_of_another_type_is_used_before_a_loop(mask_dtype):
 
 
 def test_an_imported_graph_can_be_differentiated(tmp_path):
-  """By a program that knows nothing of this library."""
+  """By a program that does not use this library."""
   path = str(tmp_path / 'graph.meta')
   with tf.Graph().as_default():
     tf.add_to_collection('loss', tf.reduce_sum(_product(INPUTS[0])))

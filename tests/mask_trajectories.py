@@ -25,7 +25,7 @@ DYNAMIC = {'begin_step': 1, 'end_step': -1, 'frequency': 2,
 def digests(method: str, seed: int) -> dict[str, str]:
   """SHA-256 of the masks of ten steps, and of the final weights."""
   hyper = sparse_net.hyper_of(method, {
-      # Draws too, so that the digests depend on every seed in use.
+      # Random values too, so that the digests depend on every seed.
       **DYNAMIC, 'grow_init': 'random_normal_3',
       'stateless_seed_offset': seed})
   masks, weights = hashlib.sha256(), hashlib.sha256()

@@ -166,7 +166,7 @@ def assert_distribution(values, kind, *parameters):
   assert abs(values.mean() - mean) < 5 * stddev / n**.5
   assert abs(values.std() / stddev - 1) < 5 / (2 * n)**.5
   if n > 5000:
-    # What the families differ in.
+    # The moments that distinguish the families.
     assert largest > (3.3 * stddev if kind == 'normal' else 0.97 * reach)
 
 

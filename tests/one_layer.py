@@ -1,4 +1,4 @@
-"""One masked layer whose dense gradient is whatever a test says it is."""
+"""One masked layer whose dense gradient is set by the test."""
 
 from __future__ import annotations
 

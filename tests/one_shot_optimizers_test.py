@@ -32,7 +32,7 @@ def _net(method, inner='momentum', hyper=sparse_net.ONE_SHOT, density=1.):
 
 @pytest.mark.parametrize('inner', sparse_net.INNER_OPTIMIZERS)
 def test_snip(inner):
-  """The first step sets the masks by |g * w|; all others just train."""
+  """The first step sets the masks by |g * w|; all others only train."""
   rng = np.random.RandomState(1)
   with _net('snip', inner) as net, sparse_net.SparseNet(
       LAYERS, inner, density=1.) as bare:

@@ -87,7 +87,7 @@ def test_a_step_without_any_gradient_is_an_error():
 
 
 class _Plain(OptimizerWrapper):
-  """Trains as the optimizer that it wraps."""
+  """Trains like the optimizer that it wraps."""
 
   def __init__(self, inner):
     super().__init__(inner, use_locking=False, name='Plain')
@@ -196,7 +196,7 @@ def test_each_replica_has_its_own_products(owns_mask):
 @pytest.mark.parametrize('n_replicas, n_computed', [(1, 0), (2, 5)])
 def test_replicas_compute_their_means_at_each_step(
     n_replicas, n_computed, tmp_path):
-  """Also where nobody fetches them: the others would wait."""
+  """Even if they are not fetched: otherwise other replicas would wait."""
   computed = []
 
   def count():

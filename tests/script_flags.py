@@ -1,4 +1,4 @@
-"""Flags as they are in a script that was started with a command line."""
+"""The flags of a script with a command line."""
 
 from __future__ import annotations
 

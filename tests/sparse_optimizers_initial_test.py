@@ -1,4 +1,4 @@
-"""What new connections start at when that is taken from initializers."""
+"""Values of new connections that come from initializers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layers the optimizers act on, and with which dense gradients."""
+"""The layers on which the optimizers act, and their dense gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same masks however, wherever and whenever a step is run."""
+"""The same masks in all modes, processes and after a resume."""
 
 import json
 import os

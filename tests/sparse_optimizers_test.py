@@ -226,7 +226,7 @@ def test_layers_of_one_shape_draw_numbers_of_their_own():
 
 
 def test_a_layer_draws_other_numbers_at_each_step():
-  """The same drop from the same state at two steps grows elsewhere."""
+  """From the same state, two steps grow different connections."""
   with sparse_net.SparseNet(FEW_LAYERS, 'sgd', 'set', EVERY_STEP) as net:
     state = net.state()
     zeros = {name: np.zeros(spec.shape) for name, spec in FEW_LAYERS.items()}

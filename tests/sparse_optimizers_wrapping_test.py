@@ -1,4 +1,4 @@
-"""How the sparse optimizers treat the one they wrap, and what they reject."""
+"""How the sparse optimizers use the wrapped one, and their errors."""
 
 import numpy as np
 import pytest
@@ -273,7 +273,7 @@ def test_the_bases_ask_for_getters():
 
 
 def test_another_library_of_masked_layers_can_plug_in():
-  """Three lists are all a subclass gives; no registry is involved."""
+  """A subclass gives only three lists; no registry is involved."""
 
   class PluggedIn(sparse_optimizers_base.SparseRigLOptimizerBase):
 

@@ -1,4 +1,4 @@
-"""A tiny CIFAR-10, written in every format in which it can be given."""
+"""A tiny CIFAR-10 in every supported format."""
 
 from __future__ import annotations
 

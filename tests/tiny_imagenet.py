@@ -1,4 +1,4 @@
-"""A tiny ImageNet, written in each format in which it can be given."""
+"""A tiny ImageNet in every supported format."""
 
 from __future__ import annotations
 

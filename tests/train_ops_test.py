@@ -1,4 +1,4 @@
-"""Gradients as programs have them, and several train ops in one graph."""
+"""Gradients changed by programs, and several train ops in one graph."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_gradients_kept_in_variables_are_those_of_the_only_call(method):
 
 @pytest.mark.parametrize('method', ['dnw', 'snip', 'set', 'static'])
 def test_methods_without_growth_by_gradient_take_the_mean_of_towers(method):
-  """What is applied is all that counts: one call of the mean does the same."""
+  """Only the applied gradient matters: one call with the mean does the same."""
 
   def trained(make_pairs):
     with tf.Graph().as_default(), sparse_net.quick_session() as session:

@@ -1,4 +1,4 @@
-"""What must not wait for TensorFlow, which takes seconds to load."""
+"""Commands that must not load TensorFlow, which takes seconds."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_wrong_command_line(module, arguments, words, python):
   assert remedy == '--help lists all flags.'
 
 
-# But for the ways of TensorFlow's own.
+# Except for TensorFlow's own behaviour.
 CORE = [
     f'rigl.core.{path.stem}' for path in (ROOT / 'rigl' / 'core').glob('*.py')
     if path.stem not in ('__init__', 'tf_selection', 'shared_graphs')]

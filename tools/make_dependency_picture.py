@@ -1,10 +1,9 @@
-"""Draws which part of rigl/ imports which into docs/architecture.md.
+"""Draws the imports between parts of rigl/ into docs/architecture.md.
 
     python -m tools.make_dependency_picture
 
-A part is a folder of rigl/ or a module beside them. The imports are read off
-the sources. An arrow that others imply is left out: A --> C, where
-A --> B --> C.
+A part is a folder of rigl/ or a module in rigl/ itself. Imports are read from
+the sources. Implied arrows are left out: A --> C if A --> B --> C.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def dependencies(package: pathlib.Path) -> Graph:
 
 
 def reachable(graph: Graph, part: str) -> set[str]:
-  """The parts that `part` imports, directly or by way of others.
+  """The parts that `part` imports, directly or indirectly.
 
   Raises:
     ValueError: parts import each other in a circle.

@@ -1,4 +1,4 @@
-"""Draws the small sample of MNIST that ships with the package.
+"""Draws the small sample of MNIST in the package.
 
 The same input gives the same digits on every machine, and the same files with
 the same zlib:
@@ -39,7 +39,7 @@ The digits themselves are unchanged.
 
 
 def choose_balanced(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
-  """Chooses digits at random, as many of each class.
+  """Chooses digits at random, equally many of each class.
 
   Args:
     labels: Integer array [n_digits], the classes 0 to 9.
@@ -78,7 +78,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 
 def gzip_bytes(content: bytes) -> bytes:
-  """Compresses without the time and file name that gzip would add."""
+  """Compresses without time stamp and file name."""
   buffer = io.BytesIO()
   with gzip.GzipFile('', 'wb', 9, buffer, mtime=0) as gzip_file:
     gzip_file.write(content)

@@ -1,6 +1,6 @@
 """Finds and reads CIFAR-10: its own files, TensorFlow Datasets, or synthetic.
 
-The images come as arrays of bytes, unscaled. Nothing is ever downloaded.
+Images are unscaled uint8 arrays. Downloads nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IMAGE_SHAPE = (32, 32, 3)
 _TRAIN_FILES = tuple(f'data_batch_{i}' for i in range(1, 6))
 _TEST_FILE = 'test_batch'
 _FULL_SIZE = {'train': 50000, 'test': 10000}
-# The red, green and blue plane of an image, in a record after its label.
+# Size of the red, green and blue planes of an image, which follow its label.
 _PLANES_BYTES = math.prod(IMAGE_SHAPE)
 _RECORD_BYTES = 1 + _PLANES_BYTES
 _MAX_FILE_BYTES = 10**9
@@ -46,7 +46,7 @@ _THREE_WAYS = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CifarData:
-  """The two parts of CIFAR-10 or of a problem of its shape.
+  """The two parts of CIFAR-10 or of synthetic data of the same shape.
 
   Attributes:
     train_images: uint8 [n_train, 32, 32, 3], in RGB.
@@ -69,20 +69,20 @@ _Part = tuple[np.ndarray, np.ndarray]
 
 def load_cifar(directory: str | os.PathLike[str] = '',
                use_synthetic_data: bool = False) -> CifarData:
-  """Loads the data that the user asked for.
+  """Loads CIFAR-10 or synthetic data.
 
   Args:
-    directory: folder with the files of CIFAR-10 (python or binary version, also
-      as the archive they come in), such an archive itself, or a data_dir of
-      TensorFlow Datasets. Empty for the default data_dir of the latter.
-    use_synthetic_data: whether to make up a problem instead.
+    directory: folder with the files of CIFAR-10 (python or binary version) or
+      their archive; the archive; or a data_dir of TensorFlow Datasets. Empty
+      for the default data_dir of TensorFlow Datasets.
+    use_synthetic_data: whether to generate data instead.
 
   Returns:
     The images and labels.
 
   Raises:
-    FileNotFoundError: nothing is there, or not all files.
-    ValueError: a file is truncated, damaged or something else.
+    FileNotFoundError: no files were found, or some are missing.
+    ValueError: a file is damaged or not one of CIFAR-10.
   """
   if use_synthetic_data:
     return _synthetic(directory)
@@ -103,9 +103,9 @@ def load_cifar(directory: str | os.PathLike[str] = '',
 
 
 def make_synthetic(n_train: int = 5000, n_test: int = 1000) -> CifarData:
-  """Makes up the problem that `synthetic_cifar` describes.
+  """Generates the data that `synthetic_cifar` describes.
 
-  It is the same in every run, whatever the seed of the training.
+  The same in every run, for any seed of the training.
 
   Returns:
     The images and labels.
@@ -122,15 +122,15 @@ def parse_python_batch(content: bytes, source: str) -> _Part:
   """Reads a file of the python version.
 
   Args:
-    content: the whole file: a pickled dict with the planes of the images as a
-      uint8 array `data` [n, 3072], and a list or an array `labels` [n].
-    source: its name, for error messages.
+    content: the file: a pickled dict with the planes of the images as a uint8
+      array `data` [n, 3072], and a list or an array `labels` [n].
+    source: name of the file, for error messages.
 
   Returns:
     uint8 images [n, 32, 32, 3] and uint8 labels [n].
 
   Raises:
-    ValueError: the file is damaged or something else.
+    ValueError: the file is damaged or not of this format.
   """
   batch = cifar_pickle.read_dict(content, source)
   if not {'data', 'labels'} <= batch.keys():
@@ -155,7 +155,7 @@ def parse_python_batch(content: bytes, source: str) -> _Part:
 
 
 def _describe(value: Any) -> str:
-  """What a value is, in an error."""
+  """Describes a value for an error message."""
   if isinstance(value, np.ndarray):
     return f'{value.dtype} of shape {value.shape}'
   return type(value).__name__
@@ -165,14 +165,14 @@ def parse_binary_batch(content: bytes, source: str) -> _Part:
   """Reads a file of the binary version.
 
   Args:
-    content: the whole file: for each image its label, then its three planes.
-    source: its name, for error messages.
+    content: the file: for each image its label, then its three planes.
+    source: name of the file, for error messages.
 
   Returns:
     uint8 images [n, 32, 32, 3] and uint8 labels [n].
 
   Raises:
-    ValueError: the file is truncated or something else.
+    ValueError: the file is truncated or not of this format.
   """
   if len(content) % _RECORD_BYTES:
     raise ValueError(
@@ -187,8 +187,8 @@ class _Version:
   """One of the two versions in which CIFAR-10 is published.
 
   Attributes:
-    suffix: ending of the names of its files.
-    folder: the folder that they are in, in the archive.
+    suffix: suffix of the file names.
+    folder: the folder of the files in the archive.
     archive: name of the archive, without .tar.gz.
     parse: reads a file.
   """
@@ -203,12 +203,12 @@ class _Version:
     return tuple(f'{name}{self.suffix}' for name in (*_TRAIN_FILES, _TEST_FILE))
 
   def folders(self, path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Where the files may be; Keras 3 unpacks them into two folders."""
+    """Folders to search; Keras 3 unpacks the files into two nested ones."""
     yield from (path, path / self.folder)
     yield from sorted(path.glob(f'*/{self.folder}'))
 
   def archives(self, path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """What the archive may be; Keras names it after the folder."""
+    """Paths of the archive to try; Keras names it after the folder."""
     for name in (f'{self.archive}.tar.gz', self.archive,
                  f'{self.folder}.tar.gz', f'{self.folder}_archive',
                  f'{self.folder}-target_archive'):
@@ -237,7 +237,7 @@ def _from_planes(planes: np.ndarray) -> np.ndarray:
 
 
 def _checked(images: np.ndarray, labels: np.ndarray, source: str) -> _Part:
-  """The images and their labels as bytes, if each has one in range."""
+  """Images and labels as uint8, after checking the labels."""
   if not len(images):
     raise ValueError(f'{source}: expected images, found none.')
   if len(images) != len(labels):
@@ -253,7 +253,7 @@ def _checked(images: np.ndarray, labels: np.ndarray, source: str) -> _Part:
 
 
 def _load_files(path: pathlib.Path) -> Optional[CifarData]:
-  """Loads the files that CIFAR-10 is published as, if they are in `path`."""
+  """Loads the published files of CIFAR-10, if they are in `path`."""
   if path.is_file():
     return _load_archive(path)
   for version in _VERSIONS:
@@ -289,7 +289,7 @@ def _load_archive(path: pathlib.Path) -> CifarData:
             _check_size(member.size, source)
             if content := archive.extractfile(member):
               parts[name] = parsers[name](content.read(), source)
-      # Its checksum is compared only when the end of a gzip file is read.
+      # Read to the end, where gzip verifies the checksum.
       while stream.read(1 << 20):
         pass
   except (EOFError, gzip.BadGzipFile, tarfile.TarError,
@@ -304,7 +304,7 @@ def _load_archive(path: pathlib.Path) -> CifarData:
 
 
 def _check_size(n_bytes: int, source: str) -> None:
-  """Raises ValueError for what is better not read into memory."""
+  """Raises ValueError for files too large to read into memory."""
   if n_bytes > _MAX_FILE_BYTES:
     raise ValueError(f'{source}: {n_bytes} bytes are too many for a file of '
                      'CIFAR-10, which has 31 million.')
@@ -324,14 +324,14 @@ def _check_complete(found: Collection[str], version: _Version,
 
 def _join(parts: dict[str, _Part], version: _Version,
           source: str) -> CifarData:
-  """Puts the five training files together, in order."""
+  """Concatenates the five training files, in order."""
   images, labels = zip(*(parts[name] for name in version.files[:-1]))
   return CifarData(np.concatenate(images), np.concatenate(labels),
                    *parts[version.files[-1]], source=source)
 
 
 def _load_prepared_tfds(data_dir: str) -> Optional[CifarData]:
-  """Loads CIFAR-10 as TensorFlow Datasets has prepared it, if it is there."""
+  """Loads the copy that TensorFlow Datasets has prepared, if any."""
   # TensorFlow takes seconds to import, and only this path needs it.
   from rigl.data import prepared_tfds
 

@@ -1,9 +1,9 @@
 """Unpickles the batches of CIFAR-10's python version, and nothing else.
 
-Unpickling calls what a pickle names. Here the few names that arrays of whole
-numbers are made of mean functions of this module, and all others are refused.
-Numpy's own functions would be too many: they take sizes and flags from the
-file, and a dtype can be told to take bytes for the addresses of objects.
+Unpickling calls the functions that a pickle names. Here the few names needed
+for integer arrays stand for functions of this module, and all others are
+refused. Numpy's own functions would not be safe: they take sizes and flags from
+the file, and a dtype can make numpy treat bytes as addresses of objects.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rigl.core import messages
 
 
 def _dtype(kind: Any, *_: Any) -> np.dtype:
-  """One of numpy's own integer types, which no pickle can change."""
+  """A built-in integer dtype of numpy, which a pickle cannot change."""
   dtype = np.dtype(kind)
   if dtype.kind not in 'iu':
     raise pickle.UnpicklingError(f'it holds an array of {dtype}.')
@@ -28,13 +28,13 @@ def _dtype(kind: Any, *_: Any) -> np.dtype:
 
 
 def _reconstruct(*_: Any) -> np.ndarray:
-  """An array that is still to be filled."""
+  """An empty array, which the pickle fills later."""
   return np.empty(0, np.uint8)
 
 
 def _from_buffer(content: Any, dtype: Any, shape: Any,
                  order: Any) -> np.ndarray:
-  # A copy: what a pickle fills anew may be in use elsewhere.
+  # A copy, because a pickle may overwrite the bytes later.
   flat = np.frombuffer(bytes(memoryview(content)), dtype)
   return flat.reshape(shape, order=order)
 
@@ -46,8 +46,8 @@ def _scalar(dtype: Any, content: Any) -> Any:
 _STAND_INS = {
     '_codecs.encode': codecs.encode,
     'numpy.dtype': _dtype,
-    'numpy.ndarray': None,  # Only handed to _reconstruct.
-    # Numpy 2 has put an underscore before the name.
+    'numpy.ndarray': None,  # Only an argument of _reconstruct.
+    # Numpy 2 renamed core to _core.
     **{f'numpy.{core}.{name}': stand_in for core in ('core', '_core')
        for name, stand_in in (('multiarray._reconstruct', _reconstruct),
                               ('multiarray.scalar', _scalar),
@@ -56,10 +56,10 @@ _STAND_INS = {
 
 
 class _Unpickler(pickle.Unpickler):
-  """Knows _STAND_INS only."""
+  """Resolves only the names in _STAND_INS."""
 
   def find_class(self, module_name: str, global_name: str) -> Any:
-    """What stands for a name."""
+    """The replacement for a name."""
     name = f'{module_name}.{global_name}'
     if name not in _STAND_INS:
       raise pickle.UnpicklingError(
@@ -72,24 +72,24 @@ def read_dict(content: bytes, source: str) -> dict[str, Any]:
   """Reads a pickled dict of bytes, text, numbers, lists and integer arrays.
 
   Args:
-    content: the whole file, written by Python 2, as the original ones, or 3.
-    source: its name, for error messages.
+    content: the file, written by Python 3 or, like the originals, Python 2.
+    source: name of the file, for error messages.
 
   Returns:
-    The dict, its keys as text. Strings that Python 2 has written are bytes.
+    The dict, with keys as text. Strings written by Python 2 are bytes.
 
   Raises:
     ValueError: the pickle is truncated, damaged, or holds anything else.
   """
   try:
     for opcode, argument, _ in pickletools.genops(content):
-      # The unpickler makes room for all numbers up to this one.
+      # The unpickler allocates memory for all indices up to this one.
       if opcode.name.endswith('PUT') and (argument or 0) > len(content):
         raise ValueError(f'it has no object number {argument}.')
     batch = _Unpickler(io.BytesIO(content), encoding='bytes').load()
     if not isinstance(batch, dict):
       raise ValueError(f'it holds a {type(batch).__name__}.')
-  # No list of errors is promised for what is damaged.
+  # A damaged pickle can raise any error.
   except Exception as error:
     raise ValueError(
         f'{source}: expected a complete pickle of a CIFAR-10 batch, found '

@@ -1,10 +1,9 @@
-"""Batches of CIFAR-10, the same ones for a seed in every process.
+"""Batches of CIFAR-10, determined by the seed.
 
-Training batch k depends on the seed and k alone: its images come from
-`ordering.epoch_order` and its augmentation from stateless draws. A resumed
-training asks for the iterations that it has not had and gets what it would have
-got. Only the bytes of a batch pass through the graph; the data set is no part
-of it.
+Training batch k depends only on the seed and k: `ordering.epoch_order` gives
+its images, and stateless random numbers its augmentation. A resumed training
+gets the same batches as one without interruption. The graph does not contain
+the data set; each batch is passed to it as bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from rigl.compat import tf
 from rigl.core import checks, ordering, seeding
 
 MODES = ('train', 'eval')
-# Pixels by which the image is extended on each side before a crop.
+# Pixels of padding on each side before the random crop.
 PADDING = 4
 
 _SIZE, _, _CHANNELS = cifar_data.IMAGE_SHAPE
@@ -28,18 +27,18 @@ _N_VALUES = _SIZE * _SIZE * _CHANNELS
 
 
 def input_fn(params: Mapping[str, Any]) -> tf.data.Dataset:
-  """The batches to train on or to evaluate on.
+  """The batches for training or evaluation.
 
-  Training never ends. It has an order for each epoch, leaves out the last
-  incomplete batch of it, and crops and flips at random. Evaluation visits every
-  test image exactly once, in order; its last batch may be smaller.
+  Training batches are endless. Each epoch has its own order and drops its last
+  incomplete batch; images are cropped and flipped at random. Evaluation visits
+  every test image exactly once, in order; its last batch may be smaller.
 
   Args:
     params: dict of
       batch_size: images in a batch.
       mode: 'train' or 'eval'.
-      data: a CifarData. Hand it over in a function around this one, for an
-        Estimator copies what is in its own params. Without it:
+      data: a CifarData. Add it in a wrapper of this function, because an
+        Estimator copies its own params. Without it:
       data_directory, use_synthetic_data: what to load, see
         cifar_data.load_cifar.
       seed: training: of order and augmentation; default 0.
@@ -51,7 +50,7 @@ def input_fn(params: Mapping[str, Any]) -> tf.data.Dataset:
     image standardised to mean 0 and variance 1.
 
   Raises:
-    ValueError: one of params is missing or out of range.
+    ValueError: a parameter is missing or out of range.
     FileNotFoundError: there are no data, see cifar_data.load_cifar.
   """
   mode, batch_size = params.get('mode'), params.get('batch_size')
@@ -73,7 +72,7 @@ def input_fn(params: Mapping[str, Any]) -> tf.data.Dataset:
 
 def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
                   seed: int, first_iteration: int = 0) -> tf.data.Dataset:
-  """The training batches first_iteration, first_iteration + 1, ..., for ever.
+  """The training batches first_iteration, first_iteration + 1, ..., endlessly.
 
   Args:
     images: uint8 [n, 32, 32, 3].
@@ -108,8 +107,8 @@ def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
   def prepare(pixels: tf.Tensor, label: tf.Tensor,
               iteration: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     tops, lefts, flips = draw_augmentation(batch_size, seed, iteration)
-    # Moving pixels and scaling them are interchangeable, and bytes move faster;
-    # the statistics are those of the whole image before the crop.
+    # Crop before scaling, because bytes move faster. The statistics are those
+    # of the whole image before the crop.
     mean, stddev = pixel_statistics(pixels)
     cropped = crop_and_flip(pixels, tops, lefts, flips)
     return (tf.cast(cropped, tf.float32) - mean) / stddev, tf.cast(
@@ -127,7 +126,7 @@ def eval_dataset(images: np.ndarray, labels: np.ndarray,
   Args:
     images: uint8 [n, 32, 32, 3].
     labels: uint8 [n].
-    batch_size: any; the last batch has what is left.
+    batch_size: images in a batch; the last one may be smaller.
 
   Returns:
     dataset of (float32 [batch, 32, 32, 3], int32 [batch]).
@@ -155,15 +154,15 @@ def eval_dataset(images: np.ndarray, labels: np.ndarray,
 def pixel_statistics(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   """The mean and the standard deviation of each image.
 
-  Sums of integers do not depend on how threads share the work, as those of
-  floats do.
+  Computed by sums of integers, which, unlike sums of floats, do not depend on
+  how threads share the work.
 
   Args:
     images: uint8 [batch, 32, 32, 3].
 
   Returns:
-    two float32 [batch, 1, 1, 1]. The deviation of a plain image is replaced by
-    that of white noise with one unit of variance in all, to divide by.
+    two float32 [batch, 1, 1, 1]. The standard deviation has a lower bound, so
+    that it can be divided by: 1 / sqrt(number of values).
   """
   values = tf.cast(images, tf.int32)
   axes = [1, 2, 3]
@@ -188,8 +187,8 @@ def draw_augmentation(
     iteration: int64 scalar, the number of the batch.
 
   Returns:
-    int32 [batch] of first rows and of first columns, both of the padded image,
-    and bool [batch] of flips.
+    int32 [batch] of first rows, int32 [batch] of first columns, both in the
+    padded image, and bool [batch] of flips.
   """
   def draw(purpose: str, end: int) -> tf.Tensor:
     digest = seeding.stable_seed('cifar', purpose, seed)
@@ -204,14 +203,14 @@ def draw_augmentation(
 
 def crop_and_flip(images: tf.Tensor, tops: tf.Tensor, lefts: tf.Tensor,
                   flips: tf.Tensor) -> tf.Tensor:
-  """Crops images out of their mirrored surroundings and flips some.
+  """Pads images by reflection, crops and flips them.
 
   Args:
-    images: [batch, 32, 32, 3]; each is extended by 4 pixels on all sides, the
-      mirror image of its own, which begins with the edge itself.
-    tops: int32 [batch], first row of the crop in the extended image, 0 to 8.
-    lefts: int32 [batch], first column likewise.
-    flips: bool [batch], whether left and right are swapped.
+    images: [batch, 32, 32, 3]; padded by 4 pixels on all sides, by reflection
+      that includes the edge itself (symmetric padding).
+    tops: int32 [batch], first row of the crop in the padded image, 0 to 8.
+    lefts: int32 [batch], first column of the crop, 0 to 8.
+    flips: bool [batch], whether to swap left and right.
 
   Returns:
     [batch, 32, 32, 3], of the same type.
@@ -220,14 +219,14 @@ def crop_and_flip(images: tf.Tensor, tops: tf.Tensor, lefts: tf.Tensor,
   across = tf.where_v2(flips[:, None], _SIZE - 1 - forth, forth)
   rows = _mirrored(tops[:, None] + forth - PADDING)
   columns = _mirrored(lefts[:, None] + across - PADDING)
-  # A gather from the image itself is far faster than tf.pad and a crop.
+  # A gather from the unpadded image is far faster than tf.pad and a crop.
   positions = rows[:, :, None] * _SIZE + columns[:, None, :]
   return tf.gather(tf.reshape(images, [-1, _SIZE * _SIZE, _CHANNELS]),
                    positions, batch_dims=1)
 
 
 def _mirrored(positions: tf.Tensor) -> tf.Tensor:
-  """Positions of pixels, those outside of the image reflected at its edge."""
+  """Positions of pixels, reflected at the edges of the image."""
   positions = tf.maximum(positions, -1 - positions)
   return tf.minimum(positions, 2 * _SIZE - 1 - positions)
 
@@ -238,8 +237,8 @@ def _batch_spec(batch_size: Optional[int]) -> tuple[tf.TensorSpec, ...]:
 
 
 def _in_parallel(dataset: tf.data.Dataset, prepare: Any) -> tf.data.Dataset:
-  """Maps batches by as many threads as it takes, in order."""
+  """Maps batches in parallel, keeping their order."""
   autotune = tf.data.experimental.AUTOTUNE
-  # There is no control flow in it for AutoGraph to convert.
+  # `prepare` has no control flow to convert.
   prepare = tf.autograph.experimental.do_not_convert(prepare)
   return dataset.map(prepare, autotune, deterministic=True).prefetch(autotune)

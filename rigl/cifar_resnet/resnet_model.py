@@ -9,27 +9,19 @@ from rigl.compat import tf
 from rigl.core import checks, seeding
 from rigl.model_pruning import data_formats, dense_layers, sparse_layers
 
-# Variable scope, unless another one is given.
+# Default variable scope.
 SCOPE = 'resnet_model'
 
 
 def check_depth(depth: int) -> None:
-  """Raises ValueError unless a WideResNet can have this depth.
-
-  Args:
-    depth: number of layers, 6n + 4.
-  """
+  """Raises ValueError unless the depth of a WideResNet is 6n + 4."""
   if depth < 10 or (depth - 4) % 6:
     raise ValueError('resnet_depth of a WideResNet must be 6n + 4 (10, 16, 22, '
                      f'28, ...), got {depth}.')
 
 
 def masked_as(masked_layers: Collection[str]) -> dict[str, Any]:
-  """The arguments of a WideResNetModel that has the masks of a checkpoint.
-
-  Args:
-    masked_layers: names of the layers that have a mask there.
-  """
+  """Arguments of WideResNetModel for a checkpoint with these masked layers."""
   return {'pruning_method': 'threshold' if masked_layers else 'baseline',
           'prune_first_layer': f'{SCOPE}/conv_1' in masked_layers,
           'prune_last_layer': f'{SCOPE}/logits' in masked_layers}
@@ -46,10 +38,11 @@ class WideResNetModel:
                droprate: float = 0.3,
                prune_first_layer: bool = True,
                prune_last_layer: bool = True):
-    """Sets what all layers share.
+    """Sets the options of all layers.
 
     Args:
-      is_training: normalize by the batch and drop out, else moving averages.
+      is_training: whether to use batch statistics and dropout, else the moving
+        averages.
       regularizer: regularizer of every kernel.
       data_format: 'channels_last' or 'channels_first' (GPU and TPU only).
       pruning_method: 'baseline' (no masks) or 'threshold' (with masks).
@@ -90,9 +83,9 @@ class WideResNetModel:
   def _dropout(self, x: tf.Tensor, name: str) -> tf.Tensor:
     """Drops a fraction `droprate` of the activations while training.
 
-    What is dropped is a function of the layer, the graph's seed and the global
-    step, so that a resumed run draws what an uninterrupted one would. A graph
-    that has no global step draws anew at each run.
+    The layer, the graph's seed and the global step determine the dropped
+    activations, so resuming does not change them. In a graph without a global
+    step they differ at each run.
     """
     if not self._is_training or not self._droprate:
       return x
@@ -148,7 +141,7 @@ class WideResNetModel:
     Args:
       inputs: [batch, height, width, channels], or channels first.
       depth: number of convolutions on the longest path, 6n + 4: 10, 16, 22...
-      width: the groups have 16, 32 and 64 times as many channels.
+      width: the groups have 16, 32 and 64 times `width` channels.
       num_classes: number of logits.
       name: variable scope, `resnet_model` when None.
 

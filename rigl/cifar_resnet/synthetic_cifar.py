@@ -1,11 +1,11 @@
-"""A synthetic problem in the shape of CIFAR-10, to try things out without data.
+"""Synthetic data of the shape of CIFAR-10, to try things without data.
 
-A class is a coloured pattern of two waves. An image shows it shifted around the
-torus by a random amount and at a random contrast, over a wave of a random
-direction and colour and under noise. The shifts leave the mean image of each
-class almost grey, so that a linear classifier is wrong more often than right,
-while a small convolutional network learns the classes within a few hundred
-steps. What accuracy it reaches says nothing about CIFAR-10.
+A class is a coloured pattern of two waves. An image shows the pattern with a
+random shift (cyclic) and contrast, plus a wave of random direction and colour,
+plus noise. Because of the shifts the mean image of each class is almost grey: a
+linear classifier is mostly wrong, while a small convolutional network learns
+the classes within a few hundred steps. Its accuracy says nothing about
+CIFAR-10.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rigl.data import plane_waves
 
 _NAME = 'synthetic_cifar'
 _HIGHEST_FREQUENCY = 4
-# In steps of the 256 of a pixel.
+# In units of pixel values, 0 to 255.
 _CONTRAST = (15., 45.)
 _BACKGROUND = 30.
 _NOISE = 35.
@@ -25,10 +25,10 @@ _BLOCK = 500
 
 def make_part(part: str, n: int, n_classes: int,
               size: int) -> tuple[np.ndarray, np.ndarray]:
-  """Draws a part of the problem; the classes are as many as each other.
+  """Draws a part of the data, with equally many images per class.
 
   Args:
-    part: a name; parts of different names share the classes, not the images.
+    part: name of the part; parts share the classes, not the images.
     n: number of images.
     n_classes: number of classes.
     size: height and width.
@@ -40,7 +40,7 @@ def make_part(part: str, n: int, n_classes: int,
       n_classes, size, plane_waves.random_state(_NAME, 'classes'))
   random_state = plane_waves.random_state(_NAME, part)
   labels = random_state.permutation(np.arange(n) % n_classes)
-  # In blocks, for noise takes eight times the memory of the pixels.
+  # In blocks, because noise takes eight times the memory of the pixels.
   images = [np.zeros((0, size, size, 3), np.uint8)] + [
       _images(patterns[labels[i:i + _BLOCK]], random_state)
       for i in range(0, n, _BLOCK)

@@ -1,5 +1,5 @@
 """Trains several methods at several sparsities and compares them.
 
-`python -m rigl.compare --help` says how. `plan` lists the runs of a script,
-`workers` trains them, `results` reads and `figures` draws what came of them.
+See `python -m rigl.compare --help`. `plan` lists the runs of a script,
+`workers` trains them, `results` reads their results and `figures` plots them.
 """

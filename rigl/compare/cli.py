@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _runs_of(args: argparse.Namespace, arguments: Sequence[str],
              folder: pathlib.Path) -> list[plan.Run]:
-  """The runs that the command line asks for."""
+  """The runs for a command line."""
   words = {name: list(filter(None, getattr(args, name).split(',')))
            for name in ('methods', 'sparsities')}
   for name, found in words.items():
@@ -76,7 +76,7 @@ class _Progress:
   """Prints a line for each run that ends."""
 
   def __init__(self, n_finished: int, n_left: int, n_jobs: int):
-    """Says how much there is to do."""
+    """Prints the number of runs."""
     print(f'{n_finished + n_left} runs: {n_finished} finished before, {n_left} '
           f'to go, {min(n_jobs, n_left) or n_jobs} at a time', flush=True)
     self._n_before, self._n_left = n_finished, n_left
@@ -85,8 +85,8 @@ class _Progress:
     self.failures: list[tuple[plan.Run, str]] = []
 
   def on_end(self, run: plan.Run, failure: str) -> None:
-    """Prints what came of a run, and how long the others will take."""
-    # They load TensorFlow.
+    """Prints the result of a run, and how long the others will take."""
+    # Imported here, as it loads TensorFlow.
     from rigl.compare import results
     from rigl.training import hooks
     self._n_ended += 1
@@ -110,7 +110,7 @@ def _compare(args: argparse.Namespace, arguments: Sequence[str]) -> int:
   checks.positive('--jobs', n_jobs)
   folder = pathlib.Path(checks.expanded_path('--output', args.output))
   runs = _runs_of(args, arguments, folder)
-  # It loads TensorFlow.
+  # Imported here, as they load TensorFlow.
   from rigl.compare import figures, results, workers
   module = workers.load(runs)
   left = [run for run in runs if not run.is_finished]

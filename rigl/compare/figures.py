@@ -1,4 +1,4 @@
-"""Draws the results of a comparison."""
+"""Plots the results of a comparison."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 from rigl.compare.results import Group, sparsities_of
 
-# Of Okabe and Ito, whom the colour-blind can tell apart, and two greys.
+# The colour-blind safe palette of Okabe and Ito, and two greys.
 _COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9',
             '#000000', '#7f7f7f', '#bfbfbf')
 _MARKERS = 'osD^vP*Xh'
 
 
 def write(groups: Sequence[Group], path: pathlib.Path) -> None:
-  """Writes the figure: errors, sizes where they are known, learning curves.
+  """Writes the figure: errors, sizes if known, learning curves.
 
   Args:
     groups: from `results.grouped`.
@@ -49,9 +49,9 @@ def write(groups: Sequence[Group], path: pathlib.Path) -> None:
 
 def _draw_points(axis: Any, groups: Sequence[Group], styles: dict[str, Any],
                  place_of: Callable[[Group], Optional[float]]) -> None:
-  """The errors of each method where its groups have their place.
+  """Plots the errors of each method at place_of(group).
 
-  Those that have a sparsity and a place.
+  Only for groups with a sparsity and a place.
   """
   for method, style in styles.items():
     points = [(place, group) for group in groups
@@ -73,7 +73,7 @@ def _draw_errors(axis: Any, groups: Sequence[Group],
   _draw_points(axis, groups, styles, lambda g: 1. - (g.sparsity or 0.))
   sparsities = sparsities_of(groups)
   if sparsities:
-    # Halves of the connections are equal steps to the right.
+    # Each step to the right halves the number of connections.
     axis.set_xscale('log')
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_minor_formatter(NullFormatter())
@@ -84,7 +84,7 @@ def _draw_errors(axis: Any, groups: Sequence[Group],
 
 
 def _draw_line(axis: Any, group: Group, style: dict[str, Any]) -> None:
-  """The error of a network without a sparsity, across."""
+  """The error of a network without a sparsity, as a horizontal line."""
   error = 100. * group.error
   axis.axhline(error, color=style['color'], linestyle='--', linewidth=1.2,
                label=group.method)

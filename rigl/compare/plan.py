@@ -1,5 +1,4 @@
-"""The runs of a comparison: what each trains, where it is, whether it is over.
-"""
+"""The runs of a comparison: their arguments, folders and completion."""
 
 from __future__ import annotations
 
@@ -18,9 +17,9 @@ class Script:
   """A training script.
 
   Attributes:
-    module: its module.
-    folder: flag of the folder of a run.
-    arguments: flags with which it evaluates too, and in that very folder.
+    module: name of its module.
+    folder: name of the flag for the folder of a run.
+    arguments: flags that make it evaluate too, and use exactly that folder.
   """
 
   module: str
@@ -43,12 +42,12 @@ class Run:
   """One training.
 
   Attributes:
-    script: what trains.
-    method: its method, by the name that the user gave it.
+    script: its script.
+    method: its method, as the user named it.
     sparsity: its end_sparsity; None for a method without masks.
     seed: its seed.
     folder: its folder.
-    arguments: its flags, but that of the folder.
+    arguments: its flags, except that of the folder.
   """
 
   script: Script
@@ -69,7 +68,7 @@ class Run:
 
   @property
   def is_finished(self) -> bool:
-    """Whether it was trained to its end by just these flags."""
+    """Whether it was completed with exactly these flags."""
     path = self.folder / _FINISHED
     try:
       return json.loads(path.read_text()) == list(self.arguments)
@@ -83,8 +82,8 @@ class Run:
   def rows(self) -> list[dict[str, Any]]:
     """The rows of its metrics.jsonl.
 
-    CIFAR-10 has it in a folder below, whose name has some of the flags: that of
-    the last training counts.
+    The CIFAR-10 script writes it to a subfolder named by hyperparameters; the
+    newest one counts.
     """
     found = [path for path in self.folder.rglob(history.METRICS_FILE)
              if path.parent.name != 'eval']
@@ -97,20 +96,18 @@ class Run:
 def make_runs(script: Script, method_names: Sequence[str],
               sparsities: Sequence[float], n_seeds: int, folder: pathlib.Path,
               arguments: Sequence[str]) -> list[Run]:
-  """All runs, those of a seed one after the other.
-
-  So the first results to come show all methods.
+  """All runs, ordered by seed, so that the first results show all methods.
 
   Args:
-    script: what trains.
+    script: the script of the runs.
     method_names: names of methods.
-    sparsities: end_sparsity of those that have masks.
-    n_seeds: seeds 0, 1, ..., below this.
-    folder: the folder in which runs have theirs.
-    arguments: further flags of all.
+    sparsities: values of end_sparsity, for methods with masks.
+    n_seeds: number of seeds 0, 1, ...
+    folder: parent folder of the folders of the runs.
+    arguments: further flags of all runs.
 
   Raises:
-    ValueError: a name is unknown, twice there, or a number out of its range.
+    ValueError: a name is unknown or repeated, or a number is out of range.
   """
   checks.positive('--seeds', n_seeds)
   for sparsity in sparsities:

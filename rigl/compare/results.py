@@ -1,4 +1,4 @@
-"""What came of the runs: a table of means and standard deviations."""
+"""Results of the runs: a table of means and standard deviations."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from rigl.compare.plan import Run
 from rigl.micronet import formatting
 from rigl.training import history
 
-# The first of these that a script reports.
+# The first of these that a script reports is used.
 _ACCURACIES = ('accuracy', 'top_1_accuracy')
-# Networks with so many more connections than others are another size.
+# With more than this factor more connections, networks are not comparable.
 _MAX_DENSITY_RATIO = 1.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """A finished run.
+  """The result of a finished run.
 
   Attributes:
-    run: which one.
-    unit: 'epoch', or 'step' where that is unknown.
-    errors: (number of it, error) of each evaluation.
-    sparsity: of all masks together at the end.
-    n_bytes: size of the network at the end; None if the script does not say.
-    seconds: how long it took.
+    run: the run.
+    unit: 'epoch', or 'step' if the epoch is unknown.
+    errors: (epoch or step, error) of each evaluation.
+    sparsity: final sparsity of all masks together.
+    n_bytes: final size of the network; None if the script does not report it.
+    seconds: duration of the run.
   """
 
   run: Run
@@ -38,12 +38,12 @@ class Outcome:
 
   @property
   def error(self) -> float:
-    """That of the last evaluation."""
+    """The error of the last evaluation."""
     return self.errors[-1][1]
 
 
 def outcome_of(run: Run) -> Optional[Outcome]:
-  """What came of a run; None if it was never evaluated.
+  """The result of a run; None if it was never evaluated.
 
   Raises:
     ValueError: its metrics.jsonl is damaged.
@@ -65,9 +65,9 @@ class Group:
   """The outcomes of the seeds of a method at a sparsity.
 
   Attributes:
-    method: its name.
-    sparsity: its end_sparsity; None for a method without masks.
-    outcomes: those of all seeds that are finished.
+    method: name of the method.
+    sparsity: end_sparsity; None for a method without masks.
+    outcomes: results of all finished seeds.
   """
 
   method: str
@@ -81,7 +81,7 @@ class Group:
 
   @property
   def deviation(self) -> Optional[float]:
-    """The standard deviation of the error; None of a single seed."""
+    """The standard deviation of the error; None for a single seed."""
     if len(self.outcomes) < 2:
       return None
     return statistics.stdev(o.error for o in self.outcomes)
@@ -93,13 +93,13 @@ class Group:
 
   @property
   def n_bytes(self) -> Optional[float]:
-    """The mean size; None if the script does not say."""
+    """The mean size; None if the script does not report it."""
     sizes = [o.n_bytes for o in self.outcomes if o.n_bytes is not None]
     return statistics.fmean(sizes) if sizes else None
 
 
 def grouped(outcomes: Sequence[Outcome]) -> list[Group]:
-  """The outcomes by method and sparsity, in their order."""
+  """Groups results by method and sparsity, keeping their order."""
   keys = dict.fromkeys((o.run.method, o.run.sparsity) for o in outcomes)
   groups = [
       Group(method, sparsity, tuple(
@@ -112,7 +112,7 @@ def grouped(outcomes: Sequence[Outcome]) -> list[Group]:
 
 
 def sparsities_of(groups: Sequence[Group]) -> list[float]:
-  """The sparsities of those that have one, each once, ascending.
+  """All distinct sparsities, ascending.
 
   Args:
     groups: from `grouped`.
@@ -121,7 +121,7 @@ def sparsities_of(groups: Sequence[Group]) -> list[float]:
 
 
 def markdown(groups: Sequence[Group]) -> str:
-  """A table with a row a method and a column a sparsity; errors in %.
+  """A table of errors in %, with rows for methods and columns for sparsities.
 
   Args:
     groups: from `grouped`.
@@ -133,16 +133,16 @@ def markdown(groups: Sequence[Group]) -> str:
     cells = [_cell(found.get((method, s))) for s in (None, *sparsities)]
     rows.append([method, *cells])
   header = ['error in %', 'dense', *(f'{100 * s:g} %' for s in sparsities)]
-  # Nobody asked for a dense network.
+  # No column for dense networks if there are none.
   if all(row[1] == '' for row in rows):
     header, rows = [header[0], *header[2:]], [[r[0], *r[2:]] for r in rows]
   return formatting.markdown_table(header, rows)
 
 
 def warnings(groups: Sequence[Group]) -> list[str]:
-  """What is not comparable: networks that did not get as sparse as others.
+  """Warns of networks that are denser than others and thus not comparable.
 
-  Such as those of a gradual pruning that had no time to end.
+  For example, if training ended before gradual pruning.
 
   Args:
     groups: from `grouped`.

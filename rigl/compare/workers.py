@@ -1,8 +1,8 @@
 """Trains runs in forked processes, a few at a time.
 
-TensorFlow and the script are loaded once, before the fork, so that a run starts
-in a moment. Each process holds a lock on its run: one that outlived its parent
-is waited for by the next comparison in the same folder.
+TensorFlow and the script are loaded once, before the fork, so runs start fast.
+Each process holds a lock on its run. If it outlives its parent, the next
+comparison in the same folder waits for it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class StoppedError(Exception):
   """A signal has stopped the comparison.
 
   Attributes:
-    number: that of the signal.
+    number: number of the signal.
   """
 
   def __init__(self, number: int):
@@ -45,7 +45,7 @@ def load(runs: Sequence[Run]) -> Any:
     The module.
 
   Raises:
-    ValueError: a flag of a run is wrong; says what is.
+    ValueError: a flag of a run is wrong; names it.
   """
   module = importlib.import_module(runs[0].script.module)
   for run in runs:
@@ -58,7 +58,7 @@ def load(runs: Sequence[Run]) -> Any:
       raise ValueError(f'{run}: {error}') from error
     finally:
       flags.FLAGS.unparse_flags()
-  # Loads it, where there is one.
+  # Loads TPUEstimator before the fork, if TensorFlow has it.
   tpu_estimator.is_available()
   return module
 
@@ -69,13 +69,13 @@ def train(module: Any, runs: Sequence[Run], n_jobs: int,
 
   Args:
     module: from `load`.
-    runs: those to train.
-    n_jobs: at most so many at a time.
-    on_end: called with each run when it ends, and the last line of a run that
-      failed, or ''.
+    runs: the runs to train.
+    n_jobs: number of runs at a time.
+    on_end: called with each run when it ends and, if it failed, the last line
+      of its log, else ''.
 
   Raises:
-    StoppedError: SIGINT or SIGTERM came; all runs are stopped, with
+    StoppedError: SIGINT or SIGTERM was received; all runs have stopped, with
       checkpoints.
   """
   waiting = list(reversed(runs))
@@ -94,7 +94,7 @@ def train(module: Any, runs: Sequence[Run], n_jobs: int,
         run = running.pop(pid)
         if code == 0 or not signals:
           on_end(run, '' if code == 0 else _last_line(run, code))
-      # The first tells them to save and end, a second to end at once.
+      # The first signal makes runs save and end, a second end at once.
       if len(signals) > n_told:
         n_told = len(signals)
         for pid in running:
@@ -108,7 +108,7 @@ def train(module: Any, runs: Sequence[Run], n_jobs: int,
 
 
 def _ended(pids: Sequence[int]) -> Iterator[tuple[int, int]]:
-  """(process, exit code) of those that have ended."""
+  """(process, exit code) of each process that has ended."""
   for pid in pids:
     found, status = os.waitpid(pid, os.WNOHANG)
     if found:
@@ -122,7 +122,7 @@ def _last_line(run: Run, code: int) -> str:
 
 
 def _fork(module: Any, run: Run, n_jobs: int) -> int:
-  """Starts a run; returns its process."""
+  """Starts a run; returns its process id."""
   run.folder.mkdir(parents=True, exist_ok=True)
   sys.stdout.flush()
   sys.stderr.flush()
@@ -141,8 +141,8 @@ def _fork(module: Any, run: Run, n_jobs: int) -> int:
 
 
 def _train_here(module: Any, run: Run, n_jobs: int) -> int:
-  """Becomes the script; returns its exit code."""
-  # Ctrl-C is for the parent, which tells the runs to stop.
+  """Runs the script in this process; returns its exit code."""
+  # Ctrl-C goes to the parent only, which stops the runs.
   os.setsid()
   signal.signal(signal.SIGINT, signal.default_int_handler)
   signal.signal(signal.SIGTERM, signal.SIG_DFL)

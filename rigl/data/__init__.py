@@ -1,1 +1,1 @@
-"""What the data of several networks are found and made with."""
+"""Shared helpers for finding and synthesizing data sets."""

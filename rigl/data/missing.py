@@ -1,4 +1,4 @@
-"""The error for data that are not there, worded alike for all data sets."""
+"""The error for missing data, the same for all data sets."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ _MOST_LISTED = 8
 
 
 def listing(names: Collection[str]) -> str:
-  """The first names of what a folder holds, for a message."""
+  """The first few names in a folder, for a message."""
   return messages.first_few(sorted(names), _MOST_LISTED)
 
 
 def not_found(name: str, folder: str, names: Optional[Collection[str]],
               ways: str) -> FileNotFoundError:
-  """The error for data that are not where they should be.
+  """The error for data that were not found.
 
   Args:
     name: name of the data set.
-    folder: where the user wants it to be; empty if --data_directory was not
-      given.
-    names: what the folder holds; None if there is no such folder.
-    ways: sentences about how the data can be given.
+    folder: the given folder; empty without --data_directory.
+    names: names in the folder; None if it does not exist.
+    ways: sentences that tell how to provide the data.
   """
   if not folder:
     return FileNotFoundError(f'No --data_directory is given. {ways}')

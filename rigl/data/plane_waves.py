@@ -1,4 +1,4 @@
-"""Random plane waves, which the classes of synthetic problems are made of."""
+"""Random plane waves, for the classes of synthetic problems."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rigl.core import seeding
 
 
 def random_state(problem: str, purpose: str) -> np.random.RandomState:
-  """The generator of one kind of draws of a synthetic problem."""
+  """The generator of random numbers for one purpose of a problem."""
   return np.random.RandomState(seeding.stable_seed(problem, purpose))
 
 
@@ -20,8 +20,8 @@ def draw(
 
   Args:
     shape: shape of the array of waves.
-    highest_frequency: the most periods in an image, down or across.
-    generator: generator of the draws.
+    highest_frequency: largest number of periods, down or across.
+    generator: random number generator.
 
   Returns:
     int [*shape, 2] of periods down and across, not both 0; float64 [*shape] of

@@ -1,6 +1,6 @@
-"""Reads what TensorFlow Datasets has prepared. Nothing is ever downloaded.
+"""Reads data that TensorFlow Datasets has prepared. Downloads nothing.
 
-TensorFlow Datasets is imported only once there is something for it to read.
+Imports TensorFlow Datasets only if there is something to read.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ _VERSION = re.compile(r'(\d+)\.(\d+)\.(\d+)/?')
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Hides what TensorFlow Datasets reports, unless --verbosity=1 asks for it.
-  """
+  """Hides the reports of TensorFlow Datasets, except with --verbosity=1."""
   verbosity = logging.get_verbosity()
   if verbosity < logging.DEBUG:
     logging.set_verbosity(min(verbosity, logging.WARNING))
@@ -46,12 +45,13 @@ def find(data_dir: str, name: str) -> Optional[Any]:
   """The tfds.core.DatasetBuilder of a prepared data set, or None.
 
   Args:
-    data_dir: where TensorFlow Datasets keeps its data sets, or the folder of
-      the data set, whose newest version counts, or that of a version.
+    data_dir: folder of data sets of TensorFlow Datasets, or folder of this data
+      set (the newest version is used), or of one version.
     name: name of the data set.
 
   Raises:
-    ValueError: it is another data set, not completely prepared or damaged.
+    ValueError: the folder holds another data set, or an incomplete or damaged
+      one.
   """
   for folder in (data_dir, os.path.join(data_dir, name)):
     names = tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(
@@ -88,8 +88,7 @@ def read_pictures(builder: Any, split: str, shape: tuple[int, ...]
     uint8 [n, *shape] of pictures and int64 [n] of labels.
 
   Raises:
-    ValueError: there is no such split or no example in it, or a file is
-      missing, truncated, damaged or something else.
+    ValueError: the split is missing or empty, or a file is missing or damaged.
   """
   import tensorflow_datasets as tfds
 
@@ -98,10 +97,10 @@ def read_pictures(builder: Any, split: str, shape: tuple[int, ...]
     raise ValueError(
         f'{builder.data_dir}, split {split}: expected pictures, found none.')
   images, labels = [], []
-  # A file at a time, for TensorFlow does not say which one is damaged.
+  # One file at a time, as TensorFlow does not name the damaged one.
   for i, (path, n) in enumerate(zip(info.filepaths, info.shard_lengths)):
     try:
-      # The data set is no part of the caller's graph.
+      # A graph of its own, so that the caller's does not hold the data set.
       with tf.Graph().as_default():
         part = tfds.as_numpy(builder.as_dataset(
             split=f'{split}[{i}shard]', batch_size=-1,
@@ -140,15 +139,15 @@ def parse_undecoded(builder: Any,
 
 @_quiet()
 def _open(folder: str, name: str) -> Any:
-  """The builder of the folder of a version."""
+  """The builder for the folder of a version."""
   import tensorflow_datasets as tfds
 
   try:
     _check_classes(os.path.join(folder, _FEATURES))
     builder = tfds.builder_from_directory(folder)
-    # The names of the files, so that they fail here if they do.
+    # Read the names of the files now, so that errors occur here.
     _ = [split.filepaths for split in builder.info.splits.values()]
-  # What it raises for a damaged description depends on the damage.
+  # The type of the error depends on the damage.
   except Exception as error:
     raise ValueError(
         f'{folder}: cannot use what TensorFlow Datasets has prepared: '
@@ -161,8 +160,7 @@ def _open(folder: str, name: str) -> Any:
 
 
 def _check_classes(path: str) -> None:
-  """Raises ValueError for features of others, whose modules would be imported.
-  """
+  """Raises ValueError for third-party features, which would be imported."""
   def check(pairs: list[tuple[str, Any]]) -> None:
     for key, value in pairs:
       if key == 'content' and isinstance(value, str):

@@ -1,7 +1,7 @@
-"""What the ImageNet networks are made of.
+"""Building blocks of the ImageNet networks.
 
-Every builder makes one `LayerSpec` from its arguments and hands it to each of
-its layers; only the first and the last layer may get a changed one. Images are
+Every builder makes one `LayerSpec` from its arguments and passes it to all its
+layers; only the first and the last layer may get another one. Images are
 [batch, height, width, channels], or [batch, channels, height, width] when the
 spec's data_format is 'channels_first' (which TensorFlow runs on GPU and TPU
 only).
@@ -18,7 +18,7 @@ from rigl.imagenet_resnet import initializers
 from rigl.model_pruning import data_formats, dense_layers, sparse_layers
 from rigl.model_pruning import initializers as seeded_initializers
 
-# Of kernel and biases, where published checkpoints have the names of Keras.
+# Names of kernel and biases in published checkpoints with Keras names.
 KERAS_NAMES = ('kernel', 'bias')
 
 # Builds a network: (images, is_training) -> logits [batch, classes].
@@ -27,14 +27,15 @@ ModelFn = Callable[['tf.Tensor', bool], 'tf.Tensor']
 
 @dataclasses.dataclass(frozen=True)
 class LayerSpec:
-  """What the layers of a network have in common.
+  """The common options of the layers of a network.
 
   Attributes:
     pruning_method: 'baseline' (no masks) or 'threshold' (with masks).
     init_method: one of `initializers.INIT_METHODS`.
     data_format: 'channels_last' or 'channels_first'.
-    end_sparsity: in [0, 1), what `init_method` is to assume; of every layer,
-      or {layer scope: sparsity}, e.g. {'resnet_model/initial_conv': 0.5, ...}.
+    end_sparsity: sparsity in [0, 1) that `init_method` assumes: one for all
+      layers, or {layer scope: sparsity}, e.g. {'resnet_model/initial_conv':
+      0.5, ...}.
     weight_decay: the loss gets weight_decay * sum(w^2) / 2 for each kernel.
   """
 
@@ -57,7 +58,7 @@ class LayerSpec:
     checks.not_negative('weight_decay', self.weight_decay)
 
   def unless_pruned(self, is_pruned: bool) -> LayerSpec:
-    """The spec of a first or last layer, which may be kept dense."""
+    """The spec of a first or last layer; dense unless `is_pruned`."""
     if is_pruned:
       return self
     return dataclasses.replace(
@@ -70,7 +71,7 @@ class LayerSpec:
 
   @property
   def regularizer(self) -> Optional[dense_layers.TensorFn]:
-    """Of kernels only; None without weight decay."""
+    """The regularizer of kernels; None without weight decay."""
     return dense_layers.l2_regularizer(self.weight_decay)
 
   def kernel_initializer(
@@ -79,7 +80,7 @@ class LayerSpec:
     """The initializer of layer `name` of the current variable scope.
 
     Raises:
-      ValueError: end_sparsity is given by layer, and not for this one.
+      ValueError: end_sparsity is a map without this layer.
     """
     sparsity = self.end_sparsity
     if isinstance(sparsity, Mapping):
@@ -130,7 +131,7 @@ def depthwise_conv2d(x: tf.Tensor, kernel_size: int, strides: int,
                      spec: LayerSpec, name: str) -> tf.Tensor:
   """Depthwise convolution (arXiv 1704.04861): one filter for each channel.
 
-  It has few weights, so that it is never masked nor regularized.
+  Neither masked nor regularized, since it has few weights.
 
   Args:
     x: [batch, height, width, n_in], or channels first.
@@ -200,7 +201,7 @@ def classifier(x: tf.Tensor, num_classes: int, spec: LayerSpec,
     x: [batch, height, width, n_in], or channels first.
     num_classes: n_out.
     spec: specification of this layer.
-    family: the distribution of its initial weights.
+    family: distribution of the initial weights.
     dense_names: see `sparse_layers.sparse_fully_connected`.
 
   Returns:

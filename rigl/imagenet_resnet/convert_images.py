@@ -1,14 +1,14 @@
-r"""Turns a folder of pictures into the records that the ImageNet script reads.
+r"""Converts a folder of pictures to records for the ImageNet script.
 
     python -m rigl.imagenet_resnet.convert_images --input=flowers \
         --output=flowers_records
 
---input has a folder for each class with its JPEG and PNG pictures, or has the
-folders train and validation (or val) with such folders in them. Where there is
-no validation, a share of the pictures of each class is drawn for it.
+--input has a folder of JPEG and PNG pictures for each class, or the folders
+train and validation (or val) that contain such folders. Without validation, a
+random share of the pictures of each class becomes the validation set.
 
---output gets the records, the names of the classes in labels.txt, and appears
-when all is written. Pictures are taken as they are, not encoded again.
+--output is created when all records are written. It also has the names of the
+classes, in labels.txt. Pictures are copied, not encoded again.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ LABELS_FILE = 'labels.txt'
 
 _PART_FOLDERS = {'train': 'train', 'validation': 'validation',
                  'val': 'validation'}
-# What file managers leave; so do hidden files, which begin with a dot.
+# Files of file managers; hidden files, which start with a dot, are others.
 _NO_PICTURES = ('thumbs.db', 'desktop.ini')
-# Formats by Pillow's names. MPO is a JPEG with other pictures behind it.
+# {format in Pillow: format}. An MPO is a JPEG followed by more pictures.
 _FORMATS = {'JPEG': 'JPEG', 'MPO': 'JPEG', 'PNG': 'PNG'}
 _MAX_PER_FILE = 500
 _first_few = functools.partial(messages.first_few, n=5)
@@ -48,11 +48,11 @@ class Picture:
   """A picture of the folder.
 
   Attributes:
-    path: where it is.
-    class_number: from 0.
+    path: path of the file.
+    class_number: number of the class, from 0.
     size: width and height.
     image_format: 'JPEG' or 'PNG'.
-    colour_space: 'RGB' or 'CMYK'; a script takes the others for RGB too.
+    colour_space: 'RGB' or 'CMYK'; the scripts treat all others as RGB.
   """
 
   path: str
@@ -64,13 +64,13 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-  """What was written.
+  """The result of a conversion.
 
   Attributes:
-    class_names: their names, by their numbers.
+    class_names: names of the classes, in the order of their numbers.
     num_train: number of training pictures.
     num_eval: number of validation pictures.
-    is_drawn: whether the validation pictures were drawn.
+    is_drawn: whether the validation pictures were drawn at random.
   """
 
   class_names: tuple[str, ...]
@@ -83,22 +83,22 @@ def convert(input_dir: str, output_dir: str, validation_share: float = 0.2,
             seed: int = 0) -> Converted:
   """Writes the records of a folder of pictures.
 
-  Every picture is decoded once before anything is written. The same folder,
-  share and seed give the same bytes on every machine.
+  Decodes every picture before anything is written. The same folder, share and
+  seed give the same bytes on every machine.
 
   Args:
-    input_dir: the folder, as the top of this module describes it.
-    output_dir: folder to make.
-    validation_share: share of each class to draw for validation, where the
-      folder has no validation pictures of its own.
-    seed: seed of that draw, and of the order of the records.
+    input_dir: the folder, see the docstring of this module.
+    output_dir: folder to create.
+    validation_share: share of each class to draw for validation, if the folder
+      has no validation pictures.
+    seed: seed of that draw and of the order of the records.
 
   Returns:
-    What was written.
+    The result.
 
   Raises:
-    ValueError: the folder does not look as described, pictures are damaged or
-      of another format, or there is something in output_dir.
+    ValueError: the folder has another structure, pictures are damaged or of
+      another format, or output_dir is not empty.
     OSError: a folder cannot be read or written.
   """
   if not 0. < validation_share < 1.:
@@ -115,7 +115,7 @@ def convert(input_dir: str, output_dir: str, validation_share: float = 0.2,
   with tempfile.TemporaryDirectory(
       prefix=os.path.basename(output_dir) + '.', suffix='.tmp',
       dir=parent) as temporary:
-    # Unlike the folder around it, one that others may read.
+    # The temporary folder is private, this one readable by others.
     folder = os.path.join(temporary, 'records')
     os.mkdir(folder)
     try:
@@ -133,7 +133,7 @@ def convert(input_dir: str, output_dir: str, validation_share: float = 0.2,
 
 
 def _check_output(input_dir: str, output_dir: str) -> None:
-  """Raises ValueError for a folder that must not be written to."""
+  """Raises ValueError if the folder must not be written to."""
   if os.path.exists(output_dir) and (
       not os.path.isdir(output_dir) or os.listdir(output_dir)):
     raise ValueError(f'{output_dir} exists and is not an empty folder: choose '
@@ -146,7 +146,7 @@ def _check_output(input_dir: str, output_dir: str) -> None:
 
 def _find(input_dir: str) -> tuple[
     tuple[str, ...], dict[str, list[tuple[str, int]]]]:
-  """Names of the classes, and path and class of each file of each part."""
+  """Names of the classes, and (path, class) of each file of each part."""
   if not os.path.isdir(input_dir):
     raise ValueError(f'--input={input_dir} is no folder.')
   names = _visible(input_dir)
@@ -182,7 +182,7 @@ def _find(input_dir: str) -> tuple[
 
 
 def _visible(folder: str) -> list[str]:
-  """The names in a folder, sorted, but for what file managers leave."""
+  """The sorted names in a folder, without files of file managers."""
   return sorted(name for name in os.listdir(folder)
                 if not name.startswith('.') and
                 name.lower() not in _NO_PICTURES)
@@ -196,7 +196,7 @@ def _classes(folder: str) -> tuple[str, ...]:
   if files or not names:
     raise ValueError(f'{folder} must have a folder for each class and nothing '
                      f'else; it has {_first_few(files) or "nothing"}.')
-  # One line of the file each; and not all bytes of a name are text.
+  # labels.txt has one name per line, and names may not be valid text.
   strange = [name for name in names if not name.isprintable()]
   if strange:
     raise ValueError('Names of classes must be printable UTF-8; rename '
@@ -213,7 +213,7 @@ def _checked(paths: dict[str, list[tuple[str, int]]]) -> dict[
     for path, class_number in members:
       try:
         pictures[part].append(_look_at(path, class_number))
-      # What Pillow raises for damaged files.
+      # Errors of Pillow for damaged files.
       except (OSError, SyntaxError, ValueError, EOFError, struct.error,
               Image.DecompressionBombError) as error:
         problems.append(f'{path!r} ({messages.reason(error)})')
@@ -226,7 +226,7 @@ def _checked(paths: dict[str, list[tuple[str, int]]]) -> dict[
 
 
 def _look_at(path: str, class_number: int) -> Picture:
-  """What a file holds; raises one of the errors above if it is damaged."""
+  """Decodes a file; raises one of the errors above if it is damaged."""
   if os.path.isdir(path):
     raise ValueError('a folder in that of a class')
   with open(path, 'rb') as stream:
@@ -244,7 +244,7 @@ def _look_at(path: str, class_number: int) -> Picture:
 
 def _split(pictures: list[Picture], share: float, seed: int) -> dict[
     str, list[Picture]]:
-  """Draws validation pictures of each class; one stays to train on."""
+  """Draws validation pictures of each class, leaving at least one."""
   random_state = np.random.RandomState(
       seeding.stable_seed('convert_images', 'split', seed))
   parts: dict[str, list[Picture]] = {'train': [], 'validation': []}
@@ -264,7 +264,7 @@ def _split(pictures: list[Picture], share: float, seed: int) -> dict[
 def _write_part(folder: str, part: str, pictures: list[Picture],
                 class_names: tuple[str, ...], seed: int) -> None:
   """Writes the files of a part, its pictures in random order."""
-  # A training shuffles a few thousand records at a time.
+  # Shuffled, because training shuffles only a few thousand records at a time.
   order = np.random.RandomState(seeding.stable_seed(
       'convert_images', f'{part}/order', seed)).permutation(len(pictures))
   n_files = -(-len(pictures) // _MAX_PER_FILE)
@@ -275,7 +275,7 @@ def _write_part(folder: str, part: str, pictures: list[Picture],
       class_name = class_names[picture.class_number]
       with open(picture.path, 'rb') as stream:
         encoded = stream.read()
-      # Not all bytes of a name are text.
+      # Names may not be valid text.
       name = os.fsencode(os.path.basename(picture.path)).decode(
           errors='replace')
       yield record_output.make_example(
@@ -325,7 +325,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _text(arguments: argparse.Namespace) -> str:
-  """Converts; says what was written and how to train on it."""
+  """Converts; returns the result and a command to train on it."""
   input_dir, output_dir = (
       os.path.abspath(checks.expanded_path(f'--{name}', path)) for name, path in
       (('input', arguments.input), ('output', arguments.output)))

@@ -1,6 +1,6 @@
-"""Finds ImageNet and checks what can be checked of it in a moment.
+"""Finds ImageNet and makes quick checks of its files.
 
-It is read while it is used, by `imagenet_input`. Nothing is ever downloaded.
+`imagenet_input` reads the data during training. Downloads nothing.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from rigl.data import missing, prepared_tfds
 from rigl.imagenet_resnet import preprocessing
 
 _TFDS_NAME = 'imagenet2012'
-# Local files of less than that are counted at once.
+# Records of local files below this size are counted at once.
 _SMALL_BYTES = 10**9
 # Length of the record and checksum of the length; checksum of the record.
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 RECORD_OVERHEAD = _HEADER_BYTES + _FOOTER_BYTES
 
-# Part -> what begins the names of its files, or is the name of their folder.
+# Part -> prefixes of its file names, or names of its folder.
 _STEMS = {'train': ('train',), 'validation': ('validation', 'val')}
 # Stem, number and number of files.
 _SHARD = re.compile(r'(\w+)-(\d{5,})-of-(\d{5,})(\.tfrecords?)?')
@@ -51,13 +51,13 @@ _THREE_WAYS = (
 
 @dataclasses.dataclass(frozen=True)
 class RecordFormat:
-  """How a record, a tf.train.Example, holds a picture and its label.
+  """The format of records, which are tf.train.Examples.
 
   Attributes:
     image_key: feature of the picture.
     label_key: feature of the label.
     first_label: the label of the first class.
-    builder: the builder of TensorFlow Datasets; None for the usual TFRecords.
+    builder: the builder of TensorFlow Datasets; None for plain TFRecords.
   """
 
   image_key: str
@@ -66,9 +66,9 @@ class RecordFormat:
   builder: Any = None
 
   def parse(self, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Encoded picture and label, from 0, of a record.
+    """Encoded picture and label (from 0) of a record.
 
-    Where one is missing the picture is '' or the label -1, or this fails.
+    If one is missing, the picture is '' or the label -1, or parsing fails.
 
     Args:
       serialized: string scalar, the record.
@@ -92,8 +92,8 @@ class Part:
 
   Attributes:
     name: 'train' or 'validation'.
-    num_images: how many images it has, by the user's word.
-    files: the TFRecord files; none for synthetic images or if it is missing.
+    num_images: number of images, as given by the user.
+    files: the TFRecord files; none for synthetic images or a missing part.
     sizes: sizes of the files, in bytes.
   """
 
@@ -105,7 +105,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class ImageNetData:
-  """Where images are, or that they are to be made up.
+  """The location of the images, or synthetic data.
 
   Attributes:
     train: the training images.
@@ -113,7 +113,7 @@ class ImageNetData:
     num_classes: labels are 0 ... num_classes - 1.
     source: a phrase for logs.
     record_format: record format of the files.
-    is_synthetic: whether images are made up.
+    is_synthetic: whether images are generated.
   """
 
   train: Part
@@ -124,32 +124,32 @@ class ImageNetData:
   is_synthetic: bool = False
 
 
-# Parts by their names, the source, and the format of the files.
+# ({name: part}, source, format of the files).
 _Found = tuple[dict[str, Part], str, RecordFormat]
 
 
 def find_data(data_directory: Optional[str], *,
               use_synthetic_data: bool = False, num_train_images: int,
               num_eval_images: int, num_classes: int) -> ImageNetData:
-  """Finds the data that the user asked for.
+  """Finds ImageNet or makes synthetic data.
 
-  Only one of the two parts need be there. If the files are local and small, or
-  prepared by TensorFlow Datasets, the numbers of images are checked here;
-  otherwise at the end of an epoch.
+  One of the two parts may be missing. The numbers of images are checked here if
+  the files are small and local, or prepared by TensorFlow Datasets; otherwise
+  at the end of an epoch.
 
   Args:
     data_directory: folder of TFRecord files, or a data_dir of TensorFlow
       Datasets. Empty or None for the default data_dir of the latter.
-    use_synthetic_data: whether to make up a problem instead.
+    use_synthetic_data: whether to generate data instead.
     num_train_images: number of training images.
     num_eval_images: number of validation images.
     num_classes: number of classes.
 
   Returns:
-    Where the data are.
+    The data.
 
   Raises:
-    FileNotFoundError: nothing is there.
+    FileNotFoundError: there are no data.
     ValueError: a file is missing or damaged, or a number of images or classes
       is wrong.
   """
@@ -183,12 +183,7 @@ def find_data(data_directory: Optional[str], *,
 
 
 def wrong_number(part: Part, found: object) -> str:
-  """The message for a number of images that is not that of the files.
-
-  Args:
-    part: training or validation images.
-    found: what was found instead.
-  """
+  """The message for a wrong number of images; `found` is the right one."""
   flag = 'num_train_images' if part.name == 'train' else 'num_eval_images'
   return (f'{flag} is {part.num_images}, but the {part.name} files in '
           f'{os.path.dirname(part.files[0])} hold {found} images: give '
@@ -196,10 +191,10 @@ def wrong_number(part: Part, found: object) -> str:
 
 
 def count_records(path: str) -> int:
-  """Counts the records of a local TFRecord file, by their headers alone.
+  """Counts the records of a local TFRecord file by their headers.
 
   Raises:
-    ValueError: the file is truncated, damaged or something else.
+    ValueError: the file is damaged or not a TFRecord file.
   """
   size = os.path.getsize(path)
   n, position = 0, 0
@@ -217,10 +212,7 @@ def count_records(path: str) -> int:
 
 
 def _record_length(stream: BinaryIO, n_left: int) -> Optional[int]:
-  """The length of the record that begins here.
-
-  None if it does not fit into the n_left bytes.
-  """
+  """The length of the next record; None if it exceeds the n_left bytes."""
   header = stream.read(_HEADER_BYTES)
   if len(header) < _HEADER_BYTES:
     return None
@@ -229,13 +221,13 @@ def _record_length(stream: BinaryIO, n_left: int) -> Optional[int]:
 
 
 def _names(folder: str) -> Optional[list[str]]:
-  """What is in a folder; None if there is none."""
+  """The names in a folder; None if it does not exist."""
   return tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(
       folder) else None
 
 
 def _not_found(directory: str) -> FileNotFoundError:
-  """The error for a folder without data, which may hold unpacked pictures."""
+  """The error for a folder without data; it may hold unpacked pictures."""
   ways = _THREE_WAYS
   for folder in (directory, os.path.join(directory, 'train')):
     if directory and any(map(_CLASS_FOLDER.fullmatch, _names(folder) or ())):
@@ -257,7 +249,7 @@ def _synthetic(directory: Optional[str], train: Part, validation: Part,
 
 def _find_tfrecords(directory: str,
                     numbers: dict[str, int]) -> Optional[_Found]:
-  """What is in a folder of ImageNet's usual TFRecord files, or None."""
+  """The data in a folder of plain TFRecord files, or None."""
   files = {name: _find_shards(directory, name) for name in numbers}
   if not any(files.values()):
     return None
@@ -272,7 +264,7 @@ def _find_tfrecords(directory: str,
 
 
 def _find_shards(directory: str, name: str) -> tuple[str, ...]:
-  """The files of a part, in order; none if there are none at all."""
+  """The files of a part, in order; () if there are none."""
   stems = _STEMS[name]
   for folder in (directory, *(os.path.join(directory, s) for s in stems)):
     # {(stem, number of files, ending): {number: path}}
@@ -298,7 +290,7 @@ def _find_shards(directory: str, name: str) -> tuple[str, ...]:
 
 
 def _find_tfds(data_dir: str, numbers: dict[str, int]) -> Optional[_Found]:
-  """What TensorFlow Datasets has prepared, or None."""
+  """The data that TensorFlow Datasets has prepared, or None."""
   builder = prepared_tfds.find(data_dir, _TFDS_NAME)
   if builder is None:
     return None
@@ -317,7 +309,7 @@ def _find_tfds(data_dir: str, numbers: dict[str, int]) -> Optional[_Found]:
 
 
 def _sizes(paths: tuple[str, ...]) -> tuple[int, ...]:
-  """The sizes of files in bytes; asked for at once, for some are far away."""
+  """The sizes of files in bytes, read in parallel for remote files."""
   def size(path: str) -> int:
     if not tf.gfile.Exists(path):
       raise ValueError(f'{path} is missing.')
@@ -355,7 +347,7 @@ def _check_first_record(part: Part, data: ImageNetData) -> None:
 
 
 def _find_problem(record: bytes, data: ImageNetData) -> Optional[str]:
-  """What makes a record useless, as 'has no ...', or None."""
+  """The problem of a record, such as 'has no ...', or None."""
   layout = data.record_format
   with tf.Graph().as_default(), tf.Session(
       config=tf.ConfigProto(device_count={'GPU': 0})) as session:

@@ -1,16 +1,16 @@
-"""Batches of ImageNet, the same ones for a seed in every process.
+"""Batches of ImageNet, determined by the seed.
 
-Training batch k depends on the seed and k alone: epoch e shuffles files and
+Training batch k depends only on the seed and k: epoch e shuffles files and
 records by (seed, e), the epochs follow each other without a gap, and batch k
-has the examples k * batch_size to (k + 1) * batch_size of that sequence. What
-happens to an example is drawn from the seed and its place in the sequence. So a
-resumed training jumps to its epoch and reads over what it has had, undecoded.
+has the examples k * batch_size to (k + 1) * batch_size of that sequence. The
+seed and the position in the sequence determine the augmentation of an example.
+A resumed training jumps to its epoch and skips the records before its position
+without decoding them.
 
-TensorFlow's errors about a damaged record do not say which one. So records
-carry their file and position along, and two places catch errors inside of the
-graph: where a file cannot be read to its end, and where a picture that does not
-look like a complete JPEG cannot be decoded. `explained_errors` finds the few
-others.
+TensorFlow's errors about a damaged record do not name it. So each record comes
+with its file and position, and the graph itself reports two kinds of errors: a
+file that cannot be read to its end, and a picture that does not look like a
+complete JPEG and cannot be decoded. `explained_errors` finds the few others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rigl.imagenet_resnet import (
 )
 
 MODES = ('train', 'eval')
-# The label of black images: fillers, and damaged ones.
+# The label of padding and of damaged images, which are black.
 NO_LABEL = -1
 
 _Example = tuple[tf.Tensor, tf.Tensor]
@@ -40,7 +40,7 @@ _Example = tuple[tf.Tensor, tf.Tensor]
 
 @contextlib.contextmanager
 def explained_errors(data: imagenet_data.ImageNetData) -> Iterator[None]:
-  """Makes TensorFlow's errors about input data ones for the user.
+  """A context that explains TensorFlow's errors about input data.
 
   Put it around what runs a session that reads from a `Pipeline`. A picture that
   no message names is looked for among all pictures.
@@ -64,13 +64,13 @@ def explained_errors(data: imagenet_data.ImageNetData) -> Iterator[None]:
 
 
 def _explanation(error: Exception) -> Optional[str]:
-  """The message of record_input inside one of TensorFlow's, or None."""
+  """The message of record_input in one of TensorFlow's errors, or None."""
   is_own = messages.MARK in getattr(error, 'message', '')
   return messages.reason(error) if is_own else None
 
 
 def _look_again(data: imagenet_data.ImageNetData) -> Optional[str]:
-  """Decodes all pictures with care; the message about the first bad one."""
+  """Decodes all pictures; returns the message about the first bad one."""
   logging.warning('A picture cannot be decoded. Looking for it in all files.')
   for part in (data.train, data.validation):
     if not part.files:
@@ -161,7 +161,7 @@ class Pipeline:
 
   @property
   def part(self) -> imagenet_data.Part:
-    """What is read."""
+    """The part to read."""
     if self.mode == 'train' or self.eval_on_train:
       return self.data.train
     return self.data.validation
@@ -200,14 +200,14 @@ class Pipeline:
     return dataset.prefetch(tf.data.experimental.AUTOTUNE).with_options(options)
 
   def _padded(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Adds black images up to full batches, as many on each host."""
+    """Pads with black images, so that all hosts have equally many batches."""
     def on_host(i: int) -> int:
       return -(-(self.part.num_images - i) // self.n_hosts)
 
     n_full = -(-on_host(0) // self.batch_size) * self.batch_size
     black = tf.data.Dataset.from_tensors(self._black())
     if self.skip_corrupt_records:
-      # Nobody knows how many images there will be.
+      # The number of images is not known in advance.
       return dataset.concatenate(black.repeat(n_full)).take(n_full)
     return dataset.concatenate(black.repeat(n_full - on_host(self.host_index)))
 
@@ -224,7 +224,7 @@ class Pipeline:
       image = synthetic_imagenet.image(*arguments, self.image_size)
       return (tf.cast(image, self.dtype),
               synthetic_imagenet.label(*arguments))
-    # Where the example is in the sequence of all hosts.
+    # Position of the first example in the sequence of all hosts.
     begin = self.first_iteration * self.batch_size * self.n_hosts
     number = begin + number * self.n_hosts + self.host_index
     parse = self.data.record_format.parse
@@ -234,7 +234,7 @@ class Pipeline:
     encoded, label = parse(serialized)
     is_fine = tf.logical_and(preprocessing.looks_complete(encoded),
                              self._is_class(label))
-    # To be prepared for an error takes a tenth of the time of a small picture.
+    # Guarding costs a tenth of the time to decode a small picture.
     return tf.cond(
         is_fine, lambda: self._decode(number, encoded, label),
         lambda: self._try(
@@ -247,7 +247,7 @@ class Pipeline:
 
   def _decode(self, number: tf.Tensor, encoded: tf.Tensor,
               label: tf.Tensor) -> _Example:
-    """Makes an example of a picture; fails if picture or label are wrong."""
+    """Makes an example from a picture; fails if picture or label are wrong."""
     if self.tries_all:
       encoded = _fully_decoded(encoded)
     if self.mode == 'train':
@@ -267,7 +267,7 @@ class Pipeline:
 
   def _try(self, make: Callable[[], _Example], path: tf.Tensor,
            index: tf.Tensor, details: str | tf.Tensor = '') -> _Example:
-    """What make() gives or, if it fails, a message that names the record."""
+    """The result of make(); if it fails, an error that names the record."""
     layout = self.data.record_format
 
     def explain(_: tf.Tensor) -> _Example:
@@ -289,14 +289,14 @@ class Pipeline:
 
 def _map(dataset: tf.data.Dataset, function: Callable[..., Any],
          num_parallel_calls: int) -> tf.data.Dataset:
-  # There is no control flow in them for AutoGraph to convert.
+  # The functions have no control flow to convert.
   return dataset.map(
       tf.autograph.experimental.do_not_convert(function), num_parallel_calls,
       deterministic=True)
 
 
 def _replace_unlabelled(images: tf.Tensor, labels: tf.Tensor) -> _Example:
-  """Puts the first labelled image of a batch in place of those without."""
+  """Replaces unlabelled images by the first labelled one of the batch."""
   is_labelled = labels >= 0
 
   def replace() -> _Example:
@@ -310,6 +310,6 @@ def _replace_unlabelled(images: tf.Tensor, labels: tf.Tensor) -> _Example:
 
 
 def _fully_decoded(encoded: tf.Tensor) -> tf.Tensor:
-  """The same bytes, after the whole picture could be decoded."""
+  """The same bytes, after decoding the whole picture as a check."""
   with tf.control_dependencies([preprocessing.decode_all(encoded)]):
     return tf.identity(encoded)

@@ -1,7 +1,8 @@
 """Initial weights of the ImageNet networks, by `init_method`.
 
-`baseline` draws dense weights. `sparse` corrects their variance for a mask,
-`random_zeros` sets a part of them to zero. Each works for kernels of any rank.
+`baseline` initializes for a dense network, `sparse` corrects the variance for a
+mask, `random_zeros` sets a part of the weights to zero. All work for kernels of
+any rank.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ INIT_METHODS = {
 }
 
 Initializer = initializers.Initializer
-# Takes a factor of the variance.
+# (factor of the variance) -> initializer.
 InitializerFamily = Callable[[float], Initializer]
 
 
@@ -40,13 +41,13 @@ def random_zeros(initializer: Initializer, sparsity: float) -> Initializer:
   """Draws from `initializer`, then zeroes random positions.
 
   Args:
-    initializer: initializer of the other positions.
+    initializer: initializer of the weights.
     sparsity: floor(sparsity * size) positions, chosen uniformly without
       replacement, become zero.
 
   Returns:
-    An initializer whose zeros are a function of the variable scope and the
-    graph's seed, as the draws of `initializers` are.
+    An initializer whose zeros depend only on the variable scope and the graph's
+    seed, see rigl.model_pruning.initializers.
   """
 
   def initialize(shape, dtype=tf.float32, partition_info=None) -> tf.Tensor:
@@ -67,25 +68,24 @@ def kernel_initializer(init_method: str, family: InitializerFamily,
                        sparsity: float, is_masked: bool) -> Initializer:
   """The initializer of one kernel.
 
-  With `sparse` the variance of the initial weights is divided by the density
-  of the layer. A unit of a masked layer sums density * fan_in terms instead of
-  fan_in, so that this keeps the variance of its output at what the dense
-  initialization aims for; without it the signal fades with every layer
-  (https://arxiv.org/abs/2010.03533). Density is that of the whole layer, which
-  is what a unit of a random mask has on average. A layer without a mask is not
-  changed.
+  `sparse` divides the variance of the initial weights by the density of the
+  layer. A unit of a masked layer sums density * fan_in terms instead of fan_in,
+  so this keeps the output variance of the dense initialization; otherwise the
+  signal fades from layer to layer (https://arxiv.org/abs/2010.03533). The
+  density of the layer is the average density of its units under a random mask.
+  Layers without a mask are not changed.
 
-  With `random_zeros` an exact fraction `sparsity` of the kernel starts at
-  zero, with or without a mask, and may train away from it.
+  With `random_zeros`, exactly a fraction `sparsity` of the kernel starts at
+  zero, with or without a mask, and is trained like the rest.
 
   Args:
     init_method: 'baseline', 'sparse' or 'random_zeros'.
-    family: makes the baseline initializer of a multiple of its variance.
+    family: (factor of the variance) -> baseline initializer.
     sparsity: sparsity of the layer, in [0, 1).
     is_masked: whether the layer has a mask.
 
   Returns:
-    An initializer, to be called in the variable scope of the layer.
+    An initializer. Call it in the variable scope of the layer.
 
   Raises:
     ValueError: unknown method.

@@ -1,6 +1,6 @@
 """MobileNet-v2 (https://arxiv.org/abs/1801.04381) with masks.
 
-Differs from the paper in ReLU instead of ReLU6.
+Uses ReLU instead of the paper's ReLU6.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""From the bytes of a picture to the image that a network sees.
+"""Decodes pictures to input images.
 
-Training takes a random part of the picture and resizes it, as
-https://arxiv.org/abs/1409.4842 does; evaluation takes the middle. A part of a
-JPEG is decoded without the rest. ImageNet calls all of its pictures JPEGs, but
-one is a PNG and some are of the colour space CMYK; what counts is their
-content.
+Training uses a random crop, resized, as in https://arxiv.org/abs/1409.4842;
+evaluation uses a central crop. Only the crop of a JPEG is decoded. ImageNet
+labels all its pictures as JPEGs, but one is a PNG and some have the colour
+space CMYK, so the content decides.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ from rigl.compat import tf, tf2
 AREA_RANGE = (0.08, 1.)
 ASPECT_RATIO_RANGE = (3. / 4., 4. / 3.)
 MAX_ATTEMPTS = 10
-# Pixels that a picture resized for evaluation has beyond the crop.
+# For evaluation, the crop is this much smaller than the resized picture.
 CROP_PADDING = 32
 
 _JPEG_START = b'\xff\xd8\xff'
 _JPEG_END = b'\xff\xd9'
 
-# (height, width) -> (top, left, height, width) of a part, all int32 scalars.
+# (height, width) -> (top, left, height, width) of a crop, all int32 scalars.
 _Window = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def preprocess_train(encoded: tf.Tensor, crop_seed: tf.Tensor,
                      flip_seed: tf.Tensor, image_size: int = 224,
                      dtype: tf.DType = tf.float32) -> tf.Tensor:
-  """A random part of a picture, flipped at random.
+  """A random crop of a picture, flipped at random.
 
-  The part has 8% to 100% of the area and an aspect ratio between 3/4 and 4/3.
-  When 10 draws give none that fits into the picture it is the middle.
+  The crop has 8% to 100% of the area and an aspect ratio between 3/4 and 4/3.
+  If 10 draws give none that fits into the picture, it is the central crop.
 
   Args:
     encoded: string scalar, a JPEG or PNG.
@@ -57,7 +56,7 @@ def preprocess_train(encoded: tf.Tensor, crop_seed: tf.Tensor,
 
 def preprocess_eval(encoded: tf.Tensor, image_size: int = 224,
                     dtype: tf.DType = tf.float32) -> tf.Tensor:
-  """The middle of a picture, see `central_window`.
+  """The central crop of a picture, see `central_window`.
 
   Args:
     encoded: string scalar, a JPEG or PNG.
@@ -75,22 +74,22 @@ def preprocess_eval(encoded: tf.Tensor, image_size: int = 224,
 
 def random_window(height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor,
                   image_size: int) -> tf.Tensor:
-  """Draws a part of a picture, of a size that is drawn too.
+  """Draws a crop of random size and position.
 
   Args:
-    height: int32 scalar, of the picture.
-    width: int32 scalar, of the picture.
+    height: int32 scalar, height of the picture.
+    width: int32 scalar, width of the picture.
     seed: int64 [2].
-    image_size: that for which the middle is taken if no draw fits.
+    image_size: see `central_window`, which is used if no draw fits.
 
   Returns:
-    int32 [4]: top, left, height and width of the part.
+    int32 [4]: top, left, height and width of the crop.
   """
   begin, size, _ = tf2.image.stateless_sample_distorted_bounding_box(
       tf.stack([height, width, 3]), tf.constant([[[0., 0., 1., 1.]]]), seed,
       min_object_covered=0., aspect_ratio_range=ASPECT_RATIO_RANGE,
       area_range=AREA_RANGE, max_attempts=MAX_ATTEMPTS)
-  # The operation says by the whole picture that it found nothing.
+  # The operation returns the whole picture if no draw fits.
   failed = tf.reduce_all(tf.equal(size[:2], tf.stack([height, width])))
   return tf.cond(
       failed, lambda: central_window(height, width, image_size),
@@ -99,12 +98,12 @@ def random_window(height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor,
 
 def central_window(height: tf.Tensor, width: tf.Tensor,
                    image_size: int) -> tf.Tensor:
-  """The square in the middle, image_size / (image_size + 32) of the short side.
+  """The central square, image_size / (image_size + 32) of the short side.
 
   Args:
-    height: int32 scalar, of the picture.
-    width: int32 scalar, of the picture.
-    image_size: what the square is resized to.
+    height: int32 scalar, height of the picture.
+    width: int32 scalar, width of the picture.
+    image_size: size to which the square is resized.
 
   Returns:
     int32 [4]: top, left, height and width of the square.
@@ -116,11 +115,11 @@ def central_window(height: tf.Tensor, width: tf.Tensor,
 
 
 def decode_window(encoded: tf.Tensor, window: _Window) -> tf.Tensor:
-  """Decodes a part of a picture.
+  """Decodes a crop of a picture.
 
   Args:
-    encoded: string scalar, a JPEG or PNG; of any colour space.
-    window: function from height and width of the picture to the part.
+    encoded: string scalar, a JPEG or PNG of any colour space.
+    window: function from height and width of the picture to the crop.
 
   Returns:
     uint8 [height, width, 3].
@@ -151,9 +150,7 @@ def decode_all(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def looks_complete(encoded: tf.Tensor) -> tf.Tensor:
-  """Whether bytes start and end as a JPEG does, a bool scalar.
-
-  A truncated one does not.
+  """Whether bytes start and end like a JPEG, bool scalar.
 
   Args:
     encoded: string scalar, the bytes of a file.
@@ -170,8 +167,8 @@ def _starts_with(encoded: tf.Tensor, start: bytes) -> tf.Tensor:
 
 def _resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
   """uint8 [h, w, 3] as float32 [image_size, image_size, 3]."""
-  # The published checkpoints were trained on pixels at the corners of the grid,
-  # the only way in which TensorFlow resized at that time.
+  # The published checkpoints were trained without half-pixel centers, which
+  # TensorFlow did not have at that time.
   return tf.raw_ops.ResizeBicubic(
       images=image[None], size=[image_size, image_size], align_corners=False,
       half_pixel_centers=False)[0]

@@ -1,8 +1,8 @@
-"""The records of ImageNet in order, each with its file and place in it.
+"""The records of ImageNet in order, each with its file and position.
 
-TensorFlow's reader does not say in which file a record is damaged. So it is
-made to end there, silently, and at the end of each file the bytes that were
-read are compared with its size.
+TensorFlow's reader does not name the file of a damaged record. So reading ends
+silently there, and at the end of each file the number of bytes read is compared
+with its size.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from rigl.compat import tf
 from rigl.core import messages, seeding
 from rigl.imagenet_resnet import imagenet_data
 
-# Files read at the same time in training, and records among which the next one
-# is drawn. Both are part of what a seed means.
+# Files read at the same time in training, and size of the shuffle buffer. If
+# they change, a seed gives another order.
 CYCLE_LENGTH = 16
 SHUFFLE_BUFFER = 4096
 
 _READ_BUFFER_BYTES = 2**20
 _AUTOTUNE = tf.data.experimental.AUTOTUNE
-# In place of the position of a record in its file.
+# Stand for the position of a record in its file.
 _END_OF_FILE, _END_OF_EPOCH = -1, -2
 
 
 def training_records(data: imagenet_data.ImageNetData,
                      part: imagenet_data.Part, seed: int, first_example: int,
                      skips_corrupt: bool = False) -> tf.data.Dataset:
-  """Epoch after epoch, each in an order of its own, without end.
+  """Endless epochs, each in its own order.
 
   Args:
-    data: what to read.
-    part: its training images.
+    data: the data.
+    part: the training images.
     seed: seed of the orders.
-    first_example: where in the sequence of all epochs to begin.
+    first_example: first position in the sequence of all epochs.
     skips_corrupt: whether to warn where a file cannot be read.
 
   Returns:
@@ -48,7 +48,7 @@ def training_records(data: imagenet_data.ImageNetData,
   digest = seeding.stable_seed('imagenet', 'order', seed)
 
   def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
-    # The seeds of shuffle depend on that of the graph too.
+    # The seed of shuffle also depends on that of the graph.
     tf.set_random_seed(0)
     epoch_seed = tf.stack([tf.constant(digest, tf.int64), epoch])
     numbers = tf.random.stateless_uniform(
@@ -79,8 +79,8 @@ def ordered_records(data: imagenet_data.ImageNetData, part: imagenet_data.Part,
   """Each record of a part once, in the order of the files.
 
   Args:
-    data: what to read.
-    part: part of the data.
+    data: the data.
+    part: the part to read.
     skips_corrupt: whether to warn where a file cannot be read.
 
   Returns:
@@ -101,14 +101,14 @@ def check(condition: tf.Tensor, message: tf.Tensor,
   Args:
     condition: bool scalar.
     message: string scalar.
-    warns: whether it is to print the message to stderr instead.
+    warns: whether to print the message to stderr instead.
   """
   if warns:
     return tf.cond(
         condition, tf.no_op,
         lambda: tf.print(tf.strings.join(['Warning: ', message]),
                          output_stream=sys.stderr))
-  # That of tf.debugging has a conditional, which takes longer than to make the
+  # tf.debugging.Assert adds a tf.cond, which takes longer than making the
   # message.
   return tf.raw_ops.Assert(
       condition=condition, data=[tf.strings.join([messages.MARK, message])])
@@ -118,30 +118,30 @@ def place(path: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
   """Names a record in a message.
 
   Args:
-    path: string scalar, of the file.
-    index: int64 scalar, of the record in it.
+    path: string scalar, path of the file.
+    index: int64 scalar, position of the record.
   """
   return tf.strings.join(
       [path, ': record ', tf.as_string(index), ' (counted from 0)'])
 
 
 def _columns(part: imagenet_data.Part) -> tuple[tf.Tensor, ...]:
-  """Paths, patterns that fit the paths alone, and sizes of the files."""
+  """Paths, patterns that match only the paths, and sizes of the files."""
   patterns = [re.sub(r'([*?\[\]\\])', r'\\\1', path) for path in part.files]
   return (tf.constant(part.files), tf.constant(patterns),
           tf.constant(part.sizes, tf.int64))
 
 
 def _synthetic_records(part: imagenet_data.Part) -> tf.data.Dataset:
-  """Numbers of images in place of their records."""
+  """The numbers of synthetic images, with empty records."""
   return tf.data.Dataset.range(part.num_images).map(
       lambda index: (tf.constant(''), index, tf.constant('')))
 
 
 def _file_records(path: tf.Tensor, pattern: tf.Tensor, size: tf.Tensor,
                   skips_corrupt: bool) -> tf.data.Dataset:
-  """The records of a file and, if it was read to its end, one with index -1."""
-  # The reader tries again for ever to open a file that has gone.
+  """The records of a file, and one of index -1 if read to the end."""
+  # The reader would try endlessly to open a deleted file.
   is_there = tf.size(tf.io.matching_files(pattern)) > 0
   with tf.control_dependencies(
       [check(is_there, tf.strings.join([path, ' has gone.']))]):
@@ -174,7 +174,7 @@ def _file_records(path: tf.Tensor, pattern: tf.Tensor, size: tf.Tensor,
 
 def _only_records(records: tf.data.Dataset, part: imagenet_data.Part,
                   skips_corrupt: bool) -> tf.data.Dataset:
-  """Takes away the ends of files, and counts the records."""
+  """Removes the markers of file ends, and checks the number of records."""
   end = tf.data.Dataset.from_tensors((
       tf.constant(''), tf.constant(_END_OF_EPOCH, tf.int64), tf.constant('')))
 
@@ -186,7 +186,7 @@ def _only_records(records: tf.data.Dataset, part: imagenet_data.Part,
     before, *others = imagenet_data.wrong_number(part, '\0').split('\0')
     pieces = [piece for text in others
               for piece in (tf.as_string(found), text)]
-    # Only at the end is it known what the number should be.
+    # The number of records is known only at the end.
     is_right = tf.logical_or(tf.not_equal(index, _END_OF_EPOCH),
                              tf.equal(found, part.num_images))
     with tf.control_dependencies(

@@ -1,4 +1,4 @@
-"""Writes records as in ImageNet's TFRecords, for `record_input` to read."""
+"""Writes records in the format of ImageNet's TFRecords."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def make_example(encoded: bytes, size: tuple[int, int], class_number: int,
   """A record as in ImageNet's TFRecords.
 
   Args:
-    encoded: the picture.
+    encoded: the encoded picture.
     size: width and height.
-    class_number: from 0.
+    class_number: number of the class, from 0.
     class_name: name of the class.
-    name: name of the file it has or would have.
-    image_format: that of the picture.
+    name: name of the picture's file.
+    image_format: format of the picture.
     colour_space: 'RGB' or 'CMYK'.
 
   Returns:
-    The record, with one box around the whole picture.
+    The record, with a bounding box of the whole picture.
   """
   def text(value: str | bytes) -> tf.train.Feature:
     value = value.encode() if isinstance(value, str) else value
@@ -61,7 +61,7 @@ def write_file(folder: str, part: str, shard: int, n_shards: int,
                examples: Iterable[tf.train.Example]) -> str:
   """Writes one of the files of a part; returns its path.
 
-  The file is there only when it is complete.
+  The file appears when it is complete.
 
   Args:
     folder: an existing folder.
@@ -74,21 +74,21 @@ def write_file(folder: str, part: str, shard: int, n_shards: int,
   with files.replaced(path) as temporary:
     with tf.io.TFRecordWriter(temporary) as writer:
       for example in examples:
-        # Else the order of its features is that of a random hash.
+        # Otherwise the order of features would be random.
         writer.write(example.SerializeToString(deterministic=True))
   return path
 
 
 def training_command(folder: str, num_classes: int, num_train: int,
                      num_eval: int, flags: Sequence[str]) -> str:
-  """A command line that trains on what was written.
+  """A command line that trains on the written records.
 
   Args:
     folder: the folder of the records.
     num_classes: number of classes.
     num_train: number of training pictures.
     num_eval: number of validation pictures.
-    flags: what else to give; lines of flags.
+    flags: further lines of flags.
   """
   lines = (
       '  python -m rigl.imagenet_resnet.imagenet_train_eval',

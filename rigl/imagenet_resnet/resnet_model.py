@@ -2,8 +2,8 @@
 
 The variant trained on ImageNet: the stride of a bottleneck block is in its 3x3
 convolution, and the batch normalization that ends a block starts at gamma = 0.
-Every group starts with a projection shortcut, also the first of ResNet-18 and
-ResNet-34, whose number of channels does not change.
+Every group starts with a projection shortcut, even the first of ResNet-18 and
+ResNet-34, where the number of channels does not change.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-r"""Writes a small data set in the format of ImageNet, to try training with.
+r"""Writes a small data set in the format of ImageNet, to try training.
 
     python -m rigl.imagenet_resnet.sample_data --output_dir=/tmp/shapes
 
-Pictures of ten classes, five shapes in a warm or a cold colour, of random
-sizes and angles and under noise. As in ImageNet nearly all are JPEGs; one is a
-PNG and one a JPEG of the colour space CMYK.
+The ten classes are five shapes in a warm or a cold colour, of random size and
+angle, with noise. As in ImageNet nearly all pictures are JPEGs; one is a PNG
+and one a JPEG with the colour space CMYK.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def draw_picture(class_number: int,
 
   Args:
     class_number: 0 to 9.
-    random_state: generator of place, size and colours.
+    random_state: generator of position, size and colours.
   """
   colour, shape = CLASSES[class_number].split()
   width, height = random_state.randint(_SIDES[0], _SIDES[1] + 1, 2).tolist()
@@ -98,7 +98,7 @@ def make_part(part: str, n: int, seed: int) -> list[tf.train.Example]:
   Args:
     part: 'train' or 'validation'.
     n: number of pictures.
-    seed: seed of all draws.
+    seed: seed of all random numbers.
 
   Returns:
     The records, in random order.
@@ -111,7 +111,7 @@ def make_part(part: str, n: int, seed: int) -> list[tf.train.Example]:
     picture = draw_picture(label, random_state)
     encoding = {1: 'PNG', 2: 'CMYK'}.get(i, 'JPEG') if part == 'train' else (
         'JPEG')
-    # All are called JPEGs, as in ImageNet.
+    # All are labelled as JPEGs, as in ImageNet.
     examples.append(record_output.make_example(
         encode(picture, encoding), picture.size, label, CLASSES[label],
         f'{part}_{i:05d}.JPEG',
@@ -123,7 +123,7 @@ def write(output_dir: str, num_train: int = 120, num_eval: int = 40,
           seed: int = 0) -> list[str]:
   """Writes the data set.
 
-  A file is there only when it is complete.
+  Files appear when they are complete.
 
   Args:
     output_dir: folder, made if it does not exist.
@@ -165,7 +165,7 @@ def _training_command(output_dir: str, num_train: int, num_eval: int) -> str:
 
 
 def main() -> None:
-  """Writes the data set that the command line asks for."""
+  """Writes the data set for a command line."""
   parser = argparse.ArgumentParser(
       prog='python -m rigl.imagenet_resnet.sample_data', description=__doc__,
       formatter_class=argparse.RawDescriptionHelpFormatter)

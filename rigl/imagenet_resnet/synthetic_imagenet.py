@@ -1,10 +1,10 @@
-"""A synthetic problem in the shape of ImageNet, made up while it is used.
+"""Synthetic data of the shape of ImageNet, generated during training.
 
-A class is a coloured pattern of two plane waves. An image shows it at a random
-place and contrast, under noise. Nothing is stored: an image follows from its
-number alone, so that a data set of a million images costs nothing and is the
-same in every epoch and every run. What accuracy a network reaches on it says
-nothing about ImageNet.
+A class is a coloured pattern of two plane waves. An image shows the pattern
+with a random shift and contrast, plus noise. Nothing is stored: the number of
+an image determines it, so a data set of a million images needs no space and is
+the same in every epoch and every run. Accuracies on it say nothing about
+ImageNet.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rigl.data import plane_waves
 
 _NAME = 'synthetic_imagenet'
 _HIGHEST_FREQUENCY = 8
-# In steps of the 256 of a pixel.
+# In units of pixel values, 0 to 255.
 _CONTRAST = (25., 50.)
 _NOISE = 25.
 
@@ -26,8 +26,7 @@ _NOISE = 25.
 def label(part: str, index: tf.Tensor, num_classes: int) -> tf.Tensor:
   """The class of an image, an int32 scalar.
 
-  In each run of num_classes images every class occurs once, and the last one
-  may be incomplete.
+  Every num_classes consecutive images have one image of each class.
 
   Args:
     part: 'train' or 'validation'.

@@ -1,7 +1,7 @@
 """VGG (https://arxiv.org/abs/1409.1556) with masks.
 
-Without normalization or biases, and with an average over the image instead of
-the fifth pooling and the two large fully connected layers.
+Without normalization and biases. A global average replaces the fifth pooling
+and the two large fully connected layers.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def _classifier(x: tf.Tensor, num_classes: int, spec: blocks.LayerSpec,
                 is_pruned: bool) -> tf.Tensor:
   """1x1 convolution `fc8` of the average over the image -> [batch, classes].
 
-  Where the last layer is kept dense it is an ordinary one, unlike the others:
-  with biases, Glorot-uniform weights, no weight decay and no doubled scope.
+  If the last layer is dense, it differs from the others: it has biases,
+  Glorot-uniform weights, no weight decay and no doubled scope.
   """
   spatial = data_formats.spatial_axes(spec.data_format)
   x = tf.reduce_mean(x, spatial, keepdims=True)

@@ -16,24 +16,22 @@ from rigl.micronet import formatting
 def benchmark(path: str, against: Optional[str] = None,
               threads: Sequence[int] = (1,), batch: int = 1,
               seconds: float = 5.) -> list[dict[str, Any]]:
-  """Times the engines in turn, in this process.
+  """Times the engines in this process, alternating between them.
 
   Args:
     path: path of a .tflite file.
-    against: path of the dense one, which the ratios refer to; None compares
-      with LiteRT on `path`.
+    against: path of the dense file as baseline; None for LiteRT on `path`.
     threads: numbers of threads to try.
-    batch: examples of a call.
-    seconds: about how long to measure for each number of threads.
+    batch: examples per call.
+    seconds: approximate time to measure each number of threads.
 
   Returns:
     A record of each engine and number of threads: engine, network, threads,
     median and quartiles of a call in seconds (see `timing.seconds_in_turn`),
-    and ratio, the median of how many times longer the first engine's calls
-    took.
+    and ratio, the median speed-up over the first engine.
 
   Raises:
-    ValueError: a file cannot be read or run, or the networks take different
+    ValueError: a file cannot be read or run, or the networks have different
       inputs.
   """
   records = []
@@ -81,7 +79,7 @@ def render(records: Sequence[dict[str, Any]]) -> str:
   """The records as a table.
 
   Args:
-    records: as `benchmark` returns them.
+    records: from `benchmark`.
   """
   rows = [[
       record['engine'], record['network'], str(record['threads']),

@@ -1,8 +1,8 @@
-"""Weights of a few channels at a time, sorted by what they share.
+"""Weights of blocks of channels, sorted by the inputs that they share.
 
 A kernel of `vectors.make_shared_tile` computes a block of channels together. It
-loads an input once for all of them that have a weight for it, so the inputs are
-sorted by the set of these channels. A set is a number whose bits are channels.
+loads an input once for all channels that have a weight for it, so the inputs
+are sorted by the set of these channels. The bits of a number encode such a set.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-  """What the kernel reads.
+  """The arrays that the kernel reads.
 
   Attributes:
-    values: weights; those of one input lie side by side.
-    offsets: where the inputs lie, block by block and set by set.
-    rows: int64 [blocks, 2 ** channels + 1], of each block where its values
-      begin, where the offsets of set 1 begin, and where those of each set end.
-    n_values: int64 [blocks], weights of each block.
+    values: weights; those of the same input are consecutive.
+    offsets: offsets of the inputs in the arena, by block and set.
+    rows: int64 [blocks, 2 ** channels + 1], for each block the start of its
+      values, the start of the offsets of set 1, and the end of each set.
+    n_values: int64 [blocks], number of weights of each block.
   """
   values: np.ndarray
   offsets: np.ndarray
@@ -34,12 +34,11 @@ class Blocks:
     """Sorts weights.
 
     Args:
-      weights: [channels, inputs], of a number of channels that fills the
-        blocks.
-      offsets: [inputs], where they lie.
-      n_channels: channels of a block.
-      own: [channels], where an input of each channel lies that the others do
-        not have, whose weight is 1; None if there is none.
+      weights: [channels, inputs]; the channels fill whole blocks.
+      offsets: [inputs], offsets in the arena.
+      n_channels: channels per block.
+      own: [channels], offset of an input of weight 1 that only this channel
+        has; None without such inputs.
     """
     blocks = weights.reshape(-1, n_channels, len(offsets)).transpose(0, 2, 1)
     places = np.tile(offsets, (len(blocks), 1))

@@ -7,10 +7,10 @@ FULLY_CONNECTED, MAX_POOL_2D, MUL, RELU, RELU6 = 9, 17, 18, 19, 21
 RESHAPE, SOFTMAX, PAD, MEAN, DENSIFY = 22, 25, 34, 40, 124
 SQUEEZE = 43
 
-# Those with weights, as their second input.
+# Operators whose second input is the weights.
 WEIGHTED = (CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED)
 
-# ActivationFunctionType -> the limits of the output.
+# ActivationFunctionType -> limits of the output.
 INFINITY = float('inf')
 ACTIVATIONS = {0: (-INFINITY, INFINITY), 1: (0., INFINITY), 2: (-1., 1.),
                3: (0., 6.)}

@@ -1,4 +1,4 @@
-"""Makes the steps that the kernels run of a graph."""
+"""Compiles a graph to steps for the kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rigl.inference.layouts import GROUP, Layout, Taps, is_vector
 from rigl.inference.programs import Numbers, Program
 
 _MAX_ARENA = 2**31 - 2**16
-# Groups of positions that are enough for a thread.
+# Minimum number of groups of positions per thread.
 _MIN_GROUPS = 6
 
 
@@ -20,13 +20,13 @@ def make_program(graph: Graph, n_threads: int) -> Program:
   """Compiles a graph.
 
   Raises:
-    ValueError: its activations do not fit into 2**31 values.
+    ValueError: its activations exceed 2**31 values.
   """
   return _Compiler(simplifying.simplified(graph), n_threads).compile()
 
 
 class _Compiler:
-  """Goes through the nodes, hands out memory and writes steps."""
+  """Visits the nodes, allocates memory and writes steps."""
 
   def __init__(self, graph: Graph, n_threads: int) -> None:
     self._graph, self._n_threads = graph, n_threads
@@ -34,7 +34,7 @@ class _Compiler:
     self._planes = layouts.Planes(graph)
     self._arena = layouts.Arena()
     self._layouts: dict[int, Layout] = {}
-    # Flattened images stay where they are: their values' places.
+    # Flattened images stay in place: {activation: offsets of its values}.
     self._flat: dict[int, np.ndarray] = {}
     self._steps: list[list[int]] = []
     self._limits: list[tuple[float, float]] = []
@@ -80,7 +80,7 @@ class _Compiler:
 
   def _step(self, kind: int, arguments: list[int], work: Any,
             limits: tuple[float, float] = (0., 0.)) -> None:
-    """Adds a step whose parts take the given amounts of work."""
+    """Adds a step with the given amounts of work of its parts."""
     padding = [0] * (kernels.N_COLUMNS - 1 - len(arguments))
     self._steps.append([kind, *map(int, arguments), *padding])
     self._limits.append(limits)
@@ -91,7 +91,7 @@ class _Compiler:
     self._cuts.append(cuts)
 
   def _output(self, node: Node) -> Layout:
-    """Memory for what a node computes."""
+    """Memory for the output of a node."""
     shape = self._shapes[node.output]
     if is_vector(shape):
       layout = self._arena.vector(shape[2])
@@ -109,7 +109,7 @@ class _Compiler:
   def _copy(self, index: int, taps: Taps, output: tuple[int, int, int],
             fill: float, strides: tuple[int, int]
             ) -> tuple[Layout, dict[tuple[int, int], int]]:
-    """Copies phases of an image; returns their layout and their numbers."""
+    """Copies phases of an image; returns their layout and numbers."""
     source = self._layout(index)
     phases = sorted(taps.sizes)
     n = self._shapes[index][2]
@@ -132,7 +132,7 @@ class _Compiler:
     return layout, {phase: i for i, phase in enumerate(phases)}
 
   def _layout(self, index: int) -> Layout:
-    """The strides of an activation, which is copied if it was flattened."""
+    """The strides of an activation; copies it if it was flattened."""
     if index not in self._layouts:
       places = self._flat[index].ravel()
       layout = self._arena.vector(places.size)
@@ -143,7 +143,7 @@ class _Compiler:
     return self._layouts[index]
 
   def _in_planes(self, index: int) -> tuple[Layout, Optional[Layout]]:
-    """(an image as planes, what is to be given back after use)."""
+    """(layout of an image as planes, layout to free after use)."""
     layout = self._layout(index)
     if layout.column == 1 and layout.row == self._planes.row_stride(
         self._shapes[index][:2]):
@@ -154,11 +154,10 @@ class _Compiler:
     return layout, layout
 
   def _taps(self, node: Node) -> tuple[np.ndarray, int, Optional[Layout]]:
-    """Where the taps of a window lie for its first position and channel 0.
+    """Offsets of the taps of a window for its first position and channel 0.
 
     Returns:
-      (a place for each tap, the distance of channels, what is to be given back
-      after use).
+      (offset of each tap, distance of channels, layout to free after use).
     """
     index, output = node.inputs[0], self._shapes[node.output]
     shape = self._shapes[index]
@@ -189,7 +188,7 @@ class _Compiler:
       return
     places, plane, temporary = self._taps(node)
     n, n_inputs = len(node.weights), node.weights.shape[3]
-    # By input channel, whose taps are close to one another.
+    # Ordered by input channel, so that consecutive taps are close in memory.
     weights = node.weights.reshape(n, -1, n_inputs).transpose(0, 2, 1)
     all_places = (np.arange(n_inputs)[:, None] * plane + places).ravel()
     weights = weights.reshape(n, -1)
@@ -216,9 +215,9 @@ class _Compiler:
 
   def _shared_step(self, node: Node, layout: Layout, weights: np.ndarray,
                    places: np.ndarray, residual: Optional[Layout]) -> None:
-    """A step of blocks of channels."""
+    """Adds a step that computes blocks of channels."""
     n = kernels.SHARED_CHANNELS
-    # The last block is filled with channels that nobody reads.
+    # The last block is padded with channels that are not read.
     n_more = -len(weights) % n
     weights = np.pad(weights, ((0, n_more), (0, 0)))
     own = None
@@ -235,7 +234,7 @@ class _Compiler:
   def _sparse_step(self, node: Node, layout: Layout, kept: np.ndarray,
                    values: np.ndarray, offsets: np.ndarray,
                    is_channelwise: bool = False) -> None:
-    """A step of taps; `kept` has the output of each."""
+    """Adds a step that computes taps; `kept` has the output of each."""
     n = self._shapes[node.output][2]
     counts = np.bincount(kept, minlength=n)
     start = self._add_taps(values, offsets)
@@ -246,11 +245,11 @@ class _Compiler:
   def _image_step(self, kind: int, node: Node, rows: int, layout: Layout,
                   biases: np.ndarray, work: np.ndarray,
                   is_channelwise: bool = False) -> None:
-    """A step of SPARSE or SHARED with units that take amounts of work."""
+    """Adds a step SPARSE or SHARED, given the work of its units."""
     n_groups = self._planes.n_groups(self._shapes[node.output][:2])
-    # Read and written from end to end, if a plane is longer than two tiles.
+    # Processed sequentially if a plane is longer than two tiles.
     is_stream = is_channelwise and n_groups > 2 * kernels.TILE_GROUPS
-    # Each thread then mostly reads what it has written itself.
+    # Then each thread mostly reads its own outputs.
     by_position = not is_stream and n_groups >= _MIN_GROUPS * self._n_threads
     self._step(kind, [
         rows, n_groups, layout.base, layout.channel, self._biases.add(biases),
@@ -292,7 +291,7 @@ class _Compiler:
         self._arena.give_back(copied)
 
   def _compile_vector(self, node: Node) -> None:
-    """A layer whose output has one position reads its inputs by themselves."""
+    """Compiles a layer whose output has a single position."""
     shape = self._shapes[node.inputs[0]]
     places = self._places(node.inputs[0])
     n = self._shapes[node.output][2]
@@ -324,7 +323,7 @@ class _Compiler:
         np.diff(rows) + 2, limits)
 
   def _add_taps(self, values: Any, offsets: Any) -> int:
-    """Appends weights and places; both have the same first index."""
+    """Appends weights and offsets; both have the same first index."""
     start = self._values.add(values)
     self._offsets.add(offsets)
     size = max(self._values.size, self._offsets.size)
@@ -388,7 +387,7 @@ class _Compiler:
 
 
 def _n_inside(node: Node, axis: int, size: int, n_outputs: int) -> np.ndarray:
-  """How many rows (or columns) of each window are inside the image."""
+  """The number of rows (or columns) of each window inside the image."""
   if node.pads_count:
     return np.full(n_outputs, node.kernel[axis])
   starts = np.arange(n_outputs) * node.strides[axis] - node.pads[axis]

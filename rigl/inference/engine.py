@@ -1,4 +1,4 @@
-"""The engine of this library: a sparse network on the processor."""
+"""The engine of this library: runs a sparse network on the CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Engine:
 
   def __init__(self, graph: graphs.Graph, n_threads: int = 1) -> None:
     """Compiles the network."""
-    # These load numba, which takes a second.
+    # Imported here, since numba takes a second to load.
     from rigl.inference import compiling, threads
     self.input_shape = graph.input_shape
     self._output_shape = graph.output_shape

@@ -25,10 +25,10 @@ from rigl.inference import (
 )
 
 QUANTIZE = (None, 'int8')
-# From here on LiteRT runs fully connected layers faster with sparse weights
-# than with dense ones; see docs/inference.md.
+# From this sparsity on, LiteRT runs fully connected layers faster with sparse
+# weights than with dense ones; see docs/inference.md.
 CSR_SPARSITY = 0.94
-# Smaller weights than these stay in float32.
+# Weights with fewer values stay in float32.
 _MIN_QUANTIZED = 1024
 _SPARSE_FULLY_CONNECTED_VERSION = 8
 _VERSIONS = {codes.DENSIFY: 1, codes.DEQUANTIZE: 5}
@@ -36,12 +36,12 @@ _VERSIONS = {codes.DENSIFY: 1, codes.DEQUANTIZE: 5}
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-  """What `export` wrote.
+  """The result of `export`.
 
   Attributes:
     path: path of the sparse file.
-    dense: bytes of the same network as a dense file.
-    sparse: bytes of the file.
+    dense: the same network as a dense file, as bytes.
+    sparse: the sparse file, as bytes.
     n_removed: units that were removed.
   """
   path: str
@@ -53,26 +53,24 @@ class Exported:
 def export(source: Any, path: str, quantize: Optional[str] = None) -> Exported:
   """Writes a network as a .tflite file with sparse weights.
 
-  Batch normalization is folded into the layers before it. Units whose outputs
-  no weight reads are removed, and so are those that no input reaches, whose
-  constant output goes into the next bias. The network computes what it did
-  before, up to rounding.
+  Folds batch normalization into the preceding layers. Removes units without
+  outgoing weights, and units without incoming weights, whose constant output is
+  added to the next bias. The outputs of the network change only by rounding.
 
   Args:
-    source: a Keras model with its input; the path of a .keras file, of a dense
-      .tflite file or of the folder of a SavedModel, of which the signature
-      serving_default counts; or the folder of a run of the MNIST, the CIFAR or
-      the ImageNet script.
-    path: path of the file; one that is there is replaced.
-    quantize: None for weights in float32, 'int8' for weights rounded to 8
-      bits, which are computed with in float32.
+    source: a Keras model with known inputs; the path of a .keras file, of a
+      dense .tflite file, of a SavedModel (its signature serving_default), or of
+      the folder of a run of the MNIST, CIFAR or ImageNet script.
+    path: path of the file, which is replaced.
+    quantize: None for weights in float32, 'int8' for weights rounded to 8 bits,
+      which are still computed with in float32.
 
   Returns:
-    The sizes of what was written, see `Exported`.
+    The written file, see `Exported`.
 
   Raises:
-    ValueError: the source is none of these, or a network with several inputs
-      or outputs; or `quantize` is another name.
+    ValueError: the source is not one of these, or has several inputs or
+      outputs; or `quantize` is unknown.
     OSError: the file cannot be written.
   """
   checks.one_of('quantize', quantize, QUANTIZE)
@@ -88,7 +86,7 @@ def export(source: Any, path: str, quantize: Optional[str] = None) -> Exported:
 
 
 def _dense_file(source: Any) -> bytes:
-  """The network as the converter writes it."""
+  """The network as a dense file of TensorFlow's converter."""
   if isinstance(source, (str, os.PathLike)) and (
       os.fspath(source).endswith('.tflite')):
     return read_file(os.fspath(source))
@@ -102,7 +100,7 @@ def read_file(path: str) -> bytes:
   """The content of a file.
 
   Raises:
-    ValueError: it cannot be read; names it.
+    ValueError: the file cannot be read; names it.
   """
   try:
     with open(os.path.expanduser(path), 'rb') as file:
@@ -113,7 +111,7 @@ def read_file(path: str) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Hides that the converter would rather have the model of a function."""
+  """Hides the converter's advice to pass the model of a function."""
   logger = logging.getLogger('absl')
   level = logger.level
   logger.setLevel(logging.ERROR)
@@ -124,7 +122,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _free_batch(model: Any) -> None:
-  """Lets layers that flatten images take more than one of them."""
+  """Makes layers that flatten images accept any batch size."""
   graph = model.subgraphs[0]
   for operator in graph.operators:
     if tflite_files.operator_code(model, operator) != codes.RESHAPE:
@@ -140,7 +138,7 @@ def _free_batch(model: Any) -> None:
 
 
 def _make_compact(model: Any, quantize: Optional[str]) -> None:
-  """Stores weights sparse, where that takes fewer bytes, and in 8 bits."""
+  """Stores weights as sparse if smaller, and in 8 bits if asked."""
   graph = model.subgraphs[0]
   operators: list[Any] = []
   compact: dict[int, int] = {}
@@ -166,11 +164,11 @@ def _make_compact(model: Any, quantize: Optional[str]) -> None:
 
 def _compact(model: Any, index: int, quantize: Optional[str],
              is_vector: bool, operators: list[Any]) -> int:
-  """Stores weights; returns the tensor that the layer is to read.
+  """Stores weights; returns the tensor that the layer reads.
 
   The operators DENSIFY and DEQUANTIZE, which LiteRT runs once when it loads the
-  file, make dense weights in float32 of what is stored. Layers that compute one
-  vector, not one for each position, read very sparse weights as they are.
+  file, restore dense weights in float32. Layers that compute a single vector
+  read very sparse weights directly.
   """
   tensor = model.subgraphs[0].tensors[index]
   weights = tflite_files.values_of(model, tensor)
@@ -196,7 +194,7 @@ def _compact(model: Any, index: int, quantize: Optional[str],
 
 
 def _quantize(weights: np.ndarray, axis: int) -> tuple[Any, np.ndarray]:
-  """int8 weights with a scale for each unit; zeros stay zeros."""
+  """int8 weights with a scale per unit; zeros stay zeros."""
   others = tuple(i for i in range(weights.ndim) if i != axis)
   scale = np.abs(weights).max(others, keepdims=True) / 127.
   scale[scale == 0] = 1.
@@ -216,9 +214,9 @@ def _is_depthwise(model: Any, index: int) -> bool:
 
 def _pack(model: Any, tensor: Any, weights: np.ndarray, by_rows: bool
           ) -> bool:
-  """Stores a tensor sparse if that takes fewer bytes; whether it does."""
+  """Stores a tensor as sparse if that is smaller; returns whether it is."""
   packed = sparsity, kept = tflite_files.pack(weights, by_rows)
-  # LiteRT takes an empty buffer for a tensor without values.
+  # LiteRT treats a tensor with an empty buffer as not constant.
   if (tflite_files.n_packed_bytes(packed) >= weights.nbytes
       or not kept.size):
     return False
@@ -235,7 +233,7 @@ def _append(model: Any, index: int, code: int, operators: list[Any]) -> int:
   packed, output = tensors[index], schema.TensorT()
   output.name = packed.name
   output.shape, output.hasRank = packed.shape, packed.hasRank
-  output.buffer = 0  # Which is empty in every file.
+  output.buffer = 0  # The empty buffer of every file.
   if code == codes.DEQUANTIZE:
     output.type = tflite_files.FLOAT32
   else:
@@ -250,7 +248,7 @@ def _append(model: Any, index: int, code: int, operators: list[Any]) -> int:
 
 
 def _use_version(model: Any, operator: Any, code: int, version: int) -> None:
-  """Makes an operator the given version of a kind."""
+  """Sets the kind and the version of an operator."""
   for index, known in enumerate(model.operatorCodes):
     if (known.builtinCode, known.version) == (code, version):
       operator.opcodeIndex = index
@@ -263,9 +261,9 @@ def _use_version(model: Any, operator: Any, code: int, version: int) -> None:
 
 
 def _shorten_names(model: Any) -> None:
-  """Leaves names to layers, short ones, and to the input and the output.
+  """Keeps only the names of input and output, and short names of layers.
 
-  Those that the converter makes take as many bytes as thousands of weights.
+  The converter's names take as many bytes as thousands of weights.
   """
   graph = model.subgraphs[0]
   layers = [operator for operator in graph.operators if
@@ -285,7 +283,7 @@ def _shorten_names(model: Any) -> None:
 
 
 def _drop_unused(model: Any) -> None:
-  """Drops the buffers that no tensor has any more."""
+  """Drops unused buffers."""
   users = [tensor for graph in model.subgraphs for tensor in graph.tensors]
   users += model.metadata or ()
   used = sorted({0} | {user.buffer for user in users})
@@ -295,10 +293,10 @@ def _drop_unused(model: Any) -> None:
 
 
 def write_file(path: str, data: bytes) -> None:
-  """Writes a file; whoever reads it gets the old one or the complete new one.
+  """Writes a file atomically: readers see the old or the complete new one.
 
   Raises:
-    OSError: it cannot be written.
+    OSError: the file cannot be written.
   """
   os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
   with files.replaced(path) as temporary, open(temporary, 'wb') as file:

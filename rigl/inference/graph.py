@@ -1,4 +1,4 @@
-"""A network as a list of a few kinds of nodes, all in float32."""
+"""A network as a list of nodes of a few kinds, in float32."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class UnknownOperation(Exception):
 
 
 class NotFloat32(ValueError):
-  """The network computes with other numbers than the engine."""
+  """The network does not compute in float32, as the engine does."""
 
 
 @dataclasses.dataclass
@@ -26,16 +26,16 @@ class Node:
     kind: conv, depthwise, add, max_pool, average_pool, mean, flatten, softmax.
     inputs: activations that it reads.
     output: activation that it computes.
-    weights: array, of conv: [outputs, rows, columns, inputs]; of depthwise:
-      [rows, columns, outputs].
-    biases: array, one for each output channel.
+    weights: array; [outputs, rows, columns, inputs] for conv, [rows, columns,
+      outputs] for depthwise.
+    biases: array, one value per output channel.
     kernel: rows and columns of a window.
     strides: vertical and horizontal.
     dilations: vertical and horizontal.
     pads: rows above, columns to the left, rows below, columns to the right.
     pads_count: whether an average counts padding, which is zero.
     limits: smallest and largest output.
-    name: what the network calls the output, and the weights.
+    name: name of the output and the weights in the network.
   """
   kind: str
   inputs: list[int]
@@ -52,7 +52,7 @@ class Node:
 
   @property
   def is_pointwise_scale(self) -> bool:
-    """Whether it scales and shifts channels, and does nothing else."""
+    """Whether it only scales and shifts channels."""
     return (self.kind == 'depthwise' and self.kernel == (1, 1)
             and self.strides == (1, 1) and not any(self.pads))
 
@@ -64,10 +64,10 @@ class Graph:
   Attributes:
     nodes: its operations.
     shapes: activation -> [height, width, channels].
-    input: the activation that it is given.
-    output: the activation that is its result.
-    input_shape: shape of an example as the caller has it.
-    output_shape: the same of the result.
+    input: the activation of the input.
+    output: the activation of the result.
+    input_shape: shape of an example for the caller.
+    output_shape: shape of a result for the caller.
   """
   nodes: list[Node]
   shapes: dict[int, tuple[int, int, int]]

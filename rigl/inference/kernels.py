@@ -1,7 +1,7 @@
 """Runs the steps of a program, compiled by numba.
 
-All activations lie in one array, the arena. A step is a row of integers: its
-kind, and what the function of that kind unpacks from the row.
+All activations are in one array, the arena. A step is a row of integers: its
+kind, and the arguments of the function of that kind.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 from rigl.inference import vectors, waiting
 
 SPARSE, SHARED, VECTOR, COPY, POOL, MEAN, SOFTMAX = range(7)
-# Integers of a step.
+# Integers per step.
 N_COLUMNS = 16
-# Groups of a tile whose sums leave some registers free.
+# Groups per tile, so that their sums leave some registers free.
 TILE_GROUPS = min(8, vectors.N_SUMS * vectors.WIDTH // vectors.GROUP)
 # Of a block of channels; the entries that it has in `rows`.
 SHARED_CHANNELS = 3
@@ -25,7 +25,7 @@ SHARED_GROUPS = TILE_GROUPS if vectors.WIDTH == 16 else max(
 SHARED_ROWS = 2 ** SHARED_CHANNELS + 1
 GROUP = vectors.GROUP
 _SPINS, _SPINS_BEFORE_SLEEP = 2000, 50000
-# Places in `counts`, in cache lines of their own.
+# Positions in `counts`, each in its own cache line.
 CALLS, ARRIVALS, N_COUNTS = 8, 16, 32
 
 _tile = vectors.make_tile(TILE_GROUPS)
@@ -34,11 +34,11 @@ _half4, _half8, _half16 = map(vectors.make_every_second, (4, 8, 16))
 
 
 def _nothing():
-  """Is compiled to see whether compiled code can be kept."""
+  """Compiled to test whether numba can cache code."""
 
 
 def _keeps_code() -> bool:
-  """Whether numba finds a folder, beside this file or in the user's, for it."""
+  """Whether numba can cache code, beside this file or in the user's folder."""
   try:
     numba.njit(cache=True)(_nothing)
   except RuntimeError:
@@ -49,13 +49,13 @@ def _keeps_code() -> bool:
 _settings = {
     'nogil': True, 'error_model': 'numpy', 'cache': _keeps_code()}
 _jit = numba.njit(**_settings)
-# Lets sums be reordered, but keeps NaN and infinity.
+# Allows reordering of sums, but preserves NaN and infinity.
 _fast = numba.njit(fastmath={'reassoc', 'contract', 'nsz'}, **_settings)
 
 
 @_jit
 def _clear_border(arena, plane, rows, columns, row_stride, begin, end):
-  """Zeros what is right of and below an image, of positions begin to end."""
+  """Zeros the border right of and below an image, in positions begin to end."""
   for row in range(begin // row_stride, rows):
     row_end = (row + 1) * row_stride if row < rows - 1 else end
     for i in range(max(begin, row * row_stride + columns), min(end, row_end)):
@@ -64,7 +64,7 @@ def _clear_border(arena, plane, rows, columns, row_stride, begin, end):
 
 @_jit
 def _part(by_position, n_groups, n_units, first, last):
-  """Groups of positions and units of a thread: all of the one or the other."""
+  """The groups of positions and the units of a thread; one of them is all."""
   if by_position:
     return first, last, 0, n_units
   return 0, n_groups, first, last
@@ -235,7 +235,7 @@ def _softmax(step, arena, first, last):
 
 @_jit
 def _wait(counts, wanted):
-  """Until all threads are done with a step."""
+  """Waits until all threads have finished a step."""
   waiting.arrive(counts, ARRIVALS)
   spins = 0
   while waiting.look(counts, ARRIVALS) < wanted:
@@ -248,23 +248,23 @@ def _wait(counts, wanted):
 @_jit
 def run(steps, limits, cuts, arena, values, offsets, rows, biases, tables,
         factors, thread, n_threads, counts, call):
-  """Runs all steps, of each the part of one thread.
+  """Runs the part of one thread in all steps.
 
   Args:
     steps: int64 [steps, N_COLUMNS].
-    limits: float32 [steps, 2], of the outputs.
-    cuts: int64 [steps, threads + 1], where the part of each thread begins.
+    limits: float32 [steps, 2], limits of the outputs.
+    cuts: int64 [steps, threads + 1], start of the part of each thread.
     arena: float32, the activations.
-    values: float32, weights.
-    offsets: int32, where in the arena each is to read.
-    rows: int64, where the weights of an output begin.
+    values: float32, the weights.
+    offsets: int32, offset in the arena of the input of each weight.
+    rows: int64, start of the weights of each output.
     biases: float32.
     tables: int64, phases of copies.
-    factors: float32, of means.
+    factors: float32, factors of means.
     thread: number of this thread.
-    n_threads: threads that run.
-    counts: int64 [N_COUNTS], 0 at first, see `begin`.
-    call: how many calls came before this one.
+    n_threads: number of threads.
+    counts: int64 [N_COUNTS], initially 0, see `begin`.
+    call: number of earlier calls.
   """
   for i in range(len(steps)):
     step, limit = steps[i], (limits[i, 0], limits[i, 1])
@@ -290,11 +290,10 @@ def run(steps, limits, cuts, arena, values, offsets, rows, biases, tables,
 
 @_jit
 def begin(counts):
-  """Lets the threads that `serve` begin a call.
+  """Makes the threads in `serve` start a call.
 
   Args:
-    counts: how many calls have begun, and how many times a thread was done with
-      a step.
+    counts: number of calls started, and of steps finished by a thread.
   """
   waiting.arrive(counts, CALLS)
 
@@ -302,12 +301,12 @@ def begin(counts):
 @_jit
 def serve(steps, limits, cuts, arena, values, offsets, rows, biases, tables,
           factors, thread, n_threads, counts, call):
-  """Takes part in calls until none begins for about a millisecond.
+  """Takes part in calls until none starts for about a millisecond.
 
-  To wake a thread that sleeps takes longer than many a layer.
+  Waking a sleeping thread takes longer than many a layer.
 
   Args:
-    steps: as of `run`, as are all others.
+    steps: see `run`.
     limits: see `run`.
     cuts: see `run`.
     arena: see `run`.
@@ -320,7 +319,7 @@ def serve(steps, limits, cuts, arena, values, offsets, rows, biases, tables,
     thread: see `run`.
     n_threads: see `run`.
     counts: see `begin`.
-    call: how many calls this thread took part in.
+    call: number of calls in which this thread took part.
 
   Returns:
     The new value of `call`.

@@ -1,10 +1,10 @@
-"""Where activations lie in the arena of the engine.
+"""Memory layouts of activations in the arena of the engine.
 
-A plane is one channel of an image, row by row. Rows are some columns longer
-than the image, and these columns are zero, as are rows above and below. So the
-neighbour (dy, dx) of every position is found at a fixed distance, dy * row
-stride + dx, and a tap of a kernel is the plane shifted by it. All images of one
-size have one row stride, so that their positions match.
+A plane is one channel of an image, row by row. Rows have some more columns than
+the image; these columns are zero, and so are rows above and below. So the
+neighbour (dy, dx) of every position is at a fixed distance, dy * row stride +
+dx, and a tap of a kernel reads the plane shifted by it. All images of the same
+size have the same row stride, so that their positions match.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from rigl.inference.graph import Graph, Node
 
 # Positions are computed in groups of this many floats, one cache line.
 GROUP = 16
-# Planes at this distance, or multiples of it, would share few cache sets.
+# Planes at multiples of this distance would share few cache sets.
 _BAD_STRIDE = 1024
 
 
 def round_up(n: int, step: int = GROUP) -> int:
-  """The first multiple of a step that is not below n."""
+  """The smallest multiple of `step` that is at least n."""
   return -(-n // step) * step
 
 
@@ -33,7 +33,7 @@ class Layout:
   """Strides of an activation [height, width, channels].
 
   Attributes:
-    base: where its first value lies.
+    base: offset of its first value.
     channel: distance of channels.
     row: distance of rows.
     column: distance of columns.
@@ -44,22 +44,22 @@ class Layout:
   column: int = 1
 
   def offsets(self, shape: tuple[int, int, int]) -> np.ndarray:
-    """Where all values lie, in the order [height, width, channels]."""
+    """Offsets of all values, [height, width, channels]."""
     y, x, c = np.ogrid[:shape[0], :shape[1], :shape[2]]
     return self.base + y * self.row + x * self.column + c * self.channel
 
 
 @dataclasses.dataclass
 class Taps:
-  """What a window reads of its input, seen from an output position.
+  """The positions that a window reads, relative to the output position.
 
-  A stride of n reads every n-th row. Rows with the same remainder form a phase,
-  which is an image of its own; within it neighbours are at distance 1 again.
+  A stride of n reads every n-th row. Rows with the same remainder modulo n form
+  a phase, a smaller image in which neighbours are at distance 1.
 
   Attributes:
     phases: for each tap (row, column) of the window: the remainders.
-    shifts: rows and columns of the phase from the output's position.
-    sizes: remainders -> rows and columns of the phase that are read.
+    shifts: for each tap: its position in the phase minus the output position.
+    sizes: remainders -> number of rows and columns of the phase that are read.
   """
   phases: list[tuple[int, int]]
   shifts: list[tuple[int, int]]
@@ -85,19 +85,19 @@ class Taps:
 
   @property
   def margins(self) -> tuple[int, int, int, int]:
-    """How far the shifts reach: up, left, down, right."""
+    """Largest shifts up, left, down and right."""
     rows, columns = zip(*self.shifts)
     return (max(0, -min(rows)), max(0, -min(columns)), max(0, max(rows)),
             max(0, max(columns)))
 
   def is_direct(self, node: Node, shape: tuple[int, int, int],
                 output: tuple[int, int, int]) -> bool:
-    """Whether the input itself, in the layout of its size, can be read."""
+    """Whether the window can read the input directly, without a copy."""
     return (node.strides == (1, 1) and shape[:2] == output[:2]
             and not fill_of(node))
 
   def row_stride(self, output: tuple[int, int, int]) -> int:
-    """The smallest row stride at which no shift meets another row's image."""
+    """The smallest row stride at which no shift reaches another row."""
     _, left, _, right = self.margins
     widest = max(size[1] for size in self.sizes.values())
     return max(output[1] + right, widest + left)
@@ -115,7 +115,7 @@ class Planes:
   """The row strides and margins that each image size of a network needs."""
 
   def __init__(self, graph: Graph) -> None:
-    """Looks at all nodes."""
+    """Collects the needs of all nodes."""
     self._row_strides: dict[tuple[int, int], int] = {}
     self._margins: dict[tuple[int, int], tuple[int, int]] = {}
     self.bordered: set[int] = set()
@@ -148,21 +148,21 @@ class Planes:
 
 
 class Arena:
-  """Hands out memory for planes and takes it back.
+  """Allocates and frees memory for planes.
 
-  Planes are given back to those of the same geometry alone, since what lies
-  around them has to stay as it is.
+  Freed planes are reused only for the same geometry, since their borders must
+  keep their values.
   """
 
   def __init__(self) -> None:
     self.size = GROUP * GROUP
     self._free: dict[tuple, list[tuple[int, int]]] = {}
     self._taken: dict[int, tuple[tuple, int]] = {}
-    # (begin, end) of what is not to be zero at first, and its value.
+    # (begin, end, value) of parts that do not start at zero.
     self.filled: list[tuple[int, int, float]] = []
 
   def vector(self, n: int) -> Layout:
-    """Memory for values side by side, which are not given back."""
+    """Memory for consecutive values; never freed."""
     base = self.size
     self.size += round_up(n + GROUP)
     return Layout(base, 1, n, n)
@@ -172,12 +172,12 @@ class Arena:
     """Memory for planes.
 
     Args:
-      n: how many.
+      n: number of planes.
       n_positions: positions of an image, a multiple of GROUP.
       row_stride: distance of rows.
-      margin: positions around them that have the value `fill`.
+      margin: positions around them with the value `fill`.
       fill: 0 or minus infinity.
-      content: what else has to be equal for memory to be used again.
+      content: further key that must be equal to reuse memory.
     """
     plane = round_up(n_positions + margin)
     if plane % _BAD_STRIDE == 0:
@@ -197,18 +197,14 @@ class Arena:
     return Layout(base, plane, row_stride)
 
   def give_back(self, layout: Layout) -> None:
-    """Lets the planes of a layout be used again.
-
-    Args:
-      layout: strides of planes, or of a vector, which stays.
-    """
+    """Frees the planes of a layout; does nothing for a vector."""
     if layout.base in self._taken:
       key, size = self._taken.pop(layout.base)
       self._free.setdefault(key, []).append((layout.base, size))
 
   def make(self) -> np.ndarray:
-    """The arena itself, float32, aligned to a cache line."""
-    # A little more, since tiles read beyond what they need.
+    """The arena, float32, aligned to a cache line."""
+    # A little larger, since tiles read beyond their end.
     memory = np.zeros(self.size + 64 * GROUP, np.float32)
     start = (-memory.ctypes.data // 4) % GROUP
     arena = memory[start:start + self.size + 32 * GROUP]
@@ -218,6 +214,6 @@ class Arena:
 
 
 def fill_of(node: Node) -> float:
-  """What padding counts as."""
+  """The value of padding."""
   is_outside = node.kind == 'max_pool' and not node.pads_count
   return -math.inf if is_outside and any(node.pads) else 0.

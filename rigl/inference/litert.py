@@ -21,11 +21,10 @@ class LiteRT:
       data: content of the file.
       name: name of the file, for errors.
       num_threads: threads that compute each layer together.
-      xnnpack: whether LiteRT hands what it can to XNNPACK, as it does unless
-        told otherwise.
+      xnnpack: whether LiteRT uses XNNPACK, its default.
 
     Raises:
-      ValueError: LiteRT cannot run it; says why.
+      ValueError: LiteRT cannot run the network; names the reason.
     """
     module = requirements.litert()
     resolvers = module.OpResolverType
@@ -65,7 +64,7 @@ class LiteRT:
     return self._interpreter.get_tensor(self._output['index'])
 
   def _resize(self, n: int) -> bool:
-    """Whether the network takes batches of n."""
+    """Resizes to batches of n; returns whether the network allows it."""
     if n == self._batch_size:
       return True
     try:

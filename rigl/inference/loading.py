@@ -1,4 +1,4 @@
-"""Loads a .tflite file with the engine that runs it fastest here."""
+"""Loads a .tflite file with the engine that is fastest for it here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rigl.inference import graph as graphs
 
 ENGINES = ('auto', 'rigl', 'litert')
 _SECONDS_TO_CHOOSE = 1.
-# A change of the kernels makes what was measured before worthless.
+# Increased when a change of the kernels invalidates earlier measurements.
 _VERSION = 2
 
 
@@ -34,7 +34,7 @@ class Network:
   """A network, ready to be called.
 
   Attributes:
-    engine: what computes it, 'rigl' or 'litert'.
+    engine: the engine, 'rigl' or 'litert'.
     input_shape: shape of an example.
   """
 
@@ -42,8 +42,8 @@ class Network:
     """Wraps an engine.
 
     Args:
-      run: Engine or LiteRT.
-      engine: its name.
+      run: an Engine or LiteRT.
+      engine: name of the engine.
     """
     self._run, self.engine = run, engine
     self.input_shape: tuple[int, ...] = tuple(run.input_shape)
@@ -73,11 +73,11 @@ def load(path: str, num_threads: int = 1, engine: str = 'auto',
     path: path of the file.
     num_threads: threads that compute each layer together.
     engine: 'rigl' for the engine of this library, which skips zeros; 'litert'
-      for LiteRT; 'auto' for the faster of the two, which is measured once, for
-      about a second, and remembered in the file `<path>.engine.json`. LiteRT
-      also runs what the other one cannot, and a line of the log says so.
-    batch_size: how many examples 'auto' measures with. The network takes
-      batches of any size.
+      for LiteRT; 'auto' for the faster of the two, measured once, in about a
+      second, and stored in the file `<path>.engine.json`. If the engine of this
+      library cannot run the network, LiteRT does, with a message in the log.
+    batch_size: batch size of that measurement. The network accepts batches of
+      any size.
 
   Returns:
     A function of a batch, see `Network`.
@@ -106,10 +106,10 @@ def load(path: str, num_threads: int = 1, engine: str = 'auto',
 
 def own_engine(data: bytes, path: str, num_threads: int,
                is_wanted: bool = False) -> Optional[engines.Engine]:
-  """The engine of this library; None, and a line, if it cannot run a file.
+  """The engine of this library; None, with a message, if it cannot be used.
 
   Raises:
-    ValueError: it is wanted, but numba is not installed or the file is not
+    ValueError: `is_wanted`, but numba is not installed or the file is not
       float32.
   """
   if not requirements.has_numba():
@@ -133,7 +133,7 @@ def own_engine(data: bytes, path: str, num_threads: int,
 
 def _choose(networks: dict[str, Any], data: bytes, path: str,
             num_threads: int, batch_size: int) -> str:
-  """The name of the faster network, remembered or measured now."""
+  """The name of the faster engine, stored or measured now."""
   key = _key(data, num_threads, batch_size)
   memory = f'{path}.engine.json'
   remembered = _read_memory(memory)
@@ -161,19 +161,19 @@ def _choose(networks: dict[str, Any], data: bytes, path: str,
 def faster(samples: dict[str, list[float]]) -> str:
   """The engine to use: 'litert' unless 'rigl' is clearly faster.
 
-  It has to win three of four rounds, so that on a busy machine chance does not
-  choose it.
+  It must win three of four rounds, so that noise on a busy machine does not
+  decide.
 
   Args:
-    samples: seconds of a call of 'rigl' and 'litert', as
-      `timing.seconds_in_turn` returns them.
+    samples: seconds per call of 'rigl' and 'litert', from
+      `timing.seconds_in_turn`.
   """
   wins = np.array(samples['rigl']) < np.array(samples['litert'])
   return 'rigl' if wins.mean() >= 0.75 else 'litert'
 
 
 def _key(data: bytes, num_threads: int, batch_size: int) -> str:
-  """All that the choice depends on."""
+  """A key of everything that the choice depends on."""
   from importlib import metadata
   digest = hashlib.sha256(data).hexdigest()[:16]
   version = metadata.version('ai-edge-litert')
@@ -193,7 +193,7 @@ def _processor() -> str:
 
 
 def _read_memory(path: str) -> dict[str, Any]:
-  """What was measured before; nothing if the file is gone or damaged."""
+  """Earlier choices; {} if the file is missing or damaged."""
   try:
     with open(path, encoding='utf-8') as file:
       found = json.load(file)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# Parts of what TensorFlow calls operations with weights.
+# Parts of TensorFlow's names of operations with weights.
 _OPERATIONS = ('onv', 'MatMul', 'BiasAdd', 'depthwise')
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-  """The layers' names of what the converter calls their outputs.
+  """Names of layers, from the converter's names of their outputs.
 
-  It joins the names of all operations that it fuses, each with its scopes:
+  The converter joins the names of all fused operations with their scopes:
   'model/relu/Relu;model/conv1/convolution'.
   """
   short, seen = [], set()

@@ -1,4 +1,4 @@
-"""What the kernels run: arrays of steps, weights and activations."""
+"""Programs for the kernels: arrays of steps, weights and activations."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 @dataclasses.dataclass
 class Program:
-  """The arguments of `kernels.run` and where input and output lie.
+  """The arguments of `kernels.run`, and the place of input and output.
 
   Attributes:
-    steps: as the kernels want them, as all up to `factors`.
+    steps: see `kernels.run`.
     limits: see `kernels.run`.
     cuts: see `kernels.run`.
     arena: see `kernels.run`.
@@ -23,7 +23,7 @@ class Program:
     biases: see `kernels.run`.
     tables: see `kernels.run`.
     factors: see `kernels.run`.
-    input: part of the arena that an example is copied to.
+    input: part of the arena for an example.
     output: indices of the result in the arena.
   """
   steps: np.ndarray
@@ -49,7 +49,7 @@ class Numbers:
   """An array that grows."""
 
   def __init__(self, dtype: Any) -> None:
-    """An empty one."""
+    """Makes an empty array."""
     self._dtype, self.size = dtype, 0
     self._parts: list[np.ndarray] = []
 
@@ -61,5 +61,5 @@ class Numbers:
     return self.size - values.size
 
   def all(self) -> np.ndarray:
-    """All values, and one more, so that there is always one."""
+    """All values and one more, so that the array is never empty."""
     return np.concatenate([*self._parts, np.zeros(1, self._dtype)])

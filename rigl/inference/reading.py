@@ -20,13 +20,13 @@ def read_graph(model: Any, name: str) -> Graph:
   """Reads the network of a ModelT.
 
   Args:
-    model: as `tflite_files.read` returns it.
+    model: from `tflite_files.read`.
     name: name of the file, for errors.
 
   Raises:
     UnknownOperation: names the operation.
-    NotFloat32: it computes with other numbers.
-    ValueError: it is damaged.
+    NotFloat32: the network does not compute in float32.
+    ValueError: the file is damaged.
   """
   try:
     return _Reader(model, name).read()
@@ -84,7 +84,7 @@ class _Reader:
     if index not in self.shapes:
       shape = tflite_files.shape_of(self._tensors[index])
       if len(shape) == 1:
-        # The converter drops the batch of 1 from some sums of vectors.
+        # For some sums of vectors the converter drops the batch dimension.
         shape = (1, *shape)
       if len(shape) == 2:
         shape = (shape[0], 1, 1, shape[1])
@@ -94,7 +94,7 @@ class _Reader:
     return self.shapes[index]
 
   def _constant(self, index: int) -> Optional[np.ndarray]:
-    """A constant, or what DENSIFY and DEQUANTIZE make of one."""
+    """A constant, or the result of DENSIFY and DEQUANTIZE on one."""
     if index in self._constants:
       return self._constants[index]
     return tflite_files.values_of(self._model, self._tensors[index])
@@ -150,7 +150,7 @@ class _Reader:
 
   def _window(self, operator: Any, kernel: tuple[int, ...],
               dilations: tuple[int, int] = (1, 1)) -> dict[str, Any]:
-    """Kernel, strides and padding, that of an operator PAD included."""
+    """Kernel, strides and padding, including a preceding operator PAD."""
     options, source = operator.builtinOptions, int(operator.inputs[0])
     strides = (options.strideH, options.strideW)
     sizes, outputs = self._shape(source), self._shape(int(operator.outputs[0]))

@@ -1,4 +1,4 @@
-"""What an export saved: bytes, FLOPs and zeros of each layer."""
+"""Reports of an export: bytes, FLOPs and zeros of each layer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _KINDS = {'conv': 'Conv2D', 'depthwise': 'DepthwiseConv2D'}
 
 
 def sizes(exported: Exported) -> dict[str, int]:
-  """Bytes of the files, as they are and compressed.
+  """Sizes of the files, uncompressed and compressed.
 
   Args:
-    exported: what `export` returned.
+    exported: from `export`.
   """
   return {
       'dense': len(exported.dense),
@@ -37,7 +37,7 @@ def layers(exported: Exported) -> Optional[list[dict[str, Any]]]:
   `rigl.micronet.counting`.
 
   Args:
-    exported: what `export` returned.
+    exported: from `export`.
   """
   try:
     dense, sparse = (
@@ -86,20 +86,20 @@ def _layer(name: str, node: graphs.Node, graph: graphs.Graph) -> network.Layer:
 
 
 def as_record(exported: Exported) -> dict[str, Any]:
-  """All of it as a tree for JSON.
+  """The report as a tree for JSON.
 
   Args:
-    exported: what `export` returned.
+    exported: from `export`.
   """
   return {'path': exported.path, 'bytes': sizes(exported),
           'removed_units': exported.n_removed, 'layers': layers(exported)}
 
 
 def render(exported: Exported) -> str:
-  """All of it as text.
+  """The report as text.
 
   Args:
-    exported: what `export` returned.
+    exported: from `export`.
   """
   found = layers(exported)
   text = f'Wrote {exported.path}\n\n'

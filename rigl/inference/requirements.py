@@ -1,4 +1,4 @@
-"""The packages of the extra `inference`, loaded when they are first used."""
+"""The packages of the extra `inference`, loaded at first use."""
 
 from __future__ import annotations
 
@@ -46,6 +46,6 @@ def numba() -> Any:
   """The compiler of the engine of this library.
 
   Raises:
-    ValueError: it is not installed.
+    ValueError: numba is not installed.
   """
   return _load('numba', 'numba', "engine='rigl'")

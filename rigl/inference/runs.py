@@ -1,7 +1,7 @@
 """Rebuilds the network of a run of the MNIST or the CIFAR script.
 
-The ImageNet script exports its network by itself. These two leave checkpoints,
-whose variables say all there is to know about the network.
+The ImageNet script exports its network itself. These two write checkpoints,
+whose variables determine the network.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _CIFAR_IMAGE = (32, 32, 3)
 
 
 def concrete_function(folder: str) -> Any:
-  """The network of the newest checkpoint of a run, as of `sources`.
+  """The network of the newest checkpoint of a run, see `sources`.
 
   Raises:
-    ValueError: the checkpoint is of neither script; says what to do.
+    ValueError: the checkpoint is of another network; names a remedy.
   """
   prefix = checkpoint_files.resolve(folder)
   reader = checkpoint_files.open_checkpoint(prefix)
@@ -43,7 +43,7 @@ def concrete_function(folder: str) -> Any:
 
 
 def _mnist(prefix: str) -> Any:
-  """Matrices and biases, with ReLU between them."""
+  """A fully connected network with ReLU."""
   _, values = checkpoint_files.read_network(prefix)
   layers = []
   for layer in _MNIST_LAYERS:
@@ -70,14 +70,14 @@ def _mnist(prefix: str) -> Any:
 
 
 def _weights_of(shapes: Mapping[str, Any], layer: str) -> str:
-  """The weights of a layer of the CIFAR script, masked or not; '' if none."""
+  """The name of the weights of a layer, masked or not; '' if missing."""
   scope = f'{resnet_model.SCOPE}/{layer}'
   names = (f'{scope}/weights', f'{scope}/{layer}/weights')
   return next((name for name in names if name in shapes), '')
 
 
 def _cifar(prefix: str, shapes: Mapping[str, Any]) -> Any:
-  """The WideResNet, written as a SavedModel and read from there."""
+  """The WideResNet, via a temporary SavedModel."""
   from rigl.inference import sources
 
   n_blocks = 0

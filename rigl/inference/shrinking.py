@@ -1,10 +1,10 @@
-"""Removes units of a network that change nothing, exactly.
+"""Removes units of a network without changing its outputs.
 
-A unit (a channel of a convolution) without outgoing weights is not read. One
-without incoming weights has a constant output, which the layers that read it
-can have in their biases. Both are removed from between two layers with weights
-when all in between works channel by channel: depthwise convolutions, pooling,
-means and flattening. Units that a residual addition joins stay.
+A unit (a channel of a convolution) without outgoing weights is unused. A unit
+without incoming weights has a constant output, which can be folded into the
+biases of the layers that read it. Both are removed between two layers with
+weights if everything in between works per channel: depthwise convolutions,
+pooling, means and flattening. Units that a residual addition reads stay.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def shrink(model: Any) -> int:
 
 @dataclasses.dataclass
 class _Between:
-  """What lies between a layer and those that read it."""
+  """The operations between a layer and those that read it."""
   channelwise: list[Any] = dataclasses.field(default_factory=list)
   ends: list[Any] = dataclasses.field(default_factory=list)
 
 
 class _Pass:
-  """One visit to all layers."""
+  """One pass over all layers."""
 
   def __init__(self, model: Any) -> None:
     self._model = model
@@ -50,7 +50,7 @@ class _Pass:
 
   def run(self) -> int:
     n_removed = 0
-    # From the end, so that what a removal leaves unread goes in the same pass.
+    # Backwards, so that units made unused by a removal go in the same pass.
     for operator in reversed(self._graph.operators):
       if self._code(operator) in _ENDS and self._has_weights(operator):
         between = self._between(int(operator.outputs[0]))
@@ -66,13 +66,13 @@ class _Pass:
     return tflite_files.values_of(self._model, self._graph.tensors[index])
 
   def _has_weights(self, operator: Any) -> bool:
-    """Whether its weights and biases are constants that it alone reads."""
+    """Whether its weights and biases are constants that only it reads."""
     constants = [int(index) for index in operator.inputs[1:] if index >= 0]
     return all(self._values(index) is not None and
                len(self._readers[index]) == 1 for index in constants)
 
   def _between(self, index: int) -> Optional[_Between]:
-    """What reads the channels of a tensor; None if they must stay."""
+    """The readers of the channels of a tensor; None if they must stay."""
     if index in self._outputs or not self._readers.get(index):
       return None
     found = _Between()
@@ -99,7 +99,7 @@ class _Pass:
     if code == codes.DEPTHWISE_CONV_2D:
       return shapes[0][-1] == shapes[1][-1] and self._has_weights(operator)
     if code == codes.RESHAPE:
-      # Flattens images, all but the first dimension.
+      # Flattening keeps the first dimension.
       return len(shapes[0]) == 4 and len(shapes[1]) == 2 and (
           shapes[0][0] == shapes[1][0])
     if code == codes.MEAN:
@@ -126,7 +126,7 @@ class _Pass:
         is_constant &= constants == 0
     is_kept = is_read & ~is_constant
     if not is_kept.any():
-      # No layer can be without units.
+      # A layer must keep at least one unit.
       is_kept[0] = True
     if is_kept.all():
       return 0
@@ -141,7 +141,7 @@ class _Pass:
     return self._values(int(operator.inputs[2]))
 
   def _columns(self, end: Any, n: int) -> np.ndarray:
-    """Its weights as [units, positions, channels that it reads]."""
+    """The weights of a layer as [units, positions, input channels]."""
     weights = self._values(int(end.inputs[1]))
     return weights.reshape(len(weights), -1, n)
 
@@ -151,7 +151,7 @@ class _Pass:
     n = len(constants)
     weights = self._values(int(operator.inputs[1])).reshape(-1, n)
     if _pads(operator, codes.DEPTHWISE_CONV_2D, len(weights)):
-      # At the borders a constant meets zeros.
+      # At the borders, padding makes the output of a constant differ.
       is_constant = is_constant & (constants == 0)
     is_constant = is_constant | ~weights.any(0)
     outputs = weights.sum(0) * constants + self._biases(operator, n)
@@ -159,7 +159,7 @@ class _Pass:
         is_constant, _activated(operator, outputs), 0.)
 
   def _fold(self, end: Any, constants: np.ndarray) -> None:
-    """Adds what removed units with a constant output gave to the biases."""
+    """Adds the contribution of removed constant units to the biases."""
     if not constants.any():
       return
     added = self._columns(end, len(constants)).sum(1) @ constants
@@ -193,7 +193,7 @@ class _Pass:
       self._take(index, np.tile(is_kept, size // len(is_kept)), axis=-1)
 
   def _narrow(self, operator: Any, is_kept: np.ndarray) -> None:
-    """Takes channels from the shape of its output."""
+    """Removes channels from the shape of the output."""
     tensor = self._graph.tensors[int(operator.outputs[0])]
     tensor.shape = np.array(tensor.shape, np.int32)
     tensor.shape[-1] = tensor.shape[-1] // len(is_kept) * is_kept.sum()
@@ -221,6 +221,6 @@ def _activated(operator: Any, values: np.ndarray) -> np.ndarray:
 
 
 def _pads(operator: Any, code: int, n_positions: int) -> bool:
-  """Whether some of its positions may see zeros around the image."""
+  """Whether some positions may read padding."""
   return code != codes.FULLY_CONNECTED and n_positions > 1 and (
       operator.builtinOptions.padding == codes.SAME)

@@ -1,4 +1,4 @@
-"""Joins nodes of a graph that the engine can compute as one."""
+"""Merges nodes of a graph that the engine can compute as one."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 from rigl.inference.graph import INFINITY, Graph, Node
 from rigl.inference.layouts import is_vector
 
-# From here on several channels read so many inputs together that it pays to
-# load them once.
+# From this density on, channels share enough inputs that loading them once for
+# several channels is faster.
 SHARED_DENSITY = 0.12
 _NO_LIMITS = (-INFINITY, INFINITY)
 
 
 def shares_loads(node: Node) -> bool:
-  """Whether the channels of a convolution are computed a few at a time."""
+  """Whether a convolution computes several channels together."""
   return np.count_nonzero(node.weights) > SHARED_DENSITY * node.weights.size
 
 
 def simplified(graph: Graph) -> Graph:
-  """The graph with scales joined and sums made a part of convolutions."""
+  """The graph with merged scales, and sums merged into convolutions."""
   nodes = _join_scales(graph, list(graph.nodes))
   return dataclasses.replace(graph, nodes=_join_sums(graph, nodes))
 
@@ -34,7 +34,7 @@ def _n_readers(graph: Graph, nodes: list[Node]) -> Counter[int]:
 
 
 def _join_scales(graph: Graph, nodes: list[Node]) -> list[Node]:
-  """Batch normalization before a ReLU is a factor and a bias, not two."""
+  """Merges consecutive scales, such as batch normalization before a ReLU."""
   readers = _n_readers(graph, nodes)
   joined: list[Node] = []
   makers: dict[int, Node] = {}
@@ -54,12 +54,12 @@ def _join_scales(graph: Graph, nodes: list[Node]) -> list[Node]:
 
 
 def _join_sums(graph: Graph, nodes: list[Node]) -> list[Node]:
-  """The sum of a residual block becomes a tap of its last convolution."""
+  """Merges the sum of a residual block into its last convolution."""
   readers = _n_readers(graph, nodes)
   joined: list[Node] = []
   for node in nodes:
     if node.kind == 'add' and not is_vector(graph.shapes[node.output]):
-      # The later of two convolutions, when its other input is there.
+      # The later of two convolutions, whose other input is then available.
       for maker in reversed(joined):
         if maker.output in node.inputs and maker.kind == 'conv' and (
             maker.limits == _NO_LIMITS and readers[maker.output] == 1

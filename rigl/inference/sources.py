@@ -1,4 +1,4 @@
-"""Finds the network in what a user has: a model, a file or a run's folder."""
+"""Gets the network from a model, a file or the folder of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rigl.compat import tf2
 _SAVED_MODEL = ('saved_model.pb', 'saved_model.pbtxt')
 _OPTIONS = ('a Keras model, a .keras file, a .tflite file, the folder of a '
             'SavedModel or the folder of a run')
-# What the outputs of a signature are called that are logits.
+# Name of the logits among the outputs of a signature.
 _LOGITS = 'logits'
 
 
@@ -25,8 +25,8 @@ def concrete_function(source: Any) -> Any:
     A concrete function of TensorFlow with one input.
 
   Raises:
-    ValueError: it is none of these, or has several inputs or outputs; names
-      what there is.
+    ValueError: the source is not one of these, or has several inputs or
+      outputs; names them.
   """
   if not isinstance(source, (str, os.PathLike)):
     return _of_keras(source)
@@ -48,7 +48,7 @@ def _is_saved_model(path: str) -> bool:
 def _read_keras(path: str) -> Any:
   if not os.path.exists(path):
     raise ValueError(f'{path} does not exist.')
-  # Before Keras loads TensorFlow with its log.
+  # Load TensorFlow without its log, before Keras loads it.
   _ = tf2.__version__
   import keras
   try:
@@ -95,7 +95,7 @@ def _of_saved_model(path: str) -> Any:
     return signature(**{name: batch})[output]
 
   function = _concrete(network, spec.shape[1:], spec.dtype, path)
-  # The function reads the variables, which live as long as what was loaded.
+  # Keeps the loaded object, and thus the variables, alive.
   function.loaded = loaded
   return function
 
@@ -106,7 +106,7 @@ def _concrete(network: Any, shape: Any, dtype: Any, name: str) -> Any:
                      'an input of a fixed size to export it.')
   spec = tf2.TensorSpec([1, *shape], tf2.as_dtype(dtype), name='inputs')
   function = tf2.function(network).get_concrete_function(spec)
-  # Of a SavedModel of TensorFlow 1 the graph collects variables, whose
+  # A SavedModel of TensorFlow 1 has collections of variables, whose
   # initializers the converter would look for.
   for collection in list(function.graph.collections):
     function.graph.clear_collection(collection)

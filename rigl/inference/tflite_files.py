@@ -1,7 +1,6 @@
 """Reads and writes .tflite files: their tensors, operators and sparse weights.
 
-The flatbuffer is read with the classes that the package ai-edge-litert
-generates from its schema.
+Uses the flatbuffer classes of the package ai-edge-litert.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ import numpy as np
 
 from rigl.inference import requirements
 
-# TensorType and BuiltinOperator of the schema, as far as they matter here.
+# TensorTypes of the schema that are used here.
 FLOAT32, INT32, INT64, INT8 = 0, 2, 4, 9
 DTYPES = {0: np.float32, 1: np.float16, 2: np.int32, 3: np.uint8, 4: np.int64,
           6: np.bool_, 7: np.int16, 9: np.int8}
 _DENSE, _CSR = 0, 1
 _IDENTIFIER = b'TFL3'
-# Of the content of buffers, says the schema.
+# Alignment of buffers, required by the schema.
 _ALIGNMENT = 16
 
 
@@ -31,13 +30,13 @@ def read(data: bytes, name: str) -> Any:
     A ModelT of the schema.
 
   Raises:
-    ValueError: the data are no model, or a damaged one.
+    ValueError: the data are not a model, or damaged.
   """
   schema = requirements.litert_schema()
   if data[4:8] != _IDENTIFIER:
     raise ValueError(f'{name} is not a .tflite file, or a damaged one: it '
                      'lacks the identifier TFL3. Export it again.')
-  # A damaged offset leads the reader anywhere.
+  # Damaged offsets can cause any error.
   try:
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
     graph = model.subgraphs[0]
@@ -55,12 +54,12 @@ def write(model: Any) -> bytes:
   """Packs a ModelT into the bytes of a file.
 
   Args:
-    model: as `read` returns it.
+    model: from `read`.
   """
   import flatbuffers
 
   class Builder(flatbuffers.Builder):
-    """Aligns buffers, and stores equal vectors, such as zero points, once."""
+    """Aligns buffers, and stores equal vectors (e.g. zero points) once."""
 
     def __init__(self) -> None:
       super().__init__(1 << 20)
@@ -82,7 +81,7 @@ def write(model: Any) -> bytes:
 def operator_code(model: Any, operator: Any) -> int:
   """The BuiltinOperator of an operator."""
   code = model.operatorCodes[operator.opcodeIndex]
-  # Older files have the code in a field of 8 bits.
+  # Older files store the code in a field of 8 bits.
   return max(code.builtinCode, code.deprecatedBuiltinCode)
 
 
@@ -125,7 +124,7 @@ def values_of(model: Any, tensor: Any) -> Optional[np.ndarray]:
 
 
 def set_values(model: Any, tensor: Any, values: np.ndarray) -> None:
-  """Gives a tensor other values, and their shape, in a buffer of its own.
+  """Sets values and shape of a tensor, in a new buffer.
 
   Args:
     model: ModelT.
@@ -147,7 +146,7 @@ def _bytes_of(values: np.ndarray) -> np.ndarray:
 
 
 def _indices(schema: Any, values: np.ndarray) -> tuple[int, Any]:
-  """Indices in the smallest type that holds them: (its number, a vector)."""
+  """Indices in the smallest type: (number of the type, vector)."""
   largest = int(values.max(initial=0))
   kinds = schema.SparseIndexVector
   if largest < 2**8:
@@ -164,16 +163,16 @@ def pack(values: np.ndarray, by_rows: bool = False
          ) -> tuple[Any, np.ndarray]:
   """Stores one dimension of weights compressed, as sparse rows or columns.
 
-  TensorFlow's converter compresses the last one, the inputs of a layer. The
-  first one, its outputs, takes fewer bytes if there are at most 256 outputs and
-  more inputs: an index then has one byte instead of two.
+  TensorFlow's converter compresses the last dimension, the inputs of a layer.
+  Compressing the first, the outputs, takes fewer bytes if there are at most 256
+  outputs and more inputs: an index then has one byte instead of two.
 
   Args:
     values: weights of two or more dimensions.
-    by_rows: whether it has to be the last dimension.
+    by_rows: whether to compress the last dimension in any case.
 
   Returns:
-    (SparsityParametersT, the values that are not zero).
+    (SparsityParametersT, the non-zero values).
   """
   order = list(range(values.ndim))
   packed = _pack_last(values, order)
@@ -185,7 +184,7 @@ def pack(values: np.ndarray, by_rows: bool = False
 
 def _pack_last(values: np.ndarray, order: Sequence[int]
                ) -> tuple[Any, np.ndarray]:
-  """Stores the last of some dimensions compressed, the others as they are."""
+  """Compresses the last of some dimensions and leaves the others dense."""
   schema = requirements.litert_schema()
   sparsity = schema.SparsityParametersT()
   sparsity.traversalOrder = np.array(order, np.int32)
@@ -209,7 +208,7 @@ def _pack_last(values: np.ndarray, order: Sequence[int]
 
 
 def n_packed_bytes(packed: tuple[Any, np.ndarray]) -> int:
-  """Bytes of what `pack` returns."""
+  """The number of bytes of a result of `pack`."""
   sparsity, kept = packed
   last = sparsity.dimMetadata[-1]
   return (kept.nbytes + last.arraySegments.values.nbytes
@@ -221,7 +220,7 @@ def unpack(sparsity: Any, values: np.ndarray, shape: tuple[int, ...],
   """The dense array of sparse values, with or without blocks.
 
   Raises:
-    ValueError: indices, values and shape do not fit one another.
+    ValueError: indices, values and shape do not match.
   """
   problem = ValueError(f'The sparse weights {name} are damaged: their indices '
                        'do not fit their shape. Export the model again.')
@@ -235,7 +234,7 @@ def unpack(sparsity: Any, values: np.ndarray, shape: tuple[int, ...],
   for level, position in enumerate(order):
     if position >= n:
       block_sizes[blocks[position - n]] = dims[level].denseSize
-  # One row of coordinates for each entry of the levels so far.
+  # One row of coordinates per entry of the levels so far.
   coordinates = np.zeros((1, n), np.int64)
   for dim, position in zip(dims, order):
     parents = np.arange(len(coordinates))
@@ -263,7 +262,7 @@ def unpack(sparsity: Any, values: np.ndarray, shape: tuple[int, ...],
 
 
 def dequantized(tensor: Any, values: np.ndarray) -> np.ndarray:
-  """What int8 values stand for, in float32.
+  """Dequantizes int8 values to float32.
 
   Args:
     tensor: TensorT with their scales.

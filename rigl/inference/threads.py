@@ -14,7 +14,7 @@ from rigl.inference import kernels
 
 @dataclasses.dataclass
 class _Shared:
-  """What the threads of an engine share."""
+  """State shared by the threads of an engine."""
   counts: np.ndarray
   condition: threading.Condition
   is_closed: bool = False
@@ -28,16 +28,16 @@ class _Shared:
 class Team:
   """Runs a program on the calling thread and on others.
 
-  The others wait for the next call in a loop at first, and sleep if none comes.
-  They end with this object.
+  After a call the others first spin, waiting for the next one, then sleep. They
+  end with this object.
   """
 
   def __init__(self, arguments: tuple[Any, ...], n_threads: int) -> None:
     """Starts the threads.
 
     Args:
-      arguments: of `kernels.run`, up to `factors`.
-      n_threads: all of them, the calling one included.
+      arguments: arguments of `kernels.run`, up to `factors`.
+      n_threads: number of threads, including the calling one.
     """
     self._arguments, self._n_threads = arguments, n_threads
     self._shared = _Shared(
@@ -63,7 +63,7 @@ class Team:
 
 def _take_part(arguments: tuple[Any, ...], thread: int, n_threads: int,
                shared: _Shared) -> None:
-  """What a thread does that is not the calling one."""
+  """The main function of the other threads."""
   call = 0
   while True:
     with shared.condition:

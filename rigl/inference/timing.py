@@ -1,4 +1,4 @@
-"""Times that can be compared, on a machine that does other things as well."""
+"""Comparable times on a busy machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# A sample takes at least so long, so that the clock does not matter.
+# Minimum seconds of a sample, so that the clock's resolution does not matter.
 _MIN_SAMPLE = 2e-3
 _MIN_ROUNDS = 7
 
@@ -14,19 +14,19 @@ _MIN_ROUNDS = 7
 def seconds_in_turn(functions: Mapping[Any, Callable[[], Any]],
                     seconds: float, n_threads: int = 1
                     ) -> dict[Any, list[float]]:
-  """Seconds of a call of each function, many times.
+  """Seconds per call of each function, in many samples.
 
-  They take turns, so that what disturbs the machine disturbs all of them. What
-  one thread computes is timed by that thread's processor time, which goes on
-  only while the machine does not do something else.
+  The functions alternate, so that disturbances affect all of them. With a
+  single thread, its CPU time is measured, which excludes time spent on other
+  processes.
 
   Args:
-    functions: {name: what is timed}.
-    seconds: about how long to measure, all functions together.
-    n_threads: how many threads compute.
+    functions: {name: function to time}.
+    seconds: approximate time to measure all functions together.
+    n_threads: number of computing threads.
 
   Returns:
-    {name: the samples}, which belong together by their index.
+    {name: samples}; samples of the same index were taken together.
   """
   clock = time.perf_counter
   if n_threads == 1 and time.get_clock_info('thread_time').resolution < 1e-6:
@@ -41,7 +41,7 @@ def seconds_in_turn(functions: Mapping[Any, Callable[[], Any]],
   n_rounds = 0
   while n_rounds < _MIN_ROUNDS or time.perf_counter() < end:
     for name, function in functions.items():
-      # What ran before has filled the caches with its own data.
+      # Warms the caches, which the previous function has filled.
       function()
       samples[name].append(_sample(function, repeats[name], clock))
     n_rounds += 1

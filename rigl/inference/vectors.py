@@ -1,14 +1,14 @@
 """Inner loops of the engine as explicit vectors of LLVM.
 
-A tile is a few vectors of neighbouring positions of one output channel, or of
-several. It stays in registers while all weights of the channel are added:
+A tile is a few vectors of neighbouring positions of one or several output
+channels. It stays in registers while all weights of the channel are added:
 
     tile = clip(bias + sum over k of values[k] * arena[offsets[k] + position:])
 
-Compilers do not find this by themselves, since they do not see that the output
-does not overlap the input.
+Compilers do not generate this by themselves, because they cannot prove that the
+output does not overlap the input.
 
-Numba compiles `kernels` anew when that file changes, but does not look here:
+Numba recompiles `kernels` when that file changes, but not when this one does:
 after a change of this file, touch that one.
 """
 
@@ -39,10 +39,10 @@ def _vector_width() -> int:
 
 
 WIDTH = _vector_width()
-# Registers for sums: three of four, of 32 with AVX-512 and on Arm, else of 16.
+# Registers for sums: three quarters of 32 (AVX-512, Arm) or 16.
 N_SUMS = 24 if WIDTH == 16 or platform.machine() in (
     'aarch64', 'arm64') else 12
-# Positions are computed in groups of this many, whatever the width.
+# Positions per group, for any vector width.
 GROUP = 16
 _VECTOR = ir.VectorType(ir.FloatType(), WIDTH)
 _INT = ir.IntType(64)
@@ -73,13 +73,13 @@ class _Builder:
     self.builder.store(value, self._address(array, index), align=4)
 
   def prefetch(self, array: Any, index: Any, n_groups: int) -> None:
-    """Fetches lines that are written to soon, while sums are computed."""
+    """Prefetches cache lines that are written soon."""
     byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
     function = cgutils.get_or_insert_function(
         self.builder.module, ir.FunctionType(
             ir.VoidType(), [byte, number, number, number]),
         'llvm.prefetch.p0i8')
-    # To write to, into the nearest cache, of data.
+    # For writing, into the nearest cache, of data.
     kinds = [ir.Constant(number, n) for n in (1, 3, 1)]
     for i in range(n_groups):
       address = self._address(array, self.plus(index, i * GROUP))
@@ -93,7 +93,7 @@ class _Builder:
     return self.builder.call(function, [a, b, c])
 
   def clip(self, value: Any, low: Any, high: Any) -> Any:
-    # In this order NaN stays NaN.
+    # This order preserves NaN.
     is_low = self.builder.fcmp_ordered('<', value, low)
     value = self.builder.select(is_low, low, value)
     is_high = self.builder.fcmp_ordered('>', value, high)
@@ -108,10 +108,10 @@ def pointer_of(context: Any, builder: Any, signature: Any, args: Any,
   """The pointer to the first element of an array among the arguments.
 
   Args:
-    context: numba's, as are all that an intrinsic is given.
-    builder: see above.
-    signature: see above.
-    args: see above.
+    context: as for an intrinsic of numba.
+    builder: as for an intrinsic of numba.
+    signature: as for an intrinsic of numba.
+    args: as for an intrinsic of numba.
     index: number of the argument.
   """
   array = context.make_array(signature.args[index])(
@@ -121,12 +121,12 @@ def pointer_of(context: Any, builder: Any, signature: Any, args: Any,
 
 def _emit_for_each(n_most: int,
                    emit: Callable[..., None]) -> Callable[..., Any]:
-  """Code with a branch for each number of groups, the first argument.
+  """Code with a branch for each number of groups, which is the first argument.
 
   Args:
-    n_most: the numbers are 1 to this.
-    emit: (n, context, builder, signature, args) emits the code of a number;
-      signature and args are those of the others.
+    n_most: largest number.
+    emit: (n, context, builder, signature, args) emits the code for n groups;
+      signature and args are without the first argument.
   """
   def generate(context, builder, signature, args):
     rest = signature.return_type(*signature.args[1:])
@@ -147,7 +147,7 @@ def _emit_for_each(n_most: int,
 def _emit_tile(n_groups, context, builder, signature, args):
   """The code of `make_tile` for `n_groups` groups."""
   n_vectors = n_groups * (GROUP // WIDTH)
-  # Few sums would wait for one another: then odd weights have their own.
+  # A few sums would be bound by latency, so odd weights get their own.
   n_sums = 2 if n_vectors <= 4 else 1
   vectors = _Builder(builder)
   arena, values, offsets = (
@@ -260,9 +260,8 @@ def _emit_shared_tile(n_channels, n_groups, context, builder, signature, args):
 def make_shared_tile(n_channels: int, n_most: int) -> Any:
   """An intrinsic for several output channels that share what they load.
 
-  The offsets of a block of channels are sorted by the set of channels that have
-  a weight there, so that each set has a loop of its own without any choice in
-  it.
+  The offsets of a block of channels are sorted by the set of channels with a
+  weight there, so that each set has a loop without branches.
 
   Args:
     n_channels: output channels.
@@ -270,10 +269,9 @@ def make_shared_tile(n_channels: int, n_most: int) -> Any:
 
   Returns:
     tile(n_groups, arena, values, offsets, rows, row, position, biases,
-    first_bias, low, high, out, plane). rows[row] is where the values of the
-    block begin, and set number i, whose bits are channels, has the offsets
-    rows[row + i] to rows[row + i + 1]. The values of one offset lie side by
-    side.
+    first_bias, low, high, out, plane). The values of the block start at
+    rows[row]. Set i, whose bits are channels, has the offsets rows[row + i] to
+    rows[row + i + 1]. The values of the same offset are consecutive.
   """
   @intrinsic
   def tile(typing_context, n_groups, arena, values, offsets, rows, row,
@@ -322,14 +320,14 @@ def make_every_second(n: int) -> Any:
 
 @intrinsic
 def copy_every(typing_context, arena, source, step, target, begin, end):
-  """Copies values at a distance to places side by side, without checks.
+  """Copies strided values to consecutive places, without bounds checks.
 
   Args:
-    typing_context: what numba knows of types.
+    typing_context: as for an intrinsic of numba.
     arena: float32.
     source: index of value 0.
     step: distance of values.
-    target: where value 0 goes.
+    target: index to which value 0 is copied.
     begin: the first value to copy.
     end: one past the last.
   """
@@ -350,10 +348,10 @@ def copy_every(typing_context, arena, source, step, target, begin, end):
 
 @intrinsic
 def dot(typing_context, arena, values, offsets, begin, end):
-  """The sum of values[k] * arena[offsets[k]], without checks of the indices.
+  """The sum of values[k] * arena[offsets[k]], without bounds checks.
 
   Args:
-    typing_context: what numba knows of types.
+    typing_context: as for an intrinsic of numba.
     arena: float32.
     values: float32.
     offsets: int32.

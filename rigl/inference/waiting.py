@@ -1,4 +1,4 @@
-"""How threads that run compiled code wait for one another.
+"""Synchronization of threads that run compiled code.
 
 As with `vectors`: after a change of this file, touch `kernels`.
 """
@@ -23,12 +23,12 @@ if os.name == 'posix':
 else:
   @numba.njit(nogil=True)
   def give_way():
-    """Windows switches between threads by itself."""
+    """Does nothing on Windows."""
     return 0
 
 
 def _of_element(array, emit):
-  """What numba wants of an intrinsic on an element of an int64 array.
+  """The result of an intrinsic on an element of an int64 array.
 
   Args:
     array: type of the array.
@@ -46,7 +46,7 @@ def arrive(typing_context, array, index):
   """Adds 1 to an element of an int64 array, atomically; returns the old value.
 
   Args:
-    typing_context: what numba knows of types.
+    typing_context: as for an intrinsic of numba.
     array: int64.
     index: index of the element.
   """
@@ -60,7 +60,7 @@ def look(typing_context, array, index):
   """Reads an element that another thread may write.
 
   Args:
-    typing_context: what numba knows of types.
+    typing_context: as for an intrinsic of numba.
     array: int64.
     index: index of the element.
   """
@@ -71,7 +71,7 @@ def look(typing_context, array, index):
 
 @intrinsic
 def pause(typing_context):
-  """Tells an x86 that this thread waits in a loop."""
+  """Tells the CPU that this thread spins."""
   del typing_context
 
   def generate(context, builder, signature, args):

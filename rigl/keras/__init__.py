@@ -1,4 +1,4 @@
-"""Sparse training of any Keras 3 model: optimizers around an optimizer.
+"""Sparse training of any Keras 3 model, by optimizers that wrap another one.
 
     optimizer = rigl.keras.RigL(
         keras.optimizers.SGD(0.1, momentum=0.9), sparsity=0.9, end_step=25_000)

@@ -1,4 +1,4 @@
-"""Steps whose gradients an optimizer adds up before it trains by them."""
+"""Gradient accumulation: several steps whose gradients are summed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rigl.keras import kernels
 
 
 class Window:
-  """The steps between two trainings, one without gradient accumulation.
+  """The steps whose gradients are accumulated; one without accumulation.
 
-  A mask update falls on the end of a window and goes by the mean gradient.
+  Mask updates happen at the end of a window and use the mean gradient.
   """
 
   def __init__(self, optimizer: keras.optimizers.Optimizer):
@@ -21,7 +21,7 @@ class Window:
     self._length = optimizer.gradient_accumulation_steps or 1
     if self._length > 1:
       raw = arrays.of(optimizer._iterations).asarray(optimizer._iterations)
-      # Now: a step of the optimizer counts on.
+      # Evaluated now, before the optimizer increases its step.
       self._is_at_end = arrays.of(raw).equal((raw + 1) % self._length, 0)
 
   def step(self) -> Any:
@@ -30,15 +30,11 @@ class Window:
     return arrays.of(iterations).asarray(iterations)
 
   def ends_with(self, condition: Any) -> Any:
-    """Whether a condition holds at the end of a window, bool scalar.
-
-    Args:
-      condition: bool scalar.
-    """
+    """Whether `condition`, a bool scalar, holds at the end of a window."""
     return condition & self._is_at_end if self._length > 1 else condition
 
   def at_end(self, value: Any, otherwise: Any) -> Any:
-    """A value at the end of a window, before that another one, [...].
+    """`value` at the end of a window, else `otherwise`, [...].
 
     Args:
       value: tensor [...].
@@ -49,7 +45,7 @@ class Window:
     return arrays.of(value).where(self._is_at_end, value, otherwise)
 
   def mean(self, grad: Any, accumulator: Any) -> Any:
-    """The gradient that the optimizer trains by at the end of a window.
+    """The gradient that the optimizer applies at the end of a window.
 
     Args:
       grad: gradient of the last step, [...], as the optimizer gets it.
@@ -63,10 +59,9 @@ class Window:
     return (grad + arrays.of(grad).asarray(accumulator)) / self._length
 
   def masked(self, grad: Any, mask: Any, accumulator: Any) -> Any:
-    """The gradient to train by, and the same of those before it.
+    """Masks a gradient and the accumulated ones at the end of a window.
 
-    Up to the end of the window they stay dense, since an update then goes by
-    their mean.
+    Before the end they stay dense, because an update uses their mean.
 
     Args:
       grad: [...].
@@ -81,7 +76,7 @@ class Window:
     return kernels.where(passes, grad)
 
   def begin_again(self) -> None:
-    """Forgets the gradients of a window that ends without training."""
+    """Drops the gradients of a window that ends without training."""
     if self._length > 1:
       self._optimizer._backend_reset_gradient_accumulators()
       self._optimizer._iterations.assign_sub(self._length - 1)

@@ -1,4 +1,4 @@
-"""What a user gives an optimizer, checked."""
+"""Checks the arguments of optimizers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rigl.keras.first_masks import MASK_INITS
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-  """What the user gave, in one object, since Keras wraps what it is given."""
+  """The user's arguments, in one object that Keras does not wrap or track."""
 
   sparsities: selection.Sparsities
   mask_init: Union[str, Mapping[str, np.ndarray]]
@@ -33,7 +33,7 @@ class Arguments:
     config = {
         **{field.name: getattr(self.sparsities, field.name)
            for field in dataclasses.fields(self.sparsities)},
-        # Given masks are saved with the other variables.
+        # Masks are saved with the other variables.
         'mask_init': (
             self.mask_init if isinstance(self.mask_init, str) else 'random'),
         'seed': self.seed,

@@ -1,8 +1,8 @@
-"""What an optimizer around another one does differently on each backend.
+"""The parts of a sparse optimizer that differ between the backends of Keras.
 
-TensorFlow runs a step once for each replica of a `tf.distribute` strategy, and
-a branch of a condition may assign variables. In JAX a branch must return their
-values instead. PyTorch runs everything at once.
+TensorFlow runs a step on each replica of a `tf.distribute` strategy, and a
+branch of tf.cond may assign variables. In JAX a branch must return their values
+instead. PyTorch runs eagerly.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from rigl.core import arrays
 
 
 class Backend:
-  """PyTorch, and what all have in common."""
+  """PyTorch; base class of the other backends."""
 
   @property
   def is_tracing(self) -> bool:
-    """Whether what runs now only becomes a graph."""
+    """Whether a graph is being traced."""
     return False
 
   def once(self, step: Callable[[Sequence[Any]], None],
@@ -30,20 +30,20 @@ class Backend:
 
   def on_replicas(self, function: Callable[[Sequence[Any]], None],
                   grads: Sequence[Any]) -> None:
-    """Runs function(grads) for each replica, from within `once`.
+    """Runs function(grads) on each replica. Call it within `once`.
 
     Args:
-      function: what is to be done.
-      grads: what `once` gave.
+      function: called with the gradients of the replica.
+      grads: gradients from `once`.
     """
     function(grads)
 
   def total(self, grad: Any, variable: Any) -> Any:
-    """The sum of a gradient over the replicas, from within `once`, dense.
+    """The sum of a gradient over the replicas, dense. Call it within `once`.
 
     Args:
-      grad: one of those that `once` gave.
-      variable: that it belongs to.
+      grad: a gradient from `once`.
+      variable: its variable.
     """
     del variable
     return arrays.of(grad).asarray(grad)
@@ -54,30 +54,30 @@ class Backend:
 
     Args:
       condition: bool scalar.
-      if_true: runs if it holds.
-      if_false: runs else.
-      variables: all that either may assign.
+      if_true: called if it holds.
+      if_false: called if not.
+      variables: all variables that either may assign.
     """
     del variables
     keras.ops.cond(condition, if_true, if_false)
 
   def outside(self, function: Callable[[], None]) -> None:
-    """Runs a function now, even while a graph is made."""
+    """Runs a function now, even while a graph is traced."""
     function()
 
   def has_value(self, variable: Any) -> bool:
-    """Whether a variable can be read now, from within `outside`."""
+    """Whether a variable has a value. Call it within `outside`."""
     return getattr(variable, '_value', None) is not None
 
   def update(self, variable: Any, function: Callable[..., Any],
              *others: Any) -> None:
-    """Assigns function(value, *values of others), from within `once`."""
+    """Assigns function(value, *values of others). Call it within `once`."""
     variable.assign(function(*(
         arrays.of(v).asarray(v) for v in (variable, *others))))
 
 
 class _Jax(Backend):
-  """Branches give back values."""
+  """JAX: branches return the values of variables."""
 
   def branch(self, condition, if_true, if_false, variables):
     before = [(v, v.value) for v in variables]
@@ -95,7 +95,7 @@ class _Jax(Backend):
 
 
 class _TensorFlow(Backend):
-  """Replicas, and graphs in which variables may not have a value yet."""
+  """TensorFlow: replicas, and graphs with uninitialized variables."""
 
   def __init__(self):
     from rigl.compat import tf2
@@ -123,7 +123,7 @@ class _TensorFlow(Backend):
     tf = self._tf
 
     def run(grads):
-      # A gradient that a branch takes as it is cannot be summed there.
+      # Without the identity, a branch could not sum the gradients.
       function([None if g is None else tf.identity(g) for g in grads])
 
     if self._is_outside_replicas():
@@ -156,7 +156,7 @@ class _TensorFlow(Backend):
 
   def has_value(self, variable):
     value = variable.value
-    # A distributed variable is initialised if all of its copies are.
+    # A distributed variable is initialized if all its copies are.
     return bool(value.is_initialized())
 
   def update(self, variable, function, *others):
@@ -177,7 +177,7 @@ def current() -> Backend:
   """The backend of Keras.
 
   Raises:
-    ValueError: it is one that rigl cannot train with.
+    ValueError: rigl does not support this backend.
   """
   known = {'tensorflow': _TensorFlow, 'jax': _Jax, 'torch': Backend}
   name = keras.backend.backend()

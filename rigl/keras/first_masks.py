@@ -1,4 +1,4 @@
-"""The masks that training starts with."""
+"""Initial masks."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def first_mask(method: methods.Method,
                seed: int) -> np.ndarray:
   """The mask of one kernel, bool [...].
 
-  Weights that already have as many zeros as asked keep those that are not 0:
-  to compile a model again must not destroy it.
+  Weights that already have the wanted number of zeros keep all other weights,
+  so that compiling a model again does not destroy it.
 
   Args:
-    method: some methods start from a dense network.
+    method: the method; some start from a dense network.
     mask_init: see SparseOptimizer.
     path: path of the kernel.
     shape: shape of the kernel.
-    values: weights [...]; None while there are none.
-    sparsity: share of zeros that the kernel is to have.
+    values: weights [...]; None if they have no values yet.
+    sparsity: wanted share of zeros.
     seed: seed of a random mask.
 
   Raises:
-    ValueError: masks are to be made of weights that there are not yet; or
-      there is no given mask for this path, or one of another shape.
+    ValueError: the mask depends on weights that have no values yet, or the
+      given masks lack this path or have another shape.
   """
   size = math.prod(shape)
   n_zeros = distributions.get_n_zeros(size, sparsity)
@@ -44,7 +44,7 @@ def first_mask(method: methods.Method,
     return _given_mask(mask_init, path, shape)
   is_sparse = values is not None and 0 < n_zeros <= np.sum(values == 0)
   if not method.inits_masks:
-    # What is pruned stays so.
+    # Pruned connections stay pruned.
     if values is None or not (is_sparse and method.prunes_gradually):
       return np.ones(shape, bool)
     return np.not_equal(values, 0)

@@ -1,4 +1,4 @@
-"""One sparse kernel: its variables and how they begin."""
+"""A sparse kernel: its variables and their initial values."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ import numpy as np
 
 from rigl.core import arrays, methods, stateless_random
 
-# The name that Keras gives to sums of gradients.
+# Keras' name for accumulated gradients.
 ACCUMULATOR = 'gradient_accumulator'
 
 
 class Slot(NamedTuple):
-  """A variable that an optimizer keeps of a kernel, of the kernel's shape.
+  """A variable of an optimizer for a kernel, of the kernel's shape.
 
   Attributes:
-    variable: of Keras.
-    initializer: gives its first value.
+    variable: Keras variable.
+    initializer: returns its initial value.
   """
 
   variable: Any
   initializer: Any
 
   def first_value(self) -> Any:
-    """What the optimizer itself starts the slot with, [...]."""
+    """The optimizer's own initial value of the slot, [...]."""
     value = self.initializer(self.variable.shape, dtype=self.variable.dtype)
     return arrays.of(self.variable).asarray(value)
 
 
 @dataclasses.dataclass(eq=False)
 class Kernel:
-  """What the wrapping optimizer knows of one sparse kernel.
+  """A sparse kernel with the variables of its optimizer.
 
   Attributes:
-    path: of its variable.
-    position: of the kernel among the trainable variables.
-    variable: of Keras, [...], 0 at inactive connections.
-    sparsity: share of zeros that it is to have.
+    path: path of its variable.
+    position: index of the kernel among the trainable variables.
+    variable: Keras variable [...], 0 at inactive connections.
+    sparsity: wanted share of zeros.
     mask: bool variable [...].
-    state: variable of what the method keeps, or None.
+    state: variable of the method's state, or None.
     inactive: variable [...] with the weights of inactive connections, for
-      methods that bring them back; else None.
-    slots: of the inner optimizer.
+      methods that reuse them; else None.
+    slots: slots of the inner optimizer.
     accumulator: sum of the gradients since the last training step, or None.
   """
 
@@ -61,43 +61,43 @@ class Kernel:
 
   @property
   def kept(self) -> list[Any]:
-    """The variables that a training needs to go on."""
+    """The variables to save, so that training can resume."""
     return [variable for variable in (self.mask, self.state, self.inactive)
             if variable is not None]
 
   def layer(self, method: methods.Method,
             seed: Callable[[str], stateless_random.Seed],
             gradient: Callable[[], Any]) -> methods.Layer:
-    """What a method sees of the kernel.
+    """The kernel as input of a method.
 
     Args:
-      method: knows what becomes of inactive weights.
-      seed: gives the seed of the draws for a purpose.
-      gradient: gives the gradient of the whole batch, [...].
+      method: the method.
+      seed: returns the seed of random numbers for a purpose.
+      gradient: returns the gradient of the whole batch, [...].
     """
     xp = arrays.of(self.variable)
     active, weights = xp.asarray(self.mask), xp.asarray(self.variable)
     if method.prunes_gradually:
       weights = where(active, weights, self.inactive)
     return methods.Layer(
-        # Methods may calculate with it.
+        # Methods may compute with the mask.
         xp.cast_like(active, weights), weights, seed, gradient,
         None if self.state is None else xp.asarray(self.state), self.sparsity)
 
   def apply(self, method: methods.Method, layer: methods.Layer,
             update: methods.Update) -> None:
-    """Assigns what an update made of the kernel.
+    """Assigns the result of an update.
 
     Args:
-      method: made the update.
-      layer: what `layer` gave.
-      update: new mask and state, and which connections begin anew.
+      method: the method of the update.
+      layer: result of `layer`.
+      update: new mask and state, and the connections to re-initialize.
     """
     weights = layer.weights
     xp = arrays.of(weights)
     mask = xp.not_equal(update.mask, xp.zeros_like(update.mask))
     if method.prunes_gradually:
-      # A weight of 0 has nothing to come back with.
+      # An inactive connection whose weight is 0 stays inactive.
       mask = mask & (xp.asarray(self.mask) | xp.not_equal(
           weights, xp.zeros_like(weights)))
     if update.restarted is not None:
@@ -121,7 +121,7 @@ class Kernel:
 def where(mask: Any, values: Any, otherwise: Any = None) -> Any:
   """Values where a mask is set, elsewhere 0 or others, [...].
 
-  Not a product, which NaN would survive.
+  Not a product, since 0 * NaN is NaN.
 
   Args:
     mask: bool tensor or variable [...].
@@ -141,7 +141,7 @@ def read(variable: Any) -> np.ndarray:
   Args:
     variable: variable of Keras, or tensor.
   """
-  # numpy warns of Keras' own conversion of variables and of bfloat16.
+  # Keras' own conversion of variables and of bfloat16 causes numpy warnings.
   xp = arrays.of(variable)
   tensor = xp.asarray(variable)
   return (tensor.numpy() if xp.library == 'tensorflow' else
@@ -150,9 +150,9 @@ def read(variable: Any) -> np.ndarray:
 
 @contextlib.contextmanager
 def recorded_slots() -> Iterator[list[tuple[Any, str, Slot]]]:
-  """Lists (variable, name, slot) of all slots that are made meanwhile.
+  """A context that lists (variable, name, slot) of all slots created in it.
 
-  Keras has no way to ask for them afterwards, and their names are ambiguous.
+  Keras has no way to list them afterwards, and their names are ambiguous.
   """
   base = keras.optimizers.Optimizer
   made: list[tuple[Any, str, Slot]] = []
@@ -168,16 +168,16 @@ def recorded_slots() -> Iterator[list[tuple[Any, str, Slot]]]:
   try:
     yield made
   finally:
-    # Which it inherits.
+    # So that the inherited method is found again.
     del base.add_variable_from_reference
 
 
 def give_slots(kernels: Sequence[Kernel],
                made: Sequence[tuple[Any, str, Slot]]) -> None:
-  """Hands each kernel the slots that belong to it.
+  """Gives each kernel its slots.
 
   Args:
-    kernels: those of one optimizer.
+    kernels: the kernels of one optimizer.
     made: from `recorded_slots`.
   """
   for kernel in kernels:

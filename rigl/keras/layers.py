@@ -1,8 +1,8 @@
-"""Sparsities that go by what the layers of a model do with their kernels.
+"""Sparsities that depend on the types of a model's layers.
 
-An optimizer sees variables alone. It cannot tell the kernel of a depthwise
-convolution from that of a convolution, nor which dimensions of an EinsumDense
-kernel are inputs.
+An optimizer sees only variables. It cannot distinguish the kernel of a
+depthwise convolution from that of a convolution, and does not know which
+dimensions of an EinsumDense kernel are inputs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def check_built(model: Any, wanted: str) -> None:
 
   Args:
     model: a model, built or not.
-    wanted: what they are needed for.
+    wanted: what the weights are needed for, for the error.
   """
   if not isinstance(model, keras.layers.Layer):
     raise ValueError(f'{wanted} takes a model of Keras 3, got {model!r}.')
@@ -39,27 +39,27 @@ def layer_sparsities(
     custom_sparsities: Optional[Mapping[str, float]] = None,
     filters: selection.Filters = None,
 ) -> dict[str, float]:
-  """{path: sparsity} of the sparse kernels, to be given to an optimizer.
+  """{path: sparsity} of the sparse kernels, for an optimizer.
 
       rigl.keras.RigL(
           inner_optimizer, sparsity=rigl.keras.layer_sparsities(model, 0.9))
 
-  Differs from what the optimizer does with the same arguments in two ways:
-  depthwise convolutions stay dense whatever their depth_multiplier, and a
-  distribution takes the kernel [d, heads, key] of an EinsumDense layer, as in
-  MultiHeadAttention, for the matrix [d, heads * key] that it is.
+  Differs in two ways from an optimizer with the same arguments: depthwise
+  convolutions stay dense even if depth_multiplier > 1, and a distribution
+  treats the kernel [d, heads, key] of an EinsumDense layer, as in
+  MultiHeadAttention, as the matrix [d, heads * key].
 
   Args:
     model: a built model.
     sparsity: as in `SparseOptimizer`.
     distribution: the same.
     custom_sparsities: the same.
-    filters: the same. A function of the variable decides about depthwise
-      convolutions too; the optimizer then needs the same `filters`.
+    filters: the same. A function of the variable also decides about depthwise
+      convolutions; the optimizer then needs the same `filters`.
 
   Raises:
-    ValueError: the model is not built; two kernels have one path but not one
-      sparsity; or as in `SparseOptimizer`.
+    ValueError: the model is not built; two kernels of the same path get
+      different sparsities; or as in `SparseOptimizer`.
   """
   check_built(model, 'layer_sparsities')
   depthwise, shapes = set(), {}

@@ -1,4 +1,4 @@
-"""What sparse training does, in the logs of each epoch."""
+"""Logs statistics of sparse training after each epoch."""
 
 from __future__ import annotations
 
@@ -31,18 +31,17 @@ def _sparse_in(optimizer: Any) -> list[SparseOptimizer]:
 
 
 class SparsityLogger(keras.callbacks.Callback):
-  """Adds numbers of the sparse kernels to the logs of each epoch.
+  """Adds statistics of the sparse kernels to the logs of each epoch.
 
-  History and the progress bar show them; so do CSVLogger, TensorBoard and
-  others that come after this one in the list of callbacks.
+  History and the progress bar show them, and so do CSVLogger, TensorBoard and
+  other callbacks that come after this one in the list.
 
   * sparsity: share of inactive connections in all sparse kernels together.
-  * drop_fraction: share of connections that an update of the masks would move
-    now; 0 for a method without. Of several optimizers the largest.
-  * moved: share of the active connections that were inactive when the last
-    epoch ended. The first epoch compares with the masks that it begins with;
-    if the optimizer is first built in that epoch, with those after the first
-    batch.
+  * drop_fraction: share of the active connections that a mask update would drop
+    now; 0 for methods without. With several optimizers, the largest.
+  * moved: share of the active connections that were inactive at the end of the
+    last epoch; in the first epoch, at its start, or after its first batch if
+    the optimizer is built only then.
   """
 
   def __init__(self):
@@ -50,23 +49,23 @@ class SparsityLogger(keras.callbacks.Callback):
     self._moves: Optional[connections.Moves] = None
 
   def on_train_begin(self, logs: Any = None) -> None:
-    """Looks for the sparse optimizers."""
+    """Finds the sparse optimizers."""
     self._moves = None
-    # A MultiOptimizer may choose its optimizers only when it is built.
+    # A MultiOptimizer may choose its optimizers when it is built.
     if not hasattr(self.model.optimizer, 'optimizers'):
       self._found()
 
   def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-    """Notes the first masks."""
-    # Not when training begins, where BackupAndRestore changes the masks.
+    """Remembers the initial masks."""
+    # Not in on_train_begin, where BackupAndRestore changes the masks.
     self._look()
 
   def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-    """Notes the first masks, if there were none when the epoch began."""
+    """Remembers the first masks, if none existed at the start of the epoch."""
     self._look()
 
   def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-    """Adds the numbers."""
+    """Adds the statistics to the logs."""
     optimizers = self._found()
     masks = self._masks()
     moved = (self._moves or connections.Moves()).look(masks)
@@ -81,7 +80,7 @@ class SparsityLogger(keras.callbacks.Callback):
     Raises:
       ValueError: there is none.
     """
-    # Keras on JAX brings variables up to date when a callback takes its model.
+    # On JAX, Keras updates the variables when a callback reads `self.model`.
     model = self.model
     if found := sparse_optimizers(model):
       return found
@@ -92,20 +91,20 @@ class SparsityLogger(keras.callbacks.Callback):
         'or leave the callback out.')
 
   def _look(self) -> None:
-    """Notes the masks as soon as there are any."""
+    """Remembers the masks as soon as there are any."""
     if self._moves is None and (masks := self._masks()):
       self._moves = connections.Moves()
       self._moves.look(masks)
 
   def _masks(self) -> dict[tuple[int, str], np.ndarray]:
-    """{(number of its optimizer, path): mask}."""
+    """{(number of the optimizer, path): mask}."""
     return {(i, path): mask
             for i, optimizer in enumerate(sparse_optimizers(self.model))
             for path, mask in optimizer.get_masks().items()}
 
 
 def _drop_fraction(optimizer: SparseOptimizer) -> float:
-  """The share that an update of the masks would move now."""
+  """The share of active connections that a mask update would drop now."""
   method = optimizer.method
   if not hasattr(method, 'drop_fraction_at'):
     return 0.

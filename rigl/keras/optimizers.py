@@ -20,8 +20,8 @@ _register = keras.saving.register_keras_serializable('rigl')
 class RigL(SparseOptimizer):
   """Grows where the dense gradient is largest, https://arxiv.org/abs/1911.11134.
 
-  Every `frequency` steps, from begin_step to end_step, a batch moves
-  `drop_fraction` of the connections instead of training them.
+  Every `frequency` steps, from begin_step to end_step, a batch is used to
+  replace `drop_fraction` of the connections instead of training.
   """
 
   method_class = methods.RigL
@@ -38,7 +38,7 @@ class SET(SparseOptimizer):
 class SNFS(SparseOptimizer):
   """Grows by the averaged dense gradient, https://arxiv.org/abs/1907.04840.
 
-  Keeps that average, as large as the dense network.
+  Stores that average, which is as large as the dense network.
   """
 
   method_class = methods.SNFS
@@ -46,7 +46,7 @@ class SNFS(SparseOptimizer):
 
 @_register
 class Static(SparseOptimizer):
-  """A fixed mask whose smallest weights begin anew, the control of SET."""
+  """A fixed mask whose smallest weights restart, the control of SET."""
 
   method_class = methods.Static
 
@@ -62,7 +62,7 @@ class Scratch(SparseOptimizer):
 class SNIP(SparseOptimizer):
   """Prunes once, by the first batch, https://arxiv.org/abs/1810.02340.
 
-  That batch does not train.
+  That batch does not train the weights.
   """
 
   method_class = methods.SNIP
@@ -72,9 +72,9 @@ class SNIP(SparseOptimizer):
 class DNW(SparseOptimizer):
   """Trains all weights, uses the largest, https://arxiv.org/abs/1906.00586.
 
-  Keeps all weights beside those that the model uses. A `kernel_regularizer`
-  sees only the latter and drives them below the others: use the weight_decay of
-  the inner optimizer, which reaches all.
+  Stores the weights of inactive connections too. A `kernel_regularizer` acts
+  only on the active ones, which then fall below the others: use the
+  weight_decay of the inner optimizer, which acts on all.
   """
 
   method_class = methods.DNW
@@ -84,7 +84,7 @@ class DNW(SparseOptimizer):
 class GradualPruning(SparseOptimizer):
   """Prunes a dense network step by step, https://arxiv.org/abs/1710.01878.
 
-  The sparsity rises from `initial_sparsity` at begin_step to that asked for at
+  The sparsity rises from `initial_sparsity` at begin_step to the final one at
   end_step, or up to `frequency` steps later.
   """
 
@@ -92,7 +92,7 @@ class GradualPruning(SparseOptimizer):
 
   @classmethod
   def hyperparameters(cls):
-    """Those of a schedule, as the other methods have them."""
+    """The same hyperparameters of the schedule as for other methods."""
     of_method = super().hyperparameters()
     end_step = inspect.Parameter(
         'end_step', inspect.Parameter.KEYWORD_ONLY, default=1000)
@@ -112,7 +112,7 @@ class GradualPruning(SparseOptimizer):
     values.update(hyperparameters)
     begin, end = values['begin_step'], values['end_step']
     frequency = values['frequency']
-    # As often as it takes until the sparsity is that asked for.
+    # The last update must not come before the end of the ramp.
     first = max(begin, frequency)
     last = first + max(0, -(-(end - first) // frequency)) * frequency
     return methods.GradualPruning(

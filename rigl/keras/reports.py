@@ -1,4 +1,4 @@
-"""How sparse a model is, and what that saves."""
+"""The sparsity of a model, and what it saves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rigl.micronet import formatting, keras_counting, network
 def sparsity_of(model: Any) -> float:
   """The share of zeros in the kernels that are sparse by default.
 
-  Reads the weights, so it holds for any model, trained or loaded.
+  Counts zeros in the weights, so any trained or loaded model will do.
 
   Raises:
     ValueError: the model is not built, or has no such kernel.
@@ -32,15 +32,16 @@ def sparsity_of(model: Any) -> float:
 
 def summary(model: Any, param_size: int = 32,
             print_fn: Callable[[str], Any] = print) -> None:
-  """Prints what each layer costs with the zeros that the weights have now.
+  """Prints the cost of each layer, given the zeros in its weights.
 
-  FLOPs and bytes are those of rigl.micronet, for the inference of one example:
-  a zero is neither multiplied nor stored, but its place is, with one bit.
+  FLOPs and bytes are counted as in rigl.micronet, for inference on one example.
+  Zeros are neither multiplied nor stored, but a bit per weight tells where they
+  are.
 
   Args:
     model: a built model.
     param_size: bits of a stored value.
-    print_fn: gets the text, as in `model.summary`.
+    print_fn: called with the text, as in `model.summary`.
 
   Raises:
     ValueError: the model is not built.

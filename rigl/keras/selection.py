@@ -1,9 +1,9 @@
-"""Which kernels of a Keras model are sparse, and how sparse each is.
+"""Selects the sparse kernels of a Keras model, and their sparsities.
 
-A kernel goes by the path of its variable, such as `conv2d_1/kernel`. By default
-every weight matrix and convolution is sparse, while biases, embeddings, the
-parameters of normalization layers, depthwise convolutions and heads of a single
-unit stay dense, since they are small and suffer from it.
+The path of its variable identifies a kernel, for example `conv2d_1/kernel`. By
+default all weight matrices and convolutions are sparse. Biases, embeddings,
+normalization layers, depthwise convolutions and heads of a single unit stay
+dense, since they are small and sparsity harms them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _KERNELS = ('kernel', 'recurrent_kernel', 'pointwise_kernel')
 def is_kernel(variable: Any) -> bool:
   """Whether a variable is sparse unless `filters` say otherwise.
 
-  The kernel of a DepthwiseConv with a depth_multiplier above 1 cannot be told
-  from that of a convolution here; `layer_sparsities` can.
+  The kernel of a DepthwiseConv with depth_multiplier > 1 looks like that of a
+  convolution here; `layer_sparsities` distinguishes them.
   """
   name = variable.path.rpartition('/')[2]
   shape = tuple(variable.shape)
@@ -34,18 +34,18 @@ def is_kernel(variable: Any) -> bool:
 
 
 def _is_named(name: str, path: str) -> bool:
-  """Whether a name is a path, or some of its parts between slashes.
+  """Whether a name is a path, or consecutive parts of it.
 
-  A path may lack parts at the front, as it does in a loaded Sequential.
+  The path may lack leading parts of the name, as in a loaded Sequential.
   """
   return f'/{name}/' in f'/{path}/' or f'/{name}'.endswith(f'/{path}')
 
 
 def _searched(pattern: str, paths: Sequence[str], argument: str) -> list[str]:
-  """The paths that a regular expression is found in.
+  """The paths in which a regular expression is found.
 
   Raises:
-    ValueError: there are none; or it is no expression.
+    ValueError: there are none, or the expression is invalid.
   """
   try:
     found = [path for path in paths if re.search(pattern, path)]
@@ -64,17 +64,17 @@ def matched(names: Mapping[str, float], paths: Sequence[str],
             argument: str) -> dict[str, float]:
   """{path: sparsity} for a map from names or regular expressions.
 
-  Names count first, those of more parts before others, then the expressions in
-  their order.
+  Names take precedence, those with more parts first, over expressions, which
+  apply in their order.
 
   Args:
     names: {path, parts of it, or regular expression: sparsity}.
-    paths: those there are.
-    argument: what the map was given for, for the error.
+    paths: all paths.
+    argument: name of the argument that gave the map, for the error.
 
   Raises:
-    ValueError: a key that matches nothing, or only what others decide; or a
-      sparsity outside [0, 1].
+    ValueError: a key matches nothing, or only paths that other keys decide; or
+      a sparsity is outside [0, 1].
   """
   def precedence(name: str) -> tuple[bool, int]:
     is_name = any(_is_named(name, path) for path in paths)
@@ -98,19 +98,19 @@ def matched(names: Mapping[str, float], paths: Sequence[str],
 
 @dataclasses.dataclass(frozen=True)
 class Sparsities:
-  """What the user asked for.
+  """The wanted sparsities.
 
   Attributes:
-    sparsity: share of zeros of all sparse kernels together, exceptions apart;
-      or {name or regular expression: share of zeros}, which leaves all other
-      kernels dense. See `matched`.
-    distribution: how one number is spread over the kernels, one of
+    sparsity: share of zeros of all sparse kernels together, except those in
+      custom_sparsities; or {name or regular expression: share of zeros}, which
+      leaves all other kernels dense. See `matched`.
+    distribution: how a single sparsity is distributed over the kernels, one of
       DISTRIBUTIONS.
     custom_sparsities: {name or regular expression: sparsity} of exceptions to
-      one number.
-    filters: None for `is_kernel`; a regular expression, or some of them, that
-      must be found in the path of a kernel; or a function of the variable,
-      which decides alone.
+      a single sparsity.
+    filters: None for `is_kernel`; a regular expression, or a list of them, to
+      find in the path of a kernel; or a function of the variable, which alone
+      decides.
   """
 
   sparsity: Sparsity
@@ -132,7 +132,7 @@ class Sparsities:
 
   @property
   def highest(self) -> float:
-    """The sparsity asked for, or the highest of them."""
+    """The wanted sparsity, or the highest of several."""
     if isinstance(self.sparsity, Mapping):
       return max(self.sparsity.values(), default=0.)
     return self.sparsity
@@ -143,12 +143,12 @@ class Sparsities:
     """The sparsity of each variable; None for those that stay dense.
 
     Args:
-      variables: variables of Keras. Two may have the same path and then have
-        the same sparsity.
-      shape_of: the shape that a distribution goes by.
+      variables: Keras variables. If two have the same path, they have the same
+        sparsity.
+      shape_of: returns the shape that a distribution uses.
 
     Raises:
-      ValueError: there is no kernel, or as `matched`.
+      ValueError: there is no kernel, or see `matched`.
     """
     kernels = self._chosen(variables)
     if not kernels:
@@ -175,7 +175,7 @@ class Sparsities:
     return [found.get(i) for i in range(len(variables))]
 
   def _chosen(self, variables: Sequence[Any]) -> dict[int, Any]:
-    """{position: variable} of those that `filters` choose."""
+    """{position: variable} of the variables that `filters` selects."""
     filters = self.filters
     is_chosen = filters if callable(filters) else is_kernel
     found = {i: v for i, v in enumerate(variables) if is_chosen(v)}

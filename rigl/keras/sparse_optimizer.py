@@ -1,11 +1,11 @@
-"""An optimizer of Keras around another one that keeps a model sparse.
+"""A Keras optimizer that wraps another one and keeps a model sparse.
 
 Inactive weights are held at exactly 0, so the gradient that Keras computes for
-a kernel is the dense gradient, the one with respect to mask * weights. No layer
-has to be changed, and at the end there is nothing to strip.
+a kernel is the dense gradient, the one with respect to mask * weights. Layers
+stay unchanged, and after training there is nothing to strip.
 
-`SparseOptimizer` owns what a method of `rigl.core.methods` has none of:
-variables, the condition of an update, the order of training and update.
+`SparseOptimizer` adds to a method of `rigl.core.methods` the variables, the
+condition of an update, and the order of training and update.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rigl.keras.step import Step, hold_at_zero
 
 
 class SparseOptimizer(keras.optimizers.Optimizer):
-  """Trains by the optimizer it wraps and moves masks by a method.
+  """Trains with the optimizer it wraps and updates masks by a method.
 
   Derive from it to use a method of your own:
 
@@ -63,23 +63,23 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         {name or regular expression: sparsity}, which leaves all other kernels
         dense. A name is a path, or parts of it such as `dense_1`. See
         `layer_sparsities`.
-      distribution: how one number is spread over the kernels: uniform,
-        erdos_renyi or erdos_renyi_kernel.
+      distribution: how a single sparsity is distributed over the kernels:
+        uniform, erdos_renyi or erdos_renyi_kernel.
       custom_sparsities: {name or regular expression: sparsity} of exceptions
-        to one number.
-      filters: which kernels are sparse: a regular expression that is searched
-        for in their paths, a list of them, or a function of the variable.
-      mask_init: first masks: random; magnitude, the largest weights of a
-        trained network; or {path: 0/1 array}. A kernel that already has as
-        many zeros as asked keeps its other weights instead.
-      seed: of all draws.
-      name: of the optimizer.
-      **hyperparameters: those of the method.
+        to a single sparsity.
+      filters: which kernels are sparse: a regular expression to find in their
+        paths, a list of these, or a function of the variable.
+      mask_init: initial masks: random; magnitude, the largest weights of a
+        trained network; or {path: 0/1 array}. A kernel that already has the
+        wanted number of zeros keeps its other weights instead.
+      seed: seed of all random numbers.
+      name: name of the optimizer.
+      **hyperparameters: hyperparameters of the method.
 
     Raises:
       TypeError: an unknown hyperparameter.
-      ValueError: the inner optimizer is none, is built, or is a
-        LossScaleOptimizer; a value out of range.
+      ValueError: the inner optimizer is not an optimizer, is built, or is a
+        LossScaleOptimizer; or a value is out of range.
     """
     arguments.check_inner(inner_optimizer, type(self).__name__)
     super().__init__(learning_rate=0., name=name)
@@ -161,7 +161,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
   @property
   def loss_scale_factor(self):
-    # Keras' own constructor asks before there is an inner optimizer.
+    # Keras' constructor reads this before the inner optimizer is set.
     inner = getattr(self, 'inner_optimizer', None)
     return inner.loss_scale_factor if inner else None
 
@@ -210,7 +210,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
   @property
   def _saved(self):
-    """The variables of our own that a training goes on from."""
+    """Our own variables to save."""
     if not self.built:
       return []
     return [self._last_update, *(
@@ -219,11 +219,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
   def build(self, variables):
     """Creates the masks, and the variables of the inner optimizer.
 
-    Weights that have a value become sparse at once, others at the first step.
+    Weights with a value become sparse at once, others at the first step.
 
     Raises:
-      ValueError: none of them is a kernel; a sparsity matches none; masks need
-        weights that there are not yet; or it is built already, without one.
+      ValueError: there is no kernel; a sparsity matches none; masks depend on
+        weights that have no value yet; or the optimizer was built without
+        one of the variables.
     """
     if self.built:
       self._positions(variables)
@@ -232,7 +233,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     self._last_update = self.add_variable(
         (), keras.initializers.Constant(self.method.initial_last_update_step),
         'int', name='last_mask_update_step')
-    # Tuples, since Keras tracks what is in lists.
+    # Tuples, since Keras tracks lists.
     self.kernels = tuple(
         self._new_kernel(position, variable, sparsity)
         for position, (variable, sparsity) in enumerate(
@@ -245,7 +246,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     super().build(variables)
 
   def _positions(self, variables: Sequence[Any]) -> list[int]:
-    """Where variables are among those that it was built for."""
+    """The positions of variables among those of `build`."""
     known = {id(v): i for i, v in enumerate(self._trainable_variables)}
     unknown = [v.path for v in variables if id(v) not in known]
     if unknown:
@@ -277,7 +278,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
   # The first masks.
 
   def _start(self) -> None:
-    """Gives all masks their first values, and the weights where possible."""
+    """Initializes all masks, and zeroes weights that have values."""
     self._is_stale = False
     self._waits_for_weights = False
     for number, kernel in enumerate(self.kernels):
@@ -301,11 +302,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       self._is_ready = self.add_variable((), 'zeros', 'bool', name='is_ready')
 
   def seed_for(self, number: int, purpose: str) -> int:
-    """The seed of the draws for a kernel, a step apart.
+    """The seed of random numbers for a kernel, to combine with the step.
 
     Args:
-      number: place of the kernel among the sparse ones. Paths are no help:
-        they may repeat, and count the models of a process.
+      number: index of the kernel among the sparse ones. Its path would not do:
+        paths may repeat, and contain counters of the process.
       purpose: what is drawn.
     """
     return seeding.stable_seed(str(number), purpose, self._arguments.seed)
@@ -348,7 +349,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     self._waits_for_weights = not kernels.read(self._is_ready)
 
   def _sparsify(self) -> None:
-    """Makes weights sparse that had no value when the masks were made."""
+    """Zeroes weights that had no value when the masks were made."""
     for kernel in self.kernels:
       if kernel.inactive is not None:
         kernel.inactive.assign(kernel.variable)
@@ -358,18 +359,18 @@ class SparseOptimizer(keras.optimizers.Optimizer):
   # What users ask for.
 
   def finalize_variable_values(self, var_list):
-    # After an error in JAX, variables are without values here, and another
-    # error would hide the first.
+    # After an error in JAX, variables have no values, and another error would
+    # hide the first.
     if all(getattr(variable, '_value', None) is not None
            for variable in var_list):
       self.inner_optimizer.finalize_variable_values(var_list)
-      # Averages of weights are not 0 where a connection was active once.
+      # Averaged weights are not 0 where a connection was active once.
       self.apply_masks()
 
   def get_masks(self) -> dict[str, np.ndarray]:
     """{path: bool array [...]} of the sparse kernels; empty before `build`.
 
-    Where two kernels have one path, the second goes by `<path>_2` and so on.
+    If kernels have the same path, the second is `<path>_2`, and so on.
     """
     masks: dict[str, np.ndarray] = {}
     for kernel in self.kernels:
@@ -381,8 +382,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     return masks
 
   def apply_masks(self) -> None:
-    """Sets inactive weights to 0 now, as each step does.
+    """Sets inactive weights to 0, as each step does.
 
-    For weights that came from elsewhere, as by `model.set_weights`.
+    Call it after changing weights yourself, e.g. by `model.set_weights`.
     """
     hold_at_zero(self._backend, self.kernels)

@@ -1,4 +1,4 @@
-"""One step of a sparse optimizer: training, an update of the masks, or both."""
+"""One step of a sparse optimizer: training, a mask update, or both."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def hold_at_zero(backend: Backend, all_kernels: Sequence[Kernel]) -> None:
   """Sets inactive weights to 0.
 
   Args:
-    backend: runs it, within `Backend.once` or outside of all replicas.
-    all_kernels: the sparse ones.
+    backend: runs it, within `Backend.once` or outside all replicas.
+    all_kernels: the sparse kernels.
   """
   for kernel in all_kernels:
     backend.update(
@@ -30,20 +30,20 @@ def hold_at_zero(backend: Backend, all_kernels: Sequence[Kernel]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """What a step of all replicas together works on.
+  """A step of all replicas together.
 
   Attributes:
-    backend: runs it.
-    method: says when and how masks move.
-    inner_optimizer: trains.
-    kernels: the sparse ones.
-    last_update: variable, the step of the last update of the masks.
+    backend: runs the step.
+    method: decides when and how masks change.
+    inner_optimizer: trains the weights.
+    kernels: the sparse kernels.
+    last_update: variable, the step of the last mask update.
     seed_for: (number of a kernel, purpose) -> seed.
-    grads: as `Backend.once` gives them; None where the loss does not depend on
+    grads: gradients from `Backend.once`; None where the loss does not depend on
       a variable.
-    variables: that the gradients belong to.
+    variables: the variables of the gradients.
     positions: of these variables among all trainable ones.
-    all_variables: all that a step may assign.
+    all_variables: all variables that a step may assign.
   """
 
   backend: Backend
@@ -58,7 +58,7 @@ class Step:
   all_variables: Sequence[Any]
 
   def run(self) -> None:
-    """Trains and moves the masks if it is time, in the order of the method."""
+    """Trains and, when due, updates masks, in the order of the method."""
     method = self.method
     step = method.seen_step(self._window.step())
     # Before training, which empties the accumulators.
@@ -85,9 +85,9 @@ class Step:
 
   @functools.cached_property
   def _trained(self) -> dict[int, int]:
-    """{number of a kernel: place of its gradient}.
+    """{number of a kernel: position of its gradient}.
 
-    A kernel that the loss does not depend on stays as it is.
+    Kernels that the loss does not depend on stay unchanged.
     """
     places = {position: place for place, position in enumerate(self.positions)
               if self.grads[place] is not None}
@@ -134,7 +134,7 @@ class Step:
     self.inner_optimizer.apply(grads, self.variables)
 
   def _masked(self, grads: Sequence[Any]) -> list[Any]:
-    """Gradients by which slots of inactive connections stay as they are."""
+    """Gradients that leave the slots of inactive connections unchanged."""
     masked = list(grads)
     for number, place in self._trained.items():
       kernel = self.kernels[number]
@@ -143,7 +143,7 @@ class Step:
     return masked
 
   def _update(self, step: Any, gradients: Mapping[int, Any]) -> None:
-    """Moves all masks."""
+    """Updates all masks."""
     if self.method.gradient and not gradients:
       gradients = self._gradients()
     layers = {

@@ -1,7 +1,7 @@
 """Finds the description of a network by name.
 
-Most names stand for the training graphs of `rigl.micronet.model_ops`, those in
-`_keras` for the networks of `rigl.micronet.keras_networks`.
+Most names refer to `rigl.micronet.model_ops`, those that end in `_keras` to
+`rigl.micronet.keras_networks`.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ def get_network(
     name: one of `ARCHITECTURES`, with numbers for D and K, as in 'wrn_22_2'.
     width: factor for the number of channels. It multiplies K of a WideResNet.
     input_size: rows of the square input image.
-    num_classes: units of the last layer. None in these three takes the value of
-      the data set that the network is trained on.
+    num_classes: units of the last layer. If None, these three have the values
+      for the data set on which the network is trained.
 
   Returns:
     The network.
 
   Raises:
-    ValueError: on an unknown name or an impossible size, which may be a width
-      that leaves a layer without channels.
+    ValueError: on an unknown name or an invalid size, such as a width that
+      leaves a layer without channels.
   """
   given: dict[str, Any] = {
       key: value for key, value in (

@@ -1,4 +1,4 @@
-"""Reads the masks of a TensorFlow checkpoint, to count a network as it is."""
+"""Reads the masks of a TensorFlow checkpoint, to count its network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rigl.micronet.network import Network, kernel_shapes
 
 
 class Mask(NamedTuple):
-  """What counting needs to know of a mask."""
+  """The properties of a mask that counting needs."""
   shape: tuple[int, ...]
   n_zeros: int
 
@@ -22,14 +22,14 @@ def read_masks(path: str) -> dict[str, Mask]:
   """Reads every variable named `<scope of the layer>/mask`.
 
   Args:
-    path: prefix of a checkpoint, such as 'run/model.ckpt-32000', or a folder,
-      of which the latest checkpoint is read.
+    path: prefix of a checkpoint, such as 'run/model.ckpt-32000', or a folder
+      with checkpoints, of which the latest is read.
 
   Returns:
     scope of the layer -> its mask, sorted by name.
 
   Raises:
-    ValueError: if there is no checkpoint or no mask, if one of them cannot be
+    ValueError: if there is no checkpoint or no mask, if the file cannot be
       read, or if a mask has values other than 0 and 1.
   """
   from rigl import checkpoint_files  # Loading TensorFlow takes seconds.
@@ -45,14 +45,14 @@ def read_masks(path: str) -> dict[str, Mask]:
 
 
 def network_of_run(path: str) -> tuple[str | None, dict[str, float]]:
-  """What the config.gin of a run says of its network and its mask updates.
+  """Reads network and mask updates from the config.gin of a run.
 
   Args:
     path: prefix of a checkpoint, or the folder of a run.
 
   Returns:
     (name of the architecture, {argument of `get_network`, or delta_t: value});
-    None and less for a run that does not say it.
+    None, and fewer values, if config.gin does not have them.
 
   Raises:
     ValueError: if there is no checkpoint, or its config.gin cannot be read.
@@ -106,7 +106,7 @@ def get_network(
     input_size: int | None = None,
     num_classes: int | None = None,
 ) -> Network:
-  """Builds the description of the network that masks may belong to.
+  """Builds the description of a network for the masks of a checkpoint.
 
   Args:
     name: name of the architecture.

@@ -1,8 +1,8 @@
 """Counts networks from the command line: `python -m rigl.micronet`.
 
-Without --architecture and --checkpoint it prints the published tables next to
-what the rules give. With either it lists the layers of a network with their
-shape, sparsity, weights, FLOPs and bytes.
+Without --architecture and --checkpoint it prints the published tables beside
+our counts. Otherwise it lists the layers of a network with their shape,
+sparsity, weights, FLOPs and bytes.
 """
 
 from __future__ import annotations
@@ -154,12 +154,12 @@ def custom_sparsities(
   """Collects the layers that do not follow the distribution.
 
   Args:
-    network: whose own factors hold where nothing else is said.
-    sparsity: default sparsity, which those factors multiply.
+    network: its factors apply to layers without another sparsity.
+    sparsity: default sparsity, which these factors multiply.
     first_layer_sparsity: sparsity of the first layer; -1 lets it follow the
       distribution.
     last_layer_sparsity: the same for the last layer.
-    layer_sparsities: texts of the form 'layer=sparsity', which win.
+    layer_sparsities: texts 'layer=sparsity', which take precedence.
 
   Returns:
     layer name -> sparsity.
@@ -206,8 +206,8 @@ def _given(args: argparse.Namespace) -> list[str]:
 
 def _title(name: str, network: Network, args: argparse.Namespace,
            custom: Mapping[str, float]) -> str:
-  """What is counted, exceptions included."""
-  # There is nothing to spread over a single layer.
+  """Describes the counted network, including its custom sparsities."""
+  # A distribution means nothing for a single layer.
   spread = f', {args.distribution}' if len(custom) < len(
       network.shapes) - 1 else ''
   title = f'{name}{spread} at sparsity {args.sparsity:g}'
@@ -221,7 +221,7 @@ def _title(name: str, network: Network, args: argparse.Namespace,
 
 
 def _advice(sizes: Mapping[str, float], of_run: Mapping[str, float]) -> str:
-  """What to do about sizes with which a checkpoint is not of a network."""
+  """A remedy if a checkpoint does not fit the sizes of a network."""
   others = [name for name in sizes
             if name in of_run and sizes[name] != of_run[name]]
   if not others:
@@ -233,7 +233,7 @@ def _advice(sizes: Mapping[str, float], of_run: Mapping[str, float]) -> str:
 
 
 def _network_report(args: argparse.Namespace) -> report.Report:
-  """Counts what the arguments ask for."""
+  """Counts the network of the arguments."""
   sizes = {name: getattr(args, name)
            for name in ('width', 'input_size', 'num_classes')}
   numbers = {**sizes, 'param_bits': args.param_bits, 'length': args.length}
@@ -283,7 +283,7 @@ def _network_report(args: argparse.Namespace) -> report.Report:
 
 
 def _check_no_network_is_meant(args: argparse.Namespace) -> None:
-  """Raises ValueError for arguments that the published tables do not have."""
+  """Raises ValueError for arguments without effect on published tables."""
   for name in _given(args):
     if name != 'format':
       raise ValueError(f'--{name} needs --architecture or --checkpoint.')

@@ -224,7 +224,7 @@ def has_kernel(op: Any) -> bool:
 
 
 def check_names(names: Iterable[str], known: Iterable[str]) -> None:
-  """Raises ValueError if a sparsity is given for what has no kernel."""
+  """Raises ValueError if a sparsity names an operation without a kernel."""
   known = list(known)
   unknown = sorted(set(names).difference(known))
   if unknown:
@@ -293,8 +293,8 @@ class MicroNetCounter:
     """Keeps the operations.
 
     Args:
-      all_ops: pairs of a name and an operation. A name that starts with 'block'
-        goes with a list of such pairs instead.
+      all_ops: pairs of a name and an operation; or, if the name starts with
+        'block', of a name and a list of such pairs.
       add_bits_base: width of an addition that counts as one.
       mul_bits_base: width of a multiplication that counts as one.
 

@@ -17,7 +17,7 @@ _UNITS = ((1e18, 'E'), (1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'),
 def quantity(value: float, unit: str) -> str:
   """Formats with a decimal prefix: 8202340776 FLOPs are '8.202 GFLOPs'."""
   for factor, prefix in _UNITS:
-    # What rounds to 1000 of a unit is 1 of the next.
+    # A value that rounds to 1000 of a unit is 1 of the next.
     if abs(value) >= 0.9995 * factor:
       return f'{value / factor:.4g} {prefix}{unit}'
   return f'{value:.4g} {unit}'

@@ -1,12 +1,13 @@
-"""Which layers a Keras model calls, and on which shapes.
+"""Records which layers a Keras model calls, and on which shapes.
 
-Keras has no hooks, and neither a subclassed model nor one inside another keeps
-its calls. So `trace` runs the model once, on one example without values, while
-every call of a layer is recorded; `keras_tracers` says how.
+Keras has no hooks, and subclassed or nested models do not store their calls. So
+`trace` runs the model once, symbolically on one example, and records every call
+of a layer; see `keras_tracers`.
 
 For Keras 2, which comes with TensorFlow 2.15, and Keras 3, which comes with
-TensorFlow 2.16 and later and also runs on JAX. They are told apart by what an
-object has, not by a version, since both may be installed; neither is imported.
+TensorFlow 2.16 and later and also runs on JAX. Both may be installed, so
+objects are distinguished by their attributes, not by a version. Neither is
+imported.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 from rigl.micronet import keras_layers, keras_tracers
 from rigl.micronet.keras_layers import NotCounted, Shape
 
-# Models that keep which layers they call.
+# Models that store the layers they call.
 _GRAPHS = ('Functional', 'Sequential')
 
 @dataclasses.dataclass
@@ -31,11 +32,10 @@ class Call:
 
   Attributes:
     layer: the Keras layer, model or function that was called.
-    inner: the calls that it made itself, in their order.
+    inner: the calls that it made, in order.
     inputs: the shape of each tensor in its first argument.
     output: the shape of its first output.
-    arithmetic: the kinds of operations in it, outside inner calls, that take
-      FLOPs.
+    arithmetic: kinds of operations with FLOPs in it, outside inner calls.
     in_loop: whether it is inside a loop or a branch of the graph.
   """
   layer: Any
@@ -49,8 +49,8 @@ class Call:
 def trace(layer: Any) -> Call:
   """Returns the call of a layer or model on one example.
 
-  The sizes are those of the inputs that a functional model was made of, and
-  otherwise those of the first call, or those that the layer was built for.
+  Sizes come from the inputs of a functional model, otherwise from the first
+  call or from building the layer.
 
   Args:
     layer: a Keras layer or model.
@@ -70,7 +70,7 @@ def trace(layer: Any) -> Call:
     tracer.run(layer, arguments, call_layer)
   except NotCounted:
     raise
-  # The code of a layer may raise anything.
+  # A layer may raise any error.
   except Exception as error:
     message = textwrap.shorten(str(error), 200, placeholder=' ...')
     raise NotCounted(f'{tracer.name} cannot trace it: {message}') from error
@@ -79,7 +79,7 @@ def trace(layer: Any) -> Call:
 
 @contextlib.contextmanager
 def _recording(root: Call, layer: Any, tracer: Any) -> Iterator[None]:
-  """Adds the calls of layers, of the Keras that `layer` is of, to `root`."""
+  """Adds the calls of layers, in the Keras of `layer`, to `root`."""
   stack = [root]
 
   def recorded(layer: Any, original: Any, *args: Any, **kwargs: Any) -> Any:
@@ -90,8 +90,8 @@ def _recording(root: Call, layer: Any, tracer: Any) -> Iterator[None]:
     stack.append(call)
     with tracer.scope(call):
       if keras_layers.kind_of(layer)[0] in _GRAPHS:
-        # Keras 2 lets a model be built around one of another size, with a
-        # warning, but `__call__` does not run it.
+        # Keras 2 allows a model around one of another size, with a warning,
+        # but its `__call__` fails.
         outputs = layer.call(*args, **kwargs)
       else:
         outputs = original(layer, *args, **kwargs)
@@ -104,7 +104,7 @@ def _recording(root: Call, layer: Any, tracer: Any) -> Iterator[None]:
   bases: dict[str, Any] = {
       cls.__name__: cls for cls in reversed(keras_layers.keras_classes(layer))
   }
-  # In Keras 3 the functions inside a model are operations, as layers are.
+  # In Keras 3 functions inside a model are operations, like layers.
   originals = {
       bases[name]: bases[name].__call__
       for name in ('Layer', 'Operation') if name in bases
@@ -119,24 +119,24 @@ def _recording(root: Call, layer: Any, tracer: Any) -> Iterator[None]:
 
 
 def _shapes(tracer: Any, tensors: Any) -> tuple[Shape, ...]:
-  """The shape of each tensor in a structure, () of what is no tensor."""
+  """The shape of each tensor in a structure; () for other objects."""
   return tuple(map(keras_tracers.dimensions, tracer.flatten(tensors)))
 
 
 def _arguments(layer: Any) -> tuple[Any, Any]:
-  """The (args, kwargs) that a layer is called with, as far as Keras keeps them.
+  """The (args, kwargs) of the call of a layer, as stored by Keras.
 
-  What has a shape stands for a tensor.
+  Objects with a shape stand for tensors.
 
   Raises:
-    NotCounted: Keras keeps none, or several of different sizes.
+    NotCounted: Keras stores no call, or several of different sizes.
   """
   kind, _ = keras_layers.kind_of(layer)
   if kind == 'Functional':
     return (layer.input,), {}
   if kind == 'Sequential' and getattr(layer, 'inputs', None):
     return (layer.inputs[0],), {}
-  # There is no public name for the calls of a layer but the first.
+  # Only the first call of a layer has a public name.
   calls = [_node_arguments(node) for node in layer._inbound_nodes]
   tracer = keras_tracers.of(layer)
   sizes = {
@@ -149,7 +149,7 @@ def _arguments(layer: Any) -> tuple[Any, Any]:
   spec = getattr(layer, 'save_spec', lambda: None)()  # Models of Keras 2.
   if spec is not None:
     return spec
-  # Other layers that are called on values keep the shapes for saving only.
+  # Layers called on values store shapes only for saving.
   config = getattr(layer, 'get_build_config', lambda: None)() or {}
   if config.get('input_shape') is not None:
     return (_stand_ins(config['input_shape']),), {}
@@ -190,7 +190,7 @@ def children(layer: Any) -> list[Any]:
   Args:
     layer: a Keras layer or model.
   """
-  # There is no public name in Keras 3 for those inside what is no model.
+  # Keras 3 has no public name for layers inside a layer.
   return list(getattr(layer, 'layers', None) or
               layer._flatten_layers(include_self=False, recursive=False))
 
@@ -198,10 +198,10 @@ def children(layer: Any) -> list[Any]:
 def kernel_name(layer: Any) -> str:
   """Returns the name of a layer's kernel, for example 'conv1/kernel:0'.
 
-  That of Keras 2. There it stands in `name`, which in Keras 3 is only 'kernel';
-  `path` has the scopes. They include the name of a sequential model, which
-  Keras 2 leaves out, so only those of layers in subclassed models are taken:
-  the others are called on symbolic tensors.
+  The name in Keras 2. In Keras 3 `name` is only 'kernel', and `path` has the
+  scopes, including the name of a sequential model, which Keras 2 leaves out. So
+  scopes are used only in subclassed models, whose layers are not called on
+  symbolic tensors.
 
   Raises:
     NotCounted: it is not built.

@@ -1,9 +1,8 @@
 """Counts the FLOPs and bytes of Keras layers and models.
 
-`get_stats` takes a list of layers and counts them as the published tables do.
-`count_model` takes a whole model, counts what each layer really does at every
-call, and lists by name what it could not count: each weight of the model is
-either counted or listed.
+`get_stats` counts a list of layers like the published tables. `count_model`
+counts a whole model, each layer as it is and at every call, and lists the
+layers that it cannot count: each weight is either counted or listed.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ _NO_RULE = 'no rule for this kind of layer'
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-  """What a layer has that a count leaves out, and why.
+  """A layer, or a part of it, that is not in a count.
 
   Attributes:
     name: name of the layer.
-    kind: its class.
-    reason: why it, or a part of it, is not in the count.
-    n_weights: values among its weights that are not in the count.
+    kind: class of the layer.
+    reason: why it is not counted.
+    n_weights: number of its weights that are not counted.
   """
   name: str
   kind: str
@@ -53,9 +52,9 @@ class ModelCount:
 
   Attributes:
     count: count of the layers with a rule.
-    not_counted: layers, or parts of counted layers, without a rule. The true
-      numbers are higher by what they take.
-    free: layers that take no FLOPs by the rules, and whose weights are not
+    not_counted: layers, or parts of layers, without a rule. They add to the
+      true cost.
+    free: layers that by the rules take no FLOPs and whose weights are not
       stored at inference.
   """
   count: NetworkCount
@@ -77,8 +76,8 @@ def get_stats(
 ) -> tuple[float, float, float]:
   """Counts Keras layers the way the published tables were counted.
 
-  Each layer counts with 'same' padding, a bias and a ReLU, whatever it has, on
-  the input size that Keras reports.
+  Every layer is counted with 'same' padding, a bias and a ReLU, on the input
+  size that Keras reports.
 
   Args:
     masked_layers: built Conv2D, DepthwiseConv2D and Dense layers.
@@ -88,9 +87,9 @@ def get_stats(
       sparsity.
     is_debug: prints a line for each layer.
     width: factor for the input channels of all but the first and the output
-      channels of all but the last layer; a dimension of 1 stays. The sparsities
-      are those of the layers as given.
-    first_layer_name: name, or the beginning of the name, of the first layer.
+      channels of all but the last layer; dimensions of 1 stay. The sparsities
+      are those at width 1.
+    first_layer_name: name, or prefix of the name, of the first layer.
     last_layer_name: the same for the last layer.
     param_size: bits of a stored value.
     erk_power_scale: exponent of 'erdos_renyi_kernel'.
@@ -99,11 +98,9 @@ def get_stats(
     (FLOPs, stored bits, fraction of zeros over all kernels).
 
   Raises:
-    ValueError: on another kind of layer, one that is not built, not square, or
-      called on several sizes, one that computes something else than its Keras
-      class, two kernels of one name, wrong arguments of the distribution, a
-      `param_size` that is not positive, or a width that is impossible, leaves a
-      layer without channels, or meets no first or last layer of that name.
+    ValueError: on a layer that is of another kind, not built, not square,
+      called on several sizes, or overrides the computation of its Keras class;
+      on two kernels of the same name; on invalid arguments.
   """
   checks.positive('width', width)
   checks.positive('param_size', param_size)
@@ -128,7 +125,7 @@ def get_stats(
 
 def _find_name(kernel_names: Sequence[str], argument: str,
                layer_name: str) -> str:
-  """Finds a kernel by its layer's name, then by the beginning of its name."""
+  """Finds a kernel by its layer's name, or else by a prefix of its name."""
   for beginning in (f'{layer_name}/', layer_name):
     for name in kernel_names:
       if name.startswith(beginning):
@@ -180,36 +177,34 @@ def count_model(
 ) -> ModelCount:
   """Counts any Keras model: functional, sequential, subclassed, or nested.
 
-  Unlike `get_stats`, this takes padding, bias and activation as the layers have
-  them, and adds what is done between the layers. It traces the model once, so
-  each layer counts at every call, on the input of that call; its weights are
-  stored once. Layers of nested models are named 'outer/inner'.
+  Unlike `get_stats`, it uses the actual padding, bias and activation, and
+  counts operations between layers. It traces the model once: each layer is
+  counted at every call, on the input of that call; its weights are stored once.
+  Layers of nested models are named 'outer/inner'.
 
-  A subclass of a Keras layer counts as that one if it overrides nothing that
-  computes. Of other layers of one's own the layers inside are counted, and what
-  their own code does is listed. The trace changes no variable, but like any
+  A subclass of a Keras layer is counted as that layer if it does not override
+  its computation. Of other custom layers the inner layers are counted, and
+  their own operations are listed. The trace changes no variable, but like any
   call it replaces `model.losses`.
 
   Args:
-    model: a model, a layer, or a list of them. A functional model is counted
-      on the inputs it was made of, another at the sizes of its first call.
-    default_sparsity: for the distribution, over the kernels of all layers but
-      embeddings.
+    model: a model, a layer, or a list of these. A functional model is counted
+      on its inputs, others at the sizes of their first call.
+    default_sparsity: for the distribution, over all kernels except embeddings.
     method: a name in `rigl.core.distributions.DISTRIBUTIONS`.
     custom_sparsities: name of a layer -> sparsity. Names of kernels such as
       'conv1/kernel:0' are accepted for layers outside nested models.
     param_size: bits of a stored value.
     erk_power_scale: exponent of 'erdos_renyi_kernel'.
-    counts_zeros: takes the sparsity of each kernel from the zeros that it has
-      now, and not from a distribution.
+    counts_zeros: whether to use the zeros in each kernel instead of a
+      distribution.
 
   Returns:
-    The count, and what is not in it.
+    The count, and the layers that are not in it.
 
   Raises:
-    ValueError: on what is not of Keras, if two layers share a name, on wrong
-      arguments of the distribution, on one beside `counts_zeros`, or on a
-      `param_size` that is not positive.
+    ValueError: on objects that are not of Keras, two layers of the same name,
+      or invalid arguments; `counts_zeros` excludes those of a distribution.
   """
   checks.positive('param_size', param_size)
   if counts_zeros and (default_sparsity or custom_sparsities):
@@ -242,9 +237,9 @@ def count_model(
 
 
 class _Collector:
-  """Walks the calls of models and gathers what to count.
+  """Walks the calls of models and collects operations to count.
 
-  Each weight has one owner, the layer that it is counted or listed with.
+  Each weight has one owner, the layer with which it is counted or listed.
   """
 
   def __init__(self):
@@ -296,7 +291,7 @@ class _Collector:
         inner_name = prefix + inner.layer.name
         self._visit(inner, inner_name, f'{inner_name}/')
       if call.arithmetic:
-        # Its own weights, if any, are among the rest.
+        # Its own weights are listed later.
         self._skip(layer, name, 'no rule for its own operations '
                    f'({", ".join(call.arithmetic)})', 0)
 
@@ -332,7 +327,7 @@ class _Collector:
     self.layers[key] = layer
 
   def _store(self, layer: Any, name: str, parts: Sequence[Layer]) -> None:
-    """Compares what a rule stores with the weights that there are."""
+    """Compares the stored values of a rule with the layer's weights."""
     for weight in layer.weights:
       if id(weight) in self._owners:
         raise NotCounted('its weights are counted or listed with '
@@ -347,7 +342,7 @@ class _Collector:
       self._skip(layer, name, 'no rule for its other weights', n_rest)
 
   def _list_rest(self, layer: Any, name: str, prefix: str, reason: str) -> None:
-    """Lists what the calls have not met, the innermost layers first."""
+    """Lists layers that were not called, innermost first."""
     rule = keras_layers.rule_of(layer)
     is_composite = rule in keras_layers.COMPOSITE
     children = keras_calls.children(layer) if is_composite else []
@@ -369,14 +364,14 @@ class _Collector:
 
   def _note(self, notes: dict[tuple[int, str], Note], layer: Any, name: str,
             reason: str, n_weights: int | None = None) -> None:
-    """Lists a layer, by default with all its weights that are not yet."""
+    """Lists a layer, by default with all its weights without an owner."""
     if n_weights is None:
       n_weights = self._claim(layer, getattr(layer, 'weights', ()))
     notes.setdefault((id(layer), reason),
                      Note(name, type(layer).__name__, reason, n_weights))
 
   def _claim(self, layer: Any, weights: Sequence[Any]) -> int:
-    """Gives weights that have no owner to a layer, returns how many values."""
+    """Makes a layer the owner of unowned weights; returns their size."""
     new = [weight for weight in weights if id(weight) not in self._owners]
     self._owners.update((id(weight), layer) for weight in new)
     return sum(map(_size, new))

@@ -1,9 +1,8 @@
 """The counting rules for each Keras layer class, as a table.
 
-A class is one of Keras if it has its name and comes from its package, so that
-this module needs no TensorFlow. Shapes are those of a call on one example: what
-has more than one along the first dimension, as the patches of an image may, is
-counted as often.
+Keras classes are recognized by name and package, so this module needs no
+TensorFlow. Shapes are those of a call on one example. If the first dimension is
+above 1, as for the patches of an image, the call is counted that many times.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from rigl.micronet.counting import ACTIVATION_FLOPS, Arithmetic, DotProducts
 from rigl.micronet.network import Layer
 
 Shape = tuple[Any, ...]
-# (layer, shape of each input, output shape) -> what to count. The name of a
-# part is '' where the layer has only one.
+# (layer, shape of each input, output shape) -> parts to count. The name of the
+# part is '' if there is only one.
 Handler = Callable[[Any, Sequence[Shape], Shape], list[Layer]]
 
-# tf_keras is Keras 2 beside a TensorFlow that comes with Keras 3.
+# tf_keras is Keras 2 for TensorFlow versions that come with Keras 3.
 PACKAGES = ('keras', 'tf_keras')
 
 FREE = {
@@ -41,12 +40,11 @@ FREE = {
          'Cropping2D', 'Cropping3D', 'Masking'), 'only moves data'),
 }
 
-# They do what the layers inside do, and what their own code does, which is
-# listed.
+# Their inner layers are counted; their own operations are listed.
 COMPOSITE = ('Functional', 'GroupedQueryAttention', 'Layer', 'Model',
              'MultiHeadAttention', 'Sequential', 'Wrapper')
 
-# Methods that say how a layer is made and saved, not what it computes.
+# Methods for creating and saving a layer, which do not change what it computes.
 _HARMLESS = ('build', 'build_from_config', 'compute_mask',
              'compute_output_shape', 'compute_output_spec', 'count_params',
              'from_config', 'get_build_config', 'get_config')
@@ -63,18 +61,17 @@ def _is_of_keras(definition: Any, *more: str) -> bool:
 
 
 def keras_classes(layer: Any) -> list[type]:
-  """Returns the classes of Keras that a layer is of, the most derived first."""
+  """Returns the Keras classes of a layer, most derived first."""
   return [cls for cls in type(layer).__mro__ if _is_of_keras(cls)]
 
 
 def kind_of(layer: Any) -> tuple[str, bool]:
-  """Returns (name of its Keras class, whether it computes something else).
+  """Returns (name of its Keras class, whether it overrides the computation).
 
-  A subclass computes the same as long as it overrides none of the methods that
-  compute. It may have more weights.
+  A subclass may have more weights without overriding the computation.
 
   Args:
-    layer: a layer of a class of Keras or a subclass of one.
+    layer: a layer of a Keras class or a subclass of one.
   """
   keras_class = next(iter(keras_classes(layer)), object)
   own = {'call'}.intersection(vars(layer))
@@ -93,15 +90,15 @@ def kind_of(layer: Any) -> tuple[str, bool]:
 
 
 def rule_of(layer: Any) -> str | None:
-  """Returns the name a layer has in the tables of this module, None for none.
+  """Returns the name of a layer in the tables of this module, or None.
 
-  What computes something else than its Keras class is a 'Layer', which does
-  what the layers inside do, and more of its own.
+  A layer that overrides the computation of its Keras class is a 'Layer': its
+  inner layers are counted.
 
   Args:
     layer: a Keras layer, or a function inside a model.
   """
-  # In Keras 3 functions have classes of their own, with names of layers.
+  # In Keras 3 functions have classes, some named like layers.
   if not hasattr(layer, 'weights'):
     return None
   kind, is_changed = kind_of(layer)
@@ -140,7 +137,7 @@ def kernel_of(layer: Any, part: str = '') -> Any:
 
   Args:
     layer: a Keras layer.
-    part: name of what a handler counts, in layers with two kernels.
+    part: name of the part, in layers with two kernels.
 
   Raises:
     NotCounted: the layer is not built.
@@ -210,9 +207,9 @@ def _depthwise(layer: Any, inputs: Sequence[Shape],
 def einsum_shape(layer: Any) -> tuple[int, ...]:
   """Returns the shape of an EinsumDense kernel as that of a matrix.
 
-  The dimensions that are summed over become one, those that are only in the
-  output another. A dimension that the input, the kernel and the output share
-  numbers matrices that work side by side, so it comes in front.
+  Summed dimensions are merged into one, and dimensions that are only in the
+  output into another. Dimensions shared by input, kernel and output count
+  parallel matrices and come first.
   """
   inputs, kernel, output = re.split(',|->', layer.equation.replace(' ', ''))
   n_in = n_out = 1
@@ -245,8 +242,8 @@ def _einsum(layer: Any, inputs: Sequence[Shape], output: Shape) -> list[Layer]:
 
 def _transposed(layer: Any, inputs: Sequence[Shape],
                 output: Shape) -> list[Layer]:
-  # Every input element meets every element of its kernel; what padding cuts
-  # off is counted too. The length is an average over the output.
+  # Every input element is multiplied by every element of its kernel, including
+  # those cut off by padding. The length is an average over the output.
   kernel = kernel_of(layer)
   *receptive, c_out, _ = _shape_of(kernel)
   n_outputs = known_size(output)

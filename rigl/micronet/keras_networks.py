@@ -1,11 +1,10 @@
 """The networks behind the published figures, as lists of Keras layers.
 
-The layers of the ResNet-50 and MobileNet-v1 of `rigl.micronet.model_ops`, with
-the names and the input sizes of the Keras models that the published figures
-were counted on. Keras pads the image in a layer of its own before some strided
-convolutions, and the rules pad the padded image once more. So 115 instead of
-112 rows leave the first convolution of ResNet-50, which adds 0.16 % to its
-FLOPs.
+ResNet-50 and MobileNet-v1 as in `rigl.micronet.model_ops`, but with the names
+and input sizes of the Keras models from which the published figures were
+counted. Keras pads the image in a separate layer before some strided
+convolutions, and the rules pad the padded image again. So the first convolution
+of ResNet-50 has 115 instead of 112 output rows, which adds 0.16 % to its FLOPs.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def _keras_network(
     width: float,
     sparsity_factors: Mapping[str, float],
 ) -> Network:
-  """Scales the layers; a distribution keeps looking at those of width 1."""
+  """Scales the layers; distributions still use the shapes of width 1."""
   first, last = layers[0].name, layers[-1].name
   return Network(
       tuple(scale_width(layers, width, first, last)),
@@ -43,7 +42,7 @@ def resnet50_keras(
     num_classes: int = 1000,
 ) -> Network:
   """ResNet-50 with the layer names conv1, res2a_branch2a, ..., fc1000."""
-  # The image reaches conv1 with three pixels of zeros around it.
+  # The input of conv1 has three pixels of zero padding.
   layers = [Layer('conv1', _conv(input_size + 6, 7, 3, 64, 2))]
   size, c_in = -(-input_size // 4), 64
   _, group_sizes = network_tables.RESNETS[50]
@@ -76,7 +75,7 @@ def mobilenet_v1_keras(
 
   The depthwise layers are dense unless a custom sparsity says otherwise.
   """
-  # Strided layers see an image with one more row and column of zeros.
+  # The inputs of strided layers have one more row and column of zeros.
   layers = [Layer('conv1', _conv(input_size + 1, 3, 3, 32, 2))]
   size, c_in = -(-input_size // 2), 32
   for i, (c_out, stride) in enumerate(network_tables.MOBILENET_V1, start=1):

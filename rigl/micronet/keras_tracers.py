@@ -1,7 +1,7 @@
-"""How each backend of Keras runs a layer on shapes, without values.
+"""Runs a Keras layer symbolically, on each backend.
 
-Keras 3 runs on TensorFlow or JAX, Keras 2 on TensorFlow. The one in use is
-loaded already when there is a layer, so neither it nor Keras is imported here.
+Keras 3 runs on TensorFlow or JAX, Keras 2 on TensorFlow. A layer has already
+loaded its backend, so this module imports neither that nor Keras.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def of(layer: Any) -> TensorFlow | Jax:
     layer: a Keras layer or model.
 
   Raises:
-    NotCounted: there is none for this backend.
+    NotCounted: the backend is not supported.
   """
   package = keras_classes(layer)[-1].__module__.partition('.')[0]
-  # Keras 2 and tf.keras may have no such name, but only one backend.
+  # Keras 2 and tf.keras may lack this name; they have only one backend.
   backend = getattr(sys.modules.get(package), 'backend', None)
   name = getattr(backend, 'backend', lambda: 'tensorflow')()
   known: dict[str, type[TensorFlow | Jax]] = {
@@ -55,7 +55,7 @@ def of(layer: Any) -> TensorFlow | Jax:
 
 
 class TensorFlow:
-  """Traces in a graph that is thrown away."""
+  """Traces in a temporary graph."""
 
   name = 'TensorFlow'
 
@@ -71,8 +71,8 @@ class TensorFlow:
     """Runs function(arguments) on one example of each tensor.
 
     Args:
-      layer: that the function calls.
-      arguments: a structure; what has a shape stands for a tensor.
+      layer: the layer that the function calls.
+      arguments: a structure; objects with a shape stand for tensors.
       function: calls the layer.
     """
     tf = self._tf
@@ -84,15 +84,15 @@ class TensorFlow:
 
     def build() -> None:
       examples = tf.nest.map_structure(one_example, arguments)
-      # Keras 3 gives a class _Block the name __block, which only an inner scope
-      # may have.
+      # Keras 3 names a class _Block __block, which is allowed only as the name
+      # of an inner scope.
       with tf.name_scope('example'):
         self._graph = tf.get_default_graph()
         function(examples)
 
-    # In graph mode the variables may belong to another graph than the default.
+    # In graph mode the variables may not belong to the default graph.
     graph = getattr(next(iter(layer.weights), None), 'graph', None)
-    # Layers inside a tf.function are not called if it was traced before.
+    # A tf.function that was traced before would not call its layers.
     config = self._tf2.config
     were_eager = config.functions_run_eagerly()
     config.run_functions_eagerly(True)
@@ -104,7 +104,7 @@ class TensorFlow:
 
   @contextlib.contextmanager
   def scope(self, call: Any) -> Iterator[None]:
-    """Notes which operations run in it, outside of inner scopes.
+    """A context that records the operations in it, outside inner scopes.
 
     Args:
       call: gets `arithmetic` and `in_loop`.
@@ -134,7 +134,7 @@ class Jax:
 
   def run(self, layer: Any, arguments: Any,
           function: Callable[[Any], None]) -> None:
-    """As that of TensorFlow.
+    """See TensorFlow.run.
 
     Raises:
       NotCounted: a size is not known, which JAX cannot trace.
@@ -155,7 +155,7 @@ class Jax:
     examples = [
         self._jax.ShapeDtypeStruct(shape, _dtype(leaves[place]))
         for place, shape in zip(places, shapes)]
-    # It keeps what a call assigns away from the variables.
+    # In this scope a call does not assign variables.
     with self._keras.StatelessScope():
       jaxpr = self._jax.make_jaxpr(build)(*examples)
     self._visit(jaxpr.jaxpr, None, in_loop=False)
@@ -164,7 +164,7 @@ class Jax:
 
   @contextlib.contextmanager
   def scope(self, call: Any) -> Iterator[None]:
-    """As that of TensorFlow; the call gets its values at the end of `run`.
+    """See TensorFlow.scope; the call gets its values at the end of `run`.
 
     Args:
       call: gets `arithmetic` and `in_loop`.
@@ -175,7 +175,7 @@ class Jax:
       yield
 
   def _visit(self, jaxpr: Any, outer: int | None, in_loop: bool) -> None:
-    """Reads the scopes of equations; those of inner ones begin anew."""
+    """Reads the scopes of equations; inner jaxprs start new scopes."""
     for equation in jaxpr.eqns:
       stack = str(equation.source_info.name_stack)
       scopes = [int(n) for n in re.findall(r'rigl_call_(\d+)_', stack)]
@@ -226,7 +226,7 @@ def dimensions(tensor: Any) -> Shape:
   """The shape of a tensor, with None for each dimension that is not known.
 
   Args:
-    tensor: has a shape, or is no tensor and has ().
+    tensor: any object; () is returned if it has no shape.
   """
   shape: Any = getattr(tensor, 'shape', ())
   if hasattr(shape, 'as_list'):

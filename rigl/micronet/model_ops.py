@@ -1,11 +1,11 @@
 """The networks of the paper as lists of layers, without building a graph.
 
-Layers carry the names that masks have in the training graphs, for example
+Layers have the names of the masks in the training graphs, for example
 `resnet_model/initial_conv`. As in the paper, each layer with a kernel is
-counted with a bias (batch normalization folded in) and a ReLU; VGG alone has
-neither normalization nor biases. Residual additions and the global average come
-as operations of their own, which `Network.weighted_layers` leaves out: the
-published figures do not hold them.
+counted with a bias (batch normalization folded in) and a ReLU; only VGG has
+neither normalization nor biases. Residual additions and the global average are
+separate operations, which `Network.weighted_layers` leaves out, like the
+published figures.
 
 `rigl.micronet.architectures` finds a network by name.
 """
@@ -29,7 +29,7 @@ from rigl.micronet.network import Layer, Network
 
 
 class _Builder:
-  """Appends layers and follows the size of the image through them."""
+  """Appends layers and tracks the size of the image."""
 
   def __init__(self, prefix: str, input_size: int, use_bias: bool = True):
     self.layers: list[Layer] = []
@@ -51,7 +51,7 @@ class _Builder:
     self.channels = filters
 
   def projection(self, name: str, filters: int, stride: int) -> None:
-    """Appends a 1x1 convolution beside the layers that follow."""
+    """Appends a 1x1 convolution parallel to the layers that follow."""
     size, channels = self.size, self.channels
     self.conv(name, 1, filters, stride)
     self.size, self.channels = size, channels
@@ -93,7 +93,7 @@ def resnet(
     num_classes: number of logits.
 
   Raises:
-    ValueError: there is no ResNet of this depth; names those there are.
+    ValueError: there is no ResNet of this depth; names the options.
   """
   checks.one_of('The depth of a ResNet', depth, network_tables.RESNETS)
   kind, group_sizes = network_tables.RESNETS[depth]
@@ -180,8 +180,7 @@ def vgg(
     num_classes: number of logits.
 
   Raises:
-    ValueError: another type, of which it names those there are, or an image
-      that vanishes in the poolings.
+    ValueError: the type is unknown, or the image too small for the poolings.
   """
   checks.one_of('vgg_type', vgg_type, network_tables.VGGS)
   net = _Builder(f'{vgg_type}/', input_size, use_bias=False)
@@ -214,7 +213,7 @@ def wide_resnet(
     num_classes: number of logits.
 
   Raises:
-    ValueError: another depth.
+    ValueError: the depth is not 6n + 4.
   """
   if depth < 10 or (depth - 4) % 6:
     raise ValueError(f'The depth of a WideResNet is 6n + 4, got {depth}.')
@@ -253,7 +252,7 @@ def lenet_300_100(
 
 
 def _network(net: _Builder, unmasked: tuple[str, ...] = ()) -> Network:
-  """Closes a builder; `unmasked` holds beginnings of names without prefix."""
+  """The network of a builder; `unmasked` are prefixes of layer names."""
   layers = tuple(net.layers)
   weighted = [layer.name for layer in layers if has_kernel(layer.op)]
   factors = {

@@ -12,7 +12,7 @@ from rigl.micronet import counting
 
 
 class Layer(NamedTuple):
-  """An operation under the name that masks and sparsities refer to.
+  """An operation and its name, which masks and sparsities refer to.
 
   Attributes:
     name: unique in its network.
@@ -41,12 +41,11 @@ class Network:
     layers: all operations, in the order of the training graph.
     first_layer: name of the layer that sees the image.
     last_layer: name of the layer that gives the predictions.
-    sparsity_factors: layer name -> what its sparsity is as a multiple of the
-      default sparsity when nothing else is said, as in the training scripts. 0
-      stands for a layer without a mask; layers left out follow the
-      distribution.
-    distribution_layers: layers whose shapes a distribution looks at, where they
-      are not `layers`.
+    sparsity_factors: layer name -> default of its sparsity, as a multiple of
+      the default sparsity of the network, as in the training scripts; 0 for a
+      layer without a mask. Other layers follow the distribution.
+    distribution_layers: layers whose shapes a distribution uses, if not
+      `layers`.
   """
   layers: tuple[Layer, ...]
   first_layer: str
@@ -76,7 +75,7 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class LayerCount:
-  """What one layer costs.
+  """The cost of a layer.
 
   Attributes:
     name: name of the layer.
@@ -177,8 +176,7 @@ def count_network(
     layers: what to count.
     sparsities: layer name -> sparsity. Layers left out are dense.
     param_bits: bits of a stored value.
-    n_zeros: layer name -> zeros of a mask that exists. It overrules
-      `sparsities`, from which the number is otherwise derived.
+    n_zeros: layer name -> number of zeros of its mask; overrides `sparsities`.
 
   Returns:
     The counts, in the order of `layers`.
@@ -227,8 +225,8 @@ def scale_width(
 ) -> list[Layer]:
   """Multiplies the channels of kernels.
 
-  Input channels of the first and output channels of the last layer stay, as
-  does every dimension of 1. Sizes are truncated to integers.
+  Except the input channels of the first layer, the output channels of the last
+  layer, and dimensions of 1. Sizes are truncated to integers.
 
   Args:
     layers: what to scale, each with a kernel.

@@ -59,7 +59,7 @@ class Add(NamedTuple):
 
 
 class DotProducts(NamedTuple):
-  """What every operation with a kernel comes down to.
+  """The general form of an operation with a kernel.
 
   Use it for operations the other classes cannot describe, such as grouped or
   three-dimensional convolutions.

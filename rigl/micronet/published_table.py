@@ -1,9 +1,9 @@
-"""The published results of RigL, and what the counting rules give for them.
+"""The published results of RigL, beside our counts.
 
-The numbers under `published` are those of the README of the 2020 repository
-(https://github.com/google-research/rigl), character by character; accuracies
-are copied, everything else is counted again, cell by cell. Uniform networks
-keep their first layer dense, ERK networks sparsify it, except those of 99 %.
+The numbers under `published` are copied from the README of the 2020 repository
+(https://github.com/google-research/rigl). All except the accuracies are counted
+again. Uniform networks keep their first layer dense, ERK networks sparsify it,
+except those of 99 %.
 The depthwise layers of MobileNet are always dense.
 """
 
@@ -57,7 +57,7 @@ _ROWS = {
 SAME, LAST_DIGIT, DIFFERENT = 'same', 'last digit', 'different'
 _MARKS = {SAME: '', LAST_DIGIT: '~', DIFFERENT: '!'}
 
-# Beginning of a title -> what to know about its differences.
+# Prefix of a title -> explanation of its differences.
 _NOTES = {
     'MobileNet-v1': '''\
 - The multiples published for MobileNet-v1 follow from no choice of dense layers
@@ -81,12 +81,12 @@ class Cell:
 
   @property
   def _n_places(self) -> int:
-    """Digits behind the point; negative for a number such as 3.2e18."""
+    """Digits after the point; negative for a number such as 3.2e18."""
     return -int(self._unit.as_tuple().exponent)
 
   @property
   def agreement(self) -> str:
-    """`SAME` if the count rounds to the published digits, else how far off."""
+    """`SAME` if the count rounds to the published value, else the deviation."""
     published = self._unit
     last_digit = decimal.Decimal((0, (1,), -self._n_places))
     error = abs(decimal.Decimal(self.computed) - published)
@@ -96,7 +96,7 @@ class Cell:
 
   @property
   def text(self) -> str:
-    """The count with one digit more than published."""
+    """The count, with one more digit than published."""
     if 'e' in self.published:
       digits = len(self._unit.as_tuple().digits)
       mantissa, _, exponent = f'{self.computed:.{digits}e}'.partition('e')
@@ -253,7 +253,7 @@ def render(tables: dict[str, list[Row]], is_markdown: bool) -> str:
 def _text_rows(rows: Iterable[Row]) -> str:
   header = ['Distribution', 'Sparsity', 'Length']
   for title in ('Training FLOPs', 'Inference FLOPs', 'Size (MB)'):
-    # The spaces stand above the mark.
+    # The spaces are above the marks.
     header += [title, 'counted  ']
   lines = []
   for row in rows:

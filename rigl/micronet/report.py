@@ -14,10 +14,10 @@ from rigl.micronet.network import LayerCount, NetworkCount
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """What `render` shows.
+  """The content of a report.
 
   Attributes:
-    title: what was counted.
+    title: name of the counted network.
     count: count of the sparse network.
     dense: the same network without masks.
     training: method -> FLOPs of training as a multiple of the dense training.
@@ -41,8 +41,8 @@ def training_multiples(
 ) -> dict[str, float]:
   """Returns the cost of training for every method.
 
-  Gradual pruning ends at these masks. On its way there every layer has its own
-  sparsity times the same factor, and the FLOPs are linear in the sparsity.
+  Gradual pruning ends at these masks. Until then the sparsities of all layers
+  are scaled by the same factor, and FLOPs are linear in the sparsity.
 
   Args:
     count: count of the sparse network.
@@ -120,7 +120,7 @@ _SUMMARY_HEADER = ('network', 'inference', 'size', 'weights')
 
 
 def _common_scope(names: list[str]) -> str:
-  """Returns the scopes that all names begin with, such as 'resnet_model/'."""
+  """Returns the common scopes of all names, such as 'resnet_model/'."""
   scope, slash, _ = os.path.commonprefix(names).rpartition('/')
   return scope + slash
 
@@ -166,7 +166,7 @@ def _summary_rows(report: Report) -> list[list[str]]:
 
 
 def _training_rows(report: Report) -> list[list[str]]:
-  """Joins the methods of equal cost."""
+  """Returns rows of training costs; methods of equal cost share a row."""
   methods: dict[str, list[str]] = {}
   for method, value in report.training.items():
     methods.setdefault(formatting.multiple(value), []).append(method)

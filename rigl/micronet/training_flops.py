@@ -1,4 +1,4 @@
-"""What training costs, as a multiple of training the dense network.
+"""The cost of training, as a multiple of training the dense network.
 
 From appendix H of the RigL paper (https://arxiv.org/abs/1911.11134). With f_S
 and f_D the FLOPs of a forward pass of the sparse and the dense network, a step
@@ -11,10 +11,10 @@ takes a forward pass and a backward pass of twice its cost: 3 * f_D when dense.
     RigL                    (3 f_S dT + 2 f_S + f_D) / ((dT + 1) 3 f_D)
     gradual pruning         mean over the steps of f(s_t) / f_D
 
-SNFS and DNW need the dense gradient of the weights at every step, RigL once
-every dT steps. (The paper has no figure for DNW; the one here follows from the
-gradients it takes.) Drawing masks, sorting scores and optimizer updates are not
-counted. All are multiplied by the length of the training.
+SNFS and DNW need the dense gradient of the weights at every step, RigL every dT
+steps. (The paper has no formula for DNW; ours follows from the gradients that
+it computes.) Drawing masks, sorting scores and optimizer updates are not
+counted. All costs are multiplied by the length of the training.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rigl.core import checks
 # Steps between two mask updates in the paper.
 DEFAULT_DELTA_T = 100
 
-# Of the published dense networks; their product is the images seen in training.
+# Of the published dense networks; steps * batch size = images in training.
 PUBLISHED_STEPS = 32000
 PUBLISHED_BATCH_SIZE = 4096
 
@@ -43,7 +43,7 @@ class PruningSchedule:
   Attributes:
     n_steps: number of steps of the whole training.
     begin_step: step of the first update.
-    end_step: from which the final sparsity holds.
+    end_step: step from which the final sparsity holds.
     frequency: steps between updates.
   """
   n_steps: int
@@ -74,7 +74,7 @@ class PruningSchedule:
     yield final_sparsity, self.n_steps - self.end_step
 
 
-# Over the steps in which the ImageNet script moves masks by default.
+# The default schedule of the ImageNet script.
 DEFAULT_PRUNING = PruningSchedule(
     n_steps=PUBLISHED_STEPS, begin_step=0, end_step=25000, frequency=100)
 
@@ -120,7 +120,7 @@ def training_multiple(
   Args:
     method: a name in `METHODS` other than 'prune'.
     f_sparse: FLOPs of a forward pass of the sparse network.
-    f_dense: the same of the dense network, in the same unit.
+    f_dense: FLOPs of a forward pass of the dense network.
     delta_t: steps between two mask updates; only RigL depends on it. Infinity
       stands for no updates.
     length: steps of this training as a multiple of those of the dense one.
@@ -129,7 +129,7 @@ def training_multiple(
     The multiple.
 
   Raises:
-    ValueError: on an unknown method or impossible numbers.
+    ValueError: on an unknown method or invalid numbers.
   """
   if method not in _MULTIPLES:
     hint = ' Use pruning_multiple for prune.' if method == 'prune' else ''
@@ -154,9 +154,9 @@ def pruning_multiple(
   """Returns the FLOPs of gradual pruning, as a multiple of dense training.
 
   Args:
-    flops_at: sparsity -> FLOPs of a forward pass; at 0 those of the dense
-      network.
-    final_sparsity: at the end of the schedule.
+    flops_at: sparsity -> FLOPs of a forward pass, also for the dense network
+      at 0.
+    final_sparsity: sparsity at the end of the schedule.
     schedule: schedule of the pruning; a longer training scales it.
     length: steps of this training as a multiple of those of the dense one.
 
@@ -164,7 +164,7 @@ def pruning_multiple(
     The multiple.
 
   Raises:
-    ValueError: on impossible numbers.
+    ValueError: on invalid numbers.
   """
   f_dense = flops_at(0.)
   checks.positive('f_dense', f_dense)

@@ -1,9 +1,9 @@
-"""Drops the pixels and neurons that a sparse fully connected network can spare.
+"""Removes unused pixels and neurons from a sparse fully connected network.
 
-A unit (input pixel or neuron) matters only if a path of active connections
-leads from some input through it to some output. Dropping all others shrinks the
+A unit (input pixel or neuron) is used only if a path of active connections
+leads from an input through it to an output. Removing all others shrinks the
 matrices. "Rigging the Lottery", https://arxiv.org/abs/1911.11134, Table 2,
-gives the sizes that remain of LeNet-300-100 and the bytes they take.
+gives the remaining sizes and bytes of LeNet-300-100.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def get_compressed_fc(
 def compressed_size_bytes(masks: Sequence[np.ndarray]) -> int:
   """The bytes that the network takes without its unconnected units.
 
-  Counts 4 bytes for each active weight, 4 for the bias of each remaining neuron
-  and, to tell which weights are active, one bit for each entry of the remaining
-  matrices, rounded up to bytes a layer.
+  Counts 4 bytes per active weight, 4 per bias of a remaining neuron and, to
+  tell which weights are active, one bit per entry of the remaining matrices,
+  rounded up to bytes per layer.
 
   Args:
     masks: 0/1 arrays [n_in, n_out] of consecutive layers.
@@ -80,15 +80,14 @@ def compress_masks(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
 def connected_units(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
   """The units on a path from an input to an output.
 
-  Dropping units without incoming or without outgoing connections, and again
-  those that lost their last connection by it, ends with just these units; two
-  sweeps find them at once. Two consequences to know:
+  These remain when units without incoming or without outgoing connections are
+  removed repeatedly. Two sweeps find them. Note:
 
-  - A neuron without incoming connections counts as dropped though it need not
-    be silent: its output is the constant relu(bias), which can be folded into
-    the biases of the next layer. This changes no output of the network.
-  - Outputs are never dropped: one without connections is its bias, still a
-    class that the network can answer.
+  - A neuron without incoming connections is removed although its output may not
+    be 0: it is the constant relu(bias), which can be folded into the biases of
+    the next layer without changing any output of the network.
+  - Outputs are never removed: the logit of an output without connections is its
+    bias, so the network can still predict its class.
 
   Args:
     masks: 0/1 arrays [n_in, n_out] of consecutive layers.

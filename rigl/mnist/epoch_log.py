@@ -1,9 +1,9 @@
-"""What the MNIST script reports while it trains.
+"""The reports of the MNIST script during training.
 
-At the end of each epoch the hook tests the network and reports to the
-terminal, to metrics.jsonl, to TensorBoard and, where asked for, to the file of
-mask records. The text file that the script of 2020 wrote follows from
-metrics.jsonl. It works inside the session that trains, so nothing is rebuilt.
+At the end of each epoch a hook tests the network and reports to the terminal,
+metrics.jsonl, TensorBoard and, optionally, the file of mask records. It derives
+the text file of the script of 2020 from metrics.jsonl. It runs inside the
+training session, so no graph is rebuilt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rigl.training import history, hooks, iterations, mask_watch, summaries
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  """Where a training stands and when it reports.
+  """The position of a training, and when it reports.
 
   Attributes:
     n_batches: iterations in an epoch.
@@ -41,7 +41,7 @@ class Schedule:
 
   @property
   def n_iterations(self) -> int:
-    """Iterations of the whole training, which may need one more to end."""
+    """Iterations of the whole training; it may need one more to end."""
     return self.n_epochs * self.n_batches
 
 
@@ -54,8 +54,8 @@ class Fetches:
     accuracy: training accuracy, scalar.
     learning_rate: scalar.
     drop_fraction: annealed, scalar; None without mask updates.
-    test_loss: scalar, of the digits in `test_feed`.
-    test_accuracy: scalar, of the same.
+    test_loss: scalar, on the digits in `test_feed`.
+    test_accuracy: scalar, on the same digits.
     test_feed: {placeholder: array}.
     masks: mask variables in the order of the layers; may be empty.
   """
@@ -71,7 +71,7 @@ class Fetches:
 
 
 def network_values(masks: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """What a row says of the network: how sparse it is, how small it gets.
+  """The values of a row about the network: sparsities and sizes.
 
   Args:
     masks: {layer: 0/1 [inputs, outputs]}; empty for a dense network.
@@ -88,10 +88,10 @@ def network_values(masks: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def text_of(row: Mapping[str, Any]) -> str:
-  """The lines of a test row in the text file, as the script of 2020 wrote them.
+  """The lines for a test row in the text file of the script of 2020.
 
   Args:
-    row: one of `metrics.jsonl`.
+    row: a row of `metrics.jsonl`.
   """
   def joined(numbers):
     return ' '.join(f'{number:.4f}' for number in numbers)
@@ -109,12 +109,12 @@ def text_of(row: Mapping[str, Any]) -> str:
 
 
 def _loss_of(row: Mapping[str, Any]) -> float:
-  """The loss of a row, in which one that is not finite is None."""
+  """The loss of a row; NaN for None, which stands for any non-finite loss."""
   return math.nan if row['loss'] is None else row['loss']
 
 
 class EpochLog(tf.train.SessionRunHook):
-  """Tests and reports at the end of each epoch, records masks on the way.
+  """Tests and reports at the end of each epoch, and records masks.
 
   Attributes:
     last_accuracy: test accuracy of the last epoch of this process; None before.
@@ -123,14 +123,14 @@ class EpochLog(tf.train.SessionRunHook):
   def __init__(self, fetches: Fetches, schedule: Schedule, folder: str,
                text_file: str, records_file: str,
                kept_pixels: Optional[np.ndarray] = None):
-    """Continues the files of an earlier process where they exist.
+    """Resumes the files of an earlier process, if any.
 
     Args:
-      fetches: what to report.
-      schedule: when.
-      folder: for metrics.jsonl and TensorBoard.
-      text_file: a line or two an epoch.
-      records_file: mask records (.npz).
+      fetches: tensors to report.
+      schedule: when to report.
+      folder: folder of metrics.jsonl and TensorBoard's files.
+      text_file: path of the text file, with one or two lines per epoch.
+      records_file: path of the mask records (.npz).
       kept_pixels: bool [784], the pixels that are inputs; None for all.
     """
     self._fetches = fetches
@@ -152,7 +152,7 @@ class EpochLog(tf.train.SessionRunHook):
 
   @property
   def best(self) -> Optional[dict[str, Any]]:
-    """The row of the highest test accuracy so far; None before."""
+    """The row of the highest test accuracy so far, or None."""
     return max(history.evaluations(self._history.rows), default=None,
                key=lambda row: row['accuracy'])
 
@@ -176,7 +176,7 @@ class EpochLog(tf.train.SessionRunHook):
       self._records.save(self._records_file)
 
   def save(self) -> None:
-    """Writes what belongs to a checkpoint; to be called before each."""
+    """Writes the state for a checkpoint. Call it before each checkpoint."""
     self.save_records()
     self._history.save_state(self._iteration, {
         'totals': self._totals.tolist(), **self._watch.state()})

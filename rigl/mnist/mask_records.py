@@ -1,8 +1,8 @@
-"""Keeps the masks of a training run over time in a plain `.npz` file.
+"""Stores the masks of a training run over time in a plain `.npz` file.
 
 The file loads without pickle and without this module. It holds
 
-    iterations      int64 [n_records], when each record was taken
+    iterations      int64 [n_records], the iteration of each record
     <layer>/mask    uint8 [n_records, ceil(n_weights / 8)], bits of the masks
     <layer>/shape   int64 [n_dimensions], shape of one mask
     kept_pixels     bool [n_pixels], the input mask of the run, if it had one
@@ -12,8 +12,8 @@ and the masks of a layer are
 
     np.unpackbits(file['layer1/mask'], axis=1, count=n_weights)
 
-with `n_weights` the product of `layer1/shape`. Bits rather than bytes, because
-a long run has thousands of records.
+with `n_weights` the product of `layer1/shape`. Masks are stored as bits,
+because a long run has thousands of records.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class MaskRecords:
       MaskRecords.load('masks.npz').mask('layer1', 0)
 
   Attributes:
-    kept_pixels: bool [n_pixels], which pixels the rows of the first layer stand
-      for; None for all.
+    kept_pixels: bool [n_pixels], the pixels of the rows of the first layer;
+      None for all.
   """
 
   def __init__(self, kept_pixels: Optional[np.ndarray] = None) -> None:
@@ -80,7 +80,7 @@ class MaskRecords:
 
     Raises:
       ValueError: the iteration or the masks do not fit the earlier records, or
-        an array holds something else than 0 and 1.
+        an array has values other than 0 and 1.
     """
     if self._iterations and iteration <= self._iterations[-1]:
       raise ValueError(f'Expected an iteration after {self._iterations[-1]}, '
@@ -110,7 +110,7 @@ class MaskRecords:
       index: index of the record, from 0; from the end if negative.
 
     Raises:
-      ValueError: there are no records of such a layer.
+      ValueError: there are no records of this layer.
     """
     if name not in self._shapes:
       raise ValueError(f'No records of a layer named {name}; there are records '
@@ -122,8 +122,8 @@ class MaskRecords:
   def drop_after(self, iteration: int) -> None:
     """Removes the records later than `iteration`.
 
-    A run that goes on from a checkpoint repeats the iterations after it, and
-    would record them a second time.
+    A run that resumes from a checkpoint repeats the iterations after it and
+    would record them twice.
     """
     n_kept = int(np.searchsorted(self.iterations, iteration, side='right'))
     del self._iterations[n_kept:]
@@ -131,10 +131,10 @@ class MaskRecords:
       del bits[n_kept:]
 
   def save(self, path: _Path) -> None:
-    """Writes all records, leaving no half-written file if interrupted.
+    """Writes all records; an interruption leaves no incomplete file.
 
     Args:
-      path: path of the file; an earlier one is replaced.
+      path: path of the file, which is replaced.
     """
     arrays: dict[str, Any] = {
         'version': np.array(_VERSION, np.int64),
@@ -146,7 +146,7 @@ class MaskRecords:
       bits = np.array(self._bits[name], np.uint8).reshape(len(self), n_bytes)
       arrays[layer_names.mask_of(name)] = bits
       arrays[name + _SHAPE] = np.array(shape, np.int64)
-    # numpy's own file would print a traceback besides when the disk is full.
+    # If numpy wrote the file itself, a full disk would also print a traceback.
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     with files.replaced(os.fspath(path)) as temporary:
@@ -158,7 +158,7 @@ class MaskRecords:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is damaged, or not one of mask records.
+      ValueError: the file is damaged or does not hold mask records.
     """
     arrays = _read_npz(path)
     records = cls()
@@ -170,7 +170,7 @@ class MaskRecords:
     return records
 
   def _fill(self, arrays: dict[str, np.ndarray]) -> None:
-    """Takes over the arrays of a file, or raises ValueError."""
+    """Uses the arrays of a file, or raises ValueError."""
     for key in ('version', 'iterations'):
       if key not in arrays:
         raise ValueError(f'expected an array named {key}, found none.')
@@ -205,7 +205,7 @@ class MaskRecords:
     self._check_rows(self._shapes)
 
   def _check_rows(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises ValueError unless the first layer has a row a kept pixel."""
+    """Raises ValueError unless the first layer has one row per kept pixel."""
     if self.kept_pixels is None or not shapes:
       return
     n_kept = np.count_nonzero(self.kept_pixels)
@@ -218,21 +218,20 @@ class MaskRecords:
 def resume_mask_records(
     path: _Path, iteration: int,
     kept_pixels: Optional[np.ndarray] = None) -> MaskRecords:
-  """The records to which a run adds that goes on at `iteration`.
+  """The records of a run that resumes at `iteration`.
 
   Args:
-    path: path of the records' file; there is none yet at the start of a run.
-    iteration: iteration of the checkpoint that the run goes on from; later
-      records are dropped.
+    path: path of the file of the records, which may not exist yet.
+    iteration: iteration of the checkpoint; later records are dropped.
     kept_pixels: bool [n_pixels], see MaskRecords; None for all.
 
   Raises:
-    ValueError: the file is damaged, or not one of mask records.
+    ValueError: the file is damaged or does not hold mask records.
   """
   if not pathlib.Path(path).exists():
     return MaskRecords(kept_pixels)
   records = MaskRecords.load(path)
-  # The file may be of a time when they were not kept.
+  # Files of earlier versions lack kept_pixels.
   records.kept_pixels = kept_pixels
   records.drop_after(iteration)
   return records

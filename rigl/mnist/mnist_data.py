@@ -1,6 +1,6 @@
 """Finds and reads MNIST: its files, TensorFlow Datasets or a small sample.
 
-The digits come as arrays of bytes, unscaled. Nothing is ever downloaded.
+Digits are unscaled uint8 arrays. Downloads nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NPZ_ARRAYS = {
   'test_labels': 'y_test',
 }
 _NPZ_FILE = 'mnist.npz'
-# Below the folder that torchvision is given, or below its MNIST.
+# Subfolders of torchvision's root folder, or of its folder MNIST.
 _SUB_FOLDERS = ('', 'raw', 'MNIST/raw')
 _IMAGE_SHAPE = (28, 28)
 _ENDINGS = ('', '.gz')
@@ -75,26 +75,25 @@ class MnistData:
 def load_mnist(
   folder: str | os.PathLike[str], explicit: bool = True
 ) -> MnistData:
-  """Loads MNIST from the best place that has it.
+  """Loads MNIST from the first place that has it.
 
-  That is `folder` when the user asked for it. Otherwise, in this order: its
-  files; a copy that TensorFlow Datasets has prepared on this machine before;
-  the sample that ships with the package.
+  If the user named `folder`, only that. Otherwise, in this order: the files in
+  `folder`, a copy that TensorFlow Datasets has prepared on this machine, the
+  sample in this package.
 
   Args:
-    folder: Folder of the four IDX files, each gzipped or not, as published, as
-      Kaggle has them or as torchvision keeps them; of Keras' mnist.npz; or a
-      data_dir of TensorFlow Datasets.
+    folder: Folder with the four IDX files, gzipped or not, as published, as on
+      Kaggle or as torchvision stores them; with Keras' mnist.npz; or a data_dir
+      of TensorFlow Datasets.
     explicit: Whether the user named the folder, as opposed to a default.
 
   Returns:
     The digits.
 
   Raises:
-    FileNotFoundError: If only some of the four files are in the folder, or none
+    FileNotFoundError: If the folder has only some of the four files, or none
       although the user named it.
-    ValueError: If a file is not a complete one of MNIST digits, or one of
-      TensorFlow Datasets is missing, truncated or damaged.
+    ValueError: If a file is damaged or does not hold MNIST digits.
   """
   folder = pathlib.Path(folder)
   for place in (folder / name for name in _SUB_FOLDERS):
@@ -116,15 +115,15 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> np.ndarray:
   """Reads an IDX file of unsigned bytes.
 
   Args:
-    path: The file. Whether it is gzipped shows in its content, not its name.
-    ndim: Number of dimensions that it must have.
+    path: The file, gzipped or not, whatever its name.
+    ndim: Required number of dimensions.
 
   Returns:
     Read-only uint8 array.
 
   Raises:
     FileNotFoundError: If there is no such file.
-    ValueError: If it is damaged, truncated or something else.
+    ValueError: If it is damaged or not an IDX file.
   """
   content = _read_bytes(path)
   header_size = 4 + 4 * ndim
@@ -153,7 +152,7 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> np.ndarray:
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
   """Reads a whole file, gunzipped if it is gzipped."""
   try:
-    # Of a package that is imported from a zip file, it is no pathlib.Path.
+    # In a package imported from a zip file, `path` is not a pathlib.Path.
     readable = path if hasattr(path, 'read_bytes') else pathlib.Path(path)
     content = readable.read_bytes()
   except FileNotFoundError:
@@ -172,7 +171,8 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
 def _find_idx(folder: pathlib.Path, name: str) -> pathlib.Path | None:
   """Returns the path of an IDX file, gzipped or not, or None.
 
-  Kaggle has a dot in some names, and some files in a folder of their name.
+  On Kaggle some names contain a dot, and some files are in a folder of the same
+  name.
   """
   names = (name, name.replace('-idx', '.idx'))
   for place in (folder, *(folder / name for name in names)):
@@ -212,7 +212,7 @@ def _load_idx_folder(
 def _load_npz(path: pathlib.Path) -> MnistData:
   """Loads the file that Keras downloads."""
   try:
-    # Opened here, for numpy does not close what it cannot read.
+    # Opened here, because numpy does not close a file that it cannot read.
     with path.open('rb') as stream:
       stored = np.load(stream, allow_pickle=False)
       arrays = {field: stored[name] for field, name in _NPZ_ARRAYS.items()}
@@ -247,7 +247,7 @@ def _load_npz(path: pathlib.Path) -> MnistData:
 def _check_part(
   images: np.ndarray, labels: np.ndarray, images_name: str, labels_name: str
 ) -> None:
-  """Raises ValueError unless these are digits with a label each."""
+  """Raises ValueError unless these are digits, each with a label."""
   if images.shape[1:] != _IMAGE_SHAPE:
     raise ValueError(
       f'{images_name}: expected images of 28x28 pixels, found an array of shape'
@@ -269,7 +269,7 @@ def _check_part(
 
 
 def _load_prepared_tfds(data_dir: str) -> MnistData | None:
-  """Loads MNIST as prepared on disk by TensorFlow Datasets, if it is there."""
+  """Loads the copy of MNIST that TensorFlow Datasets has prepared, if any."""
   # TensorFlow takes seconds to import, and only this path needs it.
   from rigl.data import prepared_tfds
 
@@ -290,7 +290,7 @@ def _load_prepared_tfds(data_dir: str) -> MnistData | None:
 
 
 def _load_sample() -> MnistData:
-  """Loads the sample that ships with the package."""
+  """Loads the sample in this package."""
   data = _load_idx_folder(SAMPLE_FOLDER, '', is_sample=True)
   return dataclasses.replace(
     data,

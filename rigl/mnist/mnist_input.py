@@ -1,4 +1,4 @@
-"""Batches of digits in an order that depends on the iteration alone."""
+"""Batches of digits; the iteration alone determines a batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rigl.core import ordering
 
 def flat_pixels(images: np.ndarray,
                 kept_pixels: Optional[np.ndarray] = None) -> np.ndarray:
-  """Images as rows, of all pixels or of those kept.
+  """Images as rows of all pixels, or of the kept ones.
 
   Args:
     images: uint8 [n, 28, 28].
@@ -40,16 +40,15 @@ def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
                   seed: int) -> tf.data.Dataset:
   """The training batches of the iterations [first_iteration, end_iteration).
 
-  Each epoch visits the digits in an order of its own and leaves out the last
-  incomplete batch. A resumed training asks for the iterations it has not had
-  and gets what it would have got.
+  Each epoch has its own order and drops the last incomplete batch. A resumed
+  training gets the same batches as one without interruption.
 
   Args:
     images: uint8 [n, n_pixels].
     labels: uint8 [n].
     batch_size: at most n.
-    first_iteration: the first one to give.
-    end_iteration: one past the last.
+    first_iteration: the first iteration.
+    end_iteration: the last iteration + 1.
     seed: seed of the order.
 
   Returns:
@@ -58,7 +57,7 @@ def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
   n_batches = len(images) // batch_size
 
   def epochs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    # A whole epoch at a time: one Python call and one gather for all batches.
+    # One Python call and one gather for all batches of an epoch.
     for epoch in range(first_iteration // n_batches,
                        -(-end_iteration // n_batches)):
       order = ordering.epoch_order(len(images), seed, epoch)

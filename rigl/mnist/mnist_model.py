@@ -31,10 +31,10 @@ def mnist_network_fc(input_batch: tuple[tf.Tensor, tf.Tensor],
   Args:
     input_batch: images float32 [batch, n_pixels] in [0, 1] and labels integer
       [batch].
-    reuse: True for a second network on the same variables, say for testing.
-    model_pruning: whether the layers carry masks.
-    l2_scale: coefficient of the penalty scale * sum(w ** 2) / 2, which goes to
-      the regularization losses of the graph and not into the returned loss.
+    reuse: True for a second network with the same variables, e.g. for testing.
+    model_pruning: whether the layers have masks.
+    l2_scale: coefficient of the penalty scale * sum(w ** 2) / 2, which is added
+      to the graph's regularization losses, not to the returned loss.
 
   Returns:
     (cross entropy, accuracy): float32 scalars, means over the batch.

@@ -1,14 +1,14 @@
-r"""Turns the mask records of a run into a picture or an animated GIF.
+r"""Plots the mask records of a run as a PNG or an animated GIF.
 
     python -m rigl.mnist.mnist_train_eval --training_method=rigl \
         --mask_record_frequency=100 --save_path=/tmp/mnist_rigl
     python -m rigl.mnist.visualize_mask_records --output=masks.gif \
         --records_path=/tmp/mnist_rigl
 
-Of a layer on MNIST pixels it shows how many connections each pixel has, which
-is how "Rigging the Lottery", https://arxiv.org/abs/1911.11134, shows that RigL
-finds the pixels that matter. The pixels that an --input_mask_path took from the
-run are grey. Of any other layer it shows the mask as a matrix.
+For a layer on MNIST pixels, it shows the number of connections of each pixel,
+as in "Rigging the Lottery", https://arxiv.org/abs/1911.11134, where RigL finds
+the relevant pixels. Pixels that --input_mask_path removed are grey. For any
+other layer, it shows the mask as a matrix.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ _LAST_FRAME_MS = 2000
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-  """What is shown of one record.
+  """The picture of one record.
 
   Attributes:
-    iteration: iteration of training, when the mask was recorded.
-    picture: [height, width], the connections of each input pixel, masked where
-      a pixel is no input; or the mask itself.
-    caption: what the picture adds up to.
+    iteration: iteration of the record.
+    picture: [height, width], the number of connections of each input pixel,
+      masked where a pixel is not an input; or the mask itself.
+    caption: text below the picture.
   """
 
   iteration: int
@@ -68,8 +68,8 @@ class Film:
   Attributes:
     frames: at least one.
     title: title of the whole picture.
-    unit: what the colours of the pictures stand for.
-    is_matrix: whether the pictures are masks (and not counts).
+    unit: label of the colour bar.
+    is_matrix: whether the pictures are masks, not counts.
   """
 
   frames: list[Frame]
@@ -79,19 +79,19 @@ class Film:
 
   @property
   def max_value(self) -> int:
-    """The end of the colour scale, which all frames share.
+    """The upper end of the colour scale of all frames.
 
-    Frames of a single value do not count: the dense start of a method shows
-    nothing, and would leave a few shades to the others.
+    Frames with a single value do not count: the dense start of a method would
+    leave few shades for the others.
     """
     return max(1, *(int(p.max()) for p in self._varied))
 
   @property
   def exponent(self) -> float:
-    """Of the colour scale; below 1 it gives more shades to the small counts.
+    """The exponent of the colour scale; below 1, small counts get more shades.
 
-    Gradual pruning begins with many times the connections of its end, and the
-    last frame is to have half of the shades.
+    Gradual pruning starts with many more connections than it ends with. The
+    last frame gets half of the shades.
     """
     last = max(1, int(self._varied[-1].max()))
     if 2 * last >= self.max_value:
@@ -100,13 +100,13 @@ class Film:
 
   @property
   def _varied(self) -> list[np.ndarray]:
-    """The pictures of more than one value, or all if there are none."""
+    """The pictures with more than one value, or all if there are none."""
     pictures = [frame.picture for frame in self.frames]
     return [p for p in pictures if p.min() < p.max()] or pictures
 
   @property
   def is_clipped(self) -> bool:
-    """Whether a frame goes beyond the colour scale."""
+    """Whether a frame exceeds the colour scale."""
     return any(f.picture.max() > self.max_value for f in self.frames)
 
 
@@ -115,20 +115,20 @@ def make_film(records: MaskRecords, layer: str, n_frames: int) -> Film:
 
   Args:
     records: mask records of a run.
-    layer: its name; empty for the first one.
-    n_frames: greatest number of frames.
+    layer: name of the layer; empty for the first one.
+    n_frames: maximum number of frames.
 
   Returns:
-    The frames, with the first and the last record among them.
+    The frames, including the first and the last record.
 
   Raises:
-    ValueError: there are no records, or none of that layer.
+    ValueError: there are no records, or none of this layer.
   """
   if not len(records):
     raise ValueError('Expected at least one mask record, found none.')
   layer = layer or next(iter(records.shapes))
   last = len(records) - 1
-  # The last record alone if there is to be a single frame.
+  # A single frame shows the last record.
   positions = np.linspace(last, 0, min(n_frames, last + 1))[::-1]
   indices = positions.round().astype(int)
   masks = [records.mask(layer, index) for index in indices]
@@ -146,7 +146,7 @@ def make_film(records: MaskRecords, layer: str, n_frames: int) -> Film:
 
 
 def _kept_pixels(records: MaskRecords, layer: str) -> Optional[np.ndarray]:
-  """bool [784], the pixels that are the rows of a layer; None if none are."""
+  """bool [784], the pixels of the rows of a layer; None if not pixels."""
   shape = records.shapes[layer]
   if len(shape) != 2:
     return None
@@ -161,7 +161,7 @@ def _pixel_frame(iteration: int, mask: np.ndarray, kept: np.ndarray) -> Frame:
   counts = mask.sum(axis=1)
   what = 'pixels' if kept.all() else 'inputs'
   caption = f'{np.count_nonzero(counts)} of {counts.size} {what}'
-  # Their colour alone does not tell, as the colour scale may leave them out.
+  # In the caption, as the colour scale may leave them out.
   caption += (f', {counts[0]} connections each'
               if 0 < counts.min() == counts.max() else ' connected')
   picture = np.ma.masked_all(kept.size, int)
@@ -193,7 +193,7 @@ def write_png(film: Film, path: _Path) -> None:
 
 
 def write_gif(film: Film, path: _Path, fps: float) -> None:
-  """Draws one frame after the other, over and over.
+  """Writes the frames as an endless animation.
 
   Args:
     film: the frames.
@@ -201,8 +201,8 @@ def write_gif(film: Film, path: _Path, fps: float) -> None:
     fps: frames per second; the last frame stays longer.
   """
   pictures = _render(film)
-  # One palette for all, or the colours would flicker. Every picture shows the
-  # colour bar, and so all the colours there are.
+  # One palette for all, or the colours would flicker. Every picture contains
+  # the colour bar, and thus all colours.
   palette = pictures[-1].quantize(256, dither=Image.Dither.NONE)
   pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE)
               for picture in pictures]
@@ -214,14 +214,14 @@ def write_gif(film: Film, path: _Path, fps: float) -> None:
 
 
 def _render(film: Film) -> list[Image.Image]:
-  """A picture of each frame, all of one size."""
+  """Pictures of all frames, of the same size."""
   figure = Figure(figsize=(4.4, 4.4), dpi=100, layout='constrained')
   figure.suptitle(film.title, fontsize='medium')
   canvas = FigureCanvasAgg(figure)
   axis = figure.subplots()
   image = _draw_frame(axis, film, film.frames[0])
   _add_colour_bar(figure, image, axis, film)
-  # Settled once, so that nothing moves when the text gets longer.
+  # Fix the layout once, so that nothing moves when the text gets longer.
   figure.draw_without_rendering()
   figure.set_layout_engine('none')
   pictures = []
@@ -236,8 +236,7 @@ def _render(film: Film) -> list[Image.Image]:
 
 def _draw_frame(axis: Any, film: Film, frame: Frame) -> Any:
   """Draws a frame into a matplotlib Axes and returns the AxesImage."""
-  # One colour for each whole number, so that no connection and a single one are
-  # not mistaken for each other.
+  # One colour per integer, so that 0 and 1 connections look different.
   shades = np.linspace(0., 1., film.max_value)**film.exponent
   colour_map = ListedColormap(
       [_ZERO_COLOUR, *colormaps[_COLOUR_MAP](shades)]).with_extremes(
@@ -259,8 +258,8 @@ def _set_text(axis: Any, frame: Frame) -> None:
 
 def _add_colour_bar(figure: Figure, image: Any, axes: Any,
                     film: Film) -> None:
-  """Adds the colour bar that all frames share, with whole numbers only."""
-  # Of one width, however many rows it stands beside.
+  """Adds the colour bar of all frames, with integer ticks."""
+  # The same width for any number of rows.
   aspect = 20 * len(np.atleast_2d(axes))
   bar = figure.colorbar(
       image, ax=axes, fraction=0.05, pad=0.02, aspect=aspect,
@@ -320,7 +319,7 @@ def _text(args: argparse.Namespace) -> str:
 
 
 def _find_records(path: pathlib.Path) -> pathlib.Path:
-  """The file that --records_path means, or raises ValueError."""
+  """The file of --records_path; raises ValueError if there is none."""
   given = f'--records_path={path}'
   if not path.is_dir():
     if not path.exists() and any(c in str(path) for c in '*?['):

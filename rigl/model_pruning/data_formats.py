@@ -1,4 +1,4 @@
-"""Where a batch of images has its channels: `data_format` of all layers."""
+"""The `data_format` of layers: the position of the channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DATA_FORMATS = {'channels_last': 'NHWC', 'channels_first': 'NCHW'}
 
 
 def check(data_format: str) -> None:
-  """Raises ValueError unless it is one of DATA_FORMATS."""
+  """Raises ValueError unless `data_format` is one of DATA_FORMATS."""
   checks.one_of('data_format', data_format, DATA_FORMATS)
 
 

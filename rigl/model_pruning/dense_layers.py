@@ -1,8 +1,8 @@
-"""Ordinary layers, and what masked ones and whole networks share with them.
+"""Ordinary layers, and functions that masked layers and networks share.
 
-That is the shapes of kernels, biases, padding that does not depend on the size
-of the image, batch normalization and pooling. Variables of half precision
-inputs are stored in float32.
+These compute shapes of kernels, biases, padding that does not depend on the
+size of the image, batch normalization and pooling. Variables are stored in
+float32 for half-precision inputs.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Size = Union[int, Sequence[int]]
 
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
-# TensorFlow 1, with which the published networks were trained, raised 1e-5 to
-# this in its fused kernel, as cuDNN demanded.
+# The published networks were trained on TensorFlow 1, whose fused kernel raised
+# 1e-5 to this minimum of cuDNN.
 FUSED_BATCH_NORM_EPSILON = 1.001e-5
 
 
 def storage_dtype(dtype: tf.DType) -> tf.DType:
-  """The type of variables that are used in computations of `dtype`."""
+  """The type in which to store variables for computations in `dtype`."""
   return tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
 
 
@@ -36,7 +36,7 @@ def get_parameter(name: str, shape: Sequence[int], dtype: tf.DType,
   """A trainable variable as a tensor of `dtype`, stored in at least float32.
 
   Args:
-    name: in the current variable scope.
+    name: name in the current variable scope.
     shape: shape of the variable.
     dtype: dtype of the tensor.
     initializer: initializer of the variable.
@@ -201,8 +201,8 @@ def fixed_padding(x: tf.Tensor, kernel_size: int, strides: int,
                   data_format: str) -> tuple[tf.Tensor, str]:
   """Pads images for a strided convolution, whatever their size.
 
-  'SAME' pads an even-sized image on its lower and right side only. Here a
-  strided kernel of size k always gets k - 1 zeros, (k - 1) // 2 of them first.
+  'SAME' pads an even-sized image only below and on the right. Here a strided
+  kernel of size k always gets k - 1 zeros, (k - 1) // 2 of them first.
 
   Args:
     x: [batch, height, width, channels], or channels first.
@@ -211,8 +211,8 @@ def fixed_padding(x: tf.Tensor, kernel_size: int, strides: int,
     data_format: 'channels_last' or 'channels_first'.
 
   Returns:
-    (images, padding): what to give to the convolution; untouched and 'SAME'
-    when it is not strided.
+    (images, padding) for the convolution; the same images and 'SAME' if it is
+    not strided.
   """
   if strides == 1:
     return x, 'SAME'
@@ -250,19 +250,20 @@ def batch_norm(x: tf.Tensor, is_training: bool, data_format: str,
   """Batch normalization (https://arxiv.org/abs/1502.03167) over the channels.
 
   Its variables are `batch_normalization`, `batch_normalization_1`, ... in the
-  current scope, in the order of the calls. Updates of the moving averages are
-  in the collection UPDATE_OPS; replicas move them by the mean of their steps.
+  current scope, in the order of the calls. The updates of the moving averages
+  are in the collection UPDATE_OPS; they are averaged over replicas.
 
   `tf.layers.batch_normalization` computes the same, but compares each new
-  variable with all before it: most of the time of building a deep network.
+  variable with all earlier ones, which takes most of the time to build a deep
+  network.
 
   Args:
     x: [batch, height, width, channels], or channels first.
     is_training: use the statistics of the batch, else the moving averages.
     data_format: 'channels_last' or 'channels_first'.
     init_zero: whether gamma starts at 0 instead of 1.
-    fused: one kernel, whose moving variance takes the unbiased estimate, with
-      FUSED_BATCH_NORM_EPSILON; else BATCH_NORM_EPSILON.
+    fused: whether to use the fused kernel, with FUSED_BATCH_NORM_EPSILON and
+      the unbiased moving variance; else BATCH_NORM_EPSILON.
 
   Returns:
     tensor of the shape and type of `x`.

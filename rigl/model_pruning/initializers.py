@@ -1,10 +1,10 @@
-"""Initializers whose draws depend on the variable's scope and the seed only.
+"""Initializers that depend only on the variable's scope and the seed.
 
-An ordinary graph initializer takes its seed from the number of operations
-built before it, so the same `--seed` gives other weights after any change of
-the graph, and other values each time it is evaluated. These give the same
-initial weights for every method, in every process, at every evaluation. Two
-variables of one shape need scopes of their own: within one they start alike.
+The seed of an ordinary graph initializer depends on the number of operations
+before it, so with the same `--seed` any change of the graph changes the
+weights, and so does each evaluation. These initializers give the same weights
+for every method, in every process, at every evaluation. Two variables of the
+same shape need different scopes, or they get the same values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _seeded(initializer_class: Callable[..., Any],
   def initialize(shape, dtype=tf.float32, partition_info=None) -> tf.Tensor:
     del partition_info
     scope = tf.get_variable_scope().name
-    # tf.set_random_seed, which RunConfig(tf_random_seed=...) calls.
+    # Set by tf.set_random_seed, which RunConfig(tf_random_seed=...) calls.
     user_seed = tf.get_default_graph().seed or 0
     seed = seeding.stable_seed(scope, 'initial_value', user_seed)
     return initializer_class(seed=seed, **arguments)(
@@ -40,7 +40,7 @@ def glorot_uniform() -> Initializer:
 def variance_scaling(scale: float = 1.,
                      mode: str = 'fan_in',
                      distribution: str = 'truncated_normal') -> Initializer:
-  """As tf.keras.initializers.VarianceScaling, of variance scale / fan.
+  """Like tf.keras.initializers.VarianceScaling: variance scale / fan.
 
   Args:
     scale: fan times the variance.

@@ -1,6 +1,6 @@
-"""Fully connected and convolutional layers whose weights carry a mask.
+"""Fully connected and convolutional layers with a mask on the weights.
 
-Each owns `<scope>/weights`, `<scope>/mask` (ones), `<scope>/threshold` (zero)
+Each has `<scope>/weights`, `<scope>/mask` (ones), `<scope>/threshold` (zero)
 and, where used, `<scope>/biases`, and registers them (mask_collections).
 """
 
@@ -32,8 +32,8 @@ def _masked_variables(shape: Sequence[int], inputs: tf.Tensor,
                       trainable: bool, mask_first: bool) -> tf.Tensor:
   """Creates weights, mask and threshold; returns the masked weights.
 
-  The result has the type of `inputs`. What is registered as masked weights
-  keeps that of the variables, and so do dense gradients.
+  The result has the type of `inputs`. The registered masked weights, and thus
+  the dense gradients, have the type of the variables.
   """
   dtype = dtype or inputs.dtype
 
@@ -45,7 +45,7 @@ def _masked_variables(shape: Sequence[int], inputs: tf.Tensor,
     return tf.get_variable(
         layer_names.MASK, shape, dtype, tf.ones_initializer(), trainable=False)
 
-  # The order of creation is that of the published checkpoints' graphs.
+  # Created in the order of the graphs of the published checkpoints.
   if mask_first:
     mask, weights = make_mask(), make_weights()
   else:

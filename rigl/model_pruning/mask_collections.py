@@ -1,8 +1,9 @@
 """The registry of masked layers.
 
-`apply_mask` registers a layer in its graph, and `masked_layers` finds it again.
-The collections of 2020, `masks`, `masked_weights`, `thresholds` and `kernel`,
-are filled for programs that read them; nothing here pairs their entries.
+`apply_mask` registers a layer in its graph, and `masked_layers` lists the
+layers. The collections of 2020, `masks`, `masked_weights`, `thresholds` and
+`kernel`, are filled for programs that read them; this library does not use
+them.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from rigl.core import layer_names
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MaskedLayer:
-  """One masked layer, as one replica computes it if there are several.
+  """A masked layer of one replica.
 
   Attributes:
     weights: trainable variable [...].
     mask: 0/1 variable of the same shape.
     threshold: scalar variable of gradual pruning.
     masked_weights: mask * weights, of the shape and type of the weights.
-    dense_gradient_source: what to differentiate a loss by to get the dense
-      gradient: `masked_weights`, or `mask` if those were made inside of a loop.
-    replica: which one, told by the name of its copy of the weights.
+    dense_gradient_source: the tensor whose gradient is the dense gradient:
+      `masked_weights`, or `mask` if those were made inside a loop.
+    replica: the replica, identified by the name of its copy of the weights.
   """
 
   weights: tf.Variable
@@ -43,7 +44,7 @@ class MaskedLayer:
 
   @property
   def is_here(self) -> bool:
-    """Whether it is of the replica being built, or outside of all the first."""
+    """Whether it belongs to the replica being built; outside, to the first."""
     return self.replica == self.weights.op.name
 
 
@@ -53,8 +54,7 @@ def _scope_of(variable: tf.Variable) -> str:
 
 def _registered(graph: tf.Graph) -> list[MaskedLayer]:
   """The layers of all replicas."""
-  # A graph is saved with the collections whose key is a string. Layers have no
-  # format to be saved in.
+  # The key is not a string, so the collection is not saved with the graph.
   return graph.get_collection_ref(MaskedLayer)
 
 
@@ -64,7 +64,7 @@ def masked_layers() -> list[MaskedLayer]:
   Raises:
     ValueError: the collection `masks` has a mask that is not registered.
   """
-  with tf.init_scope():  # Out of the function being built, if any.
+  with tf.init_scope():  # Leaves the function being built, if any.
     graph = tf.get_default_graph()
   layers = [layer for layer in _registered(graph) if layer.is_here]
   known = {id(layer.mask) for layer in layers}
@@ -132,10 +132,10 @@ def _product(mask: tf.Variable, weights: tf.Variable,
              is_probe: bool) -> tf.Tensor:
   """mask * weights.
 
-  A product inside of a loop cannot be differentiated by, so there the mask
-  takes its place: as a probe it adds 0 to the product, through which its own
-  gradient becomes the dense gradient, summed over all rounds. The loss must
-  not depend on such a mask in another way.
+  Gradients with respect to a tensor inside a loop do not exist outside it.
+  There the mask serves as a probe: it adds 0 to the product in such a way that
+  its own gradient is the dense gradient, summed over all iterations of the
+  loop. The loss must not depend on the mask in any other way.
   """
   name = 'masked_weight'
   with tf.name_scope(weights.op.name + '/'):
@@ -147,9 +147,9 @@ def _product(mask: tf.Variable, weights: tf.Variable,
 
 
 def _can_be_used(tensor: tf.Tensor) -> bool:
-  """Whether a tensor is of the graph being built or of one around it."""
-  # A loop of TensorFlow 1 is part of the graph and hard to tell from it: there
-  # each product may be in a loop, and outside of its loop it must not be used.
+  """Whether a tensor belongs to the graph being built or one around it."""
+  # A loop of TensorFlow 1 is part of the graph and hard to recognize: any
+  # product may be in a loop, outside of which it must not be used.
   graph = tf.get_default_graph() if tf.control_flow_v2_enabled() else None
   while graph is not None and graph is not tensor.graph:
     graph = getattr(graph, 'outer_graph', None)
@@ -159,7 +159,7 @@ def _can_be_used(tensor: tf.Tensor) -> bool:
 def _register(weights: tf.Variable, mask: Optional[tf.Variable],
               threshold: Optional[tf.Variable],
               elsewhere: Optional[MaskedLayer]) -> MaskedLayer:
-  """A new layer; `elsewhere` is the same one on another replica, if any."""
+  """A new layer; `elsewhere` is the same layer of another replica, or None."""
   graph = weights.op.graph
   layers = _registered(graph)
   is_probe = not tf.control_flow_v2_enabled() or (
@@ -189,29 +189,28 @@ def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
                threshold: Optional[tf.Variable] = None) -> tf.Tensor:
   """Returns mask * weights and registers the layer unless it already is.
 
-  With the weights alone it gives any variable a mask: the kernel of a recurrent
-  cell, say, or a projection of attention.
+  Given only the weights, it adds a mask to any variable, such as the kernel of
+  a recurrent cell or a projection of attention.
 
-  The product is made once in a graph and computed once in a step. If this is
-  first called inside of a loop, a branch or a function, as in
-  `tf.nn.dynamic_rnn`, each call makes a product, to be computed each time
-  round.
+  The product is built once per graph and computed once per step. If the first
+  call is inside a loop, a branch or a function, as in `tf.nn.dynamic_rnn`, each
+  call builds a product, which each iteration computes.
 
   Args:
     weights: trainable variable [...].
-    mask: 0/1 variable of the same shape; its type may differ. None makes one of
-      ones beside the weights.
-    threshold: scalar variable of gradual pruning. None makes one of zero beside
-      the weights.
+    mask: 0/1 variable of the same shape, of any type. None to create one of
+      ones in the scope of the weights.
+    threshold: scalar variable of gradual pruning. None to create one of zero in
+      the scope of the weights.
 
   Returns:
-    tensor of the shape and type of `weights`, the only thing a forward pass
-    should use: its gradient is the dense gradient.
+    tensor of the shape and type of `weights`. The forward pass must use only
+    this tensor: its gradient is the dense gradient.
 
   Raises:
-    ValueError: the weights have another mask, or their scope or the mask is
-      that of other weights; they are no ordinary variable of a graph; or a
-      mask of another type is first used inside of a loop.
+    ValueError: the weights have another mask, other weights have their scope or
+      the mask, the weights are not an ordinary variable of a graph, or a mask
+      of another type is first used inside a loop.
   """
   if tf.executing_eagerly() or not hasattr(weights, 'op'):
     raise ValueError(

@@ -1,7 +1,6 @@
 """Gradual magnitude pruning (Zhu & Gupta, arXiv 1710.01878).
 
-Also the front door of the registry: the getters live in
-`rigl.model_pruning.mask_collections` and are re-exported here.
+Re-exports the getters of `rigl.model_pruning.mask_collections`.
 """
 
 from __future__ import annotations
@@ -70,14 +69,14 @@ def _sparsity_by_pattern(entries: Sequence[str]) -> dict[str, float]:
 class PruningHParams:
   """Hyperparameters of gradual pruning.
 
-  They change in place, by `set_hparam` and `parse`, as those of tf.contrib did.
+  `set_hparam` and `parse` change them in place, as in tf.contrib.
 
   Attributes:
     name: scope of the pruning variables.
     begin_pruning_step: first step at which masks may change.
     end_pruning_step: last such step; -1 for no end.
-    weight_sparsity_map: entries 'regex:value'. A layer whose weight name the
-      regex finds follows the schedule scaled to reach `value` instead.
+    weight_sparsity_map: entries 'regex:value'. For layers in whose weight name
+      the regex is found, the schedule is scaled to reach `value`.
     threshold_decay: d in threshold = d * old + (1 - d) * new; 0 for none.
     pruning_frequency: steps between mask updates.
     initial_sparsity: s_i, in [0, 1).
@@ -118,12 +117,12 @@ class PruningHParams:
   def set_hparam(self, name: str, value: Any) -> None:
     """Sets one value.
 
-    Whether it fits the others is checked by `Pruning`, so that several can be
-    set one after the other.
+    `Pruning` checks that the values fit each other, so several can be set one
+    after the other.
 
     Args:
       name: name of the hyperparameter.
-      value: number or text, as its default is; a list of entries for
+      value: number or text, like its default; a list of entries for
         weight_sparsity_map.
 
     Raises:
@@ -149,14 +148,14 @@ class PruningHParams:
     setattr(self, name, kind(value))
 
   def method(self) -> methods.GradualPruning:
-    """What they make of gradual pruning, but for the sparsities of layers."""
+    """The method with these values, without the sparsities of layers."""
     return methods.GradualPruning(**{
         field: getattr(self, name) for name, field in _OF_METHOD.items()})
 
   @classmethod
   def of(cls, method: methods.Method,
          weight_sparsity_map: Sequence[str] = ()) -> PruningHParams:
-    """Those of which `method()` makes the given one.
+    """The hyperparameters of a method; the inverse of `method()`.
 
     Args:
       method: a methods.GradualPruning.
@@ -199,8 +198,8 @@ class PruningHParams:
     """The entries of weight_sparsity_map as {regex: target sparsity}.
 
     Raises:
-      ValueError: an entry is not of the form regex:value, names a regex or a
-        value that cannot be, or a regex for the second time; names it.
+      ValueError: an entry is not of the form regex:value, its regex or value is
+        invalid, or its regex is a duplicate; names it.
     """
     return _sparsity_by_pattern(self.weight_sparsity_map)
 
@@ -221,9 +220,9 @@ def get_pruning_hparams() -> PruningHParams:
 class Pruning:
   """Raises the sparsity of all masked layers along a schedule.
 
-  Usage: run `conditional_mask_update_op()` after each training step. In one
-  train op with the step, give it the global step from before the step, by
-  which the 2020 implementation decides:
+  Usage: run `conditional_mask_update_op()` after each training step. To combine
+  both in one train op, pass the global step before the training step, which the
+  2020 implementation uses:
 
       step = global_step.read_value()
       with tf.control_dependencies([step]):
@@ -244,7 +243,7 @@ class Pruning:
       hparams: defaults to get_pruning_hparams().
       global_step: defaults to the graph's global step.
     """
-    # A copy, which checks whether the values fit each other.
+    # The copy checks that the values fit each other.
     self._hparams = dataclasses.replace(hparams or get_pruning_hparams())
     self._method = self._hparams.method()
     self._global_step = (
@@ -286,14 +285,14 @@ class Pruning:
         layer.threshold.assign(update.state), layer.mask.assign(update.mask))
 
   def mask_update_op(self, step: Optional[tf.Tensor] = None) -> tf.Operation:
-    """Recomputes all masks for the sparsity of a step.
+    """Updates all masks to the sparsity of a step.
 
     Args:
       step: integer scalar; the global step when the op runs if None.
 
     Raises:
-      ValueError: no layer, or more than one pattern, fits an entry of
-        weight_sparsity_map; names them.
+      ValueError: an entry of weight_sparsity_map matches no layer, or several
+        match the same layer; names them.
     """
     self._check_patterns()
     if step is None:
@@ -306,7 +305,7 @@ class Pruning:
 
   def conditional_mask_update_op(
       self, step: Optional[tf.Tensor] = None) -> tf.Operation:
-    """`mask_update_op()` on the steps of the schedule, else nothing.
+    """`mask_update_op()` at the steps of the schedule, else nothing.
 
     Args:
       step: see `mask_update_op`.

@@ -1,11 +1,11 @@
-"""Layers that are dense or masked behind one call.
+"""Layers that are masked or dense, by an argument.
 
 `sparsity_technique` 'threshold' gives a masked layer (`layers`), 'baseline' an
-ordinary one. Both draw the same initial weights for the same name and seed.
-An ordinary layer's variables sit in a doubled scope, `<name>/<name>/weights`,
-because those of the published checkpoints do.
+ordinary one. Both have the same initial weights for the same name and seed. The
+variables of an ordinary layer have a doubled scope, `<name>/<name>/weights`, as
+in the published checkpoints.
 
-Variables of half precision inputs are stored in float32.
+Variables are stored in float32 for half-precision inputs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ SPARSITY_TECHNIQUES = ('baseline', 'threshold')
 
 
 def _doubled_names(scope: tf.VariableScope) -> tuple[str, str]:
-  # The slash is in the variables' names, not in a second scope: initializers
-  # are seeded by scope, and a masked layer has only the first.
+  # The slash is in the name of the variable, not a second scope: initializers
+  # are seeded by scope, which must be that of the masked layer.
   last = scope.name.rsplit('/', 1)[-1]
   return f'{last}/weights', f'{last}/biases'
 
@@ -76,7 +76,7 @@ def sparse_conv2d(
   data_formats.check(data_format)
   x = tf.convert_to_tensor(x)
   if sparsity_technique == 'threshold':
-    # Here, because its defaults load TensorFlow, which flags do without.
+    # Imported here: its defaults load TensorFlow, which flags do not need.
     from rigl.model_pruning import layers
     biases = (bias_initializer or tf.zeros_initializer()) if use_bias else None
     return layers.masked_conv2d(
@@ -134,7 +134,7 @@ def sparse_fully_connected(
   checks.one_of('sparsity_technique', sparsity_technique, SPARSITY_TECHNIQUES)
   x = tf.convert_to_tensor(x)
   if sparsity_technique == 'threshold':
-    # Here, because its defaults load TensorFlow, which flags do without.
+    # Imported here: its defaults load TensorFlow, which flags do not need.
     from rigl.model_pruning import layers
     biases = (bias_initializer or tf.zeros_initializer()) if use_bias else None
     return layers.masked_fully_connected(

@@ -1,4 +1,4 @@
-"""Finding and reading CIFAR-10 in every format in which it can be given."""
+"""Finding and reading CIFAR-10 in every supported format."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def assert_is_the_data(data: cifar_data.CifarData) -> None:
 
 
 def write(layout: str, version: str, path: pathlib.Path) -> pathlib.Path:
-  """Writes a version in a layout; returns what --data_directory would be."""
+  """Writes a version in a layout; returns the --data_directory for it."""
   contents = CONTENTS[version]
   if layout == 'the files':
     return tiny_cifar.write_folder(path, contents)
@@ -273,7 +273,7 @@ def test_a_malicious_pickle_is_refused(tmp_path, monkeypatch, layout):
 def test_a_huge_file_is_not_read(tmp_path):
   folder = write('the files', 'python', tmp_path / 'data')
   with (folder / 'data_batch_2').open('wb') as file:
-    file.truncate(10**12)  # Nothing is written of it.
+    file.truncate(10**12)  # It writes nothing.
   with pytest.raises(ValueError, match='data_batch_2: 1000000000000 bytes are'):
     cifar_data.load_cifar(folder)
 
@@ -303,7 +303,7 @@ def test_truncated_archives(tmp_path, version):
 def test_flipped_bits_in_archives(tmp_path, version):
   path = write('its path', version, tmp_path / 'data')
   content = path.read_bytes()
-  # The name and the time in front do not matter to anyone.
+  # The prefix of the log line does not matter.
   begin = content.index(b'\0', 10) + 1
   for position in np.random.RandomState(0).randint(begin, len(content), 40):
     damaged = bytearray(content)
@@ -365,7 +365,7 @@ def test_data_prepared_by_tensorflow_datasets(tmp_path, prepared, monkeypatch):
   data = cifar_data.load_cifar()
   assert_is_the_data(data)
   assert data.source == f'TensorFlow Datasets in {prepared}'
-  # But not instead of what was asked for.
+  # But not in place of an explicit folder.
   with pytest.raises(FileNotFoundError):
     cifar_data.load_cifar(tmp_path / 'none')
 

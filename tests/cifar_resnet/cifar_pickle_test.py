@@ -1,4 +1,4 @@
-"""Unpickling without running what a pickle says."""
+"""Unpickling without calling what a pickle names."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_arrays_and_scalars_of_integers(protocol, dtype, is_writeable):
 
 def test_what_python_2_pickles():
   content = python2_batch()
-  # Python's own unpickler agrees that this is what the test means to write.
+  # Python's own unpickler reads the pickle as intended.
   expected = pickle.loads(content, encoding='bytes')
   found = cifar_pickle.read_dict(content, 'a file')
   assert found.keys() == {key.decode() for key in expected}
@@ -87,7 +87,7 @@ def test_what_python_2_pickles():
 
 
 class Attack:
-  """Its unpickling calls a function."""
+  """Unpickling it calls a function."""
 
   def __init__(self, function, *arguments):
     self._call = function, arguments
@@ -97,7 +97,7 @@ class Attack:
 
 
 def attacks(target: pathlib.Path) -> dict[str, Attack]:
-  """What a stranger may have called, by the name that is refused."""
+  """Calls in malicious pickles, by the name that is refused."""
   return {
       f'{os.name}.system': Attack(os.system, f'touch {target}'),
       'builtins.eval': Attack(eval, f'__import__("os").mkdir({str(target)!r})'),
@@ -191,10 +191,10 @@ def filled(shape: bytes, content: bytes = b'U\x04abcd',
     (filled(b'K\x04\x85', b'NNNN'), 'refused'),
     (filled(b'K\x04\x85', dtype=b'U\x01O'), 'refused'),
     (filled(b'K\x04\x85', dtype=b'K\x00'), 'refused'),
-    # What a pickle would be asked to keep in its list of objects.
+    # Indices of the memo of a pickle.
     (b'\x80\x02}r\xff\xff\xff\x7f.', 'no object number 2147483647'),
     (b'}p2147483647\n.', 'no object number 2147483647'),
-    # Lengths of what does not follow.
+    # Lengths of data that do not follow.
     (b'\x80\x02T\xff\xff\xff\x7f', 'refused'),
     (b'\x80\x04\x8e' + b'\xff' * 7 + b'\x0f', 'refused'),
     (b'\x80\x04\x95' + b'\xff' * 7 + b'\x0f', 'refused'),
@@ -224,7 +224,7 @@ def test_good_content_made_of_the_same_pieces(core):
 def test_numbers_in_a_file_need_no_memory():
   """Each would need 2 GB or more."""
   bombs = [
-      # A list of as many objects, and as many to come, of 8 bytes each.
+      # A list of 8 bytes per object, with room for as many again.
       b'\x80\x02}r' + struct.pack('<I', 2**27) + b'.',
       b'\x80\x04\x8e' + struct.pack('<Q', 10**11),
       b'\x80\x05\x96' + struct.pack('<Q', 10**11),
@@ -247,14 +247,14 @@ def test_numbers_in_a_file_need_no_memory():
 
 
 def test_a_dtype_is_not_changed_by_its_state():
-  """Numpy would take flags from it, that say what bytes are."""
+  """Numpy would take flags from it, which change the meaning of bytes."""
   state = (b'(K\x03U\x01>N(U\x01atU\x02xxK\x08K\x01K\x3ft')
   before = repr(np.dtype(np.uint8)), np.dtype(np.uint8).flags
   found = cifar_pickle.read_dict(
       filled(b'K\x04\x85', dtype=DTYPE + state + b'b'), 'file')
   assert found['data'].tobytes() == b'abcd'
   assert (repr(np.dtype(np.uint8)), np.dtype(np.uint8).flags) == before
-  # One of its own has other flags then.
+  # Numpy's own dtype would then have other flags.
   copy = np.dtype('u1', copy=True)
   copy.__setstate__((3, '|', None, None, None, 8, 1, 63))
   assert copy.flags == 63
@@ -272,13 +272,13 @@ def test_truncated_content(make):
       cifar_pickle.read_dict(content[:cut], 'file')
 
 
-# Of pickletools, about the text of an instruction that is then refused.
+# A warning of pickletools about text that is then refused.
 @pytest.mark.filterwarnings('ignore:invalid escape:DeprecationWarning')
 @pytest.mark.parametrize('make', [
     lambda: batch(0), batch, lambda: batch(4), lambda: batch(5), python2_batch])
 def test_damaged_content_is_read_or_refused_and_nothing_else(make):
   content = make()
-  # Pixels may be anything: nearly all damage would go there.
+  # Not in the pixels, which may have any value.
   pixels = tiny_cifar.planes(DATA.train_images).tobytes()
   begin = content.find(pixels)
   positions = [i for i in range(len(content))

@@ -21,7 +21,7 @@ BATCH = 8
 N_BATCHES = N // BATCH
 
 DATA = tiny_cifar.make_images(N, 23)
-# Labels are numbers of images, so that a batch says what is in it.
+# The label of an image is its number, to identify the images of a batch.
 IDS = np.arange(N, dtype=np.uint8)
 
 
@@ -104,7 +104,7 @@ def test_statistics_are_those_of_numpy(graph):
       DATA.train_images,
       np.zeros((1, 32, 32, 3), np.uint8),
       np.full((1, 32, 32, 3), 255, np.uint8),
-      # The largest variance, and the smallest beside none.
+      # The largest variance, and the smallest above 0.
       np.arange(3072, dtype=np.uint8).reshape(1, 32, 32, 3) % 2 * 255,
       (np.arange(3072) == 0).astype(np.uint8).reshape(1, 32, 32, 3)])
   mean, deviation = run(*data_helper.pixel_statistics(tf.constant(images)))
@@ -146,7 +146,7 @@ def test_evaluation_sees_every_image_once_and_in_order(batch_size):
 
 
 def test_training_batches_are_those_of_numpy():
-  """Order by epoch_order, each image one of its own 162 crops."""
+  """The order is epoch_order; each image is one of its 162 crops."""
   positions = [(top, left, flip) for top in range(9) for left in range(9)
                for flip in (False, True)]
   expected_images = standardised(DATA.train_images)
@@ -182,7 +182,7 @@ def test_an_epoch_has_no_image_twice_and_drops_the_incomplete_batch():
   epochs = labels.reshape(3, N_BATCHES * BATCH)
   for epoch in epochs:
     assert len(set(epoch)) == N_BATCHES * BATCH
-  # The images that are left out differ.
+  # Each epoch leaves out other images.
   assert set(epochs[0]) != set(epochs[1]) != set(epochs[2])
 
 
@@ -206,7 +206,7 @@ def test_seeds_change_the_order():
 
 
 def test_iterations_and_seeds_change_the_augmentation():
-  # One image throughout: what differs between batches is its augmentation.
+  # A single image: batches differ only by its augmentation.
   one = np.repeat(DATA.train_images[:1], N, axis=0)
   batches = [
       images.tobytes() for seed in range(2) for images, _ in take(
@@ -312,7 +312,7 @@ def test_input_fn_loads_a_folder(tmp_path):
 
 
 def test_input_fn_makes_up_synthetic_data(monkeypatch):
-  """The same, whatever the seed of the training is."""
+  """The same for any seed of the training."""
   made = cifar_data.make_synthetic(30, 20)
   monkeypatch.setattr(cifar_data, 'make_synthetic', lambda: made)
   params = {'mode': 'eval', 'batch_size': 100, 'use_synthetic_data': True,

@@ -78,7 +78,7 @@ def masks_of(values):
 
 @pytest.fixture(scope='module')
 def original(data, tmp_path_factory):
-  """Folder of a whole training of 2 steps, of which each test gets a copy."""
+  """A copy of the folder of a training of 2 steps."""
   folder = tmp_path_factory.mktemp('original')
   with conftest.restored_flags():
     _set_flags(folder)
@@ -89,7 +89,7 @@ def original(data, tmp_path_factory):
 
 @pytest.fixture
 def trained(original, tmp_path):
-  """Folder of a whole training of 2 steps, as the flags now say."""
+  """Folder of a training of 2 steps with the current flags."""
   shutil.copytree(original, tmp_path, dirs_exist_ok=True)
   FLAGS.training_method, FLAGS.max_steps = 'scratch', 2
   return script.experiment_from_flags().folder
@@ -198,10 +198,11 @@ def test_evaluation_sees_every_image_once(data, trained, monkeypatch):
     FLAGS.batch_size = batch_size
     _run('scratch', data, 'eval')
   n_right = [float(m['accuracy']) * len(data.test_labels) for m in seen]
-  # Of 23 images each counts once, so the same whole number is right.
+  # Each of the 23 images counts once, so the number of right ones is an
+  # integer.
   np.testing.assert_allclose(n_right, round(n_right[0]), atol=1e-4)
   assert {'precision/class_9', 'recall/class_0'} <= set(seen[0])
-  # Who follows a training does not write to its rows.
+  # A process that follows a training does not write to its rows.
   (row,) = history.read(os.path.join(trained, 'eval'))
   assert (row['step'], row['split']) == (2, 'test')
   assert row['accuracy'] == pytest.approx(float(seen[0]['accuracy']))
@@ -283,7 +284,7 @@ def test_a_training_that_was_over_says_so(data, trained, capsys):
 
 def test_the_evaluation_that_a_dying_process_owed_is_made_up_for(
     data, trained, monkeypatch):
-  """It died between the last checkpoint and its evaluation."""
+  """The training died between the last checkpoint and its evaluation."""
   steps = []
   monkeypatch.setattr(
       cifar_experiment.CifarExperiment, 'text_of',
@@ -314,7 +315,7 @@ def test_parameters_and_nothing_else_are_loaded(data, trained, tmp_path):
 
 
 def _main_without_a_folder(tmp_path, **values):
-  """Runs main() on images that are made up; --train_dir must not be made."""
+  """Runs main() on synthetic images; --train_dir must not exist afterwards."""
   for name, value in {'use_synthetic_data': True, **values}.items():
     setattr(FLAGS, name, value)
   try:
@@ -364,7 +365,7 @@ def test_the_folder_is_enough_to_evaluate(evaluated, data, capsys):
 
 
 def test_masks_are_found_without_a_config(evaluated, data, tmp_path, capsys):
-  """Whatever the flags of the masks say."""
+  """For any flags of the masks."""
   folder, expected = evaluated
   for file in folder.glob('model.ckpt-1.*'):
     shutil.copy(file, tmp_path)
@@ -412,7 +413,7 @@ def test_a_collapsed_network_is_right_by_chance():
 
 
 def test_the_config_is_that_of_the_training_in_the_folder(data, trained):
-  """Not that of one that was refused, nor of one with nothing left to do."""
+  """Not of a training that is refused or already complete."""
   path = pathlib.Path(trained, 'config.gin')
   before = path.read_bytes()
   FLAGS.l2 = 0.

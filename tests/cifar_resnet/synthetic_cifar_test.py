@@ -1,4 +1,4 @@
-"""The synthetic problem: deterministic, balanced, and neither hard nor trivial.
+"""The synthetic data: deterministic, balanced, neither hard nor trivial.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def data():
 
 
 def test_images_are_frozen(data):
-  """A run must be evaluated on the problem that it was trained on."""
+  """Training and evaluation must use the same data."""
   np.random.seed(0)
   arrays = (data.train_images, data.train_labels,
             data.test_images, data.test_labels)
@@ -56,7 +56,7 @@ def test_a_class_is_its_pattern_shifted_around():
 
 
 def test_linear_classifiers_fail(data):
-  # Every other pixel will do for waves of up to four periods, and is faster.
+  # Every other pixel suffices for up to four periods, and is faster.
   train = data.train_images[:, ::2, ::2].reshape(5000, -1) / 255. - 0.5
   test = data.test_images[:, ::2, ::2].reshape(1000, -1) / 255. - 0.5
   targets = np.eye(10)[data.train_labels]

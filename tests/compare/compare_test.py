@@ -1,4 +1,4 @@
-"""`python -m rigl.compare` as a user starts it, on a tiny MNIST."""
+"""`python -m rigl.compare` on a tiny MNIST."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_table_has_the_errors_of_the_rows(compared):
 
 
 def test_finished_runs_are_read_and_missing_ones_trained(compared, data):
-  """And one that fails does not keep the others from ending."""
+  """A failing run does not stop the others."""
   folder, _ = compared
   before = {name: (folder / name / 'metrics.jsonl').stat().st_mtime_ns
             for name in RUNS}
@@ -112,7 +112,7 @@ def test_other_flags_make_a_run_go_on(compared, data):
 
 
 def test_stopped_comparison_goes_on(data, tmp_path):
-  """With all of its runs, each of which keeps what it has."""
+  """With all its runs, each of which keeps its checkpoints."""
   long = command(tmp_path, data, epochs=10**6)
   process = subprocess.Popen(
       long, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,

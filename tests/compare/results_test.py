@@ -1,4 +1,4 @@
-"""Plans, tables and figures of comparisons, and what the command refuses."""
+"""Plans, tables, figures and errors of comparisons."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_rows_are_those_of_the_last_training_in_the_folder(tmp_path):
 
 @pytest.fixture
 def outcomes(tmp_path):
-  """Of runs whose errors are 0.1, 0.11, 0.12, ... at the end."""
+  """Of runs whose final errors are 0.1, 0.11, 0.12, ..."""
   found = []
   for i, run in enumerate(make_runs(tmp_path)):
     run.folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The method that docs/adding_a_method.md adds is one that scripts train."""
+"""Scripts can train the method of docs/adding_a_method.md."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_it_drops_at_random_and_grows_by_gradient(methods_table, capsys):
 
 
 def test_a_script_trains_by_it(tmp_path):
-  """The page as the one file that it says it is; every block of it runs."""
+  """All blocks of the page together as one file."""
   (tmp_path / 'random_drop.py').write_text('\n\n'.join(BLOCKS))
   result = subprocess.run(
       [sys.executable, 'random_drop.py', '--training_method=random_drop',

@@ -16,7 +16,7 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Of a module, of a script, and of a function without its docstring.
+# Largest lengths of modules, scripts, and functions without docstring.
 MAX_LINES = 400
 MAX_SCRIPT_LINES = 250
 MAX_FUNCTION_LINES = 60
@@ -43,7 +43,7 @@ MAY_IMPORT = (
   ('network_tables', ()),
   ('core.distributions', (*NUMPY_ONLY, 'str_sparsities')),
   *((name, NUMPY_ONLY) for name in NUMPY_ONLY),
-  # The rest of it runs without TensorFlow.
+  # The rest of core runs without TensorFlow.
   ('core.tf_selection', ('core', 'compat')),
   ('core.shared_graphs', ('compat',)),
   ('core.arrays', ('compat',)),
@@ -56,7 +56,7 @@ MAY_IMPORT = (
      'core.distributions', 'network_tables', 'gin_configs', 'compat'),
   ),
   ('keras', ('keras', 'core', 'micronet', 'compat')),
-  # Rebuilds what the scripts trained; the rest of its folder knows no script.
+  # Rebuilds networks of scripts; the rest of its folder knows no script.
   ('inference.runs',
    ('inference', 'training.export', 'cifar_resnet.resnet_model',
     'checkpoint_files', 'core.layer_names', 'compat')),
@@ -100,7 +100,7 @@ MAY_IMPORT = (
     '*_train_eval',
     ('training', OWN, 'model_pruning', 'replicas', 'core.checks', 'compat'),
   ),
-  # What the scripts are made of, not a part of their models.
+  # Parts of the scripts that are not parts of their models.
   *(
     (name,
      ('training', OWN, 'model_pruning', 'files', 'replicas', 'core.checks',
@@ -152,13 +152,13 @@ FLAGS_ALLOWED = (
 )
 ESTIMATOR_ALLOWED = ('training.tpu_estimator',)
 TENSORFLOW_ALLOWED = ('compat',)
-# Where an unpickler that calls nothing of a pickle is made.
+# Defines an unpickler that calls nothing that a pickle names.
 PICKLE_ALLOWED = ('cifar_resnet.cifar_pickle',)
-# Beside the standard library and numpy, these folders import nothing foreign.
+# These folders import only rigl, numpy and the standard library.
 PURE = ('core', 'micronet', 'network_tables', 'str_sparsities')
 FOREIGN = {'PIL', 'absl', 'gin', 'keras', 'matplotlib', 'tensorflow',
            'tensorflow_datasets'}
-# Other people's code that this library replaces.
+# Packages of the 2020 implementation that this library replaces.
 CLONED = {'google_' + 'research', 'official', 'tensorflow_estimator'}
 # Spelled so that a search for the words does not find this line.
 LEFTOVER = re.compile(r'\b(TOD[O]|FIXM[E]|X{3})\b')
@@ -198,7 +198,7 @@ def _imports(node, in_function):
   if isinstance(node, ast.Import):
     yield from ((a.name, node.lineno, in_function) for a in node.names)
   elif isinstance(node, ast.ImportFrom):
-    # Relative imports would hide from the table what they reach.
+    # Relative imports would not be recognized by the table.
     prefix = '.' * node.level + (node.module or '')
     for alias in node.names:
       yield f'{prefix}.{alias.name}', node.lineno, in_function
@@ -308,7 +308,7 @@ def check_flags(module):
 
 
 def check_estimator(module):
-  """A variable may be called estimator; the API's own names are meant."""
+  """Finds names of the API; a variable may be called estimator."""
   if module.fits(ESTIMATOR_ALLOWED):
     return
   used = [(node.attr, node.lineno) for node in _nodes(module, ast.Attribute)]

@@ -1,4 +1,4 @@
-"""The snippets and commands of the README and the docs work as they stand."""
+"""The snippets and commands of the README and the docs work."""
 
 from __future__ import annotations
 

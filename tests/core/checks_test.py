@@ -1,4 +1,4 @@
-"""The checks of single values: what passes, and what the errors say."""
+"""The checks of single values, and their errors."""
 
 import math
 import re

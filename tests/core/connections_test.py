@@ -1,4 +1,4 @@
-"""Sparsity and moves of masks, by hand, and as they come back from a file."""
+"""Statistics of masks, by hand, and after saving and restoring."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def moved(**rows):
     (FIRST, 0.),
     (moved(b=[0, 1, 0, 1]), 1 / 5),
     (moved(a=[[0, 1, 0], [1, 0, 1]], b=[0, 1, 1, 0]), 5 / 5),
-    # Pruned, none is new; regrown, all that are not there yet.
+    # After pruning none is new; after regrowing, all grown ones.
     (moved(b=[0, 0, 0, 1]), 0.),
     (moved(b=[1, 1, 1, 1]), 2 / 7),
     (moved(a=[[0] * 3] * 2, b=[0] * 4), 0.)])
@@ -66,7 +66,7 @@ def test_dead_units_by_hand(masks, n_dead):
 
 @pytest.mark.parametrize('shape', [(7, 5), (3, 3, 2, 6), (4,), (1, 1)])
 def test_dead_units_have_no_effect_on_the_output(shape):
-  """By the forward pass: those whose output no input can change."""
+  """By the forward pass: units whose output depends on no input."""
   random_state = np.random.RandomState(0)
   for density in (0., 0.1, 0.3, 1.):
     mask = random_state.rand(*shape) < density

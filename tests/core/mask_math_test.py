@@ -65,7 +65,7 @@ TOP_N = {
         [0, 1, 0]),
     'smallest normal floats': ([1.2e-38, -1.2e-38, 0., 1.3e-38], 2, None,
                                [1, 0, 0, 1]),
-    # Arithmetic would flush these to zero; their order is exact all the same.
+    # Denormals, which arithmetic may flush to zero, are ordered exactly.
     'denormals': ([0., 2e-40, 1e-40, -1e-40, 1e-45], 3, None,
                   [0, 1, 1, 0, 1]),
     'negative denormals': ([-2e-40, -1e-40, -3e-40], 1, None, [0, 1, 0]),

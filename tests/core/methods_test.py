@@ -1,4 +1,4 @@
-"""The table of methods and what each says of itself."""
+"""The table of methods and their attributes."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ END_STEP, FRACTION, DECAY, SPARSITY = 20, 0.6, 0.25, 0.7
 
 
 def make(name):
-  """The method, without the noise that decides between equal scores."""
+  """The method, without the noise that breaks ties."""
   method = methods.METHODS[name]
   if method.is_dynamic:
     return method(

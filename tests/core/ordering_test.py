@@ -48,6 +48,6 @@ def test_is_the_same_in_every_process():
     ).stdout.strip()
     for salt in ('1', '2')
   ]
-  # A literal, so that a later release cannot reorder runs in progress.
+  # Literals, so that no release reorders the batches of existing runs.
   expected = '[0, 9, 5, 6, 8, 2, 11, 3, 7, 1, 10, 4]'
   assert outputs == [expected, expected]

@@ -108,6 +108,6 @@ def test_counts_grow_with_density(kernel, n_in, n_out, size, sparsities):
   low, high = sorted(sparsities)
   sparser = counting.count_ops(op, high, 32)
   denser = counting.count_ops(op, low, 32)
-  # Only a sparse layer stores where its zeros are.
+  # Only sparse layers store a mask.
   first = 0 if low > 0. else 1
   assert all(0 <= s <= d for s, d in zip(sparser[first:], denser[first:]))

@@ -55,7 +55,7 @@ def _simulate(schedule, n_iterations, advances_on_update):
 
 
 def _run_schedule(schedule, n_iterations, advances_on_update):
-  """As _simulate, but the tensors of UpdateSchedule decide."""
+  """Like _simulate, by the tensors of UpdateSchedule."""
   with tf.Graph().as_default(), tf.Session() as session:
     step_in = tf.placeholder(tf.int64, [])
     last_in = tf.placeholder(tf.int64, [])
@@ -120,7 +120,7 @@ def test_cosine_by_hand():
 
 
 def test_without_an_end_nothing_is_annealed_if_begin_is_the_same():
-  """begin = end = -1: updates go on for ever, with the initial fraction."""
+  """begin = end = -1: endless updates with the initial fraction."""
   schedule = UpdateSchedule(-1, -1, 1)
   got = _evaluate(lambda step: schedules.annealed_drop_fraction(
       step, .3, 'cosine', schedule), [0, 5, 1000])
@@ -241,7 +241,7 @@ def test_trajectories_equal_a_simulation(begin, end, frequency,
 
 @pytest.mark.parametrize('begin', [-7, -5, -1, 0, 1, 4])
 def test_n_updates_through_equals_a_count(begin):
-  """In a run whose updates take the place of gradient steps, as RigL's do."""
+  """In a run whose updates replace gradient steps, as with RigL."""
   for end, frequency in itertools.product([-1, 4, 11], [1, 2, 3, 5, 7]):
     schedule = UpdateSchedule(begin, end, frequency)
     n_updates = 0
@@ -254,7 +254,7 @@ def test_n_updates_through_equals_a_count(begin):
 
 
 def test_a_late_start_keeps_its_rhythm():
-  """The distance is that to the last update, not to a multiple."""
+  """Updates count from the last one, not from multiples."""
   schedule = UpdateSchedule(0, -1, 10)
   got = _evaluate(
       lambda step: schedule.is_update_step(step, tf.constant(7, tf.int64)),

@@ -41,7 +41,7 @@ def test_gradient_magnitude_by_hand(dtype):
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=lambda d: np.dtype(d).name)
 def test_connection_sensitivity_by_hand(dtype):
-  """|gradient * weight|: a large gradient at a zero weight counts nothing."""
+  """|gradient * weight| is 0 at a zero weight, for any gradient."""
   got = _run(scores.connection_sensitivity, np.asarray(WEIGHTS, dtype),
              np.asarray(GRADIENT, dtype))
   assert got.dtype == np.float32

@@ -33,7 +33,7 @@ def test_it_is_built_once_for_all_sizes():
     functions = graph.as_graph_def().library.function
   assert len(calls) == n_calls
   assert len(functions) == 1
-  # Inlined, each call would hold the nodes again.
+  # If inlined, each call would copy the nodes.
   assert functions[0].attr['_noinline'].b
 
 

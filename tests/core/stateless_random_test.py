@@ -58,7 +58,7 @@ def test_uniform_is_uniform():
   counts, _ = np.histogram(draw, bins=20, range=(0., 1.))
   # 5,000 in each bin, standard deviation 69.
   assert np.abs(counts - 5000).max() < 5 * 69
-  # Rows are draws of their own, and neighbours do not follow each other.
+  # Rows are independent draws, and neighbours are uncorrelated.
   assert np.abs(np.corrcoef(draw[0], draw[1])[0, 1]) < .25
   flat = draw.ravel()
   assert np.abs(np.corrcoef(flat[:-1], flat[1:])[0, 1]) < .02
@@ -112,7 +112,7 @@ def test_noise_added_to_scores_is_the_same_in_all_modes(mode):
   scores = np.random.RandomState(0).randn(64, 33).astype('f')
 
   def add(scores, step):
-    # The step may also be a number of Python.
+    # The step may also be a Python number.
     return [scores + stateless_random.noise([scores], [(11, kind)], 0.3)[0]
             for kind in (step, 5)]
 
@@ -123,7 +123,7 @@ def test_noise_added_to_scores_is_the_same_in_all_modes(mode):
 
 
 def test_draws_of_other_seeds_are_no_part_of_each_other():
-  """Each would be, if the seed only moved the place where a sequence starts."""
+  """They would overlap if the seed only shifted the start of one sequence."""
   one = _draw('uniform', [2000], (1, 2))
   for seed in ((1, 3), (2, 2), (0, 0)):
     other = _draw('uniform', [2000], seed)

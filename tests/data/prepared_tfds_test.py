@@ -1,4 +1,4 @@
-"""What TensorFlow Datasets has prepared, found and read by it."""
+"""Finding and reading data prepared by TensorFlow Datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of faults share: data, and servers of the scripts."""
+"""Fixtures of the tests of faults: data, and servers of the scripts."""
 
 from __future__ import annotations
 

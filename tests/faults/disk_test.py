@@ -1,4 +1,4 @@
-"""Disks and files that fail: a clear error, and what was good stays so."""
+"""Failing disks and files: a clear error, and no loss of good files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def disk(tmp_path):
 
 @pytest.mark.parametrize('script', MNIST_FIRST)
 def test_full_disk_and_room_again(script, data, servers, disk, tmp_path):
-  """Names the file, keeps the last checkpoint, and goes on from it."""
+  """Names the file, keeps the last checkpoint, and resumes from it."""
   server = servers(script)
   whole = tmp_path / 'whole'
   assert server.run(scripts.arguments(
@@ -55,7 +55,7 @@ def test_full_disk_and_room_again(script, data, servers, disk, tmp_path):
   last = checkpoints.latest(str(scripts.run_folder(whole)))
   a_checkpoint = sum(
       size for path, size in sizes.items() if str(path).startswith(f'{last}.'))
-  # As much as a whole training leaves, but for half a checkpoint.
+  # The size of a whole training minus half a checkpoint.
   n_free = sum(sizes.values()) - a_checkpoint // 2
   n_all = 3 * sum(sizes.values()) // 2**20 + 4
   folder = disk(n_all)
@@ -146,7 +146,7 @@ def test_damaged_checkpoint_is_named_and_nothing_begins(
     script, data, servers, trained, tmp_path):
   for number, (damage, name) in enumerate(DAMAGES):
     if script != 'mnist' and number % 3:
-      continue  # What is tested is the same code.
+      continue  # All scripts use the same code.
     folder = pathlib.Path(shutil.copytree(
         trained(script), tmp_path / str(number)))
     run_folder = scripts.run_folder(folder)
@@ -165,7 +165,7 @@ def test_damaged_checkpoint_is_named_and_nothing_begins(
 
 
 def test_any_flipped_bit_is_refused_or_harmless(trained, tmp_path):
-  """Of the files of a checkpoint, at many random places."""
+  """At many random places in the files of a checkpoint."""
   rng = random.Random(0)
   folder = scripts.run_folder(trained('mnist'))
   prefix = checkpoints.latest(str(folder))
@@ -194,7 +194,7 @@ def test_any_flipped_bit_is_refused_or_harmless(trained, tmp_path):
 @pytest.mark.parametrize('script', MNIST_FIRST)
 def test_lost_state_file_is_no_new_start(
     script, data, servers, trained, tmp_path):
-  """As a kill leaves it that comes before the first one is written."""
+  """As after a kill before the first checkpoint is written."""
   whole = tmp_path / 'whole'
   assert servers(script).run(scripts.arguments(
       script, data, whole, 'set')).code == 0

@@ -163,7 +163,7 @@ REFUSED = {
     'weight_decay': [(v, {}, []) for v in BAD_REALS],
     'width': [(v, {}, []) for v in ('nan', 'inf')],
 }
-# Nothing but a value of another type is wrong with these.
+# These refuse only values of another type.
 ANY_VALUE = {
     'block_height', 'block_width', 'dataset_size', 'eval_on_train',
     'gcp_project', 'is_warm_up', 'log_mask_imgs_each_iteration', 'master',
@@ -171,7 +171,7 @@ ANY_VALUE = {
     'prune_last_layer', 'ps_task', 'save_model', 'skip_corrupt_records',
     'tpu_job_name', 'tpu_zone', 'transpose_input', 'use_batch_statistics',
     'use_folder_stub', 'use_nesterov', 'use_sgdr', 'use_synthetic_data'}
-# Looked for, and not found, by the code that finds data.
+# Paths that are checked by the code that finds data.
 DATA = {'mnist', 'data_directory'}
 
 
@@ -188,7 +188,7 @@ NOT_TEXT = [(script, name) for script, name in PAIRS
 
 
 class WorkBegan(Exception):
-  """Data or a graph were about to be made."""
+  """The script was about to load data or to build a graph."""
 
 
 @contextlib.contextmanager
@@ -237,7 +237,7 @@ def test_every_hyperparameter_of_a_written_config_is_a_flag(script):
 
 
 def test_good_flags_get_through_to_the_work(monkeypatch, tmp_path):
-  """Else all others would pass for the wrong reason."""
+  """Otherwise all other tests could pass for the wrong reason."""
   with no_work(monkeypatch):
     for script, folder in (('mnist', 'save_path'), ('cifar', 'train_dir'),
                            ('imagenet', 'output_dir')):

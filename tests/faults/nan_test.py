@@ -1,4 +1,4 @@
-"""NaN and infinity: nothing of such a step is kept, for every method."""
+"""NaN and infinity end a training of any method; nothing of it is saved."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Training:
 
 @pytest.mark.parametrize('position', ['active', 'inactive'])
 def test_dense_gradient_is_checked_through_that_of_the_weights(position):
-  """0 * NaN is NaN: masks cannot hide what connections grow by."""
+  """0 * NaN is NaN, so the gradient of masked weights shows it."""
   weights = layers.masked_fully_connected(
       tf.ones([2, 3]), 2, scope='a')
   (mask,) = tf.get_collection('masks')
@@ -127,7 +127,7 @@ def train(training, folder, losses, save_steps=2):
     for i, method in enumerate(methods.METHODS)])
 def test_stop_names_the_step_and_keeps_the_last_checkpoint(
     method, kind, bad, tmp_path):
-  """All methods, and both kinds of both, in the quick ones too."""
+  """For all methods; the quick ones have all four combinations."""
   training = Training(method, tmp_path)
   saver = saving.SaverHook(str(tmp_path), 1)
   with pytest.raises(FloatingPointError) as error:

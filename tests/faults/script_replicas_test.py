@@ -1,4 +1,4 @@
-"""The scripts on several replicas train as on one, and resume as on one."""
+"""The scripts train and resume on several replicas as on one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.faults import scripts
 
 def run(servers, data, script, method, folder, **values):
   if script == 'mnist':
-    # Small steps, which do not blow up the rounding of sums.
+    # Small steps, which do not amplify rounding errors.
     values = {'mask_record_frequency': 0, 'learning_rate': 0.02, **values}
   result = servers(script).run(
       scripts.arguments(script, data, folder, method, **values))
@@ -29,7 +29,7 @@ def test_masks_are_those_of_one_replica(method, data, servers, tmp_path):
       run(servers, data, 'mnist', method, tmp_path / str(n), num_replicas=n)
       for n in (1, 2)]
   scripts.assert_same_masks(tmp_path / '2', tmp_path / '1')
-  # What they report is of the whole batch too.
+  # Reports are of the whole batch too.
   lines = [[line.split()[:3] for line in result.stdout.splitlines()
             if line.startswith('epoch')] for result in results]
   assert lines[0] == lines[1] and len(lines[0]) == 4
@@ -73,7 +73,7 @@ def test_replicas_go_on_from_one(data, servers, tmp_path):
 
 @pytest.mark.slow
 def test_reported_loss_is_the_mean_of_the_replicas(data, servers, tmp_path):
-  """Of the same batch; batch norm alone makes a difference."""
+  """On the same batches; only batch norm makes a difference."""
   losses = []
   for n in (1, 2):
     result = run(servers, data, 'cifar', 'baseline', tmp_path / str(n),

@@ -15,10 +15,10 @@ SCRIPTS = {
     'cifar': 'rigl.cifar_resnet.resnet_train_eval',
     'imagenet': 'rigl.imagenet_resnet.imagenet_train_eval',
 }
-# Of these tests; networks of usual size take too long.
+# Scripts of these tests; networks of usual size take too long.
 MODULES = {**SCRIPTS, 'imagenet': 'tests.faults.short_imagenet'}
 
-# Flags that make a method draw, move and schedule as much as it can.
+# Flags that use as many features of a method as possible.
 MNIST_METHODS = {
     'rigl': {'grow_init': 'random_uniform_2', 'rigl_acc_scale': 0.01},
     'set': {'grow_init': 'random_normal_10', 'optimizer': 'adam',
@@ -29,7 +29,7 @@ MNIST_METHODS = {
 
 
 def write_data(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Writes what the scripts train on; returns {script: its folder}."""
+  """Writes data for the scripts; returns {script: folder}."""
   images = tiny_cifar.make_images(50, 10)
   return {
       'mnist': tiny_mnist.write_idx_files(folder / 'mnist'),
@@ -83,7 +83,7 @@ def run_folder(folder: pathlib.Path) -> pathlib.Path:
 
 
 def files(folder: pathlib.Path) -> dict[pathlib.Path, bytes]:
-  """{path: content} of all files below a folder, but those of TensorBoard.
+  """{path: content} of all files below a folder, except TensorBoard's.
 
   TensorFlow opens such a file, which stays empty, before it asks any hook.
   """
@@ -121,7 +121,7 @@ def assert_same(folder: pathlib.Path, expected: pathlib.Path) -> None:
 
 
 def assert_same_masks(folder: pathlib.Path, expected: pathlib.Path) -> None:
-  """Both runs ended with the same masks, and all but rounding of the rest."""
+  """Both runs ended with the same masks and, up to rounding, values."""
   values, wanted = final_values(folder), final_values(expected)
   assert set(values) == set(wanted)
   for name, value in wanted.items():
@@ -133,7 +133,7 @@ def assert_same_masks(folder: pathlib.Path, expected: pathlib.Path) -> None:
 
 
 def error_line(result: script_server.Result) -> str:
-  """The one line with which a script ends that was used wrongly."""
+  """The one-line error of a script."""
   assert result.code == 1, result
   assert 'Traceback' not in result.stderr, result.stderr
   lines = re.findall('^Error: .*$', result.stderr, re.MULTILINE)

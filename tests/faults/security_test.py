@@ -1,4 +1,4 @@
-"""What comes from a stranger is data: none of it runs."""
+"""Untrusted files are only read: none of their content is executed."""
 
 from __future__ import annotations
 

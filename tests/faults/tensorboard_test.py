@@ -1,4 +1,4 @@
-"""What TensorBoard shows of the scripts, read as TensorBoard reads it."""
+"""The scripts' events, read with TensorBoard's own reader."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_two_processes_show_what_one_does(script, data, servers, tmp_path):
     'rigl', 'snip', 'prune'))
 def test_itop_rate_of_the_masks_of_all_iterations(
     method, data, servers, tmp_path):
-  """Against the union of what --mask_record_frequency=1 has recorded."""
+  """Compared with the union of all mask records."""
   folder = train(servers, data, 'mnist', tmp_path, method, 'session',
                  mask_record_frequency=1,
                  **scripts.MNIST_METHODS.get(method, {}))

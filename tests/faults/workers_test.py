@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 240.
 
 
 def free_ports(n):
-  """Addresses that nobody listens at now."""
+  """Unused ports."""
   found = []
   for _ in range(n):
     found.append(socket.socket())
@@ -38,7 +38,7 @@ def free_ports(n):
 
 
 class Workers:
-  """The workers of one training; a context manager, which leaves none."""
+  """The workers of a training; a context manager that ends them."""
 
   def __init__(self, script, argv, logs):
     self._argv = [
@@ -52,8 +52,8 @@ class Workers:
     self._running = {}
 
   def start(self, index):
-    """Starts one of them, with a seed of hash() of its own."""
-    # As Kubeflow writes it for jobs of no replicas.
+    """Starts a worker, with its own seed of hash()."""
+    # Kubeflow writes jobs without replicas like this.
     config = {
         'cluster': {'chief': [], 'ps': [], 'worker': self._addresses},
         'task': {'type': 'worker', 'index': index}, 'environment': 'cloud'}
@@ -73,11 +73,11 @@ class Workers:
     return self._running[index].wait(TIMEOUT_SECONDS)
 
   def log(self, index):
-    """What one of them has printed."""
+    """The output of a worker."""
     return (self._logs / f'{index}.txt').read_text()
 
   def wait(self):
-    """Waits for the end of all, which must be a good one."""
+    """Waits until all workers have ended successfully."""
     end = time.monotonic() + TIMEOUT_SECONDS
     for index, process in self._running.items():
       code = process.wait(max(end - time.monotonic(), 0.1))

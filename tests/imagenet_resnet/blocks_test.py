@@ -1,4 +1,4 @@
-"""The parts that the ImageNet networks share."""
+"""The building blocks of the ImageNet networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of pictures becomes records that the ImageNet script trains on."""
+"""Converting a folder of pictures to records for the ImageNet script."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_every_picture_is_once_in_the_records_as_it_was(photos, tmp_path):
     assert name.split('/')[0] == done.class_names[number]
     assert (photos / name).read_bytes() == encoded
   assert len({name for _, name, _ in train + validation}) == 16
-  # Not one class after the other.
+  # Classes are mixed.
   numbers = [number for number, *_ in train]
   assert numbers != sorted(numbers)
 
@@ -110,7 +110,7 @@ def test_same_bytes_whatever_the_order_of_the_folder(
       tmp_path / 'c', 'validation')
 
 
-# What a network sees is the colour without its alpha.
+# The network sees the colour without alpha.
 def _with_alpha(mode):
   pixels = make_pixels(0)
   picture = Image.fromarray(pixels).convert(mode)
@@ -282,7 +282,7 @@ def test_a_folder_that_cannot_be_converted(
 
 @pytest.mark.parametrize('size', ['all', -1, -2, -3, -10, 200])
 def test_what_is_accepted_can_be_decoded(size, photos, tmp_path):
-  """A cut picture must not stop a training."""
+  """A truncated picture must not stop a training."""
   encoded = encode(make_pixels(3, 60, 60))
   encoded = encoded if size == 'all' else encoded[:size]
   (photos / 'rose' / 'a.jpg').write_bytes(encoded)

@@ -32,7 +32,7 @@ from tests import (
   script_flags,
 )
 
-# As the README of the 2020 repository has them.
+# As in the README of the 2020 repository.
 COMMANDS = {
     'baseline': (
         '--mode=eval_once --training_method=baseline --eval_batch_size=100 '
@@ -75,7 +75,7 @@ def command_of(page):
 # For any ResNet-50.
 COMMANDS['README'] = command_of('docs/scripts.md')
 NETWORKS['README'] = 'resnet50_prune_first_layer'
-# The first layer of the checkpoints of 99 % is dense, whatever the flags say.
+# The first layer of the checkpoints of 99 % is dense, for any flags.
 for name, like in (('erk, 99 %', 'erk'), ('README, 99 %', 'README')):
   COMMANDS[name], NETWORKS[name] = COMMANDS[like], 'resnet50'
 COMMANDS['uniform, with a mask'] = COMMANDS['uniform']
@@ -104,7 +104,7 @@ def made_up_values(network, step):
 
 
 def last_layer_for(features, labels):
-  """Weights that find 6 of 12 labels at once, 3 more at second sight."""
+  """Weights with 6 of 12 labels as first and 3 more as second guess."""
   targets = np.zeros([N_IMAGES, 1000])
   for i, label in enumerate(labels):
     targets[i, label] = -1. if i >= 9 else 1.
@@ -198,7 +198,7 @@ def short(monkeypatch):
 
 @pytest.fixture(scope='module')
 def original(tmp_path_factory):
-  """Folder of a training, of which each test gets a copy."""
+  """A copy of the folder of a training."""
   with conftest.restored_flags(), pytest.MonkeyPatch.context() as patch:
     imagenet_script.shorten_networks(patch)
     return imagenet_script.run(
@@ -410,7 +410,7 @@ def test_eval_once_takes_a_prefix_a_folder_or_the_latest(trained, monkeypatch):
 
 
 def first_and_source(folder, trained):
-  """What a training began with, and what the one before it ended with."""
+  """(initial values of a training, final values of the previous one)."""
   first = checkpoint_values.of(os.path.join(folder, 'model.ckpt-0'))
   return first, checkpoint_values.of(trained)
 

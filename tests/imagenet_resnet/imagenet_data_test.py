@@ -1,4 +1,4 @@
-"""Finding ImageNet, and the mistakes that are found with it."""
+"""Finding ImageNet, and errors about its files."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def test_tfds_without_the_splits_wanted(tmp_path):
 
 def test_files_that_may_not_be_read(tmp_path, monkeypatch):
   tiny_imagenet.write_folder(tmp_path)
-  # Not by changing the rights of a file: those are nothing to root.
+  # Not by file permissions, which root ignores.
   monkeypatch.setattr(imagenet_data.os, 'access', lambda *_: False)
   assert_rejects(tmp_path, 'train-00000-of-00003', 'permission denied')
 

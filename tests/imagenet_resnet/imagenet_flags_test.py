@@ -1,4 +1,4 @@
-"""Flags of the ImageNet script: names, defaults, what they mean, mistakes."""
+"""Flags of the ImageNet script: names, defaults, effects, errors."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def test_written_config_gives_the_same_training(tmp_path):
         ('vgg_19', ['--model_architecture=vgg_19'])]),
 ])
 def test_graph_has_the_variables_of_published_checkpoints(network, argv):
-  """Whatever the method: the baseline has masks too."""
+  """For all methods: the baseline has masks too."""
   golden = networks.load_golden(network)
   expected = {**golden['variables'], 'global_step': []}
   with command_line(*argv), tf.Graph().as_default():

@@ -212,7 +212,7 @@ def test_a_missing_part(tmp_path):
     imagenet_input.Pipeline(data, 4, 'train')
 
 
-# Damage that only shows when the record is used.
+# Damage that shows only when the record is used.
 
 PICTURE = tiny_imagenet.encode(tiny_imagenet.make_pixels(0))
 

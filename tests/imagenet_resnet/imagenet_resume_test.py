@@ -1,4 +1,4 @@
-"""An ImageNet training that was stopped goes on as if it had not been."""
+"""A resumed ImageNet training equals one without interruption."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def short(monkeypatch):
 
 
 def assert_resumes(tmp_path, stops, total, changes=None, **values):
-  """A training in parts, with changed flags if given, ends as a whole one."""
+  """A training in parts, optionally with other flags, ends like a whole one."""
   whole = checkpoint_values.of(imagenet_script.run(
       tmp_path / 'whole', train_steps=total, **values))
   for stop in (*stops, total):

@@ -1,4 +1,4 @@
-"""The ImageNet script: what it trains, evaluates, reports and exports."""
+"""The ImageNet script: training, evaluation, reports and exports."""
 
 from __future__ import annotations
 
@@ -466,7 +466,7 @@ def test_an_export_that_is_missing_at_the_end_is_made_up_for(short, tmp_path):
 
 @pytest.fixture(scope='module')
 def original(tmp_path_factory):
-  """Folder of a training of 3 steps, of which each test gets a copy."""
+  """A copy of the folder of a training of 3 steps."""
   with conftest.restored_flags(), pytest.MonkeyPatch.context() as patch:
     imagenet_script.shorten_networks(patch)
     return imagenet_script.run(

@@ -1,4 +1,4 @@
-"""Pictures on their way to the network."""
+"""Decoding, cropping and resizing of pictures."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_random_parts_keep_to_their_ranges(height, width):
   assert (top + rows <= height).all()
   assert (left + columns <= width).all()
   area = rows * columns / (height * width)
-  # A pixel more or less matters in a small picture.
+  # In a small picture a single pixel matters.
   rounding = 1.5 * (height + width) / (height * width)
   assert area.min() > .08 - rounding
   assert area.min() < .2

@@ -1,4 +1,4 @@
-"""The order of records, and files that cannot be read."""
+"""The order of records, and unreadable files."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_the_same_seed_draws_the_same(tmp_path):
 
 
 def test_every_process_writes_the_same_bytes(tmp_path):
-  """Else the order of an example's features is that of a random hash."""
+  """Otherwise the order of an example's features would be random."""
   paths = sample_data.write(str(tmp_path), 5, 3)
   records = [record for path in paths
              for record in tf2.data.TFRecordDataset(path).as_numpy_iterator()]

@@ -1,4 +1,4 @@
-"""The synthetic problem."""
+"""The synthetic data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def draw(part, n, num_classes=N_CLASSES):
 
 
 def spectra(images):
-  """What does not depend on the place of a pattern."""
+  """Features that do not depend on the shift of a pattern."""
   found = np.abs(np.fft.fft2(images - images.mean((1, 2), keepdims=True),
                              axes=(1, 2))).reshape(len(images), -1)
   return found / np.linalg.norm(found, axis=1, keepdims=True)
@@ -66,7 +66,7 @@ def test_depends_on_part_and_number_alone():
     ('validation', 1000, 3188411444,
      [628, 855, 943, 548, 965, 635, 948, 201, 236, 863, 702, 659])])
 def test_images_are_frozen(part, num_classes, digest, labels):
-  """A run must be evaluated on the problem that it was trained on."""
+  """Training and evaluation must use the same data."""
   images, found = draw(part, 12, num_classes)
   assert found.tolist() == labels
   assert zlib.crc32(images.astype(np.uint8).tobytes()) == digest

@@ -21,7 +21,7 @@ def test_by_hand():
 
 
 def _outputs(packed, arena, n_channels):
-  """What the kernel computes, one weight after the other."""
+  """The computation of the kernel, one weight at a time."""
   outputs = np.zeros((len(packed.rows), n_channels))
   for block, row in enumerate(packed.rows):
     value = row[0]

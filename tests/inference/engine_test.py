@@ -1,4 +1,4 @@
-"""The engine computes what TensorFlow computes."""
+"""The engine computes the same as TensorFlow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _check(outputs, inputs, tmp_path, sparsity=0.6, n_threads=1, batch=2):
   examples, wanted = networks.batch_of(model, batch)
   network = _engine(model, tmp_path / 'model.tflite', n_threads)
   for _ in range(2):
-    # Twice: what the first run left in memory must not matter.
+    # Twice: the state of memory after the first run must not matter.
     networks.assert_close(network(examples), wanted)
 
 
@@ -135,7 +135,7 @@ def test_networks_on_several_threads(n_threads, tmp_path):
 
 
 def test_threads_that_sleep_take_part_again_and_end_with_the_engine(tmp_path):
-  """They stop waiting for calls after a millisecond or so."""
+  """Threads stop spinning after about a millisecond."""
   model = networks.mobilenet(0.9, 32)
   examples, wanted = networks.batch_of(model, 1)
   before = threading.active_count()
@@ -162,7 +162,7 @@ def test_calls_from_several_threads_do_not_mix(tmp_path):
 
 
 def test_an_engine_does_not_keep_its_examples(tmp_path):
-  """Of NaN in one image nothing is left in the next one."""
+  """NaN in one image does not affect the next one."""
   model = networks.mobilenet(0.9, 32)
   examples, wanted = networks.batch_of(model, 1)
   network = _engine(model, tmp_path / 'm.tflite')

@@ -1,4 +1,4 @@
-"""Exported files are small and compute what their sources do."""
+"""Exported files are small and compute the same as their sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading picks an engine, and says why it cannot use one."""
+"""Loading chooses an engine, and tells why it cannot use one."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_auto_takes_rigl_if_it_wins_three_of_four_rounds(wins, chosen):
 
 
 def test_auto_measures_both(exported, monkeypatch):
-  """With batches of the size that is asked for; each size has its choice."""
+  """Measured with the given batch size; each size has its own choice."""
   _, path = exported
   seen = []
 
@@ -190,7 +190,7 @@ def test_files_that_compute_in_int8_are_named(tmp_path):
 
 @pytest.mark.parametrize('engine', ['auto', 'rigl', 'litert'])
 def test_damaged_files_are_value_errors(engine, exported, no_measurement):
-  """Cut off, emptied, or with bytes of their tables overwritten."""
+  """Truncated, empty, or with overwritten bytes."""
   _, path = exported
   data = path.read_bytes()
   for damaged in (b'', b'hello world', data[:100], data[:len(data) // 2],

@@ -1,4 +1,4 @@
-"""Small sparse networks and what TensorFlow makes of them."""
+"""Small sparse networks, and TensorFlow's results on them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def batch_of(model, n=2, seed=1):
 
 
 def assert_close(actual, wanted, tolerance=1e-5):
-  """Compares with the largest value, as rounding does.
+  """Compares with a tolerance relative to the largest value.
 
   Args:
     actual: what was computed.

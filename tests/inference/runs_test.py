@@ -1,4 +1,4 @@
-"""Checkpoints of the scripts become the networks that were trained."""
+"""Networks are rebuilt from checkpoints of the scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrong arguments, each named, with the options and what to do instead."""
+"""Errors name the wrong argument, the options and a remedy."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_variables_that_came_later():
   model.fit(x, labels, verbose=0)
   model.layers[0].trainable = True
   small.compiled(model, optimizer)
-  # On JAX, Keras itself sees it first.
+  # On JAX, Keras itself raises first.
   words = 'without .*/kernel.*new optimizer' if (
       keras.backend.backend() != 'jax') else 'with 4 variables'
   with pytest.raises(ValueError, match=f'built {words}'):

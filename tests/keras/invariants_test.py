@@ -1,4 +1,4 @@
-"""What holds after each step, whatever trains and however."""
+"""Invariants of every step, for all optimizers and backends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPTIMIZERS = [
 
 def check_training(model, optimizer, compiled_with=None, checks_slots=True,
                    n_epochs=2, **settings):
-  """Trains and checks the zeros of weights and slots, and how many."""
+  """Trains and checks the zeros of weights and slots, and their numbers."""
   small.compiled(model, compiled_with or optimizer, **settings)
   x, labels = small.data(6)
   model.fit(x, labels, batch_size=32, verbose=0)

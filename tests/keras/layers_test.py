@@ -1,4 +1,4 @@
-"""Tests of sparsities that go by layers."""
+"""Tests of rigl.keras.layer_sparsities."""
 
 import keras
 import numpy as np

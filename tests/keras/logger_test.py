@@ -1,4 +1,4 @@
-"""Tests of the numbers of sparse training in the logs."""
+"""Tests of the statistics in the logs."""
 
 import csv
 import math

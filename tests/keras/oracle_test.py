@@ -53,5 +53,5 @@ def test_training_equals_the_oracle_at_every_step(method, jit_compile):
   for got, expected in zip(small.kernels(model), oracle.weights):
     np.testing.assert_allclose(got, expected, atol=2e-6)
   assert int(optimizer.iterations) == oracle.step
-  # What was compared did happen.
+  # The masks did change.
   assert n_moved >= {'static': 0, 'scratch': 0, 'snip': 1}.get(method, 15)

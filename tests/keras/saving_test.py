@@ -1,4 +1,4 @@
-"""Saved and loaded, a training goes on as if it had never stopped."""
+"""A saved and loaded training continues as if it had not stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which kernels are sparse, how sparse, and their first masks."""
+"""Selection of sparse kernels, sparsities and initial masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All ways to run a training are one training."""
+"""All ways to run a training give the same result."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fit(model, optimizer, n_batches=N_BATCHES, batch_size=32, **settings):
 
 @functools.cache
 def built_fit(method):
-  """What all others must equal: (masks, weights)."""
+  """The expected result of all ways: (masks, weights)."""
   model, optimizer = make(method)
   optimizer.build(model.trainable_variables)
   fit(model, optimizer)

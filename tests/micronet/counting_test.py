@@ -1,4 +1,4 @@
-"""Tests of the counting rules, against formulas and numbers done by hand."""
+"""Tests of the counting rules, against formulas and by hand."""
 
 import hypothesis
 import numpy as np

@@ -1,4 +1,4 @@
-"""Tests of which calls of layers are seen, and on which shapes."""
+"""Tests of the recorded calls of layers and their shapes."""
 
 import numpy as np
 import pytest

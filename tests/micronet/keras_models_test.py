@@ -1,4 +1,4 @@
-"""Tests of what count_model counts at each call, and of what it leaves out."""
+"""Tests of count_model: counts of each call, and uncounted layers."""
 
 import re
 
@@ -33,7 +33,7 @@ def _backbone_flops(size):
 
 
 class _Own(Model):
-  """A model of one's own around others."""
+  """A custom model around others."""
 
   def __init__(self, *inner):
     super().__init__(name='own')

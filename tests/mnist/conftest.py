@@ -1,4 +1,4 @@
-"""A tiny data set and one short training of every method, for all tests here.
+"""Fixtures: a tiny data set and a short training of every method.
 """
 
 from __future__ import annotations

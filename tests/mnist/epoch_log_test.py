@@ -1,4 +1,4 @@
-"""What is reported of a training: terminal, text, TensorBoard, masks."""
+"""Reports of a training: terminal, text file, TensorBoard, mask records."""
 
 from __future__ import annotations
 
@@ -294,7 +294,7 @@ def test_no_records_unless_asked_for_and_there(tmp_path, arguments):
 
 
 def test_records_are_written_before_the_checkpoint_of_the_step(tmp_path):
-  """A kill between the two leaves too many of them, which resuming drops."""
+  """A kill between the two leaves surplus rows, which resuming drops."""
   training = Training(tmp_path, record_frequency=1)
   training.run(2)
   assert not (tmp_path / 'masks.npz').exists()

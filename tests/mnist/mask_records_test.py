@@ -1,4 +1,4 @@
-"""Mask records: what goes in comes out, and foreign files are refused."""
+"""Mask records: saving and loading, and refused files."""
 
 from __future__ import annotations
 

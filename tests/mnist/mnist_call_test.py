@@ -25,7 +25,7 @@ def quick():
 
 def test_it_trains_as_the_script_does_and_says_nothing(
     data, tmp_path, capfd, caplog):
-  """Twice in a process, the second time from nothing again."""
+  """Twice in a process; the second run starts from scratch."""
   tiny_mnist.train(tiny_mnist.arguments(
       data, tmp_path, training_method='rigl', end_sparsity=0.9))
   expected = checkpoint_values.of(tmp_path)

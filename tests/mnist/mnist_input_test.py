@@ -1,4 +1,4 @@
-"""Batches of digits: which, in which order, from any iteration on."""
+"""Batches of digits: content and order, from any iteration on."""
 
 from __future__ import annotations
 

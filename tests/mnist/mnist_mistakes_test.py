@@ -26,7 +26,7 @@ def server(tmp_path_factory):
 
 
 def assert_refused(server, argv, words, folder, one_line=True):
-  """The script names the mistake, soon, and leaves the folder as it was."""
+  """The script names the mistake early and leaves the folder unchanged."""
   before = scripts.files(folder)
   result = server.run(argv)
   assert result.code == 1, result
@@ -101,7 +101,7 @@ def test_flag_that_cannot_be_read(flags, words, data, server, tmp_path):
 
 
 def test_forgotten_dashes(data, server, tmp_path):
-  """Else 200 epochs of dense training begin."""
+  """Otherwise 200 epochs of dense training would start."""
   argv = tiny_mnist.arguments(data, tmp_path / 'run')
   assert_refused(
       server, ['training_method=rigl', *argv], ['training_method=rigl'],

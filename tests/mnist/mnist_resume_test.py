@@ -61,7 +61,7 @@ def n_epochs_of(text):
 
 
 def assert_whole(folder, expected_folder):
-  """All is the same, bit for bit, and each epoch is reported once."""
+  """All results are bit-identical, and each epoch is reported once."""
   scripts.assert_same(folder, expected_folder)
   lines = tiny_mnist.text_file(folder).read_text().splitlines()
   assert sum(line.startswith('epoch=') for line in lines) == N_EPOCHS
@@ -115,7 +115,7 @@ def test_divergence_without_a_save_path_speaks_of_no_checkpoint(data, server):
 
 def test_finished_training_that_is_made_longer(
     data, server, uninterrupted, tmp_path):
-  """Its text and its records go on in the same files."""
+  """It continues the same text file and mask records."""
   for n_epochs in (2, N_EPOCHS):
     result = server.run([
         *arguments(data, tmp_path, 'rigl'), f'--num_epochs={n_epochs}'])
@@ -133,7 +133,7 @@ def test_finished_training_that_is_made_longer(
 @pytest.mark.parametrize('fewer', [0, 1, N_EPOCHS])
 def test_finished_training_is_left_as_it_is(
     fewer, data, server, uninterrupted):
-  """Also by who asks for fewer epochs, or none: it says how many there are."""
+  """Also for fewer epochs, or none: the script prints the number of epochs."""
   folder = uninterrupted('rigl')
 
   def content():
@@ -182,7 +182,7 @@ def test_without_save_path_nothing_is_left(
   """Neither in the current folder nor in that of temporary files."""
 
   def left():
-    # TensorFlow's own go when a process exits, which forked ones do not.
+    # TensorFlow deletes its own at exit, but not in forked processes.
     return {path for path in temporary.iterdir()
             if not path.name.startswith('__autograph_generated_file')}
 

@@ -93,7 +93,7 @@ def test_initial_masks_are_those_of_the_reference_data(
   run = goldens('mnist_initial_masks')['runs'][index]
   tiny_mnist.train([
       f'--mnist={data}', f'--save_path={tmp_path}', '--num_epochs=0',
-      # Masks do not depend on the method; a static one starts soonest.
+      # Masks do not depend on the method; `static` starts fastest.
       f'--training_method={"scratch" if index else "rigl"}',
       f'--seed={run["seed"]}'])
   values = checkpoint_values.of(tmp_path)
@@ -274,7 +274,7 @@ def test_input_mask_restricts_the_pixels(trained, data, tmp_path):
 
 def test_a_run_goes_on_with_the_pixels_it_began_with(
     trained, data, tmp_path, capsys):
-  """Whatever became of the run that they come from."""
+  """Even if the run that they come from has failed."""
   former, run = tmp_path / 'former', tmp_path / 'run'
   shutil.copytree(trained('rigl'), former)
   kept = mnist_config.kept_pixels(str(former))

@@ -1,4 +1,4 @@
-"""Pictures of mask records: the right numbers, in files that open."""
+"""Pictures of mask records: the right numbers, in valid files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all networks share: shapes, biases, padding, batch normalization."""
+"""Shapes, biases, padding and batch normalization."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_layers_are_not_paired_by_the_collections():
 
 
 def test_names_are_no_matter_when_layers_are_paired():
-  """A layer of a user's own has its mask where it likes."""
+  """A custom layer may have its mask in any scope."""
   with tf.variable_scope('net'):
     weights = tf.get_variable('kernel', [2, 3])
   connections = tf.get_variable('connections', [2, 3], trainable=False)
@@ -105,7 +105,7 @@ def test_names_are_no_matter_when_layers_are_paired():
 
 
 def test_reuse_registers_nothing_twice():
-  """A layer that is used again uses its masked weights again."""
+  """A layer that is reused reuses its masked weights."""
   first = [_layer(scope) for scope in ('a', 'b')]
   second = [_layer(scope, reuse=True) for scope in ('a', 'b')]
   assert all(len(getter()) == 2 for getter in GETTERS.values())

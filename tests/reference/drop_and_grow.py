@@ -21,7 +21,7 @@ class Update(NamedTuple):
 
 
 class Layer(NamedTuple):
-  """What one mask update changes of a layer."""
+  """The parts of a layer that a mask update changes."""
 
   mask: np.ndarray
   weights: np.ndarray

@@ -14,7 +14,7 @@ from tests.reference.drop_and_grow import drop_and_grow, top_n
 
 
 class Layer(NamedTuple):
-  """What an update sees; arrays of one shape, but for `threshold`."""
+  """The input of an update; arrays of the same shape, except `threshold`."""
 
   mask: np.ndarray
   weights: np.ndarray

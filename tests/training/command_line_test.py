@@ -1,4 +1,4 @@
-"""--help of the training scripts, and what they say to a wrong command line."""
+"""--help of the training scripts, and errors of wrong command lines."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from rigl.training import distribution
 
 @contextlib.contextmanager
 def two_replicas():
-  """A graph under a strategy of two CPUs, which it gives."""
+  """A graph under a strategy of two CPUs; yields the strategy."""
   with tf.Graph().as_default(), tf.variable_scope(
       tf.get_variable_scope(), use_resource=True):
     strategy = distribution.make_strategy(2)
@@ -334,7 +334,7 @@ def test_an_exchange_of_two_values_is_a_difference():
 
 @pytest.mark.parametrize('first_step', [0, 7])
 def test_a_worker_ends_at_another_checkpoint(first_step):
-  """One that came after the position in the input was read."""
+  """A checkpoint written after the position in the input was read."""
   hook = distribution.WorkerHook(first_step)
   with tf.Graph().as_default(), tf.Session() as session:
     step = tf.train.get_or_create_global_step()

@@ -1,4 +1,4 @@
-"""Exported models: predictions, exact zeros, no masks, never half a folder."""
+"""Exported models: predictions, exact zeros, no masks, atomic folders."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def make_network(network, **arguments):
       **{'pruning_method': 'threshold', **arguments})
 
 
-# Of every kind of block, and layers without masks.
+# With every kind of block, and layers without masks.
 CASES = [
     (network, {}) for network in (
         'mnist_fc', 'resnet18', 'resnet50', 'mobilenet_v1', 'mobilenet_v2',

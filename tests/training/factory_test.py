@@ -1,4 +1,4 @@
-"""From a config to an optimizer: the class, its arguments, what it does."""
+"""Optimizers made from configs: class, arguments, behaviour."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DYNAMIC = {
     'drop_fraction_anneal': 'exponential_3', 'grow_init': 'random_normal_7',
 }
 
-# What each method must be made with.
+# The expected method of each config.
 EXPECTED = {
     'baseline': methods.Dense(),
     'scratch': methods.Scratch(),

@@ -1,4 +1,4 @@
-"""metrics.jsonl: what is written, read, dropped and saved with checkpoints."""
+"""metrics.jsonl: rows written, read, dropped and saved with checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The masks a training starts from."""
+"""Initial masks of a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reports tell of masks that move, by hand and after an interruption."""
+"""Statistics of changing masks, by hand and after an interruption."""
 
 from __future__ import annotations
 

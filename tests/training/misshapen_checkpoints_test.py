@@ -1,4 +1,4 @@
-"""Whatever reads a checkpoint compares the shapes of variables first.
+"""All readers of checkpoints check the shapes of variables first.
 
 A tf.train.Saver does not: it gives a resource variable a value of any shape,
 and the graph then computes with that.

@@ -1,4 +1,4 @@
-"""Other names, and what is said to wrong ones: by flag, by gin, from Python."""
+"""Aliases, and errors for wrong names: by flag, by gin, from Python."""
 
 from __future__ import annotations
 

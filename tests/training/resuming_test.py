@@ -1,4 +1,4 @@
-"""A training goes on with its own settings and with the next batch."""
+"""A training resumes with its own settings and with the next batch."""
 
 from __future__ import annotations
 

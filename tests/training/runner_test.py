@@ -269,7 +269,7 @@ def test_training_in_turns_says_where_it_begins_and_ends(tmp_path, capsys):
 
 
 def test_an_evaluation_that_is_missing_comes_first(tmp_path, capsys):
-  """A kill came between a checkpoint and its evaluation."""
+  """As after a kill between a checkpoint and its evaluation."""
   def evaluate(prefix):
     step = int(prefix.rpartition('-')[2])
     print('evaluated', step)

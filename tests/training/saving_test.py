@@ -1,4 +1,4 @@
-"""Checkpoints that are being saved when something goes wrong."""
+"""Checkpoints, when saving is interrupted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_state_file_that_is_there_stays(tmp_path):
 
 
 class Killed(BaseException):
-  """Stands for SIGKILL: nothing that handles errors takes it for one."""
+  """Simulates SIGKILL: no error handler catches it."""
 
 
 def kill_while_writing(saver, session, path, global_step, **_):
@@ -127,7 +127,7 @@ def test_a_kill_at_the_start_spares_what_training_goes_on_from(
 
 
 class Listener(tf.train.CheckpointSaverListener):
-  """Notes what it is told."""
+  """Records its calls."""
 
   def __init__(self):
     self.told = []

@@ -1,4 +1,4 @@
-"""How scripts start and how they end when the user made a mistake."""
+"""How scripts start, and how they end after a user's mistake."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rigl.training import command_line, hooks, script
 
 @pytest.fixture
 def run(monkeypatch):
-  """script.run with app.run replaced by its essence."""
+  """script.run with a minimal app.run."""
   former = logging.get_verbosity(), tf.get_logger().level
   monkeypatch.setattr(
       app, 'run', lambda main, **kwargs: main(['script.py']))

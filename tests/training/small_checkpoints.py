@@ -9,7 +9,7 @@ import numpy as np
 
 from rigl.compat import tf
 
-# How the large one of its files ends.
+# Suffix of the data file.
 DATA = '.data-00000-of-00001'
 
 VALUES = {

@@ -1,4 +1,4 @@
-"""What TPUEstimator is told; what it does is in runner_test.py."""
+"""The arguments of TPUEstimator; runner_test.py tests its behaviour."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_an_input_on_a_tpu_knows_its_host(tmp_path, monkeypatch):
 
 @needs_estimator
 def test_a_tf_config_of_one_process_is_kept_from_it(tmp_path, monkeypatch):
-  """It would want a chief."""
+  """An Estimator would require a chief."""
   text = json.dumps({'cluster': {'worker': ['a:1']},
                      'task': {'type': 'worker', 'index': 0}})
   monkeypatch.setenv('TF_CONFIG', text)
@@ -81,7 +81,7 @@ def test_a_tf_config_of_one_process_is_kept_from_it(tmp_path, monkeypatch):
 
 @needs_estimator
 def test_nan_does_not_make_it_abort(tmp_path):
-  """finite.NotFiniteHook says at which step, and may go on."""
+  """finite.NotFiniteHook reports the step instead."""
 
   def model_fn(features, labels, mode):
     step = tf.train.get_or_create_global_step()

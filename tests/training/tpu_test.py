@@ -1,4 +1,4 @@
-"""Looking for a TPU where there is none ends at once, and says why."""
+"""Looking for a missing TPU fails at once, with the reason."""
 
 from __future__ import annotations
 
