@@ -189,8 +189,10 @@ def parse(argv: list[str], schema: settings.Schema) -> list[str]:
     similar = [f'--{name}' for name in suggestions(error.flagname, schema)]
     sys.exit(f'Error: There is no flag --{error.flagname}.'
              f'{messages.did_you_mean(similar)}\n--help lists all flags.')
-  except (flags.Error, ValueError) as error:
+  except flags.Error as error:
     sys.exit(f'Error: {error}\n--help lists all flags.')
+  except ValueError as error:
+    sys.exit(f'Error: {error}')
   if rest:
     sys.exit(f'Error: Unexpected arguments {rest}: flags begin with --.\n'
              '--help lists all flags.')

@@ -16,6 +16,7 @@ import rigl
 from rigl import gin_configs
 from rigl.cifar_resnet import cifar_data, cifar_experiment
 from rigl.cifar_resnet import resnet_train_eval as script
+from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
 from rigl.core import methods
 from rigl.model_pruning import pruning
@@ -26,6 +27,7 @@ from rigl.training import (
   mask_init,
   runner,
 )
+from rigl.training.config import SparsityConfig
 from tests import (
   checkpoint_values,
   combinations,
@@ -162,7 +164,7 @@ def test_it_trains_from_python_as_the_script_does(
 
 def test_masks_keep_their_counts_through_hundreds_of_steps():
   """With batch norm, dropout and weight decay on."""
-  config = script.SparsityConfig(
+  config = SparsityConfig(
       training_method='rigl', end_sparsity=0.8, maskupdate_frequency=3,
       maskupdate_end_step=-1)
   rng = np.random.RandomState(0)
@@ -170,7 +172,7 @@ def test_masks_keep_their_counts_through_hundreds_of_steps():
     step, _, _, _ = script.build_model(
         'train', tf.constant(rng.randn(2, 8, 8, 3), tf.float32),
         tf.constant([1, 2]), 'rigl', depth=10, width=1,
-        config=script.CifarConfig())
+        config=CifarConfig())
     inner = factory.make_inner_optimizer('momentum', 0.01, 0.9, True)
     with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
       train_op = factory.make_train_op(
@@ -213,8 +215,8 @@ def test_learning_rates_are_those_of_the_reference(goldens):
   for case in goldens('lr_schedules')['cifar_resnet_train_eval']['cases']:
     multiplier = next(
         (float(f.split('=')[1]) for f in case['flags']), 1.)
-    config = script.CifarConfig(training_steps_multiplier=multiplier)
-    sparsity = script.SparsityConfig(
+    config = CifarConfig(training_steps_multiplier=multiplier)
+    sparsity = SparsityConfig(
         maskupdate_end_step=75000, pruning_begin_step=20000,
         pruning_end_step=75000).scaled(multiplier)
     expected = case['flags_after_main_scaling']
@@ -231,7 +233,7 @@ def test_learning_rates_are_those_of_the_reference(goldens):
 
 def test_no_step_at_all_is_a_mistake():
   with pytest.raises(ValueError, match='max_steps 9 .*less than a step'):
-    script.CifarConfig(max_steps=9, training_steps_multiplier=0.1)
+    CifarConfig(max_steps=9, training_steps_multiplier=0.1)
 
 
 # imagenet_train_eval_test has a smaller network.
@@ -242,7 +244,7 @@ def test_step_under_xla_gives_the_masks_of_a_session():
   In float64: the two round differently, which in float32 is enough for a few
   other connections.
   """
-  config = script.SparsityConfig(
+  config = SparsityConfig(
       training_method='rigl', end_sparsity=0.8, maskupdate_frequency=2,
       maskupdate_end_step=-1)
   images = np.random.RandomState(0).randn(4, 32, 32, 3)
@@ -270,9 +272,9 @@ def test_the_written_config_gives_the_same_training_again(data):
   folder = _run('rigl', data)
   bound = gin_configs.read(
       [os.path.join(folder, 'config.gin')], (),
-      (script.SparsityConfig, script.CifarConfig))
-  assert bound[script.SparsityConfig, 'maskupdate_end_step'] == 5
-  assert bound[script.CifarConfig, 'max_steps'] == 1
+      (SparsityConfig, CifarConfig))
+  assert bound[SparsityConfig, 'maskupdate_end_step'] == 5
+  assert bound[CifarConfig, 'max_steps'] == 1
   assert checkpoint_values.of(folder)['global_step'] == 2
 
 

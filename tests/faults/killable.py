@@ -18,6 +18,7 @@ import time
 from rigl.training import hooks
 
 _script = importlib.import_module(os.environ['SCRIPT'])
+SCHEMA = _script.SCHEMA
 
 
 def _kill(delay: float) -> None:

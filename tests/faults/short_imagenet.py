@@ -11,4 +11,4 @@ from tests import imagenet_script
 # The process ends with its last run.
 imagenet_script.shorten_networks(pytest.MonkeyPatch())
 
-main = imagenet_train_eval.main
+SCHEMA, main = imagenet_train_eval.SCHEMA, imagenet_train_eval.main

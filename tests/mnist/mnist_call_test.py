@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rigl
-from rigl.mnist import mnist_run
+from rigl.mnist import mnist_experiment
 from rigl.training import hooks
 from tests import checkpoint_values, quick_sessions, tiny_mnist
 
@@ -95,6 +95,6 @@ def test_the_interrupt_of_a_notebook_is_one(monkeypatch, data):
   def stop(*args, **kwargs):
     raise hooks.StoppedError(signal.SIGINT, 'Stopped at iteration 3.')
 
-  monkeypatch.setattr(mnist_run, 'train', stop)
+  monkeypatch.setattr(mnist_experiment.MnistExperiment, 'train', stop)
   with pytest.raises(KeyboardInterrupt, match='Stopped at iteration 3'):
     rigl.mnist.train(mnist=data)

@@ -110,10 +110,11 @@ def test_forgotten_dashes(data, server, tmp_path):
 
 def test_verbosity_shows_where_an_error_came_from(data, server, tmp_path):
   result = server.run([*tiny_mnist.arguments(
-      data, tmp_path / 'run', end_sparsity=2.), '--verbosity=1'])
+      data, tmp_path / 'run', training_method='prune', prune_begin_step=9,
+      prune_end_step=9), '--verbosity=1'])
   assert result.code == 1
   assert 'Traceback' in result.stderr and 'config.py' in result.stderr
-  assert result.stderr.splitlines()[-1].startswith('Error: end_sparsity')
+  assert result.stderr.splitlines()[-1].startswith('Error: Pruning must')
 
 
 # --- Data --------------------------------------------------------------------

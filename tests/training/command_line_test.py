@@ -260,4 +260,4 @@ def test_a_home_folder_that_nobody_knows_is_one_line(path, remedy, no_home):
   user = path.split('/')[0]
   assert stop.value.code == (
       f'Error: save_path={path!r}: the home folder {user} is unknown here. '
-      f'{remedy}\n--help lists all flags.')
+      f'{remedy}')

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
 import os
 
 import numpy as np
 import pytest
 
 from rigl import gin_configs
-from rigl.cifar_resnet import cifar_config, cifar_run
+from rigl.cifar_resnet import cifar_experiment
 from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
 from rigl.core import methods
-from rigl.imagenet_resnet import imagenet_config, imagenet_run
+from rigl.imagenet_resnet import imagenet_experiment
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
-from rigl.mnist import mnist_run
+from rigl.mnist import mnist_experiment
 from rigl.mnist.mnist_config import MnistConfig
 from rigl.training import iterations, resuming
 from rigl.training.config import SparsityConfig
@@ -54,24 +52,14 @@ def test_settings_that_are_compared_exist(names):
       SparsityConfig, MnistConfig, CifarConfig, ImageNetConfig)
 
 
-@pytest.mark.parametrize('run, config_class', [
-    (mnist_run, MnistConfig), (cifar_run, CifarConfig),
-    (imagenet_run, ImageNetConfig)])
-def test_settings_that_a_script_keeps_are_those_of_its_config(
-    run, config_class):
-  (call,) = [
-      node for node in ast.walk(ast.parse(inspect.getsource(run)))
-      if isinstance(node, ast.Call) and
-      getattr(node.func, 'attr', '') == 'check_same_settings']
-  names = [node.value for node in ast.walk(call.args[3])
-           if isinstance(node, ast.Constant)]
-  assert names and set(names) <= fields_of(config_class)
-
-
-@pytest.mark.parametrize('module, config_class', [
-    (cifar_config, CifarConfig), (imagenet_config, ImageNetConfig)])
-def test_settings_of_the_network_are_those_of_its_config(module, config_class):
-  assert set(module.NETWORK) <= fields_of(config_class)
+@pytest.mark.parametrize('experiment', [
+    mnist_experiment.MnistExperiment, cifar_experiment.CifarExperiment,
+    imagenet_experiment.ImageNetExperiment])
+def test_settings_that_a_script_keeps_are_those_of_its_config(experiment):
+  names = {*experiment.network_fields, *experiment.lasting_fields}
+  assert names and names <= fields_of(
+      *experiment.schema.hyperparameter_classes)
+  assert experiment.schema.folder in fields_of(experiment.schema.settings_class)
 
 
 def test_settings_of_a_training_must_not_change(prefix):

@@ -10,10 +10,10 @@ import pytest
 from absl import flags
 
 from rigl import gin_configs
-from rigl.cifar_resnet import cifar_config, resnet_train_eval
+from rigl.cifar_resnet import resnet_train_eval
 from rigl.core import checks, methods
 from rigl.imagenet_resnet import imagenet_config, imagenet_train_eval
-from rigl.mnist import mnist_config, mnist_train_eval
+from rigl.mnist import mnist_train_eval
 from rigl.training import setting_flags, settings
 from rigl.training.config import SparsityConfig
 from rigl.training.settings import Schema, Settings, setting
@@ -93,18 +93,18 @@ def test_training_method_has_every_method_among_its_options():
   assert list(field.metadata['options']) == list(methods.METHODS)
 
 
-def test_the_2020_names_and_the_settings_are_one_flag():
-  for name, config_class in (('mnist', mnist_config.MnistConfig),
-                             ('cifar_resnet', cifar_config.CifarConfig)):
-    schema = SCHEMAS[name]
-    for other, field in schema.other_names.items():
-      for flag in (other, field):
-        with script_flags.parsed([f'--{flag}=29999']):
-          given = setting_flags.given(schema)
-        assert given == {field: 29999}
-        sparsity, own = schema.hyperparameters(given)
-        assert getattr(sparsity, field) == 29999
-        assert isinstance(own, config_class)
+@pytest.mark.parametrize('name, other', [
+    (name, other) for name, schema in SCHEMAS.items()
+    for other in schema.other_names])
+def test_the_2020_names_and_the_settings_are_one_flag(name, other):
+  schema = SCHEMAS[name]
+  field = schema.other_names[other]
+  for flag in (other, field):
+    with script_flags.parsed([f'--{flag}=29999']):
+      given = setting_flags.given(schema)
+    assert given == {field: 29999}
+    assert 29999 in [getattr(config, field, None) for config in (
+        schema.settings(given), *schema.hyperparameters(given))]
 
 
 @pytest.mark.parametrize('given, expected', [
