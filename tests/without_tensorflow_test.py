@@ -99,10 +99,10 @@ def test_functions_that_train_are_there(python):
 def test_wrong_command_line(module, arguments, words, python):
   done = python('-m', module, *arguments)
   assert done.returncode == 1, done.stdout
-  message, remedy = done.stderr.splitlines()
+  message, *remedy = done.stderr.splitlines()
   assert message.startswith('Error: ')
   assert all(word in message for word in words)
-  assert remedy == '--help lists all flags.'
+  assert remedy in ([], ['--help lists all flags.'])
 
 
 # Except for TensorFlow's own behaviour.

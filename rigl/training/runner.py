@@ -40,10 +40,7 @@ def choose_loop(loop: Optional[str], num_replicas: int,
   if loop is None:
     loop = ('tpu_estimator' if use_tpu or (has_estimator and n == 1) else
             'session')
-  if loop == 'session':
-    if use_tpu:
-      raise ValueError('loop=session does not work with use_tpu. Use '
-                       'loop=tpu_estimator.')
+  if loop == 'session' and not use_tpu:
     return loop
   if not has_estimator:
     named = 'use_tpu' if use_tpu else 'loop=tpu_estimator'
@@ -52,6 +49,9 @@ def choose_loop(loop: Optional[str], num_replicas: int,
     raise ValueError(f'{named} needs TPUEstimator, which TensorFlow '
                      f'{tf.__version__} does not have: 2.15 was the last '
                      f'release with it. {remedy}')
+  if loop == 'session':
+    raise ValueError('loop=session does not work with use_tpu. Use '
+                     'loop=tpu_estimator.')
   if n > 1:
     raise ValueError(f'loop=tpu_estimator does not work with {n} replicas '
                      '(num_replicas, or workers of TF_CONFIG). Use '

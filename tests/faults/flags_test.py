@@ -274,8 +274,6 @@ def test_value_of_another_type_is_named(script, name):
     ('imagenet', {'training_steps_multiplier': 0.1}, ['less than a step']),
     ('imagenet', {'use_tpu': True, 'num_replicas': 2},
      ['num_replicas', 'use_tpu']),
-    ('imagenet', {'use_tpu': True, 'loop': 'session'},
-     ['use_tpu', 'loop=tpu_estimator']),
     ('imagenet', {'transpose_input': True, 'num_replicas': 2},
      ['num_replicas', 'transpose_input']),
     ('mnist', {'sparsity_scale': 1.1, 'end_sparsity': 0.98}, ['layer2']),
