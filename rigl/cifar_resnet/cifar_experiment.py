@@ -113,7 +113,6 @@ class CifarExperiment(StepExperiment):
 
   @property
   def network(self) -> str:
-    """See StepExperiment."""
     return f'WRN-{self.config.resnet_depth}-{self.config.resnet_width}'
 
   @property
@@ -122,8 +121,7 @@ class CifarExperiment(StepExperiment):
     return self.settings.pruning_hparams
 
   def check(self) -> None:
-    """See StepExperiment."""
-    self.check_common(self.config.batch_size)
+    self.check_common(self.config.batch_size, self.settings.mode)
     if self.config.num_classes < cifar_data.N_CLASSES:
       raise ValueError(f'num_classes must be >= {cifar_data.N_CLASSES}, got '
                        f'{self.config.num_classes}.')
@@ -146,24 +144,20 @@ class CifarExperiment(StepExperiment):
         self.settings.train_dir, sparsity.training_method, *map(str, parts))
 
   def load_data(self) -> cifar_data.CifarData:
-    """See StepExperiment."""
     return cifar_data.load_cifar(
         self.settings.data_directory,
         use_synthetic_data=self.settings.use_synthetic_data)
 
   def train_input(self, data: cifar_data.CifarData) -> specs.InputFn:
-    """See StepExperiment."""
     return lambda: data_helper.train_dataset(
         data.train_images, data.train_labels, self.config.batch_size,
         self.sparsity.seed, self.first_iteration)
 
   def eval_input(self, data: cifar_data.CifarData) -> specs.InputFn:
-    """See StepExperiment."""
     return lambda: data_helper.eval_dataset(
         data.test_images, data.test_labels, self.config.batch_size)
 
   def text_of(self, metrics: Mapping[str, float]) -> str:
-    """See StepExperiment."""
     return (f'step {metrics["global_step"]}: '
             f'accuracy {metrics["accuracy"]:.2%}, '
             f'top 5 {metrics["top_5_accuracy"]:.2%}, '

@@ -24,10 +24,6 @@ from rigl.training.config import (
 )
 from rigl.training.settings import Schema, setting
 
-# Fields that shape the variables.
-NETWORK = ('model_architecture', 'resnet_depth', 'width', 'expansion_factor',
-           'num_label_classes')
-
 ARCHITECTURES = (
     'resnet', 'mobilenet_v1', 'mobilenet_v2', *sorted(network_tables.VGGS))
 PRECISIONS = ('float32', 'bfloat16')

@@ -40,7 +40,9 @@ class ImageNetExperiment(StepExperiment):
   """A ResNet, MobileNet or VGG on ImageNet."""
 
   schema = imagenet_config.SCHEMA
-  network_fields = imagenet_config.NETWORK
+  network_fields = (
+      'model_architecture', 'resnet_depth', 'width', 'expansion_factor',
+      'num_label_classes')
   lasting_fields = ('first_layer_sparsity', 'last_layer_sparsity')
   config: ImageNetConfig
   settings: RunSettings
@@ -49,12 +51,10 @@ class ImageNetExperiment(StepExperiment):
 
   @property
   def network(self) -> str:
-    """See StepExperiment."""
     return self.config.network_name
 
   @property
   def split(self) -> str:
-    """See StepExperiment."""
     return 'train images' if self.settings.eval_on_train else 'validation'
 
   @property
@@ -71,7 +71,6 @@ class ImageNetExperiment(StepExperiment):
             config.weight_decay)))
 
   def check(self) -> None:
-    """See StepExperiment."""
     settings, config = self.settings, self.config
     imagenet_config.check_combination(
         config, self.unscaled, settings.num_cores if settings.use_tpu else None)
@@ -81,7 +80,8 @@ class ImageNetExperiment(StepExperiment):
           f'{n_replicas} replicas (num_replicas, or workers of TF_CONFIG) do '
           'not work with use_tpu, where num_cores says how many share a batch, '
           'nor with transpose_input.')
-    self.check_common(config.train_batch_size, settings.use_tpu)
+    self.check_common(
+        config.train_batch_size, settings.mode, settings.use_tpu)
 
   def find_tpu(self) -> Optional[tpu_lib.TpuSetup]:
     """See StepExperiment; raises ValueError if there is none."""
@@ -98,7 +98,6 @@ class ImageNetExperiment(StepExperiment):
   # --- Data -----------------------------------------------------------------
 
   def load_data(self) -> imagenet_data.ImageNetData:
-    """See StepExperiment."""
     return imagenet_data.find_data(
         self.settings.data_directory or '',
         use_synthetic_data=self.settings.use_synthetic_data,
@@ -108,7 +107,6 @@ class ImageNetExperiment(StepExperiment):
 
   def explained_errors(self, data: imagenet_data.ImageNetData
                       ) -> contextlib.AbstractContextManager:
-    """See StepExperiment."""
     return imagenet_input.explained_errors(data)
 
   def _pipeline(self, data: imagenet_data.ImageNetData, batch_size: int,
@@ -123,13 +121,11 @@ class ImageNetExperiment(StepExperiment):
         skip_corrupt_records=self.settings.skip_corrupt_records, **of_the_mode)
 
   def train_input(self, data: imagenet_data.ImageNetData) -> specs.InputFn:
-    """See StepExperiment."""
     return lambda host_index=0, n_hosts=1: self._pipeline(
         data, self.config.train_batch_size, host_index, n_hosts, mode='train',
         seed=self.sparsity.seed, first_iteration=self.first_iteration).batches()
 
   def eval_input(self, data: imagenet_data.ImageNetData) -> specs.InputFn:
-    """See StepExperiment."""
     return lambda host_index=0, n_hosts=1: self._pipeline(
         data, self.config.eval_batch_size, host_index, n_hosts, mode='eval',
         eval_on_train=self.settings.eval_on_train,
@@ -137,7 +133,6 @@ class ImageNetExperiment(StepExperiment):
 
   @property
   def eval_steps(self) -> Optional[int]:
-    """See StepExperiment."""
     if not self.settings.use_tpu:
       return None
     n_images = (self.config.num_train_images if self.settings.eval_on_train else
@@ -147,7 +142,6 @@ class ImageNetExperiment(StepExperiment):
   # --- Reports --------------------------------------------------------------
 
   def text_of(self, metrics: Mapping[str, float]) -> str:
-    """See StepExperiment."""
     return (f'step {metrics["global_step"]}: '
             f'top 1 {metrics["top_1_accuracy"]:.2%}, '
             f'top 5 {metrics["top_5_accuracy"]:.2%}, '
@@ -176,7 +170,6 @@ class ImageNetExperiment(StepExperiment):
 
   @property
   def custom_sparsity_map(self) -> dict[str, float]:
-    """See Experiment."""
     return self.config.custom_sparsity_map
 
   def init_sparsity(self) -> Optional[Mapping[str, float]]:
@@ -344,7 +337,6 @@ class ImageNetExperiment(StepExperiment):
             preprocessing.preprocess_eval, image_size=config.image_size))
 
   def exporters(self) -> list[tf.train.CheckpointSaverListener]:
-    """See StepExperiment."""
     if not self.export_steps:
       return []
     return [export.ExportModelHook(

@@ -32,7 +32,6 @@ from rigl.training import (
   hooks,
   mask_init,
   runner,
-  script,
   specs,
 )
 from rigl.training.experiment import Experiment
@@ -54,7 +53,6 @@ class MnistExperiment(Experiment):
 
   @classmethod
   def of(cls, given: Mapping[str, Any]) -> MnistExperiment:
-    """See Experiment."""
     settings = cls.schema.settings(given)
     sparsity, config = cls.schema.hyperparameters(given)
     experiment = cls(sparsity, config, settings, settings.save_path,
@@ -66,8 +64,7 @@ class MnistExperiment(Experiment):
     """Raises ValueError for what would only show once the graph is built."""
     settings = self.settings
     _ = self.custom_sparsity_map  # Only a check here.
-    distribution.check(settings.num_replicas, self.config.batch_size)
-    runner.choose_loop(settings.loop, settings.num_replicas)
+    self.check_common(self.config.batch_size)
     if distribution.n_workers() > 1 and (
         settings.mask_record_frequency or not settings.save_path):
       raise ValueError(
@@ -78,7 +75,6 @@ class MnistExperiment(Experiment):
       logging.warning(
           'mask_record_frequency=%d has no effect: %s has no masks.',
           settings.mask_record_frequency, self.sparsity.training_method)
-    script.check_folder('save_path', settings.save_path)
 
   @property
   def custom_sparsity_map(self) -> dict[str, float]:
@@ -88,7 +84,6 @@ class MnistExperiment(Experiment):
   # --- Run ------------------------------------------------------------------
 
   def run(self) -> str:
-    """See Experiment."""
     kept = mnist_config.input_pixels(
         self.config.input_mask_path, self.folder)
     data = mnist_data.load_mnist(

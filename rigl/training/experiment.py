@@ -111,6 +111,21 @@ class Experiment(abc.ABC):
     """Iterations that the training in the folder has done."""
     return resuming.iterations_done(self.folder, self.sparsity)
 
+  def check_common(self, batch_size: int, mode: str = 'train',
+                   use_tpu: bool = False) -> None:
+    """Raises ValueError for what no script can do.
+
+    Args:
+      batch_size: that of training.
+      mode: what to do.
+      use_tpu: whether to train on a TPU.
+    """
+    settings = self.settings
+    script.check_folder(
+        self.schema.folder, getattr(settings, self.schema.folder))
+    distribution.check(settings.num_replicas, batch_size, mode)
+    runner.choose_loop(settings.loop, settings.num_replicas, use_tpu)
+
   def check_resumable(self) -> None:
     """Raises ValueError if the training in the folder had other settings."""
     resuming.check_same_settings(
@@ -120,7 +135,6 @@ class Experiment(abc.ABC):
 
 class StepExperiment(Experiment):
   """An experiment of a number of steps, evaluated by its checkpoints."""
-
 
   # --- What a script defines ------------------------------------------------
 
@@ -208,6 +222,7 @@ class StepExperiment(Experiment):
         given, cls._run_to_evaluate(settings))
     experiment = cls(sparsity, config, settings)
     experiment.check()
+    mask_init.check_load_mask_dir(sparsity, settings.load_mask_dir)
     return dataclasses.replace(experiment, folder=experiment.run_folder)
 
   @classmethod
@@ -231,7 +246,6 @@ class StepExperiment(Experiment):
     return self.own_folder
 
   def run(self) -> str:
-    """See Experiment.run."""
     checkpoint = self._find_checkpoint()
     experiment = self if checkpoint is None else dataclasses.replace(
         self, masked_layers=checkpoints.masked_layers(checkpoint))
@@ -257,20 +271,6 @@ class StepExperiment(Experiment):
         settings, 'load_mask_dir', 'initial_value_checkpoint')
     self.check_resumable()
     return None
-
-  def check_common(self, batch_size: int, use_tpu: bool = False) -> None:
-    """Raises ValueError for what no such script can do.
-
-    Args:
-      batch_size: that of training.
-      use_tpu: whether to train on a TPU.
-    """
-    settings = self.settings
-    script.check_folder(
-        self.schema.folder, getattr(settings, self.schema.folder))
-    mask_init.check_load_mask_dir(self.unscaled, settings.load_mask_dir)
-    distribution.check(settings.num_replicas, batch_size, settings.mode)
-    runner.choose_loop(settings.loop, settings.num_replicas, use_tpu)
 
   def make_scaffold(self) -> tf.train.Scaffold:
     """Sets what a training starts from: masks, and parameters if given."""
