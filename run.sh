@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Sets up env/ beside this file, then runs a command in it.
 #
-#   bash run.sh            checks the code with ruff and mypy, builds the
-#                          documentation, runs the tests, and those of
-#                          rigl.keras once more on JAX
+#   bash run.sh            checks the code with ruff, import-linter and mypy,
+#                          builds the documentation, runs the tests, and those
+#                          of rigl.keras once more on JAX
 #   bash run.sh CMD ARG... runs CMD, in the current folder
 #
 # The first run takes the newest of Python 3.10 to 3.13 that it finds and a few
@@ -180,6 +180,8 @@ if [ -n "${ESTIMATOR:-}" ]; then
     --ignore-glob='tests/*/vgg_test.py'
 fi
 ruff check .
+ruff format --check .
+lint-imports
 mypy
 mkdocs build --strict --site-dir "$env/site"
 KERAS_BACKEND=tensorflow "${pytest[@]}"

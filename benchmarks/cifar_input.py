@@ -27,13 +27,15 @@ def make_images() -> tuple[np.ndarray, np.ndarray]:
   """Random images and labels."""
   rng = np.random.RandomState(0)
   images = rng.bytes(N_IMAGES * 32 * 32 * 3)
-  return (np.frombuffer(images, np.uint8).reshape(-1, 32, 32, 3),
-          rng.randint(0, 10, N_IMAGES).astype(np.uint8))
+  return (
+    np.frombuffer(images, np.uint8).reshape(-1, 32, 32, 3),
+    rng.randint(0, 10, N_IMAGES).astype(np.uint8),
+  )
 
 
-def one_by_one_dataset(images: np.ndarray, labels: np.ndarray,
-                       batch_size: int) -> tf.data.Dataset:
+def one_by_one_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
   """Augments single images, in the order and by the rules of training."""
+
   def examples():
     epoch = 0
     while True:
@@ -49,14 +51,21 @@ def one_by_one_dataset(images: np.ndarray, labels: np.ndarray,
     image = tf2.image.stateless_random_flip_left_right(image, seed)
     return image, tf.cast(label, tf.int32)
 
-  dataset = tf.data.Dataset.from_generator(examples, output_signature=(
-      tf.TensorSpec([100, 32, 32, 3], tf.uint8), tf.TensorSpec([100], tf.uint8),
-      tf.TensorSpec([100], tf.int64)))
+  dataset = tf.data.Dataset.from_generator(
+    examples,
+    output_signature=(
+      tf.TensorSpec([100, 32, 32, 3], tf.uint8),
+      tf.TensorSpec([100], tf.uint8),
+      tf.TensorSpec([100], tf.int64),
+    ),
+  )
   autotune = tf.data.experimental.AUTOTUNE
-  dataset = dataset.flat_map(
-      lambda *block: tf.data.Dataset.from_tensor_slices(block))
-  return dataset.map(prepare, autotune, deterministic=True).batch(
-      batch_size, drop_remainder=True).prefetch(autotune)
+  dataset = dataset.flat_map(lambda *block: tf.data.Dataset.from_tensor_slices(block))
+  return (
+    dataset.map(prepare, autotune, deterministic=True)
+    .batch(batch_size, drop_remainder=True)
+    .prefetch(autotune)
+  )
 
 
 class Pipeline:
@@ -89,39 +98,64 @@ class Gather:
       if k % n_batches == 0 or k == self._iteration:
         order = ordering.epoch_order(len(self._images), 0, k // n_batches)
       begin = k % n_batches * self._batch_size
-      chosen = order[begin:begin + self._batch_size]
+      chosen = order[begin : begin + self._batch_size]
       self._images[chosen], self._labels[chosen]
     self._iteration += n
 
 
-def images_per_second(sources: dict[str, Pipeline | Gather], batch_size: int,
-                      n_batches: int, repeats: int) -> dict[str, float]:
+def images_per_second(
+  sources: dict[str, Pipeline | Gather], batch_size: int, n_batches: int, repeats: int
+) -> dict[str, float]:
   """Median over rounds of n_batches batches of each source."""
-  return timing.medians_in_turns({
-      name: lambda source=source: n_batches * batch_size / timing.seconds_of(
-          lambda: source.run(n_batches))
-      for name, source in sources.items()}, repeats)
+  return timing.medians_in_turns(
+    {
+      name: lambda source=source: (
+        n_batches * batch_size / timing.seconds_of(lambda: source.run(n_batches))
+      )
+      for name, source in sources.items()
+    },
+    repeats,
+  )
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-      description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--batch_size', type=int, default=128, metavar='N',
-                      help='images in a batch (default: %(default)s)')
-  parser.add_argument('--batches', type=int, default=200, metavar='N',
-                      help='batches of a measurement (default: %(default)s)')
-  parser.add_argument('--repeats', type=int, default=5, metavar='N',
-                      help='runs of each, in turns (default: %(default)s)')
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument(
+    '--batch_size',
+    type=int,
+    default=128,
+    metavar='N',
+    help='images in a batch (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--batches',
+    type=int,
+    default=200,
+    metavar='N',
+    help='batches of a measurement (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--repeats',
+    type=int,
+    default=5,
+    metavar='N',
+    help='runs of each, in turns (default: %(default)s)',
+  )
   arguments = parser.parse_args()
   images, labels = make_images()
   size = arguments.batch_size
-  rates = images_per_second({
-      'pipeline': Pipeline(
-          lambda: data_helper.train_dataset(images, labels, size, seed=0)),
+  rates = images_per_second(
+    {
+      'pipeline': Pipeline(lambda: data_helper.train_dataset(images, labels, size, seed=0)),
       'numpy gather': Gather(images, labels, size),
       'one by one': Pipeline(lambda: one_by_one_dataset(images, labels, size)),
-  }, size, arguments.batches, arguments.repeats)
+    },
+    size,
+    arguments.batches,
+    arguments.repeats,
+  )
   print('                images/s   pipeline is')
   for name, rate in rates.items():
     print(f'{name:14s} {rate:9,.0f} {rates["pipeline"] / rate:12.2f}x')

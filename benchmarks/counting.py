@@ -35,19 +35,19 @@ def _fastest_seconds(function: Callable[[], object], n_runs: int) -> float:
 def count_from_description() -> float:
   """Returns the FLOPs of ResNet-50 at 90 % sparsity."""
   resnet = architectures.get_network('resnet50')
-  sparsities = distributions.get_sparsities(
-      resnet.shapes, 'erdos_renyi_kernel', 0.9)
+  sparsities = distributions.get_sparsities(resnet.shapes, 'erdos_renyi_kernel', 0.9)
   return network.count_network(resnet.weighted_layers, sparsities).flops
 
 
 def main() -> None:
   argparse.ArgumentParser(
-      description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  ).parse_args()
   description = _fastest_seconds(count_from_description, 50)
 
   start = time.perf_counter()
   from rigl.compat import tf
+
   loading = time.perf_counter() - start
 
   def build() -> None:
@@ -55,11 +55,11 @@ def main() -> None:
     tf.keras.applications.ResNet50(weights=None)
 
   keras = _fastest_seconds(build, 5)
-  print(f'Python {platform.python_version()}, TensorFlow {tf.__version__}, '
-        f'{os.cpu_count()} CPUs')
+  print(f'Python {platform.python_version()}, TensorFlow {tf.__version__}, {os.cpu_count()} CPUs')
   print(f'count from the description   {1e3 * description:9.2f} ms')
-  print(f'build the Keras model        {1e3 * keras:9.2f} ms   '
-        f'{keras / description:6.0f} times as long')
+  print(
+    f'build the Keras model        {1e3 * keras:9.2f} ms   {keras / description:6.0f} times as long'
+  )
   print(f'import TensorFlow, once      {1e3 * loading:9.2f} ms')
 
 

@@ -31,15 +31,17 @@ L = keras.layers
 
 def _lenet(size: int) -> keras.Model:
   del size
-  return keras.Sequential([
-      keras.Input((784,)), L.Dense(300, 'relu'), L.Dense(100, 'relu'),
-      L.Dense(10)])
+  return keras.Sequential(
+    [keras.Input((784,)), L.Dense(300, 'relu'), L.Dense(100, 'relu'), L.Dense(10)]
+  )
 
 
 def _application(name: str):
   def make(size: int) -> keras.Model:
     return getattr(keras.applications, name)(
-        weights=None, input_shape=(size, size, 3), classifier_activation=None)
+      weights=None, input_shape=(size, size, 3), classifier_activation=None
+    )
+
   return make
 
 
@@ -82,11 +84,9 @@ def _transformer(size: int) -> keras.Model:
   """A block with 128 tokens of 256 features and 4 heads."""
   del size
   inputs = x = keras.Input((128, 256))
-  heads = [L.Permute((2, 1, 3))(L.Reshape((128, 4, 64))(L.Dense(256)(x)))
-           for _ in range(3)]
+  heads = [L.Permute((2, 1, 3))(L.Reshape((128, 4, 64))(L.Dense(256)(x))) for _ in range(3)]
   query, key, value = heads
-  scores = keras.ops.softmax(
-      keras.ops.matmul(query, keras.ops.transpose(key, (0, 1, 3, 2))) / 8)
+  scores = keras.ops.softmax(keras.ops.matmul(query, keras.ops.transpose(key, (0, 1, 3, 2))) / 8)
   y = L.Permute((2, 1, 3))(keras.ops.matmul(scores, value))
   x = L.LayerNormalization()(x + L.Dense(256)(L.Reshape((128, 256))(y)))
   y = L.Dense(256)(L.Dense(1024, 'relu')(x))
@@ -94,10 +94,15 @@ def _transformer(size: int) -> keras.Model:
 
 
 NETWORKS = {
-    'lenet': _lenet, 'mobilenet': _application('MobileNet'),
-    'mobilenet_v2': _application('MobileNetV2'), 'resnet18': _resnet18,
-    'resnet50': _application('ResNet50'), 'transformer': _transformer,
-    'vgg16': _application('VGG16'), 'wrn_16_4': _wrn_16_4}
+  'lenet': _lenet,
+  'mobilenet': _application('MobileNet'),
+  'mobilenet_v2': _application('MobileNetV2'),
+  'resnet18': _resnet18,
+  'resnet50': _application('ResNet50'),
+  'transformer': _transformer,
+  'vgg16': _application('VGG16'),
+  'wrn_16_4': _wrn_16_4,
+}
 
 
 def make_sparse(model: keras.Model, sparsity: float, distribution: str) -> None:
@@ -123,8 +128,9 @@ def make_sparse(model: keras.Model, sparsity: float, distribution: str) -> None:
     variable.assign(values.astype('float32'))
 
 
-def measure(model: keras.Model, stem: str, n_threads: int, batch: int,
-            seconds: float) -> dict[str, float]:
+def measure(
+  model: keras.Model, stem: str, n_threads: int, batch: int, seconds: float
+) -> dict[str, float]:
   """Ratios of file sizes and times.
 
   Args:
@@ -134,8 +140,7 @@ def measure(model: keras.Model, stem: str, n_threads: int, batch: int,
     batch: examples per call.
     seconds: how long to measure.
   """
-  path, dense, other = (f'{stem}{ending}.tflite'
-                        for ending in ('', '_dense', '_int8'))
+  path, dense, other = (f'{stem}{ending}.tflite' for ending in ('', '_dense', '_int8'))
   exported = exporting.export(model, path)
   exporting.write_file(dense, exported.dense)
   int8 = exporting.export(dense, other, 'int8')
@@ -143,15 +148,16 @@ def measure(model: keras.Model, stem: str, n_threads: int, batch: int,
   ratios = {(r['engine'], r['network']): r['ratio'] for r in records}
   n_dense = len(exported.dense)
   return {
-      'smaller': n_dense / len(exported.sparse),
-      'gzipped': n_dense / len(gzip.compress(exported.sparse)),
-      'int8': n_dense / len(int8.sparse),
-      'int8 gzipped': n_dense / len(gzip.compress(int8.sparse)),
-      'LiteRT': ratios['LiteRT', 'sparse'],
-      # NaN for networks with operations that the engine lacks.
-      'rigl': ratios.get(('rigl', 'sparse'), float('nan')),
-      'milliseconds': 1000 * records[0]['seconds'],
-      'load': os.getloadavg()[0]}
+    'smaller': n_dense / len(exported.sparse),
+    'gzipped': n_dense / len(gzip.compress(exported.sparse)),
+    'int8': n_dense / len(int8.sparse),
+    'int8 gzipped': n_dense / len(gzip.compress(int8.sparse)),
+    'LiteRT': ratios['LiteRT', 'sparse'],
+    # NaN for networks with operations that the engine lacks.
+    'rigl': ratios.get(('rigl', 'sparse'), float('nan')),
+    'milliseconds': 1000 * records[0]['seconds'],
+    'load': os.getloadavg()[0],
+  }
 
 
 def _rows(arguments: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
@@ -162,24 +168,34 @@ def _rows(arguments: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
         model = NETWORKS[name](arguments.size)
         make_sparse(model, sparsity, distribution)
         stem = os.path.join(folder, f'{name}_{distribution}_{sparsity:g}')
-        rows.append({
-            'network': name, 'distribution': distribution,
-            'sparsity': sparsity, **measure(
-                model, stem, arguments.threads, arguments.batch,
-                arguments.seconds)})
+        rows.append(
+          {
+            'network': name,
+            'distribution': distribution,
+            'sparsity': sparsity,
+            **measure(model, stem, arguments.threads, arguments.batch, arguments.seconds),
+          }
+        )
         print(rows[-1], file=sys.stderr)
         keras.backend.clear_session()
   return rows
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-  forms = {'network': '{}', 'distribution': '{}', 'sparsity': '{:g}',
-           'LiteRT': '{:.2f}x', 'rigl': '{:.2f}x', 'milliseconds': '{:.3g}',
-           'load': '{:.1f}'}
+  forms = {
+    'network': '{}',
+    'distribution': '{}',
+    'sparsity': '{:g}',
+    'LiteRT': '{:.2f}x',
+    'rigl': '{:.2f}x',
+    'milliseconds': '{:.3g}',
+    'load': '{:.1f}',
+  }
   return formatting.text_table(
-      list(rows[0]), [[forms.get(key, '{:.1f}x').format(value)
-                       for key, value in row.items()] for row in rows],
-      n_left=2)
+    list(rows[0]),
+    [[forms.get(key, '{:.1f}x').format(value) for key, value in row.items()] for row in rows],
+    n_left=2,
+  )
 
 
 def _plot(rows: list[dict[str, Any]], path: str) -> None:
@@ -192,20 +208,23 @@ def _plot(rows: list[dict[str, Any]], path: str) -> None:
   names = list(dict.fromkeys(name for name, _ in lines))
   for (name, distribution), points in lines.items():
     zeros = [point['sparsity'] for point in points]
-    style = {'color': f'C{names.index(name)}', 'marker': 'o',
-             'linestyle': '-' if distribution == 'uniform' else '--',
-             'label': f'{name}, {distribution}'}
-    speed.plot(zeros, [np.nanmax([point['LiteRT'], point['rigl']])
-                       for point in points], **style)
+    style = {
+      'color': f'C{names.index(name)}',
+      'marker': 'o',
+      'linestyle': '-' if distribution == 'uniform' else '--',
+      'label': f'{name}, {distribution}',
+    }
+    speed.plot(zeros, [np.nanmax([point['LiteRT'], point['rigl']]) for point in points], **style)
     size.plot(zeros, [point['smaller'] for point in points], **style)
-  for axes, title in ((speed, 'times faster than LiteRT dense'),
-                      (size, 'times smaller than dense, float32')):
+  for axes, title in (
+    (speed, 'times faster than LiteRT dense'),
+    (size, 'times smaller than dense, float32'),
+  ):
     axes.axhline(1, color='grey', linewidth=0.8)
     axes.set_yscale('log', base=2)
     axes.yaxis.set_major_formatter('{x:g}')
     axes.set(title=title, xlabel='sparsity')
-  figure.legend(*speed.get_legend_handles_labels(), loc='outside right upper',
-                fontsize='small')
+  figure.legend(*speed.get_legend_handles_labels(), loc='outside right upper', fontsize='small')
   figure.savefig(path, dpi=100)
 
 
@@ -213,14 +232,11 @@ def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('networks', nargs='+', choices=NETWORKS)
   parser.add_argument('--sparsity', default='0.8,0.9,0.95')
-  parser.add_argument(
-      '--distribution', default='uniform', help='one or more, with commas')
-  parser.add_argument(
-      '--size', type=int, default=224,
-      help='of images, where there is a choice')
+  parser.add_argument('--distribution', default='uniform', help='one or more, with commas')
+  parser.add_argument('--size', type=int, default=224, help='of images, where there is a choice')
   parser.add_argument('--threads', type=int, default=1)
   parser.add_argument('--batch', type=int, default=1, help='examples of a call')
-  parser.add_argument('--seconds', type=float, default=10.)
+  parser.add_argument('--seconds', type=float, default=10.0)
   parser.add_argument('--plot', metavar='PATH', help='draw a picture, too')
   parser.add_argument('--folder', help='keep the files there')
   return parser

@@ -24,20 +24,32 @@ import rigl.keras
 def convnet(image_size: int) -> keras.Model:
   """A ConvNet of 0.77 million weights at 32 x 32."""
   layers = keras.layers
-  return keras.Sequential([
+  return keras.Sequential(
+    [
       keras.Input((image_size, image_size, 3)),
-      *(layer for n in (64, 128, 256) for layer in (
+      *(
+        layer
+        for n in (64, 128, 256)
+        for layer in (
           layers.Conv2D(n, 3, padding='same', use_bias=False),
-          layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling2D())),
-      layers.GlobalAveragePooling2D(), layers.Dense(1024, activation='relu'),
-      layers.Dense(128, activation='relu'), layers.Dense(10)])
+          layers.BatchNormalization(),
+          layers.ReLU(),
+          layers.MaxPooling2D(),
+        )
+      ),
+      layers.GlobalAveragePooling2D(),
+      layers.Dense(1024, activation='relu'),
+      layers.Dense(128, activation='relu'),
+      layers.Dense(10),
+    ]
+  )
 
 
 def resnet50(image_size: int) -> keras.Model:
   """keras.applications.ResNet50 with random weights."""
   return keras.applications.ResNet50(
-      weights=None, input_shape=(image_size, image_size, 3), classes=1000,
-      classifier_activation=None)
+    weights=None, input_shape=(image_size, image_size, 3), classes=1000, classifier_activation=None
+  )
 
 
 MODELS = {'convnet': (convnet, 32), 'resnet50': (resnet50, 64)}
@@ -50,9 +62,7 @@ class Trained:
     keras.utils.set_random_seed(0)
     self._batch_size = args.batch_size
     self.model = make_model(image_size)
-    self.model.compile(
-        optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    self.model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     rng = np.random.RandomState(0)
     n = args.batch_size * args.steps
     self._x = rng.rand(n, image_size, image_size, 3).astype('float32')
@@ -77,45 +87,49 @@ def sgd():
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
   parser.add_argument('--model', choices=MODELS, default='convnet')
-  parser.add_argument('--image_size', type=int,
-                      help='that of the model if not given')
+  parser.add_argument('--image_size', type=int, help='that of the model if not given')
   parser.add_argument('--batch_size', type=int, default=32)
   parser.add_argument('--steps', type=int, default=100, help='of each round')
   parser.add_argument('--rounds', type=int, default=5)
   parser.add_argument('--frequency', type=int, default=100)
   parser.add_argument('--sparsity', type=float, default=0.9)
-  parser.add_argument('--dtype', default='float32',
-                      help='policy of Keras, such as mixed_bfloat16')
+  parser.add_argument('--dtype', default='float32', help='policy of Keras, such as mixed_bfloat16')
   args = parser.parse_args()
   keras.config.set_dtype_policy(args.dtype)
   make_model, size = MODELS[args.model]
   size = args.image_size or size
   optimizers = {
-      'dense': sgd(),
-      'fixed mask': rigl.keras.Scratch(sgd(), sparsity=args.sparsity),
-      'rigl': rigl.keras.RigL(
-          sgd(), sparsity=args.sparsity, frequency=args.frequency,
-          end_step=10**9)}
+    'dense': sgd(),
+    'fixed mask': rigl.keras.Scratch(sgd(), sparsity=args.sparsity),
+    'rigl': rigl.keras.RigL(
+      sgd(), sparsity=args.sparsity, frequency=args.frequency, end_step=10**9
+    ),
+  }
   trained = {}
   for name, optimizer in optimizers.items():
     trained[name] = Trained(make_model, size, optimizer, args)
   for network in trained.values():
     network.step_time(args.steps)
-  rounds = [{name: network.step_time(args.steps)
-             for name, network in trained.items()}
-            for _ in range(args.rounds)]
+  rounds = [
+    {name: network.step_time(args.steps) for name, network in trained.items()}
+    for _ in range(args.rounds)
+  ]
   n_weights = trained['dense'].model.count_params()
-  print(f'{args.model}, {n_weights} weights, {size} x {size}, batch '
-        f'{args.batch_size}, {args.dtype}, Keras {keras.__version__} on '
-        f'{keras.backend.backend()}')
+  print(
+    f'{args.model}, {n_weights} weights, {size} x {size}, batch '
+    f'{args.batch_size}, {args.dtype}, Keras {keras.__version__} on '
+    f'{keras.backend.backend()}'
+  )
   for name, network in trained.items():
     ratios = [round_[name] / round_['dense'] for round_ in rounds]
     seconds = statistics.median(round_[name] for round_ in rounds)
-    print(f'{name:10}  {1e3 * seconds:8.2f} ms a step'
-          f'  {statistics.median(ratios):.3f} x dense'
-          f' ({min(ratios):.3f} to {max(ratios):.3f})'
-          f'  start {network.start:.1f} s'
-          f' = {network.start / trained["dense"].start:.2f} x dense')
+    print(
+      f'{name:10}  {1e3 * seconds:8.2f} ms a step'
+      f'  {statistics.median(ratios):.3f} x dense'
+      f' ({min(ratios):.3f} to {max(ratios):.3f})'
+      f'  start {network.start:.1f} s'
+      f' = {network.start / trained["dense"].start:.2f} x dense'
+    )
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   print(f'peak memory {peak / 2**20:.2f} GiB')
 

@@ -26,14 +26,13 @@ def sorted_top_n(score: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
   """bool mask of the n highest scores, by a full sort and a scatter."""
   flat = tf.reshape(score, [-1])
   _, order = tf.math.top_k(flat, k=tf.size(flat))
-  ranks = tf.scatter_nd(
-      order[:, None], tf.range(tf.size(flat)), tf.shape(flat))
+  ranks = tf.scatter_nd(order[:, None], tf.range(tf.size(flat)), tf.shape(flat))
   return tf.reshape(ranks < n, tf.shape(score))
 
 
-def sorting_drop_and_grow(mask: tf.Tensor, score_drop: tf.Tensor,
-                          score_grow: tf.Tensor,
-                          drop_fraction: float) -> tf.Tensor:
+def sorting_drop_and_grow(
+  mask: tf.Tensor, score_drop: tf.Tensor, score_grow: tf.Tensor, drop_fraction: float
+) -> tf.Tensor:
   """The same mask as mask_math.drop_and_grow."""
   active = mask > 0
   n_ones = tf.reduce_sum(tf.cast(active, tf.int32))
@@ -49,12 +48,10 @@ def measure(size: int, repeats: int) -> tuple[float, float]:
   rng = np.random.RandomState(0)
   with tf.Graph().as_default():
     feeds = {
-        name: tf.placeholder(tf.float32, [size], name)
-        for name in ('weights', 'gradient', 'mask')
+      name: tf.placeholder(tf.float32, [size], name) for name in ('weights', 'gradient', 'mask')
     }
     variables = {
-        name: tf.Variable(value, use_resource=True, trainable=False)
-        for name, value in feeds.items()
+      name: tf.Variable(value, use_resource=True, trainable=False) for name, value in feeds.items()
     }
     mask = variables['mask'].read_value()
     noisy = scores.magnitude(mask, variables['weights'].read_value())
@@ -63,34 +60,49 @@ def measure(size: int, repeats: int) -> tuple[float, float]:
     ours = mask_math.drop_and_grow(mask, noisy, growth, DROP_FRACTION).mask
     theirs = sorting_drop_and_grow(mask, noisy, growth, DROP_FRACTION)
     with tf.Session() as session:
-      session.run([v.initializer for v in variables.values()], {
+      session.run(
+        [v.initializer for v in variables.values()],
+        {
           feeds['weights']: rng.randn(size),
           feeds['gradient']: rng.randn(size),
           feeds['mask']: rng.rand(size) > SPARSITY,
-      })
+        },
+      )
       np.testing.assert_array_equal(*session.run([ours, theirs]))
-      seconds = timing.medians_in_turns({
+      seconds = timing.medians_in_turns(
+        {
           name: lambda op=op: timing.seconds_of(lambda: session.run(op))
-          for name, op in (('ours', ours.op), ('theirs', theirs.op))}, repeats)
+          for name, op in (('ours', ours.op), ('theirs', theirs.op))
+        },
+        repeats,
+      )
       return seconds['ours'], seconds['theirs']
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-      description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument(
-      '--sizes', type=int, nargs='+', metavar='N',
-      default=[10_000, 100_000, 1_000_000, 2_400_000, 10_000_000],
-      help='weights of a layer (default: %(default)s)')
-  parser.add_argument('--repeats', type=int, default=11, metavar='N',
-                      help='runs of each, in turns (default: %(default)s)')
+    '--sizes',
+    type=int,
+    nargs='+',
+    metavar='N',
+    default=[10_000, 100_000, 1_000_000, 2_400_000, 10_000_000],
+    help='weights of a layer (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--repeats',
+    type=int,
+    default=11,
+    metavar='N',
+    help='runs of each, in turns (default: %(default)s)',
+  )
   arguments = parser.parse_args()
   print('   weights   bisection        sort   ratio')
   for size in arguments.sizes:
     ours, theirs = measure(size, arguments.repeats)
-    print(f'{size:10,d} {1e3 * ours:8.2f} ms {1e3 * theirs:8.2f} ms '
-          f'{theirs / ours:6.1f}x')
+    print(f'{size:10,d} {1e3 * ours:8.2f} ms {1e3 * theirs:8.2f} ms {theirs / ours:6.1f}x')
 
 
 if __name__ == '__main__':

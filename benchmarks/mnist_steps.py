@@ -35,7 +35,7 @@ from rigl.training import factory, mask_init, tpu_estimator
 
 BATCH_SIZE = 100
 SPARSITY = 0.98
-CUSTOM = {'layer2': SPARSITY * 0.9, 'layer3': 0.}
+CUSTOM = {'layer2': SPARSITY * 0.9, 'layer3': 0.0}
 
 
 class GraphSteps:
@@ -43,23 +43,28 @@ class GraphSteps:
 
   def __init__(self, method: str, images: np.ndarray, labels: np.ndarray):
     config = config_lib.SparsityConfig(
-        training_method=method, end_sparsity=SPARSITY, drop_fraction=0.3,
-        drop_fraction_anneal='constant', maskupdate_end_step=-1)
+      training_method=method,
+      end_sparsity=SPARSITY,
+      drop_fraction=0.3,
+      drop_fraction_anneal='constant',
+      maskupdate_end_step=-1,
+    )
     with tf.Graph().as_default() as graph:
-      batches = mnist_input.train_dataset(
-          images, labels, BATCH_SIZE, 0, 10**7, seed=0)
+      batches = mnist_input.train_dataset(images, labels, BATCH_SIZE, 0, 10**7, seed=0)
       iterator = tf.data.make_initializable_iterator(batches)
       loss, _ = mnist_model.mnist_network_fc(
-          iterator.get_next(), model_pruning=config.method.uses_masks)
+        iterator.get_next(), model_pruning=config.method.uses_masks
+      )
       step = tf.train.get_or_create_global_step()
       inner = factory.make_inner_optimizer('momentum', 0.01, 0.9, True)
       self._train_op = factory.make_train_op(
-          factory.make_optimizer(config, inner, custom_sparsity_map=CUSTOM),
-          loss + tf.losses.get_regularization_loss(), step)
+        factory.make_optimizer(config, inner, custom_sparsity_map=CUSTOM),
+        loss + tf.losses.get_regularization_loss(),
+        step,
+      )
       scaffold = mask_init.make_scaffold(config, CUSTOM)
       self._session = tf.Session(graph=graph)
-      self._session.run([tf.global_variables_initializer(),
-                         iterator.initializer])
+      self._session.run([tf.global_variables_initializer(), iterator.initializer])
       if scaffold.init_fn:
         scaffold.init_fn(self._session)
 
@@ -76,8 +81,9 @@ class GraphSteps:
 METHODS = ('baseline', 'scratch', 'rigl')
 
 
-def compare_steps(images: np.ndarray, labels: np.ndarray,
-                  methods: Sequence[str], rounds: int) -> dict[str, float]:
+def compare_steps(
+  images: np.ndarray, labels: np.ndarray, methods: Sequence[str], rounds: int
+) -> dict[str, float]:
   """Median milliseconds per step; sessions are made in the order of methods.
 
   The methods alternate in rounds of 101 iterations, which contain exactly one
@@ -85,8 +91,8 @@ def compare_steps(images: np.ndarray, labels: np.ndarray,
   """
   runs = {m: GraphSteps(m, images, labels) for m in methods}
   milliseconds = timing.medians_in_turns(
-      {m: lambda run=run: 1e3 * run.seconds(101) / 101
-       for m, run in runs.items()}, rounds)
+    {m: lambda run=run: 1e3 * run.seconds(101) / 101 for m, run in runs.items()}, rounds
+  )
   for run in runs.values():
     run.close()
   return milliseconds
@@ -97,10 +103,10 @@ def bare_loop(images: np.ndarray, labels: np.ndarray) -> Callable[[int], float]:
   rng = np.random.RandomState(0)
   sizes = ((784, 300), (300, 100), (100, 10))
   sparsities = (SPARSITY, *CUSTOM.values())
-  masks = [tf2.Variable(distributions.random_mask(shape, s, rng))
-           for shape, s in zip(sizes, sparsities)]
-  weights = [tf2.Variable(rng.uniform(-.1, .1, shape).astype('f'))
-             for shape in sizes]
+  masks = [
+    tf2.Variable(distributions.random_mask(shape, s, rng)) for shape, s in zip(sizes, sparsities)
+  ]
+  weights = [tf2.Variable(rng.uniform(-0.1, 0.1, shape).astype('f')) for shape in sizes]
   biases = [tf2.Variable(np.zeros(shape[1], 'f')) for shape in sizes]
   variables = weights + biases
   slots = [tf2.Variable(tf2.zeros_like(v)) for v in variables]
@@ -108,23 +114,28 @@ def bare_loop(images: np.ndarray, labels: np.ndarray) -> Callable[[int], float]:
   @tf2.function
   def step(inputs, targets):
     with tf2.GradientTape() as tape:
-      outputs, penalty = inputs, 0.
+      outputs, penalty = inputs, 0.0
       for i, (w, m, b) in enumerate(zip(weights, masks, biases)):
         outputs = tf2.matmul(outputs, w * m) + b
         penalty += 1e-4 * tf2.nn.l2_loss(w)
         if i < 2:
           outputs = tf2.nn.relu(outputs)
       loss = penalty + tf2.reduce_mean(
-          tf2.nn.sparse_softmax_cross_entropy_with_logits(targets, outputs))
+        tf2.nn.sparse_softmax_cross_entropy_with_logits(targets, outputs)
+      )
     gradients = tape.gradient(loss, variables)
     for variable, slot, gradient in zip(variables, slots, gradients):
       tf2.raw_ops.ResourceApplyMomentum(
-          var=variable.handle, accum=slot.handle, lr=0.01, grad=gradient,
-          momentum=0.9, use_nesterov=True)
+        var=variable.handle,
+        accum=slot.handle,
+        lr=0.01,
+        grad=gradient,
+        momentum=0.9,
+        use_nesterov=True,
+      )
     return loss
 
-  batches = iter(mnist_input.train_dataset(
-      images, labels, BATCH_SIZE, 0, 10**7, seed=0))
+  batches = iter(mnist_input.train_dataset(images, labels, BATCH_SIZE, 0, 10**7, seed=0))
 
   def seconds(n_steps: int) -> float:
     begin = time.perf_counter()
@@ -136,22 +147,24 @@ def bare_loop(images: np.ndarray, labels: np.ndarray) -> Callable[[int], float]:
   return seconds
 
 
-def script_speed(mnist: str, n_epochs: int, n_batches: int,
-                 loop: str) -> tuple[float, float]:
+def script_speed(mnist: str, n_epochs: int, n_batches: int, loop: str) -> tuple[float, float]:
   """(seconds to the end of the first epoch, steps/s after it) of the script."""
   command = [
-      sys.executable, '-m', 'rigl.mnist.mnist_train_eval',
-      '--training_method=scratch', f'--num_epochs={n_epochs}',
-      f'--loop={loop}']
+    sys.executable,
+    '-m',
+    'rigl.mnist.mnist_train_eval',
+    '--training_method=scratch',
+    f'--num_epochs={n_epochs}',
+    f'--loop={loop}',
+  ]
   if mnist:
     command.append(f'--mnist={mnist}')
   begin = time.perf_counter()
   with tempfile.TemporaryDirectory() as folder:
     process = subprocess.Popen(
-        [*command, f'--save_path={os.path.join(folder, "run")}'],
-        stdout=subprocess.PIPE, text=True)
-    epoch_ends = [time.perf_counter() for line in process.stdout
-                  if re.match(r'epoch +\d+/', line)]
+      [*command, f'--save_path={os.path.join(folder, "run")}'], stdout=subprocess.PIPE, text=True
+    )
+    epoch_ends = [time.perf_counter() for line in process.stdout if re.match(r'epoch +\d+/', line)]
     if process.wait():
       raise RuntimeError(f'{" ".join(command)} failed; its error is above.')
   # From the end of one test to the end of the last, tests included.
@@ -161,54 +174,73 @@ def script_speed(mnist: str, n_epochs: int, n_batches: int,
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-      description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--mnist', default='', metavar='FOLDER',
-                      help='folder of the IDX files; else as in the script')
-  parser.add_argument('--epochs', type=int, default=11, metavar='N',
-                      help='epochs of the whole script (default: %(default)s)')
-  parser.add_argument('--rounds', type=int, default=7, metavar='N',
-                      help='runs of each session, in turns '
-                      '(default: %(default)s)')
-  parser.add_argument('--orders', type=int, default=9, metavar='N',
-                      help='times that all sessions are made anew '
-                      '(default: %(default)s)')
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument(
+    '--mnist', default='', metavar='FOLDER', help='folder of the IDX files; else as in the script'
+  )
+  parser.add_argument(
+    '--epochs',
+    type=int,
+    default=11,
+    metavar='N',
+    help='epochs of the whole script (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--rounds',
+    type=int,
+    default=7,
+    metavar='N',
+    help='runs of each session, in turns (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--orders',
+    type=int,
+    default=9,
+    metavar='N',
+    help='times that all sessions are made anew (default: %(default)s)',
+  )
   arguments = parser.parse_args()
   if arguments.epochs < 2:
     parser.error('--epochs must be at least 2: the first is not timed.')
   data = mnist_data.load_mnist(
-      checks.expanded_path('--mnist', arguments.mnist or '/tmp/data'),
-      explicit=bool(arguments.mnist))
+    checks.expanded_path('--mnist', arguments.mnist or '/tmp/data'), explicit=bool(arguments.mnist)
+  )
   images = mnist_input.flat_pixels(data.train_images)
   labels = data.train_labels
 
   # The first session is a few percent faster, for any method.
   orders = [
-      compare_steps(images, labels, METHODS[i % 3:] + METHODS[:i % 3],
-                    arguments.rounds) for i in range(arguments.orders)]
-  print('step time, Delta T = 100, updates included; medians over '
-        f'{len(orders)} times that all sessions were made')
+    compare_steps(images, labels, METHODS[i % 3 :] + METHODS[: i % 3], arguments.rounds)
+    for i in range(arguments.orders)
+  ]
+  print(
+    'step time, Delta T = 100, updates included; medians over '
+    f'{len(orders)} times that all sessions were made'
+  )
   for method in METHODS:
     value = np.median([ms[method] for ms in orders])
     ratio = np.median([ms[method] / ms['baseline'] for ms in orders])
     print(f'  {method:9s} {value:6.3f} ms  {ratio:5.3f} x dense')
   ratios = sorted(ms['rigl'] / ms['scratch'] for ms in orders)
-  print(f'  RigL / fixed masks: {np.median(ratios):.3f} '
-        f'({ratios[0]:.3f} to {ratios[-1]:.3f})')
+  print(f'  RigL / fixed masks: {np.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})')
 
   bare = bare_loop(images, labels)
   n_batches = len(images) // BATCH_SIZE
   n_steps = (arguments.epochs - 1) * n_batches
   before = bare(n_steps)
   speeds = {
-      loop: script_speed(arguments.mnist, arguments.epochs, n_batches, loop)
-      for loop in config_lib.LOOPS
-      if loop == 'session' or tpu_estimator.is_available()}
+    loop: script_speed(arguments.mnist, arguments.epochs, n_batches, loop)
+    for loop in config_lib.LOOPS
+    if loop == 'session' or tpu_estimator.is_available()
+  }
   bare_rate = 2 * n_steps / (before + bare(n_steps))
   print(f'bare tf.function loop {bare_rate:.0f} steps/s')
   for loop, (seconds, rate) in speeds.items():
-    print(f'whole script, --loop={loop}: first epoch after {seconds:.1f} s, '
-          f'then {rate:.0f} steps/s, {rate / bare_rate:.2f} of the bare loop')
+    print(
+      f'whole script, --loop={loop}: first epoch after {seconds:.1f} s, '
+      f'then {rate:.0f} steps/s, {rate / bare_rate:.2f} of the bare loop'
+    )
 
 
 if __name__ == '__main__':

@@ -12,8 +12,7 @@ from typing import Any, Callable, Mapping
 import numpy as np
 
 
-def medians_in_turns(measures: Mapping[str, Callable[[], float]],
-                     repeats: int) -> dict[str, float]:
+def medians_in_turns(measures: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
   """Median of each measure, after a warm-up.
 
   The measures alternate, so that disturbances affect all of them.
@@ -38,8 +37,9 @@ def seconds_of(function: Callable[[], Any]) -> float:
   return time.perf_counter() - begin
 
 
-def median_seconds(function: Callable[[], Any], n: int,
-                   counts: Callable[[], bool] = lambda: True) -> float:
+def median_seconds(
+  function: Callable[[], Any], n: int, counts: Callable[[], bool] = lambda: True
+) -> float:
   """Median seconds of n calls, after a warm-up.
 
   Args:
@@ -55,8 +55,9 @@ def median_seconds(function: Callable[[], Any], n: int,
   return float(np.median(seconds[1:]))
 
 
-def median_step(session: Any, train_op: Any, global_step: Any, n: int,
-                method: str, moves_masks: bool) -> float:
+def median_step(
+  session: Any, train_op: Any, global_step: Any, n: int, method: str, moves_masks: bool
+) -> float:
   """Median seconds of training steps.
 
   Args:
@@ -99,9 +100,8 @@ def figures_of_process(program: str, *arguments: str) -> dict[str, float]:
     RuntimeError: the program fails; with its output.
   """
   result = subprocess.run(
-      [sys.executable, program, *arguments], capture_output=True, text=True,
-      check=False)
+    [sys.executable, program, *arguments], capture_output=True, text=True, check=False
+  )
   if result.returncode:
-    raise RuntimeError(f'{program} {" ".join(arguments)} failed:\n'
-                       f'{result.stderr}')
+    raise RuntimeError(f'{program} {" ".join(arguments)} failed:\n{result.stderr}')
   return json.loads(result.stdout.splitlines()[-1])

@@ -12,14 +12,24 @@ BATCH = 100
 
 keras.utils.set_random_seed(0)
 data = mnist_data.load_mnist('', explicit=False)  # 5,000 digits ship with rigl.
-model = keras.Sequential([
-    keras.Input((28, 28)), keras.layers.Rescaling(1 / 255),
-    keras.layers.Flatten(), keras.layers.Dense(300, 'relu'),
-    keras.layers.Dense(100, 'relu'), keras.layers.Dense(10)])
+model = keras.Sequential(
+  [
+    keras.Input((28, 28)),
+    keras.layers.Rescaling(1 / 255),
+    keras.layers.Flatten(),
+    keras.layers.Dense(300, 'relu'),
+    keras.layers.Dense(100, 'relu'),
+    keras.layers.Dense(10),
+  ]
+)
 loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 optimizer = rigl.keras.RigL(
-    keras.optimizers.SGD(0.1, momentum=0.9), sparsity=0.95, frequency=50,
-    end_step=STEPS * 3 // 4, drop_fraction_anneal='cosine')
+  keras.optimizers.SGD(0.1, momentum=0.9),
+  sparsity=0.95,
+  frequency=50,
+  end_step=STEPS * 3 // 4,
+  drop_fraction_anneal='cosine',
+)
 # Makes the weights sparse: the first gradient is that of the sparse network.
 optimizer.build(model.trainable_variables)
 
@@ -34,14 +44,19 @@ def train(images, labels):
   return loss
 
 
-batches = tf.data.Dataset.from_tensor_slices(
-    (data.train_images, data.train_labels)).shuffle(5000, seed=0).repeat()
+batches = (
+  tf.data.Dataset.from_tensor_slices((data.train_images, data.train_labels))
+  .shuffle(5000, seed=0)
+  .repeat()
+)
 for step, (images, labels) in enumerate(
-    batches.batch(BATCH, drop_remainder=True).take(STEPS), start=1):
+  batches.batch(BATCH, drop_remainder=True).take(STEPS), start=1
+):
   loss = train(images, labels)
   if step % 100 == 0:
     print(f'step {step}, loss {loss:.4f}')
 
 said = np.argmax(model.predict(data.test_images, verbose=0), axis=1)
-print(f'error {np.mean(said != data.test_labels):.2%}, '
-      f'sparsity {rigl.keras.sparsity_of(model):.3f}')
+print(
+  f'error {np.mean(said != data.test_labels):.2%}, sparsity {rigl.keras.sparsity_of(model):.3f}'
+)

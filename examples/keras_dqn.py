@@ -16,9 +16,14 @@ keras.utils.set_random_seed(0)
 
 
 def network():
-  return keras.Sequential([
-      keras.Input((2 * N_PLACES + 1,)), keras.layers.Dense(128, 'relu'),
-      keras.layers.Dense(128, 'relu'), keras.layers.Dense(3)])
+  return keras.Sequential(
+    [
+      keras.Input((2 * N_PLACES + 1,)),
+      keras.layers.Dense(128, 'relu'),
+      keras.layers.Dense(128, 'relu'),
+      keras.layers.Dense(3),
+    ]
+  )
 
 
 def see(games):
@@ -38,14 +43,18 @@ def play(games, actions):
   ball, height, place = games.T
   place = np.clip(place + actions - 1, 0, N_PLACES - 1)
   height = height - 1
-  reward = np.where(height == 0, np.where(ball == place, 1., -1.), 0.)
+  reward = np.where(height == 0, np.where(ball == place, 1.0, -1.0), 0.0)
   return np.stack([ball, height, place], axis=1), reward.astype('float32')
 
 
 online, target = network(), network()
 optimizer = rigl.keras.RigL(
-    keras.optimizers.Adam(1e-3), sparsity=0.8, frequency=100,
-    end_step=STEPS * 3 // 4, drop_fraction_anneal='cosine')
+  keras.optimizers.Adam(1e-3),
+  sparsity=0.8,
+  frequency=100,
+  end_step=STEPS * 3 // 4,
+  drop_fraction_anneal='cosine',
+)
 optimizer.build(online.trainable_variables)  # Makes the weights sparse.
 online.compile(optimizer, 'mse')
 games = new_games(BATCH)
@@ -54,8 +63,7 @@ for step in range(STEPS):
     target.set_weights(online.get_weights())
   values = online.predict_on_batch(see(games))
   explores = rng.random(BATCH) < max(0.1, 1 - 2 * step / STEPS)
-  actions = np.where(
-      explores, rng.integers(3, size=BATCH), values.argmax(1))
+  actions = np.where(explores, rng.integers(3, size=BATCH), values.argmax(1))
   after, rewards = play(games, actions)
   is_over = after[:, 1] == 0
   future = target.predict_on_batch(see(after)).max(1)
@@ -67,5 +75,4 @@ for step in range(STEPS):
 games = new_games(1000)
 for _ in range(N_PLACES):
   games, rewards = play(games, online.predict_on_batch(see(games)).argmax(1))
-print(f'caught {np.mean(rewards > 0):.1%}, '
-      f'sparsity {rigl.keras.sparsity_of(online):.3f}')
+print(f'caught {np.mean(rewards > 0):.1%}, sparsity {rigl.keras.sparsity_of(online):.3f}')

@@ -1,6 +1,6 @@
 """Trains a sparse ConvNet on a folder of pictures, one sub-folder a class.
 
-    python keras_image_folder.py my_pictures --epochs=20
+python keras_image_folder.py my_pictures --epochs=20
 """
 
 import argparse
@@ -19,14 +19,17 @@ arguments = parser.parse_args()
 
 keras.utils.set_random_seed(0)
 train, test = keras.utils.image_dataset_from_directory(
-    arguments.folder, validation_split=0.2, subset='both', seed=0,
-    image_size=(arguments.size, arguments.size))
+  arguments.folder,
+  validation_split=0.2,
+  subset='both',
+  seed=0,
+  image_size=(arguments.size, arguments.size),
+)
 n_classes = len(train.class_names)
 
 
 def block(x, n_channels, name):
-  x = layers.Conv2D(
-      n_channels, 3, padding='same', use_bias=False, name=name)(x)
+  x = layers.Conv2D(n_channels, 3, padding='same', use_bias=False, name=name)(x)
   # Its averages follow within the few steps of a small folder.
   x = layers.BatchNormalization(momentum=0.9)(x)
   return layers.MaxPooling2D()(layers.ReLU()(x))
@@ -41,16 +44,23 @@ model = keras.Model(inputs, layers.Dense(n_classes, 'softmax')(x))
 
 n_steps = arguments.epochs * len(train)
 optimizer = rigl.keras.RigL(
-    keras.optimizers.SGD(0.05, momentum=0.9), sparsity=arguments.sparsity,
-    # The first layer has few weights, and every picture goes through them.
-    custom_sparsities={'conv0/kernel': 0.},
-    # At least 10 updates of the masks, in the first 75 % of the training.
-    frequency=min(100, max(1, n_steps // 14)), end_step=n_steps * 3 // 4,
-    drop_fraction_anneal='cosine')
-model.compile(
-    optimizer, 'sparse_categorical_crossentropy', metrics=['accuracy'])
-model.fit(train, validation_data=test, epochs=arguments.epochs, verbose=2,
-          callbacks=[rigl.keras.SparsityLogger()])
+  keras.optimizers.SGD(0.05, momentum=0.9),
+  sparsity=arguments.sparsity,
+  # The first layer has few weights, and every picture goes through them.
+  custom_sparsities={'conv0/kernel': 0.0},
+  # At least 10 updates of the masks, in the first 75 % of the training.
+  frequency=min(100, max(1, n_steps // 14)),
+  end_step=n_steps * 3 // 4,
+  drop_fraction_anneal='cosine',
+)
+model.compile(optimizer, 'sparse_categorical_crossentropy', metrics=['accuracy'])
+model.fit(
+  train,
+  validation_data=test,
+  epochs=arguments.epochs,
+  verbose=2,
+  callbacks=[rigl.keras.SparsityLogger()],
+)
 
 rigl.keras.summary(model)
 model.save('sparse.keras')

@@ -21,28 +21,46 @@ loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def network():
-  return keras.Sequential([
-      keras.Input((28, 28)), keras.layers.Rescaling(1 / 255),
-      keras.layers.Flatten(), keras.layers.Dense(300, 'relu'),
-      keras.layers.Dense(100, 'relu'), keras.layers.Dense(10)])
+  return keras.Sequential(
+    [
+      keras.Input((28, 28)),
+      keras.layers.Rescaling(1 / 255),
+      keras.layers.Flatten(),
+      keras.layers.Dense(300, 'relu'),
+      keras.layers.Dense(100, 'relu'),
+      keras.layers.Dense(10),
+    ]
+  )
 
 
 def sparse_optimizer(n_steps):
   return rigl.keras.RigL(
-      keras.optimizers.SGD(0.1, momentum=0.9), sparsity=0.95, frequency=50,
-      end_step=n_steps * 3 // 4, drop_fraction_anneal='cosine')
+    keras.optimizers.SGD(0.1, momentum=0.9),
+    sparsity=0.95,
+    frequency=50,
+    end_step=n_steps * 3 // 4,
+    drop_fraction_anneal='cosine',
+  )
 
 
 def report(how, model):
   said = np.argmax(model.predict(data.test_images, verbose=0), axis=1)
-  print(f'{how}: error {np.mean(said != data.test_labels):.2%}, '
-        f'sparsity {rigl.keras.sparsity_of(model):.3f}')
+  print(
+    f'{how}: error {np.mean(said != data.test_labels):.2%}, '
+    f'sparsity {rigl.keras.sparsity_of(model):.3f}'
+  )
 
 
 model = network()
 model.compile(sparse_optimizer(EPOCHS * 50), loss_of)
-model.fit(data.train_images, data.train_labels, batch_size=BATCH, epochs=EPOCHS,
-          verbose=2, callbacks=[rigl.keras.SparsityLogger()])
+model.fit(
+  data.train_images,
+  data.train_labels,
+  batch_size=BATCH,
+  epochs=EPOCHS,
+  verbose=2,
+  callbacks=[rigl.keras.SparsityLogger()],
+)
 report('fit', model)
 
 model, optimizer = network(), sparse_optimizer(STEPS)
@@ -67,10 +85,11 @@ rng = np.random.default_rng(0)
 for _ in range(STEPS):
   batch = rng.integers(len(data.train_images), size=BATCH)
   weights, state, others = train(
-      weights, others, state, data.train_images[batch],
-      data.train_labels[batch])
+    weights, others, state, data.train_images[batch], data.train_labels[batch]
+  )
 for variable, value in zip(
-    (*model.trainable_variables, *model.non_trainable_variables,
-     *optimizer.variables), (*weights, *others, *state)):
+  (*model.trainable_variables, *model.non_trainable_variables, *optimizer.variables),
+  (*weights, *others, *state),
+):
   variable.assign(value)
 report('loop', model)

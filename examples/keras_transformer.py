@@ -35,16 +35,23 @@ x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
 model = keras.Model(inputs, layers.Dense(10, 'softmax', name='head')(x))
 
 optimizer = rigl.keras.RigL(
-    keras.optimizers.AdamW(2e-3),
-    # Takes the kernel [width, heads, key] of a projection for the matrix it is.
-    sparsity=rigl.keras.layer_sparsities(
-        model, 0.8, filters=['attention', 'dense']),
-    frequency=25, end_step=EPOCHS * 50 * 3 // 4, drop_fraction_anneal='cosine')
-model.compile(
-    optimizer, 'sparse_categorical_crossentropy', metrics=['accuracy'])
-model.fit(data.train_images, data.train_labels, batch_size=100, epochs=EPOCHS,
-          verbose=2, validation_data=(data.test_images, data.test_labels),
-          callbacks=[rigl.keras.SparsityLogger()])
+  keras.optimizers.AdamW(2e-3),
+  # Takes the kernel [width, heads, key] of a projection for the matrix it is.
+  sparsity=rigl.keras.layer_sparsities(model, 0.8, filters=['attention', 'dense']),
+  frequency=25,
+  end_step=EPOCHS * 50 * 3 // 4,
+  drop_fraction_anneal='cosine',
+)
+model.compile(optimizer, 'sparse_categorical_crossentropy', metrics=['accuracy'])
+model.fit(
+  data.train_images,
+  data.train_labels,
+  batch_size=100,
+  epochs=EPOCHS,
+  verbose=2,
+  validation_data=(data.test_images, data.test_labels),
+  callbacks=[rigl.keras.SparsityLogger()],
+)
 
 for path, mask in optimizer.get_masks().items():
   print(f'{path:45s} {1 - mask.mean():.3f}')

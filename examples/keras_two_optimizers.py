@@ -15,15 +15,24 @@ keras.utils.set_random_seed(0)
 
 
 def network(n_inputs, n_outputs):
-  return keras.Sequential([
-      keras.Input((n_inputs,)), keras.layers.Dense(128, 'relu'),
-      keras.layers.Dense(128, 'relu'), keras.layers.Dense(n_outputs)])
+  return keras.Sequential(
+    [
+      keras.Input((n_inputs,)),
+      keras.layers.Dense(128, 'relu'),
+      keras.layers.Dense(128, 'relu'),
+      keras.layers.Dense(n_outputs),
+    ]
+  )
 
 
 def sparse_optimizer(sparsity):
   return rigl.keras.RigL(
-      keras.optimizers.Adam(1e-3, beta_1=0.5), sparsity, frequency=100,
-      end_step=STEPS * 3 // 4, drop_fraction_anneal='cosine')
+    keras.optimizers.Adam(1e-3, beta_1=0.5),
+    sparsity,
+    frequency=100,
+    end_step=STEPS * 3 // 4,
+    drop_fraction_anneal='cosine',
+  )
 
 
 class GAN(keras.Model):
@@ -65,7 +74,6 @@ gan.fit(real.astype('float32'), batch_size=BATCH, verbose=2)
 points = gan.generator.predict(rng.normal(size=(1000, N_NOISE)), verbose=0)
 near = np.abs(np.linalg.norm(points, axis=1) - 1) < 0.2
 sides = np.unique(np.sign(points[near]), axis=0)
-print(f'{near.mean():.1%} of the points are near the circle, in '
-      f'{len(sides)} of 4 quadrants')
+print(f'{near.mean():.1%} of the points are near the circle, in {len(sides)} of 4 quadrants')
 for model in (gan.generator, gan.discriminator):
   print(f'sparsity {rigl.keras.sparsity_of(model):.3f}')

@@ -19,8 +19,8 @@ def top(score, n):
 def move_mask(mask, weights, dense_gradient, fraction):
   """Drops the smallest weights, grows where the dense gradient is largest."""
   n_drop = int(np.float32(mask.sum()) * np.float32(fraction))
-  kept = top(np.where(mask, np.abs(weights), -1.), mask.sum() - n_drop)
-  grown = top(np.where(kept, -1., np.abs(dense_gradient)), n_drop)
+  kept = top(np.where(mask, np.abs(weights), -1.0), mask.sum() - n_drop)
+  grown = top(np.where(kept, -1.0, np.abs(dense_gradient)), n_drop)
   return kept | grown, grown & ~mask
 
 
@@ -28,7 +28,7 @@ def gradients(weights, biases, images, labels):
   """Backpropagation of cross entropy through layers of ReLU units."""
   activations = [images]
   for w, b in zip(weights, biases):
-    activations.append(np.maximum(activations[-1] @ w + b, 0.))
+    activations.append(np.maximum(activations[-1] @ w + b, 0.0))
   logits = activations[-2] @ weights[-1] + biases[-1]
   p = np.exp(logits - logits.max(1, keepdims=True))
   p /= p.sum(1, keepdims=True)
@@ -43,26 +43,27 @@ def gradients(weights, biases, images, labels):
 def main():
   data = mnist_data.load_mnist('', explicit=False)
   rng = np.random.RandomState(0)
-  images, test = (x.reshape(-1, 784) / np.float32(255) for x in (
-      data.train_images, data.test_images))
-  masks = [rng.permutation(np.arange(m * n) >= round(SPARSITY * m * n))
-           .reshape(m, n) for m, n in zip(SIZES, SIZES[1:])]
+  images, test = (
+    x.reshape(-1, 784) / np.float32(255) for x in (data.train_images, data.test_images)
+  )
+  masks = [
+    rng.permutation(np.arange(m * n) >= round(SPARSITY * m * n)).reshape(m, n)
+    for m, n in zip(SIZES, SIZES[1:])
+  ]
   # A unit has few inputs, so that each weighs more.
-  weights = [(m * rng.randn(*m.shape) * np.sqrt(2. / (len(m) * m.mean())))
-             .astype('f') for m in masks]
+  weights = [
+    (m * rng.randn(*m.shape) * np.sqrt(2.0 / (len(m) * m.mean()))).astype('f') for m in masks
+  ]
   biases = [np.zeros(n, 'f') for n in SIZES[1:]]
-  speeds = [[np.zeros_like(w), np.zeros_like(b)] for w, b in zip(
-      weights, biases)]
+  speeds = [[np.zeros_like(w), np.zeros_like(b)] for w, b in zip(weights, biases)]
   for step in range(STEPS):
     batch = rng.randint(len(images), size=BATCH)
-    found, _ = gradients(weights, biases, images[batch],
-                         data.train_labels[batch])
+    found, _ = gradients(weights, biases, images[batch], data.train_labels[batch])
     is_update = 0 < step <= LAST_UPDATE and step % UPDATE_EVERY == 0
     fraction = DROP_FRACTION / 2 * (1 + np.cos(np.pi * step / LAST_UPDATE))
     for k, (dense_gradient, of_biases) in enumerate(found):
       if is_update:  # Instead of training.
-        masks[k], new = move_mask(
-            masks[k], weights[k], dense_gradient, fraction)
+        masks[k], new = move_mask(masks[k], weights[k], dense_gradient, fraction)
         weights[k] = np.where(masks[k] & ~new, weights[k], np.float32(0))
         speeds[k][0] = np.where(masks[k] & ~new, speeds[k][0], np.float32(0))
       else:

@@ -13,8 +13,16 @@ __version__ = '0.2.0'
 
 # Loaded at first use: they take seconds to load, or what they import does.
 __all__ = [
-  'checkpoints', 'cifar_resnet', 'imagenet_resnet', 'inference', 'keras',
-  'micronet', 'mnist', 'model_pruning', 'sparse_optimizers', 'sparse_utils',
+  'checkpoints',
+  'cifar_resnet',
+  'imagenet_resnet',
+  'inference',
+  'keras',
+  'micronet',
+  'mnist',
+  'model_pruning',
+  'sparse_optimizers',
+  'sparse_utils',
 ]
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 COMMANDS = {
-    'mnist.mnist_train_eval': 'train LeNet-300-100 on MNIST',
-    'cifar_resnet.resnet_train_eval': 'train WideResNets on CIFAR-10',
-    'imagenet_resnet.imagenet_train_eval':
-        'train ResNets, MobileNets, VGGs on ImageNet',
-    'compare': 'train several methods, and compare them',
-    'mnist.visualize_mask_records': 'draw the masks of an MNIST run',
-    'micronet': 'count FLOPs and bytes of dense and sparse networks',
-    'inference': 'export sparse networks as small files, and time them',
-    'imagenet_resnet.sample_data': 'make a small data set to try ImageNet with',
-    'imagenet_resnet.convert_images':
-        'make records of your pictures for the ImageNet script',
+  'mnist.mnist_train_eval': 'train LeNet-300-100 on MNIST',
+  'cifar_resnet.resnet_train_eval': 'train WideResNets on CIFAR-10',
+  'imagenet_resnet.imagenet_train_eval': 'train ResNets, MobileNets, VGGs on ImageNet',
+  'compare': 'train several methods, and compare them',
+  'mnist.visualize_mask_records': 'draw the masks of an MNIST run',
+  'micronet': 'count FLOPs and bytes of dense and sparse networks',
+  'inference': 'export sparse networks as small files, and time them',
+  'imagenet_resnet.sample_data': 'make a small data set to try ImageNet with',
+  'imagenet_resnet.convert_images': 'make records of your pictures for the ImageNet script',
 }
 
 
@@ -22,12 +20,18 @@ def text() -> str:
   commands = {f'python -m rigl.{name}': said for name, said in COMMANDS.items()}
   width = max(map(len, commands))
   lines = [f'  {name:{width}}  {said}' for name, said in commands.items()]
-  return '\n'.join([
-      'Sparse training of neural networks. Commands, each with --help:', '',
-      *lines, '',
+  return '\n'.join(
+    [
+      'Sparse training of neural networks. Commands, each with --help:',
+      '',
+      *lines,
+      '',
       'In Python, rigl.keras makes optimizers of Keras 3 sparse, and',
       'rigl.mnist.train(method=..., sparsity=...) trains as the script does;',
-      'so do rigl.cifar_resnet.train and rigl.imagenet_resnet.train.', ''])
+      'so do rigl.cifar_resnet.train and rigl.imagenet_resnet.train.',
+      '',
+    ]
+  )
 
 
 if __name__ == '__main__':

@@ -16,8 +16,14 @@ from rigl.core import layer_names, messages
 STATE_FILE = 'checkpoint'
 # Last parts of the names of all parameters but masks.
 PARAMETER_SUFFIXES = (
-    *layer_names.WEIGHTS, 'biases', 'bias', 'gamma', 'beta', 'moving_mean',
-    'moving_variance')
+  *layer_names.WEIGHTS,
+  'biases',
+  'bias',
+  'gamma',
+  'beta',
+  'moving_mean',
+  'moving_variance',
+)
 # Names of masked weights, in the scope of their mask.
 _MASKED = ('weights', 'depthwise_weights')
 _INDEX = re.compile(r'model\.ckpt-(\d+)\.index')
@@ -28,8 +34,10 @@ def _all_begun(model_dir: str) -> dict[int, str]:
   if not tf.io.gfile.isdir(model_dir):
     return {}
   matches = filter(None, map(_INDEX.fullmatch, tf.io.gfile.listdir(model_dir)))
-  return {step: os.path.join(model_dir, f'model.ckpt-{step}')
-          for step in sorted(int(match[1]) for match in matches)}
+  return {
+    step: os.path.join(model_dir, f'model.ckpt-{step}')
+    for step in sorted(int(match[1]) for match in matches)
+  }
 
 
 def _is_complete(prefix: str) -> bool:
@@ -64,8 +72,7 @@ def _latest_without_state(model_dir: str) -> Optional[str]:
   begun = _all_begun(model_dir)
   newest = _newest_complete(begun)
   if newest is None and any(begun):
-    raise ValueError(f'No checkpoint in {model_dir} can be read, not even '
-                     f'{begun[max(begun)]}.')
+    raise ValueError(f'No checkpoint in {model_dir} can be read, not even {begun[max(begun)]}.')
   return newest
 
 
@@ -95,17 +102,22 @@ def latest(model_dir: str) -> Optional[str]:
     problem = f'{state_file} names {prefix}, but {prefix}.index is missing.'
   if problem:
     newest = _newest_complete(_all_begun(model_dir))
-    raise ValueError(f'{problem} ' + (
-        f'Delete {state_file} to go on from {newest}.' if newest else
-        f'No checkpoint besides it is in {model_dir}.'))
+    raise ValueError(
+      f'{problem} '
+      + (
+        f'Delete {state_file} to go on from {newest}.'
+        if newest
+        else f'No checkpoint besides it is in {model_dir}.'
+      )
+    )
   return prefix
 
 
 def holds_checkpoints(folder: str) -> bool:
   """Whether a folder, which need not exist, has a checkpoint of any kind."""
   return tf.io.gfile.isdir(folder) and any(
-      name == STATE_FILE or name.endswith('.index')
-      for name in tf.io.gfile.listdir(folder))
+    name == STATE_FILE or name.endswith('.index') for name in tf.io.gfile.listdir(folder)
+  )
 
 
 def runs_below(folder: str) -> str:
@@ -114,8 +126,11 @@ def runs_below(folder: str) -> str:
   Args:
     folder: need not exist; only its first few hundred folders are searched.
   """
-  found = [path for path, _, files in itertools.islice(
-      tf.io.gfile.walk(folder), 300) if STATE_FILE in files]
+  found = [
+    path
+    for path, _, files in itertools.islice(tf.io.gfile.walk(folder), 300)
+    if STATE_FILE in files
+  ]
   return f' Runs are in {messages.first_few(found, 3)}.' if found else ''
 
 
@@ -138,9 +153,10 @@ def resolve(path: str, flag: str = '', among: str = '') -> str:
   if prefix is None:
     named = f'--{flag}: ' if flag else ''
     raise ValueError(
-        f'{named}No checkpoint at {path!r}: neither the prefix of one (such as '
-        '.../model.ckpt-1000) nor a folder with one.'
-        f'{runs_below(among or path)}')
+      f'{named}No checkpoint at {path!r}: neither the prefix of one (such as '
+      '.../model.ckpt-1000) nor a folder with one.'
+      f'{runs_below(among or path)}'
+    )
   return prefix
 
 
@@ -167,8 +183,7 @@ def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
     return {name: reader.get_tensor(name) for name in names}
   # TensorFlow reports a file that is too short as an IndexError.
   except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
-    raise ValueError(f'Cannot read the checkpoint {prefix}: '
-                     f'{messages.reason(error)}') from error
+    raise ValueError(f'Cannot read the checkpoint {prefix}: {messages.reason(error)}') from error
 
 
 def masked_layers(prefix: str) -> list[str]:
@@ -193,8 +208,9 @@ def read_masks(prefix: str) -> dict[str, np.ndarray]:
   masks = read_tensors(prefix, map(layer_names.mask_of, layers))
   for name, mask in masks.items():
     if not np.isin(mask, (0, 1)).all():
-      raise ValueError(f'{name!r} in {prefix!r} holds values other than 0 and '
-                       '1, so it is not a mask.')
+      raise ValueError(
+        f'{name!r} in {prefix!r} holds values other than 0 and 1, so it is not a mask.'
+      )
   return dict(zip(layers, masks.values()))
 
 
@@ -223,21 +239,24 @@ def fold_masks(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     owners = [layer_names.variable_of(layer, leaf) for leaf in _MASKED]
     names = [name for name in owners if name in folded]
     if len(names) != 1:
-      raise ValueError(f'The mask {mask_name} belongs to one variable, '
-                       f'{" or ".join(owners)}; there are {len(names)}.')
+      raise ValueError(
+        f'The mask {mask_name} belongs to one variable, '
+        f'{" or ".join(owners)}; there are {len(names)}.'
+      )
     weights = folded[names[0]]
     if np.shape(mask) != np.shape(weights):
       raise ValueError(
-          f'The mask {mask_name} is {list(np.shape(mask))}, but {names[0]} is '
-          f'{list(np.shape(weights))}.')
+        f'The mask {mask_name} is {list(np.shape(mask))}, but {names[0]} is '
+        f'{list(np.shape(weights))}.'
+      )
     # Adding 0 turns -0 into 0, so that all bytes are zero.
     folded[names[0]] = weights * np.asarray(mask).astype(weights.dtype) + (
-        np.zeros([], weights.dtype))
+      np.zeros([], weights.dtype)
+    )
   return folded
 
 
-def read_network(prefix: str) -> tuple[
-    dict[str, np.ndarray], dict[str, np.ndarray]]:
+def read_network(prefix: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
   """Masks and parameters of a checkpoint.
 
   Returns:
@@ -246,18 +265,23 @@ def read_network(prefix: str) -> tuple[
   Raises:
     ValueError: the checkpoint cannot be read, or a mask does not fit; names it.
   """
-  masks = {layer: mask.astype(np.uint8)
-           for layer, mask in read_masks(prefix).items()}
+  masks = {layer: mask.astype(np.uint8) for layer, mask in read_masks(prefix).items()}
   names = sorted(open_checkpoint(prefix).get_variable_to_shape_map())
-  return masks, fold_masks({
-      **read_tensors(prefix, [name for name in names if (
-          name.rpartition('/')[2] in PARAMETER_SUFFIXES)]),
-      **{layer_names.mask_of(layer): mask for layer, mask in masks.items()}})
+  return masks, fold_masks(
+    {
+      **read_tensors(
+        prefix, [name for name in names if (name.rpartition('/')[2] in PARAMETER_SUFFIXES)]
+      ),
+      **{layer_names.mask_of(layer): mask for layer, mask in masks.items()},
+    }
+  )
 
 
 def files_of(prefix: str) -> list[str]:
   """The paths of the files of a checkpoint that hold its values."""
   folder, name = os.path.split(prefix)
-  return [os.path.join(folder, file) for file in sorted(
-      tf.io.gfile.listdir(folder or '.'))
-          if file == f'{name}.index' or file.startswith(f'{name}.data-')]
+  return [
+    os.path.join(folder, file)
+    for file in sorted(tf.io.gfile.listdir(folder or '.'))
+    if file == f'{name}.index' or file.startswith(f'{name}.data-')
+  ]

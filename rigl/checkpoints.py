@@ -41,8 +41,7 @@ class TrainedNetwork:
   @property
   def sparsities(self) -> dict[str, float]:
     """{layer: share of zeros} of the masks."""
-    return {layer: float(np.mean(mask == 0))
-            for layer, mask in self.masks.items()}
+    return {layer: float(np.mean(mask == 0)) for layer, mask in self.masks.items()}
 
   @property
   def sparsity(self) -> float:
@@ -52,8 +51,10 @@ class TrainedNetwork:
   @property
   def files(self) -> list[str]:
     """The files that another machine needs to load and evaluate it."""
-    return [*checkpoint_files.files_of(self.checkpoint),
-            *gin_configs.files_in(os.path.dirname(self.checkpoint))]
+    return [
+      *checkpoint_files.files_of(self.checkpoint),
+      *gin_configs.files_in(os.path.dirname(self.checkpoint)),
+    ]
 
 
 def load(path: str | os.PathLike[str]) -> TrainedNetwork:
@@ -72,11 +73,17 @@ def load(path: str | os.PathLike[str]) -> TrainedNetwork:
     masks, values = checkpoint_files.read_network(prefix)
     step = checkpoint_files.read_tensors(prefix, ['global_step'])
   except ValueError as error:
-    others = [other for other in checkpoint_files.all_complete(
-        os.path.dirname(prefix)) if other != prefix]
-    raise ValueError(f'{error} ' + (
-        f'Load another one, such as {others[-1]}.' if others else
-        'Copy it again from where it was trained.')) from error
+    others = [
+      other for other in checkpoint_files.all_complete(os.path.dirname(prefix)) if other != prefix
+    ]
+    raise ValueError(
+      f'{error} '
+      + (
+        f'Load another one, such as {others[-1]}.'
+        if others
+        else 'Copy it again from where it was trained.'
+      )
+    ) from error
   weights, variables = {}, {}
   for name, value in values.items():
     layer = layer_names.layer_of_weights(name, masks)
@@ -85,5 +92,10 @@ def load(path: str | os.PathLike[str]) -> TrainedNetwork:
     else:
       weights[layer] = value
   return TrainedNetwork(
-      prefix, int(step['global_step']), weights, masks, variables,
-      gin_configs.values_in(os.path.dirname(prefix)))
+    prefix,
+    int(step['global_step']),
+    weights,
+    masks,
+    variables,
+    gin_configs.values_in(os.path.dirname(prefix)),
+  )

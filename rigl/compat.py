@@ -36,8 +36,8 @@ hidden_log: list[str] = []
 
 _NO_LOG = '3'
 _LOG_LINE = re.compile(
-    r'^(?:WARNING: All log messages before absl::|[IWE]\d{4} [\d:.]+ ).*\n',
-    re.MULTILINE)
+  r'^(?:WARNING: All log messages before absl::|[IWE]\d{4} [\d:.]+ ).*\n', re.MULTILINE
+)
 
 # Set at import, so that it holds for programs that load TensorFlow themselves.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', _NO_LOG)
@@ -57,8 +57,7 @@ def _hiding_log() -> Iterator[None]:
     yield
     return
   as_text: dict[str, Any] = {'encoding': 'utf-8', 'errors': 'replace'}
-  with tempfile.TemporaryFile('w+', **as_text) as held, (
-      open(os.dup(2), 'w', **as_text)) as stderr:
+  with tempfile.TemporaryFile('w+', **as_text) as held, open(os.dup(2), 'w', **as_text) as stderr:
     shows_crashes = faulthandler.is_enabled()
     if not shows_crashes:
       faulthandler.enable(stderr)
@@ -93,8 +92,7 @@ def _loaded_at_first_use(name: str) -> types.ModuleType:
   """A module that loads another at first use and has its attributes."""
   module = types.ModuleType(name)
   # Python calls this for attributes that the module itself lacks.
-  vars(module)['__getattr__'] = lambda attribute: (
-      getattr(_loaded(name), attribute))
+  vars(module)['__getattr__'] = lambda attribute: getattr(_loaded(name), attribute)
   return module
 
 

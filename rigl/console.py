@@ -16,9 +16,12 @@ class Parser(argparse.ArgumentParser):
     self.exit(2, f'Error: {message} (--help lists all arguments)\n')
 
 
-def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None,
-        text_of: Callable[[argparse.Namespace], str],
-        errors: tuple[type[Exception], ...] = (ValueError,)) -> int:
+def run(
+  parser: argparse.ArgumentParser,
+  argv: Sequence[str] | None,
+  text_of: Callable[[argparse.Namespace], str],
+  errors: tuple[type[Exception], ...] = (ValueError,),
+) -> int:
   """Prints the text of a command; returns its exit code.
 
   Args:

@@ -41,8 +41,7 @@ class Averages(dict):
     return self.get(weights.name)
 
 
-def _sources(op: tf.Operation,
-             ends: Collection[tf.Operation]) -> set[tf.Operation]:
+def _sources(op: tf.Operation, ends: Collection[tf.Operation]) -> set[tf.Operation]:
   """The ops of `ends` that `op` depends on through its inputs.
 
   The search stops at each op of `ends` and ignores control dependencies.
@@ -60,20 +59,21 @@ def _sources(op: tf.Operation,
   return found
 
 
-def of_call(pairs: GradsAndVars,
-            dense: Mapping[str, tf.Tensor]) -> list[Computed]:
+def of_call(pairs: GradsAndVars, dense: Mapping[str, tf.Tensor]) -> list[Computed]:
   """The record of one call.
 
   Args:
     pairs: the (gradient, variable) pairs that it returns.
     dense: {weights.name: dense gradient}.
   """
-  return [Computed(v.name, gradient.op, dense.get(v.name))
-          for gradient, v in pairs if gradient is not None]
+  return [
+    Computed(v.name, gradient.op, dense.get(v.name))
+    for gradient, v in pairs
+    if gradient is not None
+  ]
 
 
-def of_applied(grads_and_vars: GradsAndVars,
-               computed: Sequence[Computed]) -> dict[str, tf.Tensor]:
+def of_applied(grads_and_vars: GradsAndVars, computed: Sequence[Computed]) -> dict[str, tf.Tensor]:
   """{weights.name: dense gradient} of the calls that the pairs come from.
 
   Args:
@@ -86,8 +86,7 @@ def of_applied(grads_and_vars: GradsAndVars,
   ends = {one.op for one in computed}
   found = {}
   for gradient, weights in grads_and_vars:
-    calls = [one for one in computed
-             if one.name == weights.name and one.dense is not None]
+    calls = [one for one in computed if one.name == weights.name and one.dense is not None]
     if gradient is None or not calls:
       continue
     used = calls
@@ -97,19 +96,21 @@ def of_applied(grads_and_vars: GradsAndVars,
       used = [one for one in calls if one.op in sources]
     if len(used) != 1:
       raise ValueError(
-          f'compute_gradients was called {len(calls)} times for '
-          f'{weights.name}, and the gradient to apply comes from {len(used)} '
-          'of these calls; connections grow by the dense gradient of exactly '
-          'one. Add up the losses (those of towers too, which '
-          'colocate_gradients_with_ops=True keeps on their devices) and call '
-          'compute_gradients once. Gradients that a variable accumulates must '
-          'be those of a single call, too.')
+        f'compute_gradients was called {len(calls)} times for '
+        f'{weights.name}, and the gradient to apply comes from {len(used)} '
+        'of these calls; connections grow by the dense gradient of exactly '
+        'one. Add up the losses (those of towers too, which '
+        'colocate_gradients_with_ops=True keeps on their devices) and call '
+        'compute_gradients once. Gradients that a variable accumulates must '
+        'be those of a single call, too.'
+      )
     found[weights.name] = used[0].dense
   return found
 
 
-def of_whole_batch(pairs: Sequence[tuple[tf.Tensor, tf.Variable]],
-                   use_tpu: bool) -> dict[str, tf.Tensor]:
+def of_whole_batch(
+  pairs: Sequence[tuple[tf.Tensor, tf.Variable]], use_tpu: bool
+) -> dict[str, tf.Tensor]:
   """{weights.name: gradient}, summed over replicas.
 
   Every replica must rank the same gradient, that of the whole batch, to grow

@@ -28,9 +28,9 @@ def errors_name(path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replaced(path: str,
-             move: Callable[[str, str], None] = os.replace,
-             remove: Callable[[str], None] = _remove) -> Iterator[str]:
+def replaced(
+  path: str, move: Callable[[str, str], None] = os.replace, remove: Callable[[str], None] = _remove
+) -> Iterator[str]:
   """A context that writes a temporary file and then renames it to `path`.
 
   If it is interrupted, the old file stays and the temporary one is removed.

@@ -25,11 +25,11 @@ _FORM = 'bindings are of the form <class>.<parameter> = <value>'
 class _Literals(config_parser.ParserDelegate):
   """Refuses values that are more than literals."""
 
-  def configurable_reference(self, scoped_configurable_name: str,
-                             evaluate: bool) -> Any:
+  def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
     # Gin would call what is named.
-    raise ValueError(f'The reference @{scoped_configurable_name}'
-                     f'{"()" * evaluate} is not allowed: give a value.')
+    raise ValueError(
+      f'The reference @{scoped_configurable_name}{"()" * evaluate} is not allowed: give a value.'
+    )
 
   def macro(self, macro_name: str) -> Any:
     raise ValueError(f'The macro %{macro_name} is not allowed: give a value.')
@@ -47,27 +47,28 @@ def _check(text: str, source: str, above: tuple[str, ...] = ()) -> list[Any]:
   except (ValueError, SyntaxError, tokenize.TokenError) as error:
     # The number may be that of the line after the last.
     number = getattr(error, 'lineno', None) or 0
-    line = ''.join(f' {line!r}' for line in text.splitlines()[
-        max(number - 1, 0):number])
-    raise ValueError(
-        f'{source}: {messages.reason(error)}{line} ({_FORM})') from error
+    line = ''.join(f' {line!r}' for line in text.splitlines()[max(number - 1, 0) : number])
+    raise ValueError(f'{source}: {messages.reason(error)}{line} ({_FORM})') from error
   for statement in statements:
     if isinstance(statement, config_parser.ImportStatement):
-      raise ValueError(f'{source} imports a module. Only bindings of '
-                       'hyperparameters and includes are allowed.')
+      raise ValueError(
+        f'{source} imports a module. Only bindings of hyperparameters and includes are allowed.'
+      )
     if isinstance(statement, config_parser.IncludeStatement):
       _check_file(statement.filename, above)
-    elif isinstance(statement, config_parser.BindingStatement) and (
-        not statement.arg_name):
-      raise ValueError(f'{source} binds {statement.selector} without a class: '
-                       'write <class>.<parameter> = <value>, such as '
-                       'SparsityConfig.end_sparsity = 0.95.')
+    elif isinstance(statement, config_parser.BindingStatement) and (not statement.arg_name):
+      raise ValueError(
+        f'{source} binds {statement.selector} without a class: '
+        'write <class>.<parameter> = <value>, such as '
+        'SparsityConfig.end_sparsity = 0.95.'
+      )
     elif statement.scope:
       name = f'{statement.scope}/{statement.selector}'
       if isinstance(statement, config_parser.BindingStatement):
         name += f'.{statement.arg_name}'
-      raise ValueError(f'{source} binds {name} in a scope. Only '
-                       '<class>.<parameter> = <value> has an effect.')
+      raise ValueError(
+        f'{source} binds {name} in a scope. Only <class>.<parameter> = <value> has an effect.'
+      )
   return statements
 
 
@@ -85,7 +86,8 @@ def _open(path: str) -> Any:
 
 # Functions of ours, since naming TensorFlow's here would load it.
 gin.config.register_file_reader(
-    lambda path: tf.io.gfile.GFile(path), lambda path: tf.io.gfile.exists(path))
+  lambda path: tf.io.gfile.GFile(path), lambda path: tf.io.gfile.exists(path)
+)
 
 
 def _check_file(path: str, above: tuple[str, ...] = ()) -> list[Any]:
@@ -106,8 +108,9 @@ def _files_beside(module: str) -> list[Any]:
   folder = importlib.resources.files(package) / 'configs' if package else None
   if folder is None or not folder.is_dir():
     return []
-  return sorted((file for file in folder.iterdir()
-                 if file.name.endswith('.gin')), key=lambda file: file.name)
+  return sorted(
+    (file for file in folder.iterdir() if file.name.endswith('.gin')), key=lambda file: file.name
+  )
 
 
 def _find(path: str, config_classes: Iterable[type]) -> str:
@@ -115,20 +118,25 @@ def _find(path: str, config_classes: Iterable[type]) -> str:
   if os.path.basename(path) != path or os.path.isfile(path):
     return path
   own = {
-      file.name.removesuffix('.gin'): file for c in config_classes
-      for file in _files_beside(c.__module__)}
+    file.name.removesuffix('.gin'): file
+    for c in config_classes
+    for file in _files_beside(c.__module__)
+  }
   name = path.removesuffix('.gin')
   if own and name not in own:
-    raise ValueError(f'There is no gin file {path}, and those that come with '
-                     f'this script are {", ".join(own)}.'
-                     f'{messages.did_you_mean(messages.alike(name, own))}')
+    raise ValueError(
+      f'There is no gin file {path}, and those that come with '
+      f'this script are {", ".join(own)}.'
+      f'{messages.did_you_mean(messages.alike(name, own))}'
+    )
   if not own:
     return path
   return str(_unzipped.enter_context(importlib.resources.as_file(own[name])))
 
 
-def read(paths: Iterable[str], bindings: Iterable[str],
-         config_classes: Iterable[type]) -> dict[tuple[type, str], Any]:
+def read(
+  paths: Iterable[str], bindings: Iterable[str], config_classes: Iterable[type]
+) -> dict[tuple[type, str], Any]:
   """The bound hyperparameters.
 
   Args:
@@ -156,13 +164,22 @@ def read(paths: Iterable[str], bindings: Iterable[str],
   try:
     gin.parse_config_files_and_bindings(list(paths), list(bindings))
   except (ValueError, SyntaxError) as error:
-    known_names = [*known, *(field.name for config_class in config_classes
-                             for field in dataclasses.fields(config_class))]
-    alike = [name for word in re.findall(r"'(\w+)'", str(error))
-             if word not in known for name in messages.alike(word, known_names)]
+    known_names = [
+      *known,
+      *(
+        field.name for config_class in config_classes for field in dataclasses.fields(config_class)
+      ),
+    ]
+    alike = [
+      name
+      for word in re.findall(r"'(\w+)'", str(error))
+      if word not in known
+      for name in messages.alike(word, known_names)
+    ]
     raise ValueError(
-        f'{messages.reason(error)} ({_FORM} with a class of '
-        f'{sorted(known)}).{messages.did_you_mean(alike)}') from error
+      f'{messages.reason(error)} ({_FORM} with a class of '
+      f'{sorted(known)}).{messages.did_you_mean(alike)}'
+    ) from error
   bound = {}
   for config_class in config_classes:
     for field in dataclasses.fields(config_class):
@@ -203,9 +220,11 @@ def values_in(folder: str) -> Optional[dict[str, Any]]:
     ValueError: it cannot be read, or is no list of bindings; names it.
   """
   for path in files_in(folder):
-    return {statement.arg_name: statement.value
-            for statement in _check_file(path)
-            if isinstance(statement, config_parser.BindingStatement)}
+    return {
+      statement.arg_name: statement.value
+      for statement in _check_file(path)
+      if isinstance(statement, config_parser.BindingStatement)
+    }
   return None
 
 
@@ -219,9 +238,7 @@ def write(folder: str, *configs: Any) -> None:
   lines = ['# The hyperparameters in effect.']
   for config in configs:
     lines += [
-        f'{type(config).__name__}.{field.name} = '
-        f'{getattr(config, field.name)!r}'
-        for field in dataclasses.fields(config)
+      f'{type(config).__name__}.{field.name} = {getattr(config, field.name)!r}'
+      for field in dataclasses.fields(config)
     ]
-  text_files.write(
-      os.path.join(folder, CONFIG_FILE), '\n'.join(lines) + '\n')
+  text_files.write(os.path.join(folder, CONFIG_FILE), '\n'.join(lines) + '\n')

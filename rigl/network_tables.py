@@ -6,33 +6,56 @@ from typing import Sequence
 
 # Depth -> (kind of block, number of blocks in each group).
 RESNETS = {
-    18: ('residual', (2, 2, 2, 2)),
-    34: ('residual', (3, 4, 6, 3)),
-    50: ('bottleneck', (3, 4, 6, 3)),
-    101: ('bottleneck', (3, 4, 23, 3)),
-    152: ('bottleneck', (3, 8, 36, 3)),
-    200: ('bottleneck', (3, 24, 36, 3)),
+  18: ('residual', (2, 2, 2, 2)),
+  34: ('residual', (3, 4, 6, 3)),
+  50: ('bottleneck', (3, 4, 6, 3)),
+  101: ('bottleneck', (3, 4, 23, 3)),
+  152: ('bottleneck', (3, 8, 36, 3)),
+  200: ('bottleneck', (3, 24, 36, 3)),
 }
 
 # (number of convolutions, filters) of each group. Max pooling halves the image
 # between groups; average pooling follows the last.
-VGGS = {
-    'vgg_a': (1, 1, 2, 2, 2),
-    'vgg_16': (2, 2, 3, 3, 3),
-    'vgg_19': (2, 2, 4, 4, 4),
-}
+VGGS = {'vgg_a': (1, 1, 2, 2, 2), 'vgg_16': (2, 2, 3, 3, 3), 'vgg_19': (2, 2, 4, 4, 4)}
 VGG_FILTERS = (64, 128, 256, 512, 512)
 
 # (filters, stride) of the separable convolutions.
 MOBILENET_V1 = (
-    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1),
-    (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1))
+  (64, 1),
+  (128, 2),
+  (128, 1),
+  (256, 2),
+  (256, 1),
+  (512, 2),
+  (512, 1),
+  (512, 1),
+  (512, 1),
+  (512, 1),
+  (512, 1),
+  (1024, 2),
+  (1024, 1),
+)
 
 # (filters, stride) of the inverted residuals.
 MOBILENET_V2 = (
-    (16, 1), (24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1),
-    (64, 1), (64, 1), (96, 1), (96, 1), (96, 1), (160, 2), (160, 1), (160, 1),
-    (320, 1))
+  (16, 1),
+  (24, 2),
+  (24, 1),
+  (32, 2),
+  (32, 1),
+  (32, 1),
+  (64, 2),
+  (64, 1),
+  (64, 1),
+  (64, 1),
+  (96, 1),
+  (96, 1),
+  (96, 1),
+  (160, 2),
+  (160, 1),
+  (160, 1),
+  (320, 1),
+)
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
@@ -41,8 +64,9 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
   return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
-def mobilenet_filters(blocks: Sequence[tuple[int, int]],
-                      width: float) -> tuple[int, list[tuple[int, int]]]:
+def mobilenet_filters(
+  blocks: Sequence[tuple[int, int]], width: float
+) -> tuple[int, list[tuple[int, int]]]:
   """The number of filters of a MobileNet's convolutions, at a width.
 
   Multiples of 8, except for block 0. Blocks round int(filters * width); the
@@ -57,10 +81,11 @@ def mobilenet_filters(blocks: Sequence[tuple[int, int]],
     (filters of the initial convolution, [(filters, stride) of each block]).
   """
   return make_divisible(width * 32), [
-      (make_divisible(int(width * filters), 8 if i else 1), stride)
-      for i, (filters, stride) in enumerate(blocks)]
+    (make_divisible(int(width * filters), 8 if i else 1), stride)
+    for i, (filters, stride) in enumerate(blocks)
+  ]
 
 
 def mobilenet_v2_features(width: float) -> int:
   """The number of features that the classifier sees, never below 1280."""
-  return make_divisible(int(max(width, 1.) * 1280))
+  return make_divisible(int(max(width, 1.0) * 1280))

@@ -20,8 +20,7 @@ _REPEATABLE = ('RestoreV2',)
 _CLAIMED_STEPS = 'rigl/claimed_steps'
 
 
-def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
-                  value: Any) -> tf.Variable:
+def root_variable(name: str, shape: Sequence[int], dtype: tf.DType, value: Any) -> tf.Variable:
   """A non-trainable variable whose name has no enclosing scope.
 
   Args:
@@ -35,8 +34,8 @@ def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
   # from a reference variable, such as the global step, would share its memory
   # and change with it.
   root = tf.VariableScope(
-      reuse=replicas.reuses_variables(), name='',
-      use_resource=tf.get_variable_scope().use_resource)
+    reuse=replicas.reuses_variables(), name='', use_resource=tf.get_variable_scope().use_resource
+  )
   with tf.init_scope(), tf.variable_scope(root, auxiliary_name_scope=False):
     if not root.reuse:
       taken = {replicas.name_of(v) for v in tf.global_variables()}
@@ -45,13 +44,10 @@ def root_variable(name: str, shape: Sequence[int], dtype: tf.DType,
       while free in taken:
         free = f'{name}_{next(numbers)}'
       name = free
-    return tf.get_variable(
-        name, shape, dtype, tf.constant_initializer(value),
-        trainable=False)
+    return tf.get_variable(name, shape, dtype, tf.constant_initializer(value), trainable=False)
 
 
-def initial_value_of(variable: tf.Variable,
-                     must_repeat: bool = False) -> tf.Tensor:
+def initial_value_of(variable: tf.Variable, must_repeat: bool = False) -> tf.Tensor:
   """The initial value, evaluated lazily in the branch that uses it.
 
   Args:
@@ -64,17 +60,19 @@ def initial_value_of(variable: tf.Variable,
   """
   value = variable.initial_value
   stateful = {
-      op.type for op in subgraphs.ancestors(value)
-      if op.op_def.is_stateful and op.type not in _REPEATABLE}
+    op.type
+    for op in subgraphs.ancestors(value)
+    if op.op_def.is_stateful and op.type not in _REPEATABLE
+  }
   if not stateful:
     return subgraphs.copy_here(value)
   # Workers broadcast initial values, and all of them must do so at once.
-  if must_repeat and not any(
-      op_type.startswith('Collective') for op_type in stateful):
+  if must_repeat and not any(op_type.startswith('Collective') for op_type in stateful):
     raise ValueError(
-        f'grow_init initial_dist needs the initial values of {variable.name}, '
-        f'but its initializer ({", ".join(sorted(stateful))}) draws others at '
-        'each evaluation. Use one of rigl.model_pruning.initializers.')
+      f'grow_init initial_dist needs the initial values of {variable.name}, '
+      f'but its initializer ({", ".join(sorted(stateful))}) draws others at '
+      'each evaluation. Use one of rigl.model_pruning.initializers.'
+    )
   return value
 
 
@@ -84,8 +82,7 @@ def schedule_step(global_step: Optional[tf.Variable]) -> tf.Variable:
   Args:
     global_step: the variable that the train op advances; None if none.
   """
-  return (global_step if global_step is not None else
-          tf.train.get_or_create_global_step())
+  return global_step if global_step is not None else tf.train.get_or_create_global_step()
 
 
 def claim_step_0(name: str, global_step: Optional[tf.Variable]) -> None:
@@ -100,9 +97,10 @@ def claim_step_0(name: str, global_step: Optional[tf.Variable]) -> None:
     return
   if any(step is global_step for step in tf.get_collection(_CLAIMED_STEPS)):
     raise ValueError(
-        f'Another train op of {name} advances {global_step.name}, and {name} '
-        'sets masks at step 0 only. Give each train op a global_step of '
-        'its own: tf.Variable(0, trainable=False, dtype=tf.int64).')
+      f'Another train op of {name} advances {global_step.name}, and {name} '
+      'sets masks at step 0 only. Give each train op a global_step of '
+      'its own: tf.Variable(0, trainable=False, dtype=tf.int64).'
+    )
   tf.add_to_collection(_CLAIMED_STEPS, global_step)
 
 
@@ -111,19 +109,18 @@ class OptimizerWrapper(tf.train.Optimizer):
 
   _has_train_op = False
 
-  def __init__(self, optimizer: tf.train.Optimizer, use_locking: bool,
-               name: str):
+  def __init__(self, optimizer: tf.train.Optimizer, use_locking: bool, name: str):
     if not isinstance(optimizer, tf.train.Optimizer):
-      raise ValueError('optimizer must be a tf.compat.v1.train.Optimizer, got '
-                       f'{optimizer!r}.')
+      raise ValueError(f'optimizer must be a tf.compat.v1.train.Optimizer, got {optimizer!r}.')
     super().__init__(use_locking, name)
     self._optimizer = optimizer
 
   def compute_gradients(self, loss, *args, **kwargs) -> GradsAndVars:
     return self._optimizer.compute_gradients(loss, *args, **kwargs)
 
-  def apply_gradients(self, grads_and_vars: GradsAndVars, global_step=None,
-                      name: Optional[str] = None) -> tf.Operation:
+  def apply_gradients(
+    self, grads_and_vars: GradsAndVars, global_step=None, name: Optional[str] = None
+  ) -> tf.Operation:
     """One step of the method, on every replica if there are several.
 
     Args:
@@ -144,9 +141,9 @@ class OptimizerWrapper(tf.train.Optimizer):
       return self._apply_on_replicas(grads_and_vars, global_step, name)
     return self.apply_local_gradients(grads_and_vars, global_step, name)
 
-  def _apply_on_replicas(self, grads_and_vars: GradsAndVars,
-                         global_step: Optional[tf.Variable],
-                         name: Optional[str]) -> tf.Operation:
+  def _apply_on_replicas(
+    self, grads_and_vars: GradsAndVars, global_step: Optional[tf.Variable], name: Optional[str]
+  ) -> tf.Operation:
     """Applies the sums of the gradients on every replica."""
     pairs = [(g, v) for g, v in grads_and_vars if g is not None]
     if not pairs:
@@ -160,11 +157,10 @@ class OptimizerWrapper(tf.train.Optimizer):
 
     def update(optimizer, step, sums):
       return optimizer.apply_local_gradients(
-          list(zip(sums, variables)), None if global_step is None else step,
-          name)
+        list(zip(sums, variables)), None if global_step is None else step, name
+      )
 
-    return replicas.update_each_device(
-        self, pairs, schedule_step(global_step), share_slots, update)
+    return replicas.update_each_device(self, pairs, schedule_step(global_step), share_slots, update)
 
   def _begin_another_train_op(self) -> None:
     """Forgets the variables of this train op, so that the next gets its own.
@@ -172,9 +168,9 @@ class OptimizerWrapper(tf.train.Optimizer):
     Each train op updates the masks of its layers on its own schedule.
     """
 
-  def apply_local_gradients(self, grads_and_vars: GradsAndVars,
-                            global_step: Optional[tf.Variable],
-                            name: Optional[str]) -> tf.Operation:
+  def apply_local_gradients(
+    self, grads_and_vars: GradsAndVars, global_step: Optional[tf.Variable], name: Optional[str]
+  ) -> tf.Operation:
     """`apply_gradients` for the copies of the variables on this device.
 
     All gradients, dense ones too, are those of the whole batch. Subclasses
@@ -187,21 +183,18 @@ class OptimizerWrapper(tf.train.Optimizer):
     """
     return self._train_weights(grads_and_vars, global_step, name)
 
-  def _train_weights(self, grads_and_vars: GradsAndVars,
-                     global_step: Optional[tf.Variable],
-                     name: Optional[str]) -> tf.Operation:
+  def _train_weights(
+    self, grads_and_vars: GradsAndVars, global_step: Optional[tf.Variable], name: Optional[str]
+  ) -> tf.Operation:
     """Applies gradients with the wrapped optimizer."""
     inner = self._optimizer
     if not replicas.in_update():
       return inner.apply_gradients(grads_and_vars, global_step, name)
     if isinstance(inner, OptimizerWrapper):
       return inner.apply_local_gradients(grads_and_vars, global_step, name)
-    return inner.apply_gradients(
-        grads_and_vars, global_step, name, skip_gradients_aggregation=True)
+    return inner.apply_gradients(grads_and_vars, global_step, name, skip_gradients_aggregation=True)
 
-  def _trained_layers(
-      self, grads_and_vars: GradsAndVars
-  ) -> list[tuple[tf.Variable, tf.Variable]]:
+  def _trained_layers(self, grads_and_vars: GradsAndVars) -> list[tuple[tf.Variable, tf.Variable]]:
     """(mask, weights) of the masked layers among the trained variables.
 
     Raises:
@@ -209,19 +202,15 @@ class OptimizerWrapper(tf.train.Optimizer):
     """
     layers = list(zip(self.get_masks(), self.get_weights()))
     if not layers:
-      raise ValueError('The graph has no masked layers; build them with '
-                       'rigl.model_pruning.layers.')
-    if tf.control_flow_v2_enabled() and not all(
-        hasattr(mask, 'handle') for mask, _ in layers):
+      raise ValueError('The graph has no masked layers; build them with rigl.model_pruning.layers.')
+    if tf.control_flow_v2_enabled() and not all(hasattr(mask, 'handle') for mask, _ in layers):
       raise ValueError(
-          'The masked layers have reference variables, which tf.cond cannot '
-          'assign here. Call tf.enable_resource_variables() before they are '
-          'built, or tf.disable_control_flow_v2().')
-    trained = {
-        replicas.name_of(v) for gradient, v in grads_and_vars
-        if gradient is not None}
-    return [(mask, weights) for mask, weights in layers
-            if replicas.name_of(weights) in trained]
+        'The masked layers have reference variables, which tf.cond cannot '
+        'assign here. Call tf.enable_resource_variables() before they are '
+        'built, or tf.disable_control_flow_v2().'
+      )
+    trained = {replicas.name_of(v) for gradient, v in grads_and_vars if gradient is not None}
+    return [(mask, weights) for mask, weights in layers if replicas.name_of(weights) in trained]
 
   def create_slots(self, var_list: Sequence[tf.Variable]) -> None:
     """Creates all variables of a training step ahead of time."""
@@ -236,7 +225,8 @@ class OptimizerWrapper(tf.train.Optimizer):
     if not replicas.in_update():  # Else they exist already.
       with tf.init_scope():
         OptimizerWrapper.create_slots(
-            self, [v for gradient, v in grads_and_vars if gradient is not None])
+          self, [v for gradient, v in grads_and_vars if gradient is not None]
+        )
 
   def share_slots(self, other: OptimizerWrapper) -> None:
     """Uses the slots of `other`, the wrapper of another replica."""
@@ -247,7 +237,8 @@ class OptimizerWrapper(tf.train.Optimizer):
     owner = self._optimizer
     # The wrapper for mixed precision does not report the slots inside it.
     while not owner.get_slot_names() and isinstance(
-        getattr(owner, '_optimizer', None), tf.train.Optimizer):
+      getattr(owner, '_optimizer', None), tf.train.Optimizer
+    ):
       owner = owner._optimizer
     return owner
 
@@ -259,8 +250,11 @@ class OptimizerWrapper(tf.train.Optimizer):
     return self._slot_owner().get_slot_names()
 
   def _reset_slots(
-      self, weights: tf.Variable, where: tf.Tensor,
-      values: Callable[[tf.Variable, tf.Variable], tf.Tensor]) -> tf.Operation:
+    self,
+    weights: tf.Variable,
+    where: tf.Tensor,
+    values: Callable[[tf.Variable, tf.Variable], tf.Tensor],
+  ) -> tf.Operation:
     """Sets every slot of `weights` to values(weights, slot) at `where`.
 
     A slot whose shape differs from that of the weights (e.g. a norm) has no
@@ -273,11 +267,13 @@ class OptimizerWrapper(tf.train.Optimizer):
         continue
       if slot.shape != weights.shape:
         tf.logging.warning(
-            'The slot %s of shape %s is not reset at new connections of %s.',
-            slot.name, slot.shape, weights.name)
+          'The slot %s of shape %s is not reset at new connections of %s.',
+          slot.name,
+          slot.shape,
+          weights.name,
+        )
       else:
-        resets.append(slot.assign(tf.where(
-            where, values(weights, slot), slot.read_value())))
+        resets.append(slot.assign(tf.where(where, values(weights, slot), slot.read_value())))
     return tf.group(*resets)
 
   def variables(self):
@@ -300,8 +296,7 @@ class OptimizerWrapper(tf.train.Optimizer):
     return self.get_masked_weights()
 
   def compute_dense_gradients(
-      self, loss: tf.Tensor, var_list: Optional[Iterable] = None,
-      *args: Any, **kwargs: Any
+    self, loss: tf.Tensor, var_list: Optional[Iterable] = None, *args: Any, **kwargs: Any
   ) -> tuple[GradsAndVars, list[tuple[tf.Tensor, tf.Variable]]]:
     """Ordinary and dense gradients in one backward pass.
 
@@ -328,18 +323,21 @@ class OptimizerWrapper(tf.train.Optimizer):
     var_list = list(var_list)
     names = {replicas.name_of(v) for v in var_list}
     layers = [
-        (weights, source) for weights, source in zip(
-            self.get_weights(), self.dense_gradient_sources())
-        if replicas.name_of(weights) in names]
+      (weights, source)
+      for weights, source in zip(self.get_weights(), self.dense_gradient_sources())
+      if replicas.name_of(weights) in names
+    ]
     pairs = self._optimizer.compute_gradients(
-        loss, var_list + [source for _, source in layers], *args, **kwargs)
+      loss, var_list + [source for _, source in layers], *args, **kwargs
+    )
     dense = []
-    for (gradient, _), (weights, _) in zip(pairs[len(var_list):], layers):
+    for (gradient, _), (weights, _) in zip(pairs[len(var_list) :], layers):
       if gradient is None:
         raise ValueError(
-            f'The loss does not depend on the masked layer {weights.name}. '
-            '(tf.recompute_grad hides it: give the function the masked weights '
-            'as an argument.)')
+          f'The loss does not depend on the masked layer {weights.name}. '
+          '(tf.recompute_grad hides it: give the function the masked weights '
+          'as an argument.)'
+        )
       # The gradient of an embedding lookup is an IndexedSlices.
       dense.append((tf.convert_to_tensor(gradient), weights))
-    return pairs[:len(var_list)], dense
+    return pairs[: len(var_list)], dense

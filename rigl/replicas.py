@@ -21,14 +21,12 @@ _Own = TypeVar('_Own')
 
 def in_replica() -> bool:
   """Whether the graph of one of several replicas is being built."""
-  return tf.distribute.has_strategy() and (
-      not tf.distribute.in_cross_replica_context())
+  return tf.distribute.has_strategy() and (not tf.distribute.in_cross_replica_context())
 
 
 def in_update() -> bool:
   """Whether the graph of one device's part of an update is being built."""
-  return tf.distribute.has_strategy() and (
-      tf.distribute.in_cross_replica_context())
+  return tf.distribute.has_strategy() and (tf.distribute.in_cross_replica_context())
 
 
 def reuses_variables() -> bool:
@@ -70,8 +68,10 @@ def on_each_device(build: Callable[[], tf.Operation]) -> tf.Operation:
     return build()
 
   return tf.distribute.get_replica_context().merge_call(
-      lambda strategy: strategy.extended.update(
-          tf.train.get_or_create_global_step(), lambda _: build()))
+    lambda strategy: strategy.extended.update(
+      tf.train.get_or_create_global_step(), lambda _: build()
+    )
+  )
 
 
 def mean(tensor: tf.Tensor) -> tf.Tensor:
@@ -88,8 +88,8 @@ def mean(tensor: tf.Tensor) -> tf.Tensor:
 
 def _reduce(how: Any, tensor: tf.Tensor) -> tf.Tensor:
   return tf.distribute.get_replica_context().merge_call(
-      lambda strategy, tensors: strategy.reduce(how, tensors, axis=None),
-      args=(tensor,))
+    lambda strategy, tensors: strategy.reduce(how, tensors, axis=None), args=(tensor,)
+  )
 
 
 def scale_loss(loss: tf.Tensor) -> tf.Tensor:
@@ -103,7 +103,7 @@ def scale_loss(loss: tf.Tensor) -> tf.Tensor:
   """
   if not in_replica():
     return loss
-  return loss * (1. / tf.distribute.get_strategy().num_replicas_in_sync)
+  return loss * (1.0 / tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def differences(tensor: tf.Tensor) -> tf.Tensor:
@@ -122,8 +122,7 @@ def differences(tensor: tf.Tensor) -> tf.Tensor:
   return _reduce(tf.distribute.ReduceOp.SUM, differs) > 0
 
 
-def all_reduce_sum(
-    pairs: Sequence[tuple[tf.Tensor, tf.Variable]]) -> list[tf.Tensor]:
+def all_reduce_sum(pairs: Sequence[tuple[tf.Tensor, tf.Variable]]) -> list[tf.Tensor]:
   """Sums tensors over all replicas.
 
   Args:
@@ -134,16 +133,17 @@ def all_reduce_sum(
   """
   # ReplicaContext.all_reduce places its result without regard to variables.
   return tf.distribute.get_replica_context().merge_call(
-      lambda strategy, pairs: strategy.extended.batch_reduce_to(
-          tf.distribute.ReduceOp.SUM, pairs), args=(list(pairs),))
+    lambda strategy, pairs: strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs),
+    args=(list(pairs),),
+  )
 
 
 def update_each_device(
-    own: _Own,
-    pairs: Sequence[tuple[tf.Tensor, tf.Variable]],
-    anchor: tf.Variable,
-    prepare: Callable[[Sequence[_Own]], None],
-    update: Callable[[_Own, tf.Variable, Sequence[tf.Tensor]], tf.Operation]
+  own: _Own,
+  pairs: Sequence[tuple[tf.Tensor, tf.Variable]],
+  anchor: tf.Variable,
+  prepare: Callable[[Sequence[_Own]], None],
+  update: Callable[[_Own, tf.Variable, Sequence[tf.Tensor]], tf.Operation],
 ) -> tf.Operation:
   """Updates all devices with the sums of tensors over the replicas.
 
@@ -161,13 +161,11 @@ def update_each_device(
   """
 
   def merge(strategy, own, pairs):
-    sums = strategy.extended.batch_reduce_to(
-        tf.distribute.ReduceOp.SUM, pairs)
+    sums = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
     with tf.init_scope():
       prepare(strategy.experimental_local_results(own))
     return strategy.extended.update(
-        anchor, lambda anchor, own, sums: update(own, anchor, sums),
-        args=(own, sums))
+      anchor, lambda anchor, own, sums: update(own, anchor, sums), args=(own, sums)
+    )
 
-  return tf.distribute.get_replica_context().merge_call(
-      merge, args=(own, list(pairs)))
+  return tf.distribute.get_replica_context().merge_call(merge, args=(own, list(pairs)))

@@ -40,17 +40,19 @@ class SparseOptimizer(OptimizerWrapper):
   drop_fraction: Optional[tf.Tensor] = None
   _memory: Optional[tf.Variable] = None
 
-  def __init__(self,
-               optimizer: tf.train.Optimizer,
-               method: methods.Method,
-               seed: int = 0,
-               default_sparsity: float = 0.,
-               mask_init_method: str = 'random',
-               custom_sparsity_map: Optional[Mapping[str, float]] = None,
-               erk_power_scale: float = 1.,
-               use_locking: bool = False,
-               use_tpu: bool = False,
-               name: str = ''):
+  def __init__(
+    self,
+    optimizer: tf.train.Optimizer,
+    method: methods.Method,
+    seed: int = 0,
+    default_sparsity: float = 0.0,
+    mask_init_method: str = 'random',
+    custom_sparsity_map: Optional[Mapping[str, float]] = None,
+    erk_power_scale: float = 1.0,
+    use_locking: bool = False,
+    use_tpu: bool = False,
+    name: str = '',
+  ):
     """Wraps `optimizer`.
 
     Args:
@@ -71,8 +73,12 @@ class SparseOptimizer(OptimizerWrapper):
     self.method = method
     self._user_seed = seed
     self._use_tpu = use_tpu
-    self._distribution = (mask_init_method, default_sparsity,
-                          dict(custom_sparsity_map or {}), erk_power_scale)
+    self._distribution = (
+      mask_init_method,
+      default_sparsity,
+      dict(custom_sparsity_map or {}),
+      erk_power_scale,
+    )
     self._step: Optional[tf.Tensor] = None
     self._begin_another_train_op()
     self._computed: list[dense_gradients.Computed] = []
@@ -83,24 +89,24 @@ class SparseOptimizer(OptimizerWrapper):
   def _last_update(self) -> tf.Tensor:
     """int64 scalar: the step of the last update."""
     memory = self._get_memory().read_value()
-    return tf.cast(memory, tf.int64) - 1 if (
-        self.method.when == 'once') else memory
+    return tf.cast(memory, tf.int64) - 1 if (self.method.when == 'once') else memory
 
   def _get_memory(self) -> tf.Variable:
     """The variable that the updates of a train op are remembered by."""
     if self._memory is None:
       self._memory = (
-          root_variable('is_snipped', [], tf.bool, False)
-          if self.method.when == 'once' else root_variable(
-              'last_mask_update_step', [], tf.int64,
-              self.method.initial_last_update_step))
+        root_variable('is_snipped', [], tf.bool, False)
+        if self.method.when == 'once'
+        else root_variable(
+          'last_mask_update_step', [], tf.int64, self.method.initial_last_update_step
+        )
+      )
     return self._memory
 
   def _remember_update(self, step: tf.Tensor) -> tf.Operation:
     if self.method.when == 'always':
       return tf.no_op()
-    return self._get_memory().assign(
-        True if self.method.when == 'once' else step).op
+    return self._get_memory().assign(True if self.method.when == 'once' else step).op
 
   def _create_states(self, var_list: Sequence[tf.Variable]) -> None:
     """Creates `<layer scope>/dense_gradient_ema` of the layers among them."""
@@ -111,8 +117,8 @@ class SparseOptimizer(OptimizerWrapper):
         if state is not None:
           layer = replicas.name_of(weights).rpartition('/')[0]
           self._ema_grads[weights.name] = root_variable(
-              layer_names.variable_of(layer, 'dense_gradient_ema'),
-              state.shape, state.dtype, 0.)
+            layer_names.variable_of(layer, 'dense_gradient_ema'), state.shape, state.dtype, 0.0
+          )
 
   def create_slots(self, var_list):
     self._create_states(var_list)
@@ -129,8 +135,7 @@ class SparseOptimizer(OptimizerWrapper):
     self._memory = None
     self._ema_grads = dense_gradients.Averages()
 
-  def is_mask_update_iter(self, global_step: tf.Tensor,
-                          last_update_step: tf.Tensor) -> tf.Tensor:
+  def is_mask_update_iter(self, global_step: tf.Tensor, last_update_step: tf.Tensor) -> tf.Tensor:
     """bool scalar: whether the schedule updates masks at `global_step`.
 
     Args:
@@ -139,8 +144,7 @@ class SparseOptimizer(OptimizerWrapper):
     """
     return self.method.is_update(global_step, last_update_step)
 
-  def get_drop_fraction(self, global_step: tf.Tensor,
-                        is_mask_update_iter: tf.Tensor) -> tf.Tensor:
+  def get_drop_fraction(self, global_step: tf.Tensor, is_mask_update_iter: tf.Tensor) -> tf.Tensor:
     """The annealed drop fraction, 0 unless masks are updated.
 
     Args:
@@ -151,8 +155,7 @@ class SparseOptimizer(OptimizerWrapper):
     fraction = method.drop_fraction_at(global_step)
     return tf.where(is_mask_update_iter, fraction, tf.zeros_like(fraction))
 
-  def compute_gradients(self, loss, var_list=None, *args,
-                        **kwargs) -> GradsAndVars:
+  def compute_gradients(self, loss, var_list=None, *args, **kwargs) -> GradsAndVars:
     """As tf.train.Optimizer.compute_gradients.
 
     With a method that trains all weights, masked layers have the dense
@@ -163,14 +166,15 @@ class SparseOptimizer(OptimizerWrapper):
     """
     if self.method.gradient != 'dense':
       return super().compute_gradients(loss, var_list, *args, **kwargs)
-    pairs, dense = self.compute_dense_gradients(
-        loss, var_list, *args, **kwargs)
+    pairs, dense = self.compute_dense_gradients(loss, var_list, *args, **kwargs)
     if self.method.trains_all_weights:
-      dense_of = {weights.name: tf.cast(gradient, weights.dtype.base_dtype)
-                  for gradient, weights in dense}
+      dense_of = {
+        weights.name: tf.cast(gradient, weights.dtype.base_dtype) for gradient, weights in dense
+      }
       return [(dense_of.get(v.name, gradient), v) for gradient, v in pairs]
     self._computed += dense_gradients.of_call(
-        pairs, dense_gradients.of_whole_batch(dense, self._use_tpu))
+      pairs, dense_gradients.of_whole_batch(dense, self._use_tpu)
+    )
     self._create_states([v for _, v in pairs])
     return pairs
 
@@ -190,8 +194,10 @@ class SparseOptimizer(OptimizerWrapper):
   @property
   def _weight2masked_grads(self) -> dict[str, tf.Tensor]:
     """{weights.name: gradient}, see `dense_gradient`."""
-    return {**{one.name: one.dense for one in self._computed
-               if one.dense is not None}, **self._applied}
+    return {
+      **{one.name: one.dense for one in self._computed if one.dense is not None},
+      **self._applied,
+    }
 
   def dense_gradient(self, weights: tf.Variable) -> tf.Tensor:
     """The dense gradient of a masked layer, [...] like `weights`.
@@ -209,40 +215,42 @@ class SparseOptimizer(OptimizerWrapper):
     found = self._weight2masked_grads.get(weights.name)
     if found is None:
       raise ValueError(
-          f'No dense gradient of {weights.name}: call compute_gradients (or '
-          'minimize) of this optimizer before apply_gradients.')
+        f'No dense gradient of {weights.name}: call compute_gradients (or '
+        'minimize) of this optimizer before apply_gradients.'
+      )
     return found
 
   def apply_local_gradients(self, grads_and_vars, global_step, name):
     """Trains and moves the masks if it is time, in the order of the method."""
     layers = self._trained_layers(grads_and_vars)
     step = schedule_step(global_step)
-    train = functools.partial(
-        self._train_weights, grads_and_vars, global_step, name)
+    train = functools.partial(self._train_weights, grads_and_vars, global_step, name)
     if self.method.gradient == 'applied':
       masked = {weights.name for _, weights in layers}
       self._applied = dense_gradients.of_whole_batch(
-          [pair for pair in grads_and_vars if pair[1].name in masked],
-          self._use_tpu)
+        [pair for pair in grads_and_vars if pair[1].name in masked], self._use_tpu
+      )
     if self.method.replaces_step:
       if self.method.when == 'on_schedule':
         self._create_slots_first(grads_and_vars)
       return self.cond_mask_update_op(step, train, layers)
     self._create_states([v for g, v in grads_and_vars if g is not None])
     next_states = [
-        state.assign(self.method.next_state(
-            state.read_value(), self.dense_gradient(weights)))
-        for _, weights in layers
-        for state in [self._ema_grads.get(weights.name)] if state is not None]
+      state.assign(self.method.next_state(state.read_value(), self.dense_gradient(weights)))
+      for _, weights in layers
+      for state in [self._ema_grads.get(weights.name)]
+      if state is not None
+    ]
     with tf.control_dependencies(next_states):
       trained = train()
     with tf.control_dependencies([trained]):
       return self.cond_mask_update_op(step, tf.no_op, layers)
 
   def cond_mask_update_op(
-      self, global_step: tf.Variable,
-      otherwise: Callable[[], tf.Operation],
-      layers: Optional[Sequence[tuple[tf.Variable, tf.Variable]]] = None
+    self,
+    global_step: tf.Variable,
+    otherwise: Callable[[], tf.Operation],
+    layers: Optional[Sequence[tuple[tf.Variable, tf.Variable]]] = None,
   ) -> tf.Operation:
     """Moves the masks if `global_step` is an update step.
 
@@ -260,8 +268,7 @@ class SparseOptimizer(OptimizerWrapper):
     self._step = step
 
     def update_masks():
-      updates = [self.generic_mask_update(mask, weights)
-                 for mask, weights in layers]
+      updates = [self.generic_mask_update(mask, weights) for mask, weights in layers]
       with tf.control_dependencies(updates):
         return self._remember_update(step)
 
@@ -278,17 +285,20 @@ class SparseOptimizer(OptimizerWrapper):
     if isinstance(self.method, methods.DropAndGrow):
       self.drop_fraction = self.get_drop_fraction(step, is_update)
     # Functions take no reference variables.
-    call = called_apart if all(hasattr(mask, 'handle') for mask, _ in layers
-                              ) else (lambda build: build())
+    call = (
+      called_apart
+      if all(hasattr(mask, 'handle') for mask, _ in layers)
+      else (lambda build: build())
+    )
     # The branch without update is traced first: it creates the slots of the
     # wrapped optimizer, which the update resets.
-    return tf.cond(tf.logical_not(is_update), lambda: run(otherwise),
-                   lambda: call(lambda: run(update_masks))).op
+    return tf.cond(
+      tf.logical_not(is_update), lambda: run(otherwise), lambda: call(lambda: run(update_masks))
+    ).op
 
-  def generic_mask_update(self,
-                          mask: tf.Variable,
-                          weights: tf.Variable,
-                          noise_std: float = 1e-5) -> tf.Operation:
+  def generic_mask_update(
+    self, mask: tf.Variable, weights: tf.Variable, noise_std: float = 1e-5
+  ) -> tf.Operation:
     """One update of one layer.
 
     Args:
@@ -308,12 +318,13 @@ class SparseOptimizer(OptimizerWrapper):
     if update.restarted is None:
       return moved
     new_weights = tf.where(
-        update.restarted,
-        self.get_grow_tensor(weights, getattr(method, 'grow_init', '')),
-        layer.weights)
+      update.restarted,
+      self.get_grow_tensor(weights, getattr(method, 'grow_init', '')),
+      layer.weights,
+    )
     return tf.group(
-        moved, weights.assign(new_weights),
-        self.reset_momentum(weights, update.restarted))
+      moved, weights.assign(new_weights), self.reset_momentum(weights, update.restarted)
+    )
 
   def get_grow_tensor(self, weights: tf.Variable, method: str) -> tf.Tensor:
     """Values for new connections, [...] of the type of `weights`.
@@ -332,8 +343,7 @@ class SparseOptimizer(OptimizerWrapper):
       definition = dataclasses.replace(definition, grow_init=method)
     return definition.new_weights(self._layer(None, weights))
 
-  def reset_momentum(self, weights: tf.Variable,
-                     new_connections: tf.Tensor) -> tf.Operation:
+  def reset_momentum(self, weights: tf.Variable, new_connections: tf.Tensor) -> tf.Operation:
     """Resets every slot the wrapped optimizer keeps of new connections.
 
     Args:
@@ -342,32 +352,30 @@ class SparseOptimizer(OptimizerWrapper):
     """
     layer = self._layer(None, weights)
     return self._reset_slots(
-        weights, new_connections, lambda _, slot: self.method.new_slot(
-            layer, initial_value_of(slot)))
+      weights, new_connections, lambda _, slot: self.method.new_slot(layer, initial_value_of(slot))
+    )
 
-  def _layer(self, mask: Optional[tf.Variable],
-             weights: tf.Variable) -> methods.Layer:
+  def _layer(self, mask: Optional[tf.Variable], weights: tf.Variable) -> methods.Layer:
     """The tensors of a layer, read here and now."""
     state = self._ema_grads.get(weights.name)
-    sparsity = 0.
+    sparsity = 0.0
     if mask is not None and isinstance(self.method, methods.KeepBest):
       distribution, default, custom, power_scale = self._distribution
       sparsity = sparse_utils.get_sparsities(
-          self.get_masks(), distribution, default, custom,
-          erk_power_scale=power_scale)[mask.name]
+        self.get_masks(), distribution, default, custom, erk_power_scale=power_scale
+      )[mask.name]
     return methods.Layer(
-        None if mask is None else mask.read_value(),
-        weights.read_value(),
-        seed=functools.partial(self._seed, weights),
-        gradient=functools.partial(self.dense_gradient, weights),
-        state=None if state is None else state.read_value(),
-        sparsity=sparsity,
-        initial_value=lambda: initial_value_of(weights, must_repeat=True))
+      None if mask is None else mask.read_value(),
+      weights.read_value(),
+      seed=functools.partial(self._seed, weights),
+      gradient=functools.partial(self.dense_gradient, weights),
+      state=None if state is None else state.read_value(),
+      sparsity=sparsity,
+      initial_value=lambda: initial_value_of(weights, must_repeat=True),
+    )
 
   def _get_step(self) -> tf.Tensor:
-    return (tf.train.get_or_create_global_step().read_value()
-            if self._step is None else self._step)
+    return tf.train.get_or_create_global_step().read_value() if self._step is None else self._step
 
   def _seed(self, weights: tf.Variable, purpose: str) -> stateless_random.Seed:
-    return (seeding.stable_seed(weights.name, purpose, self._user_seed),
-            self._get_step())
+    return (seeding.stable_seed(weights.name, purpose, self._user_seed), self._get_step())

@@ -18,10 +18,7 @@ from rigl.core import methods
 from rigl.model_pruning import pruning
 from rigl.optimizer_wrapper import OptimizerWrapper, schedule_step
 from rigl.sparse_optimizer import SparseOptimizer
-from rigl.sparse_optimizers_base import (
-  SparseRigLOptimizerBase,
-  SparseSETOptimizerBase,
-)
+from rigl.sparse_optimizers_base import SparseRigLOptimizerBase, SparseSETOptimizerBase
 
 
 class PruningGetterTf1Mixin:
@@ -61,46 +58,66 @@ class SparseStaticOptimizer(SparseSETOptimizer):
 
   method_class = methods.Static
 
-  def __init__(self,
-               optimizer: tf.train.Optimizer,
-               begin_step: int,
-               end_step: int,
-               frequency: int,
-               drop_fraction: float = 0.1,
-               drop_fraction_anneal: str = 'constant',
-               use_locking: bool = False,
-               grow_init: str = 'zeros',
-               name: str = 'SparseStaticOptimizer',
-               stateless_seed_offset: int = 0):
+  def __init__(
+    self,
+    optimizer: tf.train.Optimizer,
+    begin_step: int,
+    end_step: int,
+    frequency: int,
+    drop_fraction: float = 0.1,
+    drop_fraction_anneal: str = 'constant',
+    use_locking: bool = False,
+    grow_init: str = 'zeros',
+    name: str = 'SparseStaticOptimizer',
+    stateless_seed_offset: int = 0,
+  ):
     """See SparseSETOptimizerBase."""
     super().__init__(
-        optimizer, begin_step, end_step, frequency, drop_fraction,
-        drop_fraction_anneal, use_locking, grow_init, name,
-        stateless_seed_offset=stateless_seed_offset)
+      optimizer,
+      begin_step,
+      end_step,
+      frequency,
+      drop_fraction,
+      drop_fraction_anneal,
+      use_locking,
+      grow_init,
+      name,
+      stateless_seed_offset=stateless_seed_offset,
+    )
 
 
 class SparseMomentumOptimizer(SparseSETOptimizer):
   """SNFS, see methods.SNFS."""
 
-  def __init__(self,
-               optimizer: tf.train.Optimizer,
-               begin_step: int,
-               end_step: int,
-               frequency: int,
-               drop_fraction: float = 0.1,
-               drop_fraction_anneal: str = 'constant',
-               use_locking: bool = False,
-               grow_init: str = 'zeros',
-               momentum: float = 0.9,
-               use_tpu: bool = False,
-               name: str = 'SparseMomentumOptimizer',
-               stateless_seed_offset: int = 0):
+  def __init__(
+    self,
+    optimizer: tf.train.Optimizer,
+    begin_step: int,
+    end_step: int,
+    frequency: int,
+    drop_fraction: float = 0.1,
+    drop_fraction_anneal: str = 'constant',
+    use_locking: bool = False,
+    grow_init: str = 'zeros',
+    momentum: float = 0.9,
+    use_tpu: bool = False,
+    name: str = 'SparseMomentumOptimizer',
+    stateless_seed_offset: int = 0,
+  ):
     """See SparseRigLOptimizerBase, and methods.SNFS for `momentum`."""
     self.method_class = functools.partial(methods.SNFS, momentum=momentum)
     super().__init__(
-        optimizer, begin_step, end_step, frequency, drop_fraction,
-        drop_fraction_anneal, use_locking, grow_init, name,
-        stateless_seed_offset=stateless_seed_offset)
+      optimizer,
+      begin_step,
+      end_step,
+      frequency,
+      drop_fraction,
+      drop_fraction_anneal,
+      use_locking,
+      grow_init,
+      name,
+      stateless_seed_offset=stateless_seed_offset,
+    )
     self._use_tpu = use_tpu
 
 
@@ -109,20 +126,30 @@ class _KeepBestOptimizer(MethodOptimizer):
 
   _method: methods.Method
 
-  def __init__(self,
-               optimizer: tf.train.Optimizer,
-               default_sparsity: float,
-               mask_init_method: str,
-               custom_sparsity_map: Optional[Mapping[str, float]] = None,
-               use_locking: bool = False,
-               use_tpu: bool = False,
-               name: Optional[str] = None,
-               erk_power_scale: float = 1.):
+  def __init__(
+    self,
+    optimizer: tf.train.Optimizer,
+    default_sparsity: float,
+    mask_init_method: str,
+    custom_sparsity_map: Optional[Mapping[str, float]] = None,
+    use_locking: bool = False,
+    use_tpu: bool = False,
+    name: Optional[str] = None,
+    erk_power_scale: float = 1.0,
+  ):
     """See SparseOptimizer."""
     super().__init__(
-        optimizer, self._method, 0, default_sparsity, mask_init_method,
-        custom_sparsity_map, erk_power_scale, use_locking, use_tpu,
-        name or type(self).__name__)
+      optimizer,
+      self._method,
+      0,
+      default_sparsity,
+      mask_init_method,
+      custom_sparsity_map,
+      erk_power_scale,
+      use_locking,
+      use_tpu,
+      name or type(self).__name__,
+    )
 
 
 class SparseSnipOptimizer(_KeepBestOptimizer):
@@ -145,12 +172,14 @@ class SparseDNWOptimizer(_KeepBestOptimizer):
 class GradualPruningOptimizer(OptimizerWrapper):
   """Gradual pruning by the schedule of rigl.model_pruning.pruning."""
 
-  def __init__(self,
-               optimizer: tf.train.Optimizer,
-               hparams: Optional[pruning.PruningHParams] = None,
-               global_step: Optional[tf.Variable] = None,
-               use_locking: bool = False,
-               name: str = 'GradualPruningOptimizer'):
+  def __init__(
+    self,
+    optimizer: tf.train.Optimizer,
+    hparams: Optional[pruning.PruningHParams] = None,
+    global_step: Optional[tf.Variable] = None,
+    use_locking: bool = False,
+    name: str = 'GradualPruningOptimizer',
+  ):
     """Wraps `optimizer`.
 
     Args:

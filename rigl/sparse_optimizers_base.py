@@ -18,18 +18,20 @@ class SparseSETOptimizerBase(SparseOptimizer):
 
   method_class: Callable[..., methods.DropAndGrow] = methods.SET
 
-  def __init__(self,
-               optimizer: tf.train.Optimizer,
-               begin_step: int,
-               end_step: int,
-               frequency: int,
-               drop_fraction: float = 0.1,
-               drop_fraction_anneal: str = 'constant',
-               use_locking: bool = False,
-               grow_init: str = 'zeros',
-               name: str = 'SparseSETOptimizer',
-               use_stateless: bool = True,
-               stateless_seed_offset: int = 0):
+  def __init__(
+    self,
+    optimizer: tf.train.Optimizer,
+    begin_step: int,
+    end_step: int,
+    frequency: int,
+    drop_fraction: float = 0.1,
+    drop_fraction_anneal: str = 'constant',
+    use_locking: bool = False,
+    grow_init: str = 'zeros',
+    name: str = 'SparseSETOptimizer',
+    use_stateless: bool = True,
+    stateless_seed_offset: int = 0,
+  ):
     """Wraps `optimizer`.
 
     Args:
@@ -51,31 +53,38 @@ class SparseSETOptimizerBase(SparseOptimizer):
     """
     if not use_stateless:
       tf.logging.warning(
-          'use_stateless=False has no effect: draws are stateless, so that '
-          'replicas and resumed runs agree.')
+        'use_stateless=False has no effect: draws are stateless, so that '
+        'replicas and resumed runs agree.'
+      )
     super().__init__(
-        optimizer, self.method_class(
-            begin_step, end_step, frequency, drop_fraction,
-            drop_fraction_anneal, grow_init),
-        stateless_seed_offset, use_locking=use_locking, name=name)
+      optimizer,
+      self.method_class(
+        begin_step, end_step, frequency, drop_fraction, drop_fraction_anneal, grow_init
+      ),
+      stateless_seed_offset,
+      use_locking=use_locking,
+      name=name,
+    )
 
 
 class SparseRigLOptimizerBase(SparseSETOptimizerBase):
   """RigL around any library of masked layers, see methods.RigL."""
 
-  def __init__(self,
-               optimizer: tf.train.Optimizer,
-               begin_step: int,
-               end_step: int,
-               frequency: int,
-               drop_fraction: float = 0.1,
-               drop_fraction_anneal: str = 'constant',
-               use_locking: bool = False,
-               grow_init: str = 'zeros',
-               initial_acc_scale: float = 0.,
-               use_tpu: bool = False,
-               name: str = 'SparseRigLOptimizer',
-               stateless_seed_offset: int = 0):
+  def __init__(
+    self,
+    optimizer: tf.train.Optimizer,
+    begin_step: int,
+    end_step: int,
+    frequency: int,
+    drop_fraction: float = 0.1,
+    drop_fraction_anneal: str = 'constant',
+    use_locking: bool = False,
+    grow_init: str = 'zeros',
+    initial_acc_scale: float = 0.0,
+    use_tpu: bool = False,
+    name: str = 'SparseRigLOptimizer',
+    stateless_seed_offset: int = 0,
+  ):
     """Wraps `optimizer`.
 
     Args:
@@ -95,10 +104,17 @@ class SparseRigLOptimizerBase(SparseSETOptimizerBase):
     Raises:
       ValueError: a value out of its range or unknown; names the options.
     """
-    self.method_class = functools.partial(
-        methods.RigL, initial_acc_scale=initial_acc_scale)
+    self.method_class = functools.partial(methods.RigL, initial_acc_scale=initial_acc_scale)
     super().__init__(
-        optimizer, begin_step, end_step, frequency, drop_fraction,
-        drop_fraction_anneal, use_locking, grow_init, name,
-        stateless_seed_offset=stateless_seed_offset)
+      optimizer,
+      begin_step,
+      end_step,
+      frequency,
+      drop_fraction,
+      drop_fraction_anneal,
+      use_locking,
+      grow_init,
+      name,
+      stateless_seed_offset=stateless_seed_offset,
+    )
     self._use_tpu = use_tpu

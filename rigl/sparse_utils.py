@@ -16,10 +16,17 @@ from rigl.core import distributions, layer_names
 from rigl.core.distributions import get_n_zeros
 
 __all__ = [
-    'calculate_sparsity', 'get_mask_init_fn', 'get_mask_random',
-    'get_mask_random_numpy', 'get_n_zeros', 'get_sparsities',
-    'get_sparsities_erdos_renyi', 'get_sparsities_str',
-    'get_sparsities_uniform', 'get_stats', 'mask_extract_name_fn',
+  'calculate_sparsity',
+  'get_mask_init_fn',
+  'get_mask_random',
+  'get_mask_random_numpy',
+  'get_n_zeros',
+  'get_sparsities',
+  'get_sparsities_erdos_renyi',
+  'get_sparsities_str',
+  'get_sparsities_uniform',
+  'get_stats',
+  'mask_extract_name_fn',
 ]
 
 SparsityMap = Optional[Mapping[str, float]]
@@ -29,6 +36,7 @@ NameFn = Callable[[str], str]
 def get_stats(*args: Any, **kwargs: Any) -> Any:
   """`rigl.micronet.keras_counting.get_stats`; only a call loads the counter."""
   from rigl.micronet import keras_counting
+
   return keras_counting.get_stats(*args, **kwargs)
 
 
@@ -45,8 +53,7 @@ def mask_extract_name_fn(mask_name: str) -> str:
   """
   layer = layer_names.layer_of_mask(mask_name)
   if layer is None:
-    raise ValueError(
-        f'{mask_name!r} is not the name of a mask, <layer>/mask:0.')
+    raise ValueError(f'{mask_name!r} is not the name of a mask, <layer>/mask:0.')
   return layer
 
 
@@ -58,18 +65,15 @@ def calculate_sparsity(masks: Iterable[tf.Variable]) -> tf.Tensor:
   """
   masks = list(masks)
   if not masks:
-    return tf.constant(0.)
-  n_ones = tf.add_n([
-      tf.reduce_sum(tf.cast(tf.not_equal(mask, 0), tf.int64)) for mask in masks
-  ])
+    return tf.constant(0.0)
+  n_ones = tf.add_n([tf.reduce_sum(tf.cast(tf.not_equal(mask, 0), tf.int64)) for mask in masks])
   size = sum(mask.shape.num_elements() for mask in masks)
-  return tf.cast(1. - tf.cast(n_ones, tf.float64) / size, tf.float32)
+  return tf.cast(1.0 - tf.cast(n_ones, tf.float64) / size, tf.float32)
 
 
 def get_mask_random_numpy(
-    mask_shape: Sequence[int],
-    sparsity: float,
-    random_state: Optional[np.random.RandomState] = None) -> np.ndarray:
+  mask_shape: Sequence[int], sparsity: float, random_state: Optional[np.random.RandomState] = None
+) -> np.ndarray:
   """A random 0/1 mask with exactly floor(sparsity * size) zeros.
 
   Args:
@@ -80,15 +84,15 @@ def get_mask_random_numpy(
   Returns:
     array of `mask_shape`.
   """
-  return distributions.random_mask(
-      mask_shape, sparsity, random_state or np.random)
+  return distributions.random_mask(mask_shape, sparsity, random_state or np.random)
 
 
 def get_mask_random(
-    mask: tf.Variable,
-    sparsity: float,
-    dtype: tf.DType,
-    random_state: Optional[np.random.RandomState] = None) -> tf.Tensor:
+  mask: tf.Variable,
+  sparsity: float,
+  dtype: tf.DType,
+  random_state: Optional[np.random.RandomState] = None,
+) -> tf.Tensor:
   """`get_mask_random_numpy` of the shape of `mask`, as a tensor of `dtype`.
 
   Args:
@@ -97,8 +101,7 @@ def get_mask_random(
     dtype: dtype of the result.
     random_state: draws the zeros; numpy's own if None.
   """
-  values = get_mask_random_numpy(
-      mask.shape.as_list(), sparsity, random_state)
+  values = get_mask_random_numpy(mask.shape.as_list(), sparsity, random_state)
   return tf.constant(values, dtype=dtype)
 
 
@@ -110,19 +113,21 @@ def _by_layer(all_masks: Iterable[Any], extract_name_fn: NameFn):
     layer = extract_name_fn(mask.name)
     if mask_names.setdefault(layer, mask.name) != mask.name:
       raise ValueError(
-          f'{mask_names[layer]} and {mask.name} have one layer name, '
-          f'{layer!r}; extract_name_fn must tell them apart.')
+        f'{mask_names[layer]} and {mask.name} have one layer name, '
+        f'{layer!r}; extract_name_fn must tell them apart.'
+      )
     shapes[layer] = tuple(mask.shape.as_list())
   return shapes, mask_names
 
 
 def get_sparsities_erdos_renyi(
-    all_masks: Iterable[Any],
-    default_sparsity: float,
-    custom_sparsity_map: SparsityMap,
-    include_kernel: bool,
-    extract_name_fn: NameFn = mask_extract_name_fn,
-    erk_power_scale: float = 1.0) -> dict[str, float]:
+  all_masks: Iterable[Any],
+  default_sparsity: float,
+  custom_sparsity_map: SparsityMap,
+  include_kernel: bool,
+  extract_name_fn: NameFn = mask_extract_name_fn,
+  erk_power_scale: float = 1.0,
+) -> dict[str, float]:
   """Sparsities by Erdos-Renyi (ER) or, `include_kernel`, ERK.
 
   See `rigl.core.distributions.erdos_renyi`.
@@ -139,15 +144,21 @@ def get_sparsities_erdos_renyi(
     {mask name: sparsity}.
   """
   return get_sparsities(
-      all_masks, 'erdos_renyi_kernel' if include_kernel else 'erdos_renyi',
-      default_sparsity, custom_sparsity_map, extract_name_fn, erk_power_scale)
+    all_masks,
+    'erdos_renyi_kernel' if include_kernel else 'erdos_renyi',
+    default_sparsity,
+    custom_sparsity_map,
+    extract_name_fn,
+    erk_power_scale,
+  )
 
 
 def get_sparsities_uniform(
-    all_masks: Iterable[Any],
-    default_sparsity: float,
-    custom_sparsity_map: SparsityMap,
-    extract_name_fn: NameFn = mask_extract_name_fn) -> dict[str, float]:
+  all_masks: Iterable[Any],
+  default_sparsity: float,
+  custom_sparsity_map: SparsityMap,
+  extract_name_fn: NameFn = mask_extract_name_fn,
+) -> dict[str, float]:
   """{mask name: default_sparsity}, but for the layers of the custom map.
 
   Args:
@@ -156,12 +167,10 @@ def get_sparsities_uniform(
     custom_sparsity_map: {layer name: sparsity} of exceptions.
     extract_name_fn: from the name of a mask to that of its layer.
   """
-  return get_sparsities(all_masks, 'random', default_sparsity,
-                        custom_sparsity_map, extract_name_fn)
+  return get_sparsities(all_masks, 'random', default_sparsity, custom_sparsity_map, extract_name_fn)
 
 
-def get_sparsities_str(all_masks: Iterable[Any],
-                       default_sparsity: float) -> dict[str, float]:
+def get_sparsities_str(all_masks: Iterable[Any], default_sparsity: float) -> dict[str, float]:
   """{mask name: sparsity} published with STR (arXiv 2002.03231), ResNet-50.
 
   Args:
@@ -171,12 +180,14 @@ def get_sparsities_str(all_masks: Iterable[Any],
   return get_sparsities(all_masks, 'str', default_sparsity, None)
 
 
-def get_sparsities(all_masks: Iterable[Any],
-                   method: str,
-                   default_sparsity: float,
-                   custom_sparsity_map: SparsityMap,
-                   extract_name_fn: NameFn = mask_extract_name_fn,
-                   erk_power_scale: float = 1.0) -> dict[str, float]:
+def get_sparsities(
+  all_masks: Iterable[Any],
+  method: str,
+  default_sparsity: float,
+  custom_sparsity_map: SparsityMap,
+  extract_name_fn: NameFn = mask_extract_name_fn,
+  erk_power_scale: float = 1.0,
+) -> dict[str, float]:
   """How sparse each layer is to be.
 
   Args:
@@ -197,18 +208,20 @@ def get_sparsities(all_masks: Iterable[Any],
   """
   shapes, mask_names = _by_layer(all_masks, extract_name_fn)
   sparsities = distributions.get_sparsities(
-      shapes, method, default_sparsity, custom_sparsity_map, erk_power_scale)
+    shapes, method, default_sparsity, custom_sparsity_map, erk_power_scale
+  )
   return {mask_names[layer]: s for layer, s in sparsities.items()}
 
 
 def get_mask_init_fn(
-    all_masks: Iterable[tf.Variable],
-    method: str,
-    default_sparsity: float,
-    custom_sparsity_map: SparsityMap,
-    mask_fn: Callable[..., tf.Tensor] = get_mask_random,
-    erk_power_scale: float = 1.0,
-    extract_name_fn: NameFn = mask_extract_name_fn) -> tf.Operation:
+  all_masks: Iterable[tf.Variable],
+  method: str,
+  default_sparsity: float,
+  custom_sparsity_map: SparsityMap,
+  mask_fn: Callable[..., tf.Tensor] = get_mask_random,
+  erk_power_scale: float = 1.0,
+  extract_name_fn: NameFn = mask_extract_name_fn,
+) -> tf.Operation:
   """An op that assigns every mask a fresh one of its layer's sparsity.
 
   Args:
@@ -228,15 +241,13 @@ def get_mask_init_fn(
   if mask_fn is get_mask_random:
     # The seed of tf.set_random_seed, or a constant: numpy's default differs
     # between processes.
-    seed = (tf.random.get_seed(0)[0] if tf.executing_eagerly() else
-            tf.get_default_graph().seed or 0)
-    mask_fn = functools.partial(
-        mask_fn, random_state=np.random.RandomState(seed % 2**32))
+    seed = tf.random.get_seed(0)[0] if tf.executing_eagerly() else tf.get_default_graph().seed or 0
+    mask_fn = functools.partial(mask_fn, random_state=np.random.RandomState(seed % 2**32))
   sparsities = get_sparsities(
-      all_masks, method, default_sparsity, custom_sparsity_map,
-      extract_name_fn, erk_power_scale)
-  return tf.group(*[
-      mask.assign(
-          mask_fn(mask, sparsities[mask.name], mask.dtype.base_dtype))
-      for mask in all_masks
-  ])
+    all_masks, method, default_sparsity, custom_sparsity_map, extract_name_fn, erk_power_scale
+  )
+  return tf.group(
+    *[
+      mask.assign(mask_fn(mask, sparsities[mask.name], mask.dtype.base_dtype)) for mask in all_masks
+    ]
+  )

@@ -40,5 +40,4 @@ def copy_here(tensor: tf.Tensor) -> tf.Tensor:
     # Device and colocation belong to the original op.
     node.device = ''
     node.attr.pop('_class', None)
-  return tf.import_graph_def(
-      definition, return_elements=[tensor.name], name='copy')[0]
+  return tf.import_graph_def(definition, return_elements=[tensor.name], name='copy')[0]

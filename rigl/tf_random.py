@@ -17,7 +17,8 @@ GENERATOR = 'philox'
 def _bits(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
   """int32 of `shape`, uniform over all its values."""
   return tf.random.stateless_uniform(
-      shape, seed, minval=None, maxval=None, dtype=tf.int32, alg=GENERATOR)
+    shape, seed, minval=None, maxval=None, dtype=tf.int32, alg=GENERATOR
+  )
 
 
 def uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -29,4 +30,4 @@ def uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
   """
   bits = tf.bitwise.right_shift(_bits(shape, seed), 7)
   bits = tf.bitwise.bitwise_and(bits, 2**24 - 1)
-  return tf.cast(bits, tf.float32) * 2.**-24
+  return tf.cast(bits, tf.float32) * 2.0**-24

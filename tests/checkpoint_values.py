@@ -17,8 +17,7 @@ def of(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     path: its prefix, or the folder whose latest it is.
   """
   reader = tf.train.load_checkpoint(str(path))
-  return {name: reader.get_tensor(name)
-          for name in reader.get_variable_to_shape_map()}
+  return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def assert_sparsities(values, method, sparsity, custom=None, pruned=None):
@@ -32,13 +31,12 @@ def assert_sparsities(values, method, sparsity, custom=None, pruned=None):
     pruned: what `prune` has come to in every layer, or None for less than
       `sparsity`.
   """
-  masks = {name[:-len('/mask')]: value for name, value in values.items()
-           if name.endswith('/mask')}
+  masks = {name[: -len('/mask')]: value for name, value in values.items() if name.endswith('/mask')}
   row = methods.METHODS[method]
   assert masks or not row.uses_masks
   wanted = distributions.get_sparsities(
-      {name: mask.shape for name, mask in masks.items()},
-      'erdos_renyi_kernel', sparsity, custom or {})
+    {name: mask.shape for name, mask in masks.items()}, 'erdos_renyi_kernel', sparsity, custom or {}
+  )
   for name, mask in masks.items():
     n_zeros = mask.size - np.count_nonzero(mask)
     if not row.uses_masks:

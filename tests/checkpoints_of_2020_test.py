@@ -19,11 +19,7 @@ import pytest
 
 from rigl.cifar_resnet import cifar_config, cifar_experiment
 from rigl.compat import tf
-from rigl.imagenet_resnet import (
-  imagenet_config,
-  imagenet_experiment,
-  imagenet_model,
-)
+from rigl.imagenet_resnet import imagenet_config, imagenet_experiment, imagenet_model
 from rigl.training import checkpoints, iterations, runner, specs
 from rigl.training.config import SparsityConfig
 from tests import networks, quick_sessions
@@ -31,8 +27,8 @@ from tests import networks, quick_sessions
 SPARSITY = SparsityConfig(training_method='rigl')
 WRN = cifar_config.CifarConfig(resnet_depth=10, resnet_width=1)
 MOBILENET = imagenet_config.ImageNetConfig(
-    model_architecture='mobilenet_v2', width=0.25, num_label_classes=10,
-    image_size=64)
+  model_architecture='mobilenet_v2', width=0.25, num_label_classes=10, image_size=64
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,25 +50,24 @@ class Case:
 
 
 CASES = {
-    'wrn_10_1': Case(
-        'input_images.npy',
-        lambda images: cifar_experiment.build_model(
-            'eval', images, tf.zeros([8], tf.int32), 'rigl', depth=10, width=1
-        )[-1],
-        lambda features, labels, mode, folder: (
-            cifar_experiment.CifarExperiment(
-                SPARSITY, WRN, cifar_config.RunSettings(), folder
-            ).model_fn(features, labels, mode)),
-        {'loss': 'total_loss_with_l2_5e-4', 'accuracy': 'accuracy',
-         'top_5_accuracy': 'top5'}),
-    'mobilenet_v2_w025': Case(
-        'input_images_0_255_uint8.npy',
-        lambda images: imagenet_model.build_logits(images, MOBILENET),
-        lambda features, labels, mode, folder: (
-            imagenet_experiment.ImageNetExperiment(
-                SPARSITY, MOBILENET, imagenet_config.RunSettings(), folder
-            ).model_fn(features, labels, mode)),
-        {'loss': 'eval_loss_label_smoothing_0.1_plus_l2_1e-4'}),
+  'wrn_10_1': Case(
+    'input_images.npy',
+    lambda images: cifar_experiment.build_model(
+      'eval', images, tf.zeros([8], tf.int32), 'rigl', depth=10, width=1
+    )[-1],
+    lambda features, labels, mode, folder: cifar_experiment.CifarExperiment(
+      SPARSITY, WRN, cifar_config.RunSettings(), folder
+    ).model_fn(features, labels, mode),
+    {'loss': 'total_loss_with_l2_5e-4', 'accuracy': 'accuracy', 'top_5_accuracy': 'top5'},
+  ),
+  'mobilenet_v2_w025': Case(
+    'input_images_0_255_uint8.npy',
+    lambda images: imagenet_model.build_logits(images, MOBILENET),
+    lambda features, labels, mode, folder: imagenet_experiment.ImageNetExperiment(
+      SPARSITY, MOBILENET, imagenet_config.RunSettings(), folder
+    ).model_fn(features, labels, mode),
+    {'loss': 'eval_loss_label_smoothing_0.1_plus_l2_1e-4'},
+  ),
 }
 
 
@@ -101,37 +96,32 @@ def load(folder: pathlib.Path, name: str) -> np.ndarray:
   return np.load(folder / name, allow_pickle=False)
 
 
-def test_variables_of_training_are_those_of_the_checkpoint(
-    network, folder, prefix):
+def test_variables_of_training_are_those_of_the_checkpoint(network, folder, prefix):
   """All variables have the same shapes, slots too: training can resume."""
   with tf.Graph().as_default():
     images = tf.constant(load(folder, CASES[network].images))
     labels = tf.constant(load(folder, 'labels.npy'))
     CASES[network].model_fn(images, labels, 'train', str(folder))
     variables = tf.global_variables()
-    here = checkpoints.names_and_shapes(
-        v for v in variables if v.op.name != iterations.NAME)
+    here = checkpoints.names_and_shapes(v for v in variables if v.op.name != iterations.NAME)
     there = checkpoints.open_checkpoint(prefix).get_variable_to_shape_map()
     assert here == {name: tuple(shape) for name, shape in there.items()}
     assert checkpoints.check_resumable(str(folder), variables) == prefix
 
 
 def test_logits(network, folder, prefix):
-  with tf.Graph().as_default(), tf.Session(
-      config=quick_sessions.unoptimized()) as session:
-    logits = CASES[network].build_logits(
-        tf.constant(load(folder, CASES[network].images)))
+  with tf.Graph().as_default(), tf.Session(config=quick_sessions.unoptimized()) as session:
+    logits = CASES[network].build_logits(tf.constant(load(folder, CASES[network].images)))
     # Reads nothing unless all shapes match the graph.
     values = checkpoints.read_values(prefix, tf.global_variables())
     session.run(
-        tf.global_variables_initializer(),
-        {v.initializer.inputs[1]: values[v.op.name]
-         for v in tf.global_variables()})
+      tf.global_variables_initializer(),
+      {v.initializer.inputs[1]: values[v.op.name] for v in tf.global_variables()},
+    )
     actual = session.run(logits)
   expected = load(folder, 'logits.npy')
   assert actual.shape == expected.shape
-  np.testing.assert_allclose(
-      actual, expected, rtol=0., atol=2e-5 * np.abs(expected).max())
+  np.testing.assert_allclose(actual, expected, rtol=0.0, atol=2e-5 * np.abs(expected).max())
 
 
 def test_evaluation(network, folder, prefix):
@@ -142,10 +132,15 @@ def test_evaluation(network, folder, prefix):
   def input_fn():
     return tf.data.Dataset.from_tensors((images, labels))
 
-  loop = runner.make_loop(specs.Job(
-      lambda features, labels, mode: case.model_fn(
-          features, labels, mode, str(folder)),
-      str(folder), seed=0, save_steps=None, keep_checkpoint_max=0))
+  loop = runner.make_loop(
+    specs.Job(
+      lambda features, labels, mode: case.model_fn(features, labels, mode, str(folder)),
+      str(folder),
+      seed=0,
+      save_steps=None,
+      keep_checkpoint_max=0,
+    )
+  )
   metrics = runner.evaluate(loop, input_fn, prefix)
   info = json.loads((folder / 'info.json').read_text())
   assert metrics['global_step'] == 1234

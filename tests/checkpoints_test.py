@@ -19,16 +19,16 @@ from tests.training import small_checkpoints
 
 DATA = small_checkpoints.DATA
 VALUES = {
-    'net/first/first/weights': np.array([[1., -2.]], np.float32),
-    'net/conv/weights': np.array([[3., -4.], [5., 6.]], np.float32),
-    'net/conv/mask': np.array([[1., 0.], [0., 1.]], np.float32),
-    'net/conv/threshold': np.array(0.5, np.float32),
-    'net/conv/weights/Momentum': np.full([2, 2], 9., np.float32),
-    'net/norm/gamma': np.array([7., 8.], np.float32),
-    'net/last/kernel': np.array([[1.], [2.]], np.float32),
-    'net/last/bias': np.array([3.], np.float32),
-    'last_mask_update_step': np.array(25, np.int64),
-    'global_step': np.array(30, np.int64),
+  'net/first/first/weights': np.array([[1.0, -2.0]], np.float32),
+  'net/conv/weights': np.array([[3.0, -4.0], [5.0, 6.0]], np.float32),
+  'net/conv/mask': np.array([[1.0, 0.0], [0.0, 1.0]], np.float32),
+  'net/conv/threshold': np.array(0.5, np.float32),
+  'net/conv/weights/Momentum': np.full([2, 2], 9.0, np.float32),
+  'net/norm/gamma': np.array([7.0, 8.0], np.float32),
+  'net/last/kernel': np.array([[1.0], [2.0]], np.float32),
+  'net/last/bias': np.array([3.0], np.float32),
+  'last_mask_update_step': np.array(25, np.int64),
+  'global_step': np.array(30, np.int64),
 }
 
 
@@ -44,7 +44,8 @@ def run(folder, step=30):
   """A run with two checkpoints; `step` is the step of the newer one."""
   small_checkpoints.save(folder, VALUES, step=step - 10)
   prefix = small_checkpoints.save(
-      folder, {**VALUES, 'global_step': np.array(step, np.int64)}, step=step)
+    folder, {**VALUES, 'global_step': np.array(step, np.int64)}, step=step
+  )
   gin_configs.write(str(folder), OneConfig())
   return prefix
 
@@ -61,40 +62,50 @@ def assert_same(actual, expected):
 @pytest.mark.parametrize('given', ['folder', 'path', 'prefix', 'older'])
 def test_by_hand(given, tmp_path):
   prefix = run(tmp_path)
-  network = rigl.checkpoints.load({
-      'folder': str(tmp_path), 'path': tmp_path, 'prefix': prefix,
-      'older': f'{tmp_path}/model.ckpt-20'}[given])
+  network = rigl.checkpoints.load(
+    {
+      'folder': str(tmp_path),
+      'path': tmp_path,
+      'prefix': prefix,
+      'older': f'{tmp_path}/model.ckpt-20',
+    }[given]
+  )
   assert network.step == 30
-  assert network.checkpoint == (
-      f'{tmp_path}/model.ckpt-20' if given == 'older' else prefix)
-  assert_same(network.weights, {
-      'net/first': [[1., -2.]], 'net/conv': [[3., 0.], [0., 6.]],
-      'net/last': [[1.], [2.]]})
+  assert network.checkpoint == (f'{tmp_path}/model.ckpt-20' if given == 'older' else prefix)
+  assert_same(
+    network.weights,
+    {'net/first': [[1.0, -2.0]], 'net/conv': [[3.0, 0.0], [0.0, 6.0]], 'net/last': [[1.0], [2.0]]},
+  )
   assert_same(network.masks, {'net/conv': [[1, 0], [0, 1]]})
-  assert_same(network.variables, {
-      'net/norm/gamma': [7., 8.], 'net/last/bias': [3.]})
+  assert_same(network.variables, {'net/norm/gamma': [7.0, 8.0], 'net/last/bias': [3.0]})
   assert network.sparsities == {'net/conv': 0.5}
   assert network.sparsity == 0.5
   assert network.config == {'training_method': 'rigl', 'end_sparsity': 0.5}
 
 
 def test_sparsity_is_that_of_all_masks_together(tmp_path):
-  small_checkpoints.save(tmp_path, {
+  small_checkpoints.save(
+    tmp_path,
+    {
       'a/weights': np.ones([10], np.float32),
       'a/mask': np.zeros([10], np.float32),
       'b/weights': np.ones([30], np.float32),
-      'b/mask': np.ones([30], np.float32), 'global_step': np.array(1)})
+      'b/mask': np.ones([30], np.float32),
+      'global_step': np.array(1),
+    },
+  )
   network = checkpoints.load(tmp_path)
-  assert network.sparsities == {'a': 1., 'b': 0.}
+  assert network.sparsities == {'a': 1.0, 'b': 0.0}
   assert network.sparsity == 0.25
 
 
 def test_a_dense_network_of_a_run_without_a_config(tmp_path):
-  small_checkpoints.save(tmp_path, {
-      'a/kernel': np.ones([2], np.float32), 'global_step': np.array(1)})
+  small_checkpoints.save(
+    tmp_path, {'a/kernel': np.ones([2], np.float32), 'global_step': np.array(1)}
+  )
   network = checkpoints.load(tmp_path)
-  assert (network.masks, network.sparsity, network.config) == ({}, 0., None)
-  assert_same(network.weights, {'a': [1., 1.]})
+  assert (network.masks, network.sparsity, network.config) == ({}, 0.0, None)
+  assert_same(network.weights, {'a': [1.0, 1.0]})
 
 
 def test_the_files_are_enough(tmp_path):
@@ -109,13 +120,15 @@ def test_the_files_are_enough(tmp_path):
   for field in ('weights', 'masks', 'variables'):
     assert_same(getattr(copy, field), getattr(network, field))
   assert sorted(path.name for path in (tmp_path / 'copy').iterdir()) == [
-      'config.gin', 'model.ckpt-30.data-00000-of-00001', 'model.ckpt-30.index']
+    'config.gin',
+    'model.ckpt-30.data-00000-of-00001',
+    'model.ckpt-30.index',
+  ]
 
 
 @pytest.mark.parametrize('name', ['wrn_10_1', 'mobilenet_v2_w025'])
 def test_a_checkpoint_of_2020(name, tmp_path):
-  with tarfile.open(
-      networks.GOLDENS / 'checkpoints' / f'{name}.tar.xz') as files:
+  with tarfile.open(networks.GOLDENS / 'checkpoints' / f'{name}.tar.xz') as files:
     for file in files:
       (tmp_path / file.name).write_bytes(files.extractfile(file).read())
   values = checkpoint_values.of(f'{tmp_path}/model.ckpt-1234')
@@ -123,30 +136,39 @@ def test_a_checkpoint_of_2020(name, tmp_path):
   assert network.step == 1234 and network.config is None
   masks = [value for key, value in values.items() if key.endswith('/mask')]
   assert len(network.masks) == len(masks) > 5
-  assert network.sparsity == pytest.approx(1. - sum(
-      mask.sum() for mask in masks) / sum(mask.size for mask in masks))
+  assert network.sparsity == pytest.approx(
+    1.0 - sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks)
+  )
   for layer, mask in network.masks.items():
-    np.testing.assert_array_equal(
-        network.weights[layer], values[f'{layer}/weights'] * mask)
+    np.testing.assert_array_equal(network.weights[layer], values[f'{layer}/weights'] * mask)
 
 
-@pytest.mark.parametrize('name, counted', [
-    ('resnet18', 'resnet18'), ('resnet50', 'resnet50'),
+@pytest.mark.parametrize(
+  'name, counted',
+  [
+    ('resnet18', 'resnet18'),
+    ('resnet50', 'resnet50'),
     ('resnet50_prune_first_layer', 'resnet50'),
-    ('mobilenet_v1', 'mobilenet_v1'), ('mobilenet_v2', 'mobilenet_v2'),
-    ('vgg_a', 'vgg_a'), ('vgg_16', 'vgg_16'), ('wrn_16_4', 'wrn_16_4'),
-    ('wrn_22_2', 'wrn_22_2')])
+    ('mobilenet_v1', 'mobilenet_v1'),
+    ('mobilenet_v2', 'mobilenet_v2'),
+    ('vgg_a', 'vgg_a'),
+    ('vgg_16', 'vgg_16'),
+    ('wrn_16_4', 'wrn_16_4'),
+    ('wrn_22_2', 'wrn_22_2'),
+  ],
+)
 def test_layers_have_the_names_by_which_they_are_counted(name, counted):
   """By those of 2020's variables, whose dense layers have doubled scopes."""
   variables = networks.load_golden(name)['variables']
-  masked = [variable.removesuffix('/mask') for variable in variables
-            if variable.endswith('/mask')]
+  masked = [variable.removesuffix('/mask') for variable in variables if variable.endswith('/mask')]
   layers = {
-      layer: tuple(shape) for variable, shape in variables.items()
-      if (layer := layer_names.layer_of_weights(variable, masked)) is not None}
+    layer: tuple(shape)
+    for variable, shape in variables.items()
+    if (layer := layer_names.layer_of_weights(variable, masked)) is not None
+  }
   assert layers == {
-      layer: tuple(shape) for layer, shape in
-      architectures.get_network(counted).shapes.items()}
+    layer: tuple(shape) for layer, shape in architectures.get_network(counted).shapes.items()
+  }
 
 
 # --- Errors ------------------------------------------------------------------
@@ -161,8 +183,7 @@ def error_of(path):
 
 
 def test_no_such_folder(tmp_path):
-  assert f'No checkpoint at {str(tmp_path / "no")!r}' in error_of(
-      tmp_path / 'no')
+  assert f'No checkpoint at {str(tmp_path / "no")!r}' in error_of(tmp_path / 'no')
 
 
 def test_a_folder_without_a_checkpoint(tmp_path):
@@ -195,13 +216,11 @@ def test_a_damaged_checkpoint_names_another_one(how, suffix, tmp_path):
 def test_a_damaged_checkpoint_alone(tmp_path):
   prefix = small_checkpoints.save(tmp_path, VALUES)
   small_checkpoints.damage(prefix, DATA, 'truncated')
-  assert error_of(tmp_path).endswith(
-      'Copy it again from where it was trained.')
+  assert error_of(tmp_path).endswith('Copy it again from where it was trained.')
 
 
 def test_a_mask_of_other_values(tmp_path):
-  small_checkpoints.save(tmp_path, {
-      **VALUES, 'net/conv/mask': np.full([2, 2], 0.5, np.float32)})
+  small_checkpoints.save(tmp_path, {**VALUES, 'net/conv/mask': np.full([2, 2], 0.5, np.float32)})
   assert "'net/conv/mask'" in error_of(tmp_path)
 
 

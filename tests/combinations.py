@@ -21,14 +21,19 @@ def thinned(*axes: Iterable[Any]) -> list[Any]:
   axes = [list(axis) for axis in axes]
   n = min(map(len, axes))
   return [
-      pytest.param(
-          *(axis[i] for axis, i in zip(axes, indices)),
-          marks=[pytest.mark.slow] if sum(indices) % n else [])
-      for indices in itertools.product(*(range(len(axis)) for axis in axes))]
+    pytest.param(
+      *(axis[i] for axis, i in zip(axes, indices)),
+      marks=[pytest.mark.slow] if sum(indices) % n else [],
+    )
+    for indices in itertools.product(*(range(len(axis)) for axis in axes))
+  ]
 
 
 def quick(values: Iterable[Any], *chosen: Any) -> list[Any]:
   """All values for `pytest.mark.parametrize`, slow but for the chosen ones."""
-  return [value if value in chosen else pytest.param(
-      *(value if isinstance(value, tuple) else (value,)),
-      marks=pytest.mark.slow) for value in values]
+  return [
+    value
+    if value in chosen
+    else pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+    for value in values
+  ]

@@ -13,16 +13,16 @@ from tests import environment as clean
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-LOG = '''\
+LOG = """\
 WARNING: All log messages before absl::InitializeLog() is called are written ...
 I0000 00:00:1795849045.395097   19378 port.cc:153] oneDNN is on. See `X=0`.
 W0000 00:00:1795849045.395587 19378 a.cc:31] no GPU
 E0000 00:00:1734001122.123456    1 cuda_fft.cc:477] Unable to register cuFFT
-'''
-OTHERS = '''\
+"""
+OTHERS = """\
 UserWarning: I0000 is not the beginning of this line
 F0000 00:00:1795849045.395587 19378 cpu.cc:1] The machine has no AVX
-'''
+"""
 
 
 # Any attribute will do.
@@ -32,9 +32,11 @@ LOAD = 'from rigl import compat; compat.tf.__file__'
 def _run(code, folder=ROOT, **environment):
   """Runs code in a new process, where TF_CPP_MIN_LOG_LEVEL is not set."""
   return subprocess.run(
-      [sys.executable, '-c', code], capture_output=True, encoding='utf-8',
-      env=clean.without_log_level(**{
-          'PYTHONPATH': f'{folder}{os.pathsep}{ROOT}', **environment}))
+    [sys.executable, '-c', code],
+    capture_output=True,
+    encoding='utf-8',
+    env=clean.without_log_level(**{'PYTHONPATH': f'{folder}{os.pathsep}{ROOT}', **environment}),
+  )
 
 
 @pytest.fixture
@@ -42,39 +44,42 @@ def stand_in(tmp_path):
   """A folder with a fake package tensorflow that prints a log and more."""
   (tmp_path / 'tensorflow' / 'compat').mkdir(parents=True)
   (tmp_path / 'tensorflow' / '__init__.py').write_text(
-      f'import os; os.write(2, {(LOG + OTHERS).encode()!r})\n')
+    f'import os; os.write(2, {(LOG + OTHERS).encode()!r})\n'
+  )
   (tmp_path / 'tensorflow' / 'compat' / 'v1.py').touch()
   return tmp_path
 
 
-@pytest.mark.parametrize('chosen, level', [({}, '3'), (
-    {'TF_CPP_MIN_LOG_LEVEL': '0'}, '0')])
-def test_the_log_is_off_for_who_loads_tensorflow_without_us(
-    chosen, level, stand_in):
-  done = _run('''
+@pytest.mark.parametrize('chosen, level', [({}, '3'), ({'TF_CPP_MIN_LOG_LEVEL': '0'}, '0')])
+def test_the_log_is_off_for_who_loads_tensorflow_without_us(chosen, level, stand_in):
+  done = _run(
+    """
 import os
 
 import rigl.compat
 
 print(os.environ['TF_CPP_MIN_LOG_LEVEL'])
-''', stand_in, **chosen)
+""",
+    stand_in,
+    **chosen,
+  )
   assert (done.stdout, done.stderr) == (f'{level}\n', '')
 
 
 def test_import_and_a_session_are_quiet_and_switch_no_behaviour():
   # In a new process, since other tests may run a script that switches.
-  done = _run('''
+  done = _run("""
 from rigl.compat import tf
 
 print(tf.executing_eagerly())
 with tf.Graph().as_default(), tf.Session() as session:
   print(session.run(tf.constant(1)))
-''')
+""")
   assert (done.stdout, done.stderr) == ('True\n1\n', '')
 
 
 def test_attributes_are_those_of_tensorflow():
-  done = _run('''
+  done = _run("""
 from rigl import compat
 
 import tensorflow as tf2
@@ -87,13 +92,14 @@ for ours, theirs in ((compat.tf, tf), (compat.tf2, tf2)):
   for name in names * 2:
     assert getattr(ours, name) is getattr(theirs, name), name
   assert not hasattr(ours, 'no_such_attribute')
-''')
+""")
   assert done.returncode == 0, done.stderr
 
 
 def test_threads_may_load_it_at_once(stand_in):
   """Each redirects standard error; the last one must restore the original."""
-  done = _run('''
+  done = _run(
+    """
 import os
 import threading
 
@@ -112,18 +118,23 @@ for thread in threads:
 for thread in threads:
   thread.join()
 os.write(2, b'the end')
-''', stand_in)
+""",
+    stand_in,
+  )
   assert (done.stdout, done.stderr) == ('', OTHERS + 'the end')
 
 
 def test_only_the_log_is_hidden_and_can_be_shown_later(stand_in):
-  done = _run('''
+  done = _run(
+    """
 from rigl import compat
 
 assert not compat.hidden_log
 compat.tf.__file__
 print(*compat.hidden_log, sep='', end='')
-''', stand_in)
+""",
+    stand_in,
+  )
   assert (done.stdout, done.stderr) == (LOG, OTHERS)
 
 
@@ -153,9 +164,9 @@ def test_a_crash_while_loading_shows_where(stand_in):
 def test_closed_standard_error_does_no_harm(stand_in):
   (stand_in / 'tensorflow' / '__init__.py').write_text('')
   done = subprocess.run(
-      ['bash', '-c', f'{sys.executable} -c "{LOAD}" 2>&-'],
-      env={**os.environ, 'PYTHONPATH': f'{stand_in}{os.pathsep}{ROOT}',
-           'TF_CPP_MIN_LOG_LEVEL': '3'})
+    ['bash', '-c', f'{sys.executable} -c "{LOAD}" 2>&-'],
+    env={**os.environ, 'PYTHONPATH': f'{stand_in}{os.pathsep}{ROOT}', 'TF_CPP_MIN_LOG_LEVEL': '3'},
+  )
   assert done.returncode == 0
 
 

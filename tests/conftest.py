@@ -59,6 +59,7 @@ def no_prepared_tfds(monkeypatch):
 @pytest.fixture
 def no_home(monkeypatch):
   """As in a container whose user has no name."""
+
   def get(user):
     raise KeyError(user)
 

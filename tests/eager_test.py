@@ -20,7 +20,7 @@ def test_masks_follow_the_seed():
 
   def draw(seed):
     tf2.random.set_seed(seed)
-    sparse_utils.get_mask_init_fn([mask], 'random', .5, {})
+    sparse_utils.get_mask_init_fn([mask], 'random', 0.5, {})
     return mask.numpy()
 
   one, again, other = draw(1), draw(1), draw(2)

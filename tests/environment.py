@@ -11,5 +11,7 @@ def without_log_level(**others: str) -> dict[str, str]:
   Args:
     **others: further variables.
   """
-  return {**{name: value for name, value in os.environ.items()
-             if name != 'TF_CPP_MIN_LOG_LEVEL'}, **others}
+  return {
+    **{name: value for name, value in os.environ.items() if name != 'TF_CPP_MIN_LOG_LEVEL'},
+    **others,
+  }

@@ -21,18 +21,24 @@ IN_NUMPY = ROOT / 'examples' / 'rigl_in_numpy.py'
 
 def test_every_example_is_tested():
   # tests/keras/examples_test.py has those of Keras.
-  assert {path for path in (ROOT / 'examples').glob('*.py')
-          if not path.name.startswith('keras_')} == {OWN_NETWORK, IN_NUMPY}
+  assert {
+    path for path in (ROOT / 'examples').glob('*.py') if not path.name.startswith('keras_')
+  } == {OWN_NETWORK, IN_NUMPY}
 
 
 def test_own_network_learns_and_stays_sparse(tmp_path):
   result = subprocess.run(
-      [sys.executable, str(OWN_NETWORK)], cwd=tmp_path,
-      env={**os.environ, 'PYTHONPATH': str(ROOT)},
-      capture_output=True, text=True, check=False)
+    [sys.executable, str(OWN_NETWORK)],
+    cwd=tmp_path,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert result.returncode == 0, result.stderr
   accuracy, sparsity = re.fullmatch(
-      r'accuracy (0\.\d{3})\nsparsity (0\.\d{3})\n', result.stdout).groups()
+    r'accuracy (0\.\d{3})\nsparsity (0\.\d{3})\n', result.stdout
+  ).groups()
   assert float(accuracy) > 0.9
   assert sparsity == '0.900'
 
@@ -55,8 +61,9 @@ def in_numpy():
 def test_rigl_in_numpy_learns_and_stays_sparse(in_numpy, capsys):
   in_numpy.main()
   error, sparsity = re.fullmatch(
-      r'error (.*)%, sparsity (0\.\d{3})\n', capsys.readouterr().out).groups()
-  assert float(error) < 15.
+    r'error (.*)%, sparsity (0\.\d{3})\n', capsys.readouterr().out
+  ).groups()
+  assert float(error) < 15.0
   assert sparsity == '0.950'
 
 
@@ -67,13 +74,13 @@ def test_rigl_in_numpy_moves_masks_as_the_library(seed, in_numpy):
   weights = (mask * rng.randn(20, 30)).astype('f')
   gradient = rng.randn(20, 30).astype('f')
   # Ties: scores of connections just grown, and of dead units.
-  weights[:3], gradient[5:9] = 0., 0.
+  weights[:3], gradient[5:9] = 0.0, 0.0
   method = methods.RigL(
-      drop_fraction=0.4, drop_fraction_anneal='cosine', end_step=10,
-      noise_std=0.)
-  [update] = method.update([methods.Layer(
-      mask, weights, lambda purpose: (0, 0), lambda: gradient)], 4)
-  got_mask, got_new = in_numpy.move_mask(
-      mask, weights, gradient, method.drop_fraction_at(4))
+    drop_fraction=0.4, drop_fraction_anneal='cosine', end_step=10, noise_std=0.0
+  )
+  [update] = method.update(
+    [methods.Layer(mask, weights, lambda purpose: (0, 0), lambda: gradient)], 4
+  )
+  got_mask, got_new = in_numpy.move_mask(mask, weights, gradient, method.drop_fraction_at(4))
   np.testing.assert_array_equal(got_mask, update.mask)
   np.testing.assert_array_equal(got_new, update.restarted)

@@ -27,8 +27,7 @@ def _symbolic(mode, function, inputs):
     return function(*inputs)
   if mode == XLA:
     return tf.xla.experimental.compile(function, inputs)
-  return tf2.function(
-      function, autograph=False, jit_compile=mode == JIT)(*inputs)
+  return tf2.function(function, autograph=False, jit_compile=mode == JIT)(*inputs)
 
 
 def _run_elsewhere(mode, function, cases):
@@ -37,15 +36,13 @@ def _run_elsewhere(mode, function, cases):
     return [[np.asarray(part) for part in function(*case)] for case in cases]
   if mode == TORCH:
     torch = pytest.importorskip('torch')
-    return [[part.numpy() for part in function(*map(torch.asarray, case))]
-            for case in cases]
+    return [[part.numpy() for part in function(*map(torch.asarray, case))] for case in cases]
   jax = pytest.importorskip('jax')
   if mode == JAX_JIT:
     # One graph must serve all values.
     function = jax.jit(function)
     function(*map(np.zeros_like, cases[0]))
-  return [[np.asarray(part) for part in function(*map(jax.numpy.asarray, case))]
-          for case in cases]
+  return [[np.asarray(part) for part in function(*map(jax.numpy.asarray, case))] for case in cases]
 
 
 def run_each(mode, function, cases):

@@ -14,24 +14,24 @@ FLAGS = flags.FLAGS
 
 # A network and data that are small, whose masks move on steps 0, 2 and 4.
 SMALL = {
-    'end_sparsity': 0.8,
-    'eval_batch_size': 8,
-    'export_model_freq': 0,
-    'image_size': 32,
-    'mask_init_method': 'erdos_renyi_kernel',
-    'maskupdate_end_step': 5,
-    'maskupdate_frequency': 2,
-    'num_eval_images': 20,
-    'num_label_classes': 10,
-    'num_parallel_calls': 2,
-    'num_train_images': 64,
-    'resnet_depth': 18,
-    'steps_per_summary': 1,
-    'train_batch_size': 8,
-    'train_steps': 2,
-    'use_folder_stub': False,
-    'use_synthetic_data': True,
-    'width': 0.125,
+  'end_sparsity': 0.8,
+  'eval_batch_size': 8,
+  'export_model_freq': 0,
+  'image_size': 32,
+  'mask_init_method': 'erdos_renyi_kernel',
+  'maskupdate_end_step': 5,
+  'maskupdate_frequency': 2,
+  'num_eval_images': 20,
+  'num_label_classes': 10,
+  'num_parallel_calls': 2,
+  'num_train_images': 64,
+  'resnet_depth': 18,
+  'steps_per_summary': 1,
+  'train_batch_size': 8,
+  'train_steps': 2,
+  'use_folder_stub': False,
+  'use_synthetic_data': True,
+  'width': 0.125,
 }
 
 
@@ -62,8 +62,8 @@ def run(folder, **values) -> str:
 def write(path, values) -> str:
   """Writes a checkpoint of {variable name: value}; returns its prefix."""
   with tf.Graph().as_default(), tf.Session() as session:
-    variables = {name: tf.get_variable(name, initializer=np.asarray(value))
-                 for name, value in values.items()}
+    variables = {
+      name: tf.get_variable(name, initializer=np.asarray(value)) for name, value in values.items()
+    }
     session.run(tf.global_variables_initializer())
-    return tf.train.Saver(variables).save(
-        session, str(path), write_meta_graph=False)
+    return tf.train.Saver(variables).save(session, str(path), write_meta_graph=False)

@@ -7,9 +7,20 @@ import pytest
 from rigl import network_tables
 
 
-@pytest.mark.parametrize('channels, divisor, expected', [
-    (32, 8, 32), (9, 8, 16), (12, 8, 16), (19, 8, 24), (38, 8, 40),
-    (76, 8, 80), (67, 8, 64), (1, 8, 8), (19, 1, 19)])
+@pytest.mark.parametrize(
+  'channels, divisor, expected',
+  [
+    (32, 8, 32),
+    (9, 8, 16),
+    (12, 8, 16),
+    (19, 8, 24),
+    (38, 8, 40),
+    (76, 8, 80),
+    (67, 8, 64),
+    (1, 8, 8),
+    (19, 1, 19),
+  ],
+)
 def test_make_divisible(channels, divisor, expected):
   # 9 and 19 would lose more than a tenth by going down to 8 and 16.
   assert network_tables.make_divisible(channels, divisor) == expected

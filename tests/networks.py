@@ -9,12 +9,7 @@ import numpy as np
 
 from rigl.cifar_resnet import resnet_model as cifar_resnet_model
 from rigl.compat import tf
-from rigl.imagenet_resnet import (
-  mobilenetv1_model,
-  mobilenetv2_model,
-  resnet_model,
-  vgg,
-)
+from rigl.imagenet_resnet import mobilenetv1_model, mobilenetv2_model, resnet_model, vgg
 from rigl.model_pruning import pruning
 
 GOLDENS = pathlib.Path(__file__).parent / 'goldens'
@@ -32,9 +27,10 @@ def _l2(weights):
 
 def _wide_resnet(depth, width, num_classes=10, regularizer=_l2, **arguments):
   def model(inputs, is_training):
-    return cifar_resnet_model.WideResNetModel(
-        is_training, regularizer, **arguments).build(
-            inputs, depth, width, num_classes)
+    return cifar_resnet_model.WideResNetModel(is_training, regularizer, **arguments).build(
+      inputs, depth, width, num_classes
+    )
+
   return model
 
 
@@ -52,11 +48,10 @@ def make_model(network, **arguments):
     return mobilenetv1_model.mobilenet_v1(**arguments)
   if network == 'mobilenet_v2':
     return mobilenetv2_model.mobilenet_v2(**arguments)
-  return resnet_model.resnet_v1_(int(kind[len('resnet'):]), **arguments)
+  return resnet_model.resnet_v1_(int(kind[len('resnet') :]), **arguments)
 
 
-def build(network, size=64, is_training=True, batch_size=2, dtype=tf.float32,
-          **arguments):
+def build(network, size=64, is_training=True, batch_size=2, dtype=tf.float32, **arguments):
   """Builds into the default graph; returns (inputs, logits)."""
   shape = [batch_size, size, size, 3]
   if arguments.get('data_format') == 'channels_first':
@@ -72,29 +67,24 @@ def variable_shapes():
 def assert_graph_is(golden):
   """Names, shapes, order, flags and collections of the default graph."""
   variables = tf.global_variables()
-  assert [(v.op.name, v.shape.as_list()) for v in variables] == list(
-      golden['variables'].items())
+  assert [(v.op.name, v.shape.as_list()) for v in variables] == list(golden['variables'].items())
   assert {v.dtype.base_dtype for v in variables} == {tf.float32}
 
   def names(leaves, inside=True):
-    return [n for n in golden['variables']
-            if (n.rsplit('/', 1)[1] in leaves) == inside]
+    return [n for n in golden['variables'] if (n.rsplit('/', 1)[1] in leaves) == inside]
 
   trained = tf.trainable_variables()
   assert [v.op.name for v in trained] == names(NOT_TRAINED, inside=False)
-  assert sum(
-      v.shape.num_elements() for v in trained) == (
-          golden['n_trainable_parameters'])
-  scopes = [n[:-len('/mask')] for n in names({'mask'})]
+  assert sum(v.shape.num_elements() for v in trained) == (golden['n_trainable_parameters'])
+  scopes = [n[: -len('/mask')] for n in names({'mask'})]
   masks = pruning.get_masks()
   assert [v.op.name for v in masks] == names({'mask'})
   assert sum(v.shape.num_elements() for v in masks) == golden['n_mask_entries']
-  assert [v.op.name for v in pruning.get_weights()] == [
-      f'{scope}/weights' for scope in scopes]
-  assert [v.op.name for v in pruning.get_thresholds()] == [
-      f'{scope}/threshold' for scope in scopes]
+  assert [v.op.name for v in pruning.get_weights()] == [f'{scope}/weights' for scope in scopes]
+  assert [v.op.name for v in pruning.get_thresholds()] == [f'{scope}/threshold' for scope in scopes]
   assert [t.op.name for t in pruning.get_masked_weights()] == [
-      f'{scope}/weights/masked_weight' for scope in scopes]
+    f'{scope}/weights/masked_weight' for scope in scopes
+  ]
   assert regularized_variables() == golden['regularized']
 
 
@@ -104,8 +94,9 @@ def assert_variant(golden, variant, not_regularized=()):
   All its kernels are regularized, but for those of these names.
   """
   change = golden['variants'][variant]
-  expected = {name: shape for name, shape in golden['variables'].items()
-              if name not in change['missing']}
+  expected = {
+    name: shape for name, shape in golden['variables'].items() if name not in change['missing']
+  }
   expected.update(change['added'])
   assert variable_shapes() == expected
   kernels = {n for n in expected if n.endswith(('/weights', '/kernel'))}
@@ -134,7 +125,7 @@ def initialized_session(graph=None):
 
 
 def images(shape, seed=0):
-  return np.random.RandomState(seed).uniform(-1., 1., shape).astype(np.float32)
+  return np.random.RandomState(seed).uniform(-1.0, 1.0, shape).astype(np.float32)
 
 
 def assert_distribution(values, kind, *parameters):
@@ -151,7 +142,7 @@ def assert_distribution(values, kind, *parameters):
     return
   if kind == 'uniform':
     low, high = parameters
-    mean, stddev, reach = (low + high) / 2, (high - low) / 12**.5, high
+    mean, stddev, reach = (low + high) / 2, (high - low) / 12**0.5, high
     assert values.min() >= low * (1 + 1e-6)
   else:
     mean, stddev = parameters
@@ -163,8 +154,8 @@ def assert_distribution(values, kind, *parameters):
   assert largest <= reach * (1 + 1e-6)
   n = values.size
   # Five standard errors; 4th moments are below those of the normal.
-  assert abs(values.mean() - mean) < 5 * stddev / n**.5
-  assert abs(values.std() / stddev - 1) < 5 / (2 * n)**.5
+  assert abs(values.mean() - mean) < 5 * stddev / n**0.5
+  assert abs(values.std() / stddev - 1) < 5 / (2 * n) ** 0.5
   if n > 5000:
     # The moments that distinguish the families.
     assert largest > (3.3 * stddev if kind == 'normal' else 0.97 * reach)
@@ -197,11 +188,12 @@ def randomize(session, seed=0):
         fan_in = np.prod(shape[:-1])
         if leaf == 'depthwise_weights':
           fan_in = shape[0] * shape[1]
-        value = rng.normal(0., (2 / fan_in)**.5, shape)
+        value = rng.normal(0.0, (2 / fan_in) ** 0.5, shape)
       values[variable] = np.asarray(value, np.float32)
     # All at once: one `load` each would take a second for ten variables.
-    session.run([v.initializer for v in values],
-                {v.initializer.inputs[1]: values[v] for v in values})
+    session.run(
+      [v.initializer for v in values], {v.initializer.inputs[1]: values[v] for v in values}
+    )
   return {v.op.name.partition('/')[2]: values[v] for v in values}
 
 
@@ -209,25 +201,22 @@ def assert_inference_is(network, reference, size, **arguments):
   """Logits of images equal those of `reference(values, images)`."""
   arguments.setdefault('pruning_method', 'threshold')
   with tf.Graph().as_default():
-    inputs, logits = build(
-        network, size, is_training=False, num_classes=7, **arguments)
+    inputs, logits = build(network, size, is_training=False, num_classes=7, **arguments)
     assert logits.shape.as_list() == [2, 7]
     x = images(inputs.shape)
     with initialized_session() as session:
       values = randomize(session)
       actual = session.run(logits, {inputs: x})
-  np.testing.assert_allclose(
-      actual, reference(values, x.astype(np.float64)), rtol=2e-4, atol=2e-4)
+  np.testing.assert_allclose(actual, reference(values, x.astype(np.float64)), rtol=2e-4, atol=2e-4)
 
 
-def logits_of(network, pruning_method, size=64, seed=3, is_training=True,
-              **arguments):
+def logits_of(network, pruning_method, size=64, seed=3, is_training=True, **arguments):
   """Logits right after initialization."""
   with tf.Graph().as_default():
     tf.set_random_seed(seed)
     inputs, logits = build(
-        network, size, is_training, pruning_method=pruning_method,
-        num_classes=7, **arguments)
+      network, size, is_training, pruning_method=pruning_method, num_classes=7, **arguments
+    )
     with initialized_session() as session:
       return session.run(logits, {inputs: images(inputs.shape)})
 
@@ -248,8 +237,9 @@ def assert_channels_first_builds(network, **arguments):
   outputs = []
   for data_format in ('channels_last', 'channels_first'):
     with tf.Graph().as_default() as graph:
-      _, logits = build(network, 64, data_format=data_format, num_classes=7,
-                        pruning_method='threshold', **arguments)
+      _, logits = build(
+        network, 64, data_format=data_format, num_classes=7, pruning_method='threshold', **arguments
+      )
       convs = [op for op in graph.get_operations() if op.type == 'Conv2D']
       shapes = []
       for op in convs:

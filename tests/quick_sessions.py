@@ -27,6 +27,5 @@ def of_scripts() -> Iterator[None]:
   """In this context the scripts do not optimise their graphs."""
   make = distribution.session_config
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(distribution, 'session_config',
-                  lambda *arguments: unoptimized(make(*arguments)))
+    patch.setattr(distribution, 'session_config', lambda *arguments: unoptimized(make(*arguments)))
     yield

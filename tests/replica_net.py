@@ -14,8 +14,9 @@ N_IN, N_HIDDEN, N_OUT, BATCH = 6, 8, 4, 8
 
 
 def _session(n_devices):
-  return tf.Session(config=quick_sessions.unoptimized(
-      tf.ConfigProto(device_count={'CPU': n_devices})))
+  return tf.Session(
+    config=quick_sessions.unoptimized(tf.ConfigProto(device_count={'CPU': n_devices}))
+  )
 
 
 class ReplicaNet:
@@ -37,12 +38,10 @@ class ReplicaNet:
   def _build(self, stack, method, n_replicas, inner, hyper):
     stack.enter_context(tf.Graph().as_default())
     # As Estimators have it, whether or not v2 behaviour is disabled.
-    stack.enter_context(
-        tf.variable_scope(tf.get_variable_scope(), use_resource=True))
+    stack.enter_context(tf.variable_scope(tf.get_variable_scope(), use_resource=True))
     self.strategy = None
     if n_replicas > 1:
-      self.strategy = tf2.distribute.MirroredStrategy(
-          [f'/cpu:{i}' for i in range(n_replicas)])
+      self.strategy = tf2.distribute.MirroredStrategy([f'/cpu:{i}' for i in range(n_replicas)])
       stack.enter_context(self.strategy.scope())
     self.images = tf.placeholder(tf.float64, [BATCH, N_IN])
     self.labels = tf.placeholder(tf.float64, [BATCH, N_OUT])
@@ -50,8 +49,7 @@ class ReplicaNet:
     self.optimizers = []
 
     def step():
-      optimizer = sparse_net.METHODS[method](
-          sparse_net.INNER_OPTIMIZERS[inner](), **hyper)
+      optimizer = sparse_net.METHODS[method](sparse_net.INNER_OPTIMIZERS[inner](), **hyper)
       self.optimizers.append(optimizer)
       return optimizer.minimize(self._loss(n_replicas), self.global_step)
 
@@ -63,19 +61,16 @@ class ReplicaNet:
   def _in_replicas(self, function):
     if self.strategy is None:
       return function()
-    return self.strategy.group(
-        self.strategy.extended.call_for_each_replica(function))
+    return self.strategy.group(self.strategy.extended.call_for_each_replica(function))
 
   def _loss(self, n_replicas):
     n = BATCH // n_replicas
     begin = 0
     if self.strategy is not None:
       begin = n * tf.distribute.get_replica_context().replica_id_in_sync_group
-    hidden = layers.masked_fully_connected(
-        self.images[begin:begin + n], N_HIDDEN, scope='first')
-    outputs = layers.masked_fully_connected(
-        hidden, N_OUT, activation_fn=None, scope='second')
-    errors = tf.square(outputs - self.labels[begin:begin + n])
+    hidden = layers.masked_fully_connected(self.images[begin : begin + n], N_HIDDEN, scope='first')
+    outputs = layers.masked_fully_connected(hidden, N_OUT, activation_fn=None, scope='second')
+    errors = tf.square(outputs - self.labels[begin : begin + n])
     return tf.reduce_sum(errors) / (BATCH * N_OUT)
 
   def copies(self):
@@ -91,8 +86,9 @@ class ReplicaNet:
     for name, copies in sorted(self.copies().items()):
       if name.endswith('/weights') or name.endswith('/mask'):
         shape = copies[0].shape
-        value = (rng.randn(*shape) if name.endswith('weights') else
-                 (rng.rand(*shape) < .5).astype(float))
+        value = (
+          rng.randn(*shape) if name.endswith('weights') else (rng.rand(*shape) < 0.5).astype(float)
+        )
         for copy in copies:
           copy.load(value, self.session)
 

@@ -24,8 +24,7 @@ from tests import combinations, quick_sessions, sparse_net
 from tests.replica_net import BATCH, N_IN, N_OUT, ReplicaNet
 
 N_STEPS = 8
-SCHEDULE = {'begin_step': 0, 'end_step': 20, 'frequency': 3,
-            'drop_fraction': 0.4}
+SCHEDULE = {'begin_step': 0, 'end_step': 20, 'frequency': 3, 'drop_fraction': 0.4}
 
 
 @functools.lru_cache(maxsize=None)
@@ -33,33 +32,32 @@ def _train(method, n_replicas, inner='momentum', **changes):
   """The states after each step, {variable name: its value on each replica}."""
   rng = np.random.RandomState(0)
   states = []
-  with ReplicaNet(method, n_replicas, inner,
-                  {**sparse_net.hyper_of(method, SCHEDULE), **changes}) as net:
+  with ReplicaNet(
+    method, n_replicas, inner, {**sparse_net.hyper_of(method, SCHEDULE), **changes}
+  ) as net:
     for _ in range(N_STEPS):
       net.step(rng.randn(BATCH, N_IN), rng.randn(BATCH, N_OUT))
       states.append(net.state())
   return states
 
 
-@pytest.mark.parametrize('method, inner', combinations.thinned(
-    sparse_net.METHODS, ['momentum', 'adam']))
+@pytest.mark.parametrize(
+  'method, inner', combinations.thinned(sparse_net.METHODS, ['momentum', 'adam'])
+)
 def test_two_replicas_train_as_one(method, inner):
   ones, twos = _train(method, 1, inner), _train(method, 2, inner)
   moved = 0
   for k, (one, two) in enumerate(zip(ones, twos)):
-    assert {n for n in two if n.endswith('/mask')} == {
-        n for n in one if n.endswith('/mask')}
+    assert {n for n in two if n.endswith('/mask')} == {n for n in one if n.endswith('/mask')}
     for name, copies in two.items():
       if len(copies) == 2:
         np.testing.assert_array_equal(*copies, err_msg=f'{name}, step {k}')
       if name.endswith('/mask'):
         np.testing.assert_array_equal(copies[0], one[name][0])
-        moved += k > 0 and not np.array_equal(
-            one[name][0], ones[k - 1][name][0])
+        moved += k > 0 and not np.array_equal(one[name][0], ones[k - 1][name][0])
       elif name.endswith('/weights'):
         np.testing.assert_allclose(copies[0], one[name][0], rtol=1e-9)
-    np.testing.assert_array_equal(
-        two['global_step'][0], one['global_step'][0])
+    np.testing.assert_array_equal(two['global_step'][0], one['global_step'][0])
   assert (moved > 0) == (method not in ('static', 'snip'))
 
 
@@ -80,10 +78,9 @@ def test_a_step_without_any_gradient_is_an_error():
   strategy = tf2.distribute.MirroredStrategy(['/cpu:0', '/cpu:1'])
   with strategy.scope():
     variable = tf.get_variable('variable', [2])
-    optimizer = _Plain(tf.train.GradientDescentOptimizer(.1))
+    optimizer = _Plain(tf.train.GradientDescentOptimizer(0.1))
     with pytest.raises(ValueError, match='No variable has a gradient'):
-      strategy.extended.call_for_each_replica(
-          lambda: optimizer.apply_gradients([(None, variable)]))
+      strategy.extended.call_for_each_replica(lambda: optimizer.apply_gradients([(None, variable)]))
 
 
 class _Plain(OptimizerWrapper):
@@ -97,8 +94,8 @@ class _Plain(OptimizerWrapper):
 @pytest.mark.parametrize('n_replicas', [1, 2])
 def test_wrappers_may_be_wrapped(method, n_replicas, monkeypatch):
   monkeypatch.setitem(
-      sparse_net.INNER_OPTIMIZERS, 'plain',
-      lambda: _Plain(tf.train.MomentumOptimizer(.1, .9)))
+    sparse_net.INNER_OPTIMIZERS, 'plain', lambda: _Plain(tf.train.MomentumOptimizer(0.1, 0.9))
+  )
   plain = _train(method, n_replicas, 'plain')[-1]
   direct = _train(method, n_replicas, 'momentum')[-1]
   assert set(plain) == set(direct)
@@ -122,38 +119,46 @@ def _train_by_factory(n_replicas, method):
     n = len(images) // n_replicas
     begin = n * (context.replica_id_in_sync_group if strategy else 0)
     outputs = layers.masked_fully_connected(
-        tf.constant(images)[begin:begin + n], 4, scope='layer')
-    loss = tf.reduce_mean(tf.square(outputs - 1.))
+      tf.constant(images)[begin : begin + n], 4, scope='layer'
+    )
+    loss = tf.reduce_mean(tf.square(outputs - 1.0))
     return factory.make_train_op(
-        factory.make_optimizer(
-            config, tf.train.GradientDescentOptimizer(0.5)), loss,
-        tf.train.get_global_step())
+      factory.make_optimizer(config, tf.train.GradientDescentOptimizer(0.5)),
+      loss,
+      tf.train.get_global_step(),
+    )
 
   with tf.Graph().as_default():
     strategy = distribution.make_strategy(n_replicas)
     with strategy.scope() if strategy else contextlib.nullcontext():
       tf.train.get_or_create_global_step()
-      train_op = step(None) if strategy is None else strategy.group(
-          strategy.extended.call_for_each_replica(step, args=(strategy,)))
-      with tf.Session(config=quick_sessions.unoptimized(
-          distribution.session_config(n_replicas))) as session:
+      train_op = (
+        step(None)
+        if strategy is None
+        else strategy.group(strategy.extended.call_for_each_replica(step, args=(strategy,)))
+      )
+      with tf.Session(
+        config=quick_sessions.unoptimized(distribution.session_config(n_replicas))
+      ) as session:
         session.run(tf.global_variables_initializer())
         for _ in range(3):
           session.run(train_op)
-        (weights,) = [
-            v for v in tf.global_variables() if v.op.name == 'layer/weights']
+        (weights,) = [v for v in tf.global_variables() if v.op.name == 'layer/weights']
         return session.run(weights)
 
 
 # Of each kind of gradient: applied alone, dense beside it, dense and applied.
-@pytest.mark.parametrize('method, n_replicas', combinations.quick(
-    itertools.product(METHODS, [2, 4]),
-    ('set', 2), ('rigl', 4), ('snip', 2), ('dnw', 4)))
+@pytest.mark.parametrize(
+  'method, n_replicas',
+  combinations.quick(
+    itertools.product(METHODS, [2, 4]), ('set', 2), ('rigl', 4), ('snip', 2), ('dnw', 4)
+  ),
+)
 def test_gradients_are_those_of_the_mean_over_the_batch(method, n_replicas):
   """And not the sum of the means, which TensorFlow would take."""
   np.testing.assert_allclose(
-      _train_by_factory(n_replicas, method), _train_by_factory(1, method),
-      rtol=1e-5, atol=1e-7)
+    _train_by_factory(n_replicas, method), _train_by_factory(1, method), rtol=1e-5, atol=1e-7
+  )
 
 
 # --- The registry on replicas -------------------------------------------------
@@ -168,8 +173,7 @@ def test_each_replica_has_its_own_products(owns_mask):
   def build():
     with tf.variable_scope('layer'):
       weights = tf.get_variable('weights', [2, 3])
-      mask = tf.get_variable(
-          'mask', [2, 3], trainable=False) if owns_mask else None
+      mask = tf.get_variable('mask', [2, 3], trainable=False) if owns_mask else None
     masked = mask_collections.apply_mask(weights, mask)
     assert mask_collections.apply_mask(weights, mask) is masked
     (layer,) = mask_collections.masked_layers()
@@ -194,14 +198,13 @@ def test_each_replica_has_its_own_products(owns_mask):
 
 @pytest.mark.filterwarnings('ignore:To make it possible to preserve tf.data')
 @pytest.mark.parametrize('n_replicas, n_computed', [(1, 0), (2, 5)])
-def test_replicas_compute_their_means_at_each_step(
-    n_replicas, n_computed, tmp_path):
+def test_replicas_compute_their_means_at_each_step(n_replicas, n_computed, tmp_path):
   """Even if they are not fetched: otherwise other replicas would wait."""
   computed = []
 
   def count():
     computed.append(1)
-    return np.float32(0.)
+    return np.float32(0.0)
 
   def model_fn(features, labels, mode):
     del labels, mode
@@ -213,9 +216,8 @@ def test_replicas_compute_their_means_at_each_step(
     train_op = replicas.on_each_device(lambda: step.assign_add(1).op)
     return specs.TrainSpec(loss, train_op, means=[mean])
 
-  job = specs.Job(model_fn, str(tmp_path), seed=0, save_steps=None,
-                  keep_checkpoint_max=0)
+  job = specs.Job(model_fn, str(tmp_path), seed=0, save_steps=None, keep_checkpoint_max=0)
   session_loop.SessionLoop(job, n_replicas).train(
-      lambda: tf.data.Dataset.from_tensors(
-          (tf.ones([2, 1]), tf.zeros([2]))).repeat(), 5, [], [])
+    lambda: tf.data.Dataset.from_tensors((tf.ones([2, 1]), tf.zeros([2]))).repeat(), 5, [], []
+  )
   assert len(computed) == n_replicas * n_computed

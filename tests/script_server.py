@@ -48,7 +48,7 @@ class Run:
     """What it has printed so far."""
     return self._stem.with_suffix('.out').read_text()
 
-  def wait_for(self, text: str, timeout: float = 60.) -> None:
+  def wait_for(self, text: str, timeout: float = 60.0) -> None:
     """Returns once it has printed `text`."""
     end = time.monotonic() + timeout
     while text not in self.output():
@@ -63,8 +63,8 @@ class Run:
     """Waits for its end."""
     reply = self._server.request({'wait': self.pid})
     return Result(
-        reply['code'], self.output(),
-        self._stem.with_suffix('.err').read_text(), reply['cpu_seconds'])
+      reply['code'], self.output(), self._stem.with_suffix('.err').read_text(), reply['cpu_seconds']
+    )
 
 
 class ScriptServer:
@@ -82,10 +82,12 @@ class ScriptServer:
     self._folder = folder
     self._n_runs = 0
     self._process = subprocess.Popen(
-        [sys.executable, __file__, module], text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths),
-             **environment})
+      [sys.executable, __file__, module],
+      text=True,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths), **environment},
+    )
 
   def __enter__(self) -> ScriptServer:
     return self
@@ -107,8 +109,7 @@ class ScriptServer:
     stem = self._folder / f'run{self._n_runs}'
     for suffix in ('.out', '.err'):
       stem.with_suffix(suffix).touch()
-    reply = self.request({
-        'argv': argv, 'cwd': str(cwd or self._folder), 'stem': str(stem)})
+    reply = self.request({'argv': argv, 'cwd': str(cwd or self._folder), 'stem': str(stem)})
     return Run(self, reply['pid'], stem)
 
   def run(self, argv: list[str], cwd: pathlib.Path | None = None) -> Result:
@@ -119,12 +120,12 @@ class ScriptServer:
 def _child(module, message: dict) -> None:
   """Becomes the script; does not return."""
   from rigl.training import script
+
   code = 1
   try:
     os.chdir(message['cwd'])
     for number, suffix in ((1, '.out'), (2, '.err')):
-      file = os.open(
-          message['stem'] + suffix, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+      file = os.open(message['stem'] + suffix, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
       os.dup2(file, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv = [module.__file__, *message['argv']]
@@ -144,14 +145,17 @@ def _child(module, message: dict) -> None:
 
 def _serve(module_name: str) -> None:
   from rigl.training import tpu_estimator
+
   module = importlib.import_module(module_name)
   tpu_estimator.is_available()  # Loads it, where there is one.
   for line in sys.stdin:
     message = json.loads(line)
     if 'wait' in message:
       _, status, usage = os.wait4(message['wait'], 0)
-      reply = {'code': os.waitstatus_to_exitcode(status),
-               'cpu_seconds': usage.ru_utime + usage.ru_stime}
+      reply = {
+        'code': os.waitstatus_to_exitcode(status),
+        'cpu_seconds': usage.ru_utime + usage.ru_stime,
+      }
     else:
       pid = os.fork()
       if not pid:

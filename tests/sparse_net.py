@@ -14,47 +14,43 @@ from rigl.model_pruning import mask_collections, pruning
 from tests import quick_sessions
 
 METHODS = {
-    'set': sparse_optimizers.SparseSETOptimizer,
-    'momentum': sparse_optimizers.SparseMomentumOptimizer,
-    'rigl': sparse_optimizers.SparseRigLOptimizer,
-    'static': sparse_optimizers.SparseStaticOptimizer,
-    'snip': sparse_optimizers.SparseSnipOptimizer,
-    'dnw': sparse_optimizers.SparseDNWOptimizer,
+  'set': sparse_optimizers.SparseSETOptimizer,
+  'momentum': sparse_optimizers.SparseMomentumOptimizer,
+  'rigl': sparse_optimizers.SparseRigLOptimizer,
+  'static': sparse_optimizers.SparseStaticOptimizer,
+  'snip': sparse_optimizers.SparseSnipOptimizer,
+  'dnw': sparse_optimizers.SparseDNWOptimizer,
 }
-DYNAMIC_METHODS = tuple(
-    name for name in METHODS if methods.METHODS[name].is_dynamic)
+DYNAMIC_METHODS = tuple(name for name in METHODS if methods.METHODS[name].is_dynamic)
 # Those that keep the dense gradient; DNW trains with it.
-WITH_DENSE_GRADIENT = tuple(
-    name for name in DYNAMIC_METHODS if methods.METHODS[name].gradient)
+WITH_DENSE_GRADIENT = tuple(name for name in DYNAMIC_METHODS if methods.METHODS[name].gradient)
 
-SCHEDULE = {
-    'begin_step': 1, 'end_step': 15, 'frequency': 4, 'drop_fraction': .5}
-ONE_SHOT = {'default_sparsity': .6, 'mask_init_method': 'random'}
+SCHEDULE = {'begin_step': 1, 'end_step': 15, 'frequency': 4, 'drop_fraction': 0.5}
+ONE_SHOT = {'default_sparsity': 0.6, 'mask_init_method': 'random'}
 
 INNER_OPTIMIZERS = {
-    'sgd': functools.partial(tf.train.GradientDescentOptimizer, .1),
-    'momentum': functools.partial(tf.train.MomentumOptimizer, .1, .9),
-    'nesterov': functools.partial(
-        tf.train.MomentumOptimizer, .1, .9, use_nesterov=True),
-    'adam': functools.partial(tf.train.AdamOptimizer, .05),
-    'rmsprop': functools.partial(tf.train.RMSPropOptimizer, .02, momentum=.9),
-    'adagrad': functools.partial(tf.train.AdagradOptimizer, .2),
+  'sgd': functools.partial(tf.train.GradientDescentOptimizer, 0.1),
+  'momentum': functools.partial(tf.train.MomentumOptimizer, 0.1, 0.9),
+  'nesterov': functools.partial(tf.train.MomentumOptimizer, 0.1, 0.9, use_nesterov=True),
+  'adam': functools.partial(tf.train.AdamOptimizer, 0.05),
+  'rmsprop': functools.partial(tf.train.RMSPropOptimizer, 0.02, momentum=0.9),
+  'adagrad': functools.partial(tf.train.AdagradOptimizer, 0.2),
 }
 
 # What TensorFlow's optimizers start each slot with, by variable name.
 SLOT_STARTS = {
-    'sgd': {},
-    'momentum': {'Momentum': 0.},
-    'nesterov': {'Momentum': 0.},
-    'adam': {'Adam': 0., 'Adam_1': 0.},
-    'rmsprop': {'RMSProp': 1., 'RMSProp_1': 0.},
-    'adagrad': {'Adagrad': .1},
+  'sgd': {},
+  'momentum': {'Momentum': 0.0},
+  'nesterov': {'Momentum': 0.0},
+  'adam': {'Adam': 0.0, 'Adam_1': 0.0},
+  'rmsprop': {'RMSProp': 1.0, 'RMSProp_1': 0.0},
+  'adagrad': {'Adagrad': 0.1},
 }
 
 
-def hyper_of(method: str,
-             schedule: Mapping[str, Any] = SCHEDULE,
-             one_shot: Mapping[str, Any] = ONE_SHOT) -> Mapping[str, Any]:
+def hyper_of(
+  method: str, schedule: Mapping[str, Any] = SCHEDULE, one_shot: Mapping[str, Any] = ONE_SHOT
+) -> Mapping[str, Any]:
   """Arguments of a method: those of the dynamic ones or those of the others."""
   return schedule if method in DYNAMIC_METHODS else one_shot
 
@@ -73,11 +69,12 @@ def add_layer(scope, weights, mask=None, mask_dtype=None, reuse=None):
   mask = np.ones(weights.shape) if mask is None else np.asarray(mask)
   with tf.variable_scope(scope, reuse=reuse):
     variables = (
-        tf.get_variable('weights', initializer=weights),
-        tf.get_variable('mask', trainable=False,
-                        initializer=mask.astype(mask_dtype or weights.dtype)),
-        tf.get_variable('threshold', [], weights.dtype,
-                        tf.zeros_initializer(), trainable=False))
+      tf.get_variable('weights', initializer=weights),
+      tf.get_variable(
+        'mask', trainable=False, initializer=mask.astype(mask_dtype or weights.dtype)
+      ),
+      tf.get_variable('threshold', [], weights.dtype, tf.zeros_initializer(), trainable=False),
+    )
   return *variables, mask_collections.apply_mask(*variables)
 
 
@@ -107,37 +104,37 @@ class SparseNet:
     variables: {name: variable} of all global variables.
   """
 
-  def __init__(self,
-               layers: Mapping[str, LayerSpec],
-               inner: str = 'momentum',
-               method: Optional[str] = None,
-               hyper: Optional[Mapping[str, Any]] = None,
-               density: float = .5,
-               train: bool = True,
-               use_resource: bool = True):
+  def __init__(
+    self,
+    layers: Mapping[str, LayerSpec],
+    inner: str = 'momentum',
+    method: Optional[str] = None,
+    hyper: Optional[Mapping[str, Any]] = None,
+    density: float = 0.5,
+    train: bool = True,
+    use_resource: bool = True,
+  ):
     self._rng = np.random.RandomState(0)
     self.layers = dict(layers)
     self.graph = tf.Graph()
     self.session = quick_session(self.graph)
     with self.graph.as_default():
-      with tf.variable_scope(
-          tf.get_variable_scope(), use_resource=use_resource):
+      with tf.variable_scope(tf.get_variable_scope(), use_resource=use_resource):
         self.global_step = tf.train.get_or_create_global_step()
         for name, spec in self.layers.items():
           self._add_layer(name, spec, density)
       self.gradients = {
-          name: tf.placeholder(spec.dtype, spec.shape, f'{name}/gradient')
-          for name, spec in self.layers.items()
+        name: tf.placeholder(spec.dtype, spec.shape, f'{name}/gradient')
+        for name, spec in self.layers.items()
       }
-      self.loss = tf.add_n([
+      self.loss = tf.add_n(
+        [
           tf.cast(tf.reduce_sum(layer.masked_weights * gradient), tf.float64)
-          for layer, gradient in zip(
-              pruning.masked_layers(), self.gradients.values())
-      ])
+          for layer, gradient in zip(pruning.masked_layers(), self.gradients.values())
+        ]
+      )
       self.inner = INNER_OPTIMIZERS[inner]()
-      self.optimizer = (
-          METHODS[method](self.inner, **(hyper or {})) if method else
-          self.inner)
+      self.optimizer = METHODS[method](self.inner, **(hyper or {})) if method else self.inner
       self.train_op = None
       if train:
         self.train_op = self.optimizer.minimize(self.loss, self.global_step)
@@ -146,8 +143,7 @@ class SparseNet:
   def _add_layer(self, name, spec, density):
     weights = self._rng.randn(*spec.shape).astype(spec.dtype.as_numpy_dtype)
     mask = self._rng.rand(*spec.shape) < density
-    add_layer(name, weights, mask,
-              (spec.mask_dtype or spec.dtype).as_numpy_dtype)
+    add_layer(name, weights, mask, (spec.mask_dtype or spec.dtype).as_numpy_dtype)
 
   def __enter__(self):
     return self
@@ -164,13 +160,14 @@ class SparseNet:
   def random_gradients(self, rng):
     """{layer name: dense gradient}, to be fed to `run`."""
     return {
-        name: rng.randn(*spec.shape).astype(spec.dtype.as_numpy_dtype)
-        for name, spec in self.layers.items()
+      name: rng.randn(*spec.shape).astype(spec.dtype.as_numpy_dtype)
+      for name, spec in self.layers.items()
     }
 
   def run(self, fetches, gradients):
-    return self.session.run(fetches, {
-        self.gradients[name]: value for name, value in gradients.items()})
+    return self.session.run(
+      fetches, {self.gradients[name]: value for name, value in gradients.items()}
+    )
 
   def step(self, gradients):
     """One training step."""
@@ -184,5 +181,6 @@ class SparseNet:
     """Sets the variables that this network has to the values of `state`."""
     known = {n: v for n, v in self.variables.items() if n in state}
     self.session.run(
-        [variable.initializer for variable in known.values()],
-        {v.initializer.inputs[1]: state[n] for n, v in known.items()})
+      [variable.initializer for variable in known.values()],
+      {v.initializer.inputs[1]: state[n] for n, v in known.items()},
+    )

@@ -25,10 +25,10 @@ TRACES = _load('schedules')['training_loop_traces']
 # all after 0/0. Here the fraction stays in [0, 1], and begin == end updates
 # once with the initial fraction.
 FRACTION_DIFFERS = {
-    'rigl end_step -1 exponential_1 at step 4',
-    'rigl end_step -1 exponential_1 at step 9',
-    'rigl begin_step == end_step with cosine: nan',
-    'rigl begin_step == end_step with exponential_1: nan',
+  'rigl end_step -1 exponential_1 at step 4',
+  'rigl end_step -1 exponential_1 at step 9',
+  'rigl begin_step == end_step with cosine: nan',
+  'rigl begin_step == end_step with exponential_1: nan',
 }
 
 
@@ -36,14 +36,17 @@ def _run_case(case):
   given = case['in']
   with tf.Graph().as_default():
     layer = one_layer.OneLayer(
-        given['weights'], given['dense_gradient'], case['method'],
-        case['inner_optimizer'], case['hyper'])
+      given['weights'],
+      given['dense_gradient'],
+      case['method'],
+      case['inner_optimizer'],
+      case['hyper'],
+    )
     values = {
-        'mask': given['mask'],
-        'weights': given['weights'],
-        'global_step': given['global_step'],
-        **{f'slot/{k}': v for k, v in given.get('slots', {}).items()
-           if np.shape(v)},
+      'mask': given['mask'],
+      'weights': given['weights'],
+      'global_step': given['global_step'],
+      **{f'slot/{k}': v for k, v in given.get('slots', {}).items() if np.shape(v)},
     }
     for key in ('last_mask_update_step', 'ema'):
       if key in given:
@@ -53,8 +56,10 @@ def _run_case(case):
       session.run(tf.global_variables_initializer())
       layer.load(session, values)
       fraction = (
-          layer.optimizer.drop_fraction
-          if case['method'] in sparse_net.DYNAMIC_METHODS else tf.constant(0.))
+        layer.optimizer.drop_fraction
+        if case['method'] in sparse_net.DYNAMIC_METHODS
+        else tf.constant(0.0)
+      )
       report = session.run([layer.train_op, fraction])
       result = session.run(fetches)
       if case['method'] == 'snip':
@@ -68,18 +73,16 @@ def _assert_equals_reference(result, expected):
     if key == 'slots':
       for name, slot in value.items():
         if np.shape(slot):
-          np.testing.assert_allclose(
-              result[f'slot/{name}'], slot, rtol=2e-6, atol=1e-7)
+          np.testing.assert_allclose(result[f'slot/{name}'], slot, rtol=2e-6, atol=1e-7)
     elif key == 'mask':
       np.testing.assert_array_equal(result['mask'], value)
     elif key in result:
-      np.testing.assert_allclose(
-          result[key], value, rtol=2e-6, atol=1e-7, err_msg=key)
+      np.testing.assert_allclose(result[key], value, rtol=2e-6, atol=1e-7, err_msg=key)
 
 
 @pytest.mark.parametrize(
-    'name', [n for n, c in UPDATES.items()
-             if 'out' in c and n not in FRACTION_DIFFERS])
+  'name', [n for n, c in UPDATES.items() if 'out' in c and n not in FRACTION_DIFFERS]
+)
 def test_one_step_equals_the_reference(name):
   case = UPDATES[name]
   _assert_equals_reference(_run_case(case), case['out'])
@@ -89,13 +92,13 @@ def test_one_step_equals_the_reference(name):
 def test_drop_fraction_stays_a_fraction(name):
   case = UPDATES[name]
   result = _run_case(case)
-  assert 0. <= result['drop_fraction'] <= 1.
+  assert 0.0 <= result['drop_fraction'] <= 1.0
   assert np.sum(result['mask']) == np.sum(case['in']['mask'])
 
 
 @pytest.mark.parametrize(
-    'name', [n for n, c in UPDATES.items()
-             if 'kept_flat_indices' in c['derived'] and 'out' not in c])
+  'name', [n for n, c in UPDATES.items() if 'kept_flat_indices' in c['derived'] and 'out' not in c]
+)
 def test_random_growth_keeps_what_the_reference_keeps(name):
   """SET: what is grown is drawn, what is kept and trained is not."""
   case = UPDATES[name]
@@ -109,15 +112,14 @@ def test_random_growth_keeps_what_the_reference_keeps(name):
   trained = case['after_gradient_step_before_mask_update']
   fresh = new & ~old
   for key, value in [('weights', trained['weights'])] + [
-      (f'slot/{k}', v) for k, v in trained['slots'].items() if np.shape(v)]:
+    (f'slot/{k}', v) for k, v in trained['slots'].items() if np.shape(v)
+  ]:
     got = np.ravel(result[key])
-    np.testing.assert_allclose(
-        got[~fresh], np.ravel(value)[~fresh], rtol=2e-6, atol=1e-7)
+    np.testing.assert_allclose(got[~fresh], np.ravel(value)[~fresh], rtol=2e-6, atol=1e-7)
     assert not got[fresh].any()
 
 
-@pytest.mark.parametrize(
-    'name', [n for n in UPDATES if 'five active weights exactly zero' in n])
+@pytest.mark.parametrize('name', [n for n in UPDATES if 'five active weights exactly zero' in n])
 def test_an_inactive_connection_is_never_kept(name):
   """The reference let inactive weights tie with active zeros. We do not: only
   n_prune connections may enter, and they are initialised."""
@@ -160,40 +162,59 @@ def _assert_row(row, before, after, drop_fraction, initial_fraction):
   np.testing.assert_allclose(drop_fraction, expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize('trace', TRACES, ids=lambda t: '-'.join(
-    str(v) for k, v in t.items() if k not in ('columns', 'rows')))
+@pytest.mark.parametrize(
+  'trace',
+  TRACES,
+  ids=lambda t: '-'.join(str(v) for k, v in t.items() if k not in ('columns', 'rows')),
+)
 def test_training_loop(trace):
   """Which iterations train, which move masks, and where the steps stand."""
   method = trace['method']
   rng = np.random.RandomState(0)
-  hyper = sparse_net.hyper_of(method, {
-      key: trace.get(column) for key, column in (
-          ('begin_step', 'begin_step'), ('end_step', 'end_step'),
-          ('frequency', 'frequency'), ('drop_fraction', 'drop_fraction'),
-          ('drop_fraction_anneal', 'anneal'))})
+  hyper = sparse_net.hyper_of(
+    method,
+    {
+      key: trace.get(column)
+      for key, column in (
+        ('begin_step', 'begin_step'),
+        ('end_step', 'end_step'),
+        ('frequency', 'frequency'),
+        ('drop_fraction', 'drop_fraction'),
+        ('drop_fraction_anneal', 'anneal'),
+      )
+    },
+  )
   is_dynamic = method in sparse_net.DYNAMIC_METHODS
   n_moved = 0
   with tf.Graph().as_default():
     layer = one_layer.OneLayer(
-        rng.randn(6, 5).astype('f'), rng.randn(6, 5), method,
-        {'type': 'sgd', 'learning_rate': .8}, hyper)
+      rng.randn(6, 5).astype('f'),
+      rng.randn(6, 5),
+      method,
+      {'type': 'sgd', 'learning_rate': 0.8},
+      hyper,
+    )
     fetches = layer.state()
-    fraction = (
-        layer.optimizer.drop_fraction if is_dynamic else tf.constant(0.))
+    fraction = layer.optimizer.drop_fraction if is_dynamic else tf.constant(0.0)
     with sparse_net.quick_session() as session:
       session.run(tf.global_variables_initializer())
       layer.load(session, {'global_step': trace.get('first_global_step', 0)})
       if is_dynamic:
-        layer.load(session, {'mask': rng.rand(6, 5) < .5})
+        layer.load(session, {'mask': rng.rand(6, 5) < 0.5})
       after = session.run(fetches)
       for values in trace['rows']:
         before = after
         _, got_fraction = session.run([layer.train_op, fraction])
         after = session.run(fetches)
         n_moved += (before['mask'] != after['mask']).any()
-        _assert_row(dict(zip(trace['columns'], values)), before, after,
-                    got_fraction, trace.get('drop_fraction'))
+        _assert_row(
+          dict(zip(trace['columns'], values)),
+          before,
+          after,
+          got_fraction,
+          trace.get('drop_fraction'),
+        )
   if is_dynamic:
     # The fraction is the last column.
-    drops = any(float(row[-1]) != 0. for row in trace['rows'])
+    drops = any(float(row[-1]) != 0.0 for row in trace['rows'])
     assert (n_moved > 0) == (drops and method != 'static')

@@ -12,7 +12,7 @@ from rigl.compat import tf, tf2
 from rigl.model_pruning import initializers, layers, pruning
 from tests import sparse_net
 
-HYPER = {'begin_step': 0, 'end_step': -1, 'frequency': 1, 'drop_fraction': .5}
+HYPER = {'begin_step': 0, 'end_step': -1, 'frequency': 1, 'drop_fraction': 0.5}
 INITIAL_DIST = {**HYPER, 'grow_init': 'initial_dist'}
 
 pytestmark = pytest.mark.usefixtures('graph')
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.usefixtures('graph')
 
 def _layer(initializer=None):
   return layers.masked_fully_connected(
-      tf.ones([2, 20]), 20, scope='layer', activation_fn=None,
-      weights_initializer=initializer)
+    tf.ones([2, 20]), 20, scope='layer', activation_fn=None, weights_initializer=initializer
+  )
 
 
 def _minimize(method, inner, hyper, outputs):
   return sparse_net.METHODS[method](inner, **hyper).minimize(
-      tf.reduce_sum(outputs * tf.range(20.)),
-      tf.train.get_or_create_global_step())
+    tf.reduce_sum(outputs * tf.range(20.0)), tf.train.get_or_create_global_step()
+  )
 
 
 def _train(method, inner, hyper, initializer=None):
@@ -37,9 +37,8 @@ def _train(method, inner, hyper, initializer=None):
 @pytest.mark.parametrize('method', sparse_net.DYNAMIC_METHODS)
 def test_a_step_without_update_evaluates_no_initializer(method):
   """All that a branch takes from outside is evaluated at each step."""
-  train_op = _train(method, tf.train.AdagradOptimizer(.1), INITIAL_DIST)
-  needed = [op.name for op in subgraphs.ancestors(
-      train_op.outputs[0])]
+  train_op = _train(method, tf.train.AdagradOptimizer(0.1), INITIAL_DIST)
+  needed = [op.name for op in subgraphs.ancestors(train_op.outputs[0])]
   assert 'layer/weights' in needed
   assert not [name for name in needed if '/Initializer/' in name]
 
@@ -49,7 +48,7 @@ def _new_values(train_op):
   (mask,), (weights,) = pruning.get_masks(), pruning.get_weights()
   with sparse_net.quick_session() as session:
     session.run(tf.global_variables_initializer())
-    mask.load(np.random.RandomState(0).rand(20, 20) < .5, session)
+    mask.load(np.random.RandomState(0).rand(20, 20) < 0.5, session)
     old, initial = session.run([mask, weights])
     session.run(train_op)
     new, after = session.run([mask, weights])
@@ -58,16 +57,19 @@ def _new_values(train_op):
   return after[fresh], initial
 
 
-@pytest.mark.parametrize('initializer', [
-    None, tf.constant_initializer(np.arange(400.)),
-    initializers.variance_scaling(2.), tf.ones_initializer(),
-    lambda shape, **_: tf2.function(
-        lambda: tf.random.stateless_normal(shape, [1, 2]))()],
-                         ids=['default', 'constant', 'scaled', 'ones',
-                              'function'])
+@pytest.mark.parametrize(
+  'initializer',
+  [
+    None,
+    tf.constant_initializer(np.arange(400.0)),
+    initializers.variance_scaling(2.0),
+    tf.ones_initializer(),
+    lambda shape, **_: tf2.function(lambda: tf.random.stateless_normal(shape, [1, 2]))(),
+  ],
+  ids=['default', 'constant', 'scaled', 'ones', 'function'],
+)
 def test_new_values_are_initial_ones(initializer):
-  train_op = _train(
-      'rigl', tf.train.MomentumOptimizer(.1, .9), INITIAL_DIST, initializer)
+  train_op = _train('rigl', tf.train.MomentumOptimizer(0.1, 0.9), INITIAL_DIST, initializer)
   values, initial = _new_values(train_op)
   assert np.isin(values, initial).all()
 
@@ -79,29 +81,33 @@ def test_new_values_are_those_of_an_initial_checkpoint(tmp_path):
     session.run(variable.initializer)
     prefix = tf.train.Saver().save(session, str(tmp_path / 'model'))
   outputs = _layer()
-  tf.train.init_from_checkpoint(
-      prefix, {'layer/weights': pruning.get_weights()[0]})
-  values, initial = _new_values(_minimize(
-      'rigl', tf.train.GradientDescentOptimizer(.1), INITIAL_DIST, outputs))
+  tf.train.init_from_checkpoint(prefix, {'layer/weights': pruning.get_weights()[0]})
+  values, initial = _new_values(
+    _minimize('rigl', tf.train.GradientDescentOptimizer(0.1), INITIAL_DIST, outputs)
+  )
   np.testing.assert_array_equal(initial, given)
   assert np.isin(values, given).all()
 
 
-@pytest.mark.parametrize('initializer, op_type', [
+@pytest.mark.parametrize(
+  'initializer, op_type',
+  [
     (tf.glorot_uniform_initializer(), 'RandomUniform'),
     (tf.random_normal_initializer(), 'RandomStandardNormal'),
-    (tf.truncated_normal_initializer(seed=1), 'TruncatedNormal')])
+    (tf.truncated_normal_initializer(seed=1), 'TruncatedNormal'),
+  ],
+)
 def test_initializers_that_draw_anew_are_an_error(initializer, op_type):
   """A resumed run would grow other values, and none are initial ones."""
-  inner = tf.train.MomentumOptimizer(.1, .9)
-  with pytest.raises(ValueError, match=(
-      f'layer/weights:0.*{op_type}.*rigl.model_pruning.initializers')):
+  inner = tf.train.MomentumOptimizer(0.1, 0.9)
+  with pytest.raises(
+    ValueError, match=(f'layer/weights:0.*{op_type}.*rigl.model_pruning.initializers')
+  ):
     _train('rigl', inner, INITIAL_DIST, initializer)
 
 
 def test_only_initial_dist_asks_for_repeatable_initializers():
-  _train('rigl', tf.train.MomentumOptimizer(.1, .9), HYPER,
-         tf.glorot_uniform_initializer())
+  _train('rigl', tf.train.MomentumOptimizer(0.1, 0.9), HYPER, tf.glorot_uniform_initializer())
 
 
 class _WithNorms(tf.train.MomentumOptimizer):
@@ -110,14 +116,14 @@ class _WithNorms(tf.train.MomentumOptimizer):
   def _create_slots(self, var_list):
     super()._create_slots(var_list)
     for variable in var_list:
-      self._get_or_make_slot(variable, tf.constant(3.), 'norm', self._name)
+      self._get_or_make_slot(variable, tf.constant(3.0), 'norm', self._name)
 
   def get_slot_names(self):
     return [*super().get_slot_names(), 'norm']
 
 
 def test_slots_of_another_shape_are_left_alone(caplog):
-  inner = _WithNorms(.1, .9)
+  inner = _WithNorms(0.1, 0.9)
   with caplog.at_level(logging.WARNING, 'tensorflow'):
     train_op = _train('rigl', inner, HYPER)
   _new_values(train_op)
@@ -131,20 +137,24 @@ class _StartsAtRandom(tf.train.MomentumOptimizer):
   def _create_slots(self, var_list):
     for variable in var_list:
       self._get_or_make_slot_with_initializer(
-          variable, tf.random_uniform_initializer(5., 6.), variable.shape,
-          tf.float32, 'momentum', self._name)
+        variable,
+        tf.random_uniform_initializer(5.0, 6.0),
+        variable.shape,
+        tf.float32,
+        'momentum',
+        self._name,
+      )
 
 
 def test_slots_may_start_at_random():
-  train_op = _train('rigl', _StartsAtRandom(.1, .9), HYPER)
+  train_op = _train('rigl', _StartsAtRandom(0.1, 0.9), HYPER)
   values, _ = _new_values(train_op)
   assert not values.any()
 
 
 def test_rigl_knows_values_that_need_no_gradient_before_there_is_one():
   layers.masked_fully_connected(tf.ones([2, 4]), 3, scope='layer')
-  optimizer = sparse_net.METHODS['rigl'](
-      tf.train.GradientDescentOptimizer(.1), **HYPER)
+  optimizer = sparse_net.METHODS['rigl'](tf.train.GradientDescentOptimizer(0.1), **HYPER)
   (weights,) = optimizer.get_weights()
   for method in ('zeros', 'initial_dist', 'random_normal', 'random_uniform'):
     assert optimizer.get_grow_tensor(weights, method).shape == weights.shape
@@ -152,14 +162,20 @@ def test_rigl_knows_values_that_need_no_gradient_before_there_is_one():
     optimizer.get_grow_tensor(weights, 'grad_scale')
 
 
-@pytest.mark.parametrize('anneal, end_step, warns', [
-    ('cosine', -1, True), ('exponential_3', -1, True), ('constant', -1, False),
-    ('cosine', 10, False)])
+@pytest.mark.parametrize(
+  'anneal, end_step, warns',
+  [
+    ('cosine', -1, True),
+    ('exponential_3', -1, True),
+    ('constant', -1, False),
+    ('cosine', 10, False),
+  ],
+)
 @pytest.mark.parametrize('method', sparse_net.DYNAMIC_METHODS)
-def test_annealing_without_an_end_is_warned_of(
-    method, anneal, end_step, warns, caplog):
+def test_annealing_without_an_end_is_warned_of(method, anneal, end_step, warns, caplog):
   with caplog.at_level(logging.WARNING, 'tensorflow'):
     sparse_net.METHODS[method](
-        tf.train.GradientDescentOptimizer(.1),
-        **{**HYPER, 'end_step': end_step, 'drop_fraction_anneal': anneal})
+      tf.train.GradientDescentOptimizer(0.1),
+      **{**HYPER, 'end_step': end_step, 'drop_fraction_anneal': anneal},
+    )
   assert (f'drop_fraction_anneal {anneal} falls' in caplog.text) == warns

@@ -14,27 +14,32 @@ from tests import combinations, mask_trajectories, sparse_net
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = {
-    'a': sparse_net.LayerSpec((6, 5)),
-    'b': sparse_net.LayerSpec((3, 3, 2, 4), tf.bfloat16, tf.float32),
+  'a': sparse_net.LayerSpec((6, 5)),
+  'b': sparse_net.LayerSpec((3, 3, 2, 4), tf.bfloat16, tf.float32),
 }
-HYPER = {'begin_step': 0, 'end_step': 30, 'frequency': 3, 'drop_fraction': .5,
-         'drop_fraction_anneal': 'cosine'}
-ONE_SHOT = {'default_sparsity': .6, 'mask_init_method': 'erdos_renyi_kernel'}
+HYPER = {
+  'begin_step': 0,
+  'end_step': 30,
+  'frequency': 3,
+  'drop_fraction': 0.5,
+  'drop_fraction_anneal': 'cosine',
+}
+ONE_SHOT = {'default_sparsity': 0.6, 'mask_init_method': 'erdos_renyi_kernel'}
 
 
 def _net(method, **changes):
   return sparse_net.SparseNet(
-      LAYERS, 'momentum', method,
-      sparse_net.hyper_of(method, HYPER, ONE_SHOT), **changes)
+    LAYERS, 'momentum', method, sparse_net.hyper_of(method, HYPER, ONE_SHOT), **changes
+  )
 
 
 # --- Processes and control flow ----------------------------------------------
 
 # name: (PYTHONHASHSEED, arguments of the worker)
 WORKERS = {
-    'hash seed 1': ('1', []),
-    'hash seed 2': ('2', []),
-    'v2 behaviour disabled': ('1', ['--disable_v2_behavior']),
+  'hash seed 1': ('1', []),
+  'hash seed 2': ('2', []),
+  'v2 behaviour disabled': ('1', ['--disable_v2_behavior']),
 }
 
 
@@ -42,11 +47,13 @@ WORKERS = {
 def worker_outputs():
   """{worker name: what it printed}; they run side by side."""
   processes = {
-      name: subprocess.Popen(
-          [sys.executable, '-m', 'tests.mask_trajectories', *arguments],
-          cwd=ROOT, stdout=subprocess.PIPE,
-          env={**os.environ, 'PYTHONHASHSEED': hash_seed})
-      for name, (hash_seed, arguments) in WORKERS.items()
+    name: subprocess.Popen(
+      [sys.executable, '-m', 'tests.mask_trajectories', *arguments],
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      env={**os.environ, 'PYTHONHASHSEED': hash_seed},
+    )
+    for name, (hash_seed, arguments) in WORKERS.items()
   }
   return {n: p.communicate()[0] for n, p in processes.items()}
 
@@ -72,32 +79,30 @@ def test_the_workers_differ_in_what_they_should(worker_report):
 @pytest.mark.parametrize('method', sparse_net.METHODS)
 def test_processes_agree_to_the_last_bit(worker_report, method):
   """Masks of every step and final weights."""
-  first, second = [
-      worker_report(f'hash seed {seed}')['digests'][method]
-      for seed in (1, 2)]
+  first, second = [worker_report(f'hash seed {seed}')['digests'][method] for seed in (1, 2)]
   assert first == second
 
 
 @pytest.mark.parametrize('method', sparse_net.METHODS)
-def test_masks_do_not_depend_on_control_flow_or_kind_of_variable(
-    worker_report, method):
+def test_masks_do_not_depend_on_control_flow_or_kind_of_variable(worker_report, method):
   """Weights may: TensorFlow optimises the two kinds of graph differently."""
   first, second = [
-      worker_report(name)['digests'][method]['masks']
-      for name in ('hash seed 1', 'v2 behaviour disabled')]
+    worker_report(name)['digests'][method]['masks']
+    for name in ('hash seed 1', 'v2 behaviour disabled')
+  ]
   assert first == second
 
 
 def test_digests_tell_methods_and_seeds_apart():
-  digests = [mask_trajectories.digests(*arguments) for arguments in (
-      ('set', 0), ('set', 1), ('rigl', 0))]
+  digests = [
+    mask_trajectories.digests(*arguments) for arguments in (('set', 0), ('set', 1), ('rigl', 0))
+  ]
   for part in ('masks', 'weights'):
     assert len({d[part] for d in digests}) == 3
 
 
 def test_this_process_agrees(worker_report):
-  assert (mask_trajectories.digests('set', 0) ==
-          worker_report('hash seed 1')['digests']['set'])
+  assert mask_trajectories.digests('set', 0) == worker_report('hash seed 1')['digests']['set']
 
 
 # --- Graph, function and XLA -------------------------------------------------
@@ -111,33 +116,37 @@ def _in_modes(build):
       return tf.constant(0)
 
   return {
-      'graph': build(),
-      'function': tf2.function(returning, autograph=False)(),
-      'xla': tf.xla.experimental.compile(returning),
+    'graph': build(),
+    'function': tf2.function(returning, autograph=False)(),
+    'xla': tf.xla.experimental.compile(returning),
   }
 
 
 # core/methods_test runs the updates of all methods in all modes.
-@pytest.mark.parametrize('method', combinations.quick(
-    sparse_net.DYNAMIC_METHODS, 'momentum'))
+@pytest.mark.parametrize('method', combinations.quick(sparse_net.DYNAMIC_METHODS, 'momentum'))
 def test_generic_mask_update_is_the_same_in_all_modes(method):
   """Weights and slots too: nothing here is computed, only chosen."""
   with _net(method, train=False) as net, net.graph.as_default():
     # Makes the slots; the wrapper then only updates masks.
     net.inner.minimize(net.loss, tf.train.get_or_create_global_step())
     net.optimizer.compute_gradients(net.loss)
-    ops = _in_modes(lambda: tf.group(*[
-        net.optimizer.generic_mask_update(mask, weights) for mask, weights in
-        zip(net.optimizer.get_masks(), net.optimizer.get_weights())]))
+    ops = _in_modes(
+      lambda: tf.group(
+        *[
+          net.optimizer.generic_mask_update(mask, weights)
+          for mask, weights in zip(net.optimizer.get_masks(), net.optimizer.get_weights())
+        ]
+      )
+    )
     net.initialize()
     rng = np.random.RandomState(1)
     start = {
-        key: value if key.endswith('/mask') else
-        np.asarray(rng.randn(*value.shape), value.dtype)
-        for key, value in net.state().items() if key != 'global_step'
+      key: value if key.endswith('/mask') else np.asarray(rng.randn(*value.shape), value.dtype)
+      for key, value in net.state().items()
+      if key != 'global_step'
     }
     # Exactly equal active weights leave the choice to the noise.
-    start['a/weights'][:4] = 0.
+    start['a/weights'][:4] = 0.0
     gradients = net.random_gradients(rng)
     results = {}
     for mode, op in ops.items():
@@ -155,28 +164,26 @@ def test_generic_mask_update_is_the_same_in_all_modes(method):
 
 def _close(got, expected):
   tolerance = 1e-5 if expected.dtype == np.float32 else 2e-2
-  return np.allclose(
-      got.astype('f'), expected.astype('f'), tolerance, tolerance)
+  return np.allclose(got.astype('f'), expected.astype('f'), tolerance, tolerance)
 
 
 @pytest.mark.parametrize('method', sparse_net.METHODS)
 def test_a_training_run_is_the_same_in_all_modes(method):
   """Masks equal at every step; XLA may round trained weights differently."""
-  with _net(method) as net, _net(method, train=False) as function, \
-      _net(method, train=False) as xla:
+  with _net(method) as net, _net(method, train=False) as function, _net(method, train=False) as xla:
     ops = {}
     for other in (function, xla):
-      with other.graph.as_default(), tf.variable_scope(
-          tf.get_variable_scope(), use_resource=True):
+      with other.graph.as_default(), tf.variable_scope(tf.get_variable_scope(), use_resource=True):
 
         def train(other=other):
-          with tf.control_dependencies(
-              [other.optimizer.minimize(other.loss, other.global_step)]):
+          with tf.control_dependencies([other.optimizer.minimize(other.loss, other.global_step)]):
             return tf.constant(0)
 
         ops[other] = (
-            tf.xla.experimental.compile(train) if other is xla else
-            tf2.function(train, autograph=False)())
+          tf.xla.experimental.compile(train)
+          if other is xla
+          else tf2.function(train, autograph=False)()
+        )
         other.initialize()
       assert set(other.variables) == set(net.variables)
       other.load(net.state())
@@ -189,8 +196,7 @@ def test_a_training_run_is_the_same_in_all_modes(method):
         other.run(op, gradients)
         got = other.state()
         for key, value in expected.items():
-          if (other is function or key.endswith('/mask') or
-              value.dtype.kind in 'bi'):
+          if other is function or key.endswith('/mask') or value.dtype.kind in 'bi':
             assert got[key].tobytes() == value.tobytes(), key
           else:
             assert _close(got[key], value), key
@@ -198,14 +204,18 @@ def test_a_training_run_is_the_same_in_all_modes(method):
 
 # --- Resuming ----------------------------------------------------------------
 
+
 @pytest.mark.parametrize('method', sparse_net.METHODS)
 def test_a_resumed_run_equals_an_uninterrupted_one(method, tmp_path):
   """Interrupted early and late, restored in a graph of its own."""
 
   def make_net():
     return sparse_net.SparseNet(
-        LAYERS, 'adam', method, sparse_net.hyper_of(
-            method, {**HYPER, 'grow_init': 'random_normal_2'}, ONE_SHOT))
+      LAYERS,
+      'adam',
+      method,
+      sparse_net.hyper_of(method, {**HYPER, 'grow_init': 'random_normal_2'}, ONE_SHOT),
+    )
 
   prefixes = {}
   with make_net() as net, net.graph.as_default():

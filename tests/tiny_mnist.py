@@ -24,8 +24,7 @@ SIZES = {'layer1': (784, 300), 'layer2': (300, 100), 'layer3': (100, 10)}
 FLAGS = flags.FLAGS
 
 
-def digits(n_train: int = N_TRAIN,
-           n_test: int = N_TEST) -> dict[str, np.ndarray]:
+def digits(n_train: int = N_TRAIN, n_test: int = N_TEST) -> dict[str, np.ndarray]:
   """{IDX file name: array} of noisy copies of one pattern a class."""
   random_state = np.random.RandomState(5)
   patterns = random_state.randint(0, 256, (10, 28, 28))
@@ -33,8 +32,7 @@ def digits(n_train: int = N_TRAIN,
   for part, n in (('train', n_train), ('t10k', n_test)):
     labels = random_state.permutation(np.arange(n) % 10)
     noise = random_state.rand(n, 28, 28) < 0.5
-    arrays[f'{part}-images-idx3-ubyte'] = (
-        patterns[labels] * noise).astype(np.uint8)
+    arrays[f'{part}-images-idx3-ubyte'] = (patterns[labels] * noise).astype(np.uint8)
     arrays[f'{part}-labels-idx1-ubyte'] = labels.astype(np.uint8)
   return arrays
 
@@ -43,19 +41,23 @@ def write_idx_files(folder: pathlib.Path, **sizes: int) -> pathlib.Path:
   """Writes the four files of `digits(**sizes)`; returns the folder."""
   folder.mkdir(parents=True, exist_ok=True)
   for name, array in digits(**sizes).items():
-    header = struct.pack(
-        f'>I{array.ndim}I', 0x800 + array.ndim, *array.shape)
+    header = struct.pack(f'>I{array.ndim}I', 0x800 + array.ndim, *array.shape)
     (folder / name).write_bytes(header + array.tobytes())
   return folder
 
 
-def arguments(data: pathlib.Path, save_path: pathlib.Path | None = None,
-              **values) -> list[str]:
+def arguments(data: pathlib.Path, save_path: pathlib.Path | None = None, **values) -> list[str]:
   """A command line; `values` are flags besides those of a tiny training."""
   values = {
-      'mnist': data, 'batch_size': BATCH_SIZE, 'num_epochs': 2,
-      'maskupdate_frequency': 3, 'prune_begin_step': 2, 'prune_end_step': 15,
-      'pruning_frequency': 3, **values}
+    'mnist': data,
+    'batch_size': BATCH_SIZE,
+    'num_epochs': 2,
+    'maskupdate_frequency': 3,
+    'prune_begin_step': 2,
+    'prune_end_step': 15,
+    'pruning_frequency': 3,
+    **values,
+  }
   if save_path is not None:
     values['save_path'] = save_path
   return [f'--{name}={value}' for name, value in values.items()]

@@ -7,10 +7,16 @@ import pathlib
 from typing import Any, Iterable, Mapping
 
 
-def write(data_dir: pathlib.Path, name: str, version: str,
-          shape: tuple[int | None, ...], encoding: str, n_classes: int,
-          splits: Mapping[str, Iterable[tuple[Any, int]]],
-          shard_length: int) -> pathlib.Path:
+def write(
+  data_dir: pathlib.Path,
+  name: str,
+  version: str,
+  shape: tuple[int | None, ...],
+  encoding: str,
+  n_classes: int,
+  splits: Mapping[str, Iterable[tuple[Any, int]]],
+  shard_length: int,
+) -> pathlib.Path:
   """Prepares pictures and labels.
 
   Args:
@@ -31,21 +37,29 @@ def write(data_dir: pathlib.Path, name: str, version: str,
 
   folder = data_dir / name / version
   folder.mkdir(parents=True)
-  features = tfds.features.FeaturesDict({
+  features = tfds.features.FeaturesDict(
+    {
       'id': tfds.features.Text(),
       'image': tfds.features.Image(shape=shape, encoding_format=encoding),
       'label': tfds.features.ClassLabel(num_classes=n_classes),
-  })
+    }
+  )
   identity = tfds.core.DatasetIdentity(
-      name=name, version=version, data_dir=str(folder), module_name='')
+    name=name, version=version, data_dir=str(folder), module_name=''
+  )
   writer = tfds.core.SequentialWriter(
-      tfds.core.DatasetInfo(builder=identity, features=features),
-      max_examples_per_shard=shard_length)
+    tfds.core.DatasetInfo(builder=identity, features=features), max_examples_per_shard=shard_length
+  )
   writer.initialize_splits(list(splits))
   for split, examples in splits.items():
-    writer.add_examples({split: [
-        {'id': f'{split}_{i}', 'image': image, 'label': int(label)}
-        for i, (image, label) in enumerate(examples)]})
+    writer.add_examples(
+      {
+        split: [
+          {'id': f'{split}_{i}', 'image': image, 'label': int(label)}
+          for i, (image, label) in enumerate(examples)
+        ]
+      }
+    )
   writer.close_all()
   return folder
 

@@ -31,17 +31,16 @@ def run(build, arrays, n_steps, is_compiled=True, sparsity=None):
     else:
       step = build(*tensors)
     variables = {v.op.name: v for v in tf.global_variables()}
-    masks = {name: variables[name] for name in sorted(variables)
-             if name.endswith('/mask')}
+    masks = {name: variables[name] for name in sorted(variables) if name.endswith('/mask')}
     # Grappler breaks the names inside clusters with conditions in them.
     with tf.Session(config=quick_sessions.unoptimized()) as session:
-      session.run([tf.global_variables_initializer(),
-                   tf.tables_initializer()])
+      session.run([tf.global_variables_initializer(), tf.tables_initializer()])
       if sparsity is not None:
         random_state = np.random.RandomState(0)
         for mask in masks.values():
-          mask.load(distributions.random_mask(
-              mask.shape.as_list(), sparsity, random_state), session)
+          mask.load(
+            distributions.random_mask(mask.shape.as_list(), sparsity, random_state), session
+          )
       before = session.run(masks)
       for _ in range(n_steps):
         session.run(step)

@@ -29,17 +29,21 @@ def python(tmp_path):
   package.mkdir()
   # An exception would pass for TensorFlow not being there.
   (package / '__init__.py').write_text(
-      'import os, sys, traceback\n'
-      f'print("{LOADED}")\n'
-      'traceback.print_stack(file=sys.stdout)\n'
-      'sys.stdout.flush()\n'
-      'os._exit(7)\n')
+    'import os, sys, traceback\n'
+    f'print("{LOADED}")\n'
+    'traceback.print_stack(file=sys.stdout)\n'
+    'sys.stdout.flush()\n'
+    'os._exit(7)\n'
+  )
 
   def run(*arguments):
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, encoding='utf-8',
-        cwd=ROOT, env={**os.environ,
-                       'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'})
+      [sys.executable, *arguments],
+      capture_output=True,
+      encoding='utf-8',
+      cwd=ROOT,
+      env={**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'},
+    )
 
   return run
 
@@ -50,9 +54,17 @@ def test_it_is_noticed(python):
   assert done.stdout.startswith(LOADED)
 
 
-@pytest.mark.parametrize('module, flag', [
-    *((module, flag) for module in scripts.SCRIPTS.values()
-      for flag in ('--help', '-h', '--helpshort')), (VISUALIZE, '--help')])
+@pytest.mark.parametrize(
+  'module, flag',
+  [
+    *(
+      (module, flag)
+      for module in scripts.SCRIPTS.values()
+      for flag in ('--help', '-h', '--helpshort')
+    ),
+    (VISUALIZE, '--help'),
+  ],
+)
 def test_help_of_a_script(module, flag, python):
   done = python('-m', module, flag)
   assert (done.returncode, done.stderr) == (0, ''), done.stdout
@@ -66,17 +78,19 @@ def test_help_of_a_script_that_is_started_by_its_path(module, python):
   assert re.search(r'^  --[a-z]+', done.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize('module, flag', [
-    (COUNTS, '--architecture'), (COMPARES, '--sparsities'),
-    (CONVERTS, '--validation_share')])
+@pytest.mark.parametrize(
+  'module, flag',
+  [(COUNTS, '--architecture'), (COMPARES, '--sparsities'), (CONVERTS, '--validation_share')],
+)
 def test_help_of_other_commands(module, flag, python):
   done = python('-m', module, '--help')
   assert (done.returncode, done.stderr) == (0, ''), done.stdout
   assert flag in done.stdout
 
 
-@pytest.mark.parametrize('arguments, words', [
-    (['--methods=lottery'], 'lottery'), (['--sparsities=2'], '[0, 1)')])
+@pytest.mark.parametrize(
+  'arguments, words', [(['--methods=lottery'], 'lottery'), (['--sparsities=2'], '[0, 1)')]
+)
 def test_wrong_comparison(arguments, words, python):
   done = python('-m', COMPARES, '--output=/no/such', *arguments)
   assert done.returncode == 2, done.stdout
@@ -84,18 +98,25 @@ def test_wrong_comparison(arguments, words, python):
 
 
 def test_functions_that_train_are_there(python):
-  done = python('-c', 'import rigl\n'
-                'for name in ("mnist", "cifar_resnet", "imagenet_resnet"):\n'
-                '  print(getattr(rigl, name).train.__name__)')
+  done = python(
+    '-c',
+    'import rigl\n'
+    'for name in ("mnist", "cifar_resnet", "imagenet_resnet"):\n'
+    '  print(getattr(rigl, name).train.__name__)',
+  )
   assert (done.stdout, done.stderr) == ('train\n' * 3, '')
 
 
 @pytest.mark.parametrize('module', scripts.SCRIPTS.values())
-@pytest.mark.parametrize('arguments, words', [
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
     (['--end_sparsty=0.9'], ['--end_sparsty', '--end_sparsity']),
     (['--training_method=lottery'], ['training_method', 'lottery', 'rigl']),
     (['--end_sparsity=much'], ['end_sparsity', 'much']),
-    (['training_method=rigl'], ["['training_method=rigl']", '--'])])
+    (['training_method=rigl'], ["['training_method=rigl']", '--']),
+  ],
+)
 def test_wrong_command_line(module, arguments, words, python):
   done = python('-m', module, *arguments)
   assert done.returncode == 1, done.stdout
@@ -107,24 +128,34 @@ def test_wrong_command_line(module, arguments, words, python):
 
 # Except for TensorFlow's own behaviour.
 CORE = [
-    f'rigl.core.{path.stem}' for path in (ROOT / 'rigl' / 'core').glob('*.py')
-    if path.stem not in ('__init__', 'tf_selection', 'shared_graphs')]
+  f'rigl.core.{path.stem}'
+  for path in (ROOT / 'rigl' / 'core').glob('*.py')
+  if path.stem not in ('__init__', 'tf_selection', 'shared_graphs')
+]
 
 
-@pytest.mark.parametrize('module', [
-    *CORE, 'rigl.checkpoints', 'rigl.training.command_line',
-    'rigl.training.config', 'rigl.training.setting_flags',
-    'rigl.gin_configs', 'rigl.training.script',
+@pytest.mark.parametrize(
+  'module',
+  [
+    *CORE,
+    'rigl.checkpoints',
+    'rigl.training.command_line',
+    'rigl.training.config',
+    'rigl.training.setting_flags',
+    'rigl.gin_configs',
+    'rigl.training.script',
     'rigl.mnist.mnist_config',
-    'rigl.cifar_resnet.cifar_config', 'rigl.imagenet_resnet.imagenet_config'])
+    'rigl.cifar_resnet.cifar_config',
+    'rigl.imagenet_resnet.imagenet_config',
+  ],
+)
 def test_import_of_a_module_that_flags_need(module, python):
   done = python('-c', f'import {module}')
   assert (done.returncode, done.stderr) == (0, ''), done.stdout
 
 
 def test_parts_of_the_package_are_loaded_at_first_use(python):
-  done = python(
-      '-c', 'import rigl; print(rigl.micronet.__name__, *dir(rigl))')
+  done = python('-c', 'import rigl; print(rigl.micronet.__name__, *dir(rigl))')
   assert (done.returncode, done.stderr) == (0, '')
   name, *listed = done.stdout.split()
   assert name == 'rigl.micronet'

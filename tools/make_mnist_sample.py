@@ -23,7 +23,7 @@ from rigl.core import checks
 from rigl.mnist import mnist_data
 
 _SEED = 0
-_LICENSE = '''\
+_LICENSE = """\
 The files in this folder hold a sample of MNIST, the database of handwritten
 digits by Yann LeCun, Corinna Cortes and Christopher J.C. Burges
 (http://yann.lecun.com/exdb/mnist/).
@@ -35,7 +35,7 @@ sample too.
 Changes: {n_train} of the 60,000 training digits and {n_test} of the 10,000 test
 digits were chosen at random, as many of each class, and kept in their order.
 The digits themselves are unchanged.
-'''
+"""
 
 
 def choose_balanced(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
@@ -55,8 +55,7 @@ def choose_balanced(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
   per_class, rest = divmod(n, mnist_data.N_CLASSES)
   if per_class < 1 or rest:
     raise ValueError(
-      f'The number of digits must be a positive multiple of'
-      f' {mnist_data.N_CLASSES}, found {n}.'
+      f'The number of digits must be a positive multiple of {mnist_data.N_CLASSES}, found {n}.'
     )
   random_state = np.random.RandomState(seed)
   chosen = []
@@ -64,8 +63,7 @@ def choose_balanced(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     (positions,) = np.nonzero(labels == digit)
     if len(positions) < per_class:
       raise ValueError(
-        f'Expected at least {per_class} digits of class {digit}, found'
-        f' {len(positions)}.'
+        f'Expected at least {per_class} digits of class {digit}, found {len(positions)}.'
       )
     chosen.append(random_state.permutation(positions)[:per_class])
   return np.sort(np.concatenate(chosen))
@@ -115,15 +113,8 @@ def main(argv: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument(
-    '--mnist', required=True, metavar='FOLDER', help='folder of the IDX files'
-  )
-  parser.add_argument(
-    '--output',
-    required=True,
-    metavar='FOLDER',
-    help='folder to write to',
-  )
+  parser.add_argument('--mnist', required=True, metavar='FOLDER', help='folder of the IDX files')
+  parser.add_argument('--output', required=True, metavar='FOLDER', help='folder to write to')
   for part, default in (('train', 5000), ('test', 1000)):
     parser.add_argument(
       f'--num_{part}',
@@ -135,8 +126,7 @@ def main(argv: list[str] | None = None) -> None:
   args = parser.parse_args(argv)
   try:
     mnist, output = (
-      checks.expanded_path(f'--{name}', getattr(args, name))
-      for name in ('mnist', 'output')
+      checks.expanded_path(f'--{name}', getattr(args, name)) for name in ('mnist', 'output')
     )
     data = mnist_data.load_mnist(mnist)
     make_sample(data, pathlib.Path(output), args.num_train, args.num_test)

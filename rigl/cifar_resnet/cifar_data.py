@@ -32,16 +32,17 @@ _RECORD_BYTES = 1 + _PLANES_BYTES
 _MAX_FILE_BYTES = 10**9
 
 _THREE_WAYS = (
-    'CIFAR-10 can be given in three ways:\n'
-    '  1. --data_directory=FOLDER with the files data_batch_1 ... '
-    'data_batch_5 and test_batch of its python version, the same with .bin '
-    'of its binary version, or cifar-10-python.tar.gz or '
-    'cifar-10-binary.tar.gz, all from '
-    'https://www.cs.toronto.edu/~kriz/cifar.html;\n'
-    '  2. --data_directory=DATA_DIR in which TensorFlow Datasets has prepared '
-    'cifar10 (without the flag: $TFDS_DATA_DIR or ~/tensorflow_datasets);\n'
-    '  3. --use_synthetic_data for a synthetic problem of the same shape, '
-    'whose accuracies are not comparable with those on CIFAR-10.')
+  'CIFAR-10 can be given in three ways:\n'
+  '  1. --data_directory=FOLDER with the files data_batch_1 ... '
+  'data_batch_5 and test_batch of its python version, the same with .bin '
+  'of its binary version, or cifar-10-python.tar.gz or '
+  'cifar-10-binary.tar.gz, all from '
+  'https://www.cs.toronto.edu/~kriz/cifar.html;\n'
+  '  2. --data_directory=DATA_DIR in which TensorFlow Datasets has prepared '
+  'cifar10 (without the flag: $TFDS_DATA_DIR or ~/tensorflow_datasets);\n'
+  '  3. --use_synthetic_data for a synthetic problem of the same shape, '
+  'whose accuracies are not comparable with those on CIFAR-10.'
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,8 +68,9 @@ class CifarData:
 _Part = tuple[np.ndarray, np.ndarray]
 
 
-def load_cifar(directory: str | os.PathLike[str] = '',
-               use_synthetic_data: bool = False) -> CifarData:
+def load_cifar(
+  directory: str | os.PathLike[str] = '', use_synthetic_data: bool = False
+) -> CifarData:
   """Loads CIFAR-10 or synthetic data.
 
   Args:
@@ -91,14 +93,17 @@ def load_cifar(directory: str | os.PathLike[str] = '',
   data = data or _load_prepared_tfds(path)
   if data is None:
     raise missing.not_found(
-        'CIFAR-10', path, os.listdir(path) if os.path.isdir(path) else None,
-        _THREE_WAYS)
-  for part, labels in (('train', data.train_labels),
-                       ('test', data.test_labels)):
+      'CIFAR-10', path, os.listdir(path) if os.path.isdir(path) else None, _THREE_WAYS
+    )
+  for part, labels in (('train', data.train_labels), ('test', data.test_labels)):
     if len(labels) != _FULL_SIZE[part]:
       logging.warning(
-          '%s: the %s part has %d images, that of CIFAR-10 has %d.',
-          data.source, part, len(labels), _FULL_SIZE[part])
+        '%s: the %s part has %d images, that of CIFAR-10 has %d.',
+        data.source,
+        part,
+        len(labels),
+        _FULL_SIZE[part],
+      )
   return data
 
 
@@ -111,11 +116,12 @@ def make_synthetic(n_train: int = 5000, n_test: int = 1000) -> CifarData:
     The images and labels.
   """
   train, test = (
-      synthetic_cifar.make_part(part, n, N_CLASSES, IMAGE_SHAPE[0])
-      for part, n in (('train', n_train), ('test', n_test)))
+    synthetic_cifar.make_part(part, n, N_CLASSES, IMAGE_SHAPE[0])
+    for part, n in (('train', n_train), ('test', n_test))
+  )
   return CifarData(
-      *train, *test,
-      source='SYNTHETIC images, not CIFAR-10: accuracies are not comparable')
+    *train, *test, source='SYNTHETIC images, not CIFAR-10: accuracies are not comparable'
+  )
 
 
 def parse_python_batch(content: bytes, source: str) -> _Part:
@@ -135,22 +141,27 @@ def parse_python_batch(content: bytes, source: str) -> _Part:
   batch = cifar_pickle.read_dict(content, source)
   if not {'data', 'labels'} <= batch.keys():
     raise ValueError(
-        f'{source}: expected the keys data and labels, found '
-        f'{", ".join(sorted(batch)) or "none"}.')
+      f'{source}: expected the keys data and labels, found {", ".join(sorted(batch)) or "none"}.'
+    )
   planes = batch['data']
-  if not (isinstance(planes, np.ndarray) and planes.dtype == np.uint8 and
-          planes.shape[1:] == (_PLANES_BYTES,)):
+  if not (
+    isinstance(planes, np.ndarray)
+    and planes.dtype == np.uint8
+    and planes.shape[1:] == (_PLANES_BYTES,)
+  ):
     raise ValueError(
-        f'{source}: expected data as an array of shape [n, {_PLANES_BYTES}] '
-        f'and type uint8, found {_describe(planes)}.')
+      f'{source}: expected data as an array of shape [n, {_PLANES_BYTES}] '
+      f'and type uint8, found {_describe(planes)}.'
+    )
   try:
     labels = np.asarray(batch['labels'])
   except ValueError:  # Lists of different lengths.
     labels = None
   if labels is None or labels.ndim != 1 or labels.dtype.kind not in 'iu':
     raise ValueError(
-        f'{source}: expected labels as {len(planes)} whole numbers, found '
-        f'{_describe(batch["labels"])}.')
+      f'{source}: expected labels as {len(planes)} whole numbers, found '
+      f'{_describe(batch["labels"])}.'
+    )
   return _checked(_from_planes(planes), labels, source)
 
 
@@ -176,8 +187,9 @@ def parse_binary_batch(content: bytes, source: str) -> _Part:
   """
   if len(content) % _RECORD_BYTES:
     raise ValueError(
-        f'{source}: expected a multiple of {_RECORD_BYTES} bytes, found '
-        f'{len(content)}; the file is truncated or not of CIFAR-10.')
+      f'{source}: expected a multiple of {_RECORD_BYTES} bytes, found '
+      f'{len(content)}; the file is truncated or not of CIFAR-10.'
+    )
   records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD_BYTES)
   return _checked(_from_planes(records[:, 1:]), records[:, 0], source)
 
@@ -209,17 +221,19 @@ class _Version:
 
   def archives(self, path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Paths of the archive to try; Keras names it after the folder."""
-    for name in (f'{self.archive}.tar.gz', self.archive,
-                 f'{self.folder}.tar.gz', f'{self.folder}_archive',
-                 f'{self.folder}-target_archive'):
+    for name in (
+      f'{self.archive}.tar.gz',
+      self.archive,
+      f'{self.folder}.tar.gz',
+      f'{self.folder}_archive',
+      f'{self.folder}-target_archive',
+    ):
       yield path / name
 
 
 _VERSIONS = (
-    _Version('', 'cifar-10-batches-py', 'cifar-10-python',
-             parse_python_batch),
-    _Version('.bin', 'cifar-10-batches-bin', 'cifar-10-binary',
-             parse_binary_batch),
+  _Version('', 'cifar-10-batches-py', 'cifar-10-python', parse_python_batch),
+  _Version('.bin', 'cifar-10-batches-bin', 'cifar-10-binary', parse_binary_batch),
 )
 
 
@@ -242,13 +256,14 @@ def _checked(images: np.ndarray, labels: np.ndarray, source: str) -> _Part:
     raise ValueError(f'{source}: expected images, found none.')
   if len(images) != len(labels):
     raise ValueError(
-        f'{source}: expected a label for each image, found {len(images)} '
-        f'images and {len(labels)} labels.')
+      f'{source}: expected a label for each image, found {len(images)} '
+      f'images and {len(labels)} labels.'
+    )
   for label in (labels.min(), labels.max()):
     if not 0 <= label < N_CLASSES:
       raise ValueError(
-          f'{source}: expected labels from 0 to {N_CLASSES - 1}, found '
-          f'{label}; this is not CIFAR-10.')
+        f'{source}: expected labels from 0 to {N_CLASSES - 1}, found {label}; this is not CIFAR-10.'
+      )
   return images, labels.astype(np.uint8)
 
 
@@ -264,8 +279,7 @@ def _load_files(path: pathlib.Path) -> Optional[CifarData]:
         parts = {}
         for name in found:
           _check_size((folder / name).stat().st_size, str(folder / name))
-          parts[name] = version.parse(
-              (folder / name).read_bytes(), str(folder / name))
+          parts[name] = version.parse((folder / name).read_bytes(), str(folder / name))
         return _join(parts, version, f'the CIFAR-10 files in {folder}')
   for version in _VERSIONS:
     for archive in version.archives(path):
@@ -277,8 +291,7 @@ def _load_files(path: pathlib.Path) -> Optional[CifarData]:
 def _load_archive(path: pathlib.Path) -> CifarData:
   """Loads CIFAR-10 from a .tar.gz of either version."""
   parts: dict[str, _Part] = {}
-  parsers = {name: version.parse
-             for version in _VERSIONS for name in version.files}
+  parsers = {name: version.parse for version in _VERSIONS for name in version.files}
   try:
     with gzip.open(path) as stream:
       with tarfile.open(fileobj=stream, mode='r|') as archive:
@@ -292,12 +305,12 @@ def _load_archive(path: pathlib.Path) -> CifarData:
       # Read to the end, where gzip verifies the checksum.
       while stream.read(1 << 20):
         pass
-  except (EOFError, gzip.BadGzipFile, tarfile.TarError,
-          zlib.error) as error:
+  except (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
     raise ValueError(
-        f'{path}: expected a complete .tar.gz archive of CIFAR-10, found '
-        f'{path.stat().st_size} bytes that cannot be unpacked ({error}); the '
-        'file is truncated or damaged.') from error
+      f'{path}: expected a complete .tar.gz archive of CIFAR-10, found '
+      f'{path.stat().st_size} bytes that cannot be unpacked ({error}); the '
+      'file is truncated or damaged.'
+    ) from error
   version = _VERSIONS[1 if any(n.endswith('.bin') for n in parts) else 0]
   _check_complete(parts, version, path)
   return _join(parts, version, f'the CIFAR-10 archive {path}')
@@ -306,28 +319,29 @@ def _load_archive(path: pathlib.Path) -> CifarData:
 def _check_size(n_bytes: int, source: str) -> None:
   """Raises ValueError for files too large to read into memory."""
   if n_bytes > _MAX_FILE_BYTES:
-    raise ValueError(f'{source}: {n_bytes} bytes are too many for a file of '
-                     'CIFAR-10, which has 31 million.')
+    raise ValueError(
+      f'{source}: {n_bytes} bytes are too many for a file of CIFAR-10, which has 31 million.'
+    )
 
 
-def _check_complete(found: Collection[str], version: _Version,
-                    place: pathlib.Path) -> None:
+def _check_complete(found: Collection[str], version: _Version, place: pathlib.Path) -> None:
   """Raises FileNotFoundError unless all six files were found."""
   lacking = [name for name in version.files if name not in found]
   if lacking:
     names = os.listdir(place) if place.is_dir() else found
     raise FileNotFoundError(
-        f'{place} does not hold all of CIFAR-10, but '
-        f'{missing.listing(names) or "none of it"}. Expected '
-        f'{", ".join(version.files)}; missing: {", ".join(lacking)}.')
+      f'{place} does not hold all of CIFAR-10, but '
+      f'{missing.listing(names) or "none of it"}. Expected '
+      f'{", ".join(version.files)}; missing: {", ".join(lacking)}.'
+    )
 
 
-def _join(parts: dict[str, _Part], version: _Version,
-          source: str) -> CifarData:
+def _join(parts: dict[str, _Part], version: _Version, source: str) -> CifarData:
   """Concatenates the five training files, in order."""
   images, labels = zip(*(parts[name] for name in version.files[:-1]))
-  return CifarData(np.concatenate(images), np.concatenate(labels),
-                   *parts[version.files[-1]], source=source)
+  return CifarData(
+    np.concatenate(images), np.concatenate(labels), *parts[version.files[-1]], source=source
+  )
 
 
 def _load_prepared_tfds(data_dir: str) -> Optional[CifarData]:
@@ -335,13 +349,19 @@ def _load_prepared_tfds(data_dir: str) -> Optional[CifarData]:
   # TensorFlow takes seconds to import, and only this path needs it.
   from rigl.data import prepared_tfds
 
-  builder = prepared_tfds.find(
-      data_dir or prepared_tfds.default_dir(), 'cifar10')
+  builder = prepared_tfds.find(data_dir or prepared_tfds.default_dir(), 'cifar10')
   if builder is None:
     return None
   (train_images, train_labels), (test_images, test_labels) = (
-      _checked(*prepared_tfds.read_pictures(builder, part, IMAGE_SHAPE),
-               f'{builder.data_dir}, split {part}')
-      for part in ('train', 'test'))
-  return CifarData(train_images, train_labels, test_images, test_labels,
-                   f'TensorFlow Datasets in {builder.data_dir}')
+    _checked(
+      *prepared_tfds.read_pictures(builder, part, IMAGE_SHAPE), f'{builder.data_dir}, split {part}'
+    )
+    for part in ('train', 'test')
+  )
+  return CifarData(
+    train_images,
+    train_labels,
+    test_images,
+    test_labels,
+    f'TensorFlow Datasets in {builder.data_dir}',
+  )

@@ -32,8 +32,7 @@ def _reconstruct(*_: Any) -> np.ndarray:
   return np.empty(0, np.uint8)
 
 
-def _from_buffer(content: Any, dtype: Any, shape: Any,
-                 order: Any) -> np.ndarray:
+def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
   # A copy, because a pickle may overwrite the bytes later.
   flat = np.frombuffer(bytes(memoryview(content)), dtype)
   return flat.reshape(shape, order=order)
@@ -44,14 +43,19 @@ def _scalar(dtype: Any, content: Any) -> Any:
 
 
 _STAND_INS = {
-    '_codecs.encode': codecs.encode,
-    'numpy.dtype': _dtype,
-    'numpy.ndarray': None,  # Only an argument of _reconstruct.
-    # Numpy 2 renamed core to _core.
-    **{f'numpy.{core}.{name}': stand_in for core in ('core', '_core')
-       for name, stand_in in (('multiarray._reconstruct', _reconstruct),
-                              ('multiarray.scalar', _scalar),
-                              ('numeric._frombuffer', _from_buffer))},
+  '_codecs.encode': codecs.encode,
+  'numpy.dtype': _dtype,
+  'numpy.ndarray': None,  # Only an argument of _reconstruct.
+  # Numpy 2 renamed core to _core.
+  **{
+    f'numpy.{core}.{name}': stand_in
+    for core in ('core', '_core')
+    for name, stand_in in (
+      ('multiarray._reconstruct', _reconstruct),
+      ('multiarray.scalar', _scalar),
+      ('numeric._frombuffer', _from_buffer),
+    )
+  },
 }
 
 
@@ -63,8 +67,9 @@ class _Unpickler(pickle.Unpickler):
     name = f'{module_name}.{global_name}'
     if name not in _STAND_INS:
       raise pickle.UnpicklingError(
-          f'it names {name[:200]}, which a CIFAR-10 batch does not need; the '
-          'file may be malicious. Nothing of it was run.')
+        f'it names {name[:200]}, which a CIFAR-10 batch does not need; the '
+        'file may be malicious. Nothing of it was run.'
+      )
     return _STAND_INS[name]
 
 
@@ -92,8 +97,10 @@ def read_dict(content: bytes, source: str) -> dict[str, Any]:
   # A damaged pickle can raise any error.
   except Exception as error:
     raise ValueError(
-        f'{source}: expected a complete pickle of a CIFAR-10 batch, found '
-        f'{len(content)} bytes that are refused: {messages.reason(error)}'
-        ) from error
-  return {key.decode('latin1') if isinstance(key, bytes) else str(key): value
-          for key, value in batch.items()}
+      f'{source}: expected a complete pickle of a CIFAR-10 batch, found '
+      f'{len(content)} bytes that are refused: {messages.reason(error)}'
+    ) from error
+  return {
+    key.decode('latin1') if isinstance(key, bytes) else str(key): value
+    for key, value in batch.items()
+  }

@@ -61,17 +61,18 @@ def input_fn(params: Mapping[str, Any]) -> tf.data.Dataset:
   data = params.get('data')
   if data is None:
     data = cifar_data.load_cifar(
-        params.get('data_directory', ''),
-        params.get('use_synthetic_data', False))
+      params.get('data_directory', ''), params.get('use_synthetic_data', False)
+    )
   if mode == 'eval':
     return eval_dataset(data.test_images, data.test_labels, batch_size)
   return train_dataset(
-      data.train_images, data.train_labels, batch_size, seed,
-      params.get('first_iteration') or 0)
+    data.train_images, data.train_labels, batch_size, seed, params.get('first_iteration') or 0
+  )
 
 
-def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
-                  seed: int, first_iteration: int = 0) -> tf.data.Dataset:
+def train_dataset(
+  images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, first_iteration: int = 0
+) -> tf.data.Dataset:
   """The training batches first_iteration, first_iteration + 1, ..., endlessly.
 
   Args:
@@ -89,8 +90,7 @@ def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
   """
   checks.positive('batch_size', batch_size)
   if batch_size > len(images):
-    raise ValueError(f'batch_size {batch_size} is more than the {len(images)} '
-                     'training images.')
+    raise ValueError(f'batch_size {batch_size} is more than the {len(images)} training images.')
   checks.not_negative('first_iteration', first_iteration)
   n_batches = len(images) // batch_size
 
@@ -101,26 +101,26 @@ def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
         epoch = iteration // n_batches
         order = ordering.epoch_order(len(images), seed, epoch)
       begin = iteration % n_batches * batch_size
-      chosen = order[begin:begin + batch_size]
+      chosen = order[begin : begin + batch_size]
       yield images[chosen], labels[chosen], iteration
 
-  def prepare(pixels: tf.Tensor, label: tf.Tensor,
-              iteration: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  def prepare(
+    pixels: tf.Tensor, label: tf.Tensor, iteration: tf.Tensor
+  ) -> tuple[tf.Tensor, tf.Tensor]:
     tops, lefts, flips = draw_augmentation(batch_size, seed, iteration)
     # Crop before scaling, because bytes move faster. The statistics are those
     # of the whole image before the crop.
     mean, stddev = pixel_statistics(pixels)
     cropped = crop_and_flip(pixels, tops, lefts, flips)
-    return (tf.cast(cropped, tf.float32) - mean) / stddev, tf.cast(
-        label, tf.int32)
+    return (tf.cast(cropped, tf.float32) - mean) / stddev, tf.cast(label, tf.int32)
 
-  dataset = tf.data.Dataset.from_generator(batches, output_signature=(
-      *_batch_spec(batch_size), tf.TensorSpec([], tf.int64)))
+  dataset = tf.data.Dataset.from_generator(
+    batches, output_signature=(*_batch_spec(batch_size), tf.TensorSpec([], tf.int64))
+  )
   return _in_parallel(dataset, prepare)
 
 
-def eval_dataset(images: np.ndarray, labels: np.ndarray,
-                 batch_size: int) -> tf.data.Dataset:
+def eval_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
   """All images exactly once and in order, standardised.
 
   Args:
@@ -138,16 +138,13 @@ def eval_dataset(images: np.ndarray, labels: np.ndarray,
 
   def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for begin in range(0, len(images), batch_size):
-      yield (images[begin:begin + batch_size], labels[begin:begin + batch_size])
+      yield (images[begin : begin + batch_size], labels[begin : begin + batch_size])
 
-  def prepare(pixels: tf.Tensor,
-              label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  def prepare(pixels: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     mean, stddev = pixel_statistics(pixels)
-    return (tf.cast(pixels, tf.float32) - mean) / stddev, tf.cast(
-        label, tf.int32)
+    return (tf.cast(pixels, tf.float32) - mean) / stddev, tf.cast(label, tf.int32)
 
-  dataset = tf.data.Dataset.from_generator(
-      batches, output_signature=_batch_spec(None))
+  dataset = tf.data.Dataset.from_generator(batches, output_signature=_batch_spec(None))
   return _in_parallel(dataset, prepare)
 
 
@@ -167,18 +164,16 @@ def pixel_statistics(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   values = tf.cast(images, tf.int32)
   axes = [1, 2, 3]
   total = tf.reduce_sum(values, axes, keepdims=True)
-  squares = tf.cast(
-      tf.reduce_sum(values * values, axes, keepdims=True), tf.int64)
+  squares = tf.cast(tf.reduce_sum(values * values, axes, keepdims=True), tf.int64)
   total_squared = tf.square(tf.cast(total, tf.int64))
-  variance = tf.cast(_N_VALUES * squares - total_squared, tf.float64) / (
-      _N_VALUES**2)
+  variance = tf.cast(_N_VALUES * squares - total_squared, tf.float64) / (_N_VALUES**2)
   stddev = tf.maximum(tf.sqrt(variance), _N_VALUES**-0.5)
   return tf.cast(total, tf.float32) / _N_VALUES, tf.cast(stddev, tf.float32)
 
 
 def draw_augmentation(
-    batch_size: int, seed: int,
-    iteration: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+  batch_size: int, seed: int, iteration: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
   """Where to crop each image of a batch, and whether to flip it.
 
   Args:
@@ -190,19 +185,29 @@ def draw_augmentation(
     int32 [batch] of first rows, int32 [batch] of first columns, both in the
     padded image, and bool [batch] of flips.
   """
+
   def draw(purpose: str, end: int) -> tf.Tensor:
     digest = seeding.stable_seed('cifar', purpose, seed)
     return tf.random.stateless_uniform(
-        [batch_size], tf.stack([tf.constant(digest, tf.int64), iteration]),
-        0, end, tf.int32, alg=tf_random.GENERATOR)
+      [batch_size],
+      tf.stack([tf.constant(digest, tf.int64), iteration]),
+      0,
+      end,
+      tf.int32,
+      alg=tf_random.GENERATOR,
+    )
 
   positions = 2 * PADDING + 1
-  return (draw('crop_top', positions), draw('crop_left', positions),
-          tf.cast(draw('flip', 2), tf.bool))
+  return (
+    draw('crop_top', positions),
+    draw('crop_left', positions),
+    tf.cast(draw('flip', 2), tf.bool),
+  )
 
 
-def crop_and_flip(images: tf.Tensor, tops: tf.Tensor, lefts: tf.Tensor,
-                  flips: tf.Tensor) -> tf.Tensor:
+def crop_and_flip(
+  images: tf.Tensor, tops: tf.Tensor, lefts: tf.Tensor, flips: tf.Tensor
+) -> tf.Tensor:
   """Pads images by reflection, crops and flips them.
 
   Args:
@@ -221,8 +226,7 @@ def crop_and_flip(images: tf.Tensor, tops: tf.Tensor, lefts: tf.Tensor,
   columns = _mirrored(lefts[:, None] + across - PADDING)
   # A gather from the unpadded image is far faster than tf.pad and a crop.
   positions = rows[:, :, None] * _SIZE + columns[:, None, :]
-  return tf.gather(tf.reshape(images, [-1, _SIZE * _SIZE, _CHANNELS]),
-                   positions, batch_dims=1)
+  return tf.gather(tf.reshape(images, [-1, _SIZE * _SIZE, _CHANNELS]), positions, batch_dims=1)
 
 
 def _mirrored(positions: tf.Tensor) -> tf.Tensor:
@@ -232,8 +236,10 @@ def _mirrored(positions: tf.Tensor) -> tf.Tensor:
 
 
 def _batch_spec(batch_size: Optional[int]) -> tuple[tf.TensorSpec, ...]:
-  return (tf.TensorSpec([batch_size, *cifar_data.IMAGE_SHAPE], tf.uint8),
-          tf.TensorSpec([batch_size], tf.uint8))
+  return (
+    tf.TensorSpec([batch_size, *cifar_data.IMAGE_SHAPE], tf.uint8),
+    tf.TensorSpec([batch_size], tf.uint8),
+  )
 
 
 def _in_parallel(dataset: tf.data.Dataset, prepare: Any) -> tf.data.Dataset:

@@ -39,7 +39,7 @@ def experiment_from_flags() -> CifarExperiment:
 
 
 def wide_resnet_w_pruning(
-    features: tf.Tensor, labels: tf.Tensor, mode: str, params: dict[str, Any]
+  features: tf.Tensor, labels: tf.Tensor, mode: str, params: dict[str, Any]
 ) -> Union[specs.TrainSpec, specs.EvalSpec]:
   """The graph of a mode, as a model_fn of its own.
 

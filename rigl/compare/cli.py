@@ -15,48 +15,65 @@ from rigl.compare import plan
 from rigl.core import checks
 from rigl.training import names
 
-_EXAMPLES = '''further flags of the script follow --:
+_EXAMPLES = """further flags of the script follow --:
   python -m rigl.compare --script=mnist --methods=rigl,set,snip,dense \\
       --sparsities=.9,.98 --seeds=3 --output=/tmp/compared -- \\
       --num_epochs=40 --lr_drop_epoch=20 --maskupdate_end_step=1500
 
 Started again with the same --output it trains what is missing: finished runs
 are read, interrupted ones go on.
-'''
+"""
 
 
 def _parser() -> argparse.ArgumentParser:
   parser = console.Parser(
-      prog='python -m rigl.compare',
-      description='Trains methods at sparsities with several seeds, and writes '
-      'a table (table.md, table.csv) and a figure (figure.png) of the errors.',
-      epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    prog='python -m rigl.compare',
+    description='Trains methods at sparsities with several seeds, and writes '
+    'a table (table.md, table.csv) and a figure (figure.png) of the errors.',
+    epilog=_EXAMPLES,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument(
-      '--script', choices=plan.SCRIPTS, default='mnist',
-      help='what trains (default: %(default)s)')
+    '--script', choices=plan.SCRIPTS, default='mnist', help='what trains (default: %(default)s)'
+  )
   parser.add_argument(
-      '--methods', metavar='NAME,...', default='rigl,set,static,dense',
-      help='training methods (default: %(default)s)')
+    '--methods',
+    metavar='NAME,...',
+    default='rigl,set,static,dense',
+    help='training methods (default: %(default)s)',
+  )
   parser.add_argument(
-      '--sparsities', metavar='X,...', default='0.9,0.95,0.98',
-      help='in [0, 1) (default: %(default)s)')
+    '--sparsities',
+    metavar='X,...',
+    default='0.9,0.95,0.98',
+    help='in [0, 1) (default: %(default)s)',
+  )
   parser.add_argument(
-      '--seeds', metavar='N', type=int, default=3,
-      help='runs of each, with the seeds 0 to N - 1 (default: %(default)s)')
+    '--seeds',
+    metavar='N',
+    type=int,
+    default=3,
+    help='runs of each, with the seeds 0 to N - 1 (default: %(default)s)',
+  )
   parser.add_argument(
-      '--jobs', metavar='N', type=int,
-      help='runs at a time, which share the cores (default: one a core)')
+    '--jobs',
+    metavar='N',
+    type=int,
+    help='runs at a time, which share the cores (default: one a core)',
+  )
   parser.add_argument(
-      '--output', metavar='FOLDER', required=True,
-      help='folder of table, figure and runs')
+    '--output', metavar='FOLDER', required=True, help='folder of table, figure and runs'
+  )
   return parser
 
 
-def _runs_of(args: argparse.Namespace, arguments: Sequence[str],
-             folder: pathlib.Path) -> list[plan.Run]:
+def _runs_of(
+  args: argparse.Namespace, arguments: Sequence[str], folder: pathlib.Path
+) -> list[plan.Run]:
   """The runs for a command line."""
-  words = {name: list(filter(None, getattr(args, name).split(',')))
-           for name in ('methods', 'sparsities')}
+  words = {
+    name: list(filter(None, getattr(args, name).split(','))) for name in ('methods', 'sparsities')
+  }
   for name, found in words.items():
     if not found:
       raise ValueError(f'--{name} is empty.')
@@ -65,11 +82,12 @@ def _runs_of(args: argparse.Namespace, arguments: Sequence[str],
   try:
     sparsities = [float(word) for word in words['sparsities']]
   except ValueError:
-    raise ValueError('--sparsities takes numbers separated by commas, got '
-                     f'{args.sparsities!r}.') from None
+    raise ValueError(
+      f'--sparsities takes numbers separated by commas, got {args.sparsities!r}.'
+    ) from None
   return plan.make_runs(
-      plan.SCRIPTS[args.script], words['methods'], sparsities, args.seeds,
-      folder, arguments)
+    plan.SCRIPTS[args.script], words['methods'], sparsities, args.seeds, folder, arguments
+  )
 
 
 class _Progress:
@@ -77,8 +95,11 @@ class _Progress:
 
   def __init__(self, n_finished: int, n_left: int, n_jobs: int):
     """Prints the number of runs."""
-    print(f'{n_finished + n_left} runs: {n_finished} finished before, {n_left} '
-          f'to go, {min(n_jobs, n_left) or n_jobs} at a time', flush=True)
+    print(
+      f'{n_finished + n_left} runs: {n_finished} finished before, {n_left} '
+      f'to go, {min(n_jobs, n_left) or n_jobs} at a time',
+      flush=True,
+    )
     self._n_before, self._n_left = n_finished, n_left
     self._n_ended = 0
     self._begin = time.monotonic()
@@ -89,19 +110,22 @@ class _Progress:
     # Imported here, as it loads TensorFlow.
     from rigl.compare import results
     from rigl.training import hooks
+
     self._n_ended += 1
     outcome = None if failure else results.outcome_of(run)
     if outcome is None:
       said = f'failed: {failure}' if failure else 'was not evaluated'
       self.failures.append((run, said))
     else:
-      said = (f'error {outcome.error:7.2%}  sparsity {outcome.sparsity:.4f}  '
-              f'{outcome.seconds:.0f}s')
+      said = f'error {outcome.error:7.2%}  sparsity {outcome.sparsity:.4f}  {outcome.seconds:.0f}s'
     n_to_go = self._n_left - self._n_ended
     seconds = (time.monotonic() - self._begin) / self._n_ended * n_to_go
     total = self._n_before + self._n_left
-    print(f'[{self._n_before + self._n_ended}/{total}] {str(run):28} {said}'
-          f'  {hooks.format_seconds(seconds)} left', flush=True)
+    print(
+      f'[{self._n_before + self._n_ended}/{total}] {str(run):28} {said}'
+      f'  {hooks.format_seconds(seconds)} left',
+      flush=True,
+    )
 
 
 def _compare(args: argparse.Namespace, arguments: Sequence[str]) -> int:
@@ -112,6 +136,7 @@ def _compare(args: argparse.Namespace, arguments: Sequence[str]) -> int:
   runs = _runs_of(args, arguments, folder)
   # Imported here, as they load TensorFlow.
   from rigl.compare import figures, results, workers
+
   module = workers.load(runs)
   left = [run for run in runs if not run.is_finished]
   progress = _Progress(len(runs) - len(left), len(left), n_jobs)
@@ -120,12 +145,13 @@ def _compare(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     workers.train(module, left, n_jobs, progress.on_end)
   except workers.StoppedError as error:
     stopped = error
-  groups = results.grouped([
-      outcome for run in runs if run.is_finished
-      for outcome in [results.outcome_of(run)] if outcome])
+  groups = results.grouped(
+    [outcome for run in runs if run.is_finished for outcome in [results.outcome_of(run)] if outcome]
+  )
   if groups:
     table = results.markdown(groups) + ''.join(
-        f'\n{warning}\n' for warning in results.warnings(groups))
+      f'\n{warning}\n' for warning in results.warnings(groups)
+    )
     (folder / 'table.md').write_text(table)
     (folder / 'table.csv').write_text(results.csv(groups))
     figures.write(groups, folder / 'figure.png')
@@ -134,8 +160,7 @@ def _compare(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     print('Stopped; the same command goes on.', file=sys.stderr)
     return 128 + stopped.number
   for run, said in progress.failures:
-    print(f'Error: {run} {said} (see {run.folder / "output.txt"})',
-          file=sys.stderr)
+    print(f'Error: {run} {said} (see {run.folder / "output.txt"})', file=sys.stderr)
   return 1 if progress.failures else 0
 
 
@@ -150,6 +175,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = _parser()
   args = parser.parse_args(words[:split])
   try:
-    return _compare(args, words[split + 1:])
+    return _compare(args, words[split + 1 :])
   except (OSError, ValueError) as error:
     parser.exit(2, f'Error: {error}\n')

@@ -28,11 +28,13 @@ class Script:
 
 
 SCRIPTS = {
-    'mnist': Script('rigl.mnist.mnist_train_eval', 'save_path'),
-    'cifar': Script('rigl.cifar_resnet.resnet_train_eval', 'train_dir',
-                    ('--mode=train_and_eval',)),
-    'imagenet': Script('rigl.imagenet_resnet.imagenet_train_eval', 'output_dir',
-                       ('--mode=train_and_eval', '--nouse_folder_stub')),
+  'mnist': Script('rigl.mnist.mnist_train_eval', 'save_path'),
+  'cifar': Script('rigl.cifar_resnet.resnet_train_eval', 'train_dir', ('--mode=train_and_eval',)),
+  'imagenet': Script(
+    'rigl.imagenet_resnet.imagenet_train_eval',
+    'output_dir',
+    ('--mode=train_and_eval', '--nouse_folder_stub'),
+  ),
 }
 _FINISHED = 'finished.json'
 
@@ -85,17 +87,21 @@ class Run:
     The CIFAR-10 script writes it to a subfolder named by hyperparameters; the
     newest one counts.
     """
-    found = [path for path in self.folder.rglob(history.METRICS_FILE)
-             if path.parent.name != 'eval']
+    found = [path for path in self.folder.rglob(history.METRICS_FILE) if path.parent.name != 'eval']
     if not found:
       return []
     latest = max(found, key=lambda path: path.stat().st_mtime_ns)
     return history.read(str(latest.parent))
 
 
-def make_runs(script: Script, method_names: Sequence[str],
-              sparsities: Sequence[float], n_seeds: int, folder: pathlib.Path,
-              arguments: Sequence[str]) -> list[Run]:
+def make_runs(
+  script: Script,
+  method_names: Sequence[str],
+  sparsities: Sequence[float],
+  n_seeds: int,
+  folder: pathlib.Path,
+  arguments: Sequence[str],
+) -> list[Run]:
   """All runs, ordered by seed, so that the first results show all methods.
 
   Args:
@@ -126,7 +132,12 @@ def make_runs(script: Script, method_names: Sequence[str],
           own.append(f'--end_sparsity={sparsity!r}')
           level = f'_sparsity{sparsity!r}'
         yield Run(
-            script, name, sparsity, seed, folder / f'{name}{level}_seed{seed}',
-            (*script.arguments, *arguments, *own))
+          script,
+          name,
+          sparsity,
+          seed,
+          folder / f'{name}{level}_seed{seed}',
+          (*script.arguments, *arguments, *own),
+        )
 
   return list(runs())

@@ -54,10 +54,16 @@ def outcome_of(run: Run) -> Optional[Outcome]:
     return None
   name = next(n for n in _ACCURACIES if n in evaluated[-1])
   unit = 'epoch' if 'epoch' in evaluated[-1] else 'step'
-  errors = tuple((row[unit], 1. - row[name]) for row in evaluated)
+  errors = tuple((row[unit], 1.0 - row[name]) for row in evaluated)
   sparsities = [row['sparsity'] for row in rows if 'sparsity' in row]
-  return Outcome(run, unit, errors, sparsities[-1] if sparsities else 0.,
-                 evaluated[-1].get('bytes'), rows[-1]['seconds'])
+  return Outcome(
+    run,
+    unit,
+    errors,
+    sparsities[-1] if sparsities else 0.0,
+    evaluated[-1].get('bytes'),
+    rows[-1]['seconds'],
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +108,15 @@ def grouped(outcomes: Sequence[Outcome]) -> list[Group]:
   """Groups results by method and sparsity, keeping their order."""
   keys = dict.fromkeys((o.run.method, o.run.sparsity) for o in outcomes)
   groups = [
-      Group(method, sparsity, tuple(
-          o for o in outcomes
-          if (o.run.method, o.run.sparsity) == (method, sparsity)))
-      for method, sparsity in keys]
+    Group(
+      method,
+      sparsity,
+      tuple(o for o in outcomes if (o.run.method, o.run.sparsity) == (method, sparsity)),
+    )
+    for method, sparsity in keys
+  ]
   order = list(dict.fromkeys(method for method, _ in keys))
-  return sorted(
-      groups, key=lambda g: (order.index(g.method), g.sparsity or 0.))
+  return sorted(groups, key=lambda g: (order.index(g.method), g.sparsity or 0.0))
 
 
 def sparsities_of(groups: Sequence[Group]) -> list[float]:
@@ -152,19 +160,19 @@ def warnings(groups: Sequence[Group]) -> list[str]:
     some = [g for g in groups if g.sparsity == sparsity]
     highest = max(g.measured_sparsity for g in some)
     found += [
-        f'{g.method} at {100 * sparsity:g} % is not comparable: it ended at a '
-        f'sparsity of {g.measured_sparsity:.4f}, others at {highest:.4f}.'
-        for g in some
-        if 1. - g.measured_sparsity > _MAX_DENSITY_RATIO * (1. - highest)]
+      f'{g.method} at {100 * sparsity:g} % is not comparable: it ended at a '
+      f'sparsity of {g.measured_sparsity:.4f}, others at {highest:.4f}.'
+      for g in some
+      if 1.0 - g.measured_sparsity > _MAX_DENSITY_RATIO * (1.0 - highest)
+    ]
   return found
 
 
 def _cell(group: Optional[Group]) -> str:
   if group is None:
     return ''
-  mean = f'{100. * group.error:.2f}'
-  return mean if group.deviation is None else (
-      f'{mean} ± {100. * group.deviation:.2f}')
+  mean = f'{100.0 * group.error:.2f}'
+  return mean if group.deviation is None else (f'{mean} ± {100.0 * group.deviation:.2f}')
 
 
 def csv(groups: Sequence[Group]) -> str:
@@ -173,19 +181,19 @@ def csv(groups: Sequence[Group]) -> str:
   Args:
     groups: from `grouped`, at least one.
   """
+
   def record(group: Group) -> dict[str, Any]:
     outcomes = group.outcomes
     return {
-        'method': group.method,
-        'end_sparsity': group.sparsity or 0.,
-        'sparsity': group.measured_sparsity,
-        'runs': len(outcomes),
-        'error': group.error,
-        'error_deviation': group.deviation,
-        'best_error': statistics.fmean(
-            min(error for _, error in o.errors) for o in outcomes),
-        'bytes': group.n_bytes,
-        'seconds': statistics.fmean(o.seconds for o in outcomes),
+      'method': group.method,
+      'end_sparsity': group.sparsity or 0.0,
+      'sparsity': group.measured_sparsity,
+      'runs': len(outcomes),
+      'error': group.error,
+      'error_deviation': group.deviation,
+      'best_error': statistics.fmean(min(error for _, error in o.errors) for o in outcomes),
+      'bytes': group.n_bytes,
+      'seconds': statistics.fmean(o.seconds for o in outcomes),
     }
 
   return formatting.csv_table([record(group) for group in groups])

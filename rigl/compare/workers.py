@@ -63,8 +63,9 @@ def load(runs: Sequence[Run]) -> Any:
   return module
 
 
-def train(module: Any, runs: Sequence[Run], n_jobs: int,
-          on_end: Callable[[Run, str], None]) -> None:
+def train(
+  module: Any, runs: Sequence[Run], n_jobs: int, on_end: Callable[[Run, str], None]
+) -> None:
   """Trains all runs.
 
   Args:
@@ -83,8 +84,9 @@ def train(module: Any, runs: Sequence[Run], n_jobs: int,
   signals: list[int] = []
   n_told = 0
   former = {
-      number: signal.signal(number, lambda number, _: signals.append(number))
-      for number in (signal.SIGINT, signal.SIGTERM)}
+    number: signal.signal(number, lambda number, _: signals.append(number))
+    for number in (signal.SIGINT, signal.SIGTERM)
+  }
   try:
     while running or (waiting and not signals):
       while waiting and len(running) < n_jobs and not signals:
@@ -146,8 +148,7 @@ def _train_here(module: Any, run: Run, n_jobs: int) -> int:
   os.setsid()
   signal.signal(signal.SIGINT, signal.default_int_handler)
   signal.signal(signal.SIGTERM, signal.SIG_DFL)
-  output = os.open(
-      run.folder / _OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+  output = os.open(run.folder / _OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
   for descriptor in (1, 2):
     os.dup2(output, descriptor)
   os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -41,8 +41,10 @@ def of(tensor: Array) -> Any:
     return _tensorflow()
   if library == 'torch':
     return _torch()
-  raise TypeError(f'{type(tensor).__module__}.{type(tensor).__name__} is no '
-                  'tensor of numpy, TensorFlow, JAX or PyTorch.')
+  raise TypeError(
+    f'{type(tensor).__module__}.{type(tensor).__name__} is no '
+    'tensor of numpy, TensorFlow, JAX or PyTorch.'
+  )
 
 
 def size(tensor: Array) -> int:
@@ -83,8 +85,9 @@ class _Numpy:
 
   def argsort(self, x: Array) -> Array:
     """Stable."""
-    return self._np.argsort(x, stable=True) if self._np is not np else (
-        np.argsort(x, kind='stable'))
+    return (
+      self._np.argsort(x, stable=True) if self._np is not np else (np.argsort(x, kind='stable'))
+    )
 
   def count(self, x: Array) -> Array:
     """How many of bool `x` are True, int32 scalar."""
@@ -94,8 +97,9 @@ class _Numpy:
     """The parts of `x` along its first dimension."""
     return list(x)
 
-  def repeat_while(self, condition: Callable[[Any], Array],
-                   step: Callable[[Any], Any], state: Any) -> Any:
+  def repeat_while(
+    self, condition: Callable[[Any], Array], step: Callable[[Any], Any], state: Any
+  ) -> Any:
     """The first of state, step(state), ... for which a condition is False.
 
     A state is a tuple of tensors.
@@ -143,8 +147,7 @@ class _TensorFlow:
     self.abs, self.sign, self.cos = tf.abs, tf.sign, tf.cos
     self.where, self.reshape = tf.where_v2, tf.reshape
     self.minimum, self.maximum = tf.minimum, tf.maximum
-    self.clip, self.power, self.isnan = (
-        tf.clip_by_value, tf.pow, tf.math.is_nan)
+    self.clip, self.power, self.isnan = (tf.clip_by_value, tf.pow, tf.math.is_nan)
     self.equal, self.not_equal = tf.equal, tf.not_equal
     self.mean, self.std = tf.reduce_mean, tf.math.reduce_std
     self.max, self.min = tf.reduce_max, tf.reduce_min
@@ -164,8 +167,9 @@ class _TensorFlow:
 
   def unsigned_right_shift(self, x: Array, n: int) -> Array:
     tf = self._tf
-    return tf.bitcast(tf.bitwise.right_shift(
-        tf.bitcast(x, tf.uint32), tf.constant(n, tf.uint32)), tf.int32)
+    return tf.bitcast(
+      tf.bitwise.right_shift(tf.bitcast(x, tf.uint32), tf.constant(n, tf.uint32)), tf.int32
+    )
 
   def ordinals(self, n: int) -> Array:
     return self._tf.range(n)
@@ -177,11 +181,12 @@ class _TensorFlow:
     """Whether this is a graph for a session, rather than TensorFlow 2."""
     return not self._tf.executing_eagerly_outside_functions()
 
-  def repeat_while(self, condition: Callable[[Any], Array],
-                   step: Callable[[Any], Any], state: Any) -> Any:
+  def repeat_while(
+    self, condition: Callable[[Any], Array], step: Callable[[Any], Any], state: Any
+  ) -> Any:
     return self._tf.while_loop(
-        lambda *state: condition(state), lambda *state: step(state), state,
-        parallel_iterations=1)
+      lambda *state: condition(state), lambda *state: step(state), state, parallel_iterations=1
+    )
 
   def count(self, x: Array) -> Array:
     return self._tf.reduce_sum(self._tf.cast(x, 'int32'))

@@ -10,8 +10,7 @@ from typing import Any, Iterable
 from rigl.core import messages
 
 
-def one_of(name: str, value: Any, options: Iterable[Any],
-           aliases: Iterable[str] = ()) -> None:
+def one_of(name: str, value: Any, options: Iterable[Any], aliases: Iterable[str] = ()) -> None:
   """Raises ValueError unless `value` is one of the options.
 
   Args:
@@ -24,8 +23,9 @@ def one_of(name: str, value: Any, options: Iterable[Any],
   if value not in options:
     words = [o for o in (*options, *aliases) if isinstance(o, str)]
     raise ValueError(
-        f'{name} {value!r} is not one of {", ".join(map(str, options))}.'
-        f'{messages.did_you_mean(messages.alike(str(value), words))}')
+      f'{name} {value!r} is not one of {", ".join(map(str, options))}.'
+      f'{messages.did_you_mean(messages.alike(str(value), words))}'
+    )
 
 
 def expanded_path(name: str, value: str) -> str:
@@ -41,9 +41,11 @@ def expanded_path(name: str, value: str) -> str:
   path = os.path.expanduser(value)
   if path.startswith('~'):
     user = value.partition('/')[0]
-    raise ValueError(f'{name}={value!r}: the home folder {user} is unknown '
-                     'here. Give the whole path'
-                     f'{", or set HOME" if user == "~" else ""}.')
+    raise ValueError(
+      f'{name}={value!r}: the home folder {user} is unknown '
+      'here. Give the whole path'
+      f'{", or set HOME" if user == "~" else ""}.'
+    )
   return path
 
 
@@ -86,12 +88,12 @@ def finite(name: str, value: float) -> None:
 def in_unit_interval(name: str, value: float) -> None:
   """Raises ValueError unless `value` is in [0, 1]."""
   number(name, value)
-  if not 0. <= value <= 1.:
+  if not 0.0 <= value <= 1.0:
     raise ValueError(f'{name} must be in [0, 1], got {value}.')
 
 
 def below_one(name: str, value: float) -> None:
   """Raises ValueError unless `value` is in [0, 1): a sparsity or a decay."""
   number(name, value)
-  if not 0. <= value < 1.:
+  if not 0.0 <= value < 1.0:
     raise ValueError(f'{name} must be in [0, 1), got {value}.')

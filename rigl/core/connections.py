@@ -17,12 +17,12 @@ def density(masks: Mapping[Any, np.ndarray]) -> float:
   """The share of active connections in all masks together; 1 without masks."""
   size = sum(mask.size for mask in masks.values())
   n_active = sum(map(np.count_nonzero, masks.values()))
-  return n_active / size if size else 1.
+  return n_active / size if size else 1.0
 
 
 def sparsity(masks: Mapping[Any, np.ndarray]) -> float:
   """The share of zeros in all masks together; 0 without masks."""
-  return 1. - density(masks)
+  return 1.0 - density(masks)
 
 
 def dead_units(masks: Mapping[Any, np.ndarray]) -> int:
@@ -33,8 +33,9 @@ def dead_units(masks: Mapping[Any, np.ndarray]) -> int:
   read a unit.
   """
   return sum(
-      int(np.count_nonzero(~np.any(mask, axis=tuple(range(np.ndim(mask) - 1)))))
-      for mask in masks.values())
+    int(np.count_nonzero(~np.any(mask, axis=tuple(range(np.ndim(mask) - 1)))))
+    for mask in masks.values()
+  )
 
 
 class Moves:
@@ -57,9 +58,8 @@ class Moves:
     former = self._former or active
     self._former = active
     n_active = sum(map(np.count_nonzero, active.values()))
-    n_new = sum(np.count_nonzero(mask & ~former[name])
-                for name, mask in active.items())
-    return n_new / n_active if n_active else 0.
+    n_new = sum(np.count_nonzero(mask & ~former[name]) for name, mask in active.items())
+    return n_new / n_active if n_active else 0.0
 
   def state(self) -> dict[str, Any]:
     """The state for `restore`, which JSON can hold if layers are names."""
@@ -83,7 +83,7 @@ class Explored:
   def __init__(self) -> None:
     """Starts without any active connection."""
     self._ever: dict[Any, np.ndarray] = {}
-    self.rate = 1.
+    self.rate = 1.0
 
   def __bool__(self) -> bool:
     """Whether any masks were added."""
@@ -113,14 +113,12 @@ class Explored:
 
 def _state_of(masks: Mapping[Any, np.ndarray]) -> dict[str, Any]:
   """Bool masks as JSON can hold them."""
-  return {layer: [list(mask.shape), _packed(mask)]
-          for layer, mask in masks.items()}
+  return {layer: [list(mask.shape), _packed(mask)] for layer, mask in masks.items()}
 
 
 def _masks_of(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """The masks that `_state_of` was given."""
-  return {layer: _unpacked(shape, text)
-          for layer, (shape, text) in state.items()}
+  return {layer: _unpacked(shape, text) for layer, (shape, text) in state.items()}
 
 
 def _packed(mask: np.ndarray) -> str:
@@ -130,5 +128,4 @@ def _packed(mask: np.ndarray) -> str:
 
 def _unpacked(shape: list[int], text: str) -> np.ndarray:
   bits = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
-  return np.unpackbits(bits, count=int(np.prod(shape))).reshape(
-      shape).astype(bool)
+  return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)

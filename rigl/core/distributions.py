@@ -42,9 +42,9 @@ def get_n_zeros(size: int, sparsity: float) -> int:
 
 
 def random_mask(
-    shape: Sequence[int],
-    sparsity: float,
-    random_state: Union[np.random.RandomState, types.ModuleType],
+  shape: Sequence[int],
+  sparsity: float,
+  random_state: Union[np.random.RandomState, types.ModuleType],
 ) -> np.ndarray:
   """Draws a mask with exactly `get_n_zeros` zeros at random positions.
 
@@ -64,15 +64,13 @@ def random_mask(
   """
   checks.in_unit_interval('sparsity', sparsity)
   flat = np.ones(math.prod(shape), dtype=np.float32)
-  flat[:get_n_zeros(flat.size, sparsity)] = 0.
+  flat[: get_n_zeros(flat.size, sparsity)] = 0.0
   random_state.shuffle(flat)
   return flat.reshape(tuple(shape))
 
 
 def uniform(
-    shapes: Shapes,
-    default_sparsity: float,
-    custom_sparsity_map: CustomMap = None,
+  shapes: Shapes, default_sparsity: float, custom_sparsity_map: CustomMap = None
 ) -> dict[str, float]:
   """Gives every layer the default sparsity, except those in the custom map.
 
@@ -93,11 +91,11 @@ def uniform(
 
 
 def erdos_renyi(
-    shapes: Shapes,
-    default_sparsity: float,
-    custom_sparsity_map: CustomMap = None,
-    include_kernel: bool = False,
-    power_scale: float = 1.0,
+  shapes: Shapes,
+  default_sparsity: float,
+  custom_sparsity_map: CustomMap = None,
+  include_kernel: bool = False,
+  power_scale: float = 1.0,
 ) -> dict[str, float]:
   """Distributes the weights as in an Erdos-Renyi random graph.
 
@@ -129,21 +127,16 @@ def erdos_renyi(
   free = {name: shape for name, shape in shapes.items() if name not in custom}
   sizes = {name: math.prod(shape) for name, shape in free.items()}
   densities = _erdos_renyi_densities(
-      sizes,
-      _raw_probabilities(free, include_kernel, power_scale),
-      budget=sum(size - get_n_zeros(size, default_sparsity)
-                 for size in sizes.values()),
-      power_scale=power_scale)
-  return {
-      name: custom[name] if name in custom else 1. - densities[name]
-      for name in shapes
-  }
+    sizes,
+    _raw_probabilities(free, include_kernel, power_scale),
+    budget=sum(size - get_n_zeros(size, default_sparsity) for size in sizes.values()),
+    power_scale=power_scale,
+  )
+  return {name: custom[name] if name in custom else 1.0 - densities[name] for name in shapes}
 
 
 def str_published(
-    shapes: Shapes,
-    default_sparsity: float,
-    custom_sparsity_map: CustomMap = None,
+  shapes: Shapes, default_sparsity: float, custom_sparsity_map: CustomMap = None
 ) -> dict[str, float]:
   """Looks the sparsities of ResNet-50 up in the table published with STR.
 
@@ -169,18 +162,19 @@ def str_published(
   missing = [name for name in shapes if name not in {**published, **custom}]
   if missing:
     raise ValueError(
-        f'The STR table holds ResNet-50 only, not the layers {missing}; its '
-        f'names look like {str_sparsities.LAYER_NAMES[0]!r}. Use one of '
-        f'{DISTRIBUTIONS[:-1]} for other networks.')
+      f'The STR table holds ResNet-50 only, not the layers {missing}; its '
+      f'names look like {str_sparsities.LAYER_NAMES[0]!r}. Use one of '
+      f'{DISTRIBUTIONS[:-1]} for other networks.'
+    )
   return {name: {**published, **custom}[name] for name in shapes}
 
 
 def get_sparsities(
-    shapes: Shapes,
-    method: str,
-    default_sparsity: float,
-    custom_sparsity_map: CustomMap = None,
-    erk_power_scale: float = 1.0,
+  shapes: Shapes,
+  method: str,
+  default_sparsity: float,
+  custom_sparsity_map: CustomMap = None,
+  erk_power_scale: float = 1.0,
 ) -> dict[str, float]:
   """Distributes the sparsity over the layers by the named method.
 
@@ -203,38 +197,32 @@ def get_sparsities(
   if method == 'str':
     return str_published(shapes, default_sparsity, custom_sparsity_map)
   return erdos_renyi(
-      shapes,
-      default_sparsity,
-      custom_sparsity_map,
-      include_kernel=method == 'erdos_renyi_kernel',
-      power_scale=erk_power_scale)
+    shapes,
+    default_sparsity,
+    custom_sparsity_map,
+    include_kernel=method == 'erdos_renyi_kernel',
+    power_scale=erk_power_scale,
+  )
 
 
 def _validated_custom_map(
-    shapes: Shapes,
-    default_sparsity: float,
-    custom_sparsity_map: CustomMap,
+  shapes: Shapes, default_sparsity: float, custom_sparsity_map: CustomMap
 ) -> dict[str, float]:
   """Checks the common arguments; returns the map with float values."""
   checks.in_unit_interval('The default sparsity', default_sparsity)
-  custom = {
-      name: float(sparsity)
-      for name, sparsity in (custom_sparsity_map or {}).items()
-  }
+  custom = {name: float(sparsity) for name, sparsity in (custom_sparsity_map or {}).items()}
   unknown = sorted(set(custom) - set(shapes))
   if unknown:
     raise ValueError(
-        f'The custom sparsity map names {unknown}, but the masked layers are '
-        f'{list(shapes)}.')
+      f'The custom sparsity map names {unknown}, but the masked layers are {list(shapes)}.'
+    )
   for name, sparsity in custom.items():
     checks.in_unit_interval(f'The custom sparsity of {name!r}', sparsity)
   return custom
 
 
 def _raw_probabilities(
-    shapes: Shapes,
-    include_kernel: bool,
-    power_scale: float,
+  shapes: Shapes, include_kernel: bool, power_scale: float
 ) -> dict[str, float]:
   """Returns p of each layer, see `erdos_renyi`."""
   n_dims = 1 if include_kernel else 2
@@ -242,12 +230,13 @@ def _raw_probabilities(
   for name, shape in shapes.items():
     if len(shape) < n_dims or min(shape) < 1:
       raise ValueError(
-          f'Layer {name!r} of shape {tuple(shape)} has no Erdos-Renyi density: '
-          f'{n_dims} or more dimensions of at least 1 are needed. Give it a '
-          f'custom sparsity.')
+        f'Layer {name!r} of shape {tuple(shape)} has no Erdos-Renyi density: '
+        f'{n_dims} or more dimensions of at least 1 are needed. Give it a '
+        f'custom sparsity.'
+      )
     if include_kernel:
       try:
-        raw[name] = (sum(shape) / math.prod(shape))**power_scale
+        raw[name] = (sum(shape) / math.prod(shape)) ** power_scale
       except OverflowError:
         raw[name] = math.inf
     else:
@@ -257,10 +246,7 @@ def _raw_probabilities(
 
 
 def _erdos_renyi_densities(
-    sizes: Mapping[str, int],
-    raw: Mapping[str, float],
-    budget: int,
-    power_scale: float,
+  sizes: Mapping[str, int], raw: Mapping[str, float], budget: int, power_scale: float
 ) -> dict[str, float]:
   """Solves for eps with densities capped at 1.
 
@@ -281,22 +267,23 @@ def _erdos_renyi_densities(
   """
   if budget == sum(sizes.values()):
     # Exactly dense: eps would give densities that round to less than 1.
-    return dict.fromkeys(sizes, 1.)
+    return dict.fromkeys(sizes, 1.0)
   densities: dict[str, float] = {}
   open_layers = list(sizes)
   while open_layers:
     weight = sum(raw[name] * sizes[name] for name in open_layers)
-    if not 0. < weight < math.inf:
+    if not 0.0 < weight < math.inf:
       raise ValueError(
-          f'No finite densities reach the {budget} weights to keep with a '
-          f'power scale of {power_scale}. Use a value closer to 1.')
+        f'No finite densities reach the {budget} weights to keep with a '
+        f'power scale of {power_scale}. Use a value closer to 1.'
+      )
     eps = budget / weight
     largest = max(raw[name] for name in open_layers)
-    if eps * largest <= 1.:
+    if eps * largest <= 1.0:
       densities.update((name, eps * raw[name]) for name in open_layers)
       break
     for name in [name for name in open_layers if raw[name] == largest]:
-      densities[name] = 1.
+      densities[name] = 1.0
       budget -= sizes[name]
       open_layers.remove(name)
   return densities

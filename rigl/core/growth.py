@@ -12,8 +12,7 @@ _GRADIENT_INITS = ('grad_scale', 'grad_sign')
 GROW_INITS = _WEIGHT_INITS + _GRADIENT_INITS
 
 
-def parse_grow_init(grow_init: str,
-                    has_dense_gradient: bool) -> tuple[str, float]:
+def parse_grow_init(grow_init: str, has_dense_gradient: bool) -> tuple[str, float]:
   """Returns the name of `grow_init` and its divisor, 1 if it gives none.
 
   Args:
@@ -28,23 +27,25 @@ def parse_grow_init(grow_init: str,
   try:
     name, divisor = numeric_suffix.split(grow_init)
   except ValueError:
-    name, divisor = '', 1.
+    name, divisor = '', 1.0
   if name not in options:
     raise ValueError(
-        f'grow_init {grow_init!r} is not one of {", ".join(options)}, '
-        'optionally followed by _<number> to divide by it, as in '
-        'random_normal_10.')
-  if divisor == 0.:
+      f'grow_init {grow_init!r} is not one of {", ".join(options)}, '
+      'optionally followed by _<number> to divide by it, as in '
+      'random_normal_10.'
+    )
+  if divisor == 0.0:
     raise ValueError(f'grow_init {grow_init!r} would divide by zero.')
   return name, divisor
 
 
-def grow_values(grow_init: str,
-                weights: Array,
-                seed: stateless_random.Seed,
-                initial_value: Optional[Callable[[], Array]] = None,
-                dense_gradient: Optional[Callable[[], Array]] = None
-               ) -> Array:
+def grow_values(
+  grow_init: str,
+  weights: Array,
+  seed: stateless_random.Seed,
+  initial_value: Optional[Callable[[], Array]] = None,
+  dense_gradient: Optional[Callable[[], Array]] = None,
+) -> Array:
   """Values for every position; the caller uses those of new connections.
 
   * zeros
@@ -77,13 +78,12 @@ def grow_values(grow_init: str,
     if initial_value is None:
       raise ValueError('grow_init initial_dist needs the initial values.')
     flat = xp.reshape(xp.asarray(initial_value()), (-1,))
-    order = xp.argsort(
-        stateless_random.uniform(xp.reshape(weights, (-1,)), seed))
+    order = xp.argsort(stateless_random.uniform(xp.reshape(weights, (-1,)), seed))
     values = xp.reshape(xp.take(flat, order), weights.shape)
   elif name == 'random_normal':
     values = stateless_random.near_normal(weights, seed) * xp.std(wide)
   elif name == 'random_uniform':
-    drawn = 2. * stateless_random.uniform(weights, seed) - 1.
+    drawn = 2.0 * stateless_random.uniform(weights, seed) - 1.0
     values = xp.mean(xp.abs(wide)) * drawn
   elif dense_gradient is not None:
     values = xp.asarray(dense_gradient())

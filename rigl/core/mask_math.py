@@ -50,11 +50,8 @@ def _ordered_keys(scores: Array, eligible: Optional[Array]) -> Array:
   bits = xp.bits(scores)
   magnitude = bits & _ALL_BUT_SIGN
   keys = xp.where(bits < 0, -magnitude, magnitude)
-  keys = xp.where(
-      magnitude > -_KEY_OF_MINUS_INF, xp.asarray(_KEY_OF_MINUS_INF, 'int32'),
-      keys)
-  return keys if eligible is None else xp.where(
-      eligible, keys, xp.asarray(_NOT_ELIGIBLE, 'int32'))
+  keys = xp.where(magnitude > -_KEY_OF_MINUS_INF, xp.asarray(_KEY_OF_MINUS_INF, 'int32'), keys)
+  return keys if eligible is None else xp.where(eligible, keys, xp.asarray(_NOT_ELIGIBLE, 'int32'))
 
 
 def _select(keys: Sequence[Array], n: Array) -> list[Array]:
@@ -76,43 +73,51 @@ def _select(keys: Sequence[Array], n: Array) -> list[Array]:
   places = [size - xp.ordinals(size) for size in sizes]
 
   def reaching(key, place):
-    return [(k > key_) | (xp.equal(k, key_) & (p >= place_))
-            for k, p, key_, place_ in zip(
-                keys, places, xp.unstack(key), xp.unstack(place))]
+    return [
+      (k > key_) | (xp.equal(k, key_) & (p >= place_))
+      for k, p, key_, place_ in zip(keys, places, xp.unstack(key), xp.unstack(place))
+    ]
 
   def unfinished(state):
     _, _, _, place_step, n_reached = state
-    return xp.any(xp.not_equal(n_reached, n)) & xp.any(
-        xp.not_equal(place_step, 0))
+    return xp.any(xp.not_equal(n_reached, n)) & xp.any(xp.not_equal(place_step, 0))
 
   def halve(state):
     key, place, key_step, place_step, n_reached = state
     at_places = xp.equal(key_step, 0)
     new_key = key + key_step
-    new_place = place + xp.where(
-        at_places, place_step, xp.zeros_like(place_step))
+    new_place = place + xp.where(at_places, place_step, xp.zeros_like(place_step))
     reached = xp.stack([xp.count(x) for x in reaching(new_key, new_place)])
     # A layer that is done stays while others go on.
     higher = (reached >= n) & xp.not_equal(n_reached, n)
-    return (xp.where(higher, new_key, key), xp.where(higher, new_place, place),
-            xp.unsigned_right_shift(key_step, 1),
-            xp.where(at_places, xp.unsigned_right_shift(place_step, 1),
-                     place_step),
-            xp.where(higher, reached, n_reached))
+    return (
+      xp.where(higher, new_key, key),
+      xp.where(higher, new_place, place),
+      xp.unsigned_right_shift(key_step, 1),
+      xp.where(at_places, xp.unsigned_right_shift(place_step, 1), place_step),
+      xp.where(higher, reached, n_reached),
+    )
 
   # Vectors, since scalars of numpy warn when they wrap around: a step of 2**31
   # does, to the same as one of -2**31.
   zeros = xp.zeros_like(n)
-  key, place, *_ = xp.repeat_while(unfinished, halve, (
-      zeros + (_NOT_ELIGIBLE + 1), zeros,
-      xp.asarray([-2**31], 'int32'),
-      xp.asarray([2**(max(1, *sizes).bit_length() - 1)], 'int32'),
-      zeros - 1))
+  key, place, *_ = xp.repeat_while(
+    unfinished,
+    halve,
+    (
+      zeros + (_NOT_ELIGIBLE + 1),
+      zeros,
+      xp.asarray([-(2**31)], 'int32'),
+      xp.asarray([2 ** (max(1, *sizes).bit_length() - 1)], 'int32'),
+      zeros - 1,
+    ),
+  )
   return reaching(key, place)
 
 
-def top_k_masks(scores: Sequence[Array], n: Array,
-                eligible: Optional[Sequence[Array]] = None) -> list[Array]:
+def top_k_masks(
+  scores: Sequence[Array], n: Array, eligible: Optional[Sequence[Array]] = None
+) -> list[Array]:
   """Marks the highest scores of each of several layers.
 
   Ties go to the lower flat (C-order) index. Scores are compared as float32
@@ -133,18 +138,22 @@ def top_k_masks(scores: Sequence[Array], n: Array,
   if xp.library == 'tensorflow' and xp.is_graph():
     # Here, because it loads TensorFlow.
     from rigl.core import tf_selection
-    return [tf_selection.top_k_mask(*layer)
-            for layer in zip(scores, xp.unstack(n), allowed)]
+
+    return [tf_selection.top_k_mask(*layer) for layer in zip(scores, xp.unstack(n), allowed)]
   n = xp.asarray(n, 'int32')
-  chosen = _select([
-      _ordered_keys(xp.reshape(xp.asarray(score, 'float32'), (-1,)),
-                    None if e is None else xp.reshape(e, (-1,)))
-      for score, e in zip(scores, allowed)], xp.maximum(n, xp.zeros_like(n)))
+  chosen = _select(
+    [
+      _ordered_keys(
+        xp.reshape(xp.asarray(score, 'float32'), (-1,)), None if e is None else xp.reshape(e, (-1,))
+      )
+      for score, e in zip(scores, allowed)
+    ],
+    xp.maximum(n, xp.zeros_like(n)),
+  )
   return [xp.reshape(x, score.shape) for x, score in zip(chosen, scores)]
 
 
-def top_k_mask(scores: Array, n: Array,
-               eligible: Optional[Array] = None) -> Array:
+def top_k_mask(scores: Array, n: Array, eligible: Optional[Array] = None) -> Array:
   """`top_k_masks` of one layer.
 
   Args:
@@ -154,8 +163,8 @@ def top_k_mask(scores: Array, n: Array,
   """
   xp = arrays.of(scores)
   [chosen] = top_k_masks(
-      [scores], xp.reshape(xp.asarray(n, 'int32'), (1,)),
-      None if eligible is None else [eligible])
+    [scores], xp.reshape(xp.asarray(n, 'int32'), (1,)), None if eligible is None else [eligible]
+  )
   return chosen
 
 
@@ -170,14 +179,16 @@ def n_to_drop(n_ones: Array, drop_fraction: Array) -> Array:
     drop_fraction: float32 scalar.
   """
   xp = arrays.of(n_ones)
-  product = xp.asarray(n_ones, 'float32') * xp.asarray(
-      drop_fraction, 'float32')
+  product = xp.asarray(n_ones, 'float32') * xp.asarray(drop_fraction, 'float32')
   return xp.minimum(xp.maximum(xp.asarray(product, 'int32'), 0), n_ones)
 
 
-def drop_and_grow_all(masks: Sequence[Array], score_drop: Sequence[Array],
-                      score_grow: Sequence[Array],
-                      drop_fraction: Array) -> list[MaskUpdate]:
+def drop_and_grow_all(
+  masks: Sequence[Array],
+  score_drop: Sequence[Array],
+  score_grow: Sequence[Array],
+  drop_fraction: Array,
+) -> list[MaskUpdate]:
   """A mask update of SET, SNFS and RigL (arXiv 1911.11134, algorithm 1).
 
   In each layer, of the active connections the highest `score_drop` are kept; as
@@ -202,13 +213,14 @@ def drop_and_grow_all(masks: Sequence[Array], score_drop: Sequence[Array],
   kept = top_k_masks(score_drop, n_ones - n_prune, active)
   grown = top_k_masks(score_grow, n_prune, [~k for k in kept])
   return [
-      MaskUpdate(mask=xp.cast_like(k | g, mask), kept=k, grown=g,
-                 new_connections=g & ~a)
-      for mask, a, k, g in zip(masks, active, kept, grown)]
+    MaskUpdate(mask=xp.cast_like(k | g, mask), kept=k, grown=g, new_connections=g & ~a)
+    for mask, a, k, g in zip(masks, active, kept, grown)
+  ]
 
 
-def drop_and_grow(mask: Array, score_drop: Array, score_grow: Array,
-                  drop_fraction: Array) -> MaskUpdate:
+def drop_and_grow(
+  mask: Array, score_drop: Array, score_grow: Array, drop_fraction: Array
+) -> MaskUpdate:
   """`drop_and_grow_all` of one layer.
 
   Args:
@@ -217,6 +229,5 @@ def drop_and_grow(mask: Array, score_drop: Array, score_grow: Array,
     score_grow: real tensor of the same shape.
     drop_fraction: scalar in [0, 1].
   """
-  [update] = drop_and_grow_all(
-      [mask], [score_drop], [score_grow], drop_fraction)
+  [update] = drop_and_grow_all([mask], [score_drop], [score_grow], drop_fraction)
   return update

@@ -9,6 +9,7 @@ from typing import Iterable, Sequence
 # Starts this library's messages inside TensorFlow's errors.
 MARK = 'Bad input data: '
 
+
 def first_few(names: Sequence[str], n: int, separator: str = ', ') -> str:
   """The first `n` names, and how many more there are."""
   more = f' and {len(names) - n} more' if len(names) > n else ''

@@ -29,7 +29,7 @@ class Layer(NamedTuple):
   seed: Optional[Callable[[str], Any]] = None
   gradient: Optional[Callable[[], Array]] = None
   state: Optional[Array] = None
-  sparsity: float = 0.
+  sparsity: float = 0.0
   initial_value: Optional[Callable[[], Array]] = None
 
 
@@ -179,8 +179,7 @@ class OnSchedule(Method):
     Raises:
       ValueError: begin_step, end_step and frequency do not make a schedule.
     """
-    return schedules.UpdateSchedule(
-        self.begin_step, self.end_step, self.frequency)
+    return schedules.UpdateSchedule(self.begin_step, self.end_step, self.frequency)
 
   def is_update(self, step, last_update):
     return self.schedule.is_update_step(step, last_update)

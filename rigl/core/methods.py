@@ -76,8 +76,7 @@ class DropAndGrow(OnSchedule):
     _ = self.schedule
 
   def warning(self):
-    return schedules.warning_without_end(
-        self.drop_fraction_anneal, self.schedule)
+    return schedules.warning_without_end(self.drop_fraction_anneal, self.schedule)
 
   @property
   def initial_last_update_step(self):
@@ -90,7 +89,8 @@ class DropAndGrow(OnSchedule):
       step: integer scalar, from `seen_step`.
     """
     return schedules.annealed_drop_fraction(
-        step, self.drop_fraction, self.drop_fraction_anneal, self.schedule)
+      step, self.drop_fraction, self.drop_fraction_anneal, self.schedule
+    )
 
   def drop_score(self, layer: Layer) -> Array:
     """float32 [...]; the active connections of lowest score are dropped."""
@@ -103,23 +103,27 @@ class DropAndGrow(OnSchedule):
   def update(self, layers, step):
     drop_scores = [self.drop_score(layer) for layer in layers]
     noise = stateless_random.noise(
-        drop_scores, [layer.seed('drop_noise') for layer in layers],
-        self.noise_std)
+      drop_scores, [layer.seed('drop_noise') for layer in layers], self.noise_std
+    )
     moved = mask_math.drop_and_grow_all(
-        [layer.mask for layer in layers],
-        [score + added for score, added in zip(drop_scores, noise)],
-        [self.grow_score(layer) for layer in layers],
-        self.drop_fraction_at(step))
+      [layer.mask for layer in layers],
+      [score + added for score, added in zip(drop_scores, noise)],
+      [self.grow_score(layer) for layer in layers],
+      self.drop_fraction_at(step),
+    )
     return [
-        Update(m.mask, m.grown if self.restarts_regrown else m.new_connections,
-               layer.state)
-        for m, layer in zip(moved, layers)]
+      Update(m.mask, m.grown if self.restarts_regrown else m.new_connections, layer.state)
+      for m, layer in zip(moved, layers)
+    ]
 
   def new_weights(self, layer):
     return growth.grow_values(
-        self.grow_init, layer.weights, layer.seed('grow_init'),
-        layer.initial_value,
-        layer.gradient if self.allows_gradient_grow_init else None)
+      self.grow_init,
+      layer.weights,
+      layer.seed('grow_init'),
+      layer.initial_value,
+      layer.gradient if self.allows_gradient_grow_init else None,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +169,7 @@ class RigL(DropAndGrow):
   replaces_step = True
   allows_gradient_grow_init = True
 
-  initial_acc_scale: float = 0.
+  initial_acc_scale: float = 0.0
 
   def __post_init__(self):
     super().__post_init__()
@@ -177,8 +181,7 @@ class RigL(DropAndGrow):
   def new_slot(self, layer, start):
     if not self.initial_acc_scale:
       return start
-    return start + self.initial_acc_scale * arrays.of(start).cast_like(
-        layer.gradient(), start)
+    return start + self.initial_acc_scale * arrays.of(start).cast_like(layer.gradient(), start)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,8 +211,9 @@ class SNFS(DropAndGrow):
     return xp.zeros_like(xp.asarray(weights, 'float32'))
 
   def next_state(self, state, gradient):
-    return self.momentum * state + (1. - self.momentum) * arrays.of(
-        gradient).asarray(gradient, 'float32')
+    return self.momentum * state + (1.0 - self.momentum) * arrays.of(gradient).asarray(
+      gradient, 'float32'
+    )
 
   def grow_score(self, layer):
     return scores.gradient_magnitude(layer.state)
@@ -229,11 +233,16 @@ class KeepBest(Method):
     sizes = [arrays.size(layer.weights) for layer in layers]
     xp = arrays.of(layers[0].weights)
     kept = mask_math.top_k_masks(
-        [self.score(layer) for layer in layers],
-        xp.asarray([size - distributions.get_n_zeros(size, layer.sparsity)
-                    for size, layer in zip(sizes, layers)], 'int32'))
-    return [Update(xp.cast_like(mask, layer.mask))
-            for mask, layer in zip(kept, layers)]
+      [self.score(layer) for layer in layers],
+      xp.asarray(
+        [
+          size - distributions.get_n_zeros(size, layer.sparsity)
+          for size, layer in zip(sizes, layers)
+        ],
+        'int32',
+      ),
+    )
+    return [Update(xp.cast_like(mask, layer.mask)) for mask, layer in zip(kept, layers)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,12 +306,12 @@ class GradualPruning(OnSchedule):
   prunes_gradually = True
 
   frequency: int = 10
-  initial_sparsity: float = 0.
+  initial_sparsity: float = 0.0
   target_sparsity: float = 0.5
   ramp_begin_step: int = 0
   ramp_end_step: int = 100
-  exponent: float = 3.
-  threshold_decay: float = 0.
+  exponent: float = 3.0
+  threshold_decay: float = 0.0
 
   def __post_init__(self):
     _ = self.schedule, self.sparsity_at(self.ramp_begin_step)
@@ -321,8 +330,13 @@ class GradualPruning(OnSchedule):
       step: integer scalar.
     """
     return schedules.gradual_sparsity(
-        step, self.initial_sparsity, self.target_sparsity,
-        self.ramp_begin_step, self.ramp_end_step, self.exponent)
+      step,
+      self.initial_sparsity,
+      self.target_sparsity,
+      self.ramp_begin_step,
+      self.ramp_end_step,
+      self.exponent,
+    )
 
   def first_state(self, weights):
     xp = arrays.of(weights)
@@ -331,40 +345,40 @@ class GradualPruning(OnSchedule):
   def update(self, layers, step):
     xp = arrays.of(layers[0].weights)
     magnitudes = [scores.weight_magnitude(layer.weights) for layer in layers]
-    kept = mask_math.top_k_masks(magnitudes, xp.stack([
-        self._n_to_keep(layer, step) for layer in layers]))
-    return [self._above_threshold(*of_layer)
-            for of_layer in zip(layers, magnitudes, kept)]
+    kept = mask_math.top_k_masks(
+      magnitudes, xp.stack([self._n_to_keep(layer, step) for layer in layers])
+    )
+    return [self._above_threshold(*of_layer) for of_layer in zip(layers, magnitudes, kept)]
 
   def _n_to_keep(self, layer, step):
     xp = arrays.of(layer.weights)
     sparsity = xp.asarray(self.sparsity_at(step))
     if self.target_sparsity:
       sparsity = sparsity * (layer.sparsity / self.target_sparsity)
-    n_keep = xp.asarray(
-        xp.round(float(arrays.size(layer.weights)) * (1. - sparsity)), 'int32')
+    n_keep = xp.asarray(xp.round(float(arrays.size(layer.weights)) * (1.0 - sparsity)), 'int32')
     return xp.maximum(n_keep, 1)
 
   def _above_threshold(self, layer, magnitude, kept):
     xp = arrays.of(magnitude)
-    smallest = xp.min(xp.where(
-        kept, magnitude, xp.zeros_like(magnitude) + math.inf))
+    smallest = xp.min(xp.where(kept, magnitude, xp.zeros_like(magnitude) + math.inf))
     threshold = (
-        self.threshold_decay * xp.asarray(layer.state, 'float32') +
-        (1. - self.threshold_decay) * smallest)
+      self.threshold_decay * xp.asarray(layer.state, 'float32')
+      + (1.0 - self.threshold_decay) * smallest
+    )
     return Update(
-        xp.cast_like(magnitude >= threshold, layer.mask),
-        state=xp.cast_like(threshold, xp.asarray(layer.state)))
+      xp.cast_like(magnitude >= threshold, layer.mask),
+      state=xp.cast_like(threshold, xp.asarray(layer.state)),
+    )
 
 
 METHODS: dict[str, type[Method]] = {
-    'baseline': Dense,
-    'scratch': Scratch,
-    'set': SET,
-    'momentum': SNFS,
-    'rigl': RigL,
-    'static': Static,
-    'snip': SNIP,
-    'dnw': DNW,
-    'prune': GradualPruning,
+  'baseline': Dense,
+  'scratch': Scratch,
+  'set': SET,
+  'momentum': SNFS,
+  'rigl': RigL,
+  'static': Static,
+  'snip': SNIP,
+  'dnw': DNW,
+  'prune': GradualPruning,
 }

@@ -22,7 +22,8 @@ def split(token: Any) -> tuple[str, float]:
   if not isinstance(token, str):
     raise ValueError(f'{token!r} is not a string.')
   if token.endswith('_'):
-    raise ValueError(f'{token!r} ends with an underscore; a number must follow '
-                     'it, as in exponential_3.')
+    raise ValueError(
+      f'{token!r} ends with an underscore; a number must follow it, as in exponential_3.'
+    )
   match = re.fullmatch(r'(.*)_(\d+\.?\d*|\.\d+)', token)
-  return (match.group(1), float(match.group(2))) if match else (token, 1.)
+  return (match.group(1), float(match.group(2))) if match else (token, 1.0)

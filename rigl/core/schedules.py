@@ -34,16 +34,16 @@ class UpdateSchedule:
     checks.positive('frequency', self.frequency)
     if 0 <= self.end_step < self.begin_step:
       raise ValueError(
-          f'end_step ({self.end_step}) must not lie before begin_step '
-          f'({self.begin_step}); a negative end_step means no end.')
+        f'end_step ({self.end_step}) must not lie before begin_step '
+        f'({self.begin_step}); a negative end_step means no end.'
+      )
 
   @property
   def initial_last_update_step(self) -> int:
     """Initial `last_update_step`, which allows an update at begin_step."""
     return -self.frequency
 
-  def is_update_step(self, step: Array,
-                     last_update_step: Array) -> Array:
+  def is_update_step(self, step: Array, last_update_step: Array) -> Array:
     """bool scalar: whether masks change at `step`.
 
     Args:
@@ -52,8 +52,7 @@ class UpdateSchedule:
     """
     xp = arrays.of(step)
     step = xp.asarray(step)
-    due = xp.cast_like(
-        xp.asarray(last_update_step), step) + self.frequency <= step
+    due = xp.cast_like(xp.asarray(last_update_step), step) + self.frequency <= step
     inside = step >= self.begin_step
     if self.end_step >= 0:
       inside = inside & (step <= self.end_step)
@@ -94,10 +93,11 @@ def _exponent(anneal: str) -> float:
   try:
     name, exponent = numeric_suffix.split(anneal)
   except ValueError:
-    name, exponent = '', 1.
+    name, exponent = '', 1.0
   if name != 'exponential' and anneal not in ('constant', 'cosine'):
-    raise ValueError(f'drop_fraction_anneal {anneal!r} is not one of '
-                     f'{", ".join(DROP_FRACTION_ANNEALS)}.')
+    raise ValueError(
+      f'drop_fraction_anneal {anneal!r} is not one of {", ".join(DROP_FRACTION_ANNEALS)}.'
+    )
   return exponent
 
 
@@ -109,14 +109,20 @@ def anneals_without_end(anneal: str, schedule: UpdateSchedule) -> bool:
 def warning_without_end(anneal: str, schedule: UpdateSchedule) -> str:
   """A warning that the annealing has no end step, or ''."""
   return (
+    (
       f'drop_fraction_anneal {anneal} falls from begin_step to end_step and '
       'needs an end after the begin, got '
       f'{schedule.begin_step} and {schedule.end_step}. Use constant to move '
-      'masks without end.') if anneals_without_end(anneal, schedule) else ''
+      'masks without end.'
+    )
+    if anneals_without_end(anneal, schedule)
+    else ''
+  )
 
 
-def annealed_drop_fraction(step: Array, drop_fraction: float, anneal: str,
-                           schedule: UpdateSchedule) -> Array:
+def annealed_drop_fraction(
+  step: Array, drop_fraction: float, anneal: str, schedule: UpdateSchedule
+) -> Array:
   """The drop fraction at `step`, whether or not `step` is an update step.
 
   `cosine` is the cosine decay over (end - begin) steps evaluated at the step
@@ -142,7 +148,7 @@ def annealed_drop_fraction(step: Array, drop_fraction: float, anneal: str,
   check_drop_fraction(drop_fraction, anneal)
   xp = arrays.of(step)
   span = float(schedule.end_step - schedule.begin_step)
-  if anneal == 'constant' or span == 0.:
+  if anneal == 'constant' or span == 0.0:
     return xp.asarray(drop_fraction, 'float32')
   step = xp.asarray(step, 'float32')
   if anneal == 'cosine':
@@ -154,12 +160,17 @@ def annealed_drop_fraction(step: Array, drop_fraction: float, anneal: str,
     # Outside the schedule the base is negative or above 1: NaN becomes 0, and
     # the result is clipped.
     fraction = xp.where(xp.isnan(fraction), xp.zeros_like(fraction), fraction)
-  return xp.clip(fraction, 0., 1.)
+  return xp.clip(fraction, 0.0, 1.0)
 
 
-def gradual_sparsity(step: Array, initial_sparsity: float,
-                     target_sparsity: float, begin_step: int, end_step: int,
-                     exponent: float) -> Array:
+def gradual_sparsity(
+  step: Array,
+  initial_sparsity: float,
+  target_sparsity: float,
+  begin_step: int,
+  end_step: int,
+  exponent: float,
+) -> Array:
   """Target sparsity of gradual magnitude pruning (arXiv 1710.01878, eq. 1).
 
   s_f + (s_i - s_f) * (1 - (t - t_0) / (t_1 - t_0)) ** exponent, clamped to
@@ -180,11 +191,11 @@ def gradual_sparsity(step: Array, initial_sparsity: float,
     ValueError: end_step <= begin_step.
   """
   if end_step <= begin_step:
-    raise ValueError(f'The sparsity must rise over some steps: end_step '
-                     f'({end_step}) must be > begin_step ({begin_step}).')
+    raise ValueError(
+      f'The sparsity must rise over some steps: end_step '
+      f'({end_step}) must be > begin_step ({begin_step}).'
+    )
   xp = arrays.of(step)
-  progress = (xp.asarray(step, 'float32') - float(begin_step)) / float(
-      end_step - begin_step)
-  progress = xp.clip(progress, 0., 1.)
-  return target_sparsity + (initial_sparsity - target_sparsity) * xp.power(
-      1. - progress, exponent)
+  progress = (xp.asarray(step, 'float32') - float(begin_step)) / float(end_step - begin_step)
+  progress = xp.clip(progress, 0.0, 1.0)
+  return target_sparsity + (initial_sparsity - target_sparsity) * xp.power(1.0 - progress, exponent)

@@ -17,8 +17,7 @@ def magnitude(mask: Array, weights: Array) -> Array:
     weights: [...].
   """
   xp = arrays.of(weights)
-  return xp.abs(
-      xp.asarray(mask, 'float32') * xp.asarray(weights, 'float32'))
+  return xp.abs(xp.asarray(mask, 'float32') * xp.asarray(weights, 'float32'))
 
 
 def gradient_magnitude(dense_gradient: Array) -> Array:
@@ -33,8 +32,7 @@ def gradient_magnitude(dense_gradient: Array) -> Array:
   return xp.abs(xp.asarray(dense_gradient, 'float32'))
 
 
-def connection_sensitivity(weights: Array,
-                           dense_gradient: Array) -> Array:
+def connection_sensitivity(weights: Array, dense_gradient: Array) -> Array:
   """|gradient * weights| [...]: SNIP's saliency (arXiv 1810.02340).
 
   Not |gradient|, which the RigL authors first used by mistake (appendix M).
@@ -44,8 +42,7 @@ def connection_sensitivity(weights: Array,
     dense_gradient: gradient of the loss with respect to mask * weights, [...].
   """
   xp = arrays.of(weights)
-  return xp.abs(
-      xp.asarray(dense_gradient, 'float32') * xp.asarray(weights, 'float32'))
+  return xp.abs(xp.asarray(dense_gradient, 'float32') * xp.asarray(weights, 'float32'))
 
 
 def weight_magnitude(weights: Array) -> Array:

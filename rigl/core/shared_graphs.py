@@ -7,8 +7,9 @@ from typing import Any, Callable
 from rigl.compat import tf, tf2
 
 
-def shared_graph(*dtypes_and_ranks: tuple[tf.DType, int]
-                ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def shared_graph(
+  *dtypes_and_ranks: tuple[tf.DType, int],
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
   """Decorates a pure function of tensors: its graph is built only once.
 
   Otherwise the search for the n-th largest score alone would add a few hundred
@@ -20,10 +21,11 @@ def shared_graph(*dtypes_and_ranks: tuple[tf.DType, int]
 
   def decorate(function):
     return tf2.function(
-        function, autograph=False,
-        input_signature=[tf.TensorSpec([None] * rank, dtype)
-                         for dtype, rank in dtypes_and_ranks],
-        experimental_attributes={'_noinline': True})
+      function,
+      autograph=False,
+      input_signature=[tf.TensorSpec([None] * rank, dtype) for dtype, rank in dtypes_and_ranks],
+      experimental_attributes={'_noinline': True},
+    )
 
   return decorate
 
@@ -34,5 +36,4 @@ def called_apart(build: Callable[[], tf.Tensor]) -> tf.Tensor:
   The executor visits all nodes of a branch, thousands of them, even if the
   branch is not taken. A call of a function is a single node.
   """
-  return tf2.function(
-      build, autograph=False, experimental_attributes={'_noinline': True})()
+  return tf2.function(build, autograph=False, experimental_attributes={'_noinline': True})()

@@ -44,18 +44,17 @@ def _mixed(xp: Any, x: Array, key: Array) -> Array:
   return xp.bitwise_xor(x, xp.unsigned_right_shift(x, 16))
 
 
-def _bits(xp: Any, sizes: Sequence[int],
-          seeds: Sequence[Seed]) -> list[Array]:
+def _bits(xp: Any, sizes: Sequence[int], seeds: Sequence[Seed]) -> list[Array]:
   """int32 vectors of these sizes, uniform over all values."""
   # Seed and step are hashed once per vector, for all vectors together.
   stable = xp.asarray([_signed(number) for number, _ in seeds], 'int32')
-  steps = xp.stack([
-      xp.reshape(xp.asarray(step, 'int32'), ()) for _, step in seeds])
+  steps = xp.stack([xp.reshape(xp.asarray(step, 'int32'), ()) for _, step in seeds])
   first = _mixed(xp, steps * _SPREAD, stable)
   second = _mixed(xp, first + _SPREAD, stable)
   return [
-      _mixed(xp, xp.ordinals(size) * _SPREAD + a, b)
-      for size, a, b in zip(sizes, xp.unstack(first), xp.unstack(second))]
+    _mixed(xp, xp.ordinals(size) * _SPREAD + a, b)
+    for size, a, b in zip(sizes, xp.unstack(first), xp.unstack(second))
+  ]
 
 
 def uniform(like: Array, seed: Seed) -> Array:
@@ -67,8 +66,7 @@ def uniform(like: Array, seed: Seed) -> Array:
   """
   xp = arrays.of(like)
   [bits] = _bits(xp, [arrays.size(like)], [seed])
-  return xp.reshape(xp.asarray(
-      xp.unsigned_right_shift(bits, 8), 'float32') * 2.**-24, like.shape)
+  return xp.reshape(xp.asarray(xp.unsigned_right_shift(bits, 8), 'float32') * 2.0**-24, like.shape)
 
 
 def near_normal(like: Array, seed: Seed) -> Array:
@@ -82,12 +80,11 @@ def near_normal(like: Array, seed: Seed) -> Array:
     like: tensor of the shape and the library of the result.
     seed: see `Seed`.
   """
-  [drawn] = _sums_of_four([like], [seed], 1. / _SUM_STDDEV)
+  [drawn] = _sums_of_four([like], [seed], 1.0 / _SUM_STDDEV)
   return drawn
 
 
-def noise(likes: Sequence[Array], seeds: Sequence[Seed],
-          stddev: float) -> list[Array]:
+def noise(likes: Sequence[Array], seeds: Sequence[Seed], stddev: float) -> list[Array]:
   """Noise to add to scores to break ties, float32.
 
   As `near_normal`, but the standard deviation is within a factor of 1.42 of
@@ -99,12 +96,11 @@ def noise(likes: Sequence[Array], seeds: Sequence[Seed],
     seeds: see `Seed`.
     stddev: standard deviation; 0 for no noise.
   """
-  scale = 2.**round(math.log2(stddev / _SUM_STDDEV)) if stddev else 0.
+  scale = 2.0 ** round(math.log2(stddev / _SUM_STDDEV)) if stddev else 0.0
   return _sums_of_four(likes, seeds, scale)
 
 
-def _sums_of_four(likes: Sequence[Array], seeds: Sequence[Seed],
-                  scale: float) -> list[Array]:
+def _sums_of_four(likes: Sequence[Array], seeds: Sequence[Seed], scale: float) -> list[Array]:
   """float32 [...]: `scale` times centred sums of four random bytes.
 
   Hashing is most of the work, so each hash gives two numbers: with p and q the
@@ -113,14 +109,11 @@ def _sums_of_four(likes: Sequence[Array], seeds: Sequence[Seed],
   xp = arrays.of(likes[0])
   sizes = [arrays.size(like) for like in likes]
   drawn = []
-  for like, n, bits in zip(
-      likes, sizes, _bits(xp, [(n + 1) // 2 for n in sizes], seeds)):
+  for like, n, bits in zip(likes, sizes, _bits(xp, [(n + 1) // 2 for n in sizes], seeds)):
     # q * 2 ** 16 + p, both of mean 0.
-    sums = (bits & _EVEN_BYTES) + (
-        xp.unsigned_right_shift(bits, 8) & _EVEN_BYTES) - _EVEN_BYTES
+    sums = (bits & _EVEN_BYTES) + (xp.unsigned_right_shift(bits, 8) & _EVEN_BYTES) - _EVEN_BYTES
     # (p + q) * 2 ** 16 + p and (p - q) * 2 ** 16 - p modulo 2 ** 32. The last
     # p is negligible, but makes ties rare.
     both = xp.concatenate([sums * (2**16 + 1), sums * (2**16 - 1)], 0)
-    drawn.append(
-        xp.reshape(xp.asarray(both[:n], 'float32') * scale, like.shape))
+    drawn.append(xp.reshape(xp.asarray(both[:n], 'float32') * scale, like.shape))
   return drawn

@@ -56,8 +56,7 @@ def _in_parts(values: tf.Tensor, n_parts: Optional[int]) -> list[tf.Tensor]:
 
 def _clip(values: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
   """tf.clip_by_value in one pass instead of two."""
-  return tf.raw_ops.ClipByValue(
-      t=values, clip_value_min=low, clip_value_max=high)
+  return tf.raw_ops.ClipByValue(t=values, clip_value_min=low, clip_value_max=high)
 
 
 def _ordered_keys(scores: tf.Tensor, eligible: tf.Tensor) -> tf.Tensor:
@@ -83,8 +82,7 @@ def _small_counter(parts: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
     # Each key clipped to `threshold` or one less. Quicker than by way of bool;
     # the sum wraps around, but so does what is taken off.
     below = threshold - 1
-    return tf.add_n([tf.reduce_sum(_clip(part, below, threshold))
-                     for part in parts]) - size * below
+    return tf.add_n([tf.reduce_sum(_clip(part, below, threshold)) for part in parts]) - size * below
 
   return count_at_least
 
@@ -102,8 +100,9 @@ def _large_counter(keys: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
   return count_at_least
 
 
-def _nth_largest(parts: list[tf.Tensor], n: tf.Tensor,
-                 is_large: bool) -> tuple[tf.Tensor, tf.Tensor]:
+def _nth_largest(
+  parts: list[tf.Tensor], n: tf.Tensor, is_large: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Bisects for a threshold that `n` of the eligible keys reach.
 
   Args:
@@ -117,8 +116,7 @@ def _nth_largest(parts: list[tf.Tensor], n: tf.Tensor,
     all eligible ones, are >= `threshold`. Else more than n are, and
     `threshold` is the n-th largest key.
   """
-  count_at_least = (
-      _large_counter(parts[0]) if is_large else _small_counter(parts))
+  count_at_least = _large_counter(parts[0]) if is_large else _small_counter(parts)
   size = tf.add_n([tf.size(part) for part in parts])
 
   def unfinished(low, step, count):
@@ -127,8 +125,11 @@ def _nth_largest(parts: list[tf.Tensor], n: tf.Tensor,
   def halve(low, step, count):
     reached = count_at_least(low + step)
     enough = reached >= n
-    return (tf.where_v2(enough, low + step, low), tf.abs(step // 2),
-            tf.where_v2(enough, reached, count))
+    return (
+      tf.where_v2(enough, low + step, low),
+      tf.abs(step // 2),
+      tf.where_v2(enough, reached, count),
+    )
 
   # `low` is reached by enough keys, `low + 2 * step` by too few. Most of the
   # time 1/16 of the largest score is low enough, which spares seven passes.
@@ -139,27 +140,29 @@ def _nth_largest(parts: list[tf.Tensor], n: tf.Tensor,
   is_near = n_near >= n
   # A step of 2**31, half of all integers, is the same as one of -2**31.
   low, _, count = tf.while_loop(
-      unfinished, halve,
-      (tf.where_v2(is_near, near, _NOT_ELIGIBLE + 1),
-       tf.where_v2(is_near, span // 2, -2**31),
-       tf.where_v2(is_near, n_near, size)),
-      parallel_iterations=1)
+    unfinished,
+    halve,
+    (
+      tf.where_v2(is_near, near, _NOT_ELIGIBLE + 1),
+      tf.where_v2(is_near, span // 2, -(2**31)),
+      tf.where_v2(is_near, n_near, size),
+    ),
+    parallel_iterations=1,
+  )
   return low, tf.equal(count, n)
 
 
-def _break_ties(keys: tf.Tensor, threshold: tf.Tensor, n: tf.Tensor,
-                n_parts: Optional[int]) -> tf.Tensor:
+def _break_ties(
+  keys: tf.Tensor, threshold: tf.Tensor, n: tf.Tensor, n_parts: Optional[int]
+) -> tf.Tensor:
   """Selects n keys when more than n reach `threshold`: lower index first."""
   above = keys > threshold
   n_wanted = n - tf.reduce_sum(tf.cast(above, tf.int32))
   size = tf.size(keys)
-  position_keys = tf.where_v2(
-      tf.equal(keys, threshold), size - 1 - tf.range(size), _NOT_ELIGIBLE)
-  last_position, _ = _nth_largest(
-      _in_parts(position_keys, n_parts), n_wanted, n_parts is None)
+  position_keys = tf.where_v2(tf.equal(keys, threshold), size - 1 - tf.range(size), _NOT_ELIGIBLE)
+  last_position, _ = _nth_largest(_in_parts(position_keys, n_parts), n_wanted, n_parts is None)
   # n_wanted is 0 only for n == 0, where no position is "the 0-th".
-  return tf.logical_or(
-      above, tf.logical_and(position_keys >= last_position, n_wanted > 0))
+  return tf.logical_or(above, tf.logical_and(position_keys >= last_position, n_wanted > 0))
 
 
 @functools.lru_cache(maxsize=None)
@@ -168,20 +171,20 @@ def _flat_top_k_mask(n_parts: Optional[int]) -> Callable[..., tf.Tensor]:
 
   @shared_graph((tf.float32, 1), (tf.int32, 0), (tf.bool, 1))
   def flat_top_k_mask(scores, n, eligible):
-    parts = [_ordered_keys(*part) for part in zip(
-        _in_parts(scores, n_parts), _in_parts(eligible, n_parts))]
+    parts = [
+      _ordered_keys(*part) for part in zip(_in_parts(scores, n_parts), _in_parts(eligible, n_parts))
+    ]
     threshold, is_exact = _nth_largest(parts, n, n_parts is None)
     return tf.cond(
-        is_exact,
-        lambda: tf.concat([part >= threshold for part in parts], 0),
-        lambda: _break_ties(tf.concat(parts, 0), threshold, n, n_parts))
+      is_exact,
+      lambda: tf.concat([part >= threshold for part in parts], 0),
+      lambda: _break_ties(tf.concat(parts, 0), threshold, n, n_parts),
+    )
 
   return flat_top_k_mask
 
 
-def top_k_mask(scores: tf.Tensor,
-               n: tf.Tensor,
-               eligible: Optional[tf.Tensor] = None) -> tf.Tensor:
+def top_k_mask(scores: tf.Tensor, n: tf.Tensor, eligible: Optional[tf.Tensor] = None) -> tf.Tensor:
   """See mask_math.top_k_mask.
 
   Args:
@@ -192,7 +195,5 @@ def top_k_mask(scores: tf.Tensor,
   if eligible is None:
     eligible = tf.fill(tf.shape(scores), True)
   select = _flat_top_k_mask(_n_parts(scores.shape.num_elements()))
-  chosen = select(
-      tf.reshape(tf.cast(scores, tf.float32), [-1]), n,
-      tf.reshape(eligible, [-1]))
+  chosen = select(tf.reshape(tf.cast(scores, tf.float32), [-1]), n, tf.reshape(eligible, [-1]))
   return tf.reshape(chosen, tf.shape(scores))

@@ -15,8 +15,9 @@ def listing(names: Collection[str]) -> str:
   return messages.first_few(sorted(names), _MOST_LISTED)
 
 
-def not_found(name: str, folder: str, names: Optional[Collection[str]],
-              ways: str) -> FileNotFoundError:
+def not_found(
+  name: str, folder: str, names: Optional[Collection[str]], ways: str
+) -> FileNotFoundError:
   """The error for data that were not found.
 
   Args:
@@ -33,5 +34,4 @@ def not_found(name: str, folder: str, names: Optional[Collection[str]],
     archives = [file for file in names if file.lower().endswith(_ARCHIVES)]
     if archives:
       state += f' Archives are not unpacked here: {listing(archives)}.'
-  return FileNotFoundError(
-      f'{name} is expected in {folder}, but {folder} {state} {ways}')
+  return FileNotFoundError(f'{name} is expected in {folder}, but {folder} {state} {ways}')

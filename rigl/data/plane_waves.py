@@ -13,8 +13,7 @@ def random_state(problem: str, purpose: str) -> np.random.RandomState:
 
 
 def draw(
-    shape: tuple[int, ...], highest_frequency: int,
-    generator: np.random.RandomState
+  shape: tuple[int, ...], highest_frequency: int, generator: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Draws direction, phase and colour of plane waves that fit a square image.
 
@@ -27,8 +26,7 @@ def draw(
     int [*shape, 2] of periods down and across, not both 0; float64 [*shape] of
     phases in turns; float64 [*shape, 3] of colours of norm 1.
   """
-  frequencies = generator.randint(
-      -highest_frequency, highest_frequency + 1, (*shape, 2))
+  frequencies = generator.randint(-highest_frequency, highest_frequency + 1, (*shape, 2))
   frequencies[(frequencies == 0).all(axis=-1)] = 1
   phases = generator.uniform(size=shape)
   colours = generator.randn(*shape, 3)

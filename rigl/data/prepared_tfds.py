@@ -37,8 +37,7 @@ def _quiet() -> Iterator[None]:
 
 def default_dir() -> str:
   """Where TensorFlow Datasets keeps its data sets on this machine."""
-  return os.path.expanduser(
-      os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
+  return os.path.expanduser(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
 
 
 def find(data_dir: str, name: str) -> Optional[Any]:
@@ -54,29 +53,31 @@ def find(data_dir: str, name: str) -> Optional[Any]:
       one.
   """
   for folder in (data_dir, os.path.join(data_dir, name)):
-    names = tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(
-        folder) else []
+    names = tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(folder) else []
     if _INFO in names:
       return _open(folder, name)
     versions = [
-        match for match in map(_VERSION.fullmatch, names)
-        if match and tf.gfile.Exists(os.path.join(folder, match[0], _INFO))]
+      match
+      for match in map(_VERSION.fullmatch, names)
+      if match and tf.gfile.Exists(os.path.join(folder, match[0], _INFO))
+    ]
     if versions:
       newest = max(versions, key=lambda match: [*map(int, match.groups())])
       return _open(os.path.join(folder, newest[0]), name)
-    parts = [file for file in names
-             if re.match(rf'\d+\.\d+\.\d+|{name}-.*\.tfrecord', file)]
+    parts = [file for file in names if re.match(rf'\d+\.\d+\.\d+|{name}-.*\.tfrecord', file)]
     if parts:
       raise ValueError(
-          f'{folder} holds a part of {name} only: {missing.listing(parts)}. '
-          f'TensorFlow Datasets adds {_INFO} and {_FEATURES} when it has '
-          'prepared all.')
+        f'{folder} holds a part of {name} only: {missing.listing(parts)}. '
+        f'TensorFlow Datasets adds {_INFO} and {_FEATURES} when it has '
+        'prepared all.'
+      )
   return None
 
 
 @_quiet()
-def read_pictures(builder: Any, split: str, shape: tuple[int, ...]
-                  ) -> tuple[np.ndarray, np.ndarray]:
+def read_pictures(
+  builder: Any, split: str, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
   """All pictures of a split, in the order of its files.
 
   Args:
@@ -94,33 +95,35 @@ def read_pictures(builder: Any, split: str, shape: tuple[int, ...]
 
   info = builder.info.splits.get(split)
   if not info or not info.num_examples:
-    raise ValueError(
-        f'{builder.data_dir}, split {split}: expected pictures, found none.')
+    raise ValueError(f'{builder.data_dir}, split {split}: expected pictures, found none.')
   images, labels = [], []
   # One file at a time, as TensorFlow does not name the damaged one.
   for i, (path, n) in enumerate(zip(info.filepaths, info.shard_lengths)):
     try:
       # A graph of its own, so that the caller's does not hold the data set.
       with tf.Graph().as_default():
-        part = tfds.as_numpy(builder.as_dataset(
-            split=f'{split}[{i}shard]', batch_size=-1,
-            read_config=tfds.ReadConfig(try_autocache=False)))
+        part = tfds.as_numpy(
+          builder.as_dataset(
+            split=f'{split}[{i}shard]',
+            batch_size=-1,
+            read_config=tfds.ReadConfig(try_autocache=False),
+          )
+        )
       found = builder.info.features['image'].shape
       if found != shape:
         raise ValueError(f'its pictures are of shape {found}.')
     # TensorFlow cannot even say what it was unable to parse.
     except (tf.errors.OpError, LookupError, ValueError) as error:
       raise ValueError(
-          f'{path}: expected {n} records, each with a picture of shape {shape} '
-          f'and a label, but cannot read it: {messages.reason(error)}'
-          ) from error
+        f'{path}: expected {n} records, each with a picture of shape {shape} '
+        f'and a label, but cannot read it: {messages.reason(error)}'
+      ) from error
     images.append(part['image'])
     labels.append(part['label'])
   return np.concatenate(images), np.concatenate(labels)
 
 
-def parse_undecoded(builder: Any,
-                    serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def parse_undecoded(builder: Any, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   """The picture, still encoded, and the label of an example.
 
   Args:
@@ -133,7 +136,8 @@ def parse_undecoded(builder: Any,
   import tensorflow_datasets as tfds
 
   example = builder.info.features.deserialize_example(
-      serialized, decoders={'image': tfds.decode.SkipDecoding()})
+    serialized, decoders={'image': tfds.decode.SkipDecoding()}
+  )
   return example['image'], example['label']
 
 
@@ -150,26 +154,28 @@ def _open(folder: str, name: str) -> Any:
   # The type of the error depends on the damage.
   except Exception as error:
     raise ValueError(
-        f'{folder}: cannot use what TensorFlow Datasets has prepared: '
-        f'{type(error).__name__}: {messages.reason(error)}') from error
+      f'{folder}: cannot use what TensorFlow Datasets has prepared: '
+      f'{type(error).__name__}: {messages.reason(error)}'
+    ) from error
   file_format = builder.info.as_proto.file_format or 'tfrecord'
   if (builder.name, file_format) != (name, 'tfrecord'):
-    raise ValueError(f'{folder} holds {builder.name} as {file_format}, not '
-                     f'{name} as tfrecord.')
+    raise ValueError(f'{folder} holds {builder.name} as {file_format}, not {name} as tfrecord.')
   return builder
 
 
 def _check_classes(path: str) -> None:
   """Raises ValueError for third-party features, which would be imported."""
+
   def check(pairs: list[tuple[str, Any]]) -> None:
     for key, value in pairs:
       if key == 'content' and isinstance(value, str):
         json.loads(value, object_pairs_hook=check)
       elif key in ('pythonClassName', 'python_class_name', 'type') and (
-          isinstance(value, str) and
-          not value.startswith('tensorflow_datasets.')):
-        raise ValueError(f'{path} names {value}, which is not of TensorFlow '
-                         'Datasets and was not imported.')
+        isinstance(value, str) and not value.startswith('tensorflow_datasets.')
+      ):
+        raise ValueError(
+          f'{path} names {value}, which is not of TensorFlow Datasets and was not imported.'
+        )
 
   with tf.gfile.GFile(path) as stream:
     json.loads(stream.read(), object_pairs_hook=check)

@@ -8,8 +8,9 @@ if TYPE_CHECKING:
   from rigl.training import calls
 
 
-def train(method: str = 'rigl', sparsity: Optional[float] = None,
-          verbose: bool = False, **settings: Any) -> calls.Result:
+def train(
+  method: str = 'rigl', sparsity: Optional[float] = None, verbose: bool = False, **settings: Any
+) -> calls.Result:
   """Trains as the script `imagenet_train_eval` does.
 
       result = rigl.imagenet_resnet.train(method='rigl', sparsity=0.95,
@@ -35,5 +36,6 @@ def train(method: str = 'rigl', sparsity: Optional[float] = None,
   from rigl.imagenet_resnet.imagenet_experiment import ImageNetExperiment
   from rigl.training import calls
 
-  return calls.train(ImageNetExperiment, method, sparsity, verbose,
-                     {'mode': 'train_and_eval', **settings})
+  return calls.train(
+    ImageNetExperiment, method, sparsity, verbose, {'mode': 'train_and_eval', **settings}
+  )

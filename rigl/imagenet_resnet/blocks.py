@@ -42,17 +42,18 @@ class LayerSpec:
   pruning_method: str = 'baseline'
   init_method: str = 'baseline'
   data_format: str = 'channels_last'
-  end_sparsity: Union[float, Mapping[str, float]] = 0.
-  weight_decay: float = 0.
+  end_sparsity: Union[float, Mapping[str, float]] = 0.0
+  weight_decay: float = 0.0
 
   def __post_init__(self):
-    checks.one_of('pruning_method', self.pruning_method,
-                  sparse_layers.SPARSITY_TECHNIQUES)
+    checks.one_of('pruning_method', self.pruning_method, sparse_layers.SPARSITY_TECHNIQUES)
     checks.one_of('init_method', self.init_method, initializers.INIT_METHODS)
     data_formats.check(self.data_format)
     sparsities = (
-        self.end_sparsity if isinstance(self.end_sparsity, Mapping) else
-        {'every layer': self.end_sparsity})
+      self.end_sparsity
+      if isinstance(self.end_sparsity, Mapping)
+      else {'every layer': self.end_sparsity}
+    )
     for layer, sparsity in sparsities.items():
       checks.below_one(f'end_sparsity of {layer}', sparsity)
     checks.not_negative('weight_decay', self.weight_decay)
@@ -61,8 +62,7 @@ class LayerSpec:
     """The spec of a first or last layer; dense unless `is_pruned`."""
     if is_pruned:
       return self
-    return dataclasses.replace(
-        self, pruning_method='baseline', end_sparsity=0.)
+    return dataclasses.replace(self, pruning_method='baseline', end_sparsity=0.0)
 
   @property
   def is_masked(self) -> bool:
@@ -75,7 +75,7 @@ class LayerSpec:
     return dense_layers.l2_regularizer(self.weight_decay)
 
   def kernel_initializer(
-      self, name: str, family: initializers.InitializerFamily
+    self, name: str, family: initializers.InitializerFamily
   ) -> initializers.Initializer:
     """The initializer of layer `name` of the current variable scope.
 
@@ -87,21 +87,21 @@ class LayerSpec:
       parent = tf.get_variable_scope().name
       scope = f'{parent}/{name}' if parent else name
       if scope not in sparsity:
-        raise ValueError(f'end_sparsity has no layer {scope!r}, only '
-                         f'{sorted(sparsity)}.')
+        raise ValueError(f'end_sparsity has no layer {scope!r}, only {sorted(sparsity)}.')
       sparsity = sparsity[scope]
-    return initializers.kernel_initializer(
-        self.init_method, family, sparsity, self.is_masked)
+    return initializers.kernel_initializer(self.init_method, family, sparsity, self.is_masked)
 
 
-def conv2d(x: tf.Tensor,
-           filters: int,
-           kernel_size: int,
-           strides: int,
-           spec: LayerSpec,
-           name: str,
-           init_scale: float = 1.,
-           dense_names: Optional[tuple[str, str]] = None) -> tf.Tensor:
+def conv2d(
+  x: tf.Tensor,
+  filters: int,
+  kernel_size: int,
+  strides: int,
+  spec: LayerSpec,
+  name: str,
+  init_scale: float = 1.0,
+  dense_names: Optional[tuple[str, str]] = None,
+) -> tf.Tensor:
   """Convolution without biases, with fixed padding where it is strided.
 
   Args:
@@ -117,18 +117,26 @@ def conv2d(x: tf.Tensor,
   Returns:
     [batch, ceil(height / s), ceil(width / s), filters], or channels first.
   """
-  x, padding = dense_layers.fixed_padding(
-      x, kernel_size, strides, spec.data_format)
+  x, padding = dense_layers.fixed_padding(x, kernel_size, strides, spec.data_format)
   family = initializers.fan_in_normal(init_scale)
   return sparse_layers.sparse_conv2d(
-      x, filters, kernel_size, strides=strides, padding=padding,
-      data_format=spec.data_format, sparsity_technique=spec.pruning_method,
-      kernel_initializer=spec.kernel_initializer(name, family),
-      kernel_regularizer=spec.regularizer, name=name, dense_names=dense_names)
+    x,
+    filters,
+    kernel_size,
+    strides=strides,
+    padding=padding,
+    data_format=spec.data_format,
+    sparsity_technique=spec.pruning_method,
+    kernel_initializer=spec.kernel_initializer(name, family),
+    kernel_regularizer=spec.regularizer,
+    name=name,
+    dense_names=dense_names,
+  )
 
 
-def depthwise_conv2d(x: tf.Tensor, kernel_size: int, strides: int,
-                     spec: LayerSpec, name: str) -> tf.Tensor:
+def depthwise_conv2d(
+  x: tf.Tensor, kernel_size: int, strides: int, spec: LayerSpec, name: str
+) -> tf.Tensor:
   """Depthwise convolution (arXiv 1704.04861): one filter for each channel.
 
   Neither masked nor regularized, since it has few weights.
@@ -143,22 +151,29 @@ def depthwise_conv2d(x: tf.Tensor, kernel_size: int, strides: int,
   Returns:
     [batch, ceil(height / s), ceil(width / s), n_in], or channels first.
   """
-  x, padding = dense_layers.fixed_padding(
-      x, kernel_size, strides, spec.data_format)
+  x, padding = dense_layers.fixed_padding(x, kernel_size, strides, spec.data_format)
   axis = data_formats.channel_axis(spec.data_format)
   steps = [1, strides, strides]
   steps.insert(axis, 1)
   with tf.variable_scope(name):
     kernel = dense_layers.get_parameter(
-        'depthwise_weights', [kernel_size, kernel_size, x.shape[axis], 1],
-        x.dtype, seeded_initializers.glorot_uniform())
+      'depthwise_weights',
+      [kernel_size, kernel_size, x.shape[axis], 1],
+      x.dtype,
+      seeded_initializers.glorot_uniform(),
+    )
     return tf.nn.depthwise_conv2d(
-        x, kernel, strides=steps, padding=padding,
-        data_format=data_formats.DATA_FORMATS[spec.data_format])
+      x,
+      kernel,
+      strides=steps,
+      padding=padding,
+      data_format=data_formats.DATA_FORMATS[spec.data_format],
+    )
 
 
-def batch_norm(x: tf.Tensor, is_training: bool, spec: LayerSpec,
-               init_zero: bool = False) -> tf.Tensor:
+def batch_norm(
+  x: tf.Tensor, is_training: bool, spec: LayerSpec, init_zero: bool = False
+) -> tf.Tensor:
   """Batch normalization; see `dense_layers.batch_norm`.
 
   Args:
@@ -170,14 +185,14 @@ def batch_norm(x: tf.Tensor, is_training: bool, spec: LayerSpec,
   return dense_layers.batch_norm(x, is_training, spec.data_format, init_zero)
 
 
-def batch_norm_relu(x: tf.Tensor, is_training: bool,
-                    spec: LayerSpec) -> tf.Tensor:
+def batch_norm_relu(x: tf.Tensor, is_training: bool, spec: LayerSpec) -> tf.Tensor:
   """Batch normalization, then a ReLU."""
   return tf.nn.relu(batch_norm(x, is_training, spec))
 
 
-def max_pool(x: tf.Tensor, pool_size: int, strides: int, padding: str,
-             spec: LayerSpec) -> tf.Tensor:
+def max_pool(
+  x: tf.Tensor, pool_size: int, strides: int, padding: str, spec: LayerSpec
+) -> tf.Tensor:
   """Maximum over windows of a batch of images.
 
   Args:
@@ -188,13 +203,17 @@ def max_pool(x: tf.Tensor, pool_size: int, strides: int, padding: str,
     spec: what the layers of the network share.
   """
   return tf.nn.max_pool2d(
-      x, pool_size, strides, padding,
-      data_format=data_formats.DATA_FORMATS[spec.data_format])
+    x, pool_size, strides, padding, data_format=data_formats.DATA_FORMATS[spec.data_format]
+  )
 
 
-def classifier(x: tf.Tensor, num_classes: int, spec: LayerSpec,
-               family: initializers.InitializerFamily,
-               dense_names: Optional[tuple[str, str]] = None) -> tf.Tensor:
+def classifier(
+  x: tf.Tensor,
+  num_classes: int,
+  spec: LayerSpec,
+  family: initializers.InitializerFamily,
+  dense_names: Optional[tuple[str, str]] = None,
+) -> tf.Tensor:
   """The last layer `final_dense`, on the features averaged over the image.
 
   Args:
@@ -209,10 +228,14 @@ def classifier(x: tf.Tensor, num_classes: int, spec: LayerSpec,
   """
   features = dense_layers.global_average_pool(x, spec.data_format)
   return sparse_layers.sparse_fully_connected(
-      features, num_classes, sparsity_technique=spec.pruning_method,
-      kernel_initializer=spec.kernel_initializer('final_dense', family),
-      kernel_regularizer=spec.regularizer, name='final_dense',
-      dense_names=dense_names)
+    features,
+    num_classes,
+    sparsity_technique=spec.pruning_method,
+    kernel_initializer=spec.kernel_initializer('final_dense', family),
+    kernel_regularizer=spec.regularizer,
+    name='final_dense',
+    dense_names=dense_names,
+  )
 
 
 def scaled(filters: int, width: float) -> int:

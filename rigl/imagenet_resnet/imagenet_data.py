@@ -33,20 +33,21 @@ _STEMS = {'train': ('train',), 'validation': ('validation', 'val')}
 _SHARD = re.compile(r'(\w+)-(\d{5,})-of-(\d{5,})(\.tfrecords?)?')
 _CLASS_FOLDER = re.compile(r'n\d{8}/?')
 _THREE_WAYS = (
-    'ImageNet can be given in three ways:\n'
-    '  1. --data_directory=FOLDER with TFRecord files train-00000-of-01024 ... '
-    'and validation-00000-of-00128 ... (any number of files; also in the '
-    'sub-folders train and validation, also with val in place of '
-    'validation);\n'
-    '  2. --data_directory=DATA_DIR in which TensorFlow Datasets has prepared '
-    'imagenet2012 (without the flag: $TFDS_DATA_DIR or '
-    '~/tensorflow_datasets);\n'
-    '  3. --use_synthetic_data for a synthetic problem of the same shape, to '
-    'try things out.\n'
-    '`python -m rigl.imagenet_resnet.sample_data --output_dir=FOLDER` writes '
-    'a small data set for the first way, and `python -m '
-    'rigl.imagenet_resnet.convert_images --input=FOLDER --output=RECORDS` '
-    'makes one of your own pictures.')
+  'ImageNet can be given in three ways:\n'
+  '  1. --data_directory=FOLDER with TFRecord files train-00000-of-01024 ... '
+  'and validation-00000-of-00128 ... (any number of files; also in the '
+  'sub-folders train and validation, also with val in place of '
+  'validation);\n'
+  '  2. --data_directory=DATA_DIR in which TensorFlow Datasets has prepared '
+  'imagenet2012 (without the flag: $TFDS_DATA_DIR or '
+  '~/tensorflow_datasets);\n'
+  '  3. --use_synthetic_data for a synthetic problem of the same shape, to '
+  'try things out.\n'
+  '`python -m rigl.imagenet_resnet.sample_data --output_dir=FOLDER` writes '
+  'a small data set for the first way, and `python -m '
+  'rigl.imagenet_resnet.convert_images --input=FOLDER --output=RECORDS` '
+  'makes one of your own pictures.'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +76,13 @@ class RecordFormat:
     """
     if self.builder is not None:
       return prepared_tfds.parse_undecoded(self.builder, serialized)
-    features = tf.io.parse_single_example(serialized, {
+    features = tf.io.parse_single_example(
+      serialized,
+      {
         self.image_key: tf.io.FixedLenFeature([], tf.string, ''),
-        self.label_key: tf.io.FixedLenFeature(
-            [], tf.int64, self.first_label - 1),
-    })
+        self.label_key: tf.io.FixedLenFeature([], tf.int64, self.first_label - 1),
+      },
+    )
     return features[self.image_key], features[self.label_key] - self.first_label
 
 
@@ -128,9 +131,14 @@ class ImageNetData:
 _Found = tuple[dict[str, Part], str, RecordFormat]
 
 
-def find_data(data_directory: Optional[str], *,
-              use_synthetic_data: bool = False, num_train_images: int,
-              num_eval_images: int, num_classes: int) -> ImageNetData:
+def find_data(
+  data_directory: Optional[str],
+  *,
+  use_synthetic_data: bool = False,
+  num_train_images: int,
+  num_eval_images: int,
+  num_classes: int,
+) -> ImageNetData:
   """Finds ImageNet or makes synthetic data.
 
   One of the two parts may be missing. The numbers of images are checked here if
@@ -153,13 +161,19 @@ def find_data(data_directory: Optional[str], *,
     ValueError: a file is missing or damaged, or a number of images or classes
       is wrong.
   """
-  for name, value in (('num_train_images', num_train_images),
-                      ('num_eval_images', num_eval_images),
-                      ('num_classes', num_classes)):
+  for name, value in (
+    ('num_train_images', num_train_images),
+    ('num_eval_images', num_eval_images),
+    ('num_classes', num_classes),
+  ):
     checks.positive(name, value)
   if use_synthetic_data:
-    return _synthetic(data_directory, Part('train', num_train_images),
-                      Part('validation', num_eval_images), num_classes)
+    return _synthetic(
+      data_directory,
+      Part('train', num_train_images),
+      Part('validation', num_eval_images),
+      num_classes,
+    )
   directory = data_directory or ''
   data_dir = directory or prepared_tfds.default_dir()
   numbers = {'train': num_train_images, 'validation': num_eval_images}
@@ -167,16 +181,14 @@ def find_data(data_directory: Optional[str], *,
     found = _find_tfrecords(directory, numbers) if directory else None
     found = found or _find_tfds(data_dir, numbers)
   except tf.errors.OpError as error:
-    raise ValueError(
-        f'{data_dir} cannot be read: {messages.reason(error)}') from error
+    raise ValueError(f'{data_dir} cannot be read: {messages.reason(error)}') from error
   if found is None:
     raise _not_found(directory)
   parts, source, record_format = found
   empty = [name for name, part in parts.items() if not part.files]
   if empty:
     source += f' (without {empty[0]} images)'
-  data = ImageNetData(parts['train'], parts['validation'], num_classes, source,
-                      record_format)
+  data = ImageNetData(parts['train'], parts['validation'], num_classes, source, record_format)
   for part in parts.values():
     _check_first_record(part, data)
   return data
@@ -185,9 +197,11 @@ def find_data(data_directory: Optional[str], *,
 def wrong_number(part: Part, found: object) -> str:
   """The message for a wrong number of images; `found` is the right one."""
   flag = 'num_train_images' if part.name == 'train' else 'num_eval_images'
-  return (f'{flag} is {part.num_images}, but the {part.name} files in '
-          f'{os.path.dirname(part.files[0])} hold {found} images: give '
-          f'--{flag}={found}.')
+  return (
+    f'{flag} is {part.num_images}, but the {part.name} files in '
+    f'{os.path.dirname(part.files[0])} hold {found} images: give '
+    f'--{flag}={found}.'
+  )
 
 
 def count_records(path: str) -> int:
@@ -203,9 +217,10 @@ def count_records(path: str) -> int:
       length = _record_length(stream, size - position)
       if length is None:
         raise ValueError(
-            f'{path}: record {n} (counted from 0), at byte {position}, does '
-            f'not fit into the {size} bytes; the file is truncated, damaged '
-            'or no TFRecord file.')
+          f'{path}: record {n} (counted from 0), at byte {position}, does '
+          f'not fit into the {size} bytes; the file is truncated, damaged '
+          'or no TFRecord file.'
+        )
       n, position = n + 1, position + length + RECORD_OVERHEAD
       stream.seek(position)
   return n
@@ -222,8 +237,7 @@ def _record_length(stream: BinaryIO, n_left: int) -> Optional[int]:
 
 def _names(folder: str) -> Optional[list[str]]:
   """The names in a folder; None if it does not exist."""
-  return tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(
-      folder) else None
+  return tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(folder) else None
 
 
 def _not_found(directory: str) -> FileNotFoundError:
@@ -231,30 +245,25 @@ def _not_found(directory: str) -> FileNotFoundError:
   ways = _THREE_WAYS
   for folder in (directory, os.path.join(directory, 'train')):
     if directory and any(map(_CLASS_FOLDER.fullmatch, _names(folder) or ())):
-      ways = (f'{folder} has a folder of pictures for each class; such folders '
-              f'are not read. {ways}')
+      ways = f'{folder} has a folder of pictures for each class; such folders are not read. {ways}'
   return missing.not_found('ImageNet', directory, _names(directory), ways)
 
 
-def _synthetic(directory: Optional[str], train: Part, validation: Part,
-               num_classes: int) -> ImageNetData:
-  source = ('synthetic: images made up, not ImageNet; accuracies are not '
-            'comparable')
+def _synthetic(
+  directory: Optional[str], train: Part, validation: Part, num_classes: int
+) -> ImageNetData:
+  source = 'synthetic: images made up, not ImageNet; accuracies are not comparable'
   if directory:
-    logging.warning(
-        '--use_synthetic_data is given: %s is not read.', directory)
-  return ImageNetData(
-      train, validation, num_classes, source, is_synthetic=True)
+    logging.warning('--use_synthetic_data is given: %s is not read.', directory)
+  return ImageNetData(train, validation, num_classes, source, is_synthetic=True)
 
 
-def _find_tfrecords(directory: str,
-                    numbers: dict[str, int]) -> Optional[_Found]:
+def _find_tfrecords(directory: str, numbers: dict[str, int]) -> Optional[_Found]:
   """The data in a folder of plain TFRecord files, or None."""
   files = {name: _find_shards(directory, name) for name in numbers}
   if not any(files.values()):
     return None
-  parts = {name: Part(name, numbers[name], files[name], _sizes(files[name]))
-           for name in numbers}
+  parts = {name: Part(name, numbers[name], files[name], _sizes(files[name])) for name in numbers}
   if not _is_remote(directory) and _n_bytes(parts) < _SMALL_BYTES:
     for part in parts.values():
       found = sum(map(count_records, part.files))
@@ -268,8 +277,7 @@ def _find_shards(directory: str, name: str) -> tuple[str, ...]:
   stems = _STEMS[name]
   for folder in (directory, *(os.path.join(directory, s) for s in stems)):
     # {(stem, number of files, ending): {number: path}}
-    found: dict[tuple[str, str, str], dict[int, str]] = (
-        collections.defaultdict(dict))
+    found: dict[tuple[str, str, str], dict[int, str]] = collections.defaultdict(dict)
     for file in _names(folder) or ():
       match = _SHARD.fullmatch(file)
       if match and match[1] in stems:
@@ -277,14 +285,15 @@ def _find_shards(directory: str, name: str) -> tuple[str, ...]:
         found[kind][int(match[2])] = os.path.join(folder, file)
     if len(found) > 1:
       kinds = sorted(f'{stem}-*-of-{n}{end}' for stem, n, end in found)
-      raise ValueError(f'{folder} holds {name} files of more than one data '
-                       f'set: {" and ".join(kinds)}.')
+      raise ValueError(
+        f'{folder} holds {name} files of more than one data set: {" and ".join(kinds)}.'
+      )
     for (stem, n, end), paths in found.items():
-      lacking = [f'{stem}-{i:05d}-of-{n}{end}'
-                 for i in range(int(n)) if i not in paths]
+      lacking = [f'{stem}-{i:05d}-of-{n}{end}' for i in range(int(n)) if i not in paths]
       if lacking:
-        raise ValueError(f'{folder} lacks {messages.first_few(lacking, 3)} of '
-                         f'the {int(n)} {name} files.')
+        raise ValueError(
+          f'{folder} lacks {messages.first_few(lacking, 3)} of the {int(n)} {name} files.'
+        )
       return tuple(path for _, path in sorted(paths.items()))
   return ()
 
@@ -302,14 +311,14 @@ def _find_tfds(data_dir: str, numbers: dict[str, int]) -> Optional[_Found]:
     if files and split.num_examples != number:
       raise ValueError(wrong_number(parts[name], split.num_examples))
   if not any(part.files for part in parts.values()):
-    raise ValueError(
-        f'{builder.data_dir} has neither a train nor a validation split.')
+    raise ValueError(f'{builder.data_dir} has neither a train nor a validation split.')
   source = f'TensorFlow Datasets {_TFDS_NAME} in {builder.data_dir}'
   return parts, source, RecordFormat('image', 'label', 0, builder)
 
 
 def _sizes(paths: tuple[str, ...]) -> tuple[int, ...]:
   """The sizes of files in bytes, read in parallel for remote files."""
+
   def size(path: str) -> int:
     if not tf.gfile.Exists(path):
       raise ValueError(f'{path} is missing.')
@@ -331,8 +340,7 @@ def _n_bytes(parts: dict[str, Part]) -> int:
 
 def _check_first_record(part: Part, data: ImageNetData) -> None:
   """Raises ValueError if the first record of a part cannot be used."""
-  not_empty = ((path, size) for path, size in zip(part.files, part.sizes)
-               if size)
+  not_empty = ((path, size) for path, size in zip(part.files, part.sizes) if size)
   first = next(not_empty, None)
   if first is None:
     return
@@ -340,8 +348,10 @@ def _check_first_record(part: Part, data: ImageNetData) -> None:
   with tf.gfile.GFile(path, 'rb') as stream:
     length = _record_length(stream, size)
     problem = (
-        'does not fit into the file; this is no TFRecord file'
-        if length is None else _find_problem(stream.read(length), data))
+      'does not fit into the file; this is no TFRecord file'
+      if length is None
+      else _find_problem(stream.read(length), data)
+    )
   if problem:
     raise ValueError(f'{path}: record 0 {problem}.')
 
@@ -349,23 +359,25 @@ def _check_first_record(part: Part, data: ImageNetData) -> None:
 def _find_problem(record: bytes, data: ImageNetData) -> Optional[str]:
   """The problem of a record, such as 'has no ...', or None."""
   layout = data.record_format
-  with tf.Graph().as_default(), tf.Session(
-      config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+  with (
+    tf.Graph().as_default(),
+    tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session,
+  ):
     try:
       encoded, label = session.run(layout.parse(tf.constant(record)))
     # TensorFlow cannot even say what it was unable to parse.
     except (tf.errors.OpError, UnicodeDecodeError) as error:
-      return ('is no tf.train.Example with one picture and one label '
-              f'({messages.reason(error)})')
+      return f'is no tf.train.Example with one picture and one label ({messages.reason(error)})'
     if not encoded:
       return f'has no picture under {layout.image_key!r}'
     if not 0 <= label < data.num_classes:
       last = layout.first_label + data.num_classes - 1
-      return (f'has no label from {layout.first_label} to {last} under '
-              f'{layout.label_key!r}, but {label + layout.first_label}')
+      return (
+        f'has no label from {layout.first_label} to {last} under '
+        f'{layout.label_key!r}, but {label + layout.first_label}'
+      )
     try:
       session.run(preprocessing.decode_all(tf.constant(encoded)).op)
     except tf.errors.OpError as error:
-      return ('has a picture that is no JPEG or PNG, or damaged '
-              f'({messages.reason(error)})')
+      return f'has a picture that is no JPEG or PNG, or damaged ({messages.reason(error)})'
   return None

@@ -24,12 +24,7 @@ from absl import logging
 
 from rigl.compat import tf
 from rigl.core import checks, messages, seeding
-from rigl.imagenet_resnet import (
-  imagenet_data,
-  preprocessing,
-  record_input,
-  synthetic_imagenet,
-)
+from rigl.imagenet_resnet import imagenet_data, preprocessing, record_input, synthetic_imagenet
 
 MODES = ('train', 'eval')
 # The label of padding and of damaged images, which are black.
@@ -55,8 +50,11 @@ def explained_errors(data: imagenet_data.ImageNetData) -> Iterator[None]:
   except (tf.errors.OpError, UnicodeDecodeError) as error:
     text = getattr(error, 'message', 'decode')
     message = _explanation(error)
-    if message is None and not data.is_synthetic and re.search(
-        'JPEG|PNG|[Dd]ecod|[Pp]arse|Key:', text):
+    if (
+      message is None
+      and not data.is_synthetic
+      and re.search('JPEG|PNG|[Dd]ecod|[Pp]arse|Key:', text)
+    ):
       message = _look_again(data)
     if message is None:
       raise
@@ -77,8 +75,13 @@ def _look_again(data: imagenet_data.ImageNetData) -> Optional[str]:
       continue
     with tf.Graph().as_default(), tf.Session() as session:
       dataset = Pipeline(
-          data=data, batch_size=256, mode='eval', image_size=32,
-          eval_on_train=part is data.train, tries_all=True).batches()
+        data=data,
+        batch_size=256,
+        mode='eval',
+        image_size=32,
+        eval_on_train=part is data.train,
+        tries_all=True,
+      ).batches()
       batch = tf.data.make_one_shot_iterator(dataset).get_next()
       try:
         while True:
@@ -150,14 +153,11 @@ class Pipeline:
       checks.positive(name, getattr(self, name))
     checks.not_negative('first_iteration', self.first_iteration)
     if not 0 <= self.host_index < self.n_hosts:
-      raise ValueError(f'host_index must be from 0 to {self.n_hosts - 1}, got '
-                       f'{self.host_index}.')
+      raise ValueError(f'host_index must be from 0 to {self.n_hosts - 1}, got {self.host_index}.')
     if self.dtype not in (tf.float32, tf.bfloat16):
-      raise ValueError(
-          f'dtype must be float32 or bfloat16, got {self.dtype.name}.')
+      raise ValueError(f'dtype must be float32 or bfloat16, got {self.dtype.name}.')
     if not (self.data.is_synthetic or self.part.files):
-      raise ValueError(
-          f'There are no {self.part.name} images in {self.data.source}.')
+      raise ValueError(f'There are no {self.part.name} images in {self.data.source}.')
 
   @property
   def part(self) -> imagenet_data.Part:
@@ -179,28 +179,31 @@ class Pipeline:
     if is_training:
       begin = self.first_iteration * self.batch_size * self.n_hosts
       records = record_input.training_records(
-          self.data, self.part, self.seed, begin, self.skip_corrupt_records)
+        self.data, self.part, self.seed, begin, self.skip_corrupt_records
+      )
     else:
-      records = record_input.ordered_records(
-          self.data, self.part, self.skip_corrupt_records)
+      records = record_input.ordered_records(self.data, self.part, self.skip_corrupt_records)
     if self.n_hosts > 1:
       records = records.shard(self.n_hosts, self.host_index)
     dataset = _map(records.enumerate(), self._example, self.num_parallel_calls)
     if not is_training and self.pad_last_batch:
       dataset = self._padded(dataset)
-    dataset = dataset.batch(
-        self.batch_size, drop_remainder=is_training or self.pad_last_batch)
+    dataset = dataset.batch(self.batch_size, drop_remainder=is_training or self.pad_last_batch)
     if is_training and self.skip_corrupt_records:
       dataset = _map(dataset, _replace_unlabelled, self.num_parallel_calls)
     if self.transpose_input:
-      dataset = _map(dataset, lambda images, labels: (
-          tf.transpose(images, [1, 2, 3, 0]), labels), self.num_parallel_calls)
+      dataset = _map(
+        dataset,
+        lambda images, labels: (tf.transpose(images, [1, 2, 3, 0]), labels),
+        self.num_parallel_calls,
+      )
     options = tf.data.Options()
     options.deterministic = True
     return dataset.prefetch(tf.data.experimental.AUTOTUNE).with_options(options)
 
   def _padded(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Pads with black images, so that all hosts have equally many batches."""
+
     def on_host(i: int) -> int:
       return -(-(self.part.num_images - i) // self.n_hosts)
 
@@ -215,48 +218,48 @@ class Pipeline:
     image = tf.zeros([self.image_size, self.image_size, 3], self.dtype)
     return image, tf.constant(NO_LABEL, tf.int32)
 
-  def _example(self, number: tf.Tensor,
-               record: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> _Example:
+  def _example(self, number: tf.Tensor, record: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> _Example:
     """Image and label of the record of this number on this host."""
     path, index, serialized = record
     if self.data.is_synthetic:
       arguments = (self.part.name, index, self.data.num_classes)
       image = synthetic_imagenet.image(*arguments, self.image_size)
-      return (tf.cast(image, self.dtype),
-              synthetic_imagenet.label(*arguments))
+      return (tf.cast(image, self.dtype), synthetic_imagenet.label(*arguments))
     # Position of the first example in the sequence of all hosts.
     begin = self.first_iteration * self.batch_size * self.n_hosts
     number = begin + number * self.n_hosts + self.host_index
     parse = self.data.record_format.parse
     if self.skip_corrupt_records or self.tries_all:
-      return self._try(
-          lambda: self._decode(number, *parse(serialized)), path, index)
+      return self._try(lambda: self._decode(number, *parse(serialized)), path, index)
     encoded, label = parse(serialized)
-    is_fine = tf.logical_and(preprocessing.looks_complete(encoded),
-                             self._is_class(label))
+    is_fine = tf.logical_and(preprocessing.looks_complete(encoded), self._is_class(label))
     # Guarding costs a tenth of the time to decode a small picture.
     return tf.cond(
-        is_fine, lambda: self._decode(number, encoded, label),
-        lambda: self._try(
-            lambda: self._decode(number, encoded, label), path, index,
-            tf.strings.join([' Its label is ', tf.as_string(
-                label + self.data.record_format.first_label), '.'])))
+      is_fine,
+      lambda: self._decode(number, encoded, label),
+      lambda: self._try(
+        lambda: self._decode(number, encoded, label),
+        path,
+        index,
+        tf.strings.join(
+          [' Its label is ', tf.as_string(label + self.data.record_format.first_label), '.']
+        ),
+      ),
+    )
 
   def _is_class(self, label: tf.Tensor) -> tf.Tensor:
     return tf.logical_and(label >= 0, label < self.data.num_classes)
 
-  def _decode(self, number: tf.Tensor, encoded: tf.Tensor,
-              label: tf.Tensor) -> _Example:
+  def _decode(self, number: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor) -> _Example:
     """Makes an example from a picture; fails if picture or label are wrong."""
     if self.tries_all:
       encoded = _fully_decoded(encoded)
     if self.mode == 'train':
       image = preprocessing.preprocess_train(
-          encoded, self._draw('crop', number), self._draw('flip', number),
-          self.image_size, self.dtype)
+        encoded, self._draw('crop', number), self._draw('flip', number), self.image_size, self.dtype
+      )
     else:
-      image = preprocessing.preprocess_eval(
-          encoded, self.image_size, self.dtype)
+      image = preprocessing.preprocess_eval(encoded, self.image_size, self.dtype)
     check = tf.debugging.Assert(self._is_class(label), [label])
     with tf.control_dependencies([check]):
       return image, tf.cast(label, tf.int32)
@@ -265,20 +268,30 @@ class Pipeline:
     digest = seeding.stable_seed('imagenet', purpose, self.seed)
     return tf.stack([tf.constant(digest, tf.int64), number])
 
-  def _try(self, make: Callable[[], _Example], path: tf.Tensor,
-           index: tf.Tensor, details: str | tf.Tensor = '') -> _Example:
+  def _try(
+    self,
+    make: Callable[[], _Example],
+    path: tf.Tensor,
+    index: tf.Tensor,
+    details: str | tf.Tensor = '',
+  ) -> _Example:
     """The result of make(); if it fails, an error that names the record."""
     layout = self.data.record_format
 
     def explain(_: tf.Tensor) -> _Example:
       last = layout.first_label + self.data.num_classes - 1
-      message = tf.strings.join([
+      message = tf.strings.join(
+        [
           record_input.place(path, index),
           f' does not hold a JPEG or PNG under {layout.image_key!r} and a '
           f'label from {layout.first_label} to {last} under '
-          f'{layout.label_key!r}.', details])
-      with tf.control_dependencies([record_input.check(
-          tf.constant(False), message, self.skip_corrupt_records)]):
+          f'{layout.label_key!r}.',
+          details,
+        ]
+      )
+      with tf.control_dependencies(
+        [record_input.check(tf.constant(False), message, self.skip_corrupt_records)]
+      ):
         return tuple(map(tf.identity, self._black()))
 
     once = tf.data.Dataset.from_tensors(0)
@@ -287,12 +300,13 @@ class Pipeline:
     return examples.get_single_element()
 
 
-def _map(dataset: tf.data.Dataset, function: Callable[..., Any],
-         num_parallel_calls: int) -> tf.data.Dataset:
+def _map(
+  dataset: tf.data.Dataset, function: Callable[..., Any], num_parallel_calls: int
+) -> tf.data.Dataset:
   # The functions have no control flow to convert.
   return dataset.map(
-      tf.autograph.experimental.do_not_convert(function), num_parallel_calls,
-      deterministic=True)
+    tf.autograph.experimental.do_not_convert(function), num_parallel_calls, deterministic=True
+  )
 
 
 def _replace_unlabelled(images: tf.Tensor, labels: tf.Tensor) -> _Example:
@@ -305,8 +319,7 @@ def _replace_unlabelled(images: tf.Tensor, labels: tf.Tensor) -> _Example:
     rows = tf.where_v2(is_labelled, rows, first)
     return tf.gather(images, rows), tf.gather(labels, rows)
 
-  return tf.cond(
-      tf.reduce_all(is_labelled), lambda: (images, labels), replace)
+  return tf.cond(tf.reduce_all(is_labelled), lambda: (images, labels), replace)
 
 
 def _fully_decoded(encoded: tf.Tensor) -> tf.Tensor:

@@ -13,8 +13,7 @@ MEAN_RGB = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 STDDEV_RGB = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 
-def normalize(images: tf.Tensor,
-              config: imagenet_config.ImageNetConfig) -> tf.Tensor:
+def normalize(images: tf.Tensor, config: imagenet_config.ImageNetConfig) -> tf.Tensor:
   """Pixels as the networks take them.
 
   Args:
@@ -25,17 +24,19 @@ def normalize(images: tf.Tensor,
     float32 or bfloat16 of mean 0 and variance 1, of the same shape, or
     [batch, 3, height, width].
   """
-  images = (tf.cast(images, tf.float32) - tf.constant(MEAN_RGB)) / tf.constant(
-      STDDEV_RGB)
+  images = (tf.cast(images, tf.float32) - tf.constant(MEAN_RGB)) / tf.constant(STDDEV_RGB)
   if config.data_format == 'channels_first':
     images = tf.transpose(images, [0, 3, 1, 2])
   return tf.cast(images, tf.as_dtype(config.precision))
 
 
-def build_logits(images: tf.Tensor, config: imagenet_config.ImageNetConfig,
-                 is_training: bool = False,
-                 init_sparsity: Optional[Mapping[str, float]] = None,
-                 masked_layers: Optional[Collection[str]] = None) -> tf.Tensor:
+def build_logits(
+  images: tf.Tensor,
+  config: imagenet_config.ImageNetConfig,
+  is_training: bool = False,
+  init_sparsity: Optional[Mapping[str, float]] = None,
+  masked_layers: Optional[Collection[str]] = None,
+) -> tf.Tensor:
   """The network on images of pixels 0 to 255 -> float32 [batch, classes].
 
   Args:
@@ -49,8 +50,7 @@ def build_logits(images: tf.Tensor, config: imagenet_config.ImageNetConfig,
   return tf.cast(network(normalize(images, config), is_training), tf.float32)
 
 
-def cross_entropy(labels: tf.Tensor, logits: tf.Tensor,
-                  label_smoothing: float) -> tf.Tensor:
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, label_smoothing: float) -> tf.Tensor:
   """Loss of each example, float32 [batch].
 
   Args:
@@ -61,12 +61,11 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor,
   """
   n_classes = logits.shape.as_list()[1]
   one_hot = tf.one_hot(labels, n_classes)
-  targets = (1. - label_smoothing) * one_hot + label_smoothing / n_classes
+  targets = (1.0 - label_smoothing) * one_hot + label_smoothing / n_classes
   return tf.nn.softmax_cross_entropy_with_logits_v2(targets, logits)
 
 
-def metric_fn(labels: tf.Tensor, logits: tf.Tensor,
-              label_smoothing: float) -> dict[str, Any]:
+def metric_fn(labels: tf.Tensor, logits: tf.Tensor, label_smoothing: float) -> dict[str, Any]:
   """Metrics over all evaluated images; a label of -1 marks one that is not.
 
   Args:
@@ -76,16 +75,14 @@ def metric_fn(labels: tf.Tensor, logits: tf.Tensor,
   """
   weights = tf.cast(labels >= 0, tf.float32)
   values = {
-      'top_1_accuracy': metrics.in_top_k(labels, logits, 1),
-      'top_5_accuracy': metrics.in_top_k(labels, logits, 5),
-      'cross_loss': cross_entropy(labels, logits, label_smoothing),
+    'top_1_accuracy': metrics.in_top_k(labels, logits, 1),
+    'top_5_accuracy': metrics.in_top_k(labels, logits, 5),
+    'cross_loss': cross_entropy(labels, logits, label_smoothing),
   }
-  return {name: tf.metrics.mean(value, weights)
-          for name, value in values.items()}
+  return {name: tf.metrics.mean(value, weights) for name, value in values.items()}
 
 
-def mean_loss(labels: tf.Tensor, logits: tf.Tensor,
-               label_smoothing: float) -> tf.Tensor:
+def mean_loss(labels: tf.Tensor, logits: tf.Tensor, label_smoothing: float) -> tf.Tensor:
   """Mean of `cross_entropy` over the images that are not padding.
 
   Args:
@@ -94,6 +91,5 @@ def mean_loss(labels: tf.Tensor, logits: tf.Tensor,
     label_smoothing: see `cross_entropy`.
   """
   weights = tf.cast(labels >= 0, tf.float32)
-  total = tf.reduce_sum(
-      weights * cross_entropy(labels, logits, label_smoothing))
-  return total / tf.maximum(tf.reduce_sum(weights), 1.)
+  total = tf.reduce_sum(weights * cross_entropy(labels, logits, label_smoothing))
+  return total / tf.maximum(tf.reduce_sum(weights), 1.0)

@@ -52,7 +52,7 @@ def set_lr_schedule() -> list[tuple[float, float]]:
 
 
 def resnet_model_fn_w_pruning(
-    features: tf.Tensor, labels: tf.Tensor, mode: str, params: dict[str, Any]
+  features: tf.Tensor, labels: tf.Tensor, mode: str, params: dict[str, Any]
 ) -> Union[specs.TrainSpec, specs.EvalSpec]:
   """The graph of a mode, as a model_fn of its own.
 

@@ -17,9 +17,9 @@ from rigl.model_pruning import initializers
 
 # {name: what the initial weights are}.
 INIT_METHODS = {
-    'baseline': 'dense',
-    'sparse': 'variance scaled by the density of the layer',
-    'random_zeros': 'as many zeros as the mask would have',
+  'baseline': 'dense',
+  'sparse': 'variance scaled by the density of the layer',
+  'random_zeros': 'as many zeros as the mask would have',
 }
 
 Initializer = initializers.Initializer
@@ -27,7 +27,7 @@ Initializer = initializers.Initializer
 InitializerFamily = Callable[[float], Initializer]
 
 
-def fan_in_normal(scale: float = 1.) -> InitializerFamily:
+def fan_in_normal(scale: float = 1.0) -> InitializerFamily:
   """Truncated normal of variance scale / fan_in (arXiv 1502.01852: scale 2)."""
   return lambda factor: initializers.variance_scaling(scale * factor, 'fan_in')
 
@@ -64,8 +64,9 @@ def random_zeros(initializer: Initializer, sparsity: float) -> Initializer:
   return initialize
 
 
-def kernel_initializer(init_method: str, family: InitializerFamily,
-                       sparsity: float, is_masked: bool) -> Initializer:
+def kernel_initializer(
+  init_method: str, family: InitializerFamily, sparsity: float, is_masked: bool
+) -> Initializer:
   """The initializer of one kernel.
 
   `sparse` divides the variance of the initial weights by the density of the
@@ -92,7 +93,7 @@ def kernel_initializer(init_method: str, family: InitializerFamily,
   """
   checks.one_of('init_method', init_method, INIT_METHODS)
   if init_method == 'sparse':
-    return family(1. / (1. - sparsity) if is_masked else 1.)
+    return family(1.0 / (1.0 - sparsity) if is_masked else 1.0)
   if init_method == 'random_zeros':
-    return random_zeros(family(1.), sparsity)
-  return family(1.)
+    return random_zeros(family(1.0), sparsity)
+  return family(1.0)

@@ -14,9 +14,15 @@ from rigl.imagenet_resnet import blocks, initializers
 from rigl.model_pruning import data_formats
 
 
-def _inverted_residual(x: tf.Tensor, is_training: bool, filters: int,
-                       strides: int, expansion_factor: float,
-                       spec: blocks.LayerSpec, index: int) -> tf.Tensor:
+def _inverted_residual(
+  x: tf.Tensor,
+  is_training: bool,
+  filters: int,
+  strides: int,
+  expansion_factor: float,
+  spec: blocks.LayerSpec,
+  index: int,
+) -> tf.Tensor:
   """Expansion, depthwise convolution and linear contraction.
 
   Args:
@@ -35,8 +41,7 @@ def _inverted_residual(x: tf.Tensor, is_training: bool, filters: int,
   n_in = x.shape.as_list()[data_formats.channel_axis(spec.data_format)]
   shortcut = x
   if index > 0:
-    x = blocks.conv2d(x, int(expansion_factor * n_in), 1, 1, spec,
-                      f'expand_1x1_{index}')
+    x = blocks.conv2d(x, int(expansion_factor * n_in), 1, 1, spec, f'expand_1x1_{index}')
     x = blocks.batch_norm_relu(x, is_training, spec)
   x = blocks.depthwise_conv2d(x, 3, strides, spec, f'depthwise_nxn_{index}')
   x = blocks.batch_norm_relu(x, is_training, spec)
@@ -45,17 +50,19 @@ def _inverted_residual(x: tf.Tensor, is_training: bool, filters: int,
   return x + shortcut if strides == 1 and n_in == filters else x
 
 
-def mobilenet_v2(num_classes: int,
-                 pruning_method: str = 'baseline',
-                 width: float = 1.,
-                 expansion_factor: float = 6.,
-                 prune_last_layer: bool = True,
-                 data_format: str = 'channels_first',
-                 weight_decay: float = 0.,
-                 name: Optional[str] = None,
-                 init_method: str = 'baseline',
-                 end_sparsity: Union[float, Mapping[str, float]] = 0.,
-                 prune_first_layer: bool = False) -> blocks.ModelFn:
+def mobilenet_v2(
+  num_classes: int,
+  pruning_method: str = 'baseline',
+  width: float = 1.0,
+  expansion_factor: float = 6.0,
+  prune_last_layer: bool = True,
+  data_format: str = 'channels_first',
+  weight_decay: float = 0.0,
+  name: Optional[str] = None,
+  init_method: str = 'baseline',
+  end_sparsity: Union[float, Mapping[str, float]] = 0.0,
+  prune_first_layer: bool = False,
+) -> blocks.ModelFn:
   """Makes the function that builds a MobileNet-v2.
 
   Depthwise convolutions have no masks.
@@ -84,28 +91,37 @@ def mobilenet_v2(num_classes: int,
   """
   checks.positive('width', width)
   initial_filters, block_filters = network_tables.mobilenet_filters(
-      network_tables.MOBILENET_V2, width)
-  if not expansion_factor >= 1.:
-    raise ValueError(
-        f'expansion_factor must be >= 1, got {expansion_factor}.')
+    network_tables.MOBILENET_V2, width
+  )
+  if not expansion_factor >= 1.0:
+    raise ValueError(f'expansion_factor must be >= 1, got {expansion_factor}.')
   checks.finite('expansion_factor', expansion_factor)
-  spec = blocks.LayerSpec(
-      pruning_method, init_method, data_format, end_sparsity, weight_decay)
+  spec = blocks.LayerSpec(pruning_method, init_method, data_format, end_sparsity, weight_decay)
 
   def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
     with tf.variable_scope(name or 'resnet_model'):
       x = blocks.conv2d(
-          inputs, initial_filters, 3, 2, spec.unless_pruned(prune_first_layer),
-          'initial_conv', dense_names=blocks.KERAS_NAMES)
+        inputs,
+        initial_filters,
+        3,
+        2,
+        spec.unless_pruned(prune_first_layer),
+        'initial_conv',
+        dense_names=blocks.KERAS_NAMES,
+      )
       x = blocks.batch_norm_relu(x, is_training, spec)
       for i, (filters, strides) in enumerate(block_filters):
-        x = _inverted_residual(
-            x, is_training, filters, strides, expansion_factor, spec, i)
-      x = blocks.conv2d(x, network_tables.mobilenet_v2_features(width), 1, 1,
-                        spec, 'final_1x1_conv')
+        x = _inverted_residual(x, is_training, filters, strides, expansion_factor, spec, i)
+      x = blocks.conv2d(
+        x, network_tables.mobilenet_v2_features(width), 1, 1, spec, 'final_1x1_conv'
+      )
       x = blocks.batch_norm_relu(x, is_training, spec)
       return blocks.classifier(
-          x, num_classes, spec.unless_pruned(prune_last_layer),
-          initializers.fan_in_normal(), blocks.KERAS_NAMES)
+        x,
+        num_classes,
+        spec.unless_pruned(prune_last_layer),
+        initializers.fan_in_normal(),
+        blocks.KERAS_NAMES,
+      )
 
   return model

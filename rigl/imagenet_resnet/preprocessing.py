@@ -13,8 +13,8 @@ from typing import Callable
 from rigl import tf_random
 from rigl.compat import tf, tf2
 
-AREA_RANGE = (0.08, 1.)
-ASPECT_RATIO_RANGE = (3. / 4., 4. / 3.)
+AREA_RANGE = (0.08, 1.0)
+ASPECT_RATIO_RANGE = (3.0 / 4.0, 4.0 / 3.0)
 MAX_ATTEMPTS = 10
 # For evaluation, the crop is this much smaller than the resized picture.
 CROP_PADDING = 32
@@ -26,9 +26,13 @@ _JPEG_END = b'\xff\xd9'
 _Window = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-def preprocess_train(encoded: tf.Tensor, crop_seed: tf.Tensor,
-                     flip_seed: tf.Tensor, image_size: int = 224,
-                     dtype: tf.DType = tf.float32) -> tf.Tensor:
+def preprocess_train(
+  encoded: tf.Tensor,
+  crop_seed: tf.Tensor,
+  flip_seed: tf.Tensor,
+  image_size: int = 224,
+  dtype: tf.DType = tf.float32,
+) -> tf.Tensor:
   """A random crop of a picture, flipped at random.
 
   The crop has 8% to 100% of the area and an aspect ratio between 3/4 and 4/3.
@@ -44,18 +48,20 @@ def preprocess_train(encoded: tf.Tensor, crop_seed: tf.Tensor,
   Returns:
     `dtype` [image_size, image_size, 3], from 0 to 255.
   """
-  image = _resize(decode_window(
-      encoded, lambda height, width: random_window(
-          height, width, crop_seed, image_size)), image_size)
-  flip = tf.random.stateless_uniform(
-      [], flip_seed, 0, 2, tf.int32, alg=tf_random.GENERATOR)
-  image = tf.cond(
-      tf.equal(flip, 1), lambda: tf.reverse(image, [1]), lambda: image)
+  image = _resize(
+    decode_window(
+      encoded, lambda height, width: random_window(height, width, crop_seed, image_size)
+    ),
+    image_size,
+  )
+  flip = tf.random.stateless_uniform([], flip_seed, 0, 2, tf.int32, alg=tf_random.GENERATOR)
+  image = tf.cond(tf.equal(flip, 1), lambda: tf.reverse(image, [1]), lambda: image)
   return _finish(image, image_size, dtype)
 
 
-def preprocess_eval(encoded: tf.Tensor, image_size: int = 224,
-                    dtype: tf.DType = tf.float32) -> tf.Tensor:
+def preprocess_eval(
+  encoded: tf.Tensor, image_size: int = 224, dtype: tf.DType = tf.float32
+) -> tf.Tensor:
   """The central crop of a picture, see `central_window`.
 
   Args:
@@ -66,14 +72,13 @@ def preprocess_eval(encoded: tf.Tensor, image_size: int = 224,
   Returns:
     `dtype` [image_size, image_size, 3], from 0 to 255.
   """
-  image = decode_window(
-      encoded,
-      lambda height, width: central_window(height, width, image_size))
+  image = decode_window(encoded, lambda height, width: central_window(height, width, image_size))
   return _finish(_resize(image, image_size), image_size, dtype)
 
 
-def random_window(height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor,
-                  image_size: int) -> tf.Tensor:
+def random_window(
+  height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor, image_size: int
+) -> tf.Tensor:
   """Draws a crop of random size and position.
 
   Args:
@@ -86,18 +91,24 @@ def random_window(height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor,
     int32 [4]: top, left, height and width of the crop.
   """
   begin, size, _ = tf2.image.stateless_sample_distorted_bounding_box(
-      tf.stack([height, width, 3]), tf.constant([[[0., 0., 1., 1.]]]), seed,
-      min_object_covered=0., aspect_ratio_range=ASPECT_RATIO_RANGE,
-      area_range=AREA_RANGE, max_attempts=MAX_ATTEMPTS)
+    tf.stack([height, width, 3]),
+    tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+    seed,
+    min_object_covered=0.0,
+    aspect_ratio_range=ASPECT_RATIO_RANGE,
+    area_range=AREA_RANGE,
+    max_attempts=MAX_ATTEMPTS,
+  )
   # The operation returns the whole picture if no draw fits.
   failed = tf.reduce_all(tf.equal(size[:2], tf.stack([height, width])))
   return tf.cond(
-      failed, lambda: central_window(height, width, image_size),
-      lambda: tf.concat([begin[:2], size[:2]], 0))
+    failed,
+    lambda: central_window(height, width, image_size),
+    lambda: tf.concat([begin[:2], size[:2]], 0),
+  )
 
 
-def central_window(height: tf.Tensor, width: tf.Tensor,
-                   image_size: int) -> tf.Tensor:
+def central_window(height: tf.Tensor, width: tf.Tensor, image_size: int) -> tf.Tensor:
   """The central square, image_size / (image_size + 32) of the short side.
 
   Args:
@@ -110,8 +121,7 @@ def central_window(height: tf.Tensor, width: tf.Tensor,
   """
   side = tf.minimum(height, width) * image_size // (image_size + CROP_PADDING)
   side = tf.maximum(side, 1)
-  return tf.stack(
-      [(height - side + 1) // 2, (width - side + 1) // 2, side, side])
+  return tf.stack([(height - side + 1) // 2, (width - side + 1) // 2, side, side])
 
 
 def decode_window(encoded: tf.Tensor, window: _Window) -> tf.Tensor:
@@ -124,17 +134,16 @@ def decode_window(encoded: tf.Tensor, window: _Window) -> tf.Tensor:
   Returns:
     uint8 [height, width, 3].
   """
+
   def decode_jpeg() -> tf.Tensor:
     shape = tf.image.extract_jpeg_shape(encoded)
-    return tf.image.decode_and_crop_jpeg(
-        encoded, window(shape[0], shape[1]), channels=3)
+    return tf.image.decode_and_crop_jpeg(encoded, window(shape[0], shape[1]), channels=3)
 
   def decode_other() -> tf.Tensor:
     image = tf.image.decode_png(encoded, channels=3)
     shape = tf.shape(image)
     part = window(shape[0], shape[1])
-    return tf.slice(image, tf.concat([part[:2], [0]], 0),
-                    tf.concat([part[2:], [3]], 0))
+    return tf.slice(image, tf.concat([part[:2], [0]], 0), tf.concat([part[2:], [3]], 0))
 
   return tf.cond(_starts_with(encoded, _JPEG_START), decode_jpeg, decode_other)
 
@@ -145,8 +154,7 @@ def decode_all(encoded: tf.Tensor) -> tf.Tensor:
   Args:
     encoded: string scalar, the bytes of a file.
   """
-  return decode_window(
-      encoded, lambda height, width: tf.stack([0, 0, height, width]))
+  return decode_window(encoded, lambda height, width: tf.stack([0, 0, height, width]))
 
 
 def looks_complete(encoded: tf.Tensor) -> tf.Tensor:
@@ -157,8 +165,7 @@ def looks_complete(encoded: tf.Tensor) -> tf.Tensor:
   """
   n = tf.strings.length(encoded)
   end = tf.strings.substr(encoded, tf.maximum(n - 2, 0), 2)
-  return tf.logical_and(
-      _starts_with(encoded, _JPEG_START), tf.equal(end, _JPEG_END))
+  return tf.logical_and(_starts_with(encoded, _JPEG_START), tf.equal(end, _JPEG_END))
 
 
 def _starts_with(encoded: tf.Tensor, start: bytes) -> tf.Tensor:
@@ -170,13 +177,12 @@ def _resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
   # The published checkpoints were trained without half-pixel centers, which
   # TensorFlow did not have at that time.
   return tf.raw_ops.ResizeBicubic(
-      images=image[None], size=[image_size, image_size], align_corners=False,
-      half_pixel_centers=False)[0]
+    images=image[None], size=[image_size, image_size], align_corners=False, half_pixel_centers=False
+  )[0]
 
 
 def _finish(image: tf.Tensor, image_size: int, dtype: tf.DType) -> tf.Tensor:
   # Bicubic interpolation overshoots at edges.
-  image = tf.raw_ops.ClipByValue(
-      t=image, clip_value_min=0., clip_value_max=255.)
+  image = tf.raw_ops.ClipByValue(t=image, clip_value_min=0.0, clip_value_max=255.0)
   image.set_shape([image_size, image_size, 3])
   return tf.cast(image, dtype)

@@ -29,9 +29,13 @@ _AUTOTUNE = tf.data.experimental.AUTOTUNE
 _END_OF_FILE, _END_OF_EPOCH = -1, -2
 
 
-def training_records(data: imagenet_data.ImageNetData,
-                     part: imagenet_data.Part, seed: int, first_example: int,
-                     skips_corrupt: bool = False) -> tf.data.Dataset:
+def training_records(
+  data: imagenet_data.ImageNetData,
+  part: imagenet_data.Part,
+  seed: int,
+  first_example: int,
+  skips_corrupt: bool = False,
+) -> tf.data.Dataset:
   """Endless epochs, each in its own order.
 
   Args:
@@ -52,30 +56,35 @@ def training_records(data: imagenet_data.ImageNetData,
     tf.set_random_seed(0)
     epoch_seed = tf.stack([tf.constant(digest, tf.int64), epoch])
     numbers = tf.random.stateless_uniform(
-        [max(len(part.files), 1) + 1], epoch_seed, None, None, tf.int32,
-        alg=tf_random.GENERATOR)
+      [max(len(part.files), 1) + 1], epoch_seed, None, None, tf.int32, alg=tf_random.GENERATOR
+    )
     if data.is_synthetic:
       records = _synthetic_records(part)
     else:
-      files = [tf.gather(column, tf.argsort(numbers[1:], stable=True))
-               for column in _columns(part)]
+      files = [tf.gather(column, tf.argsort(numbers[1:], stable=True)) for column in _columns(part)]
       records = tf.data.Dataset.from_tensor_slices(tuple(files)).interleave(
-          functools.partial(_file_records, skips_corrupt=skips_corrupt),
-          cycle_length=min(CYCLE_LENGTH, len(part.files)), block_length=1,
-          num_parallel_calls=_AUTOTUNE, deterministic=True)
+        functools.partial(_file_records, skips_corrupt=skips_corrupt),
+        cycle_length=min(CYCLE_LENGTH, len(part.files)),
+        block_length=1,
+        num_parallel_calls=_AUTOTUNE,
+        deterministic=True,
+      )
       records = _only_records(records, part, skips_corrupt)
     if skips_corrupt:
       records = records.repeat().take(part.num_images)
     return records.shuffle(
-        min(SHUFFLE_BUFFER, part.num_images),
-        seed=tf.cast(numbers[0], tf.int64), reshuffle_each_iteration=False)
+      min(SHUFFLE_BUFFER, part.num_images),
+      seed=tf.cast(numbers[0], tf.int64),
+      reshuffle_each_iteration=False,
+    )
 
   epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
   return epochs.flat_map(epoch_records).skip(n_skipped)
 
 
-def ordered_records(data: imagenet_data.ImageNetData, part: imagenet_data.Part,
-                    skips_corrupt: bool = False) -> tf.data.Dataset:
+def ordered_records(
+  data: imagenet_data.ImageNetData, part: imagenet_data.Part, skips_corrupt: bool = False
+) -> tf.data.Dataset:
   """Each record of a part once, in the order of the files.
 
   Args:
@@ -89,13 +98,11 @@ def ordered_records(data: imagenet_data.ImageNetData, part: imagenet_data.Part,
   if data.is_synthetic:
     return _synthetic_records(part)
   files = tf.data.Dataset.from_tensor_slices(_columns(part))
-  records = files.flat_map(
-      functools.partial(_file_records, skips_corrupt=skips_corrupt))
+  records = files.flat_map(functools.partial(_file_records, skips_corrupt=skips_corrupt))
   return _only_records(records, part, skips_corrupt).prefetch(_AUTOTUNE)
 
 
-def check(condition: tf.Tensor, message: tf.Tensor,
-          warns: bool = False) -> tf.Operation:
+def check(condition: tf.Tensor, message: tf.Tensor, warns: bool = False) -> tf.Operation:
   """An operation that raises InvalidArgumentError unless a condition holds.
 
   Args:
@@ -105,13 +112,13 @@ def check(condition: tf.Tensor, message: tf.Tensor,
   """
   if warns:
     return tf.cond(
-        condition, tf.no_op,
-        lambda: tf.print(tf.strings.join(['Warning: ', message]),
-                         output_stream=sys.stderr))
+      condition,
+      tf.no_op,
+      lambda: tf.print(tf.strings.join(['Warning: ', message]), output_stream=sys.stderr),
+    )
   # tf.debugging.Assert adds a tf.cond, which takes longer than making the
   # message.
-  return tf.raw_ops.Assert(
-      condition=condition, data=[tf.strings.join([messages.MARK, message])])
+  return tf.raw_ops.Assert(condition=condition, data=[tf.strings.join([messages.MARK, message])])
 
 
 def place(path: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
@@ -121,62 +128,67 @@ def place(path: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     path: string scalar, path of the file.
     index: int64 scalar, position of the record.
   """
-  return tf.strings.join(
-      [path, ': record ', tf.as_string(index), ' (counted from 0)'])
+  return tf.strings.join([path, ': record ', tf.as_string(index), ' (counted from 0)'])
 
 
 def _columns(part: imagenet_data.Part) -> tuple[tf.Tensor, ...]:
   """Paths, patterns that match only the paths, and sizes of the files."""
   patterns = [re.sub(r'([*?\[\]\\])', r'\\\1', path) for path in part.files]
-  return (tf.constant(part.files), tf.constant(patterns),
-          tf.constant(part.sizes, tf.int64))
+  return (tf.constant(part.files), tf.constant(patterns), tf.constant(part.sizes, tf.int64))
 
 
 def _synthetic_records(part: imagenet_data.Part) -> tf.data.Dataset:
   """The numbers of synthetic images, with empty records."""
   return tf.data.Dataset.range(part.num_images).map(
-      lambda index: (tf.constant(''), index, tf.constant('')))
+    lambda index: (tf.constant(''), index, tf.constant(''))
+  )
 
 
-def _file_records(path: tf.Tensor, pattern: tf.Tensor, size: tf.Tensor,
-                  skips_corrupt: bool) -> tf.data.Dataset:
+def _file_records(
+  path: tf.Tensor, pattern: tf.Tensor, size: tf.Tensor, skips_corrupt: bool
+) -> tf.data.Dataset:
   """The records of a file, and one of index -1 if read to the end."""
   # The reader would try endlessly to open a deleted file.
   is_there = tf.size(tf.io.matching_files(pattern)) > 0
-  with tf.control_dependencies(
-      [check(is_there, tf.strings.join([path, ' has gone.']))]):
+  with tf.control_dependencies([check(is_there, tf.strings.join([path, ' has gone.']))]):
     path = tf.identity(path)
-  records = tf.data.TFRecordDataset(
-      path, buffer_size=_READ_BUFFER_BYTES).ignore_errors()
+  records = tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES).ignore_errors()
   is_end = tf.data.Dataset.from_tensors(False).repeat()
   records = tf.data.Dataset.zip((records, is_end)).concatenate(
-      tf.data.Dataset.from_tensors((tf.constant(''), True)))
+    tf.data.Dataset.from_tensors((tf.constant(''), True))
+  )
 
-  def step(state: tuple[tf.Tensor, tf.Tensor],
-           element: tuple[tf.Tensor, tf.Tensor]) -> tuple[tuple, tuple]:
+  def step(
+    state: tuple[tf.Tensor, tf.Tensor], element: tuple[tf.Tensor, tf.Tensor]
+  ) -> tuple[tuple, tuple]:
     (index, position), (record, is_end) = state, element
-    message = tf.strings.join([
-        place(path, index), ', at byte ', tf.as_string(position), ' of ',
+    message = tf.strings.join(
+      [
+        place(path, index),
+        ', at byte ',
+        tf.as_string(position),
+        ' of ',
         tf.as_string(size),
-        ', cannot be read; the file is truncated or damaged.'])
-    is_complete = tf.logical_or(
-        tf.logical_not(is_end), tf.equal(position, size))
-    with tf.control_dependencies(
-        [check(is_complete, message, skips_corrupt)]):
+        ', cannot be read; the file is truncated or damaged.',
+      ]
+    )
+    is_complete = tf.logical_or(tf.logical_not(is_end), tf.equal(position, size))
+    with tf.control_dependencies([check(is_complete, message, skips_corrupt)]):
       found = tf.where_v2(is_end, tf.constant(_END_OF_FILE, tf.int64), index)
-    position += imagenet_data.RECORD_OVERHEAD + tf.cast(
-        tf.strings.length(record), tf.int64)
+    position += imagenet_data.RECORD_OVERHEAD + tf.cast(tf.strings.length(record), tf.int64)
     return (index + 1, position), (path, found, record)
 
   zero = tf.constant(0, tf.int64)
   return records.scan((zero, zero), step)
 
 
-def _only_records(records: tf.data.Dataset, part: imagenet_data.Part,
-                  skips_corrupt: bool) -> tf.data.Dataset:
+def _only_records(
+  records: tf.data.Dataset, part: imagenet_data.Part, skips_corrupt: bool
+) -> tf.data.Dataset:
   """Removes the markers of file ends, and checks the number of records."""
-  end = tf.data.Dataset.from_tensors((
-      tf.constant(''), tf.constant(_END_OF_EPOCH, tf.int64), tf.constant('')))
+  end = tf.data.Dataset.from_tensors(
+    (tf.constant(''), tf.constant(_END_OF_EPOCH, tf.int64), tf.constant(''))
+  )
 
   def is_record(number: tf.Tensor, element: tuple[tf.Tensor, ...]) -> tf.Tensor:
     index = element[1]
@@ -184,14 +196,10 @@ def _only_records(records: tf.data.Dataset, part: imagenet_data.Part,
       return index >= 0
     found = number - len(part.files)
     before, *others = imagenet_data.wrong_number(part, '\0').split('\0')
-    pieces = [piece for text in others
-              for piece in (tf.as_string(found), text)]
+    pieces = [piece for text in others for piece in (tf.as_string(found), text)]
     # The number of records is known only at the end.
-    is_right = tf.logical_or(tf.not_equal(index, _END_OF_EPOCH),
-                             tf.equal(found, part.num_images))
-    with tf.control_dependencies(
-        [check(is_right, tf.strings.join([before, *pieces]))]):
+    is_right = tf.logical_or(tf.not_equal(index, _END_OF_EPOCH), tf.equal(found, part.num_images))
+    with tf.control_dependencies([check(is_right, tf.strings.join([before, *pieces]))]):
       return index >= 0
 
-  return records.concatenate(end).enumerate().filter(is_record).map(
-      lambda number, element: element)
+  return records.concatenate(end).enumerate().filter(is_record).map(lambda number, element: element)

@@ -10,9 +10,16 @@ from rigl import files
 from rigl.compat import tf
 
 
-def make_example(encoded: bytes, size: tuple[int, int], class_number: int,
-                 class_name: str, name: str, *, image_format: str = 'JPEG',
-                 colour_space: str = 'RGB') -> tf.train.Example:
+def make_example(
+  encoded: bytes,
+  size: tuple[int, int],
+  class_number: int,
+  class_name: str,
+  name: str,
+  *,
+  image_format: str = 'JPEG',
+  colour_space: str = 'RGB',
+) -> tf.train.Example:
   """A record as in ImageNet's TFRecords.
 
   Args:
@@ -27,6 +34,7 @@ def make_example(encoded: bytes, size: tuple[int, int], class_number: int,
   Returns:
     The record, with a bounding box of the whole picture.
   """
+
   def text(value: str | bytes) -> tf.train.Feature:
     value = value.encode() if isinstance(value, str) else value
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
@@ -38,27 +46,32 @@ def make_example(encoded: bytes, size: tuple[int, int], class_number: int,
     return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
 
   label = class_number + 1
-  return tf.train.Example(features=tf.train.Features(feature={
-      'image/encoded': text(encoded),
-      'image/format': text(image_format),
-      'image/colorspace': text(colour_space),
-      'image/channels': integer(3),
-      'image/filename': text(name),
-      'image/height': integer(size[1]),
-      'image/width': integer(size[0]),
-      'image/class/label': integer(label),
-      'image/class/text': text(class_name),
-      'image/class/synset': text(f's{label:08d}'),
-      'image/object/bbox/xmin': real(0.),
-      'image/object/bbox/ymin': real(0.),
-      'image/object/bbox/xmax': real(1.),
-      'image/object/bbox/ymax': real(1.),
-      'image/object/bbox/label': integer(label),
-  }))
+  return tf.train.Example(
+    features=tf.train.Features(
+      feature={
+        'image/encoded': text(encoded),
+        'image/format': text(image_format),
+        'image/colorspace': text(colour_space),
+        'image/channels': integer(3),
+        'image/filename': text(name),
+        'image/height': integer(size[1]),
+        'image/width': integer(size[0]),
+        'image/class/label': integer(label),
+        'image/class/text': text(class_name),
+        'image/class/synset': text(f's{label:08d}'),
+        'image/object/bbox/xmin': real(0.0),
+        'image/object/bbox/ymin': real(0.0),
+        'image/object/bbox/xmax': real(1.0),
+        'image/object/bbox/ymax': real(1.0),
+        'image/object/bbox/label': integer(label),
+      }
+    )
+  )
 
 
-def write_file(folder: str, part: str, shard: int, n_shards: int,
-               examples: Iterable[tf.train.Example]) -> str:
+def write_file(
+  folder: str, part: str, shard: int, n_shards: int, examples: Iterable[tf.train.Example]
+) -> str:
   """Writes one of the files of a part; returns its path.
 
   The file appears when it is complete.
@@ -79,8 +92,9 @@ def write_file(folder: str, part: str, shard: int, n_shards: int,
   return path
 
 
-def training_command(folder: str, num_classes: int, num_train: int,
-                     num_eval: int, flags: Sequence[str]) -> str:
+def training_command(
+  folder: str, num_classes: int, num_train: int, num_eval: int, flags: Sequence[str]
+) -> str:
   """A command line that trains on the written records.
 
   Args:
@@ -91,9 +105,10 @@ def training_command(folder: str, num_classes: int, num_train: int,
     flags: further lines of flags.
   """
   lines = (
-      '  python -m rigl.imagenet_resnet.imagenet_train_eval',
-      f'--data_directory={shlex.quote(folder)} --num_label_classes='
-      f'{num_classes}',
-      f'--num_train_images={num_train} --num_eval_images={num_eval}',
-      *flags, f'--output_dir={shlex.quote(folder + "_rigl")}')
+    '  python -m rigl.imagenet_resnet.imagenet_train_eval',
+    f'--data_directory={shlex.quote(folder)} --num_label_classes={num_classes}',
+    f'--num_train_images={num_train} --num_eval_images={num_eval}',
+    *flags,
+    f'--output_dir={shlex.quote(folder + "_rigl")}',
+  )
   return ' \\\n      '.join(lines)

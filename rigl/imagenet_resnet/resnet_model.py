@@ -16,17 +16,23 @@ from rigl.core import checks
 from rigl.imagenet_resnet import blocks, initializers
 
 
-def _convolutions(kind: str, filters: int,
-                  strides: int) -> tuple[tuple[int, int, int], ...]:
+def _convolutions(kind: str, filters: int, strides: int) -> tuple[tuple[int, int, int], ...]:
   """(kernel size, filters, strides) of the convolutions of a block."""
   if kind == 'residual':
     return (3, filters, strides), (3, filters, 1)
   return (1, filters, 1), (3, filters, strides), (1, 4 * filters, 1)
 
 
-def _block(x: tf.Tensor, is_training: bool, kind: str, filters: int,
-           strides: int, spec: blocks.LayerSpec, suffix: str,
-           use_projection: bool) -> tf.Tensor:
+def _block(
+  x: tf.Tensor,
+  is_training: bool,
+  kind: str,
+  filters: int,
+  strides: int,
+  spec: blocks.LayerSpec,
+  suffix: str,
+  use_projection: bool,
+) -> tf.Tensor:
   """relu(shortcut(x) + convolutions(x)).
 
   Args:
@@ -46,12 +52,10 @@ def _block(x: tf.Tensor, is_training: bool, kind: str, filters: int,
   shortcut = x
   if use_projection:
     n_out = convolutions[-1][1]
-    shortcut = blocks.conv2d(
-        x, n_out, 1, strides, spec, f'{kind}_projection_{suffix}')
+    shortcut = blocks.conv2d(x, n_out, 1, strides, spec, f'{kind}_projection_{suffix}')
     shortcut = blocks.batch_norm(shortcut, is_training, spec)
   for i, (kernel_size, n_out, stride) in enumerate(convolutions, start=1):
-    x = blocks.conv2d(
-        x, n_out, kernel_size, stride, spec, f'{kind}_{i}_{suffix}')
+    x = blocks.conv2d(x, n_out, kernel_size, stride, spec, f'{kind}_{i}_{suffix}')
     if i < len(convolutions):
       x = blocks.batch_norm_relu(x, is_training, spec)
   # At gamma = 0 the block starts as its shortcut (arXiv 1706.02677).
@@ -59,30 +63,46 @@ def _block(x: tf.Tensor, is_training: bool, kind: str, filters: int,
   return tf.nn.relu(x + shortcut)
 
 
-def _block_group(x: tf.Tensor, is_training: bool, kind: str, filters: int,
-                 n_blocks: int, strides: int, spec: blocks.LayerSpec,
-                 name: str) -> tf.Tensor:
+def _block_group(
+  x: tf.Tensor,
+  is_training: bool,
+  kind: str,
+  filters: int,
+  n_blocks: int,
+  strides: int,
+  spec: blocks.LayerSpec,
+  name: str,
+) -> tf.Tensor:
   with tf.name_scope(name):
-    x = _block(x, is_training, kind, filters, strides, spec,
-               f'block_group_projection_{name}', use_projection=True)
+    x = _block(
+      x,
+      is_training,
+      kind,
+      filters,
+      strides,
+      spec,
+      f'block_group_projection_{name}',
+      use_projection=True,
+    )
     for i in range(1, n_blocks):
       with tf.name_scope(f'block_group_{i}'):
-        x = _block(x, is_training, kind, filters, 1, spec, f'{name}_{i}_1',
-                   use_projection=False)
+        x = _block(x, is_training, kind, filters, 1, spec, f'{name}_{i}_1', use_projection=False)
   return x
 
 
-def resnet_v1_(resnet_depth: int,
-               num_classes: int,
-               pruning_method: str = 'baseline',
-               init_method: str = 'baseline',
-               width: float = 1.,
-               prune_first_layer: bool = True,
-               prune_last_layer: bool = True,
-               data_format: str = 'channels_first',
-               end_sparsity: Union[float, Mapping[str, float]] = 0.,
-               weight_decay: float = 0.,
-               name: Optional[str] = None) -> blocks.ModelFn:
+def resnet_v1_(
+  resnet_depth: int,
+  num_classes: int,
+  pruning_method: str = 'baseline',
+  init_method: str = 'baseline',
+  width: float = 1.0,
+  prune_first_layer: bool = True,
+  prune_last_layer: bool = True,
+  data_format: str = 'channels_first',
+  end_sparsity: Union[float, Mapping[str, float]] = 0.0,
+  weight_decay: float = 0.0,
+  name: Optional[str] = None,
+) -> blocks.ModelFn:
   """Makes the function that builds a ResNet.
 
   Args:
@@ -108,21 +128,28 @@ def resnet_v1_(resnet_depth: int,
   checks.one_of('resnet_depth', resnet_depth, network_tables.RESNETS)
   kind, group_sizes = network_tables.RESNETS[resnet_depth]
   filters = [blocks.scaled(64 * 2**i, width) for i in range(len(group_sizes))]
-  spec = blocks.LayerSpec(
-      pruning_method, init_method, data_format, end_sparsity, weight_decay)
+  spec = blocks.LayerSpec(pruning_method, init_method, data_format, end_sparsity, weight_decay)
 
   def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
     with tf.variable_scope(name or 'resnet_model'):
-      x = blocks.conv2d(inputs, filters[0], 7, 2,
-                        spec.unless_pruned(prune_first_layer), 'initial_conv')
+      x = blocks.conv2d(
+        inputs, filters[0], 7, 2, spec.unless_pruned(prune_first_layer), 'initial_conv'
+      )
       x = blocks.batch_norm_relu(x, is_training, spec)
       x = blocks.max_pool(x, 3, 2, 'SAME', spec)
       for i, n_blocks in enumerate(group_sizes):
         x = _block_group(
-            x, is_training, kind, filters[i], n_blocks,
-            1 if i == 0 else 2, spec, f'block_group{i + 1}')
+          x,
+          is_training,
+          kind,
+          filters[i],
+          n_blocks,
+          1 if i == 0 else 2,
+          spec,
+          f'block_group{i + 1}',
+        )
       return blocks.classifier(
-          x, num_classes, spec.unless_pruned(prune_last_layer),
-          initializers.normal(0.01))
+        x, num_classes, spec.unless_pruned(prune_last_layer), initializers.normal(0.01)
+      )
 
   return model

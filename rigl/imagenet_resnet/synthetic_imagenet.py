@@ -19,8 +19,8 @@ from rigl.data import plane_waves
 _NAME = 'synthetic_imagenet'
 _HIGHEST_FREQUENCY = 8
 # In units of pixel values, 0 to 255.
-_CONTRAST = (25., 50.)
-_NOISE = 25.
+_CONTRAST = (25.0, 50.0)
+_NOISE = 25.0
 
 
 def label(part: str, index: tf.Tensor, num_classes: int) -> tf.Tensor:
@@ -33,13 +33,11 @@ def label(part: str, index: tf.Tensor, num_classes: int) -> tf.Tensor:
     index: int64 scalar, number of the image in its part.
     num_classes: number of classes.
   """
-  order = plane_waves.random_state(
-      _NAME, f'{part}/labels').permutation(num_classes)
+  order = plane_waves.random_state(_NAME, f'{part}/labels').permutation(num_classes)
   return tf.gather(tf.constant(order, tf.int32), index % num_classes)
 
 
-def image(part: str, index: tf.Tensor, num_classes: int,
-          image_size: int) -> tf.Tensor:
+def image(part: str, index: tf.Tensor, num_classes: int, image_size: int) -> tf.Tensor:
   """An image.
 
   Args:
@@ -51,28 +49,30 @@ def image(part: str, index: tf.Tensor, num_classes: int,
   Returns:
     float32 [image_size, image_size, 3], from 0 to 255.
   """
+
   def draw(purpose: str) -> tf.Tensor:
     digest = seeding.stable_seed(_NAME, f'{part}/{purpose}')
     return tf.stack([tf.constant(digest, tf.int64), index])
 
   class_number = label(part, index, num_classes)
   # Two waves for each class.
-  waves = plane_waves.draw((num_classes, 2), _HIGHEST_FREQUENCY,
-                           plane_waves.random_state(_NAME, 'classes'))
+  waves = plane_waves.draw(
+    (num_classes, 2), _HIGHEST_FREQUENCY, plane_waves.random_state(_NAME, 'classes')
+  )
   frequencies, phases, colours = (
-      tf.gather(table.astype(np.float32), class_number) for table in waves)
+    tf.gather(table.astype(np.float32), class_number) for table in waves
+  )
   position = tf.range(image_size, dtype=tf.float32) / image_size
-  shift = tf.random.stateless_uniform(
-      [2], draw('shift'), alg=tf_random.GENERATOR)
+  shift = tf.random.stateless_uniform([2], draw('shift'), alg=tf_random.GENERATOR)
   # [wave, row, column].
-  turns = (frequencies[:, 0, None, None] * (position + shift[0])[:, None] +
-           frequencies[:, 1, None, None] * (position + shift[1]) +
-           phases[:, None, None])
-  pattern = tf.einsum('wyx,wc->yxc', tf.cos(2. * np.pi * turns), colours)
-  contrast = tf.random.stateless_uniform(
-      [], draw('contrast'), *_CONTRAST, alg=tf_random.GENERATOR)
+  turns = (
+    frequencies[:, 0, None, None] * (position + shift[0])[:, None]
+    + frequencies[:, 1, None, None] * (position + shift[1])
+    + phases[:, None, None]
+  )
+  pattern = tf.einsum('wyx,wc->yxc', tf.cos(2.0 * np.pi * turns), colours)
+  contrast = tf.random.stateless_uniform([], draw('contrast'), *_CONTRAST, alg=tf_random.GENERATOR)
   noise = tf.random.stateless_normal(
-      [image_size, image_size, 3], draw('noise'), stddev=_NOISE,
-      alg=tf_random.GENERATOR)
-  return tf.clip_by_value(
-      tf.round(128. + contrast * pattern + noise), 0., 255.)
+    [image_size, image_size, 3], draw('noise'), stddev=_NOISE, alg=tf_random.GENERATOR
+  )
+  return tf.clip_by_value(tf.round(128.0 + contrast * pattern + noise), 0.0, 255.0)

@@ -18,20 +18,23 @@ from rigl.model_pruning import data_formats, sparse_layers
 _N_POOLINGS = len(network_tables.VGG_FILTERS) - 1
 MIN_SIZE = 2**_N_POOLINGS
 # Keeps the variance through ReLUs (arXiv 1502.01852); no normalization does.
-_INIT_SCALE = 2.
+_INIT_SCALE = 2.0
 
 
 def _check_size(inputs: tf.Tensor, data_format: str) -> None:
   shape = inputs.shape.as_list()
   sizes = [shape[axis] for axis in data_formats.spatial_axes(data_format)]
   if any(size is not None and size < MIN_SIZE for size in sizes):
-    raise ValueError(f'VGG halves an image {_N_POOLINGS} times, so that it '
-                     f'needs at least {MIN_SIZE}x{MIN_SIZE} pixels, not '
-                     f'{"x".join(map(str, sizes))}.')
+    raise ValueError(
+      f'VGG halves an image {_N_POOLINGS} times, so that it '
+      f'needs at least {MIN_SIZE}x{MIN_SIZE} pixels, not '
+      f'{"x".join(map(str, sizes))}.'
+    )
 
 
-def _classifier(x: tf.Tensor, num_classes: int, spec: blocks.LayerSpec,
-                is_pruned: bool) -> tf.Tensor:
+def _classifier(
+  x: tf.Tensor, num_classes: int, spec: blocks.LayerSpec, is_pruned: bool
+) -> tf.Tensor:
   """1x1 convolution `fc8` of the average over the image -> [batch, classes].
 
   If the last layer is dense, it differs from the others: it has biases,
@@ -43,22 +46,30 @@ def _classifier(x: tf.Tensor, num_classes: int, spec: blocks.LayerSpec,
     x = blocks.conv2d(x, num_classes, 1, 1, spec, 'fc8', _INIT_SCALE)
   else:
     x = sparse_layers.sparse_conv2d(
-        x, num_classes, 1, use_bias=True, data_format=spec.data_format,
-        name='fc8', dense_names=('weights', 'biases'))
+      x,
+      num_classes,
+      1,
+      use_bias=True,
+      data_format=spec.data_format,
+      name='fc8',
+      dense_names=('weights', 'biases'),
+    )
   return tf.squeeze(x, spatial)
 
 
-def vgg(num_classes: int,
-        vgg_type: str = 'vgg_16',
-        pruning_method: str = 'baseline',
-        init_method: str = 'baseline',
-        width: float = 1.,
-        prune_first_layer: bool = True,
-        prune_last_layer: bool = True,
-        data_format: str = 'channels_first',
-        end_sparsity: Union[float, Mapping[str, float]] = 0.,
-        weight_decay: float = 0.,
-        name: Optional[str] = None) -> blocks.ModelFn:
+def vgg(
+  num_classes: int,
+  vgg_type: str = 'vgg_16',
+  pruning_method: str = 'baseline',
+  init_method: str = 'baseline',
+  width: float = 1.0,
+  prune_first_layer: bool = True,
+  prune_last_layer: bool = True,
+  data_format: str = 'channels_first',
+  end_sparsity: Union[float, Mapping[str, float]] = 0.0,
+  weight_decay: float = 0.0,
+  name: Optional[str] = None,
+) -> blocks.ModelFn:
   """Makes the function that builds a VGG.
 
   Args:
@@ -83,10 +94,8 @@ def vgg(num_classes: int,
     ValueError: an argument is not one of its options.
   """
   checks.one_of('vgg_type', vgg_type, network_tables.VGGS)
-  widths = [blocks.scaled(filters, width)
-            for filters in network_tables.VGG_FILTERS]
-  spec = blocks.LayerSpec(
-      pruning_method, init_method, data_format, end_sparsity, weight_decay)
+  widths = [blocks.scaled(filters, width) for filters in network_tables.VGG_FILTERS]
+  spec = blocks.LayerSpec(pruning_method, init_method, data_format, end_sparsity, weight_decay)
 
   def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
     del is_training
@@ -101,9 +110,9 @@ def vgg(num_classes: int,
           for i in range(1, n_convs + 1):
             is_first = group == i == 1
             conv_spec = spec.unless_pruned(prune_first_layer or not is_first)
-            x = tf.nn.relu(blocks.conv2d(
-                x, filters, 3, 1, conv_spec, f'conv{group}_{i}',
-                _INIT_SCALE))
+            x = tf.nn.relu(
+              blocks.conv2d(x, filters, 3, 1, conv_spec, f'conv{group}_{i}', _INIT_SCALE)
+            )
       return _classifier(x, num_classes, spec, prune_last_layer)
 
   return model

@@ -13,9 +13,13 @@ from rigl.inference import exporting, litert, loading, tflite_files, timing
 from rigl.micronet import formatting
 
 
-def benchmark(path: str, against: Optional[str] = None,
-              threads: Sequence[int] = (1,), batch: int = 1,
-              seconds: float = 5.) -> list[dict[str, Any]]:
+def benchmark(
+  path: str,
+  against: Optional[str] = None,
+  threads: Sequence[int] = (1,),
+  batch: int = 1,
+  seconds: float = 5.0,
+) -> list[dict[str, Any]]:
   """Times the engines in this process, alternating between them.
 
   Args:
@@ -39,26 +43,29 @@ def benchmark(path: str, against: Optional[str] = None,
     networks = _networks(path, against, n_threads)
     shapes = {run.input_shape for run in networks.values()}
     if len(shapes) != 1:
-      raise ValueError(f'{path} and {against} take different inputs: '
-                       f'{sorted(shapes)}.')
-    examples = np.random.default_rng(0).random(
-        (batch, *shapes.pop()), np.float32)
+      raise ValueError(f'{path} and {against} take different inputs: {sorted(shapes)}.')
+    examples = np.random.default_rng(0).random((batch, *shapes.pop()), np.float32)
     samples = timing.seconds_in_turn(
-        {key: functools.partial(run, examples)
-         for key, run in networks.items()}, seconds, n_threads)
+      {key: functools.partial(run, examples) for key, run in networks.items()}, seconds, n_threads
+    )
     baseline = np.array(next(iter(samples.values())))
     for (engine, network), times in samples.items():
       low, median, high = np.quantile(times, [0.25, 0.5, 0.75])
-      records.append({
-          'engine': engine, 'network': network, 'threads': n_threads,
-          'batch': batch, 'seconds': float(median), 'quartiles': [
-              float(low), float(high)],
-          'ratio': float(np.median(baseline / np.array(times)))})
+      records.append(
+        {
+          'engine': engine,
+          'network': network,
+          'threads': n_threads,
+          'batch': batch,
+          'seconds': float(median),
+          'quartiles': [float(low), float(high)],
+          'ratio': float(np.median(baseline / np.array(times))),
+        }
+      )
   return records
 
 
-def _networks(path: str, against: Optional[str], n_threads: int
-              ) -> dict[tuple[str, str], Any]:
+def _networks(path: str, against: Optional[str], n_threads: int) -> dict[tuple[str, str], Any]:
   """{(engine, network): a function of a batch}, the baseline first."""
   networks: dict[tuple[str, str], Any] = {}
   named = {'dense': against} if against is not None else {}
@@ -67,8 +74,7 @@ def _networks(path: str, against: Optional[str], n_threads: int
   for name, content in data.items():
     tflite_files.read(content, named[name])
     for engine, xnnpack in (('LiteRT', True), ('LiteRT, no XNNPACK', False)):
-      networks[engine, name] = litert.LiteRT(
-          content, named[name], n_threads, xnnpack)
+      networks[engine, name] = litert.LiteRT(content, named[name], n_threads, xnnpack)
   own = loading.own_engine(data['sparse'], path, n_threads)
   if own is not None:
     networks['rigl', 'sparse'] = own
@@ -81,20 +87,25 @@ def render(records: Sequence[dict[str, Any]]) -> str:
   Args:
     records: from `benchmark`.
   """
-  rows = [[
-      record['engine'], record['network'], str(record['threads']),
+  rows = [
+    [
+      record['engine'],
+      record['network'],
+      str(record['threads']),
       f'{1000 * record["seconds"]:.4g} ms',
-      f'{1000 * record["quartiles"][0]:.4g} - '
-      f'{1000 * record["quartiles"][1]:.4g}',
-      f'{record["ratio"]:.2f}x'] for record in records]
+      f'{1000 * record["quartiles"][0]:.4g} - {1000 * record["quartiles"][1]:.4g}',
+      f'{record["ratio"]:.2f}x',
+    ]
+    for record in records
+  ]
   first = records[0]
   load = ''
   if hasattr(os, 'getloadavg'):
-    load = (f'\nLoad of the machine: {os.getloadavg()[0]:.1f} on '
-            f'{os.cpu_count()} processors.')
+    load = f'\nLoad of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors.'
   return formatting.text_table(
-      ['engine', 'network', 'threads', 'median', 'quartiles', 'faster'], rows,
-      n_left=2) + (
-          f'\nBatches of {first["batch"]}. "faster" is how many times longer '
-          f'{first["engine"]} takes on the {first["network"]}\nnetwork with as '
-          f'many threads.{load}\n')
+    ['engine', 'network', 'threads', 'median', 'quartiles', 'faster'], rows, n_left=2
+  ) + (
+    f'\nBatches of {first["batch"]}. "faster" is how many times longer '
+    f'{first["engine"]} takes on the {first["network"]}\nnetwork with as '
+    f'many threads.{load}\n'
+  )

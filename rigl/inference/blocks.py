@@ -23,14 +23,16 @@ class Blocks:
       values, the start of the offsets of set 1, and the end of each set.
     n_values: int64 [blocks], number of weights of each block.
   """
+
   values: np.ndarray
   offsets: np.ndarray
   rows: np.ndarray
   n_values: np.ndarray
 
   @classmethod
-  def of(cls, weights: np.ndarray, offsets: np.ndarray, n_channels: int,
-         own: np.ndarray | None = None) -> Blocks:
+  def of(
+    cls, weights: np.ndarray, offsets: np.ndarray, n_channels: int, own: np.ndarray | None = None
+  ) -> Blocks:
     """Sorts weights.
 
     Args:
@@ -51,10 +53,8 @@ class Blocks:
     sets = np.take_along_axis(sets, order, 1)
     blocks = np.take_along_axis(blocks, order[..., None], 1)
     places = np.take_along_axis(places, order, 1)
-    counts = np.count_nonzero(
-        sets[..., None] == np.arange(1, 2 ** n_channels), 1)
+    counts = np.count_nonzero(sets[..., None] == np.arange(1, 2**n_channels), 1)
     n_values = np.count_nonzero(blocks, (1, 2))
     ends = np.cumsum(counts).reshape(counts.shape)
-    rows = np.column_stack([
-        np.cumsum(n_values) - n_values, ends[:, 0] - counts[:, 0], ends])
+    rows = np.column_stack([np.cumsum(n_values) - n_values, ends[:, 0] - counts[:, 0], ends])
     return cls(blocks[blocks != 0], places[sets > 0], rows, n_values)

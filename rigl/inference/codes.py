@@ -12,7 +12,6 @@ WEIGHTED = (CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED)
 
 # ActivationFunctionType -> limits of the output.
 INFINITY = float('inf')
-ACTIVATIONS = {0: (-INFINITY, INFINITY), 1: (0., INFINITY), 2: (-1., 1.),
-               3: (0., 6.)}
+ACTIVATIONS = {0: (-INFINITY, INFINITY), 1: (0.0, INFINITY), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 
 SAME, VALID = 0, 1

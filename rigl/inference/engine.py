@@ -16,6 +16,7 @@ class Engine:
     """Compiles the network."""
     # Imported here, since numba takes a second to load.
     from rigl.inference import compiling, threads
+
     self.input_shape = graph.input_shape
     self._output_shape = graph.output_shape
     self._program = compiling.make_program(graph, n_threads)

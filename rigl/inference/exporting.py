@@ -15,14 +15,7 @@ import numpy as np
 from rigl import files
 from rigl.compat import tf2
 from rigl.core import checks
-from rigl.inference import (
-  codes,
-  names,
-  requirements,
-  shrinking,
-  sources,
-  tflite_files,
-)
+from rigl.inference import codes, names, requirements, shrinking, sources, tflite_files
 
 QUANTIZE = (None, 'int8')
 # From this sparsity on, LiteRT runs fully connected layers faster with sparse
@@ -44,6 +37,7 @@ class Exported:
     sparse: the sparse file, as bytes.
     n_removed: units that were removed.
   """
+
   path: str
   dense: bytes = dataclasses.field(repr=False)
   sparse: bytes = dataclasses.field(repr=False)
@@ -87,8 +81,7 @@ def export(source: Any, path: str, quantize: Optional[str] = None) -> Exported:
 
 def _dense_file(source: Any) -> bytes:
   """The network as a dense file of TensorFlow's converter."""
-  if isinstance(source, (str, os.PathLike)) and (
-      os.fspath(source).endswith('.tflite')):
+  if isinstance(source, (str, os.PathLike)) and (os.fspath(source).endswith('.tflite')):
     return read_file(os.fspath(source))
   function = sources.concrete_function(source)
   with _quiet():
@@ -129,10 +122,8 @@ def _free_batch(model: Any) -> None:
       continue
     tensor = graph.tensors[operator.inputs[1]]
     shape = tflite_files.values_of(model, tensor)
-    if shape is not None and shape.size > 1 and shape[0] == 1 and (
-        (shape > 0).all()):
-      tflite_files.set_values(
-          model, tensor, np.concatenate([[-1], shape[1:]]).astype(shape.dtype))
+    if shape is not None and shape.size > 1 and shape[0] == 1 and ((shape > 0).all()):
+      tflite_files.set_values(model, tensor, np.concatenate([[-1], shape[1:]]).astype(shape.dtype))
       if operator.builtinOptions is not None:
         operator.builtinOptions.newShape = None
 
@@ -149,9 +140,9 @@ def _make_compact(model: Any, quantize: Optional[str]) -> None:
       if index not in compact:
         output = graph.tensors[int(operator.outputs[0])]
         is_vector = code == codes.FULLY_CONNECTED and (
-            math.prod(tflite_files.shape_of(output)[:-1]) == 1)
-        compact[index] = _compact(
-            model, index, quantize, is_vector, operators)
+          math.prod(tflite_files.shape_of(output)[:-1]) == 1
+        )
+        compact[index] = _compact(model, index, quantize, is_vector, operators)
       operator.inputs = np.array(operator.inputs, np.int32)
       operator.inputs[1] = compact[index]
       if graph.tensors[compact[index]].sparsity is not None:
@@ -162,8 +153,9 @@ def _make_compact(model: Any, quantize: Optional[str]) -> None:
   _drop_unused(model)
 
 
-def _compact(model: Any, index: int, quantize: Optional[str],
-             is_vector: bool, operators: list[Any]) -> int:
+def _compact(
+  model: Any, index: int, quantize: Optional[str], is_vector: bool, operators: list[Any]
+) -> int:
   """Stores weights; returns the tensor that the layer reads.
 
   The operators DENSIFY and DEQUANTIZE, which LiteRT runs once when it loads the
@@ -181,8 +173,11 @@ def _compact(model: Any, index: int, quantize: Optional[str],
     tensor.type = tflite_files.INT8
     tensor.quantization, stored = _quantize(weights, axis)
     tflite_files.set_values(model, tensor, stored)
-  stays_sparse = is_vector and not is_quantized and bool(
-      np.count_nonzero(weights) <= (1 - CSR_SPARSITY) * weights.size)
+  stays_sparse = (
+    is_vector
+    and not is_quantized
+    and bool(np.count_nonzero(weights) <= (1 - CSR_SPARSITY) * weights.size)
+  )
   is_sparse = _pack(model, tensor, stored, by_rows=stays_sparse)
   if is_sparse and stays_sparse:
     return index
@@ -196,8 +191,8 @@ def _compact(model: Any, index: int, quantize: Optional[str],
 def _quantize(weights: np.ndarray, axis: int) -> tuple[Any, np.ndarray]:
   """int8 weights with a scale per unit; zeros stay zeros."""
   others = tuple(i for i in range(weights.ndim) if i != axis)
-  scale = np.abs(weights).max(others, keepdims=True) / 127.
-  scale[scale == 0] = 1.
+  scale = np.abs(weights).max(others, keepdims=True) / 127.0
+  scale[scale == 0] = 1.0
   quantization = requirements.litert_schema().QuantizationParametersT()
   quantization.scale = scale.ravel().astype(np.float32)
   quantization.zeroPoint = np.zeros(scale.size, np.int64)
@@ -207,18 +202,17 @@ def _quantize(weights: np.ndarray, axis: int) -> tuple[Any, np.ndarray]:
 
 def _is_depthwise(model: Any, index: int) -> bool:
   return any(
-      tflite_files.operator_code(model, operator) == codes.DEPTHWISE_CONV_2D
-      and operator.inputs[1] == index
-      for operator in model.subgraphs[0].operators)
+    tflite_files.operator_code(model, operator) == codes.DEPTHWISE_CONV_2D
+    and operator.inputs[1] == index
+    for operator in model.subgraphs[0].operators
+  )
 
 
-def _pack(model: Any, tensor: Any, weights: np.ndarray, by_rows: bool
-          ) -> bool:
+def _pack(model: Any, tensor: Any, weights: np.ndarray, by_rows: bool) -> bool:
   """Stores a tensor as sparse if that is smaller; returns whether it is."""
   packed = sparsity, kept = tflite_files.pack(weights, by_rows)
   # LiteRT treats a tensor with an empty buffer as not constant.
-  if (tflite_files.n_packed_bytes(packed) >= weights.nbytes
-      or not kept.size):
+  if tflite_files.n_packed_bytes(packed) >= weights.nbytes or not kept.size:
     return False
   tflite_files.set_values(model, tensor, kept)
   tensor.shape = np.asarray(weights.shape, np.int32)
@@ -266,13 +260,21 @@ def _shorten_names(model: Any) -> None:
   The converter's names take as many bytes as thousands of weights.
   """
   graph = model.subgraphs[0]
-  layers = [operator for operator in graph.operators if
-            tflite_files.operator_code(model, operator) in codes.WEIGHTED]
+  layers = [
+    operator
+    for operator in graph.operators
+    if tflite_files.operator_code(model, operator) in codes.WEIGHTED
+  ]
   outputs = [graph.tensors[int(operator.outputs[0])] for operator in layers]
-  short = names.short_names([
-      ';'.join((graph.tensors[int(index)].name or b'').decode(errors='replace')
-               for index in (operator.outputs[0], operator.inputs[1]))
-      for operator in layers])
+  short = names.short_names(
+    [
+      ';'.join(
+        (graph.tensors[int(index)].name or b'').decode(errors='replace')
+        for index in (operator.outputs[0], operator.inputs[1])
+      )
+      for operator in layers
+    ]
+  )
   ends = [graph.tensors[int(i)] for i in (*graph.inputs, *graph.outputs)]
   for tensor in graph.tensors:
     if not any(tensor is end for end in ends):

@@ -37,6 +37,7 @@ class Node:
     limits: smallest and largest output.
     name: name of the output and the weights in the network.
   """
+
   kind: str
   inputs: list[int]
   output: int
@@ -53,8 +54,12 @@ class Node:
   @property
   def is_pointwise_scale(self) -> bool:
     """Whether it only scales and shifts channels."""
-    return (self.kind == 'depthwise' and self.kernel == (1, 1)
-            and self.strides == (1, 1) and not any(self.pads))
+    return (
+      self.kind == 'depthwise'
+      and self.kernel == (1, 1)
+      and self.strides == (1, 1)
+      and not any(self.pads)
+    )
 
 
 @dataclasses.dataclass
@@ -69,6 +74,7 @@ class Graph:
     input_shape: shape of an example for the caller.
     output_shape: shape of a result for the caller.
   """
+
   nodes: list[Node]
   shapes: dict[int, tuple[int, int, int]]
   input: int

@@ -20,9 +20,8 @@ N_COLUMNS = 16
 TILE_GROUPS = min(8, vectors.N_SUMS * vectors.WIDTH // vectors.GROUP)
 # Of a block of channels; the entries that it has in `rows`.
 SHARED_CHANNELS = 3
-SHARED_GROUPS = TILE_GROUPS if vectors.WIDTH == 16 else max(
-    1, TILE_GROUPS // SHARED_CHANNELS)
-SHARED_ROWS = 2 ** SHARED_CHANNELS + 1
+SHARED_GROUPS = TILE_GROUPS if vectors.WIDTH == 16 else max(1, TILE_GROUPS // SHARED_CHANNELS)
+SHARED_ROWS = 2**SHARED_CHANNELS + 1
 GROUP = vectors.GROUP
 _SPINS, _SPINS_BEFORE_SLEEP = 2000, 50000
 # Positions in `counts`, each in its own cache line.
@@ -46,8 +45,7 @@ def _keeps_code() -> bool:
   return True
 
 
-_settings = {
-    'nogil': True, 'error_model': 'numpy', 'cache': _keeps_code()}
+_settings = {'nogil': True, 'error_model': 'numpy', 'cache': _keeps_code()}
 _jit = numba.njit(**_settings)
 # Allows reordering of sums, but preserves NaN and infinity.
 _fast = numba.njit(fastmath={'reassoc', 'contract', 'nsz'}, **_settings)
@@ -71,8 +69,9 @@ def _part(by_position, n_groups, n_units, first, last):
 
 
 @_jit
-def _sparse_tiles(arena, values, offsets, rows, row, biases, bias, low, high,
-                  out, plane, begin, end, first, last):
+def _sparse_tiles(
+  arena, values, offsets, rows, row, biases, bias, low, high, out, plane, begin, end, first, last
+):
   """All tiles of some channels, the same tile of all of them together."""
   n_tiles = (end - begin + TILE_GROUPS - 1) // TILE_GROUPS
   done = begin
@@ -81,8 +80,19 @@ def _sparse_tiles(arena, values, offsets, rows, row, biases, bias, low, high,
     n = (end - done) // (n_tiles - tile)
     position = done * GROUP
     for o in range(first, last):
-      _tile(n, arena, values, offsets, rows[row + o], rows[row + o + 1],
-            position, biases[bias + o], low, high, out + o * plane + position)
+      _tile(
+        n,
+        arena,
+        values,
+        offsets,
+        rows[row + o],
+        rows[row + o + 1],
+        position,
+        biases[bias + o],
+        low,
+        high,
+        out + o * plane + position,
+      )
     done += n
 
 
@@ -92,20 +102,34 @@ def _sparse(step, limits, arena, values, offsets, rows, biases, first, last):
   row, n_groups, out, plane, bias, n_channels, by_position = step[1:8]
   height, width, row_stride, is_bordered, is_stream = step[8:13]
   low, high = limits
-  begin, end, first, last = _part(
-      by_position, n_groups, n_channels, first, last)
+  begin, end, first, last = _part(by_position, n_groups, n_channels, first, last)
   if is_stream:
     # One channel after the other, which share no input.
     for o in range(first, last):
-      _sparse_tiles(arena, values, offsets, rows, row, biases, bias, low, high,
-                    out, plane, begin, end, o, o + 1)
+      _sparse_tiles(
+        arena, values, offsets, rows, row, biases, bias, low, high, out, plane, begin, end, o, o + 1
+      )
   else:
-    _sparse_tiles(arena, values, offsets, rows, row, biases, bias, low, high,
-                  out, plane, begin, end, first, last)
+    _sparse_tiles(
+      arena,
+      values,
+      offsets,
+      rows,
+      row,
+      biases,
+      bias,
+      low,
+      high,
+      out,
+      plane,
+      begin,
+      end,
+      first,
+      last,
+    )
   if is_bordered:
     for o in range(first, last):
-      _clear_border(arena, out + o * plane, height, width, row_stride,
-                    begin * GROUP, end * GROUP)
+      _clear_border(arena, out + o * plane, height, width, row_stride, begin * GROUP, end * GROUP)
 
 
 @_jit
@@ -122,14 +146,25 @@ def _shared(step, limits, arena, values, offsets, rows, biases, first, last):
     position = done * GROUP
     for block in range(first, last):
       o = block * SHARED_CHANNELS
-      _shared_tile(n, arena, values, offsets, rows, row + block * SHARED_ROWS,
-                   position, biases, bias + o, low, high,
-                   out + o * plane + position, plane)
+      _shared_tile(
+        n,
+        arena,
+        values,
+        offsets,
+        rows,
+        row + block * SHARED_ROWS,
+        position,
+        biases,
+        bias + o,
+        low,
+        high,
+        out + o * plane + position,
+        plane,
+      )
     done += n
   if is_bordered:
     for o in range(first * SHARED_CHANNELS, last * SHARED_CHANNELS):
-      _clear_border(arena, out + o * plane, height, width, row_stride,
-                    begin * GROUP, end * GROUP)
+      _clear_border(arena, out + o * plane, height, width, row_stride, begin * GROUP, end * GROUP)
 
 
 @_jit
@@ -138,8 +173,7 @@ def _vector(step, limits, arena, values, offsets, rows, biases, first, last):
   row, out, bias = step[1:4]
   low, high = limits
   for o in range(first, last):
-    total = biases[bias + o] + vectors.dot(
-        arena, values, offsets, rows[row + o], rows[row + o + 1])
+    total = biases[bias + o] + vectors.dot(arena, values, offsets, rows[row + o], rows[row + o + 1])
     arena[out + o] = min(max(total, low), high)
 
 
@@ -166,8 +200,7 @@ def _copy(step, arena, phases, first, last):
   out, plane, row_stride, phase = step[6:10]
   for i in range(first, last):
     which = phase + 6 * (i // n_channels)
-    start = source + (i % n_channels) * channel + (
-        phases[which] * row + phases[which + 1] * column)
+    start = source + (i % n_channels) * channel + (phases[which] * row + phases[which + 1] * column)
     target = out + i * plane
     row_step, column_step = phases[which + 2] * row, phases[which + 3] * column
     height, width = phases[which + 4], phases[which + 5]
@@ -186,11 +219,11 @@ def _pool(step, limits, arena, offsets, factors, first, last):
   n = 1 if height * width == 1 else n_groups * GROUP
   for o in range(first, last):
     target, source = out + o * plane, o * source_plane
-    a = arena[target:target + n]
+    a = arena[target : target + n]
     a[:] = np.float32(0) if factor >= 0 else -np.float32(np.inf)
     for k in range(begin, begin + n_taps):
       start = source + offsets[k]
-      b = arena[start:start + n]
+      b = arena[start : start + n]
       if factor >= 0:
         for i in range(n):
           a[i] += b[i]
@@ -223,7 +256,7 @@ def _softmax(step, arena, first, last):
   source, n, out = step[1:4]
   if first == last:
     return
-  largest, total = -np.float32(np.inf), 0.
+  largest, total = -np.float32(np.inf), 0.0
   for i in range(n):
     largest = max(largest, arena[source + i])
   for i in range(n):
@@ -246,8 +279,22 @@ def _wait(counts, wanted):
 
 
 @_jit
-def run(steps, limits, cuts, arena, values, offsets, rows, biases, tables,
-        factors, thread, n_threads, counts, call):
+def run(
+  steps,
+  limits,
+  cuts,
+  arena,
+  values,
+  offsets,
+  rows,
+  biases,
+  tables,
+  factors,
+  thread,
+  n_threads,
+  counts,
+  call,
+):
   """Runs the part of one thread in all steps.
 
   Args:
@@ -299,8 +346,22 @@ def begin(counts):
 
 
 @_jit
-def serve(steps, limits, cuts, arena, values, offsets, rows, biases, tables,
-          factors, thread, n_threads, counts, call):
+def serve(
+  steps,
+  limits,
+  cuts,
+  arena,
+  values,
+  offsets,
+  rows,
+  biases,
+  tables,
+  factors,
+  thread,
+  n_threads,
+  counts,
+  call,
+):
   """Takes part in calls until none starts for about a millisecond.
 
   Waking a sleeping thread takes longer than many a layer.
@@ -327,8 +388,22 @@ def serve(steps, limits, cuts, arena, values, offsets, rows, biases, tables,
   spins = 0
   while spins < _SPINS_BEFORE_SLEEP:
     if waiting.look(counts, CALLS) > call:
-      run(steps, limits, cuts, arena, values, offsets, rows, biases, tables,
-          factors, thread, n_threads, counts, call)
+      run(
+        steps,
+        limits,
+        cuts,
+        arena,
+        values,
+        offsets,
+        rows,
+        biases,
+        tables,
+        factors,
+        thread,
+        n_threads,
+        counts,
+        call,
+      )
       call += 1
       spins = 0
     waiting.pause()

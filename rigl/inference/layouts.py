@@ -38,6 +38,7 @@ class Layout:
     row: distance of rows.
     column: distance of columns.
   """
+
   base: int
   channel: int
   row: int
@@ -45,7 +46,7 @@ class Layout:
 
   def offsets(self, shape: tuple[int, int, int]) -> np.ndarray:
     """Offsets of all values, [height, width, channels]."""
-    y, x, c = np.ogrid[:shape[0], :shape[1], :shape[2]]
+    y, x, c = np.ogrid[: shape[0], : shape[1], : shape[2]]
     return self.base + y * self.row + x * self.column + c * self.channel
 
 
@@ -61,17 +62,21 @@ class Taps:
     shifts: for each tap: its position in the phase minus the output position.
     sizes: remainders -> number of rows and columns of the phase that are read.
   """
+
   phases: list[tuple[int, int]]
   shifts: list[tuple[int, int]]
   sizes: dict[tuple[int, int], tuple[int, int]]
 
   @classmethod
-  def of(cls, node: Node, shape: tuple[int, int, int],
-         output: tuple[int, int, int]) -> Taps:
+  def of(cls, node: Node, shape: tuple[int, int, int], output: tuple[int, int, int]) -> Taps:
     """The taps of a node."""
     rows, columns = (
-        [divmod(tap * node.dilations[i] - node.pads[i], node.strides[i])
-         for tap in range(node.kernel[i])] for i in range(2))
+      [
+        divmod(tap * node.dilations[i] - node.pads[i], node.strides[i])
+        for tap in range(node.kernel[i])
+      ]
+      for i in range(2)
+    )
     shifts = [(row[0], column[0]) for row in rows for column in columns]
     phases = [(row[1], column[1]) for row in rows for column in columns]
 
@@ -87,14 +92,13 @@ class Taps:
   def margins(self) -> tuple[int, int, int, int]:
     """Largest shifts up, left, down and right."""
     rows, columns = zip(*self.shifts)
-    return (max(0, -min(rows)), max(0, -min(columns)), max(0, max(rows)),
-            max(0, max(columns)))
+    return (max(0, -min(rows)), max(0, -min(columns)), max(0, max(rows)), max(0, max(columns)))
 
-  def is_direct(self, node: Node, shape: tuple[int, int, int],
-                output: tuple[int, int, int]) -> bool:
+  def is_direct(
+    self, node: Node, shape: tuple[int, int, int], output: tuple[int, int, int]
+  ) -> bool:
     """Whether the window can read the input directly, without a copy."""
-    return (node.strides == (1, 1) and shape[:2] == output[:2]
-            and not fill_of(node))
+    return node.strides == (1, 1) and shape[:2] == output[:2] and not fill_of(node)
 
   def row_stride(self, output: tuple[int, int, int]) -> int:
     """The smallest row stride at which no shift reaches another row."""
@@ -125,8 +129,7 @@ class Planes:
         continue
       shape, size = graph.shapes[node.inputs[0]], output[:2]
       taps = Taps.of(node, shape, output)
-      self._row_strides[size] = max(
-          self._row_strides.get(size, size[1]), taps.row_stride(output))
+      self._row_strides[size] = max(self._row_strides.get(size, size[1]), taps.row_stride(output))
       if taps.is_direct(node, shape, output) and any(taps.margins):
         self.bordered.add(node.inputs[0])
         rows, columns = self._margins.get(size, (0, 0))
@@ -167,8 +170,15 @@ class Arena:
     self.size += round_up(n + GROUP)
     return Layout(base, 1, n, n)
 
-  def planes(self, n: int, n_positions: int, row_stride: int, margin: int,
-             fill: float = 0., content: Any = None) -> Layout:
+  def planes(
+    self,
+    n: int,
+    n_positions: int,
+    row_stride: int,
+    margin: int,
+    fill: float = 0.0,
+    content: Any = None,
+  ) -> Layout:
     """Memory for planes.
 
     Args:
@@ -207,7 +217,7 @@ class Arena:
     # A little larger, since tiles read beyond their end.
     memory = np.zeros(self.size + 64 * GROUP, np.float32)
     start = (-memory.ctypes.data // 4) % GROUP
-    arena = memory[start:start + self.size + 32 * GROUP]
+    arena = memory[start : start + self.size + 32 * GROUP]
     for begin, end, value in self.filled:
       arena[begin:end] = value
     return arena
@@ -216,4 +226,4 @@ class Arena:
 def fill_of(node: Node) -> float:
   """The value of padding."""
   is_outside = node.kind == 'max_pool' and not node.pads_count
-  return -math.inf if is_outside and any(node.pads) else 0.
+  return -math.inf if is_outside and any(node.pads) else 0.0

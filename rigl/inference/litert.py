@@ -13,8 +13,7 @@ from rigl.inference import requirements
 class LiteRT:
   """Runs a network; calls from several threads wait for one another."""
 
-  def __init__(self, data: bytes, name: str, num_threads: int = 1,
-               xnnpack: bool = True) -> None:
+  def __init__(self, data: bytes, name: str, num_threads: int = 1, xnnpack: bool = True) -> None:
     """Loads the network.
 
     Args:
@@ -31,15 +30,17 @@ class LiteRT:
     self._name, self._lock = name, threading.Lock()
     try:
       self._interpreter = module.Interpreter(
-          model_content=data, num_threads=num_threads,
-          experimental_op_resolver_type=(
-              resolvers.AUTO if xnnpack
-              else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES))
+        model_content=data,
+        num_threads=num_threads,
+        experimental_op_resolver_type=(
+          resolvers.AUTO if xnnpack else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        ),
+      )
       self._interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
       raise ValueError(f'LiteRT cannot run {name}: {error}') from error
-    self._input, = self._interpreter.get_input_details()
-    self._output, = self._interpreter.get_output_details()
+    (self._input,) = self._interpreter.get_input_details()
+    (self._output,) = self._interpreter.get_output_details()
     self.input_shape = tuple(int(n) for n in self._input['shape'][1:])
     self._batch_size = int(self._input['shape'][0])
 
@@ -68,12 +69,11 @@ class LiteRT:
     if n == self._batch_size:
       return True
     try:
-      self._interpreter.resize_tensor_input(
-          self._input['index'], (n, *self.input_shape))
+      self._interpreter.resize_tensor_input(self._input['index'], (n, *self.input_shape))
       self._interpreter.allocate_tensors()
     except (RuntimeError, ValueError):
       self._batch_size = 0
       return False
     self._batch_size = n
-    output, = self._interpreter.get_output_details()
+    (output,) = self._interpreter.get_output_details()
     return int(output['shape'][0]) == n

@@ -14,18 +14,11 @@ from absl import logging
 
 from rigl.core import checks
 from rigl.inference import engine as engines
-from rigl.inference import (
-    exporting,
-    litert,
-    reading,
-    requirements,
-    tflite_files,
-    timing,
-)
+from rigl.inference import exporting, litert, reading, requirements, tflite_files, timing
 from rigl.inference import graph as graphs
 
 ENGINES = ('auto', 'rigl', 'litert')
-_SECONDS_TO_CHOOSE = 1.
+_SECONDS_TO_CHOOSE = 1.0
 # Increased when a change of the kernels invalidates earlier measurements.
 _VERSION = 2
 
@@ -59,14 +52,15 @@ class Network:
     """
     batch = np.asarray(batch, np.float32)
     if batch.shape[1:] != self.input_shape or not batch.ndim:
-      raise ValueError(f'The network takes batches of the shape [batch, '
-                       f'{", ".join(map(str, self.input_shape))}], got '
-                       f'{list(batch.shape)}.')
+      raise ValueError(
+        f'The network takes batches of the shape [batch, '
+        f'{", ".join(map(str, self.input_shape))}], got '
+        f'{list(batch.shape)}.'
+      )
     return self._run(batch)
 
 
-def load(path: str, num_threads: int = 1, engine: str = 'auto',
-         batch_size: int = 1) -> Network:
+def load(path: str, num_threads: int = 1, engine: str = 'auto', batch_size: int = 1) -> Network:
   """Loads a network from a .tflite file.
 
   Args:
@@ -104,8 +98,9 @@ def load(path: str, num_threads: int = 1, engine: str = 'auto',
   return Network(networks[chosen], chosen)
 
 
-def own_engine(data: bytes, path: str, num_threads: int,
-               is_wanted: bool = False) -> Optional[engines.Engine]:
+def own_engine(
+  data: bytes, path: str, num_threads: int, is_wanted: bool = False
+) -> Optional[engines.Engine]:
   """The engine of this library; None, with a message, if it cannot be used.
 
   Raises:
@@ -120,8 +115,7 @@ def own_engine(data: bytes, path: str, num_threads: int,
   try:
     graph = reading.read_graph(tflite_files.read(data, path), path)
   except graphs.UnknownOperation as error:
-    logging.warning('%s runs on LiteRT: the engine of rigl does not know %s.',
-                    path, error)
+    logging.warning('%s runs on LiteRT: the engine of rigl does not know %s.', path, error)
     return None
   except graphs.NotFloat32 as error:
     if is_wanted:
@@ -131,8 +125,9 @@ def own_engine(data: bytes, path: str, num_threads: int,
   return engines.Engine(graph, num_threads)
 
 
-def _choose(networks: dict[str, Any], data: bytes, path: str,
-            num_threads: int, batch_size: int) -> str:
+def _choose(
+  networks: dict[str, Any], data: bytes, path: str, num_threads: int, batch_size: int
+) -> str:
   """The name of the faster engine, stored or measured now."""
   key = _key(data, num_threads, batch_size)
   memory = f'{path}.engine.json'
@@ -141,20 +136,24 @@ def _choose(networks: dict[str, Any], data: bytes, path: str,
   if isinstance(found, dict) and found.get('engine') in networks:
     return found['engine']
   examples = np.random.default_rng(0).random(
-      (batch_size, *networks['rigl'].input_shape), np.float32)
+    (batch_size, *networks['rigl'].input_shape), np.float32
+  )
   samples = timing.seconds_in_turn(
-      {name: functools.partial(run, examples)
-       for name, run in networks.items()}, _SECONDS_TO_CHOOSE, num_threads)
+    {name: functools.partial(run, examples) for name, run in networks.items()},
+    _SECONDS_TO_CHOOSE,
+    num_threads,
+  )
   chosen = faster(samples)
-  remembered[key] = {'engine': chosen, 'milliseconds': {
-      name: round(1000 * float(np.median(times)), 4)
-      for name, times in samples.items()}}
+  remembered[key] = {
+    'engine': chosen,
+    'milliseconds': {
+      name: round(1000 * float(np.median(times)), 4) for name, times in samples.items()
+    },
+  }
   try:
-    exporting.write_file(
-        memory, (json.dumps(remembered, indent=2) + '\n').encode())
+    exporting.write_file(memory, (json.dumps(remembered, indent=2) + '\n').encode())
   except OSError as error:
-    logging.info('Cannot write %s (%s): the next load measures again.', memory,
-                 error)
+    logging.info('Cannot write %s (%s): the next load measures again.', memory, error)
   return chosen
 
 
@@ -175,10 +174,13 @@ def faster(samples: dict[str, list[float]]) -> str:
 def _key(data: bytes, num_threads: int, batch_size: int) -> str:
   """A key of everything that the choice depends on."""
   from importlib import metadata
+
   digest = hashlib.sha256(data).hexdigest()[:16]
   version = metadata.version('ai-edge-litert')
-  return (f'{digest}, {num_threads} threads, batch {batch_size}, '
-          f'{_processor()}, LiteRT {version}, rigl {_VERSION}')
+  return (
+    f'{digest}, {num_threads} threads, batch {batch_size}, '
+    f'{_processor()}, LiteRT {version}, rigl {_VERSION}'
+  )
 
 
 def _processor() -> str:

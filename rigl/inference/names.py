@@ -17,8 +17,11 @@ def short_names(names: Sequence[str]) -> list[str]:
   short, seen = [], set()
   for i, name in enumerate(names):
     scopes = [part.split('/') for part in name.split(';')]
-    known = [scope[-2] for scope in scopes if len(scope) > 1 and any(
-        word in scope[-1] for word in _OPERATIONS)]
+    known = [
+      scope[-2]
+      for scope in scopes
+      if len(scope) > 1 and any(word in scope[-1] for word in _OPERATIONS)
+    ]
     choice = known[0] if known else f'layer_{i}'
     if choice in seen:
       choice = f'{choice}_{i}'

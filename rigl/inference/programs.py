@@ -26,6 +26,7 @@ class Program:
     input: part of the arena for an example.
     output: indices of the result in the arena.
   """
+
   steps: np.ndarray
   limits: np.ndarray
   cuts: np.ndarray
@@ -41,8 +42,18 @@ class Program:
 
   def arguments(self) -> tuple[np.ndarray, ...]:
     """The arrays in the order of `kernels.run`."""
-    return (self.steps, self.limits, self.cuts, self.arena, self.values,
-            self.offsets, self.rows, self.biases, self.tables, self.factors)
+    return (
+      self.steps,
+      self.limits,
+      self.cuts,
+      self.arena,
+      self.values,
+      self.offsets,
+      self.rows,
+      self.biases,
+      self.tables,
+      self.factors,
+    )
 
 
 class Numbers:

@@ -7,13 +7,7 @@ from typing import Any, Optional
 import numpy as np
 
 from rigl.inference import codes, tflite_files
-from rigl.inference.graph import (
-    INFINITY,
-    Graph,
-    Node,
-    NotFloat32,
-    UnknownOperation,
-)
+from rigl.inference.graph import INFINITY, Graph, Node, NotFloat32, UnknownOperation
 
 
 def read_graph(model: Any, name: str) -> Graph:
@@ -31,8 +25,9 @@ def read_graph(model: Any, name: str) -> Graph:
   try:
     return _Reader(model, name).read()
   except (IndexError, TypeError, AttributeError, KeyError) as error:
-    raise ValueError(f'{name} is damaged ({type(error).__name__}: {error}). '
-                     'Export it again.') from error
+    raise ValueError(
+      f'{name} is damaged ({type(error).__name__}: {error}). Export it again.'
+    ) from error
 
 
 class _Reader:
@@ -50,8 +45,7 @@ class _Reader:
   def read(self) -> Graph:
     graph = self._model.subgraphs[0]
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-      raise UnknownOperation(f'{len(graph.inputs)} inputs and '
-                             f'{len(graph.outputs)} outputs')
+      raise UnknownOperation(f'{len(graph.inputs)} inputs and {len(graph.outputs)} outputs')
     first, last = int(graph.inputs[0]), int(graph.outputs[0])
     self._check_float(first)
     self._shape(first)
@@ -65,8 +59,7 @@ class _Reader:
     if last not in computed - {first}:
       raise UnknownOperation('an output that nothing computes')
     shapes = [tflite_files.shape_of(self._tensors[i]) for i in (first, last)]
-    return Graph(self._nodes, self.shapes, first, last, shapes[0][1:],
-                 shapes[1][1:])
+    return Graph(self._nodes, self.shapes, first, last, shapes[0][1:], shapes[1][1:])
 
   def _name_of(self, index: int) -> str:
     return (self._tensors[index].name or b'?').decode(errors='replace')
@@ -76,9 +69,10 @@ class _Reader:
     if kind != tflite_files.FLOAT32:
       known = tflite_files.DTYPES.get(kind)
       raise NotFloat32(
-          f'{self._name} does not compute in float32: {self._name_of(index)} '
-          f'has the type {np.dtype(known).name if known else kind}. Use '
-          "engine='litert'.")
+        f'{self._name} does not compute in float32: {self._name_of(index)} '
+        f'has the type {np.dtype(known).name if known else kind}. Use '
+        "engine='litert'."
+      )
 
   def _shape(self, index: int) -> tuple[int, int, int]:
     if index not in self.shapes:
@@ -112,8 +106,7 @@ class _Reader:
       return np.zeros(n, np.float32)
     biases = self._constant(int(operator.inputs[2]))
     if biases is None or biases.shape != (n,):
-      raise self._damaged(f'a bias of {n} units', getattr(
-          biases, 'shape', None))
+      raise self._damaged(f'a bias of {n} units', getattr(biases, 'shape', None))
     return biases
 
   def _read(self, operator: Any) -> None:
@@ -144,12 +137,15 @@ class _Reader:
     names = [self._name_of(int(operator.outputs[0]))]
     if 'weights' in settings:
       names.append(self._name_of(int(operator.inputs[1])))
-    self._nodes.append(Node(
-        kind, [int(operator.inputs[0])], int(operator.outputs[0]),
-        name=';'.join(names), **settings))
+    self._nodes.append(
+      Node(
+        kind, [int(operator.inputs[0])], int(operator.outputs[0]), name=';'.join(names), **settings
+      )
+    )
 
-  def _window(self, operator: Any, kernel: tuple[int, ...],
-              dilations: tuple[int, int] = (1, 1)) -> dict[str, Any]:
+  def _window(
+    self, operator: Any, kernel: tuple[int, ...], dilations: tuple[int, int] = (1, 1)
+  ) -> dict[str, Any]:
     """Kernel, strides and padding, including a preceding operator PAD."""
     options, source = operator.builtinOptions, int(operator.inputs[0])
     strides = (options.strideH, options.strideW)
@@ -171,15 +167,14 @@ class _Reader:
       source, added = self._pads[source]
       pads = [a + b for a, b in zip(pads, added)]
     operator.inputs = [source, *operator.inputs[1:]]
-    return dict(kernel=kernel, strides=strides, dilations=dilations,
-                pads=tuple(pads))
+    return dict(kernel=kernel, strides=strides, dilations=dilations, pads=tuple(pads))
 
   def _damaged(self, what: str, shape: Any) -> ValueError:
-    return ValueError(f'{self._name} is damaged: {what} has the shape {shape}, '
-                      'which does not fit. Export it again.')
+    return ValueError(
+      f'{self._name} is damaged: {what} has the shape {shape}, which does not fit. Export it again.'
+    )
 
-  def _check_channels(self, operator: Any, n: int, is_image: bool = True
-                      ) -> None:
+  def _check_channels(self, operator: Any, n: int, is_image: bool = True) -> None:
     """Raises ValueError unless a layer has n outputs (at each position)."""
     shape = self._shape(int(operator.outputs[0]))
     if shape[2] != n or not (is_image or shape[:2] == (1, 1)):
@@ -197,11 +192,16 @@ class _Reader:
       raise UnknownOperation('CONV_2D with groups')
     self._check_channels(operator, len(weights))
     window = self._window(
-        operator, weights.shape[1:3],
-        (options.dilationHFactor, options.dilationWFactor))
-    self._add('conv', operator, weights=weights,
-              biases=self._biases(operator, len(weights)),
-              limits=self._limits(options), **window)
+      operator, weights.shape[1:3], (options.dilationHFactor, options.dilationWFactor)
+    )
+    self._add(
+      'conv',
+      operator,
+      weights=weights,
+      biases=self._biases(operator, len(weights)),
+      limits=self._limits(options),
+      **window,
+    )
 
   def _read_depthwise_conv_2d(self, operator: Any, options: Any) -> None:
     weights = self._weights(operator)[0]
@@ -209,24 +209,32 @@ class _Reader:
     if weights.shape[2] % self._shape(int(operator.inputs[0]))[2]:
       raise self._damaged('a depthwise kernel', weights.shape)
     window = self._window(
-        operator, weights.shape[:2],
-        (options.dilationHFactor, options.dilationWFactor))
-    self._add('depthwise', operator, weights=weights,
-              biases=self._biases(operator, weights.shape[2]),
-              limits=self._limits(options), **window)
+      operator, weights.shape[:2], (options.dilationHFactor, options.dilationWFactor)
+    )
+    self._add(
+      'depthwise',
+      operator,
+      weights=weights,
+      biases=self._biases(operator, weights.shape[2]),
+      limits=self._limits(options),
+      **window,
+    )
 
   def _read_fully_connected(self, operator: Any, options: Any) -> None:
     weights = self._weights(operator)
     source = int(operator.inputs[0])
     if weights.shape[1] != np.prod(self._shape(source)):
-      raise self._damaged(f'the input of {weights.shape[1]} weights',
-                          self._shape(source))
+      raise self._damaged(f'the input of {weights.shape[1]} weights', self._shape(source))
     self._check_channels(operator, len(weights), is_image=False)
     if self._shape(source)[:2] != (1, 1):
       operator.inputs = [self._flatten(source), *operator.inputs[1:]]
-    self._add('conv', operator, weights=weights[:, None, None],
-              biases=self._biases(operator, len(weights)),
-              limits=self._limits(options))
+    self._add(
+      'conv',
+      operator,
+      weights=weights[:, None, None],
+      biases=self._biases(operator, len(weights)),
+      limits=self._limits(options),
+    )
 
   def _flatten(self, source: int) -> int:
     self._next += 1
@@ -238,8 +246,7 @@ class _Reader:
     del options
     source, output = int(operator.inputs[0]), int(operator.outputs[0])
     shape, wanted = self._shape(source), self._shape(output)
-    if np.prod(shape) != np.prod(wanted) or (
-        wanted != shape and wanted[:2] != (1, 1)):
+    if np.prod(shape) != np.prod(wanted) or (wanted != shape and wanted[:2] != (1, 1)):
       raise UnknownOperation(f'RESHAPE from {shape} to {wanted}')
     self._add('flatten', operator)
 
@@ -273,8 +280,11 @@ class _Reader:
       self._nodes.append(Node('add', inputs, output, limits=limits))
       return
     n = self._shape(inputs[0])[2]
-    if constant.size not in (1, n) or constant.shape[-1:] not in (
-        (), (1,), (n,)) or self._shape(output) != self._shape(inputs[0]):
+    if (
+      constant.size not in (1, n)
+      or constant.shape[-1:] not in ((), (1,), (n,))
+      or self._shape(output) != self._shape(inputs[0])
+    ):
       raise UnknownOperation(f'{name} of a constant for each position')
     values = np.broadcast_to(constant.ravel(), (n,)).astype(np.float32)
     factors: np.ndarray = np.ones(n, np.float32)
@@ -286,39 +296,47 @@ class _Reader:
       factors = 1 / values if name == 'DIV' else values
     self._scale(inputs[0], output, factors, biases, limits)
 
-  def _scale(self, source: int, output: int, weights: np.ndarray,
-             biases: np.ndarray, limits: tuple[float, float]) -> None:
+  def _scale(
+    self,
+    source: int,
+    output: int,
+    weights: np.ndarray,
+    biases: np.ndarray,
+    limits: tuple[float, float],
+  ) -> None:
     self._shape(source)
-    self._nodes.append(Node(
-        'depthwise', [source], output, weights=weights[None, None],
-        biases=biases, limits=limits))
+    self._nodes.append(
+      Node('depthwise', [source], output, weights=weights[None, None], biases=biases, limits=limits)
+    )
 
-  def _read_relu(self, operator: Any, options: Any,
-                 limits: tuple[float, float] = (0., INFINITY)) -> None:
+  def _read_relu(
+    self, operator: Any, options: Any, limits: tuple[float, float] = (0.0, INFINITY)
+  ) -> None:
     del options
     source = int(operator.inputs[0])
     n = self._shape(source)[2]
     if self._shape(int(operator.outputs[0])) != self._shape(source):
       raise self._damaged('the output of a ReLU', self._shape(source))
-    self._scale(source, int(operator.outputs[0]), np.ones(n, np.float32),
-                np.zeros(n, np.float32), limits)
+    self._scale(
+      source, int(operator.outputs[0]), np.ones(n, np.float32), np.zeros(n, np.float32), limits
+    )
 
   def _read_relu6(self, operator: Any, options: Any) -> None:
-    self._read_relu(operator, options, (0., 6.))
+    self._read_relu(operator, options, (0.0, 6.0))
 
   def _read_pad(self, operator: Any, options: Any) -> None:
     del options
     pads = self._constant(int(operator.inputs[1]))
-    if pads is None or pads.shape != (4, 2) or pads[[0, 3]].any() or (
-        (pads < 0).any()):
+    if pads is None or pads.shape != (4, 2) or pads[[0, 3]].any() or ((pads < 0).any()):
       raise UnknownOperation('PAD of batch or channels')
     shape = self._shape(int(operator.inputs[0]))
     padded = (shape[0] + pads[1].sum(), shape[1] + pads[2].sum(), shape[2])
     if self._shape(int(operator.outputs[0])) != padded:
       raise self._damaged('the output of PAD', padded)
     self._pads[int(operator.outputs[0])] = (
-        int(operator.inputs[0]),
-        (int(pads[1, 0]), int(pads[2, 0]), int(pads[1, 1]), int(pads[2, 1])))
+      int(operator.inputs[0]),
+      (int(pads[1, 0]), int(pads[2, 0]), int(pads[1, 1]), int(pads[2, 1])),
+    )
 
   def _pool(self, kind: str, operator: Any, options: Any) -> None:
     pads_count = int(operator.inputs[0]) in self._pads
@@ -326,8 +344,7 @@ class _Reader:
     if pads_count and options.padding == codes.SAME:
       raise UnknownOperation('PAD before pooling that pads too')
     window = self._window(operator, (options.filterHeight, options.filterWidth))
-    self._add(kind, operator, limits=self._limits(options),
-              pads_count=pads_count, **window)
+    self._add(kind, operator, limits=self._limits(options), pads_count=pads_count, **window)
 
   def _read_max_pool_2d(self, operator: Any, options: Any) -> None:
     self._pool('max_pool', operator, options)
@@ -339,8 +356,7 @@ class _Reader:
     del options
     axes = self._constant(int(operator.inputs[1]))
     rank = len(tflite_files.shape_of(self._tensors[int(operator.inputs[0])]))
-    if axes is None or rank != 4 or (
-        sorted(int(axis) % 4 for axis in axes.ravel()) != [1, 2]):
+    if axes is None or rank != 4 or (sorted(int(axis) % 4 for axis in axes.ravel()) != [1, 2]):
       raise UnknownOperation('MEAN over other axes than rows and columns')
     n = self._shape(int(operator.inputs[0]))[2]
     self._check_channels(operator, n, is_image=False)
@@ -349,6 +365,5 @@ class _Reader:
   def _read_softmax(self, operator: Any, options: Any) -> None:
     if options.beta != 1 or self._shape(int(operator.inputs[0]))[:2] != (1, 1):
       raise UnknownOperation('SOFTMAX of images')
-    self._check_channels(
-        operator, self._shape(int(operator.inputs[0]))[2], is_image=False)
+    self._check_channels(operator, self._shape(int(operator.inputs[0]))[2], is_image=False)
     self._add('softmax', operator)

@@ -23,10 +23,10 @@ def sizes(exported: Exported) -> dict[str, int]:
     exported: from `export`.
   """
   return {
-      'dense': len(exported.dense),
-      'sparse': len(exported.sparse),
-      'dense_gzip': len(gzip.compress(exported.dense, mtime=0)),
-      'sparse_gzip': len(gzip.compress(exported.sparse, mtime=0)),
+    'dense': len(exported.dense),
+    'sparse': len(exported.sparse),
+    'dense_gzip': len(gzip.compress(exported.dense, mtime=0)),
+    'sparse_gzip': len(gzip.compress(exported.sparse, mtime=0)),
   }
 
 
@@ -41,30 +41,36 @@ def layers(exported: Exported) -> Optional[list[dict[str, Any]]]:
   """
   try:
     dense, sparse = (
-        reading.read_graph(
-            tflite_files.read(data, exported.path), exported.path)
-        for data in (exported.dense, exported.sparse))
+      reading.read_graph(tflite_files.read(data, exported.path), exported.path)
+      for data in (exported.dense, exported.sparse)
+    )
   except (graphs.UnknownOperation, graphs.NotFloat32):
     return None
   before, after = _weighted(dense), _weighted(sparse)
   titles = names.short_names([node.name for node in before])
-  full = network.count_network([
-      _layer(name, node, dense) for name, node in zip(titles, before)])
+  full = network.count_network([_layer(name, node, dense) for name, node in zip(titles, before)])
   kept = network.count_network(
-      [_layer(name, node, sparse) for name, node in zip(titles, after)],
-      n_zeros={name: node.weights.size - np.count_nonzero(node.weights)
-               for name, node in zip(titles, after)})
-  return [{
-      'layer': name, 'kind': a.kind, 'shape': list(a.shape),
+    [_layer(name, node, sparse) for name, node in zip(titles, after)],
+    n_zeros={
+      name: node.weights.size - np.count_nonzero(node.weights) for name, node in zip(titles, after)
+    },
+  )
+  return [
+    {
+      'layer': name,
+      'kind': a.kind,
+      'shape': list(a.shape),
       'zeros': 1 - np.count_nonzero(node.weights) / node.weights.size,
       'stored_shape': list(b.shape),
-      'dense_flops': a.flops, 'sparse_flops': b.flops,
-  } for name, node, a, b in zip(titles, before, full.layers, kept.layers)]
+      'dense_flops': a.flops,
+      'sparse_flops': b.flops,
+    }
+    for name, node, a, b in zip(titles, before, full.layers, kept.layers)
+  ]
 
 
 def _weighted(graph: graphs.Graph) -> list[graphs.Node]:
-  return [node for node in graph.nodes
-          if node.weights is not None and node.name]
+  return [node for node in graph.nodes if node.weights is not None and node.name]
 
 
 def _layer(name: str, node: graphs.Node, graph: graphs.Graph) -> network.Layer:
@@ -72,10 +78,13 @@ def _layer(name: str, node: graphs.Node, graph: graphs.Graph) -> network.Layer:
   n_inputs = node.weights.shape[3] if node.kind == 'conv' else 1
   activation = None if math.isinf(node.limits[0]) else 'relu'
   op = counting.DotProducts(
-      n_weights=node.weights.size,
-      vector_length=math.prod(node.kernel) * n_inputs,
-      n_positions=height * width, n_channels=n_outputs, n_biases=n_outputs,
-      activation=activation)
+    n_weights=node.weights.size,
+    vector_length=math.prod(node.kernel) * n_inputs,
+    n_positions=height * width,
+    n_channels=n_outputs,
+    n_biases=n_outputs,
+    activation=activation,
+  )
   shape: tuple[int, ...] = (*node.kernel, n_outputs, 1)
   if node.kind == 'conv':
     shape = (*node.kernel, n_inputs, n_outputs)
@@ -91,8 +100,12 @@ def as_record(exported: Exported) -> dict[str, Any]:
   Args:
     exported: from `export`.
   """
-  return {'path': exported.path, 'bytes': sizes(exported),
-          'removed_units': exported.n_removed, 'layers': layers(exported)}
+  return {
+    'path': exported.path,
+    'bytes': sizes(exported),
+    'removed_units': exported.n_removed,
+    'layers': layers(exported),
+  }
 
 
 def render(exported: Exported) -> str:
@@ -106,27 +119,53 @@ def render(exported: Exported) -> str:
   if found is None:
     text += 'It has operations that are not counted here.\n\n'
   else:
-    rows = [[
-        row['layer'], row['kind'], formatting.shape_text(row['shape']),
-        f'{row["zeros"]:.2%}', formatting.quantity(row['dense_flops'], ''),
-        formatting.quantity(row['sparse_flops'], '')] for row in found]
-    totals = [sum(row[key] for row in found)
-              for key in ('dense_flops', 'sparse_flops')]
+    rows = [
+      [
+        row['layer'],
+        row['kind'],
+        formatting.shape_text(row['shape']),
+        f'{row["zeros"]:.2%}',
+        formatting.quantity(row['dense_flops'], ''),
+        formatting.quantity(row['sparse_flops'], ''),
+      ]
+      for row in found
+    ]
+    totals = [sum(row[key] for row in found) for key in ('dense_flops', 'sparse_flops')]
     weights = [math.prod(row['shape']) for row in found]
     zeros = sum(row['zeros'] * n for row, n in zip(found, weights))
-    rows.append(['all', '', '', f'{zeros / sum(weights):.2%}',
-                 *(formatting.quantity(total, '') for total in totals)])
-    text += formatting.text_table(
+    rows.append(
+      [
+        'all',
+        '',
+        '',
+        f'{zeros / sum(weights):.2%}',
+        *(formatting.quantity(total, '') for total in totals),
+      ]
+    )
+    text += (
+      formatting.text_table(
         ['layer', 'kind', 'shape', 'zeros', 'FLOPs dense', 'FLOPs sparse'],
-        rows, n_left=2, has_total=True) + '\n'
-  return text + _size_table(sizes(exported)) + (
-      f'\nUnits removed, which changed nothing: {exported.n_removed}\n')
+        rows,
+        n_left=2,
+        has_total=True,
+      )
+      + '\n'
+    )
+  return (
+    text
+    + _size_table(sizes(exported))
+    + (f'\nUnits removed, which changed nothing: {exported.n_removed}\n')
+  )
 
 
 def _size_table(n_bytes: dict[str, int]) -> str:
-  rows = [[
-      title, f'{n_bytes["dense" + end]:,}', f'{n_bytes["sparse" + end]:,}',
-      f'{n_bytes["dense"] / n_bytes["sparse" + end]:.2f}x']
-      for title, end in (('as it is', ''), ('gzipped', '_gzip'))]
-  return formatting.text_table(
-      ['bytes of the file', 'dense', 'sparse', 'smaller than dense'], rows)
+  rows = [
+    [
+      title,
+      f'{n_bytes["dense" + end]:,}',
+      f'{n_bytes["sparse" + end]:,}',
+      f'{n_bytes["dense"] / n_bytes["sparse" + end]:.2f}x',
+    ]
+    for title, end in (('as it is', ''), ('gzipped', '_gzip'))
+  ]
+  return formatting.text_table(['bytes of the file', 'dense', 'sparse', 'smaller than dense'], rows)

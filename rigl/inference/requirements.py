@@ -13,8 +13,9 @@ def _load(module: str, package: str, what: str) -> Any:
   try:
     return importlib.import_module(module)
   except ImportError as error:
-    raise ValueError(f'{what} needs the package {package}, which is not '
-                     f'installed. {_REMEDY}') from error
+    raise ValueError(
+      f'{what} needs the package {package}, which is not installed. {_REMEDY}'
+    ) from error
 
 
 def litert_schema() -> Any:
@@ -23,8 +24,7 @@ def litert_schema() -> Any:
   Raises:
     ValueError: ai-edge-litert is not installed.
   """
-  return _load('ai_edge_litert.schema_py_generated', 'ai-edge-litert',
-               'Reading .tflite files')
+  return _load('ai_edge_litert.schema_py_generated', 'ai-edge-litert', 'Reading .tflite files')
 
 
 def litert() -> Any:
@@ -33,8 +33,7 @@ def litert() -> Any:
   Raises:
     ValueError: ai-edge-litert is not installed.
   """
-  return _load('ai_edge_litert.interpreter', 'ai-edge-litert',
-               'Running .tflite files')
+  return _load('ai_edge_litert.interpreter', 'ai-edge-litert', 'Running .tflite files')
 
 
 def has_numba() -> bool:

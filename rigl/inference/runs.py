@@ -15,6 +15,7 @@ from rigl import checkpoint_files
 from rigl.cifar_resnet import resnet_model
 from rigl.compat import tf2
 from rigl.core import layer_names
+from rigl.inference import saved_models
 from rigl.training import export
 
 _MNIST_LAYERS = ('layer1', 'layer2', 'layer3')
@@ -31,15 +32,15 @@ def concrete_function(folder: str) -> Any:
   prefix = checkpoint_files.resolve(folder)
   reader = checkpoint_files.open_checkpoint(prefix)
   shapes = reader.get_variable_to_shape_map()
-  if _MNIST_LAYERS == tuple(sorted(
-      {name.split('/')[0] for name in shapes} & set(_MNIST_LAYERS))):
+  if _MNIST_LAYERS == tuple(sorted({name.split('/')[0] for name in shapes} & set(_MNIST_LAYERS))):
     return _mnist(prefix)
   if _weights_of(shapes, 'conv_1') and _weights_of(shapes, 'logits'):
     return _cifar(prefix, shapes)
   raise ValueError(
-      f'{prefix} is a checkpoint of neither the MNIST nor the CIFAR script, '
-      'and the folder has no export. The ImageNet script exports with '
-      '--export_model_freq; give export the SavedModel in its folder.')
+    f'{prefix} is a checkpoint of neither the MNIST nor the CIFAR script, '
+    'and the folder has no export. The ImageNet script exports with '
+    '--export_model_freq; give export the SavedModel in its folder.'
+  )
 
 
 def _mnist(prefix: str) -> Any:
@@ -49,8 +50,9 @@ def _mnist(prefix: str) -> Any:
   for layer in _MNIST_LAYERS:
     pair = []
     for leaves in (_WEIGHTS, _BIASES):
-      found = [values[name] for leaf in leaves if (
-          name := layer_names.variable_of(layer, leaf)) in values]
+      found = [
+        values[name] for leaf in leaves if (name := layer_names.variable_of(layer, leaf)) in values
+      ]
       if len(found) != 1:
         raise ValueError(f'{prefix} has no {layer}/{leaves[0]}.')
       pair += found
@@ -78,20 +80,17 @@ def _weights_of(shapes: Mapping[str, Any], layer: str) -> str:
 
 def _cifar(prefix: str, shapes: Mapping[str, Any]) -> Any:
   """The WideResNet, via a temporary SavedModel."""
-  from rigl.inference import sources
-
   n_blocks = 0
   while _weights_of(shapes, f'conv_2_{n_blocks}_1'):
     n_blocks += 1
   depth = 6 * n_blocks + 4
   width = shapes[_weights_of(shapes, 'conv_2_0_1')][3] // 16
   network = resnet_model.WideResNetModel(
-      is_training=False,
-      **resnet_model.masked_as(checkpoint_files.masked_layers(prefix)))
+    is_training=False, **resnet_model.masked_as(checkpoint_files.masked_layers(prefix))
+  )
   build = functools.partial(
-      network.build, depth=depth, width=width,
-      num_classes=shapes[_weights_of(shapes, 'logits')][1])
+    network.build, depth=depth, width=width, num_classes=shapes[_weights_of(shapes, 'logits')][1]
+  )
   with tempfile.TemporaryDirectory() as folder:
-    path = export.export_saved_model(
-        build, prefix, folder, image_shape=_CIFAR_IMAGE)
-    return sources.concrete_function(path)
+    path = export.export_saved_model(build, prefix, folder, image_shape=_CIFAR_IMAGE)
+    return saved_models.concrete_function(path)

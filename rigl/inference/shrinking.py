@@ -16,8 +16,13 @@ import numpy as np
 
 from rigl.inference import codes, requirements, tflite_files
 
-_CHANNELWISE = (codes.DEPTHWISE_CONV_2D, codes.MAX_POOL_2D,
-                codes.AVERAGE_POOL_2D, codes.MEAN, codes.RESHAPE)
+_CHANNELWISE = (
+  codes.DEPTHWISE_CONV_2D,
+  codes.MAX_POOL_2D,
+  codes.AVERAGE_POOL_2D,
+  codes.MEAN,
+  codes.RESHAPE,
+)
 _ENDS = (codes.CONV_2D, codes.FULLY_CONNECTED)
 
 
@@ -32,6 +37,7 @@ def shrink(model: Any) -> int:
 @dataclasses.dataclass
 class _Between:
   """The operations between a layer and those that read it."""
+
   channelwise: list[Any] = dataclasses.field(default_factory=list)
   ends: list[Any] = dataclasses.field(default_factory=list)
 
@@ -68,8 +74,9 @@ class _Pass:
   def _has_weights(self, operator: Any) -> bool:
     """Whether its weights and biases are constants that only it reads."""
     constants = [int(index) for index in operator.inputs[1:] if index >= 0]
-    return all(self._values(index) is not None and
-               len(self._readers[index]) == 1 for index in constants)
+    return all(
+      self._values(index) is not None and len(self._readers[index]) == 1 for index in constants
+    )
 
   def _between(self, index: int) -> Optional[_Between]:
     """The readers of the channels of a tensor; None if they must stay."""
@@ -93,31 +100,33 @@ class _Pass:
     return found
 
   def _is_channelwise(self, operator: Any) -> bool:
-    shapes = [tflite_files.shape_of(self._graph.tensors[int(index)])
-              for index in (operator.inputs[0], operator.outputs[0])]
+    shapes = [
+      tflite_files.shape_of(self._graph.tensors[int(index)])
+      for index in (operator.inputs[0], operator.outputs[0])
+    ]
     code = self._code(operator)
     if code == codes.DEPTHWISE_CONV_2D:
       return shapes[0][-1] == shapes[1][-1] and self._has_weights(operator)
     if code == codes.RESHAPE:
       # Flattening keeps the first dimension.
-      return len(shapes[0]) == 4 and len(shapes[1]) == 2 and (
-          shapes[0][0] == shapes[1][0])
+      return len(shapes[0]) == 4 and len(shapes[1]) == 2 and (shapes[0][0] == shapes[1][0])
     if code == codes.MEAN:
       axes = self._values(int(operator.inputs[1]))
-      return len(shapes[0]) == 4 and axes is not None and (
-          sorted(int(axis) % 4 for axis in axes.ravel()) == [1, 2])
+      return (
+        len(shapes[0]) == 4
+        and axes is not None
+        and (sorted(int(axis) % 4 for axis in axes.ravel()) == [1, 2])
+      )
     return True
 
   def _shrink_layer(self, operator: Any, between: _Between) -> int:
     weights = self._values(int(operator.inputs[1]))
     n = len(weights)
     is_constant = ~weights.reshape(n, -1).any(1)
-    constants = np.where(
-        is_constant, _activated(operator, self._biases(operator, n)), 0.)
+    constants = np.where(is_constant, _activated(operator, self._biases(operator, n)), 0.0)
     for one in between.channelwise:
       if self._code(one) == codes.DEPTHWISE_CONV_2D:
-        is_constant, constants = self._through_depthwise(
-            one, is_constant, constants)
+        is_constant, constants = self._through_depthwise(one, is_constant, constants)
     is_read = np.zeros(n, bool)
     for end in between.ends:
       columns = self._columns(end, n)
@@ -131,7 +140,7 @@ class _Pass:
     if is_kept.all():
       return 0
     for end in between.ends:
-      self._fold(end, np.where(is_kept, 0., constants))
+      self._fold(end, np.where(is_kept, 0.0, constants))
     self._remove(operator, between, is_kept)
     return int((~is_kept).sum())
 
@@ -146,8 +155,8 @@ class _Pass:
     return weights.reshape(len(weights), -1, n)
 
   def _through_depthwise(
-      self, operator: Any, is_constant: np.ndarray,
-      constants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    self, operator: Any, is_constant: np.ndarray, constants: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
     n = len(constants)
     weights = self._values(int(operator.inputs[1])).reshape(-1, n)
     if _pads(operator, codes.DEPTHWISE_CONV_2D, len(weights)):
@@ -155,8 +164,7 @@ class _Pass:
       is_constant = is_constant & (constants == 0)
     is_constant = is_constant | ~weights.any(0)
     outputs = weights.sum(0) * constants + self._biases(operator, n)
-    return is_constant, np.where(
-        is_constant, _activated(operator, outputs), 0.)
+    return is_constant, np.where(is_constant, _activated(operator, outputs), 0.0)
 
   def _fold(self, end: Any, constants: np.ndarray) -> None:
     """Adds the contribution of removed constant units to the biases."""
@@ -168,14 +176,12 @@ class _Pass:
       tensor = requirements.litert_schema().TensorT()
       tensor.name, tensor.type = b'biases', tflite_files.FLOAT32
       self._graph.tensors.append(tensor)
-      end.inputs = np.array(
-          [*end.inputs[:2], len(self._graph.tensors) - 1], np.int32)
+      end.inputs = np.array([*end.inputs[:2], len(self._graph.tensors) - 1], np.int32)
     tflite_files.set_values(
-        self._model, self._graph.tensors[int(end.inputs[2])],
-        biases.astype(np.float32))
+      self._model, self._graph.tensors[int(end.inputs[2])], biases.astype(np.float32)
+    )
 
-  def _remove(self, operator: Any, between: _Between,
-              is_kept: np.ndarray) -> None:
+  def _remove(self, operator: Any, between: _Between, is_kept: np.ndarray) -> None:
     for index in operator.inputs[1:]:
       self._take(int(index), is_kept, axis=0)
     self._narrow(operator, is_kept)
@@ -202,8 +208,8 @@ class _Pass:
   def _reshape(self, operator: Any) -> None:
     shape = self._graph.tensors[int(operator.outputs[0])].shape
     tflite_files.set_values(
-        self._model, self._graph.tensors[int(operator.inputs[1])],
-        np.array(shape, np.int32))
+      self._model, self._graph.tensors[int(operator.inputs[1])], np.array(shape, np.int32)
+    )
     operator.builtinOptions = None
     operator.builtinOptionsType = 0
 
@@ -211,8 +217,7 @@ class _Pass:
     if index < 0:
       return
     tensor, values = self._graph.tensors[index], self._values(index)
-    tflite_files.set_values(
-        self._model, tensor, np.compress(is_kept, values, axis % values.ndim))
+    tflite_files.set_values(self._model, tensor, np.compress(is_kept, values, axis % values.ndim))
 
 
 def _activated(operator: Any, values: np.ndarray) -> np.ndarray:
@@ -222,5 +227,8 @@ def _activated(operator: Any, values: np.ndarray) -> np.ndarray:
 
 def _pads(operator: Any, code: int, n_positions: int) -> bool:
   """Whether some positions may read padding."""
-  return code != codes.FULLY_CONNECTED and n_positions > 1 and (
-      operator.builtinOptions.padding == codes.SAME)
+  return (
+    code != codes.FULLY_CONNECTED
+    and n_positions > 1
+    and (operator.builtinOptions.padding == codes.SAME)
+  )

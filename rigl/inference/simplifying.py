@@ -40,14 +40,23 @@ def _join_scales(graph: Graph, nodes: list[Node]) -> list[Node]:
   makers: dict[int, Node] = {}
   for node in nodes:
     maker = makers.get(node.inputs[0])
-    if node.is_pointwise_scale and maker is not None and (
-        maker.is_pointwise_scale and maker.limits == _NO_LIMITS
+    if (
+      node.is_pointwise_scale
+      and maker is not None
+      and (
+        maker.is_pointwise_scale
+        and maker.limits == _NO_LIMITS
         and readers[maker.output] == 1
-        and maker.weights.shape == node.weights.shape):
+        and maker.weights.shape == node.weights.shape
+      )
+    ):
       joined = [one for one in joined if one is not maker]
       node = dataclasses.replace(
-          node, inputs=maker.inputs, weights=maker.weights * node.weights,
-          biases=maker.biases * node.weights[0, 0] + node.biases)
+        node,
+        inputs=maker.inputs,
+        weights=maker.weights * node.weights,
+        biases=maker.biases * node.weights[0, 0] + node.biases,
+      )
     makers[node.output] = node
     joined.append(node)
   return joined
@@ -61,14 +70,16 @@ def _join_sums(graph: Graph, nodes: list[Node]) -> list[Node]:
     if node.kind == 'add' and not is_vector(graph.shapes[node.output]):
       # The later of two convolutions, whose other input is then available.
       for maker in reversed(joined):
-        if maker.output in node.inputs and maker.kind == 'conv' and (
-            maker.limits == _NO_LIMITS and readers[maker.output] == 1
-            and len(maker.inputs) == 1):
-          other, = [i for i in node.inputs if i != maker.output]
+        if (
+          maker.output in node.inputs
+          and maker.kind == 'conv'
+          and (maker.limits == _NO_LIMITS and readers[maker.output] == 1 and len(maker.inputs) == 1)
+        ):
+          (other,) = [i for i in node.inputs if i != maker.output]
           joined = [one for one in joined if one is not maker]
           node = dataclasses.replace(
-              maker, inputs=[*maker.inputs, other], output=node.output,
-              limits=node.limits)
+            maker, inputs=[*maker.inputs, other], output=node.output, limits=node.limits
+          )
           break
     joined.append(node)
   return joined

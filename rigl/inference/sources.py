@@ -7,12 +7,11 @@ from typing import Any
 
 from rigl import checkpoint_files
 from rigl.compat import tf2
+from rigl.inference import saved_models
 
-_SAVED_MODEL = ('saved_model.pb', 'saved_model.pbtxt')
-_OPTIONS = ('a Keras model, a .keras file, a .tflite file, the folder of a '
-            'SavedModel or the folder of a run')
-# Name of the logits among the outputs of a signature.
-_LOGITS = 'logits'
+_OPTIONS = (
+  'a Keras model, a .keras file, a .tflite file, the folder of a SavedModel or the folder of a run'
+)
 
 
 def concrete_function(source: Any) -> Any:
@@ -36,13 +35,9 @@ def concrete_function(source: Any) -> Any:
   if not os.path.isdir(path):
     what = 'is another file' if os.path.exists(path) else 'does not exist'
     raise ValueError(f'{path} {what}. export takes {_OPTIONS}.')
-  if _is_saved_model(path):
-    return _of_saved_model(path)
+  if saved_models.is_one(path):
+    return saved_models.concrete_function(path)
   return _of_run(path)
-
-
-def _is_saved_model(path: str) -> bool:
-  return any(os.path.exists(os.path.join(path, name)) for name in _SAVED_MODEL)
 
 
 def _read_keras(path: str) -> Any:
@@ -51,6 +46,7 @@ def _read_keras(path: str) -> Any:
   # Load TensorFlow without its log, before Keras loads it.
   _ = tf2.__version__
   import keras
+
   try:
     return keras.models.load_model(path, compile=False)
   except Exception as error:
@@ -61,70 +57,38 @@ def _of_keras(model: Any) -> Any:
   inputs = getattr(model, 'inputs', None)
   if not callable(model) or not inputs:
     raise ValueError(
-        f'export takes {_OPTIONS}, got {model!r:.200}. A Keras model needs a '
-        'keras.Input, so that its input shape is known.')
+      f'export takes {_OPTIONS}, got {model!r:.200}. A Keras model needs a '
+      'keras.Input, so that its input shape is known.'
+    )
   if len(inputs) != 1 or len(model.outputs) != 1:
-    raise ValueError(f'{model.name!r} has {len(inputs)} inputs and '
-                     f'{len(model.outputs)} outputs; export takes one each.')
-  return _concrete(lambda batch: model(batch, training=False),
-                   inputs[0].shape[1:], inputs[0].dtype, model.name)
-
-
-def _of_saved_model(path: str) -> Any:
-  loaded = tf2.saved_model.load(path)
-  signatures = loaded.signatures
-  if 'serving_default' not in signatures:
-    raise ValueError(f'{path} has no signature serving_default, but '
-                     f'{sorted(signatures) or "none"}.')
-  signature = signatures['serving_default']
-  inputs = signature.structured_input_signature[1]
-  outputs = signature.structured_outputs
-  if _LOGITS in outputs:
-    output = _LOGITS
-  elif len(outputs) == 1:
-    output, = outputs
-  else:
-    raise ValueError(f'serving_default of {path} has the outputs '
-                     f'{sorted(outputs)}, none of which is {_LOGITS}.')
-  if len(inputs) != 1:
-    raise ValueError(f'serving_default of {path} has the inputs '
-                     f'{sorted(inputs)}; export takes one.')
-  (name, spec), = inputs.items()
-
-  def network(batch):
-    return signature(**{name: batch})[output]
-
-  function = _concrete(network, spec.shape[1:], spec.dtype, path)
-  # Keeps the loaded object, and thus the variables, alive.
-  function.loaded = loaded
-  return function
-
-
-def _concrete(network: Any, shape: Any, dtype: Any, name: str) -> Any:
-  if any(size is None for size in shape):
-    raise ValueError(f'{name} takes inputs of the shape {list(shape)}. Give it '
-                     'an input of a fixed size to export it.')
-  spec = tf2.TensorSpec([1, *shape], tf2.as_dtype(dtype), name='inputs')
-  function = tf2.function(network).get_concrete_function(spec)
-  # A SavedModel of TensorFlow 1 has collections of variables, whose
-  # initializers the converter would look for.
-  for collection in list(function.graph.collections):
-    function.graph.clear_collection(collection)
-  return function
+    raise ValueError(
+      f'{model.name!r} has {len(inputs)} inputs and '
+      f'{len(model.outputs)} outputs; export takes one each.'
+    )
+  return saved_models.of_fixed_size(
+    lambda batch: model(batch, training=False), inputs[0].shape[1:], inputs[0].dtype, model.name
+  )
 
 
 def _of_run(path: str) -> Any:
   """The newest export in the folder of a run, or its newest checkpoint."""
   exports = os.path.join(path, 'export')
   steps = sorted(
-      (int(name) for name in (os.listdir(exports) if os.path.isdir(exports)
-                              else ()) if name.isdigit()))
+    (
+      int(name)
+      for name in (os.listdir(exports) if os.path.isdir(exports) else ())
+      if name.isdigit()
+    )
+  )
   for step in reversed(steps):
-    if _is_saved_model(os.path.join(exports, str(step))):
-      return _of_saved_model(os.path.join(exports, str(step)))
+    if saved_models.is_one(os.path.join(exports, str(step))):
+      return saved_models.concrete_function(os.path.join(exports, str(step)))
   if checkpoint_files.latest(path) is None:
-    raise ValueError(f'{path} holds neither a SavedModel nor a run: there is '
-                     f'no checkpoint in it.{checkpoint_files.runs_below(path)} '
-                     f'export takes {_OPTIONS}.')
+    raise ValueError(
+      f'{path} holds neither a SavedModel nor a run: there is '
+      f'no checkpoint in it.{checkpoint_files.runs_below(path)} '
+      f'export takes {_OPTIONS}.'
+    )
   from rigl.inference import runs
+
   return runs.concrete_function(path)

@@ -15,8 +15,16 @@ from rigl.inference import requirements
 
 # TensorTypes of the schema that are used here.
 FLOAT32, INT32, INT64, INT8 = 0, 2, 4, 9
-DTYPES = {0: np.float32, 1: np.float16, 2: np.int32, 3: np.uint8, 4: np.int64,
-          6: np.bool_, 7: np.int16, 9: np.int8}
+DTYPES = {
+  0: np.float32,
+  1: np.float16,
+  2: np.int32,
+  3: np.uint8,
+  4: np.int64,
+  6: np.bool_,
+  7: np.int16,
+  9: np.int8,
+}
 _DENSE, _CSR = 0, 1
 _IDENTIFIER = b'TFL3'
 # Alignment of buffers, required by the schema.
@@ -34,8 +42,10 @@ def read(data: bytes, name: str) -> Any:
   """
   schema = requirements.litert_schema()
   if data[4:8] != _IDENTIFIER:
-    raise ValueError(f'{name} is not a .tflite file, or a damaged one: it '
-                     'lacks the identifier TFL3. Export it again.')
+    raise ValueError(
+      f'{name} is not a .tflite file, or a damaged one: it '
+      'lacks the identifier TFL3. Export it again.'
+    )
   # Damaged offsets can cause any error.
   try:
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
@@ -45,8 +55,9 @@ def read(data: bytes, name: str) -> Any:
     for operator in graph.operators:
       _ = model.operatorCodes[operator.opcodeIndex]
   except Exception as error:
-    raise ValueError(f'{name} is damaged ({type(error).__name__} while '
-                     'reading it). Export it again.') from error
+    raise ValueError(
+      f'{name} is damaged ({type(error).__name__} while reading it). Export it again.'
+    ) from error
   return model
 
 
@@ -88,8 +99,7 @@ def operator_code(model: Any, operator: Any) -> int:
 def operator_name(code: int) -> str:
   """The name of a BuiltinOperator: 3 is CONV_2D."""
   names = vars(requirements.litert_schema().BuiltinOperator)
-  return next((name for name, value in names.items() if value == code),
-              f'operator {code}')
+  return next((name for name, value in names.items() if value == code), f'operator {code}')
 
 
 def shape_of(tensor: Any) -> tuple[int, ...]:
@@ -108,8 +118,7 @@ def values_of(model: Any, tensor: Any) -> Optional[np.ndarray]:
     return None
   shape, name = shape_of(tensor), (tensor.name or b'?').decode(errors='replace')
   if tensor.type not in DTYPES:
-    raise ValueError(f'The constant {name} has the type {tensor.type}, which '
-                     'is not read here.')
+    raise ValueError(f'The constant {name} has the type {tensor.type}, which is not read here.')
   dtype = np.dtype(DTYPES[tensor.type])
   data = np.asarray(data, np.uint8)
   if len(data) % dtype.itemsize:
@@ -118,8 +127,7 @@ def values_of(model: Any, tensor: Any) -> Optional[np.ndarray]:
   if tensor.sparsity is not None:
     return unpack(tensor.sparsity, values, shape, name)
   if values.size != math.prod(shape):
-    raise ValueError(f'The constant {name} has {values.size} values, but the '
-                     f'shape {list(shape)}.')
+    raise ValueError(f'The constant {name} has {values.size} values, but the shape {list(shape)}.')
   return values.reshape(shape)
 
 
@@ -159,8 +167,7 @@ def _indices(schema: Any, values: np.ndarray) -> tuple[int, Any]:
   return kind, vector
 
 
-def pack(values: np.ndarray, by_rows: bool = False
-         ) -> tuple[Any, np.ndarray]:
+def pack(values: np.ndarray, by_rows: bool = False) -> tuple[Any, np.ndarray]:
   """Stores one dimension of weights compressed, as sparse rows or columns.
 
   TensorFlow's converter compresses the last dimension, the inputs of a layer.
@@ -177,13 +184,11 @@ def pack(values: np.ndarray, by_rows: bool = False
   order = list(range(values.ndim))
   packed = _pack_last(values, order)
   if not by_rows:
-    packed = min(packed, _pack_last(values, [*order[1:], 0]),
-                 key=n_packed_bytes)
+    packed = min(packed, _pack_last(values, [*order[1:], 0]), key=n_packed_bytes)
   return packed
 
 
-def _pack_last(values: np.ndarray, order: Sequence[int]
-               ) -> tuple[Any, np.ndarray]:
+def _pack_last(values: np.ndarray, order: Sequence[int]) -> tuple[Any, np.ndarray]:
   """Compresses the last of some dimensions and leaves the others dense."""
   schema = requirements.litert_schema()
   sparsity = schema.SparsityParametersT()
@@ -201,8 +206,7 @@ def _pack_last(values: np.ndarray, order: Sequence[int]
   last.format = _CSR
   segments = np.concatenate([[0], np.cumsum(is_kept.sum(1))])
   last.arraySegmentsType, last.arraySegments = _indices(schema, segments)
-  last.arrayIndicesType, last.arrayIndices = _indices(
-      schema, np.nonzero(is_kept)[1])
+  last.arrayIndicesType, last.arrayIndices = _indices(schema, np.nonzero(is_kept)[1])
   sparsity.dimMetadata.append(last)
   return sparsity, rows[is_kept]
 
@@ -211,24 +215,27 @@ def n_packed_bytes(packed: tuple[Any, np.ndarray]) -> int:
   """The number of bytes of a result of `pack`."""
   sparsity, kept = packed
   last = sparsity.dimMetadata[-1]
-  return (kept.nbytes + last.arraySegments.values.nbytes
-          + last.arrayIndices.values.nbytes)
+  return kept.nbytes + last.arraySegments.values.nbytes + last.arrayIndices.values.nbytes
 
 
-def unpack(sparsity: Any, values: np.ndarray, shape: tuple[int, ...],
-           name: str) -> np.ndarray:
+def unpack(sparsity: Any, values: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
   """The dense array of sparse values, with or without blocks.
 
   Raises:
     ValueError: indices, values and shape do not match.
   """
-  problem = ValueError(f'The sparse weights {name} are damaged: their indices '
-                       'do not fit their shape. Export the model again.')
+  problem = ValueError(
+    f'The sparse weights {name} are damaged: their indices '
+    'do not fit their shape. Export the model again.'
+  )
   order = [int(i) for i in sparsity.traversalOrder]
   blocks = [] if sparsity.blockMap is None else list(sparsity.blockMap)
   n, dims = len(shape), sparsity.dimMetadata
-  if (sorted(order) != list(range(n + len(blocks))) or len(dims) != len(order)
-      or any(not 0 <= b < n for b in blocks)):
+  if (
+    sorted(order) != list(range(n + len(blocks)))
+    or len(dims) != len(order)
+    or any(not 0 <= b < n for b in blocks)
+  ):
     raise problem
   block_sizes = np.ones(n, np.int64)
   for level, position in enumerate(order):
@@ -245,16 +252,23 @@ def unpack(sparsity: Any, values: np.ndarray, shape: tuple[int, ...],
       segments = np.asarray(dim.arraySegments.values, np.int64)
       entries = np.asarray(dim.arrayIndices.values, np.int64)
       counts = np.diff(segments)
-      if (len(segments) != len(parents) + 1 or segments[0] or
-          (counts < 0).any() or segments[-1] != len(entries)):
+      if (
+        len(segments) != len(parents) + 1
+        or segments[0]
+        or (counts < 0).any()
+        or segments[-1] != len(entries)
+      ):
         raise problem
       parents = np.repeat(parents, counts)
     axis = position if position < n else blocks[position - n]
     scale = block_sizes[axis] if position < n else 1
     coordinates = coordinates[parents]
     coordinates[:, axis] += entries * scale
-  if (len(coordinates) != len(values) or (coordinates < 0).any()
-      or (coordinates >= np.asarray(shape)).any()):
+  if (
+    len(coordinates) != len(values)
+    or (coordinates < 0).any()
+    or (coordinates >= np.asarray(shape)).any()
+  ):
     raise problem
   dense = np.zeros(shape, values.dtype)
   dense[tuple(coordinates.T)] = values

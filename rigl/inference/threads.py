@@ -15,6 +15,7 @@ from rigl.inference import kernels
 @dataclasses.dataclass
 class _Shared:
   """State shared by the threads of an engine."""
+
   counts: np.ndarray
   condition: threading.Condition
   is_closed: bool = False
@@ -40,13 +41,12 @@ class Team:
       n_threads: number of threads, including the calling one.
     """
     self._arguments, self._n_threads = arguments, n_threads
-    self._shared = _Shared(
-        np.zeros(kernels.N_COUNTS, np.int64), threading.Condition())
+    self._shared = _Shared(np.zeros(kernels.N_COUNTS, np.int64), threading.Condition())
     self._n_calls = 0
     for thread in range(1, n_threads):
       threading.Thread(
-          target=_take_part, args=(arguments, thread, n_threads, self._shared),
-          daemon=True).start()
+        target=_take_part, args=(arguments, thread, n_threads, self._shared), daemon=True
+      ).start()
     weakref.finalize(self, self._shared.close)
 
   def run(self) -> None:
@@ -56,13 +56,11 @@ class Team:
       with shared.condition:
         kernels.begin(shared.counts)
         shared.condition.notify_all()
-    kernels.run(*self._arguments, 0, self._n_threads, shared.counts,
-                self._n_calls)
+    kernels.run(*self._arguments, 0, self._n_threads, shared.counts, self._n_calls)
     self._n_calls += 1
 
 
-def _take_part(arguments: tuple[Any, ...], thread: int, n_threads: int,
-               shared: _Shared) -> None:
+def _take_part(arguments: tuple[Any, ...], thread: int, n_threads: int, shared: _Shared) -> None:
   """The main function of the other threads."""
   call = 0
   while True:
@@ -71,5 +69,4 @@ def _take_part(arguments: tuple[Any, ...], thread: int, n_threads: int,
         shared.condition.wait()
       if shared.is_closed:
         return
-    call = kernels.serve(
-        *arguments, thread, n_threads, shared.counts, call)
+    call = kernels.serve(*arguments, thread, n_threads, shared.counts, call)

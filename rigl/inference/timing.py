@@ -11,9 +11,9 @@ _MIN_SAMPLE = 2e-3
 _MIN_ROUNDS = 7
 
 
-def seconds_in_turn(functions: Mapping[Any, Callable[[], Any]],
-                    seconds: float, n_threads: int = 1
-                    ) -> dict[Any, list[float]]:
+def seconds_in_turn(
+  functions: Mapping[Any, Callable[[], Any]], seconds: float, n_threads: int = 1
+) -> dict[Any, list[float]]:
   """Seconds per call of each function, in many samples.
 
   The functions alternate, so that disturbances affect all of them. With a
@@ -34,8 +34,7 @@ def seconds_in_turn(functions: Mapping[Any, Callable[[], Any]],
   repeats = {}
   for name, function in functions.items():
     function()
-    repeats[name] = max(
-        1, round(_MIN_SAMPLE / max(_sample(function, 3, clock), 1e-9)))
+    repeats[name] = max(1, round(_MIN_SAMPLE / max(_sample(function, 3, clock), 1e-9)))
   samples: dict[Any, list[float]] = {name: [] for name in functions}
   end = time.perf_counter() + seconds
   n_rounds = 0
@@ -48,8 +47,7 @@ def seconds_in_turn(functions: Mapping[Any, Callable[[], Any]],
   return samples
 
 
-def _sample(function: Callable[[], Any], n: int,
-            clock: Callable[[], float]) -> float:
+def _sample(function: Callable[[], Any], n: int, clock: Callable[[], float]) -> float:
   begin = clock()
   for _ in range(n):
     function()

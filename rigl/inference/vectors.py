@@ -40,8 +40,7 @@ def _vector_width() -> int:
 
 WIDTH = _vector_width()
 # Registers for sums: three quarters of 32 (AVX-512, Arm) or 16.
-N_SUMS = 24 if WIDTH == 16 or platform.machine() in (
-    'aarch64', 'arm64') else 12
+N_SUMS = 24 if WIDTH == 16 or platform.machine() in ('aarch64', 'arm64') else 12
 # Positions per group, for any vector width.
 GROUP = 16
 _VECTOR = ir.VectorType(ir.FloatType(), WIDTH)
@@ -56,11 +55,10 @@ class _Builder:
 
   def splat(self, scalar: Any) -> Any:
     first = self.builder.insert_element(
-        ir.Constant(_VECTOR, ir.Undefined), scalar,
-        ir.Constant(ir.IntType(32), 0))
+      ir.Constant(_VECTOR, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
+    )
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), None)
-    return self.builder.shuffle_vector(
-        first, ir.Constant(_VECTOR, ir.Undefined), zeros)
+    return self.builder.shuffle_vector(first, ir.Constant(_VECTOR, ir.Undefined), zeros)
 
   def _address(self, array: Any, index: Any) -> Any:
     pointer = self.builder.gep(array, [index])
@@ -76,9 +74,10 @@ class _Builder:
     """Prefetches cache lines that are written soon."""
     byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
     function = cgutils.get_or_insert_function(
-        self.builder.module, ir.FunctionType(
-            ir.VoidType(), [byte, number, number, number]),
-        'llvm.prefetch.p0i8')
+      self.builder.module,
+      ir.FunctionType(ir.VoidType(), [byte, number, number, number]),
+      'llvm.prefetch.p0i8',
+    )
     # For writing, into the nearest cache, of data.
     kinds = [ir.Constant(number, n) for n in (1, 3, 1)]
     for i in range(n_groups):
@@ -88,8 +87,8 @@ class _Builder:
   def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
     module = self.builder.module
     function = cgutils.get_or_insert_function(
-        module, ir.FunctionType(_VECTOR, [_VECTOR] * 3),
-        f'llvm.fmuladd.v{WIDTH}f32')
+      module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f'llvm.fmuladd.v{WIDTH}f32'
+    )
     return self.builder.call(function, [a, b, c])
 
   def clip(self, value: Any, low: Any, high: Any) -> Any:
@@ -103,8 +102,7 @@ class _Builder:
     return self.builder.add(index, ir.Constant(_INT, n))
 
 
-def pointer_of(context: Any, builder: Any, signature: Any, args: Any,
-            index: int) -> Any:
+def pointer_of(context: Any, builder: Any, signature: Any, args: Any, index: int) -> Any:
   """The pointer to the first element of an array among the arguments.
 
   Args:
@@ -114,13 +112,11 @@ def pointer_of(context: Any, builder: Any, signature: Any, args: Any,
     args: as for an intrinsic of numba.
     index: number of the argument.
   """
-  array = context.make_array(signature.args[index])(
-      context, builder, args[index])
+  array = context.make_array(signature.args[index])(context, builder, args[index])
   return array.data
 
 
-def _emit_for_each(n_most: int,
-                   emit: Callable[..., None]) -> Callable[..., Any]:
+def _emit_for_each(n_most: int, emit: Callable[..., None]) -> Callable[..., Any]:
   """Code with a branch for each number of groups, which is the first argument.
 
   Args:
@@ -128,6 +124,7 @@ def _emit_for_each(n_most: int,
     emit: (n, context, builder, signature, args) emits the code for n groups;
       signature and args are without the first argument.
   """
+
   def generate(context, builder, signature, args):
     rest = signature.return_type(*signature.args[1:])
     end = builder.append_basic_block('end')
@@ -150,46 +147,37 @@ def _emit_tile(n_groups, context, builder, signature, args):
   # A few sums would be bound by latency, so odd weights get their own.
   n_sums = 2 if n_vectors <= 4 else 1
   vectors = _Builder(builder)
-  arena, values, offsets = (
-      pointer_of(context, builder, signature, args, i) for i in range(3))
+  arena, values, offsets = (pointer_of(context, builder, signature, args, i) for i in range(3))
   begin, end, position, bias, low, high, out = args[3:]
   vectors.prefetch(arena, out, n_groups)
   first = vectors.splat(bias)
   zero = ir.Constant(_VECTOR, None)
-  sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(n_vectors)]
-          for _ in range(n_sums)]
+  sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(n_vectors)] for _ in range(n_sums)]
   for i, row in enumerate(sums):
     for pointer in row:
       builder.store(zero if i else first, pointer)
 
   def add(k, row):
     value = vectors.splat(builder.load(builder.gep(values, [k])))
-    start = builder.add(
-        builder.sext(builder.load(builder.gep(offsets, [k])), _INT),
-        position)
+    start = builder.add(builder.sext(builder.load(builder.gep(offsets, [k])), _INT), position)
     for i, pointer in enumerate(row):
       loaded = vectors.load(arena, vectors.plus(start, i * WIDTH))
-      builder.store(vectors.multiply_add(
-          value, loaded, builder.load(pointer)), pointer)
+      builder.store(vectors.multiply_add(value, loaded, builder.load(pointer)), pointer)
 
-  n_rest = builder.srem(
-      builder.sub(end, begin), ir.Constant(_INT, n_sums))
+  n_rest = builder.srem(builder.sub(end, begin), ir.Constant(_INT, n_sums))
   whole_end = builder.sub(end, n_rest)
-  with cgutils.for_range_slice(
-      builder, begin, whole_end, ir.Constant(_INT, n_sums)) as (k, _):
+  with cgutils.for_range_slice(builder, begin, whole_end, ir.Constant(_INT, n_sums)) as (k, _):
     for i, row in enumerate(sums):
       add(vectors.plus(k, i), row)
   if n_sums > 1:
-    with cgutils.for_range_slice(
-        builder, whole_end, end, ir.Constant(_INT, 1)) as (k, _):
+    with cgutils.for_range_slice(builder, whole_end, end, ir.Constant(_INT, 1)) as (k, _):
       add(k, sums[0])
   low, high = vectors.splat(low), vectors.splat(high)
   for i in range(n_vectors):
     total = builder.load(sums[0][i])
     for row in sums[1:]:
       total = builder.fadd(total, builder.load(row[i]))
-    vectors.store(vectors.clip(total, low, high), arena,
-                  vectors.plus(out, i * WIDTH))
+    vectors.store(vectors.clip(total, low, high), arena, vectors.plus(out, i * WIDTH))
 
 
 def make_tile(n_most: int) -> Any:
@@ -199,13 +187,14 @@ def make_tile(n_most: int) -> Any:
     tile(n_groups, arena, values, offsets, begin, end, position, bias, low,
     high, out), n_groups from 1 on.
   """
+
   @intrinsic
-  def tile(typing_context, n_groups, arena, values, offsets, begin, end,
-           position, bias, low, high, out):
+  def tile(
+    typing_context, n_groups, arena, values, offsets, begin, end, position, bias, low, high, out
+  ):
     del typing_context, n_groups, begin, end, position, bias, low, high, out
     i64, f32 = types.int64, types.float32
-    signature = types.void(
-        i64, arena, values, offsets, i64, i64, i64, f32, f32, f32, i64)
+    signature = types.void(i64, arena, values, offsets, i64, i64, i64, f32, f32, f32, i64)
     return signature, _emit_for_each(n_most, _emit_tile)
 
   return tile
@@ -216,44 +205,47 @@ def _emit_shared_tile(n_channels, n_groups, context, builder, signature, args):
   n_vectors = n_groups * (GROUP // WIDTH)
   vectors = _Builder(builder)
   arena, values, offsets, rows = (
-      pointer_of(context, builder, signature, args, i) for i in range(4))
+    pointer_of(context, builder, signature, args, i) for i in range(4)
+  )
   biases = pointer_of(context, builder, signature, args, 6)
   row, position = args[4:6]
   first_bias, low, high, out, plane = args[7:]
-  sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(n_vectors)]
-          for _ in range(n_channels)]
+  sums = [
+    [cgutils.alloca_once(builder, _VECTOR) for _ in range(n_vectors)] for _ in range(n_channels)
+  ]
   line = out
   for channel, pointers in enumerate(sums):
     vectors.prefetch(arena, line, n_groups)
     line = builder.add(line, plane)
-    bias = builder.load(builder.gep(
-        biases, [vectors.plus(first_bias, channel)]))
+    bias = builder.load(builder.gep(biases, [vectors.plus(first_bias, channel)]))
     for pointer in pointers:
       builder.store(vectors.splat(bias), pointer)
-  bounds = [builder.load(builder.gep(rows, [vectors.plus(row, i)]))
-            for i in range(2 ** n_channels + 1)]
+  bounds = [
+    builder.load(builder.gep(rows, [vectors.plus(row, i)])) for i in range(2**n_channels + 1)
+  ]
   value = cgutils.alloca_once_value(builder, bounds[0])
-  for i in range(1, 2 ** n_channels):
+  for i in range(1, 2**n_channels):
     chosen = [sums[c] for c in range(n_channels) if i >> c & 1]
-    with cgutils.for_range_slice(
-        builder, bounds[i], bounds[i + 1], ir.Constant(_INT, 1)) as (k, _):
+    with cgutils.for_range_slice(builder, bounds[i], bounds[i + 1], ir.Constant(_INT, 1)) as (k, _):
       first = builder.load(value)
-      start = builder.add(
-          builder.sext(builder.load(builder.gep(offsets, [k])), _INT),
-          position)
-      factors = [vectors.splat(builder.load(builder.gep(
-          values, [vectors.plus(first, c)]))) for c in range(len(chosen))]
+      start = builder.add(builder.sext(builder.load(builder.gep(offsets, [k])), _INT), position)
+      factors = [
+        vectors.splat(builder.load(builder.gep(values, [vectors.plus(first, c)])))
+        for c in range(len(chosen))
+      ]
       for j in range(n_vectors):
         loaded = vectors.load(arena, vectors.plus(start, j * WIDTH))
         for factor, pointers in zip(factors, chosen):
-          builder.store(vectors.multiply_add(
-              factor, loaded, builder.load(pointers[j])), pointers[j])
+          builder.store(
+            vectors.multiply_add(factor, loaded, builder.load(pointers[j])), pointers[j]
+          )
       builder.store(vectors.plus(first, len(chosen)), value)
   low, high = vectors.splat(low), vectors.splat(high)
   for pointers in sums:
     for i, pointer in enumerate(pointers):
-      vectors.store(vectors.clip(builder.load(pointer), low, high), arena,
-                    vectors.plus(out, i * WIDTH))
+      vectors.store(
+        vectors.clip(builder.load(pointer), low, high), arena, vectors.plus(out, i * WIDTH)
+      )
     out = builder.add(out, plane)
 
 
@@ -273,17 +265,31 @@ def make_shared_tile(n_channels: int, n_most: int) -> Any:
     rows[row]. Set i, whose bits are channels, has the offsets rows[row + i] to
     rows[row + i + 1]. The values of the same offset are consecutive.
   """
+
   @intrinsic
-  def tile(typing_context, n_groups, arena, values, offsets, rows, row,
-           position, biases, first_bias, low, high, out, plane):
+  def tile(
+    typing_context,
+    n_groups,
+    arena,
+    values,
+    offsets,
+    rows,
+    row,
+    position,
+    biases,
+    first_bias,
+    low,
+    high,
+    out,
+    plane,
+  ):
     del typing_context, n_groups, row, position, first_bias, low, high, out
     del plane
     i64, f32 = types.int64, types.float32
     signature = types.void(
-        i64, arena, values, offsets, rows, i64, i64, biases, i64, f32, f32, i64,
-        i64)
-    return signature, _emit_for_each(
-        n_most, functools.partial(_emit_shared_tile, n_channels))
+      i64, arena, values, offsets, rows, i64, i64, biases, i64, f32, f32, i64, i64
+    )
+    return signature, _emit_for_each(n_most, functools.partial(_emit_shared_tile, n_channels))
 
   return tile
 
@@ -303,14 +309,15 @@ def make_every_second(n: int) -> Any:
     def generate(context, builder, signature, args):
       data = pointer_of(context, builder, signature, args, 0)
       source, target = (builder.gep(data, [i]) for i in args[1:])
-      loaded = builder.load(
-          builder.bitcast(source, wide.as_pointer()), align=4)
+      loaded = builder.load(builder.bitcast(source, wide.as_pointer()), align=4)
       even = builder.shuffle_vector(
-          loaded, ir.Constant(wide, ir.Undefined),
-          ir.Constant(ir.VectorType(ir.IntType(32), n),
-                      [ir.Constant(ir.IntType(32), 2 * i) for i in range(n)]))
-      builder.store(even, builder.bitcast(
-          target, even.type.as_pointer()), align=4)
+        loaded,
+        ir.Constant(wide, ir.Undefined),
+        ir.Constant(
+          ir.VectorType(ir.IntType(32), n), [ir.Constant(ir.IntType(32), 2 * i) for i in range(n)]
+        ),
+      )
+      builder.store(even, builder.bitcast(target, even.type.as_pointer()), align=4)
       return context.get_dummy_value()
 
     return types.void(arena, types.int64, types.int64), generate
@@ -336,11 +343,11 @@ def copy_every(typing_context, arena, source, step, target, begin, end):
   def generate(context, builder, signature, args):
     data = pointer_of(context, builder, signature, args, 0)
     source, step, target, begin, end = args[1:]
-    with cgutils.for_range_slice(
-        builder, begin, end, ir.Constant(_INT, 1)) as (i, _):
+    with cgutils.for_range_slice(builder, begin, end, ir.Constant(_INT, 1)) as (i, _):
       place = builder.add(source, builder.mul(i, step))
-      builder.store(builder.load(builder.gep(data, [place])),
-                    builder.gep(data, [builder.add(target, i)]))
+      builder.store(
+        builder.load(builder.gep(data, [place])), builder.gep(data, [builder.add(target, i)])
+      )
     return context.get_dummy_value()
 
   return types.void(arena, *[types.int64] * 5), generate
@@ -361,17 +368,16 @@ def dot(typing_context, arena, values, offsets, begin, end):
   del typing_context
 
   def generate(context, builder, signature, args):
-    arena, values, offsets = (
-        pointer_of(context, builder, signature, args, i) for i in range(3))
+    arena, values, offsets = (pointer_of(context, builder, signature, args, i) for i in range(3))
     begin, end = args[3:]
-    zero = ir.Constant(ir.FloatType(), 0.)
+    zero = ir.Constant(ir.FloatType(), 0.0)
     sums = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
 
     def add(k, pointer):
       place = builder.sext(builder.load(builder.gep(offsets, [k])), _INT)
       product = builder.fmul(
-          builder.load(builder.gep(values, [k])),
-          builder.load(builder.gep(arena, [place])))
+        builder.load(builder.gep(values, [k])), builder.load(builder.gep(arena, [place]))
+      )
       builder.store(builder.fadd(builder.load(pointer), product), pointer)
 
     n = ir.Constant(_INT, len(sums))
@@ -379,12 +385,10 @@ def dot(typing_context, arena, values, offsets, begin, end):
     with cgutils.for_range_slice(builder, begin, whole_end, n) as (k, _):
       for i, pointer in enumerate(sums):
         add(builder.add(k, ir.Constant(_INT, i)), pointer)
-    with cgutils.for_range_slice(
-        builder, whole_end, end, ir.Constant(_INT, 1)) as (k, _):
+    with cgutils.for_range_slice(builder, whole_end, end, ir.Constant(_INT, 1)) as (k, _):
       add(k, sums[0])
     a, b, c, d = map(builder.load, sums)
     return builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
 
-  signature = types.float32(
-      arena, values, offsets, types.int64, types.int64)
+  signature = types.float32(arena, values, offsets, types.int64, types.int64)
   return signature, generate

@@ -21,6 +21,7 @@ _INT = ir.IntType(64)
 if os.name == 'posix':
   give_way = types.ExternalFunction('sched_yield', types.int32())
 else:
+
   @numba.njit(nogil=True)
   def give_way():
     """Does nothing on Windows."""
@@ -34,6 +35,7 @@ def _of_element(array, emit):
     array: type of the array.
     emit: (builder, pointer to the element) -> its result, int64.
   """
+
   def generate(context, builder, signature, args):
     data = pointer_of(context, builder, signature, args, 0)
     return emit(builder, builder.gep(data, [args[1]]))
@@ -51,8 +53,10 @@ def arrive(typing_context, array, index):
     index: index of the element.
   """
   del typing_context, index
-  return _of_element(array, lambda builder, pointer: builder.atomic_rmw(
-      'add', pointer, ir.Constant(_INT, 1), 'seq_cst'))
+  return _of_element(
+    array,
+    lambda builder, pointer: builder.atomic_rmw('add', pointer, ir.Constant(_INT, 1), 'seq_cst'),
+  )
 
 
 @intrinsic
@@ -65,8 +69,7 @@ def look(typing_context, array, index):
     index: index of the element.
   """
   del typing_context, index
-  return _of_element(array, lambda builder, pointer: builder.load_atomic(
-      pointer, 'seq_cst', 8))
+  return _of_element(array, lambda builder, pointer: builder.load_atomic(pointer, 'seq_cst', 8))
 
 
 @intrinsic
@@ -76,9 +79,12 @@ def pause(typing_context):
 
   def generate(context, builder, signature, args):
     if platform.machine().lower() in ('x86_64', 'amd64'):
-      builder.call(cgutils.get_or_insert_function(
-          builder.module, ir.FunctionType(ir.VoidType(), []),
-          'llvm.x86.sse2.pause'), [])
+      builder.call(
+        cgutils.get_or_insert_function(
+          builder.module, ir.FunctionType(ir.VoidType(), []), 'llvm.x86.sse2.pause'
+        ),
+        [],
+      )
     return context.get_dummy_value()
 
   return types.void(), generate

@@ -9,21 +9,22 @@ See docs/keras.md.
 
 from rigl.keras.layers import layer_sparsities
 from rigl.keras.logger import SparsityLogger
-from rigl.keras.optimizers import (
-  DNW,
-  SET,
-  SNFS,
-  SNIP,
-  GradualPruning,
-  RigL,
-  Scratch,
-  Static,
-)
+from rigl.keras.optimizers import DNW, SET, SNFS, SNIP, GradualPruning, RigL, Scratch, Static
 from rigl.keras.reports import sparsity_of, summary
 from rigl.keras.sparse_optimizer import SparseOptimizer
 
 __all__ = [
-  'DNW', 'SET', 'SNFS', 'SNIP', 'GradualPruning', 'RigL', 'Scratch',
-  'SparseOptimizer', 'SparsityLogger', 'Static', 'layer_sparsities',
-  'sparsity_of', 'summary',
+  'DNW',
+  'SET',
+  'SNFS',
+  'SNIP',
+  'GradualPruning',
+  'RigL',
+  'Scratch',
+  'SparseOptimizer',
+  'SparsityLogger',
+  'Static',
+  'layer_sparsities',
+  'sparsity_of',
+  'summary',
 ]

@@ -31,41 +31,48 @@ class Arguments:
   def as_config(self) -> dict[str, Any]:
     """Arguments of the constructor that JSON can hold."""
     config = {
-        **{field.name: getattr(self.sparsities, field.name)
-           for field in dataclasses.fields(self.sparsities)},
-        # Masks are saved with the other variables.
-        'mask_init': (
-            self.mask_init if isinstance(self.mask_init, str) else 'random'),
-        'seed': self.seed,
-        **self.hyperparameters,
+      **{
+        field.name: getattr(self.sparsities, field.name)
+        for field in dataclasses.fields(self.sparsities)
+      },
+      # Masks are saved with the other variables.
+      'mask_init': (self.mask_init if isinstance(self.mask_init, str) else 'random'),
+      'seed': self.seed,
+      **self.hyperparameters,
     }
     if callable(config['filters']):
-      config['filters'] = keras.saving.serialize_keras_object(
-          config['filters'])
+      config['filters'] = keras.saving.serialize_keras_object(config['filters'])
     return config
 
 
 def check_inner(optimizer: Any, name: str) -> None:
   """Raises ValueError unless an optimizer can be wrapped."""
   if isinstance(optimizer, str):
-    raise ValueError(f'{name} wraps an optimizer, got the name {optimizer!r}. '
-                     f'Use keras.optimizers.get({optimizer!r}).')
+    raise ValueError(
+      f'{name} wraps an optimizer, got the name {optimizer!r}. '
+      f'Use keras.optimizers.get({optimizer!r}).'
+    )
   if isinstance(optimizer, type):
-    raise ValueError(f'{name} wraps an optimizer, got the class '
-                     f'{optimizer.__name__}. Call it: {optimizer.__name__}().')
+    raise ValueError(
+      f'{name} wraps an optimizer, got the class '
+      f'{optimizer.__name__}. Call it: {optimizer.__name__}().'
+    )
   if not isinstance(optimizer, keras.optimizers.Optimizer):
     raise ValueError(
-        f'{name} wraps an optimizer of Keras 3, got {optimizer!r} of '
-        f'{type(optimizer).__module__}.')
+      f'{name} wraps an optimizer of Keras 3, got {optimizer!r} of {type(optimizer).__module__}.'
+    )
   if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
     raise ValueError(
-        f'{name} does not wrap a LossScaleOptimizer. Wrap the other way round: '
-        f'keras.optimizers.LossScaleOptimizer({name}(optimizer)).')
+      f'{name} does not wrap a LossScaleOptimizer. Wrap the other way round: '
+      f'keras.optimizers.LossScaleOptimizer({name}(optimizer)).'
+    )
   if hasattr(optimizer, 'get_masks'):
-    raise ValueError(f'{name} wraps an optimizer that trains dense networks, '
-                     f'got {type(optimizer).__name__}.')
+    raise ValueError(
+      f'{name} wraps an optimizer that trains dense networks, got {type(optimizer).__name__}.'
+    )
   if optimizer.built:
     raise ValueError(
-        f'{name} wraps an optimizer that is not built yet, but '
-        f'{optimizer.name} is. Make a new one, for example '
-        f'{type(optimizer).__name__}.from_config(optimizer.get_config()).')
+      f'{name} wraps an optimizer that is not built yet, but '
+      f'{optimizer.name} is. Make a new one, for example '
+      f'{type(optimizer).__name__}.from_config(optimizer.get_config()).'
+    )

@@ -23,13 +23,11 @@ class Backend:
     """Whether a graph is being traced."""
     return False
 
-  def once(self, step: Callable[[Sequence[Any]], None],
-           grads: Sequence[Any]) -> None:
+  def once(self, step: Callable[[Sequence[Any]], None], grads: Sequence[Any]) -> None:
     """Runs step(grads) once for all replicas."""
     step(grads)
 
-  def on_replicas(self, function: Callable[[Sequence[Any]], None],
-                  grads: Sequence[Any]) -> None:
+  def on_replicas(self, function: Callable[[Sequence[Any]], None], grads: Sequence[Any]) -> None:
     """Runs function(grads) on each replica. Call it within `once`.
 
     Args:
@@ -48,8 +46,13 @@ class Backend:
     del variable
     return arrays.of(grad).asarray(grad)
 
-  def branch(self, condition: Any, if_true: Callable[[], None],
-             if_false: Callable[[], None], variables: Sequence[Any]) -> None:
+  def branch(
+    self,
+    condition: Any,
+    if_true: Callable[[], None],
+    if_false: Callable[[], None],
+    variables: Sequence[Any],
+  ) -> None:
     """Runs one of two functions that assign variables.
 
     Args:
@@ -69,11 +72,9 @@ class Backend:
     """Whether a variable has a value. Call it within `outside`."""
     return getattr(variable, '_value', None) is not None
 
-  def update(self, variable: Any, function: Callable[..., Any],
-             *others: Any) -> None:
+  def update(self, variable: Any, function: Callable[..., Any], *others: Any) -> None:
     """Assigns function(value, *values of others). Call it within `once`."""
-    variable.assign(function(*(
-        arrays.of(v).asarray(v) for v in (variable, *others))))
+    variable.assign(function(*(arrays.of(v).asarray(v) for v in (variable, *others))))
 
 
 class _Jax(Backend):
@@ -87,9 +88,7 @@ class _Jax(Backend):
         function()
       return [scope.get_current_value(v) for v in variables]
 
-    after = keras.ops.cond(
-        condition, lambda: values_after(if_true),
-        lambda: values_after(if_false))
+    after = keras.ops.cond(condition, lambda: values_after(if_true), lambda: values_after(if_false))
     for variable, value in zip(variables, after):
       variable.assign(value)
 
@@ -110,11 +109,12 @@ class _TensorFlow(Backend):
     tf = self._tf
     if tf.distribute.in_cross_replica_context():
       raise ValueError(
-          'apply() was called outside of the replicas of a tf.distribute '
-          'strategy. Call it in the function given to strategy.run.')
+        'apply() was called outside of the replicas of a tf.distribute '
+        'strategy. Call it in the function given to strategy.run.'
+      )
     tf.__internal__.distribute.interim.maybe_merge_call(
-        lambda strategy, grads: step(grads), tf.distribute.get_strategy(),
-        list(grads))
+      lambda strategy, grads: step(grads), tf.distribute.get_strategy(), list(grads)
+    )
 
   def _is_outside_replicas(self):
     return self._tf.distribute.in_cross_replica_context()
@@ -127,8 +127,7 @@ class _TensorFlow(Backend):
       function([None if g is None else tf.identity(g) for g in grads])
 
     if self._is_outside_replicas():
-      tf.distribute.get_strategy().extended.call_for_each_replica(
-          run, args=(grads,))
+      tf.distribute.get_strategy().extended.call_for_each_replica(run, args=(grads,))
     else:
       run(grads)
 
@@ -136,7 +135,8 @@ class _TensorFlow(Backend):
     tf = self._tf
     if self._is_outside_replicas():
       grad = tf.distribute.get_strategy().extended.reduce_to(
-          tf.distribute.ReduceOp.SUM, grad, variable.value)
+        tf.distribute.ReduceOp.SUM, grad, variable.value
+      )
     return tf.convert_to_tensor(grad)
 
   def branch(self, condition, if_true, if_false, variables):
@@ -146,6 +146,7 @@ class _TensorFlow(Backend):
       def build():
         function()
         return tf.constant(True)
+
       return build
 
     tf.cond(condition, run(if_true), run(if_false))
@@ -165,11 +166,13 @@ class _TensorFlow(Backend):
       super().update(variable, function, *others)
       return
     tf.distribute.get_strategy().extended.update(
-        variable.value,
-        lambda value, *values: value.assign(
-            function(tf.convert_to_tensor(value),
-                     *map(tf.convert_to_tensor, values))),
-        args=tuple(v.value for v in others), group=False)
+      variable.value,
+      lambda value, *values: value.assign(
+        function(tf.convert_to_tensor(value), *map(tf.convert_to_tensor, values))
+      ),
+      args=tuple(v.value for v in others),
+      group=False,
+    )
 
 
 @functools.cache
@@ -183,7 +186,8 @@ def current() -> Backend:
   name = keras.backend.backend()
   if name not in known:
     raise ValueError(
-        f'rigl.keras trains on the Keras backends {", ".join(known)}, not on '
-        f'{name!r}. Set the environment variable KERAS_BACKEND to one of them '
-        'before Keras is imported.')
+      f'rigl.keras trains on the Keras backends {", ".join(known)}, not on '
+      f'{name!r}. Set the environment variable KERAS_BACKEND to one of them '
+      'before Keras is imported.'
+    )
   return known[name]()

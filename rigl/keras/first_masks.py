@@ -13,13 +13,15 @@ from rigl.core import distributions, mask_math, methods, stateless_random
 MASK_INITS = ('random', 'magnitude')
 
 
-def first_mask(method: methods.Method,
-               mask_init: Union[str, Mapping[str, Any]],
-               path: str,
-               shape: Sequence[int],
-               values: Optional[np.ndarray],
-               sparsity: float,
-               seed: int) -> np.ndarray:
+def first_mask(
+  method: methods.Method,
+  mask_init: Union[str, Mapping[str, Any]],
+  path: str,
+  shape: Sequence[int],
+  values: Optional[np.ndarray],
+  sparsity: float,
+  seed: int,
+) -> np.ndarray:
   """The mask of one kernel, bool [...].
 
   Weights that already have the wanted number of zeros keep all other weights,
@@ -51,9 +53,10 @@ def first_mask(method: methods.Method,
   if mask_init == 'magnitude':
     if values is None:
       raise ValueError(
-          f"mask_init 'magnitude' keeps the largest weights, but {path} has "
-          'none yet. Build the model first: give it an Input, or call it on a '
-          'batch.')
+        f"mask_init 'magnitude' keeps the largest weights, but {path} has "
+        'none yet. Build the model first: give it an Input, or call it on a '
+        'batch.'
+      )
     score = np.abs(values.astype('float32'))
   else:
     score = stateless_random.uniform(np.zeros(shape, 'float32'), (seed, 0))
@@ -62,13 +65,12 @@ def first_mask(method: methods.Method,
   return mask_math.top_k_mask(score, size - n_zeros)
 
 
-def _given_mask(given: Mapping[str, Any], path: str,
-                shape: Sequence[int]) -> np.ndarray:
+def _given_mask(given: Mapping[str, Any], path: str, shape: Sequence[int]) -> np.ndarray:
   if path not in given:
-    raise ValueError(
-        f'mask_init has no mask for {path}, only for {", ".join(given)}.')
+    raise ValueError(f'mask_init has no mask for {path}, only for {", ".join(given)}.')
   mask = np.asarray(given[path])
   if mask.shape != tuple(shape):
-    raise ValueError(f'mask_init of {path} has shape {mask.shape}, but the '
-                     f'kernel has {tuple(shape)}.')
+    raise ValueError(
+      f'mask_init of {path} has shape {mask.shape}, but the kernel has {tuple(shape)}.'
+    )
   return mask != 0

@@ -62,12 +62,14 @@ class Kernel:
   @property
   def kept(self) -> list[Any]:
     """The variables to save, so that training can resume."""
-    return [variable for variable in (self.mask, self.state, self.inactive)
-            if variable is not None]
+    return [variable for variable in (self.mask, self.state, self.inactive) if variable is not None]
 
-  def layer(self, method: methods.Method,
-            seed: Callable[[str], stateless_random.Seed],
-            gradient: Callable[[], Any]) -> methods.Layer:
+  def layer(
+    self,
+    method: methods.Method,
+    seed: Callable[[str], stateless_random.Seed],
+    gradient: Callable[[], Any],
+  ) -> methods.Layer:
     """The kernel as input of a method.
 
     Args:
@@ -80,12 +82,16 @@ class Kernel:
     if method.prunes_gradually:
       weights = where(active, weights, self.inactive)
     return methods.Layer(
-        # Methods may compute with the mask.
-        xp.cast_like(active, weights), weights, seed, gradient,
-        None if self.state is None else xp.asarray(self.state), self.sparsity)
+      # Methods may compute with the mask.
+      xp.cast_like(active, weights),
+      weights,
+      seed,
+      gradient,
+      None if self.state is None else xp.asarray(self.state),
+      self.sparsity,
+    )
 
-  def apply(self, method: methods.Method, layer: methods.Layer,
-            update: methods.Update) -> None:
+  def apply(self, method: methods.Method, layer: methods.Layer, update: methods.Update) -> None:
     """Assigns the result of an update.
 
     Args:
@@ -98,8 +104,7 @@ class Kernel:
     mask = xp.not_equal(update.mask, xp.zeros_like(update.mask))
     if method.prunes_gradually:
       # An inactive connection whose weight is 0 stays inactive.
-      mask = mask & (xp.asarray(self.mask) | xp.not_equal(
-          weights, xp.zeros_like(weights)))
+      mask = mask & (xp.asarray(self.mask) | xp.not_equal(weights, xp.zeros_like(weights)))
     if update.restarted is not None:
       weights = xp.where(update.restarted, method.new_weights(layer), weights)
     self.mask.assign(mask)
@@ -113,8 +118,7 @@ class Kernel:
         start = slot.first_value()
         value = where(mask, slot.variable, start)
         if update.restarted is not None:
-          value = xp.where(
-              update.restarted, method.new_slot(layer, start), value)
+          value = xp.where(update.restarted, method.new_slot(layer, start), value)
         slot.variable.assign(value)
 
 
@@ -131,8 +135,8 @@ def where(mask: Any, values: Any, otherwise: Any = None) -> Any:
   xp = arrays.of(mask)
   values = xp.asarray(values)
   return xp.where(
-      xp.asarray(mask), values,
-      xp.zeros_like(values) if otherwise is None else xp.asarray(otherwise))
+    xp.asarray(mask), values, xp.zeros_like(values) if otherwise is None else xp.asarray(otherwise)
+  )
 
 
 def read(variable: Any) -> np.ndarray:
@@ -144,8 +148,7 @@ def read(variable: Any) -> np.ndarray:
   # Keras' own conversion of variables and of bfloat16 causes numpy warnings.
   xp = arrays.of(variable)
   tensor = xp.asarray(variable)
-  return (tensor.numpy() if xp.library == 'tensorflow' else
-          keras.ops.convert_to_numpy(tensor))
+  return tensor.numpy() if xp.library == 'tensorflow' else keras.ops.convert_to_numpy(tensor)
 
 
 @contextlib.contextmanager
@@ -160,8 +163,9 @@ def recorded_slots() -> Iterator[list[tuple[Any, str, Slot]]]:
 
   def record(self, reference_variable, name=None, initializer='zeros'):
     variable = original(self, reference_variable, name, initializer)
-    made.append((reference_variable, name or '', Slot(
-        variable, keras.initializers.get(initializer))))
+    made.append(
+      (reference_variable, name or '', Slot(variable, keras.initializers.get(initializer)))
+    )
     return variable
 
   base.add_variable_from_reference = record
@@ -172,8 +176,7 @@ def recorded_slots() -> Iterator[list[tuple[Any, str, Slot]]]:
     del base.add_variable_from_reference
 
 
-def give_slots(kernels: Sequence[Kernel],
-               made: Sequence[tuple[Any, str, Slot]]) -> None:
+def give_slots(kernels: Sequence[Kernel], made: Sequence[tuple[Any, str, Slot]]) -> None:
   """Gives each kernel its slots.
 
   Args:

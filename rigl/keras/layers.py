@@ -27,17 +27,18 @@ def check_built(model: Any, wanted: str) -> None:
     raise ValueError(f'{wanted} takes a model of Keras 3, got {model!r}.')
   if not (model.built and model.weights):
     raise ValueError(
-        f'{wanted} needs the weights of {model.name!r}, which has none yet. '
-        'Build the model first: give it a keras.Input, call it on a batch, or '
-        'call model.build(input_shape).')
+      f'{wanted} needs the weights of {model.name!r}, which has none yet. '
+      'Build the model first: give it a keras.Input, call it on a batch, or '
+      'call model.build(input_shape).'
+    )
 
 
 def layer_sparsities(
-    model: Any,
-    sparsity: selection.Sparsity = 0.9,
-    distribution: str = 'erdos_renyi_kernel',
-    custom_sparsities: Optional[Mapping[str, float]] = None,
-    filters: selection.Filters = None,
+  model: Any,
+  sparsity: selection.Sparsity = 0.9,
+  distribution: str = 'erdos_renyi_kernel',
+  custom_sparsities: Optional[Mapping[str, float]] = None,
+  filters: selection.Filters = None,
 ) -> dict[str, float]:
   """{path: sparsity} of the sparse kernels, for an optimizer.
 
@@ -70,19 +71,22 @@ def layer_sparsities(
     elif issubclass(kind, keras.layers.EinsumDense):
       shapes[id(layer.kernel)] = keras_layers.einsum_shape(layer)
   variables = [
-      variable for variable in model.trainable_variables
-      if callable(filters) or id(variable) not in depthwise]
-  sparsities = selection.Sparsities(
-      sparsity, distribution, custom_sparsities, filters)
+    variable
+    for variable in model.trainable_variables
+    if callable(filters) or id(variable) not in depthwise
+  ]
+  sparsities = selection.Sparsities(sparsity, distribution, custom_sparsities, filters)
   by_path: dict[str, float] = {}
-  for variable, value in zip(variables, sparsities.of(
-      variables, lambda v: shapes.get(id(v), tuple(v.shape)))):
+  for variable, value in zip(
+    variables, sparsities.of(variables, lambda v: shapes.get(id(v), tuple(v.shape)))
+  ):
     path = variable.path
     if value is not None and by_path.setdefault(path, value) != value:
       raise ValueError(
-          f'Two kernels have the path {path}, but sparsities {by_path[path]:g} '
-          f'and {value:g}. Give their layers names of their own, or put '
-          f'{path!r} into custom_sparsities.')
+        f'Two kernels have the path {path}, but sparsities {by_path[path]:g} '
+        f'and {value:g}. Give their layers names of their own, or put '
+        f'{path!r} into custom_sparsities.'
+      )
   return by_path
 
 

@@ -24,10 +24,8 @@ def sparse_optimizers(model: Any) -> list[SparseOptimizer]:
 def _sparse_in(optimizer: Any) -> list[SparseOptimizer]:
   if isinstance(optimizer, SparseOptimizer):
     return [optimizer]
-  inner = [getattr(optimizer, 'inner_optimizer', None),
-           *getattr(optimizer, 'optimizers', ())]
-  return [found for one in inner if one is not None
-          for found in _sparse_in(one)]
+  inner = [getattr(optimizer, 'inner_optimizer', None), *getattr(optimizer, 'optimizers', ())]
+  return [found for one in inner if one is not None for found in _sparse_in(one)]
 
 
 class SparsityLogger(keras.callbacks.Callback):
@@ -86,9 +84,10 @@ class SparsityLogger(keras.callbacks.Callback):
       return found
     kind = type(model.optimizer).__name__
     raise ValueError(
-        'SparsityLogger needs a model that is compiled with a sparse optimizer,'
-        f' got {kind}. Wrap the optimizer, as in rigl.keras.RigL(optimizer), '
-        'or leave the callback out.')
+      'SparsityLogger needs a model that is compiled with a sparse optimizer,'
+      f' got {kind}. Wrap the optimizer, as in rigl.keras.RigL(optimizer), '
+      'or leave the callback out.'
+    )
 
   def _look(self) -> None:
     """Remembers the masks as soon as there are any."""
@@ -98,15 +97,17 @@ class SparsityLogger(keras.callbacks.Callback):
 
   def _masks(self) -> dict[tuple[int, str], np.ndarray]:
     """{(number of the optimizer, path): mask}."""
-    return {(i, path): mask
-            for i, optimizer in enumerate(sparse_optimizers(self.model))
-            for path, mask in optimizer.get_masks().items()}
+    return {
+      (i, path): mask
+      for i, optimizer in enumerate(sparse_optimizers(self.model))
+      for path, mask in optimizer.get_masks().items()
+    }
 
 
 def _drop_fraction(optimizer: SparseOptimizer) -> float:
   """The share of active connections that a mask update would drop now."""
   method = optimizer.method
   if not hasattr(method, 'drop_fraction_at'):
-    return 0.
+    return 0.0
   step = int(keras.ops.convert_to_numpy(optimizer.iterations))
   return float(method.drop_fraction_at(np.int64(method.seen_step(step))))

@@ -94,21 +94,19 @@ class GradualPruning(SparseOptimizer):
   def hyperparameters(cls):
     """The same hyperparameters of the schedule as for other methods."""
     of_method = super().hyperparameters()
-    end_step = inspect.Parameter(
-        'end_step', inspect.Parameter.KEYWORD_ONLY, default=1000)
+    end_step = inspect.Parameter('end_step', inspect.Parameter.KEYWORD_ONLY, default=1000)
     return {
-        'begin_step': of_method['begin_step'],
-        'end_step': end_step,
-        'frequency': of_method['frequency'],
-        **{name: of_method[name] for name in (
-            'initial_sparsity', 'exponent', 'threshold_decay')}}
+      'begin_step': of_method['begin_step'],
+      'end_step': end_step,
+      'frequency': of_method['frequency'],
+      **{name: of_method[name] for name in ('initial_sparsity', 'exponent', 'threshold_decay')},
+    }
 
   @classmethod
   def make_method(cls, sparsities, **hyperparameters):
     """See SparseOptimizer."""
     cls.check_hyperparameters(hyperparameters)
-    values = {name: parameter.default
-              for name, parameter in cls.hyperparameters().items()}
+    values = {name: parameter.default for name, parameter in cls.hyperparameters().items()}
     values.update(hyperparameters)
     begin, end = values['begin_step'], values['end_step']
     frequency = values['frequency']
@@ -116,6 +114,8 @@ class GradualPruning(SparseOptimizer):
     first = max(begin, frequency)
     last = first + max(0, -(-(end - first) // frequency)) * frequency
     return methods.GradualPruning(
-        **{**values, 'end_step': last},
-        target_sparsity=sparsities.highest,
-        ramp_begin_step=begin, ramp_end_step=end)
+      **{**values, 'end_step': last},
+      target_sparsity=sparsities.highest,
+      ramp_begin_step=begin,
+      ramp_end_step=end,
+    )

@@ -20,18 +20,17 @@ def sparsity_of(model: Any) -> float:
     ValueError: the model is not built, or has no such kernel.
   """
   check_built(model, 'sparsity_of')
-  values = [kernels.read(weight) for weight in model.weights
-            if selection.is_kernel(weight)]
+  values = [kernels.read(weight) for weight in model.weights if selection.is_kernel(weight)]
   if not values:
     raise ValueError(
-        f'{model.name!r} has no kernel that is sparse by default, only '
-        f'{", ".join(v.path for v in model.weights)}.')
+      f'{model.name!r} has no kernel that is sparse by default, only '
+      f'{", ".join(v.path for v in model.weights)}.'
+    )
   n_zeros = sum(int(np.sum(value == 0)) for value in values)
   return n_zeros / sum(value.size for value in values)
 
 
-def summary(model: Any, param_size: int = 32,
-            print_fn: Callable[[str], Any] = print) -> None:
+def summary(model: Any, param_size: int = 32, print_fn: Callable[[str], Any] = print) -> None:
   """Prints the cost of each layer, given the zeros in its weights.
 
   FLOPs and bytes are counted as in rigl.micronet, for inference on one example.
@@ -47,25 +46,30 @@ def summary(model: Any, param_size: int = 32,
     ValueError: the model is not built.
   """
   check_built(model, 'summary')
-  sparse = keras_counting.count_model(
-      model, counts_zeros=True, param_size=param_size)
+  sparse = keras_counting.count_model(model, counts_zeros=True, param_size=param_size)
   dense = keras_counting.count_model(model, param_size=param_size)
   rows = [_row(layer.name, layer) for layer in sparse.count.layers]
   rows.append(_row('total', sparse.count))
   rows.append(_row('total if dense', dense.count))
-  lines = [f'Model: "{model.name}"', formatting.text_table(
-      ('layer', 'shape', 'density', 'FLOPs', 'bytes'), rows, n_left=2)]
+  lines = [
+    f'Model: "{model.name}"',
+    formatting.text_table(('layer', 'shape', 'density', 'FLOPs', 'bytes'), rows, n_left=2),
+  ]
   if sparse.not_counted:
     lines.append('Not in these numbers:')
     lines.extend(
-        f'  {note.name} ({note.kind}), {note.n_weights:,} weights: '
-        f'{note.reason}' for note in sparse.not_counted)
+      f'  {note.name} ({note.kind}), {note.n_weights:,} weights: {note.reason}'
+      for note in sparse.not_counted
+    )
   print_fn('\n'.join(lines))
 
 
-def _row(name: str, count: network.LayerCount | network.NetworkCount
-         ) -> list[str]:
-  density = (f'{count.n_kept / count.n_weights:.4f}' if count.n_weights
-             else '-')
-  return [name, formatting.shape_text(getattr(count, 'shape', ())), density,
-          f'{count.flops:,.0f}', f'{count.n_bytes:,.0f}']
+def _row(name: str, count: network.LayerCount | network.NetworkCount) -> list[str]:
+  density = f'{count.n_kept / count.n_weights:.4f}' if count.n_weights else '-'
+  return [
+    name,
+    formatting.shape_text(getattr(count, 'shape', ())),
+    density,
+    f'{count.flops:,.0f}',
+    f'{count.n_bytes:,.0f}',
+  ]

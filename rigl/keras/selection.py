@@ -50,18 +50,20 @@ def _searched(pattern: str, paths: Sequence[str], argument: str) -> list[str]:
   try:
     found = [path for path in paths if re.search(pattern, path)]
   except re.error as error:
-    raise ValueError(f'{argument} has {pattern!r}, which is neither part of a '
-                     f'path nor a regular expression: {error}.') from error
+    raise ValueError(
+      f'{argument} has {pattern!r}, which is neither part of a '
+      f'path nor a regular expression: {error}.'
+    ) from error
   if not found:
     raise ValueError(
-        f'{argument} names {pattern!r}, which matches none of the kernels:'
-        f' {", ".join(paths) or "there are none"}. (Paths in a Sequential that '
-        'was loaded lack the name of the model.)')
+      f'{argument} names {pattern!r}, which matches none of the kernels:'
+      f' {", ".join(paths) or "there are none"}. (Paths in a Sequential that '
+      'was loaded lack the name of the model.)'
+    )
   return found
 
 
-def matched(names: Mapping[str, float], paths: Sequence[str],
-            argument: str) -> dict[str, float]:
+def matched(names: Mapping[str, float], paths: Sequence[str], argument: str) -> dict[str, float]:
   """{path: sparsity} for a map from names or regular expressions.
 
   Names take precedence, those with more parts first, over expressions, which
@@ -76,6 +78,7 @@ def matched(names: Mapping[str, float], paths: Sequence[str],
     ValueError: a key matches nothing, or only paths that other keys decide; or
       a sparsity is outside [0, 1].
   """
+
   def precedence(name: str) -> tuple[bool, int]:
     is_name = any(_is_named(name, path) for path in paths)
     return not is_name, -name.count('/') if is_name else 0
@@ -83,15 +86,18 @@ def matched(names: Mapping[str, float], paths: Sequence[str],
   found: dict[str, float] = {}
   for name in sorted(names, key=precedence):
     checks.in_unit_interval(f'{argument} of {name!r}', names[name])
-    matching = [path for path in paths if path == name] or [
-        path for path in paths if _is_named(name, path)] or (
-            _searched(name, paths, argument))
+    matching = (
+      [path for path in paths if path == name]
+      or [path for path in paths if _is_named(name, path)]
+      or (_searched(name, paths, argument))
+    )
     left = [path for path in matching if path not in found]
     if not left:
       raise ValueError(
-          f'{argument} of {name!r} has no effect: other keys already decide '
-          f'about {", ".join(matching)}. Keys of more parts count first, then '
-          'the first one that matches.')
+        f'{argument} of {name!r} has no effect: other keys already decide '
+        f'about {", ".join(matching)}. Keys of more parts count first, then '
+        'the first one that matches.'
+      )
     found.update(dict.fromkeys(left, float(names[name])))
   return found
 
@@ -123,8 +129,9 @@ class Sparsities:
     if isinstance(self.sparsity, Mapping):
       if self.custom_sparsities:
         raise ValueError(
-            'custom_sparsities are exceptions to a sparsity that is one number,'
-            f' got {self.sparsity!r}: put them into that.')
+          'custom_sparsities are exceptions to a sparsity that is one number,'
+          f' got {self.sparsity!r}: put them into that.'
+        )
       for name, value in self.sparsity.items():
         checks.in_unit_interval(f'sparsity of {name!r}', value)
     else:
@@ -134,12 +141,14 @@ class Sparsities:
   def highest(self) -> float:
     """The wanted sparsity, or the highest of several."""
     if isinstance(self.sparsity, Mapping):
-      return max(self.sparsity.values(), default=0.)
+      return max(self.sparsity.values(), default=0.0)
     return self.sparsity
 
-  def of(self, variables: Sequence[Any],
-         shape_of: Callable[[Any], Sequence[int]] = (
-             lambda variable: variable.shape)) -> list[Optional[float]]:
+  def of(
+    self,
+    variables: Sequence[Any],
+    shape_of: Callable[[Any], Sequence[int]] = (lambda variable: variable.shape),
+  ) -> list[Optional[float]]:
     """The sparsity of each variable; None for those that stay dense.
 
     Args:
@@ -153,24 +162,25 @@ class Sparsities:
     kernels = self._chosen(variables)
     if not kernels:
       raise ValueError(
-          'There is no kernel to make sparse. The variables are: '
-          f'{", ".join(v.path for v in variables) or "none"}. A kernel is '
-          f'called {", ".join(_KERNELS)}, and neither of its last two '
-          'dimensions is 1. A function as filters can choose others.')
+        'There is no kernel to make sparse. The variables are: '
+        f'{", ".join(v.path for v in variables) or "none"}. A kernel is '
+        f'called {", ".join(_KERNELS)}, and neither of its last two '
+        'dimensions is 1. A function as filters can choose others.'
+      )
     paths = {i: v.path for i, v in kernels.items()}
     if isinstance(self.sparsity, Mapping):
       by_path = matched(self.sparsity, list(paths.values()), 'sparsity')
       found = {i: by_path[path] for i, path in paths.items() if path in by_path}
     else:
-      by_path = matched(self.custom_sparsities or {}, list(paths.values()),
-                        'custom_sparsities')
+      by_path = matched(self.custom_sparsities or {}, list(paths.values()), 'custom_sparsities')
       # By position, since paths may repeat.
       named = {str(i): tuple(shape_of(v)) for i, v in kernels.items()}
       spread = distributions.get_sparsities(
-          named, {'uniform': 'random'}.get(
-              self.distribution, self.distribution), self.sparsity,
-          {str(i): by_path[path] for i, path in paths.items()
-           if path in by_path})
+        named,
+        {'uniform': 'random'}.get(self.distribution, self.distribution),
+        self.sparsity,
+        {str(i): by_path[path] for i, path in paths.items() if path in by_path},
+      )
       found = {int(i): sparsity for i, sparsity in spread.items()}
     return [found.get(i) for i in range(len(variables))]
 
@@ -182,7 +192,9 @@ class Sparsities:
     if filters is None or callable(filters) or not found:
       return found
     paths = [v.path for v in found.values()]
-    chosen = {path for name in (
-        [filters] if isinstance(filters, str) else filters)
-              for path in _searched(name, paths, 'filters')}
+    chosen = {
+      path
+      for name in ([filters] if isinstance(filters, str) else filters)
+      for path in _searched(name, paths, 'filters')
+    }
     return {i: v for i, v in found.items() if v.path in chosen}

@@ -45,16 +45,18 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
   method_class: ClassVar[type[methods.Method]] = methods.Method
 
-  def __init__(self,
-               inner_optimizer: keras.optimizers.Optimizer,
-               sparsity: Sparsity = 0.9,
-               distribution: str = 'erdos_renyi_kernel',
-               custom_sparsities: Optional[Mapping[str, float]] = None,
-               filters: Filters = None,
-               mask_init: Union[str, Mapping[str, np.ndarray]] = 'random',
-               seed: int = 0,
-               name: Optional[str] = None,
-               **hyperparameters: Any):
+  def __init__(
+    self,
+    inner_optimizer: keras.optimizers.Optimizer,
+    sparsity: Sparsity = 0.9,
+    distribution: str = 'erdos_renyi_kernel',
+    custom_sparsities: Optional[Mapping[str, float]] = None,
+    filters: Filters = None,
+    mask_init: Union[str, Mapping[str, np.ndarray]] = 'random',
+    seed: int = 0,
+    name: Optional[str] = None,
+    **hyperparameters: Any,
+  ):
     """Wraps an optimizer.
 
     Args:
@@ -82,18 +84,21 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         LossScaleOptimizer; or a value is out of range.
     """
     arguments.check_inner(inner_optimizer, type(self).__name__)
-    super().__init__(learning_rate=0., name=name)
+    super().__init__(learning_rate=0.0, name=name)
     self.inner_optimizer = inner_optimizer
     self._arguments = Arguments(
-        Sparsities(sparsity, distribution, custom_sparsities, filters),
-        mask_init, seed, hyperparameters)
-    self.method = self.make_method(
-        self._arguments.sparsities, **hyperparameters)
+      Sparsities(sparsity, distribution, custom_sparsities, filters),
+      mask_init,
+      seed,
+      hyperparameters,
+    )
+    self.method = self.make_method(self._arguments.sparsities, **hyperparameters)
     if 'initial_dist' in str(getattr(self.method, 'grow_init', '')):
       raise ValueError(
-          'grow_init initial_dist needs the initial weights, which Keras does '
-          'not keep. Use one of '
-          f'{", ".join(g for g in growth.GROW_INITS if g != "initial_dist")}.')
+        'grow_init initial_dist needs the initial weights, which Keras does '
+        'not keep. Use one of '
+        f'{", ".join(g for g in growth.GROW_INITS if g != "initial_dist")}.'
+      )
     if self.method.warning():
       logging.warning(self.method.warning())
     self._backend = backends.current()
@@ -104,20 +109,20 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     super().__init_subclass__(**kwargs)
     signature = inspect.signature(SparseOptimizer.__init__)
     *parameters, _ = list(signature.parameters.values())[1:]
-    cls.__signature__ = signature.replace(parameters=[
-        *parameters, *cls.hyperparameters().values()])
+    cls.__signature__ = signature.replace(parameters=[*parameters, *cls.hyperparameters().values()])
 
   @classmethod
   def hyperparameters(cls) -> dict[str, inspect.Parameter]:
     """The hyperparameters of the method by name, with their defaults."""
     return {
-        field.name: inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default)
-        for field in dataclasses.fields(cls.method_class)}
+      field.name: inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default
+      )
+      for field in dataclasses.fields(cls.method_class)
+    }
 
   @classmethod
-  def make_method(cls, sparsities: Sparsities,
-                  **hyperparameters: Any) -> methods.Method:
+  def make_method(cls, sparsities: Sparsities, **hyperparameters: Any) -> methods.Method:
     """The method with its hyperparameters.
 
     Raises:
@@ -131,15 +136,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
   @classmethod
   def check_hyperparameters(cls, given: Mapping[str, Any]) -> None:
     """Raises TypeError if one of them is unknown."""
-    unknown = [name for name in given
-               if name not in cls.hyperparameters()]
+    unknown = [name for name in given if name not in cls.hyperparameters()]
     if unknown:
-      known = [*list(inspect.signature(SparseOptimizer).parameters)[:-1],
-               *cls.hyperparameters()]
+      known = [*list(inspect.signature(SparseOptimizer).parameters)[:-1], *cls.hyperparameters()]
       alike = [name for word in unknown for name in messages.alike(word, known)]
       raise TypeError(
-          f'{cls.__name__} does not know {", ".join(map(repr, unknown))}. It '
-          f'takes {", ".join(known)}.{messages.did_you_mean(alike)}')
+        f'{cls.__name__} does not know {", ".join(map(repr, unknown))}. It '
+        f'takes {", ".join(known)}.{messages.did_you_mean(alike)}'
+      )
 
   # What Keras asks of an optimizer around another one.
 
@@ -180,10 +184,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
   def load_own_variables(self, store):
     if len(store.keys()) != len(self._saved):
       warnings.warn(
-          f'{self.name} has {len(self._saved)} variables, but the file holds '
-          f'{len(store.keys())} of its kind: it is not built yet, or the file '
-          'was written with another method or other sparse layers. The masks '
-          'begin anew, with the zeros that the weights have.', stacklevel=2)
+        f'{self.name} has {len(self._saved)} variables, but the file holds '
+        f'{len(store.keys())} of its kind: it is not built yet, or the file '
+        'was written with another method or other sparse layers. The masks '
+        'begin anew, with the zeros that the weights have.',
+        stacklevel=2,
+      )
       self._start()
       return
     for i, variable in enumerate(self._saved):
@@ -191,10 +197,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
   def get_config(self):
     return {
-        'name': self.name,
-        'inner_optimizer': keras.saving.serialize_keras_object(
-            self.inner_optimizer),
-        **self._arguments.as_config(),
+      'name': self.name,
+      'inner_optimizer': keras.saving.serialize_keras_object(self.inner_optimizer),
+      **self._arguments.as_config(),
     }
 
   @classmethod
@@ -203,7 +208,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     for name in ('inner_optimizer', 'filters'):
       if isinstance(config.get(name), Mapping):
         config[name] = keras.saving.deserialize_keras_object(
-            config[name], custom_objects=custom_objects)
+          config[name], custom_objects=custom_objects
+        )
     return cls(**config)
 
   # The variables.
@@ -213,8 +219,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     """Our own variables to save."""
     if not self.built:
       return []
-    return [self._last_update, *(
-        variable for kernel in self.kernels for variable in kernel.kept)]
+    return [self._last_update, *(variable for kernel in self.kernels for variable in kernel.kept)]
 
   def build(self, variables):
     """Creates the masks, and the variables of the inner optimizer.
@@ -231,14 +236,19 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       return
     variables = list(variables)
     self._last_update = self.add_variable(
-        (), keras.initializers.Constant(self.method.initial_last_update_step),
-        'int', name='last_mask_update_step')
+      (),
+      keras.initializers.Constant(self.method.initial_last_update_step),
+      'int',
+      name='last_mask_update_step',
+    )
     # Tuples, since Keras tracks lists.
     self.kernels = tuple(
-        self._new_kernel(position, variable, sparsity)
-        for position, (variable, sparsity) in enumerate(
-            zip(variables, self._arguments.sparsities.of(variables)))
-        if sparsity is not None)
+      self._new_kernel(position, variable, sparsity)
+      for position, (variable, sparsity) in enumerate(
+        zip(variables, self._arguments.sparsities.of(variables))
+      )
+      if sparsity is not None
+    )
     self._backend.outside(self._start)
     with kernels.recorded_slots() as made:
       self.inner_optimizer.build(variables)
@@ -251,29 +261,30 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     unknown = [v.path for v in variables if id(v) not in known]
     if unknown:
       raise ValueError(
-          f'{self.name} was built without {", ".join(unknown)}. Compile with a '
-          'new optimizer after making layers trainable; zeros stay zeros.')
+        f'{self.name} was built without {", ".join(unknown)}. Compile with a '
+        'new optimizer after making layers trainable; zeros stay zeros.'
+      )
     return [known[id(v)] for v in variables]
 
-  def _new_kernel(self, position: int, variable: Any,
-                  sparsity: float) -> Kernel:
+  def _new_kernel(self, position: int, variable: Any, sparsity: float) -> Kernel:
     path = variable.path
 
     def add(name, shape, dtype, initializer='zeros'):
-      return self.add_variable(
-          shape, initializer, dtype, name=f'{path.replace("/", "_")}_{name}')
+      return self.add_variable(shape, initializer, dtype, name=f'{path.replace("/", "_")}_{name}')
 
     shape = tuple(variable.shape)
     method = self.method
     first_state = method.first_state(np.zeros(shape, 'float32'))
     brings_back = method.trains_all_weights or method.prunes_gradually
     return Kernel(
-        path, position, variable, sparsity,
-        mask=add('mask', shape, 'bool', 'ones'),
-        state=None if first_state is None else add(
-            'mask_state', first_state.shape, 'float32'),
-        inactive=(
-            add('inactive', shape, variable.dtype) if brings_back else None))
+      path,
+      position,
+      variable,
+      sparsity,
+      mask=add('mask', shape, 'bool', 'ones'),
+      state=None if first_state is None else add('mask_state', first_state.shape, 'float32'),
+      inactive=(add('inactive', shape, variable.dtype) if brings_back else None),
+    )
 
   # The first masks.
 
@@ -282,16 +293,19 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     self._is_stale = False
     self._waits_for_weights = False
     for number, kernel in enumerate(self.kernels):
-      values = (kernels.read(kernel.variable)
-                if self._backend.has_value(kernel.variable) else None)
+      values = kernels.read(kernel.variable) if self._backend.has_value(kernel.variable) else None
       mask = first_masks.first_mask(
-          self.method, self._arguments.mask_init, kernel.path,
-          tuple(kernel.variable.shape), values, kernel.sparsity,
-          self.seed_for(number, 'mask_init'))
+        self.method,
+        self._arguments.mask_init,
+        kernel.path,
+        tuple(kernel.variable.shape),
+        values,
+        kernel.sparsity,
+        self.seed_for(number, 'mask_init'),
+      )
       kernel.mask.assign(mask)
       if values is None:
-        self._waits_for_weights |= (
-            kernel.inactive is not None or not np.all(mask))
+        self._waits_for_weights |= kernel.inactive is not None or not np.all(mask)
         continue
       if kernel.inactive is not None:
         kernel.inactive.assign(values)
@@ -319,8 +333,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     if trainable_variables is None:
       if not self.built:
         raise ValueError(
-            'apply() got gradients without variables before build(): call '
-            'optimizer.build(model.trainable_variables) first.')
+          'apply() got gradients without variables before build(): call '
+          'optimizer.build(model.trainable_variables) first.'
+        )
       trainable_variables = self._trainable_variables
     variables = list(trainable_variables)
     self._backend.once(lambda grads: self._apply(grads, variables), grads)
@@ -336,12 +351,19 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       self._backend.outside(self._look_for_weights)
     all_variables = [*self.variables, *self._trainable_variables]
     step = Step(
-        self._backend, self.method, self.inner_optimizer, self.kernels,
-        self._last_update, self.seed_for, grads, variables,
-        self._positions(variables), all_variables)
+      self._backend,
+      self.method,
+      self.inner_optimizer,
+      self.kernels,
+      self._last_update,
+      self.seed_for,
+      grads,
+      variables,
+      self._positions(variables),
+      all_variables,
+    )
     if self._waits_for_weights:
-      self._backend.branch(
-          self._is_ready.value, step.run, self._sparsify, all_variables)
+      self._backend.branch(self._is_ready.value, step.run, self._sparsify, all_variables)
     else:
       step.run()
 
@@ -361,8 +383,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
   def finalize_variable_values(self, var_list):
     # After an error in JAX, variables have no values, and another error would
     # hide the first.
-    if all(getattr(variable, '_value', None) is not None
-           for variable in var_list):
+    if all(getattr(variable, '_value', None) is not None for variable in var_list):
       self.inner_optimizer.finalize_variable_values(var_list)
       # Averaged weights are not 0 where a connection was active once.
       self.apply_masks()

@@ -23,9 +23,7 @@ def hold_at_zero(backend: Backend, all_kernels: Sequence[Kernel]) -> None:
     all_kernels: the sparse kernels.
   """
   for kernel in all_kernels:
-    backend.update(
-        kernel.variable, lambda weights, mask: kernels.where(mask, weights),
-        kernel.mask)
+    backend.update(kernel.variable, lambda weights, mask: kernels.where(mask, weights), kernel.mask)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +60,10 @@ class Step:
     method = self.method
     step = method.seen_step(self._window.step())
     # Before training, which empties the accumulators.
-    gradients = self._gradients() if (
-        method.gradient and not method.replaces_step) else {}
-    is_update = self._window.ends_with(method.is_update(
-        step, arrays.of(self.last_update).asarray(self.last_update)))
+    gradients = self._gradients() if (method.gradient and not method.replaces_step) else {}
+    is_update = self._window.ends_with(
+      method.is_update(step, arrays.of(self.last_update).asarray(self.last_update))
+    )
     if method.replaces_step:
       otherwise = self._train_and_hold
     else:
@@ -76,8 +74,8 @@ class Step:
       otherwise()
     else:
       self.backend.branch(
-          is_update, functools.partial(self._update, step, gradients),
-          otherwise, self.all_variables)
+        is_update, functools.partial(self._update, step, gradients), otherwise, self.all_variables
+      )
 
   @functools.cached_property
   def _window(self) -> Window:
@@ -89,39 +87,42 @@ class Step:
 
     Kernels that the loss does not depend on stay unchanged.
     """
-    places = {position: place for place, position in enumerate(self.positions)
-              if self.grads[place] is not None}
-    return {number: places[kernel.position]
-            for number, kernel in enumerate(self.kernels)
-            if kernel.position in places}
+    places = {
+      position: place
+      for place, position in enumerate(self.positions)
+      if self.grads[place] is not None
+    }
+    return {
+      number: places[kernel.position]
+      for number, kernel in enumerate(self.kernels)
+      if kernel.position in places
+    }
 
   def _gradients(self) -> dict[int, Any]:
     """{number of a kernel: gradient of the whole batch}."""
     return {
-        number: self._window.mean(
-            self.backend.total(
-                self.grads[place], self.kernels[number].variable),
-            self.kernels[number].accumulator)
-        for number, place in self._trained.items()}
+      number: self._window.mean(
+        self.backend.total(self.grads[place], self.kernels[number].variable),
+        self.kernels[number].accumulator,
+      )
+      for number, place in self._trained.items()
+    }
 
   def _next_states(self, gradients: Mapping[int, Any]) -> None:
     for number, gradient in gradients.items():
       state = self.kernels[number].state
       if state is not None:
         old = arrays.of(state).asarray(state)
-        state.assign(self._window.at_end(
-            self.method.next_state(old, gradient), old))
+        state.assign(self._window.at_end(self.method.next_state(old, gradient), old))
 
   def _train(self) -> None:
     if self.method.trains_all_weights:
       for number in self._trained:
         kernel = self.kernels[number]
-        self.backend.update(
-            kernel.variable, lambda _, weights: weights, kernel.inactive)
+        self.backend.update(kernel.variable, lambda _, weights: weights, kernel.inactive)
       self.backend.on_replicas(self._apply, self.grads)
     else:
-      self.backend.on_replicas(
-          lambda grads: self._apply(self._masked(grads)), self.grads)
+      self.backend.on_replicas(lambda grads: self._apply(self._masked(grads)), self.grads)
 
   def _hold_at_zero(self) -> None:
     hold_at_zero(self.backend, self.kernels)
@@ -138,8 +139,7 @@ class Step:
     masked = list(grads)
     for number, place in self._trained.items():
       kernel = self.kernels[number]
-      masked[place] = self._window.masked(
-          grads[place], kernel.mask, kernel.accumulator)
+      masked[place] = self._window.masked(grads[place], kernel.mask, kernel.accumulator)
     return masked
 
   def _update(self, step: Any, gradients: Mapping[int, Any]) -> None:
@@ -147,10 +147,13 @@ class Step:
     if self.method.gradient and not gradients:
       gradients = self._gradients()
     layers = {
-        number: self.kernels[number].layer(
-            self.method, functools.partial(self._seed, number, step),
-            functools.partial(gradients.get, number))
-        for number in self._trained}
+      number: self.kernels[number].layer(
+        self.method,
+        functools.partial(self._seed, number, step),
+        functools.partial(gradients.get, number),
+      )
+      for number in self._trained
+    }
     if layers:
       updates = self.method.update(list(layers.values()), step)
       for (number, layer), update in zip(layers.items(), updates):

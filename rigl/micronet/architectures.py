@@ -17,19 +17,15 @@ from rigl.micronet import keras_networks, model_ops
 from rigl.micronet.network import Network, check_channels
 
 _BUILDERS: dict[str, Callable[..., Network]] = {
-    **{
-        f'resnet{depth}': functools.partial(model_ops.resnet, depth)
-        for depth in network_tables.RESNETS
-    },
-    'mobilenet_v1': model_ops.mobilenet_v1,
-    'mobilenet_v2': model_ops.mobilenet_v2,
-    **{
-        name: functools.partial(model_ops.vgg, name)
-        for name in network_tables.VGGS
-    },
-    'lenet_300_100': model_ops.lenet_300_100,
-    'resnet50_keras': keras_networks.resnet50_keras,
-    'mobilenet_v1_keras': keras_networks.mobilenet_v1_keras,
+  **{
+    f'resnet{depth}': functools.partial(model_ops.resnet, depth) for depth in network_tables.RESNETS
+  },
+  'mobilenet_v1': model_ops.mobilenet_v1,
+  'mobilenet_v2': model_ops.mobilenet_v2,
+  **{name: functools.partial(model_ops.vgg, name) for name in network_tables.VGGS},
+  'lenet_300_100': model_ops.lenet_300_100,
+  'resnet50_keras': keras_networks.resnet50_keras,
+  'mobilenet_v1_keras': keras_networks.mobilenet_v1_keras,
 }
 
 # As accepted by `get_network`; 'wrn_D_K' stands for any depth and width.
@@ -37,10 +33,10 @@ ARCHITECTURES = (*_BUILDERS, 'wrn_D_K')
 
 
 def get_network(
-    name: str,
-    width: float | None = None,
-    input_size: int | None = None,
-    num_classes: int | None = None,
+  name: str,
+  width: float | None = None,
+  input_size: int | None = None,
+  num_classes: int | None = None,
 ) -> Network:
   """Builds the description of a network.
 
@@ -59,9 +55,10 @@ def get_network(
       leaves a layer without channels.
   """
   given: dict[str, Any] = {
-      key: value for key, value in (
-          ('width', width), ('input_size', input_size),
-          ('num_classes', num_classes)) if value is not None}
+    key: value
+    for key, value in (('width', width), ('input_size', input_size), ('num_classes', num_classes))
+    if value is not None
+  }
   for key, value in given.items():
     checks.positive(key, value)
   wide_resnet = re.fullmatch(r'wrn_(\d+)_(\d+)', name)
@@ -72,8 +69,7 @@ def get_network(
   elif name in _BUILDERS:
     network = _BUILDERS[name](**given)
   else:
-    raise ValueError(f'Unknown architecture {name!r}. '
-                     f'Choose one of: {", ".join(ARCHITECTURES)}.')
+    raise ValueError(f'Unknown architecture {name!r}. Choose one of: {", ".join(ARCHITECTURES)}.')
   title = name if width is None else f'{name} at width {width:g}'
   check_channels(network.layers, title)
   return network

@@ -14,6 +14,7 @@ from rigl.micronet.network import Network, kernel_shapes
 
 class Mask(NamedTuple):
   """The properties of a mask that counting needs."""
+
   shape: tuple[int, ...]
   n_zeros: int
 
@@ -39,8 +40,7 @@ def read_masks(path: str) -> dict[str, Mask]:
   for layer, tensor in checkpoint_files.read_masks(prefix).items():
     masks[layer] = Mask(tensor.shape, int(np.sum(tensor == 0)))
   if not masks:
-    raise ValueError(f'{prefix!r} holds no masks, variables named '
-                     '<layer>/mask.')
+    raise ValueError(f'{prefix!r} holds no masks, variables named <layer>/mask.')
   return masks
 
 
@@ -71,8 +71,7 @@ def network_of_run(path: str) -> tuple[str | None, dict[str, float]]:
     name = config['model_architecture']
     if name == 'resnet':
       name += str(config['resnet_depth'])
-    found.update(input_size=config['image_size'],
-                 num_classes=config['num_label_classes'])
+    found.update(input_size=config['image_size'], num_classes=config['num_label_classes'])
     if config['width'] > 0:
       found['width'] = config['width']
     return name, found
@@ -94,17 +93,16 @@ def mismatch(network: Network, masks: Mapping[str, Mask]) -> str | None:
     if name not in shapes:
       return f'it has no layer {name!r}'
     if tuple(shapes[name]) != tuple(mask.shape):
-      return (f'its layer {name!r} has the shape {tuple(shapes[name])}, the '
-              f'mask {tuple(mask.shape)}')
+      return f'its layer {name!r} has the shape {tuple(shapes[name])}, the mask {tuple(mask.shape)}'
   return None
 
 
 def get_network(
-    name: str,
-    masks: Mapping[str, Mask],
-    width: float | None = None,
-    input_size: int | None = None,
-    num_classes: int | None = None,
+  name: str,
+  masks: Mapping[str, Mask],
+  width: float | None = None,
+  input_size: int | None = None,
+  num_classes: int | None = None,
 ) -> Network:
   """Builds the description of a network for the masks of a checkpoint.
 
@@ -122,16 +120,15 @@ def get_network(
   network = architectures.get_network(name, width, input_size, num_classes)
   mask = masks.get(network.last_layer)
   if num_classes is None and mask and mask.shape:
-    network = architectures.get_network(
-        name, width, input_size, mask.shape[-1])
+    network = architectures.get_network(name, width, input_size, mask.shape[-1])
   return network
 
 
 def find_architecture(
-    masks: Mapping[str, Mask],
-    width: float | None = None,
-    input_size: int | None = None,
-    num_classes: int | None = None,
+  masks: Mapping[str, Mask],
+  width: float | None = None,
+  input_size: int | None = None,
+  num_classes: int | None = None,
 ) -> str:
   """Finds the architecture that masks belong to.
 
@@ -158,9 +155,10 @@ def find_architecture(
       n_unmasked[name] = len(network.weighted_layers) - len(masks)
   if not n_unmasked:
     raise ValueError(
-        f'No known architecture has the masked layers {list(masks)[:3]}, ... '
-        f'in their shapes. Give --architecture, and those of --width, '
-        f'--input_size and --num_classes that are not as usual.')
+      f'No known architecture has the masked layers {list(masks)[:3]}, ... '
+      f'in their shapes. Give --architecture, and those of --width, '
+      f'--input_size and --num_classes that are not as usual.'
+    )
   # The layers of ResNet-18 are also layers of ResNet-34.
   return min(n_unmasked, key=n_unmasked.__getitem__)
 

@@ -37,34 +37,43 @@ from typing import Any
 
 from rigl.core import checks
 from rigl.micronet.operations import (
-    Add,
-    Arithmetic,
-    Conv2D,
-    Counts,
-    DepthWiseConv2D,
-    DotProducts,
-    FullyConnected,
-    GlobalAvg,
-    Info,
-    Scale,
-    Strides,
+  Add,
+  Arithmetic,
+  Conv2D,
+  Counts,
+  DepthWiseConv2D,
+  DotProducts,
+  FullyConnected,
+  GlobalAvg,
+  Info,
+  Scale,
+  Strides,
 )
 
 __all__ = [
-    'ACTIVATION_FLOPS', 'Add', 'Arithmetic', 'Conv2D', 'Counts',
-    'DepthWiseConv2D', 'DotProducts', 'FullyConnected', 'GlobalAvg', 'Info',
-    'MicroNetCounter', 'Scale', 'add_counts', 'check_names', 'conv_output_size',
-    'count_ops', 'get_info', 'has_kernel',
+  'ACTIVATION_FLOPS',
+  'Add',
+  'Arithmetic',
+  'Conv2D',
+  'Counts',
+  'DepthWiseConv2D',
+  'DotProducts',
+  'FullyConnected',
+  'GlobalAvg',
+  'Info',
+  'MicroNetCounter',
+  'Scale',
+  'add_counts',
+  'check_names',
+  'conv_output_size',
+  'count_ops',
+  'get_info',
+  'has_kernel',
 ]
 
 # Name -> (multiplications, additions) for each output element. None is the
 # absence of an activation.
-ACTIVATION_FLOPS = {
-    None: (0, 0),
-    'relu': (1, 0),
-    'swish': (3, 1),
-    'sigmoid': (2, 1),
-}
+ACTIVATION_FLOPS = {None: (0, 0), 'relu': (1, 0), 'swish': (3, 1), 'sigmoid': (2, 1)}
 
 
 def add_counts(counts: Iterable[Counts]) -> Counts:
@@ -75,9 +84,7 @@ def add_counts(counts: Iterable[Counts]) -> Counts:
   return total
 
 
-def conv_output_size(
-    input_size: int, kernel_size: int, padding: str, stride: int,
-) -> int:
+def conv_output_size(input_size: int, kernel_size: int, padding: str, stride: int) -> int:
   """Returns the number of rows of a convolution's output.
 
   Args:
@@ -98,8 +105,9 @@ def conv_output_size(
   size = math.ceil((input_size - kernel_size + 1 + 2 * pad) / stride)
   if size < 1:
     raise ValueError(
-        f'A {padding!r} convolution of size {kernel_size} and stride {stride} '
-        f'leaves nothing of an input of size {input_size}.')
+      f'A {padding!r} convolution of size {kernel_size} and stride {stride} '
+      f'leaves nothing of an input of size {input_size}.'
+    )
   return size
 
 
@@ -125,35 +133,38 @@ def _conv_as_dots(op: Conv2D) -> DotProducts:
   kernel_size, n_positions = _conv_sizes(op)
   c_in, c_out = op.kernel_shape[2:]
   return DotProducts(
-      n_weights=math.prod(op.kernel_shape),
-      vector_length=kernel_size**2 * c_in,
-      n_positions=n_positions,
-      n_channels=c_out,
-      n_biases=c_out if op.use_bias else 0,
-      activation=op.activation)
+    n_weights=math.prod(op.kernel_shape),
+    vector_length=kernel_size**2 * c_in,
+    n_positions=n_positions,
+    n_channels=c_out,
+    n_biases=c_out if op.use_bias else 0,
+    activation=op.activation,
+  )
 
 
 def _depthwise_as_dots(op: DepthWiseConv2D) -> DotProducts:
   kernel_size, n_positions = _conv_sizes(op)
   channels, multiplier = op.kernel_shape[2:]
   return DotProducts(
-      n_weights=math.prod(op.kernel_shape),
-      vector_length=kernel_size**2,
-      n_positions=n_positions,
-      n_channels=channels * multiplier,
-      n_biases=multiplier if op.use_bias else 0,
-      activation=op.activation)
+    n_weights=math.prod(op.kernel_shape),
+    vector_length=kernel_size**2,
+    n_positions=n_positions,
+    n_channels=channels * multiplier,
+    n_biases=multiplier if op.use_bias else 0,
+    activation=op.activation,
+  )
 
 
 def _fully_connected_as_dots(op: FullyConnected) -> DotProducts:
   c_in, c_out = op.kernel_shape
   return DotProducts(
-      n_weights=c_in * c_out,
-      vector_length=c_in,
-      n_positions=1,
-      n_channels=c_out,
-      n_biases=c_out if op.use_bias else 0,
-      activation=op.activation)
+    n_weights=c_in * c_out,
+    vector_length=c_in,
+    n_positions=1,
+    n_channels=c_out,
+    n_biases=c_out if op.use_bias else 0,
+    activation=op.activation,
+  )
 
 
 def _count_dots(op: DotProducts, sparsity: float, param_bits: int) -> Counts:
@@ -167,55 +178,45 @@ def _count_dots(op: DotProducts, sparsity: float, param_bits: int) -> Counts:
     bits += op.n_weights
   activation_mults, activation_adds = ACTIVATION_FLOPS[op.activation]
   return Counts(
-      param_bits=bits + op.n_biases * param_bits,
-      n_mults=n_outputs * (length + activation_mults),
-      n_adds=(n_outputs * (length - 1 + activation_adds)
-              + op.n_positions * op.n_biases))
+    param_bits=bits + op.n_biases * param_bits,
+    n_mults=n_outputs * (length + activation_mults),
+    n_adds=(n_outputs * (length - 1 + activation_adds) + op.n_positions * op.n_biases),
+  )
 
 
 # Operations with a kernel, described as dot products.
 _AS_DOTS: dict[type, Callable[[Any], DotProducts]] = {
-    Conv2D: _conv_as_dots,
-    DepthWiseConv2D: _depthwise_as_dots,
-    FullyConnected: _fully_connected_as_dots,
-    DotProducts: lambda op: op,
+  Conv2D: _conv_as_dots,
+  DepthWiseConv2D: _depthwise_as_dots,
+  FullyConnected: _fully_connected_as_dots,
+  DotProducts: lambda op: op,
 }
 
 # Operations without a kernel -> (multiplications, additions).
 _WITHOUT_KERNEL: dict[type, Callable[[Any], tuple[int, int]]] = {
-    GlobalAvg:
-        lambda op: (op.n_channels, (op.input_size**2 - 1) * op.n_channels),
-    Scale:
-        lambda op: (op.input_size**2 * op.n_channels, 0),
-    Add:
-        lambda op: (0, op.input_size**2 * op.n_channels),
-    Arithmetic:
-        lambda op: (op.n_mults, op.n_adds),
+  GlobalAvg: lambda op: (op.n_channels, (op.input_size**2 - 1) * op.n_channels),
+  Scale: lambda op: (op.input_size**2 * op.n_channels, 0),
+  Add: lambda op: (0, op.input_size**2 * op.n_channels),
+  Arithmetic: lambda op: (op.n_mults, op.n_adds),
 }
 
 _INFO: dict[type, Callable[[Any], Info]] = {
-    Conv2D:
-        lambda op: Info(op.input_size, *op.kernel_shape[1:]),
-    DepthWiseConv2D:
-        lambda op: Info(op.input_size, op.kernel_shape[0], op.kernel_shape[2],
-                        op.kernel_shape[2] * op.kernel_shape[3]),
-    FullyConnected:
-        lambda op: Info(-1, -1, *op.kernel_shape),
-    DotProducts:
-        lambda op: Info(-1, -1, -1, op.n_channels),
-    **dict.fromkeys(
-        (GlobalAvg, Scale, Add),
-        lambda op: Info(op.input_size, -1, op.n_channels, op.n_channels)),
-    Arithmetic:
-        lambda op: Info(-1, -1, -1, -1),
+  Conv2D: lambda op: Info(op.input_size, *op.kernel_shape[1:]),
+  DepthWiseConv2D: lambda op: Info(
+    op.input_size, op.kernel_shape[0], op.kernel_shape[2], op.kernel_shape[2] * op.kernel_shape[3]
+  ),
+  FullyConnected: lambda op: Info(-1, -1, *op.kernel_shape),
+  DotProducts: lambda op: Info(-1, -1, -1, op.n_channels),
+  **dict.fromkeys(
+    (GlobalAvg, Scale, Add), lambda op: Info(op.input_size, -1, op.n_channels, op.n_channels)
+  ),
+  Arithmetic: lambda op: Info(-1, -1, -1, -1),
 }
 
 
 def _unknown(op: Any) -> ValueError:
   known = ', '.join(cls.__name__ for cls in _INFO)
-  return ValueError(
-      f'No rule for the operation {type(op).__name__} ({op!r}). Known: {known}.'
-  )
+  return ValueError(f'No rule for the operation {type(op).__name__} ({op!r}). Known: {known}.')
 
 
 def has_kernel(op: Any) -> bool:
@@ -228,8 +229,9 @@ def check_names(names: Iterable[str], known: Iterable[str]) -> None:
   known = list(known)
   unknown = sorted(set(names).difference(known))
   if unknown:
-    raise ValueError(f'Sparsities are given for {unknown}, but the layers with '
-                     f'a kernel are {known}.')
+    raise ValueError(
+      f'Sparsities are given for {unknown}, but the layers with a kernel are {known}.'
+    )
 
 
 def count_ops(op: Any, sparsity: float, param_bits: int) -> Counts:
@@ -285,10 +287,7 @@ class MicroNetCounter:
   """
 
   def __init__(
-      self,
-      all_ops: Sequence[tuple[str, Any]],
-      add_bits_base: int = 32,
-      mul_bits_base: int = 32,
+    self, all_ops: Sequence[tuple[str, Any]], add_bits_base: int = 32, mul_bits_base: int = 32
   ):
     """Keeps the operations.
 
@@ -308,8 +307,7 @@ class MicroNetCounter:
     self.mul_bits_base = mul_bits_base
 
   def process_counts(
-      self, param_bits_total: float, n_mults: float, n_adds: float,
-      mul_bits: int, add_bits: int,
+    self, param_bits_total: float, n_mults: float, n_adds: float, mul_bits: int, add_bits: int
   ) -> tuple[float, float, float]:
     """Returns (10^6 bytes, 10^6 multiplications, 10^6 additions).
 
@@ -327,13 +325,19 @@ class MicroNetCounter:
     """
     checks.positive('mul_bits', mul_bits)
     checks.positive('add_bits', add_bits)
-    return (param_bits_total / 8 / 1e6,
-            n_mults * mul_bits / self.mul_bits_base / 1e6,
-            n_adds * add_bits / self.add_bits_base / 1e6)
+    return (
+      param_bits_total / 8 / 1e6,
+      n_mults * mul_bits / self.mul_bits_base / 1e6,
+      n_adds * add_bits / self.add_bits_base / 1e6,
+    )
 
   def print_summary(
-      self, sparsity: float | Mapping[str, float], param_bits: int,
-      add_bits: int, mul_bits: int, summarize_blocks: bool = True,
+    self,
+    sparsity: float | Mapping[str, float],
+    param_bits: int,
+    add_bits: int,
+    mul_bits: int,
+    summarize_blocks: bool = True,
   ) -> None:
     """Prints a line for each operation and one for the total.
 
@@ -349,8 +353,9 @@ class MicroNetCounter:
       ValueError: if a sparsity names no operation with a kernel, or bits are
         not positive.
     """
-    groups = [(name, ops if name.startswith('block') else [(name, ops)])
-              for name, ops in self.all_ops]
+    groups = [
+      (name, ops if name.startswith('block') else [(name, ops)]) for name, ops in self.all_ops
+    ]
     kernels = [name for _, ops in groups for name, op in ops if has_kernel(op)]
     if not isinstance(sparsity, Mapping):
       sparsity = dict.fromkeys(kernels, sparsity)
@@ -358,23 +363,18 @@ class MicroNetCounter:
     rows = []
     for name, ops in groups:
       counts = [
-          (op_name, op, count_ops(op, sparsity.get(op_name, 0.), param_bits))
-          for op_name, op in ops
+        (op_name, op, count_ops(op, sparsity.get(op_name, 0.0), param_bits)) for op_name, op in ops
       ]
       if name.startswith('block') and summarize_blocks:
         rows.append((name, '', add_counts(count for _, _, count in counts)))
       else:
-        rows.extend(
-            (op_name, _describe(op), count) for op_name, op, count in counts)
+        rows.extend((op_name, _describe(op), count) for op_name, op, count in counts)
     rows.append(('total', '', add_counts(count for _, _, count in rows)))
-    cells = [self.process_counts(*count, mul_bits, add_bits)
-             for _, _, count in rows]
+    cells = [self.process_counts(*count, mul_bits, add_bits) for _, _, count in rows]
     width = max(len('operation'), *(len(name) for name, _, _ in rows))
-    print(f'{"operation":<{width}}  {"in  k  channels":<24}'
-          f'{"MB":>10}{"M mults":>12}{"M adds":>12}')
+    print(f'{"operation":<{width}}  {"in  k  channels":<24}{"MB":>10}{"M mults":>12}{"M adds":>12}')
     for (name, description, _), (megabytes, mults, adds) in zip(rows, cells):
-      print(f'{name:<{width}}  {description:<24}'
-            f'{megabytes:>10.4f}{mults:>12.3f}{adds:>12.3f}')
+      print(f'{name:<{width}}  {description:<24}{megabytes:>10.4f}{mults:>12.3f}{adds:>12.3f}')
 
 
 def _describe(op: Any) -> str:

@@ -10,8 +10,7 @@ from typing import Any
 
 FORMATS = ('table', 'json', 'csv', 'markdown')
 
-_UNITS = ((1e18, 'E'), (1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'),
-          (1e3, 'k'))
+_UNITS = ((1e18, 'E'), (1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
 
 
 def quantity(value: float, unit: str) -> str:
@@ -38,15 +37,15 @@ def elide(text: str, width: int) -> str:
   if len(text) <= width:
     return text
   head = (width - 1) // 2
-  return text[:head] + '…' + text[len(text) - (width - 1 - head):]
+  return text[:head] + '…' + text[len(text) - (width - 1 - head) :]
 
 
 def text_table(
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    n_left: int = 1,
-    max_width: int | None = None,
-    has_total: bool = False,
+  header: Sequence[str],
+  rows: Sequence[Sequence[str]],
+  n_left: int = 1,
+  max_width: int | None = None,
+  has_total: bool = False,
 ) -> str:
   """Aligns columns with spaces.
 
@@ -72,17 +71,14 @@ def text_table(
       text.append(rule)
     row[0] = elide(row[0], widths[0])
     cells = (
-        cell.ljust(width) if column < n_left else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(row, widths)))
+      cell.ljust(width) if column < n_left else cell.rjust(width)
+      for column, (cell, width) in enumerate(zip(row, widths))
+    )
     text.append('  '.join(cells).rstrip())
   return '\n'.join(text) + '\n'
 
 
-def markdown_table(
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    n_left: int = 1,
-) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_left: int = 1) -> str:
   """Renders a table in GitHub's Markdown; arguments as in `text_table`.
 
   Args:
@@ -125,6 +121,5 @@ def csv_table(records: Sequence[Mapping[str, object]]) -> str:
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator='\n')
   writer.writerow(records[0])
-  writer.writerows(
-      map(_rounded, record.values()) for record in records)
+  writer.writerows(map(_rounded, record.values()) for record in records)
   return buffer.getvalue()

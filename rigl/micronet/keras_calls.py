@@ -26,6 +26,7 @@ from rigl.micronet.keras_layers import NotCounted, Shape
 # Models that store the layers they call.
 _GRAPHS = ('Functional', 'Sequential')
 
+
 @dataclasses.dataclass
 class Call:
   """One call of a layer.
@@ -38,6 +39,7 @@ class Call:
     arithmetic: kinds of operations with FLOPs in it, outside inner calls.
     in_loop: whether it is inside a loop or a branch of the graph.
   """
+
   layer: Any
   inner: list[Call] = dataclasses.field(default_factory=list)
   inputs: tuple[Shape, ...] = ()
@@ -96,18 +98,14 @@ def _recording(root: Call, layer: Any, tracer: Any) -> Iterator[None]:
       else:
         outputs = original(layer, *args, **kwargs)
     stack.pop()
-    call.inputs = _shapes(
-        tracer, args[0] if args else list(kwargs.values())[:1])
+    call.inputs = _shapes(tracer, args[0] if args else list(kwargs.values())[:1])
     call.output = next(iter(_shapes(tracer, outputs)), ())
     return outputs
 
-  bases: dict[str, Any] = {
-      cls.__name__: cls for cls in reversed(keras_layers.keras_classes(layer))
-  }
+  bases: dict[str, Any] = {cls.__name__: cls for cls in reversed(keras_layers.keras_classes(layer))}
   # In Keras 3 functions inside a model are operations, like layers.
   originals = {
-      bases[name]: bases[name].__call__
-      for name in ('Layer', 'Operation') if name in bases
+    bases[name]: bases[name].__call__ for name in ('Layer', 'Operation') if name in bases
   }
   for base, original in originals.items():
     base.__call__ = functools.partialmethod(recorded, original)
@@ -139,11 +137,9 @@ def _arguments(layer: Any) -> tuple[Any, Any]:
   # Only the first call of a layer has a public name.
   calls = [_node_arguments(node) for node in layer._inbound_nodes]
   tracer = keras_tracers.of(layer)
-  sizes = {
-      tuple(shape[1:] for shape in _shapes(tracer, call)) for call in calls}
+  sizes = {tuple(shape[1:] for shape in _shapes(tracer, call)) for call in calls}
   if len(sizes) > 1:
-    raise NotCounted(f'it is called on inputs of {len(sizes)} sizes; count a '
-                     'model that calls it')
+    raise NotCounted(f'it is called on inputs of {len(sizes)} sizes; count a model that calls it')
   if calls:
     return calls[0]
   spec = getattr(layer, 'save_spec', lambda: None)()  # Models of Keras 2.
@@ -154,10 +150,13 @@ def _arguments(layer: Any) -> tuple[Any, Any]:
   if config.get('input_shape') is not None:
     return (_stand_ins(config['input_shape']),), {}
   if config.get('shapes_dict'):  # Keras 3
-    return (), {name[:-len('_shape')]: _stand_ins(shape)
-                for name, shape in config['shapes_dict'].items()}
-  raise NotCounted('its input size is not known; call the model once on an '
-                   'input, or a layer by itself once on a keras.Input')
+    return (), {
+      name[: -len('_shape')]: _stand_ins(shape) for name, shape in config['shapes_dict'].items()
+    }
+  raise NotCounted(
+    'its input size is not known; call the model once on an '
+    'input, or a layer by itself once on a keras.Input'
+  )
 
 
 def _node_arguments(node: Any) -> tuple[Any, Any]:
@@ -191,8 +190,9 @@ def children(layer: Any) -> list[Any]:
     layer: a Keras layer or model.
   """
   # Keras 3 has no public name for layers inside a layer.
-  return list(getattr(layer, 'layers', None) or
-              layer._flatten_layers(include_self=False, recursive=False))
+  return list(
+    getattr(layer, 'layers', None) or layer._flatten_layers(include_self=False, recursive=False)
+  )
 
 
 def kernel_name(layer: Any) -> str:

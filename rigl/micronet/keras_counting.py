@@ -15,13 +15,7 @@ import numpy as np
 
 from rigl.core import checks, distributions
 from rigl.micronet import keras_calls, keras_layers, network
-from rigl.micronet.counting import (
-    Arithmetic,
-    Conv2D,
-    DepthWiseConv2D,
-    FullyConnected,
-    has_kernel,
-)
+from rigl.micronet.counting import Arithmetic, Conv2D, DepthWiseConv2D, FullyConnected, has_kernel
 from rigl.micronet.keras_calls import Call
 from rigl.micronet.keras_layers import NotCounted
 from rigl.micronet.network import Layer, NetworkCount
@@ -40,6 +34,7 @@ class Note:
     reason: why it is not counted.
     n_weights: number of its weights that are not counted.
   """
+
   name: str
   kind: str
   reason: str
@@ -57,22 +52,23 @@ class ModelCount:
     free: layers that by the rules take no FLOPs and whose weights are not
       stored at inference.
   """
+
   count: NetworkCount
   not_counted: tuple[Note, ...]
   free: tuple[Note, ...]
 
 
 def get_stats(
-    masked_layers: Sequence[Any],
-    default_sparsity: float = 0.8,
-    method: str = 'erdos_renyi',
-    custom_sparsities: Mapping[str, float] | None = None,
-    is_debug: bool = False,
-    width: float = 1.,
-    first_layer_name: str = 'conv1',
-    last_layer_name: str = 'conv_preds',
-    param_size: int = 32,
-    erk_power_scale: float = 1.0,
+  masked_layers: Sequence[Any],
+  default_sparsity: float = 0.8,
+  method: str = 'erdos_renyi',
+  custom_sparsities: Mapping[str, float] | None = None,
+  is_debug: bool = False,
+  width: float = 1.0,
+  first_layer_name: str = 'conv1',
+  last_layer_name: str = 'conv_preds',
+  param_size: int = 32,
+  erk_power_scale: float = 1.0,
 ) -> tuple[float, float, float]:
   """Counts Keras layers the way the published tables were counted.
 
@@ -106,32 +102,37 @@ def get_stats(
   checks.positive('param_size', param_size)
   layers = [_published_layer(layer) for layer in masked_layers]
   sparsities = distributions.get_sparsities(
-      network.kernel_shapes(layers), method, default_sparsity,
-      custom_sparsities, erk_power_scale)
-  if width != 1.:
+    network.kernel_shapes(layers), method, default_sparsity, custom_sparsities, erk_power_scale
+  )
+  if width != 1.0:
     names = [layer.name for layer in layers]
     layers = network.scale_width(
-        layers, width,
-        _find_name(names, 'first_layer_name', first_layer_name),
-        _find_name(names, 'last_layer_name', last_layer_name))
+      layers,
+      width,
+      _find_name(names, 'first_layer_name', first_layer_name),
+      _find_name(names, 'last_layer_name', last_layer_name),
+    )
     network.check_channels(layers, f'The network at width {width:g}')
   count = network.count_network(layers, sparsities, param_size)
   if is_debug:
     for row in count.layers:
-      print(f'{row.name}: shape {row.shape}, sparsity {row.sparsity:.4f}, '
-            f'{row.flops:.4g} FLOPs, {row.counts.param_bits:.4g} bits')
+      print(
+        f'{row.name}: shape {row.shape}, sparsity {row.sparsity:.4f}, '
+        f'{row.flops:.4g} FLOPs, {row.counts.param_bits:.4g} bits'
+      )
   return count.flops, count.counts.param_bits, count.real_sparsity
 
 
-def _find_name(kernel_names: Sequence[str], argument: str,
-               layer_name: str) -> str:
+def _find_name(kernel_names: Sequence[str], argument: str, layer_name: str) -> str:
   """Finds a kernel by its layer's name, or else by a prefix of its name."""
   for beginning in (f'{layer_name}/', layer_name):
     for name in kernel_names:
       if name.startswith(beginning):
         return name
-  raise ValueError(f'Another width needs {argument}, but no kernel begins with '
-                   f'{layer_name!r}. There are {list(kernel_names)}.')
+  raise ValueError(
+    f'Another width needs {argument}, but no kernel begins with '
+    f'{layer_name!r}. There are {list(kernel_names)}.'
+  )
 
 
 def _published_layer(layer: Any) -> Layer:
@@ -140,8 +141,9 @@ def _published_layer(layer: Any) -> Layer:
   kind, is_changed = keras_layers.kind_of(layer)
   if kind not in known or is_changed:
     raise ValueError(
-        f'get_stats counts {", ".join(known)}, not {layer.name!r} '
-        f'({type(layer).__name__}). count_model takes any layer.')
+      f'get_stats counts {", ".join(known)}, not {layer.name!r} '
+      f'({type(layer).__name__}). count_model takes any layer.'
+    )
   try:
     kernel = keras_layers.kernel_of(layer)
     kernel_name = keras_calls.kernel_name(layer)
@@ -153,27 +155,26 @@ def _published_layer(layer: Any) -> Layer:
     size = size[2:] if is_first else size[1:-1]
     keras_layers.known_size(size)
   except NotCounted as error:
-    raise ValueError(f'Layer {layer.name!r} cannot be counted: {error}.'
-                    ) from error
+    raise ValueError(f'Layer {layer.name!r} cannot be counted: {error}.') from error
   if len(set(size)) != 1:
-    raise ValueError(f'The rules need square images, but {layer.name!r} has an '
-                     f'input of {size}. count_model takes any shape.')
+    raise ValueError(
+      f'The rules need square images, but {layer.name!r} has an '
+      f'input of {size}. count_model takes any shape.'
+    )
   if getattr(layer, 'groups', 1) != 1:
-    raise ValueError(f'{layer.name!r} is a grouped convolution, which only '
-                     f'count_model counts.')
+    raise ValueError(f'{layer.name!r} is a grouped convolution, which only count_model counts.')
   op = Conv2D if kind == 'Conv2D' else DepthWiseConv2D
-  return Layer(kernel_name,
-               op(size[0], shape, tuple(layer.strides), 'same', True, 'relu'))
+  return Layer(kernel_name, op(size[0], shape, tuple(layer.strides), 'same', True, 'relu'))
 
 
 def count_model(
-    model: Any,
-    default_sparsity: float = 0.,
-    method: str = 'erdos_renyi_kernel',
-    custom_sparsities: Mapping[str, float] | None = None,
-    param_size: int = 32,
-    erk_power_scale: float = 1.0,
-    counts_zeros: bool = False,
+  model: Any,
+  default_sparsity: float = 0.0,
+  method: str = 'erdos_renyi_kernel',
+  custom_sparsities: Mapping[str, float] | None = None,
+  param_size: int = 32,
+  erk_power_scale: float = 1.0,
+  counts_zeros: bool = False,
 ) -> ModelCount:
   """Counts any Keras model: functional, sequential, subclassed, or nested.
 
@@ -209,31 +210,35 @@ def count_model(
   checks.positive('param_size', param_size)
   if counts_zeros and (default_sparsity or custom_sparsities):
     raise ValueError(
-        'counts_zeros takes the sparsities from the weights: leave out '
-        f'default_sparsity ({default_sparsity!r}) and custom_sparsities '
-        f'({custom_sparsities!r}).')
+      'counts_zeros takes the sparsities from the weights: leave out '
+      f'default_sparsity ({default_sparsity!r}) and custom_sparsities '
+      f'({custom_sparsities!r}).'
+    )
   collector = _Collector()
   collector.visit_model(model)
   layers = list(collector.layers.values())
   custom = {
-      collector.aliases.get(name, name): sparsity
-      for name, sparsity in (custom_sparsities or {}).items()
+    collector.aliases.get(name, name): sparsity
+    for name, sparsity in (custom_sparsities or {}).items()
   }
   shapes = {
-      name: shape
-      for name, shape in network.kernel_shapes(layers).items()
-      if name not in collector.embeddings or name in custom
+    name: shape
+    for name, shape in network.kernel_shapes(layers).items()
+    if name not in collector.embeddings or name in custom
   }
-  sparsities = distributions.get_sparsities(shapes, method, default_sparsity,
-                                            custom, erk_power_scale)
+  sparsities = distributions.get_sparsities(
+    shapes, method, default_sparsity, custom, erk_power_scale
+  )
   n_zeros = None
   if counts_zeros:
-    n_zeros = {name: int(np.sum(np.asarray(kernel) == 0))
-               for name, kernel in collector.kernels.items()}
+    n_zeros = {
+      name: int(np.sum(np.asarray(kernel) == 0)) for name, kernel in collector.kernels.items()
+    }
   return ModelCount(
-      network.count_network(layers, sparsities, param_size, n_zeros),
-      tuple(collector.not_counted.values()),
-      tuple(collector.free.values()))
+    network.count_network(layers, sparsities, param_size, n_zeros),
+    tuple(collector.not_counted.values()),
+    tuple(collector.free.values()),
+  )
 
 
 class _Collector:
@@ -258,8 +263,7 @@ class _Collector:
     rest = []
     for layer in model if is_list else [model]:
       if not keras_layers.keras_classes(layer):
-        raise ValueError('count_model takes models and layers of Keras, got '
-                         f'{layer!r}.')
+        raise ValueError(f'count_model takes models and layers of Keras, got {layer!r}.')
       if keras_layers.rule_of(layer) == 'InputLayer':
         continue
       prefix = f'{layer.name}/' if is_list else ''
@@ -278,8 +282,7 @@ class _Collector:
     layer = call.layer
     rule = keras_layers.rule_of(layer)
     if call.in_loop:
-      self._skip(layer, name, 'in a loop or a branch, so that its calls cannot '
-                 'be counted')
+      self._skip(layer, name, 'in a loop or a branch, so that its calls cannot be counted')
     elif rule is None:
       self._skip(layer, name, _NO_RULE)
     elif rule in keras_layers.HANDLERS:
@@ -292,8 +295,7 @@ class _Collector:
         self._visit(inner, inner_name, f'{inner_name}/')
       if call.arithmetic:
         # Its own weights are listed later.
-        self._skip(layer, name, 'no rule for its own operations '
-                   f'({", ".join(call.arithmetic)})', 0)
+        self._skip(layer, name, f'no rule for its own operations ({", ".join(call.arithmetic)})', 0)
 
   def _count(self, call: Call, rule: str, name: str) -> None:
     layer = call.layer
@@ -312,8 +314,7 @@ class _Collector:
       full_name = f'{name}/{part.name}' if part.name else name
       if rule == 'Embedding':
         self.embeddings.add(full_name)
-      self._add((id(layer), part.name),
-                part._replace(name=full_name, kind=type(layer).__name__))
+      self._add((id(layer), part.name), part._replace(name=full_name, kind=type(layer).__name__))
       if has_kernel(part.op):
         self.kernels[full_name] = keras_layers.kernel_of(layer, part.name)
         if len(parts) == 1:
@@ -330,11 +331,12 @@ class _Collector:
     """Compares the stored values of a rule with the layer's weights."""
     for weight in layer.weights:
       if id(weight) in self._owners:
-        raise NotCounted('its weights are counted or listed with '
-                         f'{self._owners[id(weight)].name!r}')
+        raise NotCounted(
+          f'its weights are counted or listed with {self._owners[id(weight)].name!r}'
+        )
     n_rest = sum(map(_size, layer.weights)) - sum(
-        part.op.n_weights + part.op.n_biases
-        for part in parts if has_kernel(part.op))
+      part.op.n_weights + part.op.n_biases for part in parts if has_kernel(part.op)
+    )
     if n_rest < 0:
       raise NotCounted('it has fewer weights than its rule stores')
     self._claim(layer, layer.weights)
@@ -358,17 +360,21 @@ class _Collector:
         reason = 'no rule for its own weights'
       self._skip(layer, name, reason, n_weights)
 
-  def _skip(self, layer: Any, name: str, reason: str,
-            n_weights: int | None = None) -> None:
+  def _skip(self, layer: Any, name: str, reason: str, n_weights: int | None = None) -> None:
     self._note(self.not_counted, layer, name, reason, n_weights)
 
-  def _note(self, notes: dict[tuple[int, str], Note], layer: Any, name: str,
-            reason: str, n_weights: int | None = None) -> None:
+  def _note(
+    self,
+    notes: dict[tuple[int, str], Note],
+    layer: Any,
+    name: str,
+    reason: str,
+    n_weights: int | None = None,
+  ) -> None:
     """Lists a layer, by default with all its weights without an owner."""
     if n_weights is None:
       n_weights = self._claim(layer, getattr(layer, 'weights', ()))
-    notes.setdefault((id(layer), reason),
-                     Note(name, type(layer).__name__, reason, n_weights))
+    notes.setdefault((id(layer), reason), Note(name, type(layer).__name__, reason, n_weights))
 
   def _claim(self, layer: Any, weights: Sequence[Any]) -> int:
     """Makes a layer the owner of unowned weights; returns their size."""
@@ -389,5 +395,5 @@ def _both_calls(first: Any, second: Any) -> Any:
   length = first.vector_length * first.n_positions
   length += second.vector_length * second.n_positions
   return first._replace(
-      n_positions=n_positions,
-      vector_length=length / n_positions if n_positions else 0)
+    n_positions=n_positions, vector_length=length / n_positions if n_positions else 0
+  )

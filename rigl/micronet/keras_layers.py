@@ -24,30 +24,76 @@ Handler = Callable[[Any, Sequence[Shape], Shape], list[Layer]]
 PACKAGES = ('keras', 'tf_keras')
 
 FREE = {
-    'InputLayer': 'holds the input',
-    'BatchNormalization': 'folded into a neighbouring layer at inference',
-    **dict.fromkeys(
-        ('Dropout', 'SpatialDropout1D', 'SpatialDropout2D', 'SpatialDropout3D',
-         'GaussianNoise', 'GaussianDropout', 'AlphaDropout',
-         'ActivityRegularization'), 'does nothing at inference'),
-    **dict.fromkeys(
-        ('MaxPooling1D', 'MaxPooling2D', 'MaxPooling3D', 'GlobalMaxPooling1D',
-         'GlobalMaxPooling2D', 'GlobalMaxPooling3D', 'Maximum', 'Minimum'),
-        'comparisons are no FLOPs'),
-    **dict.fromkeys(
-        ('Flatten', 'Reshape', 'Permute', 'RepeatVector', 'Concatenate',
-         'ZeroPadding1D', 'ZeroPadding2D', 'ZeroPadding3D', 'Cropping1D',
-         'Cropping2D', 'Cropping3D', 'Masking'), 'only moves data'),
+  'InputLayer': 'holds the input',
+  'BatchNormalization': 'folded into a neighbouring layer at inference',
+  **dict.fromkeys(
+    (
+      'Dropout',
+      'SpatialDropout1D',
+      'SpatialDropout2D',
+      'SpatialDropout3D',
+      'GaussianNoise',
+      'GaussianDropout',
+      'AlphaDropout',
+      'ActivityRegularization',
+    ),
+    'does nothing at inference',
+  ),
+  **dict.fromkeys(
+    (
+      'MaxPooling1D',
+      'MaxPooling2D',
+      'MaxPooling3D',
+      'GlobalMaxPooling1D',
+      'GlobalMaxPooling2D',
+      'GlobalMaxPooling3D',
+      'Maximum',
+      'Minimum',
+    ),
+    'comparisons are no FLOPs',
+  ),
+  **dict.fromkeys(
+    (
+      'Flatten',
+      'Reshape',
+      'Permute',
+      'RepeatVector',
+      'Concatenate',
+      'ZeroPadding1D',
+      'ZeroPadding2D',
+      'ZeroPadding3D',
+      'Cropping1D',
+      'Cropping2D',
+      'Cropping3D',
+      'Masking',
+    ),
+    'only moves data',
+  ),
 }
 
 # Their inner layers are counted; their own operations are listed.
-COMPOSITE = ('Functional', 'GroupedQueryAttention', 'Layer', 'Model',
-             'MultiHeadAttention', 'Sequential', 'Wrapper')
+COMPOSITE = (
+  'Functional',
+  'GroupedQueryAttention',
+  'Layer',
+  'Model',
+  'MultiHeadAttention',
+  'Sequential',
+  'Wrapper',
+)
 
 # Methods for creating and saving a layer, which do not change what it computes.
-_HARMLESS = ('build', 'build_from_config', 'compute_mask',
-             'compute_output_shape', 'compute_output_spec', 'count_params',
-             'from_config', 'get_build_config', 'get_config')
+_HARMLESS = (
+  'build',
+  'build_from_config',
+  'compute_mask',
+  'compute_output_shape',
+  'compute_output_spec',
+  'count_params',
+  'from_config',
+  'get_build_config',
+  'get_config',
+)
 
 
 class NotCounted(Exception):
@@ -79,13 +125,16 @@ def kind_of(layer: Any) -> tuple[str, bool]:
     if cls is keras_class:
       break
     own.update(
-        name for name in vars(cls)
-        if hasattr(keras_class, name) and name not in _HARMLESS
-        and (name == '__call__' or not name.startswith('__')))
+      name
+      for name in vars(cls)
+      if hasattr(keras_class, name)
+      and name not in _HARMLESS
+      and (name == '__call__' or not name.startswith('__'))
+    )
   # Keras 3 also changes what a layer computes in place.
   is_changed = own or any(
-      getattr(layer, name, None) for name in ('quantization_mode',
-                                              'lora_enabled'))
+    getattr(layer, name, None) for name in ('quantization_mode', 'lora_enabled')
+  )
   return keras_class.__name__, bool(is_changed)
 
 
@@ -142,8 +191,7 @@ def kernel_of(layer: Any, part: str = '') -> Any:
   Raises:
     NotCounted: the layer is not built.
   """
-  for attribute in (
-      f'{part}_kernel', 'depthwise_kernel', 'kernel', 'embeddings'):
+  for attribute in (f'{part}_kernel', 'depthwise_kernel', 'kernel', 'embeddings'):
     kernel = getattr(layer, attribute, None)
     if kernel is not None:
       return kernel
@@ -168,18 +216,22 @@ def known_size(dimensions: Sequence[Any]) -> int:
   return math.prod(int(dimension) for dimension in dimensions)
 
 
-def _dots(layer: Any, kernel: Any, n_positions: int, length: float,
-          n_channels: int, name: str = '') -> Layer:
+def _dots(
+  layer: Any, kernel: Any, n_positions: int, length: float, n_channels: int, name: str = ''
+) -> Layer:
   shape = _shape_of(kernel)
   return Layer(
-      name,
-      DotProducts(
-          n_weights=math.prod(shape),
-          vector_length=length,
-          n_positions=n_positions,
-          n_channels=n_channels,
-          n_biases=n_channels if getattr(layer, 'use_bias', False) else 0,
-          activation=split_activation(layer)[0]), shape)
+    name,
+    DotProducts(
+      n_weights=math.prod(shape),
+      vector_length=length,
+      n_positions=n_positions,
+      n_channels=n_channels,
+      n_biases=n_channels if getattr(layer, 'use_bias', False) else 0,
+      activation=split_activation(layer)[0],
+    ),
+    shape,
+  )
 
 
 def _conv(layer: Any, inputs: Sequence[Shape], output: Shape) -> list[Layer]:
@@ -187,21 +239,14 @@ def _conv(layer: Any, inputs: Sequence[Shape], output: Shape) -> list[Layer]:
   # layer is a convolution of size 1.
   kernel = kernel_of(layer)
   *receptive, c_out = _shape_of(kernel)
-  return [
-      _dots(layer, kernel, known_size(output) // c_out, math.prod(receptive),
-            c_out)
-  ]
+  return [_dots(layer, kernel, known_size(output) // c_out, math.prod(receptive), c_out)]
 
 
-def _depthwise(layer: Any, inputs: Sequence[Shape],
-               output: Shape) -> list[Layer]:
+def _depthwise(layer: Any, inputs: Sequence[Shape], output: Shape) -> list[Layer]:
   kernel = kernel_of(layer)
   *receptive, channels, multiplier = _shape_of(kernel)
   c_out = channels * multiplier
-  return [
-      _dots(layer, kernel, known_size(output) // c_out, math.prod(receptive),
-            c_out)
-  ]
+  return [_dots(layer, kernel, known_size(output) // c_out, math.prod(receptive), c_out)]
 
 
 def einsum_shape(layer: Any) -> tuple[int, ...]:
@@ -229,53 +274,43 @@ def _einsum(layer: Any, inputs: Sequence[Shape], output: Shape) -> list[Layer]:
   n_channels = math.prod(side_by_side) * n_out
   left, kernel, right = re.split(',|->', layer.equation.replace(' ', ''))
   if set(left.replace('.', '')) - set(kernel + right):
-    raise NotCounted('no rule for an equation that sums the input over more '
-                     'than the kernel')
+    raise NotCounted('no rule for an equation that sums the input over more than the kernel')
   bias = getattr(layer, 'bias', None)
   n_biases = 0 if bias is None else math.prod(_shape_of(bias))
   if n_biases not in (0, n_channels):
     raise NotCounted('no rule for a bias of another size than the channels')
-  dots = _dots(layer, layer.kernel, known_size(output) // n_channels, n_in,
-               n_channels)
+  dots = _dots(layer, layer.kernel, known_size(output) // n_channels, n_in, n_channels)
   return [dots._replace(op=dots.op._replace(n_biases=n_biases))]
 
 
-def _transposed(layer: Any, inputs: Sequence[Shape],
-                output: Shape) -> list[Layer]:
+def _transposed(layer: Any, inputs: Sequence[Shape], output: Shape) -> list[Layer]:
   # Every input element is multiplied by every element of its kernel, including
   # those cut off by padding. The length is an average over the output.
   kernel = kernel_of(layer)
   *receptive, c_out, _ = _shape_of(kernel)
   n_outputs = known_size(output)
   n_mults = known_size(inputs[0]) * math.prod(receptive) * c_out
-  return [
-      _dots(layer, kernel, n_outputs // c_out, n_mults / n_outputs, c_out)
-  ]
+  return [_dots(layer, kernel, n_outputs // c_out, n_mults / n_outputs, c_out)]
 
 
-def _separable(layer: Any, inputs: Sequence[Shape],
-               output: Shape) -> list[Layer]:
+def _separable(layer: Any, inputs: Sequence[Shape], output: Shape) -> list[Layer]:
   *_, c_in, c_out = _shape_of(layer.pointwise_kernel)
   between = (known_size(output) // c_out, c_in)
-  depthwise, = _depthwise(layer, inputs, between)
+  (depthwise,) = _depthwise(layer, inputs, between)
   # The bias and the activation come once, after both.
   return [
-      Layer('depthwise', depthwise.op._replace(n_biases=0, activation=None),
-            depthwise.shape),
-      _dots(layer, layer.pointwise_kernel, depthwise.op.n_positions, c_in,
-            c_out, 'pointwise'),
+    Layer('depthwise', depthwise.op._replace(n_biases=0, activation=None), depthwise.shape),
+    _dots(layer, layer.pointwise_kernel, depthwise.op.n_positions, c_in, c_out, 'pointwise'),
   ]
 
 
-def _embedding(layer: Any, inputs: Sequence[Shape],
-               output: Shape) -> list[Layer]:
+def _embedding(layer: Any, inputs: Sequence[Shape], output: Shape) -> list[Layer]:
   # A look-up stores a table and computes nothing.
   shape = _shape_of(kernel_of(layer))
   return [Layer('', DotProducts(math.prod(shape), 0, 0, 0, 0, None), shape)]
 
 
-def _activation(layer: Any, inputs: Sequence[Shape],
-                output: Shape) -> list[Layer]:
+def _activation(layer: Any, inputs: Sequence[Shape], output: Shape) -> list[Layer]:
   name: str | None = 'relu'
   reason: str | None = None
   if getattr(layer, 'activation', None) is not None:
@@ -287,14 +322,12 @@ def _activation(layer: Any, inputs: Sequence[Shape],
   return [Layer('', Arithmetic(mults * size, adds * size))]
 
 
-def _global_average(layer: Any, inputs: Sequence[Shape],
-                    output: Shape) -> list[Layer]:
+def _global_average(layer: Any, inputs: Sequence[Shape], output: Shape) -> list[Layer]:
   n_inputs, n_outputs = known_size(inputs[0]), known_size(output)
   return [Layer('', Arithmetic(n_outputs, n_inputs - n_outputs))]
 
 
-def _average_pool(layer: Any, inputs: Sequence[Shape],
-                  output: Shape) -> list[Layer]:
+def _average_pool(layer: Any, inputs: Sequence[Shape], output: Shape) -> list[Layer]:
   # `pool_size` is a number for one-dimensional layers.
   pool = layer.pool_size
   window = pool if isinstance(pool, int) else math.prod(pool)
@@ -304,33 +337,28 @@ def _average_pool(layer: Any, inputs: Sequence[Shape],
 
 def _merge(mults: bool, adds: bool, averages: bool = False) -> Handler:
 
-  def handler(layer: Any, inputs: Sequence[Shape],
-              output: Shape) -> list[Layer]:
+  def handler(layer: Any, inputs: Sequence[Shape], output: Shape) -> list[Layer]:
     size = known_size(output)
     steps = (len(inputs) - 1) * size
-    return [
-        Layer('', Arithmetic(steps * mults + size * averages, steps * adds))
-    ]
+    return [Layer('', Arithmetic(steps * mults + size * averages, steps * adds))]
 
   return handler
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(('Conv1D', 'Conv2D', 'Conv3D', 'Dense'), _conv),
-    **dict.fromkeys(('DepthwiseConv1D', 'DepthwiseConv2D'), _depthwise),
-    **dict.fromkeys(
-        ('Conv1DTranspose', 'Conv2DTranspose', 'Conv3DTranspose'), _transposed),
-    **dict.fromkeys(('SeparableConv1D', 'SeparableConv2D'), _separable),
-    'EinsumDense': _einsum,
-    'Embedding': _embedding,
-    **dict.fromkeys(('Activation', 'ReLU'), _activation),
-    **dict.fromkeys(('GlobalAveragePooling1D', 'GlobalAveragePooling2D',
-                     'GlobalAveragePooling3D'), _global_average),
-    **dict.fromkeys(
-        ('AveragePooling1D', 'AveragePooling2D', 'AveragePooling3D'),
-        _average_pool),
-    'Add': _merge(mults=False, adds=True),
-    'Subtract': _merge(mults=False, adds=True),
-    'Multiply': _merge(mults=True, adds=False),
-    'Average': _merge(mults=False, adds=True, averages=True),
+  **dict.fromkeys(('Conv1D', 'Conv2D', 'Conv3D', 'Dense'), _conv),
+  **dict.fromkeys(('DepthwiseConv1D', 'DepthwiseConv2D'), _depthwise),
+  **dict.fromkeys(('Conv1DTranspose', 'Conv2DTranspose', 'Conv3DTranspose'), _transposed),
+  **dict.fromkeys(('SeparableConv1D', 'SeparableConv2D'), _separable),
+  'EinsumDense': _einsum,
+  'Embedding': _embedding,
+  **dict.fromkeys(('Activation', 'ReLU'), _activation),
+  **dict.fromkeys(
+    ('GlobalAveragePooling1D', 'GlobalAveragePooling2D', 'GlobalAveragePooling3D'), _global_average
+  ),
+  **dict.fromkeys(('AveragePooling1D', 'AveragePooling2D', 'AveragePooling3D'), _average_pool),
+  'Add': _merge(mults=False, adds=True),
+  'Subtract': _merge(mults=False, adds=True),
+  'Multiply': _merge(mults=True, adds=False),
+  'Average': _merge(mults=False, adds=True, averages=True),
 }

@@ -15,21 +15,81 @@ from typing import Any
 from rigl.micronet.keras_layers import NotCounted, Shape, keras_classes
 
 # Operations that are free by the rules: they move, select or compare values.
-_FREE_OPERATIONS = frozenset((
-    'BroadcastTo', 'Cast', 'ConcatV2', 'Const', 'DepthToSpace', 'EnsureShape',
-    'ExpandDims', 'Fill', 'GatherNd', 'GatherV2', 'Identity', 'IdentityN',
-    'Max', 'MaxPool', 'Maximum', 'Min', 'Minimum', 'MirrorPad', 'OneHot',
-    'OnesLike', 'Pack', 'Pad', 'PadV2', 'Placeholder', 'PlaceholderWithDefault',
-    'PreventGradient', 'ReadVariableOp', 'Reshape', 'ResourceGather',
-    'ReverseV2', 'SelectV2', 'Slice', 'SpaceToDepth', 'Split', 'SplitV',
-    'Squeeze', 'StopGradient', 'StridedSlice', 'Tile', 'Transpose', 'Unpack',
-    'ZerosLike'))
-_FREE_PRIMITIVES = frozenset((
-    'argmax', 'argmin', 'broadcast_in_dim', 'concatenate',
-    'convert_element_type', 'copy', 'dynamic_slice', 'dynamic_update_slice',
-    'gather', 'iota', 'max', 'min', 'pad', 'reduce_max', 'reduce_min',
-    'reduce_window_max', 'reduce_window_min', 'reshape', 'rev', 'select_n',
-    'slice', 'split', 'squeeze', 'stop_gradient', 'transpose'))
+_FREE_OPERATIONS = frozenset(
+  (
+    'BroadcastTo',
+    'Cast',
+    'ConcatV2',
+    'Const',
+    'DepthToSpace',
+    'EnsureShape',
+    'ExpandDims',
+    'Fill',
+    'GatherNd',
+    'GatherV2',
+    'Identity',
+    'IdentityN',
+    'Max',
+    'MaxPool',
+    'Maximum',
+    'Min',
+    'Minimum',
+    'MirrorPad',
+    'OneHot',
+    'OnesLike',
+    'Pack',
+    'Pad',
+    'PadV2',
+    'Placeholder',
+    'PlaceholderWithDefault',
+    'PreventGradient',
+    'ReadVariableOp',
+    'Reshape',
+    'ResourceGather',
+    'ReverseV2',
+    'SelectV2',
+    'Slice',
+    'SpaceToDepth',
+    'Split',
+    'SplitV',
+    'Squeeze',
+    'StopGradient',
+    'StridedSlice',
+    'Tile',
+    'Transpose',
+    'Unpack',
+    'ZerosLike',
+  )
+)
+_FREE_PRIMITIVES = frozenset(
+  (
+    'argmax',
+    'argmin',
+    'broadcast_in_dim',
+    'concatenate',
+    'convert_element_type',
+    'copy',
+    'dynamic_slice',
+    'dynamic_update_slice',
+    'gather',
+    'iota',
+    'max',
+    'min',
+    'pad',
+    'reduce_max',
+    'reduce_min',
+    'reduce_window_max',
+    'reduce_window_min',
+    'reshape',
+    'rev',
+    'select_n',
+    'slice',
+    'split',
+    'squeeze',
+    'stop_gradient',
+    'transpose',
+  )
+)
 _LOOPS = ('cond', 'scan', 'while')
 
 
@@ -46,11 +106,9 @@ def of(layer: Any) -> TensorFlow | Jax:
   # Keras 2 and tf.keras may lack this name; they have only one backend.
   backend = getattr(sys.modules.get(package), 'backend', None)
   name = getattr(backend, 'backend', lambda: 'tensorflow')()
-  known: dict[str, type[TensorFlow | Jax]] = {
-      'tensorflow': TensorFlow, 'jax': Jax}
+  known: dict[str, type[TensorFlow | Jax]] = {'tensorflow': TensorFlow, 'jax': Jax}
   if name not in known:
-    raise NotCounted(f'the Keras backend {name!r} cannot be traced, only '
-                     f'{" and ".join(known)}')
+    raise NotCounted(f'the Keras backend {name!r} cannot be traced, only {" and ".join(known)}')
   return known[name]()
 
 
@@ -61,13 +119,13 @@ class TensorFlow:
 
   def __init__(self):
     from rigl.compat import tf, tf2
+
     self._tf, self._tf2 = tf, tf2
     self.flatten: Callable[[Any], list[Any]] = tf.nest.flatten
     self._graph: Any = None
     self._seen: set[Any] = set()
 
-  def run(self, layer: Any, arguments: Any,
-          function: Callable[[Any], None]) -> None:
+  def run(self, layer: Any, arguments: Any, function: Callable[[Any], None]) -> None:
     """Runs function(arguments) on one example of each tensor.
 
     Args:
@@ -114,11 +172,18 @@ class TensorFlow:
     yield
     own = set(self._graph.get_operations()[n_before:]) - self._seen
     self._seen.update(own)
-    call.arithmetic = tuple(sorted({
-        operation.type for operation in own
-        if operation.type not in _FREE_OPERATIONS and any(
-            _is_number(output.dtype.name, output.shape.rank or 0)
-            for output in operation.outputs)}))
+    call.arithmetic = tuple(
+      sorted(
+        {
+          operation.type
+          for operation in own
+          if operation.type not in _FREE_OPERATIONS
+          and any(
+            _is_number(output.dtype.name, output.shape.rank or 0) for output in operation.outputs
+          )
+        }
+      )
+    )
 
 
 class Jax:
@@ -132,8 +197,7 @@ class Jax:
     self._calls: list[Any] = []
     self._names: list[set[str]] = []
 
-  def run(self, layer: Any, arguments: Any,
-          function: Callable[[Any], None]) -> None:
+  def run(self, layer: Any, arguments: Any, function: Callable[[Any], None]) -> None:
     """See TensorFlow.run.
 
     Raises:
@@ -153,8 +217,9 @@ class Jax:
     if any(None in shape for shape in shapes):
       raise NotCounted('its input size is not known')
     examples = [
-        self._jax.ShapeDtypeStruct(shape, _dtype(leaves[place]))
-        for place, shape in zip(places, shapes)]
+      self._jax.ShapeDtypeStruct(shape, _dtype(leaves[place]))
+      for place, shape in zip(places, shapes)
+    ]
     # In this scope a call does not assign variables.
     with self._keras.StatelessScope():
       jaxpr = self._jax.make_jaxpr(build)(*examples)
@@ -183,16 +248,16 @@ class Jax:
         self._calls[scope].in_loop |= in_loop
       number = scopes[-1] if scopes else outer
       name = equation.primitive.name
-      inner = [
-          body for value in equation.params.values()
-          for body in _jaxprs(value)]
+      inner = [body for value in equation.params.values() for body in _jaxprs(value)]
       is_loop = name in _LOOPS
       for body in inner:
         self._visit(body, number, in_loop or is_loop)
       computes = is_loop or not inner and name not in _FREE_PRIMITIVES
-      if number is not None and computes and any(
-          _is_number(output.aval.dtype.name, output.aval.ndim)
-          for output in equation.outvars):
+      if (
+        number is not None
+        and computes
+        and any(_is_number(output.aval.dtype.name, output.aval.ndim) for output in equation.outvars)
+      ):
         self._names[number].add(name)
 
 

@@ -18,12 +18,12 @@ from typing import Any
 from rigl import network_tables
 from rigl.core import checks
 from rigl.micronet.counting import (
-    Add,
-    Conv2D,
-    DepthWiseConv2D,
-    FullyConnected,
-    GlobalAvg,
-    has_kernel,
+  Add,
+  Conv2D,
+  DepthWiseConv2D,
+  FullyConnected,
+  GlobalAvg,
+  has_kernel,
 )
 from rigl.micronet.network import Layer, Network
 
@@ -43,10 +43,7 @@ class _Builder:
 
   def conv(self, name: str, kernel: int, filters: int, stride: int = 1) -> None:
     shape = (kernel, kernel, self.channels, filters)
-    self._append(
-        name,
-        Conv2D(self.size, shape, (stride, stride), 'same', self._use_bias,
-               'relu'))
+    self._append(name, Conv2D(self.size, shape, (stride, stride), 'same', self._use_bias, 'relu'))
     self.shrink(stride)
     self.channels = filters
 
@@ -58,9 +55,9 @@ class _Builder:
 
   def depthwise(self, name: str, stride: int) -> None:
     self._append(
-        name,
-        DepthWiseConv2D(self.size, (3, 3, self.channels, 1), (stride, stride),
-                        'same', True, 'relu'))
+      name,
+      DepthWiseConv2D(self.size, (3, 3, self.channels, 1), (stride, stride), 'same', True, 'relu'),
+    )
     self.shrink(stride)
 
   def shrink(self, stride: int) -> None:
@@ -79,10 +76,7 @@ class _Builder:
 
 
 def resnet(
-    depth: int,
-    width: float = 1.,
-    input_size: int = 224,
-    num_classes: int = 1000,
+  depth: int, width: float = 1.0, input_size: int = 224, num_classes: int = 1000
 ) -> Network:
   """ResNet for ImageNet, with the stride in the 3x3 convolution of a block.
 
@@ -102,14 +96,15 @@ def resnet(
   net.conv('initial_conv', 7, int(64 * width), 2)
   net.shrink(2)
   for group, n_blocks in enumerate(group_sizes, start=1):
-    filters = int(64 * 2**(group - 1) * width)
+    filters = int(64 * 2 ** (group - 1) * width)
     for block in range(n_blocks):
       stride = 2 if group > 1 and block == 0 else 1
       suffix = f'block_group{group}_{block}_1'
       if block == 0:
         suffix = f'block_group_projection_block_group{group}'
-        net.projection(f'{kind}_projection_{suffix}',
-                       4 * filters if is_bottleneck else filters, stride)
+        net.projection(
+          f'{kind}_projection_{suffix}', 4 * filters if is_bottleneck else filters, stride
+        )
       if is_bottleneck:
         net.conv(f'{kind}_1_{suffix}', 1, filters)
         net.conv(f'{kind}_2_{suffix}', 3, filters, stride)
@@ -123,15 +118,10 @@ def resnet(
   return _network(net, unmasked=('initial_conv',))
 
 
-def mobilenet_v1(
-    width: float = 1.,
-    input_size: int = 224,
-    num_classes: int = 1000,
-) -> Network:
+def mobilenet_v1(width: float = 1.0, input_size: int = 224, num_classes: int = 1000) -> Network:
   """MobileNet-v1 (https://arxiv.org/abs/1704.04861)."""
   net = _Builder('resnet_model/', input_size)
-  initial_filters, blocks = network_tables.mobilenet_filters(
-      network_tables.MOBILENET_V1, width)
+  initial_filters, blocks = network_tables.mobilenet_filters(network_tables.MOBILENET_V1, width)
   net.conv('initial_conv', 3, initial_filters, 2)
   for i, (filters, stride) in enumerate(blocks):
     net.depthwise(f'depthwise_nxn_{i}', stride)
@@ -141,15 +131,10 @@ def mobilenet_v1(
   return _network(net, unmasked=('initial_conv', 'depthwise'))
 
 
-def mobilenet_v2(
-    width: float = 1.,
-    input_size: int = 224,
-    num_classes: int = 1000,
-) -> Network:
+def mobilenet_v2(width: float = 1.0, input_size: int = 224, num_classes: int = 1000) -> Network:
   """MobileNet-v2 (https://arxiv.org/abs/1801.04381)."""
   net = _Builder('resnet_model/', input_size)
-  initial_filters, blocks = network_tables.mobilenet_filters(
-      network_tables.MOBILENET_V2, width)
+  initial_filters, blocks = network_tables.mobilenet_filters(network_tables.MOBILENET_V2, width)
   net.conv('initial_conv', 3, initial_filters, 2)
   for i, (filters, stride) in enumerate(blocks):
     in_channels = net.channels
@@ -166,10 +151,7 @@ def mobilenet_v2(
 
 
 def vgg(
-    vgg_type: str,
-    width: float = 1.,
-    input_size: int = 224,
-    num_classes: int = 1000,
+  vgg_type: str, width: float = 1.0, input_size: int = 224, num_classes: int = 1000
 ) -> Network:
   """VGG with a global average instead of the large dense layers.
 
@@ -189,8 +171,10 @@ def vgg(
     if group > 1:
       net.size //= 2
     if not net.size:
-      raise ValueError(f'input_size {input_size} is too small for {vgg_type}: '
-                       f'pooling {group - 1} leaves nothing of the image.')
+      raise ValueError(
+        f'input_size {input_size} is too small for {vgg_type}: '
+        f'pooling {group - 1} leaves nothing of the image.'
+      )
     for i in range(1, n_convs + 1):
       net.conv(f'conv{group}/conv{group}_{i}', 3, int(filters * width))
   net.global_average()
@@ -198,12 +182,7 @@ def vgg(
   return _network(net)
 
 
-def wide_resnet(
-    depth: int,
-    width: float,
-    input_size: int = 32,
-    num_classes: int = 10,
-) -> Network:
+def wide_resnet(depth: int, width: float, input_size: int = 32, num_classes: int = 10) -> Network:
   """WideResNet-depth-width for CIFAR (https://arxiv.org/abs/1605.07146).
 
   Args:
@@ -220,7 +199,7 @@ def wide_resnet(
   net = _Builder('resnet_model/', input_size)
   net.conv('conv_1', 3, 16)
   for group in (2, 3, 4):
-    filters = int(16 * 2**(group - 2) * width)
+    filters = int(16 * 2 ** (group - 2) * width)
     for block in range((depth - 4) // 6):
       stride = 2 if group > 2 and block == 0 else 1
       if block == 0 and net.channels != filters:
@@ -233,22 +212,14 @@ def wide_resnet(
   return _network(net, unmasked=('conv_1',))
 
 
-def lenet_300_100(
-    width: float = 1.,
-    input_size: int = 28,
-    num_classes: int = 10,
-) -> Network:
+def lenet_300_100(width: float = 1.0, input_size: int = 28, num_classes: int = 10) -> Network:
   """Two hidden layers on MNIST; layer2 is less sparse and layer3 is dense."""
   net = _Builder('', input_size)
   net.channels = input_size**2
   net.dense('layer1', int(300 * width))
   net.dense('layer2', int(100 * width))
   net.dense('layer3', num_classes)
-  return dataclasses.replace(
-      _network(net), sparsity_factors={
-          'layer2': 0.9,
-          'layer3': 0.
-      })
+  return dataclasses.replace(_network(net), sparsity_factors={'layer2': 0.9, 'layer3': 0.0})
 
 
 def _network(net: _Builder, unmasked: tuple[str, ...] = ()) -> Network:
@@ -256,8 +227,6 @@ def _network(net: _Builder, unmasked: tuple[str, ...] = ()) -> Network:
   layers = tuple(net.layers)
   weighted = [layer.name for layer in layers if has_kernel(layer.op)]
   factors = {
-      name: 0.
-      for name in weighted
-      if unmasked and name.rpartition('/')[2].startswith(unmasked)
+    name: 0.0 for name in weighted if unmasked and name.rpartition('/')[2].startswith(unmasked)
   }
   return Network(layers, weighted[0], weighted[-1], factors)

@@ -20,6 +20,7 @@ class Layer(NamedTuple):
     shape: shape of the kernel; None takes it from the operation.
     kind: kind of layer, for reports; None takes the class of the operation.
   """
+
   name: str
   op: Any
   shape: tuple[int, ...] | None = None
@@ -47,18 +48,17 @@ class Network:
     distribution_layers: layers whose shapes a distribution uses, if not
       `layers`.
   """
+
   layers: tuple[Layer, ...]
   first_layer: str
   last_layer: str
-  sparsity_factors: Mapping[str, float] = dataclasses.field(
-      default_factory=dict)
+  sparsity_factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
   distribution_layers: tuple[Layer, ...] | None = None
 
   @property
   def weighted_layers(self) -> tuple[Layer, ...]:
     """The layers with a kernel."""
-    return tuple(
-        layer for layer in self.layers if counting.has_kernel(layer.op))
+    return tuple(layer for layer in self.layers if counting.has_kernel(layer.op))
 
   @property
   def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -67,10 +67,7 @@ class Network:
 
   def custom_sparsities(self, sparsity: float) -> dict[str, float]:
     """Returns name -> sparsity of the layers outside the distribution."""
-    return {
-        name: factor * sparsity
-        for name, factor in self.sparsity_factors.items()
-    }
+    return {name: factor * sparsity for name, factor in self.sparsity_factors.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +83,7 @@ class LayerCount:
     n_kept: elements that are not masked.
     counts: stored bits, multiplications and additions.
   """
+
   name: str
   kind: str
   shape: tuple[int, ...]
@@ -108,6 +106,7 @@ class LayerCount:
 @dataclasses.dataclass(frozen=True)
 class NetworkCount:
   """The layers of a network and their sums."""
+
   layers: tuple[LayerCount, ...]
 
   @property
@@ -144,8 +143,8 @@ class NetworkCount:
   def real_sparsity(self) -> float:
     """Fraction of zeros over all kernels, 0 for a network without kernels."""
     if not self.n_weights:
-      return 0.
-    return 1. - self.n_kept / self.n_weights
+      return 0.0
+    return 1.0 - self.n_kept / self.n_weights
 
 
 def kernel_shapes(layers: Iterable[Layer]) -> dict[str, tuple[int, ...]]:
@@ -165,10 +164,10 @@ def kernel_shapes(layers: Iterable[Layer]) -> dict[str, tuple[int, ...]]:
 
 
 def count_network(
-    layers: Sequence[Layer],
-    sparsities: Mapping[str, float] | None = None,
-    param_bits: int = 32,
-    n_zeros: Mapping[str, int] | None = None,
+  layers: Sequence[Layer],
+  sparsities: Mapping[str, float] | None = None,
+  param_bits: int = 32,
+  n_zeros: Mapping[str, int] | None = None,
 ) -> NetworkCount:
   """Counts every layer.
 
@@ -191,21 +190,23 @@ def count_network(
   counting.check_names({*sparsities, *n_zeros}, shapes)
   rows = []
   for layer in layers:
-    sparsity = float(sparsities.get(layer.name, 0.))
+    sparsity = float(sparsities.get(layer.name, 0.0))
     size = math.prod(shapes[layer.name]) if layer.name in shapes else 0
     zeros = distributions.get_n_zeros(size, sparsity)
     if layer.name in n_zeros:
       zeros = n_zeros[layer.name]
       sparsity = zeros / size
     rows.append(
-        LayerCount(
-            name=layer.name,
-            kind=layer.kind or type(layer.op).__name__,
-            shape=shapes.get(layer.name, ()),
-            sparsity=sparsity,
-            n_weights=size,
-            n_kept=size - zeros,
-            counts=counting.count_ops(layer.op, sparsity, param_bits)))
+      LayerCount(
+        name=layer.name,
+        kind=layer.kind or type(layer.op).__name__,
+        shape=shapes.get(layer.name, ()),
+        sparsity=sparsity,
+        n_weights=size,
+        n_kept=size - zeros,
+        counts=counting.count_ops(layer.op, sparsity, param_bits),
+      )
+    )
   return NetworkCount(tuple(rows))
 
 
@@ -213,15 +214,13 @@ def check_channels(layers: Iterable[Layer], title: str) -> None:
   """Raises ValueError for a kernel without input or output channels."""
   for layer in layers:
     if 0 in layer.kernel_shape:
-      raise ValueError(f'{title} has a layer without channels: {layer.name!r} '
-                       f'of shape {layer.kernel_shape}.')
+      raise ValueError(
+        f'{title} has a layer without channels: {layer.name!r} of shape {layer.kernel_shape}.'
+      )
 
 
 def scale_width(
-    layers: Iterable[Layer],
-    width: float,
-    first_layer: str,
-    last_layer: str,
+  layers: Iterable[Layer], width: float, first_layer: str, last_layer: str
 ) -> list[Layer]:
   """Multiplies the channels of kernels.
 

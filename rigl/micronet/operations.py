@@ -15,6 +15,7 @@ Strides = Union[int, Sequence[int]]
 
 class Conv2D(NamedTuple):
   """Convolution with a kernel of shape [k, k, c_in, c_out]."""
+
   input_size: int
   kernel_shape: Sequence[int]
   strides: Strides
@@ -25,6 +26,7 @@ class Conv2D(NamedTuple):
 
 class DepthWiseConv2D(NamedTuple):
   """Depthwise convolution with a kernel of shape [k, k, c, multiplier]."""
+
   input_size: int
   kernel_shape: Sequence[int]
   strides: Strides
@@ -35,6 +37,7 @@ class DepthWiseConv2D(NamedTuple):
 
 class FullyConnected(NamedTuple):
   """Matrix product with a kernel of shape [c_in, c_out]."""
+
   kernel_shape: Sequence[int]
   use_bias: bool
   activation: str | None
@@ -42,18 +45,21 @@ class FullyConnected(NamedTuple):
 
 class GlobalAvg(NamedTuple):
   """Average over all positions of an image, per channel."""
+
   input_size: int
   n_channels: int
 
 
 class Scale(NamedTuple):
   """Multiplication of every element by a factor, as in squeeze-and-excite."""
+
   input_size: int
   n_channels: int
 
 
 class Add(NamedTuple):
   """Elementwise addition of two images, as in a residual connection."""
+
   input_size: int
   n_channels: int
 
@@ -72,6 +78,7 @@ class DotProducts(NamedTuple):
     n_biases: bias values, each added once at every position.
     activation: its name, or None.
   """
+
   n_weights: int
   vector_length: float
   n_positions: int
@@ -82,12 +89,14 @@ class DotProducts(NamedTuple):
 
 class Arithmetic(NamedTuple):
   """A known number of multiplications and additions without a kernel."""
+
   n_mults: int
   n_adds: int
 
 
 class Counts(NamedTuple):
   """Stored bits, multiplications and additions of an operation."""
+
   param_bits: float
   n_mults: float
   n_adds: float
@@ -100,6 +109,7 @@ class Counts(NamedTuple):
 
 class Info(NamedTuple):
   """Sizes of an operation; -1 where one does not apply."""
+
   input_size: int
   kernel_size: int
   in_channels: int

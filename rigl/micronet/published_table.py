@@ -26,7 +26,7 @@ _METHODS = {'ERK': 'erdos_renyi_kernel', 'Uniform': 'random'}
 # published training FLOPs, inference FLOPs, 10^6 bytes and top-1 accuracy,
 # checkpoint. FLOPs with an x are multiples of the dense network's.
 _ROWS = {
-    ('ResNet-50, extended training', 'resnet50_keras'): '''
+  ('ResNet-50, extended training', 'resnet50_keras'): """
         Dense   0     1   3.2e18 8.2e9 102.122 76.8  -
         ERK     0.8   5   2.09x  0.42x 23.683  77.17 s80erk5x
         Uniform 0.8   5   1.14x  0.23x 23.685  76.71 s80uniform5x
@@ -39,19 +39,19 @@ _ROWS = {
         ERK     0.99  5   0.29x  0.05x 4.354   61.86 s99erk5x
         ERK     0.99  10  0.58x  0.05x 4.354   63.89 s99erk10x
         ERK     0.99  40  2.32x  0.05x 4.354   66.94 s99erk40x
-        ERK     0.99  100 5.8x   0.05x 4.354   68.15 s99erk100x''',
-    ('ResNet-50, standard training', 'resnet50_keras'): '''
+        ERK     0.99  100 5.8x   0.05x 4.354   68.15 s99erk100x""",
+  ('ResNet-50, standard training', 'resnet50_keras'): """
         ERK     0.8   1   0.42x  0.42x 23.683  75.12 s80erk1x
         Uniform 0.8   1   0.23x  0.23x 23.685  74.60 s80uniform1x
         ERK     0.9   1   0.24x  0.24x 13.499  73.07 s90erk1x
-        Uniform 0.9   1   0.13x  0.13x 13.532  72.02 s90uniform1x''',
-    ('MobileNet-v1, extended training', 'mobilenet_v1_keras'): '''
+        Uniform 0.9   1   0.13x  0.13x 13.532  72.02 s90uniform1x""",
+  ('MobileNet-v1, extended training', 'mobilenet_v1_keras'): """
         Dense   0     1   4.5e17 1.14e9 16.864 72.1  -
         ERK     0.9   10  1.39x  0.21x  2.392  69.31 mbv1_s90_erk10x
         ERK     0.9   50  2.79x  0.21x  2.392  70.63 mbv1_s90_erk50x
         Uniform 0.9   10  1.25x  0.09x  2.392  69.28 mbv1_s90_uniform10x
         Uniform 0.9   50  6.25x  0.09x  2.392  70.25 mbv1_s90_uniform50x
-        Uniform 0.9   100 12.5x  0.09x  2.392  70.59 mbv1_s90_uniform100x''',
+        Uniform 0.9   100 12.5x  0.09x  2.392  70.59 mbv1_s90_uniform100x""",
 }
 
 SAME, LAST_DIGIT, DIFFERENT = 'same', 'last digit', 'different'
@@ -59,19 +59,20 @@ _MARKS = {SAME: '', LAST_DIGIT: '~', DIFFERENT: '!'}
 
 # Prefix of a title -> explanation of its differences.
 _NOTES = {
-    'MobileNet-v1': '''\
+  'MobileNet-v1': """\
 - The multiples published for MobileNet-v1 follow from no choice of dense layers
   that was tried. The paper gives 0.27x and 0.12x for the same networks, which
   is what the rules give when the depthwise layers are sparse as well. The size
   published for the uniform networks is that of the ERK networks.
-''',
-    '': '- Accuracies are copied, not measured.\n',
+""",
+  '': '- Accuracies are copied, not measured.\n',
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
   """A published number and its count."""
+
   published: str
   computed: float
 
@@ -118,6 +119,7 @@ class Row:
     top_1: published accuracy in percent.
     checkpoint: name of the published checkpoint, or '-'.
   """
+
   distribution: str
   sparsity: float
   real_sparsity: float
@@ -135,11 +137,11 @@ class Row:
 
 
 def count_published(
-    architecture: str,
-    distribution: str,
-    sparsity: float,
-    width: float = 1.,
-    custom_sparsities: dict[str, float] | None = None,
+  architecture: str,
+  distribution: str,
+  sparsity: float,
+  width: float = 1.0,
+  custom_sparsities: dict[str, float] | None = None,
 ) -> NetworkCount:
   """Counts a network the way the published figures were counted.
 
@@ -162,44 +164,60 @@ def count_published(
   network = architectures.get_network(architecture, width=width)
   if distribution == 'Dense':
     if sparsity or custom_sparsities:
-      raise ValueError(f"'Dense' has no sparsity, got {sparsity} and the "
-                       f'custom sparsities {custom_sparsities}.')
+      raise ValueError(
+        f"'Dense' has no sparsity, got {sparsity} and the custom sparsities {custom_sparsities}."
+      )
     return count_network(network.layers)
   if custom_sparsities is None:
     custom_sparsities = network.custom_sparsities(sparsity)
     if distribution == 'Uniform' or sparsity == 0.99:
-      custom_sparsities[network.first_layer] = 0.
+      custom_sparsities[network.first_layer] = 0.0
   sparsities = distributions.get_sparsities(
-      network.shapes, _METHODS.get(distribution, distribution), sparsity,
-      custom_sparsities)
+    network.shapes, _METHODS.get(distribution, distribution), sparsity, custom_sparsities
+  )
   return count_network(network.layers, sparsities)
 
 
 def published_tables() -> dict[str, list[Row]]:
   """Counts every published network; returns title -> rows."""
   return {
-      title: [_row(architecture, *line.split())
-              for line in lines.strip().splitlines()]
-      for (title, architecture), lines in _ROWS.items()
+    title: [_row(architecture, *line.split()) for line in lines.strip().splitlines()]
+    for (title, architecture), lines in _ROWS.items()
   }
 
 
-def _row(architecture: str, distribution: str, sparsity: str, length: str,
-         training: str, inference: str, size: str, top_1: str,
-         checkpoint: str) -> Row:
-  dense = count_published(architecture, 'Dense', 0.)
+def _row(
+  architecture: str,
+  distribution: str,
+  sparsity: str,
+  length: str,
+  training: str,
+  inference: str,
+  size: str,
+  top_1: str,
+  checkpoint: str,
+) -> Row:
+  dense = count_published(architecture, 'Dense', 0.0)
   count = count_published(architecture, distribution, float(sparsity))
   if distribution == 'Dense':
-    n_images = (training_flops.PUBLISHED_STEPS
-                * training_flops.PUBLISHED_BATCH_SIZE)
+    n_images = training_flops.PUBLISHED_STEPS * training_flops.PUBLISHED_BATCH_SIZE
     training_count, inference_count = 3 * dense.flops * n_images, dense.flops
   else:
     training_count = training_flops.training_multiple(
-        'rigl', count.flops, dense.flops, length=int(length))
+      'rigl', count.flops, dense.flops, length=int(length)
+    )
     inference_count = count.flops / dense.flops
-  return Row(distribution, float(sparsity), count.real_sparsity, int(length),
-             Cell(training, training_count), Cell(inference, inference_count),
-             Cell(size, count.megabytes), top_1, checkpoint)
+  return Row(
+    distribution,
+    float(sparsity),
+    count.real_sparsity,
+    int(length),
+    Cell(training, training_count),
+    Cell(inference, inference_count),
+    Cell(size, count.megabytes),
+    top_1,
+    checkpoint,
+  )
 
 
 def as_records(tables: dict[str, list[Row]]) -> list[dict[str, Any]]:
@@ -212,11 +230,11 @@ def as_records(tables: dict[str, list[Row]]) -> list[dict[str, Any]]:
   for title, rows in tables.items():
     for row in rows:
       record = {
-          'table': title,
-          'distribution': row.distribution,
-          'sparsity': row.sparsity,
-          'real_sparsity': row.real_sparsity,
-          'length': row.length,
+        'table': title,
+        'distribution': row.distribution,
+        'sparsity': row.sparsity,
+        'real_sparsity': row.real_sparsity,
+        'length': row.length,
       }
       for name in ('training', 'inference', 'size'):
         cell = getattr(row, name)
@@ -244,8 +262,9 @@ def render(tables: dict[str, list[Row]], is_markdown: bool) -> str:
     table = _markdown_rows(rows) if is_markdown else _text_rows(rows)
     parts.append(heading + table)
   notes = [
-      note for beginning, note in _NOTES.items()
-      if any(title.startswith(beginning) for title in tables)
+    note
+    for beginning, note in _NOTES.items()
+    if any(title.startswith(beginning) for title in tables)
   ]
   return '\n'.join([*parts, _legend(tables, is_markdown), ''.join(notes)])
 
@@ -266,18 +285,22 @@ def _text_rows(rows: Iterable[Row]) -> str:
 
 def _markdown_rows(rows: Iterable[Row]) -> str:
   header = [
-      'Distribution', 'Sparsity', 'Length', 'Training FLOPs', 'Inference FLOPs',
-      'Size (MB)', 'Top-1 %', 'Checkpoint'
+    'Distribution',
+    'Sparsity',
+    'Length',
+    'Training FLOPs',
+    'Inference FLOPs',
+    'Size (MB)',
+    'Top-1 %',
+    'Checkpoint',
   ]
   lines = []
   for row in rows:
     line = [row.distribution, f'{row.real_sparsity:.3f}', f'{row.length}x']
     for cell in row.cells:
-      counted = {
-          SAME: cell.text,
-          LAST_DIGIT: f'{cell.text} ~',
-          DIFFERENT: f'**{cell.text} !**'
-      }[cell.agreement]
+      counted = {SAME: cell.text, LAST_DIGIT: f'{cell.text} ~', DIFFERENT: f'**{cell.text} !**'}[
+        cell.agreement
+      ]
       line.append(f'{cell.published} → {counted}')
     url = CHECKPOINT_URL.format(row.checkpoint)
     link = '-' if row.checkpoint == '-' else f'[link]({url})'
@@ -286,16 +309,11 @@ def _markdown_rows(rows: Iterable[Row]) -> str:
 
 
 def _legend(tables: dict[str, list[Row]], is_markdown: bool) -> str:
-  agreements = [
-      cell.agreement
-      for rows in tables.values()
-      for row in rows
-      for cell in row.cells
-  ]
+  agreements = [cell.agreement for rows in tables.values() for row in rows for cell in row.cells]
   meanings = {
-      SAME: f'of {len(agreements)} cells round to the published digits',
-      LAST_DIGIT: 'differ by less than one unit of the last published digit',
-      DIFFERENT: 'do not follow from the rules; the count is what they give',
+    SAME: f'of {len(agreements)} cells round to the published digits',
+    LAST_DIGIT: 'differ by less than one unit of the last published digit',
+    DIFFERENT: 'do not follow from the rules; the count is what they give',
   }
   lines = []
   for agreement, meaning in meanings.items():

@@ -24,6 +24,7 @@ class Report:
     delta_t: steps between mask updates, for `training`.
     length: length of the training, for `training`.
   """
+
   title: str
   count: NetworkCount
   dense: NetworkCount
@@ -33,11 +34,11 @@ class Report:
 
 
 def training_multiples(
-    count: NetworkCount,
-    dense: NetworkCount,
-    delta_t: float,
-    length: float,
-    schedule: training_flops.PruningSchedule,
+  count: NetworkCount,
+  dense: NetworkCount,
+  delta_t: float,
+  length: float,
+  schedule: training_flops.PruningSchedule,
 ) -> dict[str, float]:
   """Returns the cost of training for every method.
 
@@ -55,22 +56,18 @@ def training_multiples(
     method -> multiple of the cost of training the dense network.
   """
   multiples = {
-      method: training_flops.training_multiple(
-          method, count.flops, dense.flops, delta_t, length)
-      for method in training_flops.METHODS
-      if method != 'prune'
+    method: training_flops.training_multiple(method, count.flops, dense.flops, delta_t, length)
+    for method in training_flops.METHODS
+    if method != 'prune'
   }
   saved = dense.flops - count.flops
   multiples['prune'] = training_flops.pruning_multiple(
-      lambda progress: dense.flops - progress * saved, 1., schedule, length)
+    lambda progress: dense.flops - progress * saved, 1.0, schedule, length
+  )
   return multiples
 
 
-def render(
-    report: Report,
-    output_format: str,
-    max_width: int | None = None,
-) -> str:
+def render(report: Report, output_format: str, max_width: int | None = None) -> str:
   """Renders a report.
 
   Args:
@@ -91,29 +88,33 @@ def render(
       record['shape'] = formatting.shape_text(record['shape'])
     return formatting.csv_table(records)
   training_header = ('training', f'length {report.length:g}')
-  note = (f'Training in multiples of one dense training, with '
-          f'{report.delta_t:g} steps between mask updates.\n')
+  note = (
+    f'Training in multiples of one dense training, with '
+    f'{report.delta_t:g} steps between mask updates.\n'
+  )
   if output_format == 'markdown':
-    return '\n'.join([
+    return '\n'.join(
+      [
         f'### {report.title}\n',
         formatting.markdown_table(*_layer_table(report, ''), n_left=2),
         formatting.markdown_table(_SUMMARY_HEADER, _summary_rows(report)),
         formatting.markdown_table(training_header, _training_rows(report)),
         note,
-    ])
+      ]
+    )
   prefix = _common_scope([layer.name for layer in report.count.layers])
   scope = f' (names without {prefix})' if prefix else ''
-  return '\n'.join([
+  return '\n'.join(
+    [
       f'{report.title}{scope}\n',
       formatting.text_table(
-          *_layer_table(report, prefix),
-          n_left=2,
-          max_width=max_width,
-          has_total=True),
+        *_layer_table(report, prefix), n_left=2, max_width=max_width, has_total=True
+      ),
       formatting.text_table(_SUMMARY_HEADER, _summary_rows(report)),
       formatting.text_table(training_header, _training_rows(report)),
       note,
-  ])
+    ]
+  )
 
 
 _SUMMARY_HEADER = ('network', 'inference', 'size', 'weights')
@@ -125,27 +126,34 @@ def _common_scope(names: list[str]) -> str:
   return scope + slash
 
 
-def _layer_table(report: Report,
-                 prefix: str) -> tuple[list[str], list[list[str]]]:
+def _layer_table(report: Report, prefix: str) -> tuple[list[str], list[list[str]]]:
   """Returns the header and a row for each layer and for the total."""
   total = report.count
   unit, factor = ('MFLOPs', 1e6) if total.flops >= 1e7 else ('kFLOPs', 1e3)
-  header = ['layer', 'shape', 'sparsity', 'density', 'weights', 'kept', unit,
-            'share', 'kB']
+  header = ['layer', 'shape', 'sparsity', 'density', 'weights', 'kept', unit, 'share', 'kB']
 
-  def row(name: str, shape: str, sparsity: float,
-          part: LayerCount | NetworkCount) -> list[str]:
+  def row(name: str, shape: str, sparsity: float, part: LayerCount | NetworkCount) -> list[str]:
     weights = ['-'] * 4
     if part.n_weights:
-      weights = [f'{sparsity:.4f}', f'{1 - sparsity:.4f}',
-                 f'{part.n_weights:,}', f'{part.n_kept:,}']
-    share = part.flops / total.flops if total.flops else 0.
-    return [name, shape, *weights, f'{part.flops / factor:,.3f}',
-            f'{share:.1%}', f'{part.n_bytes / 1e3:,.2f}']
+      weights = [
+        f'{sparsity:.4f}',
+        f'{1 - sparsity:.4f}',
+        f'{part.n_weights:,}',
+        f'{part.n_kept:,}',
+      ]
+    share = part.flops / total.flops if total.flops else 0.0
+    return [
+      name,
+      shape,
+      *weights,
+      f'{part.flops / factor:,.3f}',
+      f'{share:.1%}',
+      f'{part.n_bytes / 1e3:,.2f}',
+    ]
 
   rows = [
-      row(layer.name[len(prefix):], formatting.shape_text(layer.shape),
-          layer.sparsity, layer) for layer in total.layers
+    row(layer.name[len(prefix) :], formatting.shape_text(layer.shape), layer.sparsity, layer)
+    for layer in total.layers
   ]
   rows.append(row('total', '', total.real_sparsity, total))
   return header, rows
@@ -153,14 +161,21 @@ def _layer_table(report: Report,
 
 def _summary_rows(report: Report) -> list[list[str]]:
   counts = {'sparse': report.count, 'dense': report.dense}
-  rows = [[
+  rows = [
+    [
       name,
       formatting.quantity(count.flops, 'FLOPs'),
-      f'{count.megabytes:.3f} MB', f'{count.n_kept:,}'
-  ] for name, count in counts.items()]
+      f'{count.megabytes:.3f} MB',
+      f'{count.n_kept:,}',
+    ]
+    for name, count in counts.items()
+  ]
   sparse, dense = counts.values()
-  ratios = (sparse.flops / dense.flops, sparse.megabytes / dense.megabytes,
-            sparse.n_kept / dense.n_kept)
+  ratios = (
+    sparse.flops / dense.flops,
+    sparse.megabytes / dense.megabytes,
+    sparse.n_kept / dense.n_kept,
+  )
   rows.append(['ratio', *map(formatting.multiple, ratios)])
   return rows
 
@@ -175,35 +190,35 @@ def _training_rows(report: Report) -> list[list[str]]:
 
 def _layer_record(layer: LayerCount) -> dict[str, Any]:
   return {
-      'name': layer.name,
-      'kind': layer.kind,
-      'shape': list(layer.shape),
-      'sparsity': layer.sparsity,
-      'density': 1 - layer.sparsity,
-      'weights': layer.n_weights,
-      'kept': layer.n_kept,
-      'mults': layer.counts.n_mults,
-      'adds': layer.counts.n_adds,
-      'flops': layer.flops,
-      'bytes': layer.n_bytes,
+    'name': layer.name,
+    'kind': layer.kind,
+    'shape': list(layer.shape),
+    'sparsity': layer.sparsity,
+    'density': 1 - layer.sparsity,
+    'weights': layer.n_weights,
+    'kept': layer.n_kept,
+    'mults': layer.counts.n_mults,
+    'adds': layer.counts.n_adds,
+    'flops': layer.flops,
+    'bytes': layer.n_bytes,
   }
 
 
 def _as_json(report: Report) -> dict[str, Any]:
   count, dense = report.count, report.dense
   return {
-      'title': report.title,
-      'flops': count.flops,
-      'bytes': count.n_bytes,
-      'sparsity': count.real_sparsity,
-      'weights': count.n_weights,
-      'kept': count.n_kept,
-      'dense_flops': dense.flops,
-      'dense_bytes': dense.n_bytes,
-      'inference_multiple': count.flops / dense.flops,
-      'length': report.length,
-      # JSON has no infinity.
-      'delta_t': report.delta_t if math.isfinite(report.delta_t) else None,
-      'training_multiples': dict(report.training),
-      'layers': [_layer_record(layer) for layer in count.layers],
+    'title': report.title,
+    'flops': count.flops,
+    'bytes': count.n_bytes,
+    'sparsity': count.real_sparsity,
+    'weights': count.n_weights,
+    'kept': count.n_kept,
+    'dense_flops': dense.flops,
+    'dense_bytes': dense.n_bytes,
+    'inference_multiple': count.flops / dense.flops,
+    'length': report.length,
+    # JSON has no infinity.
+    'delta_t': report.delta_t if math.isfinite(report.delta_t) else None,
+    'training_multiples': dict(report.training),
+    'layers': [_layer_record(layer) for layer in count.layers],
   }

@@ -46,6 +46,7 @@ class PruningSchedule:
     end_step: step from which the final sparsity holds.
     frequency: steps between updates.
   """
+
   n_steps: int
   begin_step: int
   end_step: int
@@ -55,18 +56,19 @@ class PruningSchedule:
     checks.positive('frequency', self.frequency)
     if not 0 <= self.begin_step < self.end_step <= self.n_steps:
       raise ValueError(
-          'A pruning schedule needs 0 <= begin_step < end_step <= n_steps, got '
-          f'{self.begin_step}, {self.end_step} and {self.n_steps}.')
+        'A pruning schedule needs 0 <= begin_step < end_step <= n_steps, got '
+        f'{self.begin_step}, {self.end_step} and {self.n_steps}.'
+      )
 
   def sparsity(self, step: int, final_sparsity: float) -> float:
     """Returns the sparsity of the masks that are updated at a step."""
     progress = (step - self.begin_step) / (self.end_step - self.begin_step)
-    remaining = (1 - min(max(progress, 0.), 1.))**3
+    remaining = (1 - min(max(progress, 0.0), 1.0)) ** 3
     return final_sparsity * (1 - remaining)
 
   def phases(self, final_sparsity: float) -> Iterator[tuple[float, int]]:
     """Yields (sparsity, number of steps it holds) over the training."""
-    yield 0., self.begin_step
+    yield 0.0, self.begin_step
     updates = range(self.begin_step, self.end_step, self.frequency)
     for step in updates:
       n_steps = min(step + self.frequency, self.end_step) - step
@@ -76,7 +78,8 @@ class PruningSchedule:
 
 # The default schedule of the ImageNet script.
 DEFAULT_PRUNING = PruningSchedule(
-    n_steps=PUBLISHED_STEPS, begin_step=0, end_step=25000, frequency=100)
+  n_steps=PUBLISHED_STEPS, begin_step=0, end_step=25000, frequency=100
+)
 
 
 def _sparse_only(f_sparse: float, f_dense: float, delta_t: float) -> float:
@@ -95,25 +98,25 @@ def _rigl(f_sparse: float, f_dense: float, delta_t: float) -> float:
 # Training method -> (f_sparse, f_dense, delta_t) -> multiple, under the names
 # of the training scripts. 'momentum' is SNFS.
 _MULTIPLES: dict[str, Callable[[float, float, float], float]] = {
-    'baseline': lambda f_sparse, f_dense, delta_t: 1.,
-    'scratch': _sparse_only,
-    'static': _sparse_only,
-    'snip': _sparse_only,
-    'set': _sparse_only,
-    'momentum': _dense_gradient,
-    'dnw': _dense_gradient,
-    'rigl': _rigl,
+  'baseline': lambda f_sparse, f_dense, delta_t: 1.0,
+  'scratch': _sparse_only,
+  'static': _sparse_only,
+  'snip': _sparse_only,
+  'set': _sparse_only,
+  'momentum': _dense_gradient,
+  'dnw': _dense_gradient,
+  'rigl': _rigl,
 }
 
 METHODS = (*_MULTIPLES, 'prune')
 
 
 def training_multiple(
-    method: str,
-    f_sparse: float,
-    f_dense: float,
-    delta_t: float = DEFAULT_DELTA_T,
-    length: float = 1.,
+  method: str,
+  f_sparse: float,
+  f_dense: float,
+  delta_t: float = DEFAULT_DELTA_T,
+  length: float = 1.0,
 ) -> float:
   """Returns the FLOPs of a training, as a multiple of the dense one.
 
@@ -133,8 +136,9 @@ def training_multiple(
   """
   if method not in _MULTIPLES:
     hint = ' Use pruning_multiple for prune.' if method == 'prune' else ''
-    raise ValueError(f'Unknown training method {method!r}. Choose one of '
-                     f'{tuple(_MULTIPLES)}.{hint}')
+    raise ValueError(
+      f'Unknown training method {method!r}. Choose one of {tuple(_MULTIPLES)}.{hint}'
+    )
   checks.positive('f_dense', f_dense)
   checks.positive('length', length)
   checks.not_negative('f_sparse', f_sparse)
@@ -146,10 +150,10 @@ def training_multiple(
 
 
 def pruning_multiple(
-    flops_at: Callable[[float], float],
-    final_sparsity: float,
-    schedule: PruningSchedule = DEFAULT_PRUNING,
-    length: float = 1.,
+  flops_at: Callable[[float], float],
+  final_sparsity: float,
+  schedule: PruningSchedule = DEFAULT_PRUNING,
+  length: float = 1.0,
 ) -> float:
   """Returns the FLOPs of gradual pruning, as a multiple of dense training.
 
@@ -166,10 +170,10 @@ def pruning_multiple(
   Raises:
     ValueError: on invalid numbers.
   """
-  f_dense = flops_at(0.)
+  f_dense = flops_at(0.0)
   checks.positive('f_dense', f_dense)
   checks.positive('length', length)
   total = sum(
-      flops_at(sparsity) * n_steps
-      for sparsity, n_steps in schedule.phases(final_sparsity) if n_steps)
+    flops_at(sparsity) * n_steps for sparsity, n_steps in schedule.phases(final_sparsity) if n_steps
+  )
   return length * total / (schedule.n_steps * f_dense)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
   from rigl.training import calls
 
 
-def train(method: str = 'rigl', sparsity: Optional[float] = None,
-          verbose: bool = False, **settings: Any) -> calls.Result:
+def train(
+  method: str = 'rigl', sparsity: Optional[float] = None, verbose: bool = False, **settings: Any
+) -> calls.Result:
   """Trains as the script `mnist_train_eval` does.
 
       result = rigl.mnist.train(method='rigl', sparsity=0.95, num_epochs=20)

@@ -16,8 +16,7 @@ _BYTES_PER_PARAMETER = 4
 _BITS_PER_BYTE = 8
 
 
-def get_compressed_fc(
-    masks: Sequence[np.ndarray]) -> tuple[list[float], list[int]]:
+def get_compressed_fc(masks: Sequence[np.ndarray]) -> tuple[list[float], list[int]]:
   """Measures a fully connected network without its unconnected units.
 
   Args:
@@ -31,8 +30,7 @@ def get_compressed_fc(
     ValueError: the masks are not 0/1 matrices of consecutive layers.
   """
   compressed = compress_masks(masks)
-  sparsities = [
-      1. - float(mask.mean()) if mask.size else 1. for mask in compressed]
+  sparsities = [1.0 - float(mask.mean()) if mask.size else 1.0 for mask in compressed]
   sizes = [mask.shape[0] for mask in compressed] + [compressed[-1].shape[1]]
   return sparsities, sizes
 
@@ -72,8 +70,8 @@ def compress_masks(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
   """
   kept = connected_units(masks)
   return [
-      np.asarray(mask, bool)[np.ix_(rows, columns)]
-      for mask, rows, columns in zip(masks, kept[:-1], kept[1:])
+    np.asarray(mask, bool)[np.ix_(rows, columns)]
+    for mask, rows, columns in zip(masks, kept[:-1], kept[1:])
   ]
 
 
@@ -119,15 +117,18 @@ def _validated(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
   for index, mask in enumerate(masks):
     mask = np.asarray(mask)
     if mask.ndim != 2:
-      raise ValueError(f'Expected the mask of layer {index} to have shape '
-                       f'[n_in, n_out], found {mask.shape}.')
+      raise ValueError(
+        f'Expected the mask of layer {index} to have shape [n_in, n_out], found {mask.shape}.'
+      )
     if active and active[-1].shape[1] != mask.shape[0]:
       raise ValueError(
-          f'The mask of layer {index} has {mask.shape[0]} rows, but the layer '
-          f'before has {active[-1].shape[1]} neurons.')
+        f'The mask of layer {index} has {mask.shape[0]} rows, but the layer '
+        f'before has {active[-1].shape[1]} neurons.'
+      )
     others = mask[~np.isin(mask, (0, 1))]
     if others.size:
-      raise ValueError(f'Expected the mask of layer {index} to hold only 0 and '
-                       f'1, found {others[0]}.')
+      raise ValueError(
+        f'Expected the mask of layer {index} to hold only 0 and 1, found {others[0]}.'
+      )
     active.append(mask.astype(bool))
   return active

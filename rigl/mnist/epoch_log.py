@@ -80,10 +80,13 @@ def network_values(masks: Mapping[str, np.ndarray]) -> dict[str, Any]:
   if masks:
     sparsities, units = compression.get_compressed_fc(list(masks.values()))
     values.update(
-        layer_sparsities={layer: connections.sparsity({layer: mask})
-                          for layer, mask in masks.items()},
-        units=units, unit_sparsities=sparsities,
-        bytes=compression.compressed_size_bytes(list(masks.values())))
+      layer_sparsities={
+        layer: connections.sparsity({layer: mask}) for layer, mask in masks.items()
+      },
+      units=units,
+      unit_sparsities=sparsities,
+      bytes=compression.compressed_size_bytes(list(masks.values())),
+    )
   return values
 
 
@@ -93,18 +96,23 @@ def text_of(row: Mapping[str, Any]) -> str:
   Args:
     row: a row of `metrics.jsonl`.
   """
+
   def joined(numbers):
     return ' '.join(f'{number:.4f}' for number in numbers)
 
   layers = row.get('layer_sparsities')
-  text = (f'epoch={row["epoch"]} iteration={row["iteration"]}, '
-          f'test loss {_loss_of(row):.6f}, '
-          f'test accuracy {row["accuracy"]:.6f}, '
-          f'sparsity {row["sparsity"]:.6f}, '
-          f'layers {joined(layers.values()) if layers else "dense"}\n')
+  text = (
+    f'epoch={row["epoch"]} iteration={row["iteration"]}, '
+    f'test loss {_loss_of(row):.6f}, '
+    f'test accuracy {row["accuracy"]:.6f}, '
+    f'sparsity {row["sparsity"]:.6f}, '
+    f'layers {joined(layers.values()) if layers else "dense"}\n'
+  )
   if layers:
-    text += (f'compressed {"-".join(map(str, row["units"]))}, sparsity '
-             f'{joined(row["unit_sparsities"])}, {row["bytes"]} bytes\n')
+    text += (
+      f'compressed {"-".join(map(str, row["units"]))}, sparsity '
+      f'{joined(row["unit_sparsities"])}, {row["bytes"]} bytes\n'
+    )
   return text
 
 
@@ -120,9 +128,15 @@ class EpochLog(tf.train.SessionRunHook):
     last_accuracy: test accuracy of the last epoch of this process; None before.
   """
 
-  def __init__(self, fetches: Fetches, schedule: Schedule, folder: str,
-               text_file: str, records_file: str,
-               kept_pixels: Optional[np.ndarray] = None):
+  def __init__(
+    self,
+    fetches: Fetches,
+    schedule: Schedule,
+    folder: str,
+    text_file: str,
+    records_file: str,
+    kept_pixels: Optional[np.ndarray] = None,
+  ):
     """Resumes the files of an earlier process, if any.
 
     Args:
@@ -153,18 +167,21 @@ class EpochLog(tf.train.SessionRunHook):
   @property
   def best(self) -> Optional[dict[str, Any]]:
     """The row of the highest test accuracy so far, or None."""
-    return max(history.evaluations(self._history.rows), default=None,
-               key=lambda row: row['accuracy'])
+    return max(
+      history.evaluations(self._history.rows), default=None, key=lambda row: row['accuracy']
+    )
 
   # --- Files ----------------------------------------------------------------
 
   def begin(self) -> None:
     self._records = mask_records.resume_mask_records(
-        self._records_file, self._iteration, self._kept_pixels)
+      self._records_file, self._iteration, self._kept_pixels
+    )
     self._former_state = self._history.resume(self._iteration)
     with files.replaced(str(self._text_file)) as temporary:
-      pathlib.Path(temporary).write_text(''.join(
-          map(text_of, history.evaluations(self._history.rows))))
+      pathlib.Path(temporary).write_text(
+        ''.join(map(text_of, history.evaluations(self._history.rows)))
+      )
     self._global_step = tf.train.get_global_step()
     self._watch.begin()
     for folder in (self._folder, self._test_folder):
@@ -178,8 +195,9 @@ class EpochLog(tf.train.SessionRunHook):
   def save(self) -> None:
     """Writes the state for a checkpoint. Call it before each checkpoint."""
     self.save_records()
-    self._history.save_state(self._iteration, {
-        'totals': self._totals.tolist(), **self._watch.state()})
+    self._history.save_state(
+      self._iteration, {'totals': self._totals.tolist(), **self._watch.state()}
+    )
 
   # --- Steps ----------------------------------------------------------------
 
@@ -194,10 +212,13 @@ class EpochLog(tf.train.SessionRunHook):
 
   def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
     del run_context
-    fetches = {'loss': self._fetches.loss, 'accuracy': self._fetches.accuracy,
-               'learning_rate': self._fetches.learning_rate,
-               'advanced': iterations.advanced(),
-               'updates': self._watch.updates}
+    fetches = {
+      'loss': self._fetches.loss,
+      'accuracy': self._fetches.accuracy,
+      'learning_rate': self._fetches.learning_rate,
+      'advanced': iterations.advanced(),
+      'updates': self._watch.updates,
+    }
     if self._fetches.drop_fraction is not None:
       fetches['drop_fraction'] = self._fetches.drop_fraction
     return tf.train.SessionRunArgs(fetches)
@@ -209,11 +230,11 @@ class EpochLog(tf.train.SessionRunHook):
     self._iteration += 1
     session = run_context.session
     self._watch.after_run(session, results['updates'], all(results['advanced']))
-    if self._schedule.record_frequency and (
-        self._iteration % self._schedule.record_frequency == 0):
+    if self._schedule.record_frequency and (self._iteration % self._schedule.record_frequency == 0):
       self._record(session)
     if self._iteration % self._schedule.n_batches == 0 and (
-        self._iteration <= self._schedule.n_iterations):
+      self._iteration <= self._schedule.n_iterations
+    ):
       self._report(session, results)
 
   def _record(self, session: Any) -> None:
@@ -224,42 +245,57 @@ class EpochLog(tf.train.SessionRunHook):
 
   def _report(self, session: Any, results: Mapping[str, float]) -> None:
     step, test_loss, accuracy, masks, pictures = session.run(
-        [self._global_step, self._fetches.test_loss,
-         self._fetches.test_accuracy, self._watch.masks, self._watch.pictures],
-        self._fetches.test_feed)
+      [
+        self._global_step,
+        self._fetches.test_loss,
+        self._fetches.test_accuracy,
+        self._watch.masks,
+        self._watch.pictures,
+      ],
+      self._fetches.test_feed,
+    )
     loss, train_accuracy, n_iterations = self._totals
     self._totals = np.zeros(3)
-    place = {'step': step, 'iteration': self._iteration,
-             'epoch': self._iteration // self._schedule.n_batches}
-    train = {'loss': loss / n_iterations,
-             'accuracy': train_accuracy / n_iterations,
-             'learning_rate': results['learning_rate'],
-             'drop_fraction': results.get('drop_fraction', 0.)}
+    place = {
+      'step': step,
+      'iteration': self._iteration,
+      'epoch': self._iteration // self._schedule.n_batches,
+    }
+    train = {
+      'loss': loss / n_iterations,
+      'accuracy': train_accuracy / n_iterations,
+      'learning_rate': results['learning_rate'],
+      'drop_fraction': results.get('drop_fraction', 0.0),
+    }
     of_masks = self._watch.row(masks)
     self._history.add('train', **place, **train, **of_masks)
-    self._history.add('test', **place, loss=test_loss, accuracy=accuracy,
-                      **network_values(masks))
+    self._history.add('test', **place, loss=test_loss, accuracy=accuracy, **network_values(masks))
     row = self._history.rows[-1]
     self.last_accuracy = row['accuracy']
     self._print(train['loss'], row)
-    with files.errors_name(str(self._text_file)), (
-        self._text_file.open('a')) as file:
+    with files.errors_name(str(self._text_file)), self._text_file.open('a') as file:
       file.write(text_of(row))
     summaries.write(
-        self._folder, self._iteration,
-        {**train, **mask_watch.tags(of_masks, masks)}, pictures)
-    summaries.write(self._test_folder, self._iteration,
-                    {'loss': test_loss, 'accuracy': accuracy})
+      self._folder, self._iteration, {**train, **mask_watch.tags(of_masks, masks)}, pictures
+    )
+    summaries.write(self._test_folder, self._iteration, {'loss': test_loss, 'accuracy': accuracy})
 
   def _print(self, train_loss: float, row: Mapping[str, Any]) -> None:
     """Prints the line of an epoch."""
     epoch, n_epochs = row['epoch'], self._schedule.n_epochs
-    size = [f'sparsity {row["sparsity"]:.4f}',
-            f'{row["bytes"]:,} bytes'] if self._watch.masks else []
+    size = (
+      [f'sparsity {row["sparsity"]:.4f}', f'{row["bytes"]:,} bytes'] if self._watch.masks else []
+    )
     speed = self._clock.steps_per_second()
     left = (n_epochs - epoch) * self._schedule.n_batches / speed
-    print(f'epoch {epoch:3d}/{n_epochs}', f'loss {train_loss:.4f}',
-          f'test loss {_loss_of(row):.4f}',
-          f'test accuracy {row["accuracy"]:7.2%}', *size,
-          f'{speed:4.0f} steps/s', f'{hooks.format_seconds(left)} left',
-          sep='  ', flush=True)
+    print(
+      f'epoch {epoch:3d}/{n_epochs}',
+      f'loss {train_loss:.4f}',
+      f'test loss {_loss_of(row):.4f}',
+      f'test accuracy {row["accuracy"]:7.2%}',
+      *size,
+      f'{speed:4.0f} steps/s',
+      f'{hooks.format_seconds(left)} left',
+      sep='  ',
+      flush=True,
+    )

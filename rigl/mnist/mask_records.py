@@ -83,15 +83,13 @@ class MaskRecords:
         an array has values other than 0 and 1.
     """
     if self._iterations and iteration <= self._iterations[-1]:
-      raise ValueError(f'Expected an iteration after {self._iterations[-1]}, '
-                       f'found {iteration}.')
+      raise ValueError(f'Expected an iteration after {self._iterations[-1]}, found {iteration}.')
     masks = {name: np.asarray(mask) for name, mask in masks.items()}
     shapes = {name: mask.shape for name, mask in masks.items()}
     if not shapes:
       raise ValueError('Expected the mask of at least one layer, found none.')
     if self._shapes and shapes != self._shapes:
-      raise ValueError(
-          f'Expected masks of the shapes {self._shapes}, found {shapes}.')
+      raise ValueError(f'Expected masks of the shapes {self._shapes}, found {shapes}.')
     self._check_rows(shapes)
     for name, mask in masks.items():
       if not np.isin(mask, (0, 1)).all():
@@ -113,8 +111,10 @@ class MaskRecords:
       ValueError: there are no records of this layer.
     """
     if name not in self._shapes:
-      raise ValueError(f'No records of a layer named {name}; there are records '
-                       f'of {", ".join(self._shapes) or "no layer"}.')
+      raise ValueError(
+        f'No records of a layer named {name}; there are records '
+        f'of {", ".join(self._shapes) or "no layer"}.'
+      )
     shape = self._shapes[name]
     bits = self._bits[name][index]
     return np.unpackbits(bits, count=math.prod(shape)).reshape(shape)
@@ -137,8 +137,9 @@ class MaskRecords:
       path: path of the file, which is replaced.
     """
     arrays: dict[str, Any] = {
-        'version': np.array(_VERSION, np.int64),
-        'iterations': self.iterations}
+      'version': np.array(_VERSION, np.int64),
+      'iterations': self.iterations,
+    }
     if self.kept_pixels is not None:
       arrays[_KEPT_PIXELS] = np.asarray(self.kept_pixels, bool)
     for name, shape in self._shapes.items():
@@ -165,8 +166,7 @@ class MaskRecords:
     try:
       records._fill(arrays)
     except ValueError as error:
-      raise ValueError(
-          f'{path}: not a file of mask records: {error}') from error
+      raise ValueError(f'{path}: not a file of mask records: {error}') from error
     return records
 
   def _fill(self, arrays: dict[str, np.ndarray]) -> None:
@@ -175,8 +175,7 @@ class MaskRecords:
       if key not in arrays:
         raise ValueError(f'expected an array named {key}, found none.')
     if arrays['version'].tolist() != _VERSION:
-      raise ValueError(
-          f'expected version {_VERSION}, found {arrays["version"]}.')
+      raise ValueError(f'expected version {_VERSION}, found {arrays["version"]}.')
     iterations = arrays['iterations']
     if not _is_integer_list(iterations) or (np.diff(iterations) <= 0).any():
       raise ValueError('expected a list of ascending iterations.')
@@ -184,8 +183,8 @@ class MaskRecords:
     kept = self.kept_pixels = arrays.get(_KEPT_PIXELS)
     if kept is not None and (kept.ndim != 1 or kept.dtype != bool):
       raise ValueError(
-          f'expected {_KEPT_PIXELS} to be a list of bool, found {kept.dtype} '
-          f'of shape {kept.shape}.')
+        f'expected {_KEPT_PIXELS} to be a list of bool, found {kept.dtype} of shape {kept.shape}.'
+      )
     for key in arrays:
       name = layer_names.layer_of_mask(key)
       if name is None:
@@ -198,8 +197,9 @@ class MaskRecords:
       expected = (len(iterations), -(-math.prod(shape) // 8))
       if arrays[key].shape != expected or arrays[key].dtype != np.uint8:
         raise ValueError(
-            f'expected {key} to be uint8 of shape {expected}, found '
-            f'{arrays[key].dtype} of shape {arrays[key].shape}.')
+          f'expected {key} to be uint8 of shape {expected}, found '
+          f'{arrays[key].dtype} of shape {arrays[key].shape}.'
+        )
       self._shapes[name] = shape
       self._bits[name] = list(arrays[key])
     self._check_rows(self._shapes)
@@ -211,13 +211,15 @@ class MaskRecords:
     n_kept = np.count_nonzero(self.kept_pixels)
     name, shape = next(iter(shapes.items()))
     if shape[:1] != (n_kept,):
-      raise ValueError(f'expected {name} to have {n_kept} rows, one for each '
-                       f'of {_KEPT_PIXELS}, found the shape {shape}.')
+      raise ValueError(
+        f'expected {name} to have {n_kept} rows, one for each '
+        f'of {_KEPT_PIXELS}, found the shape {shape}.'
+      )
 
 
 def resume_mask_records(
-    path: _Path, iteration: int,
-    kept_pixels: Optional[np.ndarray] = None) -> MaskRecords:
+  path: _Path, iteration: int, kept_pixels: Optional[np.ndarray] = None
+) -> MaskRecords:
   """The records of a run that resumes at `iteration`.
 
   Args:
@@ -248,13 +250,13 @@ def _read_npz(path: _Path) -> dict[str, np.ndarray]:
     is_zip = zipfile.is_zipfile(file)
   if not is_zip:
     raise ValueError(
-        f'{path}: expected mask records in .npz format, found a file that is '
-        'truncated or of another format.')
+      f'{path}: expected mask records in .npz format, found a file that is '
+      'truncated or of another format.'
+    )
   try:
     with np.load(path, allow_pickle=False) as arrays:
       return {key: arrays[key] for key in arrays.files}
-  except (EOFError, OSError, ValueError, zipfile.BadZipFile,
-          zlib.error) as error:
+  except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
     raise ValueError(
-        f'{path}: expected mask records in .npz format, found a damaged or '
-        f'foreign file ({error}).') from error
+      f'{path}: expected mask records in .npz format, found a damaged or foreign file ({error}).'
+    ) from error

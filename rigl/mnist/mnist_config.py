@@ -12,12 +12,7 @@ from rigl import files
 from rigl.compat import tf
 from rigl.core import checks, layer_names
 from rigl.training import checkpoints, lr_schedules
-from rigl.training.config import (
-  INNER_OPTIMIZERS,
-  OptimizerConfig,
-  ScriptSettings,
-  SparsityConfig,
-)
+from rigl.training.config import INNER_OPTIMIZERS, OptimizerConfig, ScriptSettings, SparsityConfig
 from rigl.training.settings import Schema, setting
 
 _PIXELS_FILE = 'input_pixels.npy'
@@ -28,37 +23,43 @@ class MnistConfig(OptimizerConfig):
   """The hyperparameters of this script alone."""
 
   sparsity_scale: float = setting(
-      0.9, 'Sparse training',
-      'Sparsity of the second layer as a multiple of end_sparsity.',
-      check=checks.not_negative)
-  network_type: str = setting(
-      'fc', 'Network', 'Network; fc is the only one.', options=('fc',))
+    0.9,
+    'Sparse training',
+    'Sparsity of the second layer as a multiple of end_sparsity.',
+    check=checks.not_negative,
+  )
+  network_type: str = setting('fc', 'Network', 'Network; fc is the only one.', options=('fc',))
   input_mask_path: str = setting(
-      '', 'Network',
-      'Checkpoint (prefix or folder) of a former run: only the pixels its '
-      'first layer was connected to are used.', is_path=True)
-  batch_size: int = setting(
-      100, 'Optimisation', 'Examples in a batch.', check=checks.positive)
-  num_epochs: int = setting(
-      200, 'Optimisation', 'Epochs to train.', check=checks.not_negative)
+    '',
+    'Network',
+    'Checkpoint (prefix or folder) of a former run: only the pixels its '
+    'first layer was connected to are used.',
+    is_path=True,
+  )
+  batch_size: int = setting(100, 'Optimisation', 'Examples in a batch.', check=checks.positive)
+  num_epochs: int = setting(200, 'Optimisation', 'Epochs to train.', check=checks.not_negative)
   learning_rate: float = setting(
-      0.2, 'Optimisation', 'Initial learning rate.', check=checks.positive)
+    0.2, 'Optimisation', 'Initial learning rate.', check=checks.positive
+  )
   lr_drop_epoch: int = setting(
-      75, 'Optimisation',
-      'The learning rate is divided by 3 after this epoch and 20 epochs later; '
-      'that of the baseline after epochs 60, 70 and 80.',
-      check=checks.positive)
+    75,
+    'Optimisation',
+    'The learning rate is divided by 3 after this epoch and 20 epochs later; '
+    'that of the baseline after epochs 60, 70 and 80.',
+    check=checks.positive,
+  )
   optimizer: str = setting(
-      'momentum', 'Optimisation',
-      f'Inner optimizer: {", ".join(INNER_OPTIMIZERS)}.',
-      options=INNER_OPTIMIZERS)
+    'momentum',
+    'Optimisation',
+    f'Inner optimizer: {", ".join(INNER_OPTIMIZERS)}.',
+    options=INNER_OPTIMIZERS,
+  )
   use_nesterov: bool = setting(True, 'Optimisation', 'Nesterov momentum.')
   l2_scale: float = setting(
-      1e-4, 'Optimisation', 'Coefficient of the L2 penalty.',
-      check=checks.not_negative)
+    1e-4, 'Optimisation', 'Coefficient of the L2 penalty.', check=checks.not_negative
+  )
 
-  def learning_rate_at(self, global_step: tf.Tensor, is_dense: bool,
-                       n_batches: int) -> Any:
+  def learning_rate_at(self, global_step: tf.Tensor, is_dense: bool, n_batches: int) -> Any:
     """The rate at a step; the dense baseline drops it three times.
 
     Args:
@@ -68,10 +69,10 @@ class MnistConfig(OptimizerConfig):
     """
     if self.optimizer == 'adam':
       return self.learning_rate
-    epochs = ((60, 70, 80) if is_dense else
-              (self.lr_drop_epoch, self.lr_drop_epoch + 20))
+    epochs = (60, 70, 80) if is_dense else (self.lr_drop_epoch, self.lr_drop_epoch + 20)
     return lr_schedules.step_decay(
-        global_step, self.learning_rate, [e * n_batches for e in epochs], 3.)
+      global_step, self.learning_rate, [e * n_batches for e in epochs], 3.0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,22 +80,29 @@ class RunSettings(ScriptSettings):
   """Data, files and devices, which may change when a training goes on."""
 
   mnist: str = setting(
-      '/tmp/data', 'Data',
-      'Folder with the four IDX files of MNIST, gzipped or not. Without them, '
-      'and if the flag is not given, TensorFlow Datasets or the sample in the '
-      'package is used.', is_path=True)
+    '/tmp/data',
+    'Data',
+    'Folder with the four IDX files of MNIST, gzipped or not. Without them, '
+    'and if the flag is not given, TensorFlow Datasets or the sample in the '
+    'package is used.',
+    is_path=True,
+  )
   save_path: str = setting(
-      '', 'Output',
-      'Folder of checkpoints, logs and summaries. Without it nothing is kept. '
-      'In its text file "compressed a-b-c-d" is the network without the pixels '
-      'and neurons that no path of connections leads through: a pixels, b and '
-      'c neurons of the hidden layers and d outputs are left.', is_path=True)
+    '',
+    'Output',
+    'Folder of checkpoints, logs and summaries. Without it nothing is kept. '
+    'In its text file "compressed a-b-c-d" is the network without the pixels '
+    'and neurons that no path of connections leads through: a pixels, b and '
+    'c neurons of the hidden layers and d outputs are left.',
+    is_path=True,
+  )
   save_model: bool = setting(True, 'Output', 'Whether to write checkpoints.')
   checkpoint_epochs: int = setting(
-      10, 'Output', 'Epochs between checkpoints.', check=checks.positive)
+    10, 'Output', 'Epochs between checkpoints.', check=checks.positive
+  )
   mask_record_frequency: int = setting(
-      0, 'Output', 'Iterations between stored masks; 0 for none.',
-      check=checks.not_negative)
+    0, 'Output', 'Iterations between stored masks; 0 for none.', check=checks.not_negative
+  )
 
   @property
   def saves(self) -> bool:
@@ -103,16 +111,15 @@ class RunSettings(ScriptSettings):
 
 
 SCHEMA = Schema(
-    (SparsityConfig, MnistConfig), RunSettings, 'save_path',
-    defaults={
-        'end_sparsity': 0.98, 'drop_fraction_anneal': 'cosine',
-        'maskupdate_end_step': 50000},
-    other_names={'prune_begin_step': 'pruning_begin_step',
-                 'prune_end_step': 'pruning_end_step'})
+  (SparsityConfig, MnistConfig),
+  RunSettings,
+  'save_path',
+  defaults={'end_sparsity': 0.98, 'drop_fraction_anneal': 'cosine', 'maskupdate_end_step': 50000},
+  other_names={'prune_begin_step': 'pruning_begin_step', 'prune_end_step': 'pruning_end_step'},
+)
 
 
-def custom_sparsity_map(sparsity: SparsityConfig,
-                        config: MnistConfig) -> dict[str, float]:
+def custom_sparsity_map(sparsity: SparsityConfig, config: MnistConfig) -> dict[str, float]:
   """The layers that are not as sparse as the rest: the last one is dense.
 
   Args:
@@ -123,10 +130,12 @@ def custom_sparsity_map(sparsity: SparsityConfig,
     ValueError: sparsity_scale leaves nothing of the second layer.
   """
   second = sparsity.end_sparsity * config.sparsity_scale
-  if second >= 1.:
-    raise ValueError(f'sparsity_scale={config.sparsity_scale} makes the '
-                     f'sparsity of layer2 {second}, which is not in [0, 1).')
-  return {'layer2': second, 'layer3': 0.}
+  if second >= 1.0:
+    raise ValueError(
+      f'sparsity_scale={config.sparsity_scale} makes the '
+      f'sparsity of layer2 {second}, which is not in [0, 1).'
+    )
+  return {'layer2': second, 'layer3': 0.0}
 
 
 def kept_pixels(path: str) -> Optional[np.ndarray]:
@@ -151,14 +160,14 @@ def kept_pixels(path: str) -> Optional[np.ndarray]:
     raise ValueError(f'input_mask_path={path}: {name} is missing in {prefix}.')
   if n_pixels != 784:
     raise ValueError(
-        f'input_mask_path={path}: {name} in {prefix} is that of '
-        f'{n_pixels} of the 784 pixels, as that run had an input mask itself. '
-        'Give a run on all pixels.')
+      f'input_mask_path={path}: {name} in {prefix} is that of '
+      f'{n_pixels} of the 784 pixels, as that run had an input mask itself. '
+      'Give a run on all pixels.'
+    )
   mask = checkpoints.read_tensors(prefix, [name])[name]
   kept = mask.any(axis=1)
   if not kept.any():
-    raise ValueError(f'input_mask_path={path}: no pixel is connected in '
-                     f'{prefix}.')
+    raise ValueError(f'input_mask_path={path}: no pixel is connected in {prefix}.')
   return kept
 
 
@@ -178,16 +187,16 @@ def input_pixels(path: str, folder: str) -> Optional[np.ndarray]:
     ValueError: see `kept_pixels`; or the file in `folder` is damaged.
   """
   file = os.path.join(folder, _PIXELS_FILE)
-  if not (path and folder and os.path.exists(file) and
-          checkpoints.latest(folder)):
+  if not (path and folder and os.path.exists(file) and checkpoints.latest(folder)):
     return kept_pixels(path)
   try:
     kept = np.load(file)
     if kept.shape != (784,) or kept.dtype != bool:
       raise ValueError(f'{kept.dtype} {kept.shape}')
   except (EOFError, ValueError) as error:
-    raise ValueError(f'{file} is damaged: {error}. It holds the pixels, bool '
-                     f'[784], that {path} gave the training.') from error
+    raise ValueError(
+      f'{file} is damaged: {error}. It holds the pixels, bool [784], that {path} gave the training.'
+    ) from error
   return kept
 
 
@@ -213,13 +222,13 @@ def run_name(sparsity: SparsityConfig, config: MnistConfig) -> str:
     sparsity: hyperparameters of the method.
     config: hyperparameters of the script.
   """
-  parts = [sparsity.training_method, config.optimizer,
-           f'lr{config.learning_rate:g}']
+  parts = [sparsity.training_method, config.optimizer, f'lr{config.learning_rate:g}']
   if sparsity.method.uses_masks:
-    parts += [f'sparsity{sparsity.end_sparsity:g}',
-              f'scale{config.sparsity_scale:g}']
+    parts += [f'sparsity{sparsity.end_sparsity:g}', f'scale{config.sparsity_scale:g}']
   if sparsity.method.is_dynamic:
-    parts += [f'drop{sparsity.drop_fraction:g}',
-              sparsity.drop_fraction_anneal,
-              f'every{sparsity.maskupdate_frequency}']
+    parts += [
+      f'drop{sparsity.drop_fraction:g}',
+      sparsity.drop_fraction_anneal,
+      f'every{sparsity.maskupdate_frequency}',
+    ]
   return '_'.join(parts + [f'seed{sparsity.seed}'])

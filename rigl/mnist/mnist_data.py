@@ -44,10 +44,7 @@ _IMAGE_SHAPE = (28, 28)
 _ENDINGS = ('', '.gz')
 _GZIP_MAGIC = b'\x1f\x8b'
 _IDX_UBYTE = 0x08
-_EXPECTED = (
-  f"Expected the four files {', '.join(IDX_FILES.values())} (with or without"
-  ' .gz)'
-)
+_EXPECTED = f'Expected the four files {", ".join(IDX_FILES.values())} (with or without .gz)'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +69,7 @@ class MnistData:
   is_sample: bool
 
 
-def load_mnist(
-  folder: str | os.PathLike[str], explicit: bool = True
-) -> MnistData:
+def load_mnist(folder: str | os.PathLike[str], explicit: bool = True) -> MnistData:
   """Loads MNIST from the first place that has it.
 
   If the user named `folder`, only that. Otherwise, in this order: the files in
@@ -104,9 +99,10 @@ def load_mnist(
   data = _load_prepared_tfds(str(folder) if explicit else '')
   if data is None and explicit:
     raise missing.not_found(
-      'MNIST', str(folder), os.listdir(folder) if folder.is_dir() else None,
-      f"{_EXPECTED}, Keras' {_NPZ_FILE} or what TensorFlow Datasets has"
-      ' prepared.'
+      'MNIST',
+      str(folder),
+      os.listdir(folder) if folder.is_dir() else None,
+      f"{_EXPECTED}, Keras' {_NPZ_FILE} or what TensorFlow Datasets has prepared.",
     )
   return data or _load_sample()
 
@@ -182,18 +178,15 @@ def _find_idx(folder: pathlib.Path, name: str) -> pathlib.Path | None:
   return None
 
 
-def _load_idx_folder(
-  folder: pathlib.Path, source: str, is_sample: bool = False
-) -> MnistData:
+def _load_idx_folder(folder: pathlib.Path, source: str, is_sample: bool = False) -> MnistData:
   """Loads the four IDX files of a folder."""
-  paths = {field: path for field, name in IDX_FILES.items()
-           if (path := _find_idx(folder, name))}
+  paths = {field: path for field, name in IDX_FILES.items() if (path := _find_idx(folder, name))}
   lacking = [name for field, name in IDX_FILES.items() if field not in paths]
   if lacking:
     raise FileNotFoundError(
       f'{folder} holds only a part of MNIST: '
       f'{missing.listing(os.listdir(folder))}. {_EXPECTED}, missing: '
-      f"{', '.join(lacking)}."
+      f'{", ".join(lacking)}.'
     )
   arrays = {
     field: read_idx(path, ndim=3 if field.endswith('images') else 1)
@@ -226,32 +219,27 @@ def _load_npz(path: pathlib.Path) -> MnistData:
     zlib.error,
   ) as error:
     raise ValueError(
-      f"{path}: expected the arrays {', '.join(_NPZ_ARRAYS.values())}, but"
+      f'{path}: expected the arrays {", ".join(_NPZ_ARRAYS.values())}, but'
       f' cannot read them ({error}); the file is damaged or another one.'
     ) from error
   for field, name in _NPZ_ARRAYS.items():
     if arrays[field].dtype != np.uint8:
-      raise ValueError(
-        f'{path}: expected {name} of bytes, found {arrays[field].dtype}.'
-      )
+      raise ValueError(f'{path}: expected {name} of bytes, found {arrays[field].dtype}.')
   for part in ('train', 'test'):
     _check_part(
       arrays[f'{part}_images'],
       arrays[f'{part}_labels'],
-      images_name=f"{path}, {_NPZ_ARRAYS[f'{part}_images']}",
-      labels_name=f"{path}, {_NPZ_ARRAYS[f'{part}_labels']}",
+      images_name=f'{path}, {_NPZ_ARRAYS[f"{part}_images"]}',
+      labels_name=f'{path}, {_NPZ_ARRAYS[f"{part}_labels"]}',
     )
   return MnistData(**arrays, source=str(path), is_sample=False)
 
 
-def _check_part(
-  images: np.ndarray, labels: np.ndarray, images_name: str, labels_name: str
-) -> None:
+def _check_part(images: np.ndarray, labels: np.ndarray, images_name: str, labels_name: str) -> None:
   """Raises ValueError unless these are digits, each with a label."""
   if images.shape[1:] != _IMAGE_SHAPE:
     raise ValueError(
-      f'{images_name}: expected images of 28x28 pixels, found an array of shape'
-      f' {images.shape}.'
+      f'{images_name}: expected images of 28x28 pixels, found an array of shape {images.shape}.'
     )
   if not len(images):
     raise ValueError(f'{images_name}: expected images, found none.')
@@ -262,10 +250,7 @@ def _check_part(
     )
   for label in (labels.min(), labels.max()):
     if not 0 <= label < N_CLASSES:
-      raise ValueError(
-        f'{labels_name}: expected labels from 0 to {N_CLASSES - 1}, found'
-        f' {label}.'
-      )
+      raise ValueError(f'{labels_name}: expected labels from 0 to {N_CLASSES - 1}, found {label}.')
 
 
 def _load_prepared_tfds(data_dir: str) -> MnistData | None:
@@ -278,9 +263,7 @@ def _load_prepared_tfds(data_dir: str) -> MnistData | None:
     return None
   arrays = {}
   for part in ('train', 'test'):
-    images, labels = prepared_tfds.read_pictures(
-      builder, part, (*_IMAGE_SHAPE, 1)
-    )
+    images, labels = prepared_tfds.read_pictures(builder, part, (*_IMAGE_SHAPE, 1))
     name = f'{builder.data_dir}, split {part}'
     _check_part(images[..., 0], labels, images_name=name, labels_name=name)
     arrays[f'{part}_images'] = images[..., 0]

@@ -10,8 +10,7 @@ from rigl.compat import tf
 from rigl.core import ordering
 
 
-def flat_pixels(images: np.ndarray,
-                kept_pixels: Optional[np.ndarray] = None) -> np.ndarray:
+def flat_pixels(images: np.ndarray, kept_pixels: Optional[np.ndarray] = None) -> np.ndarray:
   """Images as rows of all pixels, or of the kept ones.
 
   Args:
@@ -22,8 +21,7 @@ def flat_pixels(images: np.ndarray,
     uint8 [n, n_pixels].
   """
   rows = images.reshape(len(images), -1)
-  return rows if kept_pixels is None else np.ascontiguousarray(
-      rows[:, kept_pixels])
+  return rows if kept_pixels is None else np.ascontiguousarray(rows[:, kept_pixels])
 
 
 def scale_pixels(images: tf.Tensor) -> tf.Tensor:
@@ -32,12 +30,17 @@ def scale_pixels(images: tf.Tensor) -> tf.Tensor:
   Args:
     images: uint8 [...].
   """
-  return tf.cast(images, tf.float32) / 255.
+  return tf.cast(images, tf.float32) / 255.0
 
 
-def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
-                  first_iteration: int, end_iteration: int,
-                  seed: int) -> tf.data.Dataset:
+def train_dataset(
+  images: np.ndarray,
+  labels: np.ndarray,
+  batch_size: int,
+  first_iteration: int,
+  end_iteration: int,
+  seed: int,
+) -> tf.data.Dataset:
   """The training batches of the iterations [first_iteration, end_iteration).
 
   Each epoch has its own order and drops the last incomplete batch. A resumed
@@ -58,22 +61,22 @@ def train_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int,
 
   def epochs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     # One Python call and one gather for all batches of an epoch.
-    for epoch in range(first_iteration // n_batches,
-                       -(-end_iteration // n_batches)):
+    for epoch in range(first_iteration // n_batches, -(-end_iteration // n_batches)):
       order = ordering.epoch_order(len(images), seed, epoch)
       begin = max(first_iteration - epoch * n_batches, 0)
       end = min(end_iteration - epoch * n_batches, n_batches)
-      chosen = order[begin * batch_size:end * batch_size]
-      yield (images[chosen].reshape(end - begin, batch_size, -1),
-             labels[chosen].reshape(end - begin, batch_size))
+      chosen = order[begin * batch_size : end * batch_size]
+      yield (
+        images[chosen].reshape(end - begin, batch_size, -1),
+        labels[chosen].reshape(end - begin, batch_size),
+      )
 
   n_pixels = images.shape[1]
   dataset = tf.data.Dataset.from_generator(
-      epochs, (tf.uint8, tf.uint8),
-      (tf.TensorShape([None, batch_size, n_pixels]),
-       tf.TensorShape([None, batch_size])))
-  dataset = dataset.flat_map(
-      lambda *epoch: tf.data.Dataset.from_tensor_slices(epoch))
-  dataset = dataset.map(
-      lambda image, label: (scale_pixels(image), tf.cast(label, tf.int32)))
+    epochs,
+    (tf.uint8, tf.uint8),
+    (tf.TensorShape([None, batch_size, n_pixels]), tf.TensorShape([None, batch_size])),
+  )
+  dataset = dataset.flat_map(lambda *epoch: tf.data.Dataset.from_tensor_slices(epoch))
+  dataset = dataset.map(lambda image, label: (scale_pixels(image), tf.cast(label, tf.int32)))
   return dataset.prefetch(4)

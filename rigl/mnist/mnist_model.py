@@ -11,21 +11,23 @@ LAYERS = ('layer1', 'layer2', 'layer3')
 _N_UNITS = (300, 100, 10)
 
 
-def _dense_layer(inputs: tf.Tensor, n_units: int, activation_fn,
-                 regularizer, reuse: Optional[bool],
-                 scope: str) -> tf.Tensor:
+def _dense_layer(
+  inputs: tf.Tensor, n_units: int, activation_fn, regularizer, reuse: Optional[bool], scope: str
+) -> tf.Tensor:
   """Variables `<scope>/kernel` and `<scope>/bias`, as in dense checkpoints."""
   with tf.variable_scope(scope, reuse=reuse):
     outputs = dense_layers.dense_fully_connected(
-        inputs, n_units, kernel_regularizer=regularizer,
-        variable_names=('kernel', 'bias'))
+      inputs, n_units, kernel_regularizer=regularizer, variable_names=('kernel', 'bias')
+    )
     return outputs if activation_fn is None else activation_fn(outputs)
 
 
-def mnist_network_fc(input_batch: tuple[tf.Tensor, tf.Tensor],
-                     reuse: Optional[bool] = False,
-                     model_pruning: bool = False,
-                     l2_scale: float = 1e-4) -> tuple[tf.Tensor, tf.Tensor]:
+def mnist_network_fc(
+  input_batch: tuple[tf.Tensor, tf.Tensor],
+  reuse: Optional[bool] = False,
+  model_pruning: bool = False,
+  l2_scale: float = 1e-4,
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Builds the network and its loss.
 
   Args:
@@ -46,13 +48,17 @@ def mnist_network_fc(input_batch: tuple[tf.Tensor, tf.Tensor],
     activation_fn = None if scope == LAYERS[-1] else tf.nn.relu
     if model_pruning:
       outputs = layers.masked_fully_connected(
-          outputs, n_units, activation_fn=activation_fn,
-          weights_regularizer=regularizer, reuse=reuse, scope=scope)
+        outputs,
+        n_units,
+        activation_fn=activation_fn,
+        weights_regularizer=regularizer,
+        reuse=reuse,
+        scope=scope,
+      )
     else:
-      outputs = _dense_layer(
-          outputs, n_units, activation_fn, regularizer, reuse, scope)
+      outputs = _dense_layer(outputs, n_units, activation_fn, regularizer, reuse, scope)
   cross_entropy = tf.reduce_mean(
-      tf.nn.sparse_softmax_cross_entropy_with_logits(
-          labels=tf.cast(labels, tf.int64), logits=outputs))
+    tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.cast(labels, tf.int64), logits=outputs)
+  )
   is_right = tf.equal(tf.argmax(outputs, axis=1), tf.cast(labels, tf.int64))
   return cross_entropy, tf.reduce_mean(tf.cast(is_right, tf.float32))

@@ -95,7 +95,7 @@ class Film:
     """
     last = max(1, int(self._varied[-1].max()))
     if 2 * last >= self.max_value:
-      return 1.
+      return 1.0
     return math.log(0.5) / math.log(last / self.max_value)
 
   @property
@@ -162,8 +162,7 @@ def _pixel_frame(iteration: int, mask: np.ndarray, kept: np.ndarray) -> Frame:
   what = 'pixels' if kept.all() else 'inputs'
   caption = f'{np.count_nonzero(counts)} of {counts.size} {what}'
   # In the caption, as the colour scale may leave them out.
-  caption += (f', {counts[0]} connections each'
-              if 0 < counts.min() == counts.max() else ' connected')
+  caption += f', {counts[0]} connections each' if 0 < counts.min() == counts.max() else ' connected'
   picture = np.ma.masked_all(kept.size, int)
   picture[kept] = counts
   return Frame(iteration, picture.reshape(_MNIST_SIDE, _MNIST_SIDE), caption)
@@ -180,11 +179,11 @@ def write_png(film: Film, path: _Path) -> None:
   n_columns = min(len(film.frames), _FRAMES_PER_ROW)
   n_rows = -(-len(film.frames) // n_columns)
   figure = Figure(
-      figsize=(2.5 * n_columns + 1., 2.9 * n_rows + 0.5), dpi=120,
-      layout='constrained')
+    figsize=(2.5 * n_columns + 1.0, 2.9 * n_rows + 0.5), dpi=120, layout='constrained'
+  )
   figure.suptitle(film.title, fontsize='medium')
   axes = figure.subplots(n_rows, n_columns, squeeze=False)
-  for axis in axes.flat[len(film.frames):]:
+  for axis in axes.flat[len(film.frames) :]:
     axis.set_axis_off()
   for axis, frame in zip(axes.flat, film.frames):
     image = _draw_frame(axis, film, frame)
@@ -204,13 +203,12 @@ def write_gif(film: Film, path: _Path, fps: float) -> None:
   # One palette for all, or the colours would flicker. Every picture contains
   # the colour bar, and thus all colours.
   palette = pictures[-1].quantize(256, dither=Image.Dither.NONE)
-  pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE)
-              for picture in pictures]
+  pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
   durations = [round(1000 / fps)] * len(pictures)
   durations[-1] = max(durations[-1], _LAST_FRAME_MS)
   pictures[0].save(
-      path, format='GIF', save_all=True, append_images=pictures[1:],
-      duration=durations, loop=0)
+    path, format='GIF', save_all=True, append_images=pictures[1:], duration=durations, loop=0
+  )
 
 
 def _render(film: Film) -> list[Image.Image]:
@@ -237,13 +235,18 @@ def _render(film: Film) -> list[Image.Image]:
 def _draw_frame(axis: Any, film: Film, frame: Frame) -> Any:
   """Draws a frame into a matplotlib Axes and returns the AxesImage."""
   # One colour per integer, so that 0 and 1 connections look different.
-  shades = np.linspace(0., 1., film.max_value)**film.exponent
-  colour_map = ListedColormap(
-      [_ZERO_COLOUR, *colormaps[_COLOUR_MAP](shades)]).with_extremes(
-          bad=_NO_INPUT_COLOUR, over=_OVER_COLOUR)
+  shades = np.linspace(0.0, 1.0, film.max_value) ** film.exponent
+  colour_map = ListedColormap([_ZERO_COLOUR, *colormaps[_COLOUR_MAP](shades)]).with_extremes(
+    bad=_NO_INPUT_COLOUR, over=_OVER_COLOUR
+  )
   image = axis.imshow(
-      frame.picture, cmap=colour_map, vmin=-0.5, vmax=film.max_value + 0.5,
-      interpolation='nearest', aspect='auto' if film.is_matrix else 'equal')
+    frame.picture,
+    cmap=colour_map,
+    vmin=-0.5,
+    vmax=film.max_value + 0.5,
+    interpolation='nearest',
+    aspect='auto' if film.is_matrix else 'equal',
+  )
   axis.set_xticks([])
   axis.set_yticks([])
   _set_text(axis, frame)
@@ -256,58 +259,73 @@ def _set_text(axis: Any, frame: Frame) -> None:
   axis.set_xlabel(frame.caption, fontsize='small')
 
 
-def _add_colour_bar(figure: Figure, image: Any, axes: Any,
-                    film: Film) -> None:
+def _add_colour_bar(figure: Figure, image: Any, axes: Any, film: Film) -> None:
   """Adds the colour bar of all frames, with integer ticks."""
   # The same width for any number of rows.
   aspect = 20 * len(np.atleast_2d(axes))
   bar = figure.colorbar(
-      image, ax=axes, fraction=0.05, pad=0.02, aspect=aspect,
-      extend='max' if film.is_clipped else 'neither', extendfrac=1 / aspect)
+    image,
+    ax=axes,
+    fraction=0.05,
+    pad=0.02,
+    aspect=aspect,
+    extend='max' if film.is_clipped else 'neither',
+    extendfrac=1 / aspect,
+  )
   bar.locator = MaxNLocator(6, steps=[1, 2, 5, 10], integer=True)
   bar.set_label(film.unit)
 
 
 def _parser() -> argparse.ArgumentParser:
   parser = console.Parser(
-      prog='python -m rigl.mnist.visualize_mask_records', description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
+    prog='python -m rigl.mnist.visualize_mask_records',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument(
-      '--records_path', required=True,
-      help='folder of a training run, or the file of mask records '
-      '(*_masks.npz) in it')
+    '--records_path',
+    required=True,
+    help='folder of a training run, or the file of mask records (*_masks.npz) in it',
+  )
   parser.add_argument(
-      '--output', required=True,
-      help='file to write: .png for frames side by side, .gif for an animation')
+    '--output',
+    required=True,
+    help='file to write: .png for frames side by side, .gif for an animation',
+  )
   parser.add_argument(
-      '--layer', default='',
-      help='name of the layer to show (default: the first one)')
+    '--layer', default='', help='name of the layer to show (default: the first one)'
+  )
   parser.add_argument(
-      '--num_frames', type=int, default=0,
-      help='records to show, evenly spaced from the first to the last '
-      '(default: 5 in a .png, at most 100 in a .gif)')
+    '--num_frames',
+    type=int,
+    default=0,
+    help='records to show, evenly spaced from the first to the last '
+    '(default: 5 in a .png, at most 100 in a .gif)',
+  )
   parser.add_argument(
-      '--fps', type=float, default=10.,
-      help='frames per second of a .gif, from 0.1 to 50 (default: 10)')
+    '--fps',
+    type=float,
+    default=10.0,
+    help='frames per second of a .gif, from 0.1 to 50 (default: 10)',
+  )
   return parser
 
 
 def _text(args: argparse.Namespace) -> str:
   """Reads the records and writes the picture; returns what to say of it."""
   checks.not_negative('--num_frames', args.num_frames)
-  if not 0.1 <= args.fps <= 50.:
+  if not 0.1 <= args.fps <= 50.0:
     raise ValueError(f'--fps must be in [0.1, 50], got {args.fps}.')
   output = pathlib.Path(checks.expanded_path('--output', args.output))
   suffix = output.suffix.lower()
   if suffix not in _DEFAULT_FRAMES:
-    raise ValueError(
-        f'--output={output}: expected a name that ends in .png or .gif.')
-  records_path = _find_records(pathlib.Path(
-      checks.expanded_path('--records_path', args.records_path)))
+    raise ValueError(f'--output={output}: expected a name that ends in .png or .gif.')
+  records_path = _find_records(
+    pathlib.Path(checks.expanded_path('--records_path', args.records_path))
+  )
   records = MaskRecords.load(records_path)
   try:
-    film = make_film(
-        records, args.layer, args.num_frames or _DEFAULT_FRAMES[suffix])
+    film = make_film(records, args.layer, args.num_frames or _DEFAULT_FRAMES[suffix])
   except ValueError as error:
     raise ValueError(f'{records_path}: {error}') from error
   if suffix == '.png':
@@ -324,16 +342,17 @@ def _find_records(path: pathlib.Path) -> pathlib.Path:
   if not path.is_dir():
     if not path.exists() and any(c in str(path) for c in '*?['):
       raise ValueError(
-          f'{given}: found no file of this name. Wildcards are not expanded '
-          'here: give the folder of the run, or a file in it.')
+        f'{given}: found no file of this name. Wildcards are not expanded '
+        'here: give the folder of the run, or a file in it.'
+      )
     return path
   found = sorted(file.name for file in path.glob('*_masks.npz'))
   if not found:
-    raise ValueError(f'{given} holds no mask records; '
-                     '--mask_record_frequency writes them.')
+    raise ValueError(f'{given} holds no mask records; --mask_record_frequency writes them.')
   if len(found) > 1:
-    raise ValueError(f'{given} holds {len(found)} files of mask records: '
-                     f'{", ".join(found)}, choose one.')
+    raise ValueError(
+      f'{given} holds {len(found)} files of mask records: {", ".join(found)}, choose one.'
+    )
   return path / found[0]
 
 

@@ -30,9 +30,13 @@ def storage_dtype(dtype: tf.DType) -> tf.DType:
   return tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
 
 
-def get_parameter(name: str, shape: Sequence[int], dtype: tf.DType,
-                  initializer: Initializer,
-                  regularizer: Optional[TensorFn] = None) -> tf.Tensor:
+def get_parameter(
+  name: str,
+  shape: Sequence[int],
+  dtype: tf.DType,
+  initializer: Initializer,
+  regularizer: Optional[TensorFn] = None,
+) -> tf.Tensor:
   """A trainable variable as a tensor of `dtype`, stored in at least float32.
 
   Args:
@@ -42,8 +46,7 @@ def get_parameter(name: str, shape: Sequence[int], dtype: tf.DType,
     initializer: initializer of the variable.
     regularizer: regularizer of the tensor, or None.
   """
-  variable = tf.get_variable(
-      name, shape, storage_dtype(dtype), initializer, regularizer)
+  variable = tf.get_variable(name, shape, storage_dtype(dtype), initializer, regularizer)
   return tf.cast(variable, dtype)
 
 
@@ -54,8 +57,7 @@ def l2_regularizer(scale: float) -> Optional[TensorFn]:
   return lambda weights: scale * tf.nn.l2_loss(weights)
 
 
-def kernel_shape(x: tf.Tensor, channel_axis: int, kernel_size: Size,
-                 units: int) -> list[int]:
+def kernel_shape(x: tf.Tensor, channel_axis: int, kernel_size: Size, units: int) -> list[int]:
   """[k_h, k_w, n_in, n_out] of a convolution of `x`.
 
   Args:
@@ -87,10 +89,15 @@ def flattened(x: tf.Tensor) -> tf.Tensor:
   return tf.reshape(x, [-1, n_in])
 
 
-def add_biases(x: tf.Tensor, data_format: str, name: str,
-               initializer: Initializer,
-               regularizer: Optional[TensorFn] = None, trainable: bool = True,
-               dtype: Optional[tf.DType] = None) -> tf.Tensor:
+def add_biases(
+  x: tf.Tensor,
+  data_format: str,
+  name: str,
+  initializer: Initializer,
+  regularizer: Optional[TensorFn] = None,
+  trainable: bool = True,
+  dtype: Optional[tf.DType] = None,
+) -> tf.Tensor:
   """Adds a variable to the channels of `x`.
 
   Args:
@@ -103,21 +110,26 @@ def add_biases(x: tf.Tensor, data_format: str, name: str,
     dtype: dtype of the variable; `storage_dtype` of `x` when None.
   """
   n = x.shape[-1 if data_format == 'NHWC' else 1]
-  biases = tf.get_variable(name, [n], dtype or storage_dtype(x.dtype),
-                           initializer, regularizer, trainable)
+  biases = tf.get_variable(
+    name, [n], dtype or storage_dtype(x.dtype), initializer, regularizer, trainable
+  )
   return tf.nn.bias_add(x, tf.cast(biases, x.dtype), data_format=data_format)
 
 
 def dense_conv2d(
-    x: tf.Tensor, units: int, kernel_size: Size, strides: Size = 1,
-    padding: str = 'SAME',
-    data_format: str = 'channels_last',
-    kernel_initializer: Optional[Initializer] = None,
-    kernel_regularizer: Optional[TensorFn] = None,
-    use_bias: bool = False,
-    bias_initializer: Optional[Initializer] = None,
-    biases_regularizer: Optional[TensorFn] = None,
-    variable_names: Sequence[str] = ('weights', 'biases')) -> tf.Tensor:
+  x: tf.Tensor,
+  units: int,
+  kernel_size: Size,
+  strides: Size = 1,
+  padding: str = 'SAME',
+  data_format: str = 'channels_last',
+  kernel_initializer: Optional[Initializer] = None,
+  kernel_regularizer: Optional[TensorFn] = None,
+  use_bias: bool = False,
+  bias_initializer: Optional[Initializer] = None,
+  biases_regularizer: Optional[TensorFn] = None,
+  variable_names: Sequence[str] = ('weights', 'biases'),
+) -> tf.Tensor:
   """Ordinary 2-D convolution, its variables in the current variable scope.
 
   Args:
@@ -143,29 +155,40 @@ def dense_conv2d(
   x = tf.convert_to_tensor(x)
   kernel_name, bias_name = variable_names
   kernel = get_parameter(
-      kernel_name, kernel_shape(
-          x, data_formats.channel_axis(data_format), kernel_size, units),
-      x.dtype,
-      kernel_initializer or initializers.glorot_uniform(), kernel_regularizer)
+    kernel_name,
+    kernel_shape(x, data_formats.channel_axis(data_format), kernel_size, units),
+    x.dtype,
+    kernel_initializer or initializers.glorot_uniform(),
+    kernel_regularizer,
+  )
   outputs = tf.nn.conv2d(
-      x, kernel, strides=strides, padding=padding.upper(),
-      data_format=data_formats.DATA_FORMATS[data_format])
+    x,
+    kernel,
+    strides=strides,
+    padding=padding.upper(),
+    data_format=data_formats.DATA_FORMATS[data_format],
+  )
   if use_bias:
     outputs = add_biases(
-        outputs, data_formats.DATA_FORMATS[data_format], bias_name,
-        bias_initializer or tf.zeros_initializer(), biases_regularizer)
+      outputs,
+      data_formats.DATA_FORMATS[data_format],
+      bias_name,
+      bias_initializer or tf.zeros_initializer(),
+      biases_regularizer,
+    )
   return outputs
 
 
 def dense_fully_connected(
-    x: tf.Tensor,
-    units: int,
-    kernel_initializer: Optional[Initializer] = None,
-    kernel_regularizer: Optional[TensorFn] = None,
-    use_bias: bool = True,
-    bias_initializer: Optional[Initializer] = None,
-    biases_regularizer: Optional[TensorFn] = None,
-    variable_names: Sequence[str] = ('weights', 'biases')) -> tf.Tensor:
+  x: tf.Tensor,
+  units: int,
+  kernel_initializer: Optional[Initializer] = None,
+  kernel_regularizer: Optional[TensorFn] = None,
+  use_bias: bool = True,
+  bias_initializer: Optional[Initializer] = None,
+  biases_regularizer: Optional[TensorFn] = None,
+  variable_names: Sequence[str] = ('weights', 'biases'),
+) -> tf.Tensor:
   """Ordinary fully connected layer, variables in the current variable scope.
 
   Args:
@@ -187,18 +210,23 @@ def dense_fully_connected(
   x = flattened(x)
   kernel_name, bias_name = variable_names
   kernel = get_parameter(
-      kernel_name, [x.shape[1], units], x.dtype,
-      kernel_initializer or initializers.glorot_uniform(), kernel_regularizer)
+    kernel_name,
+    [x.shape[1], units],
+    x.dtype,
+    kernel_initializer or initializers.glorot_uniform(),
+    kernel_regularizer,
+  )
   outputs = tf.matmul(x, kernel)
   if use_bias:
     outputs = add_biases(
-        outputs, 'NHWC', bias_name, bias_initializer or tf.zeros_initializer(),
-        biases_regularizer)
+      outputs, 'NHWC', bias_name, bias_initializer or tf.zeros_initializer(), biases_regularizer
+    )
   return outputs
 
 
-def fixed_padding(x: tf.Tensor, kernel_size: int, strides: int,
-                  data_format: str) -> tuple[tf.Tensor, str]:
+def fixed_padding(
+  x: tf.Tensor, kernel_size: int, strides: int, data_format: str
+) -> tuple[tf.Tensor, str]:
   """Pads images for a strided convolution, whatever their size.
 
   'SAME' pads an even-sized image only below and on the right. Here a strided
@@ -223,30 +251,42 @@ def fixed_padding(x: tf.Tensor, kernel_size: int, strides: int,
   return tf.pad(x, [[0, 0], *spatial]), 'VALID'
 
 
-def _normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor,
-               mean: tf.Tensor, variance: tf.Tensor, is_training: bool,
-               data_format: str,
-               fused: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _normalize(
+  x: tf.Tensor,
+  gamma: tf.Tensor,
+  beta: tf.Tensor,
+  mean: tf.Tensor,
+  variance: tf.Tensor,
+  is_training: bool,
+  data_format: str,
+  fused: bool,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
   """Returns (normalized x, mean, variance), of the batch when training."""
   if fused:
     moving = {} if is_training else {'mean': mean, 'variance': variance}
     return tf.nn.fused_batch_norm(
-        x, gamma, beta, epsilon=FUSED_BATCH_NORM_EPSILON,
-        is_training=is_training,
-        data_format=data_formats.DATA_FORMATS[data_format], **moving)
+      x,
+      gamma,
+      beta,
+      epsilon=FUSED_BATCH_NORM_EPSILON,
+      is_training=is_training,
+      data_format=data_formats.DATA_FORMATS[data_format],
+      **moving,
+    )
   wide = tf.cast(x, gamma.dtype)
   axis = data_formats.channel_axis(data_format)
   if is_training:
     mean, variance = tf.nn.moments(wide, [i for i in range(4) if i != axis])
   shape = [-1 if i == axis else 1 for i in range(4)]
   outputs = tf.nn.batch_normalization(
-      wide, *(tf.reshape(v, shape) for v in (mean, variance, beta, gamma)),
-      BATCH_NORM_EPSILON)
+    wide, *(tf.reshape(v, shape) for v in (mean, variance, beta, gamma)), BATCH_NORM_EPSILON
+  )
   return tf.cast(outputs, x.dtype), mean, variance
 
 
-def batch_norm(x: tf.Tensor, is_training: bool, data_format: str,
-               init_zero: bool = False, fused: bool = True) -> tf.Tensor:
+def batch_norm(
+  x: tf.Tensor, is_training: bool, data_format: str, init_zero: bool = False, fused: bool = True
+) -> tf.Tensor:
   """Batch normalization (https://arxiv.org/abs/1502.03167) over the channels.
 
   Its variables are `batch_normalization`, `batch_normalization_1`, ... in the
@@ -275,18 +315,18 @@ def batch_norm(x: tf.Tensor, is_training: bool, data_format: str,
     gamma = tf.get_variable('gamma', shape, dtype, zeros if init_zero else ones)
     beta = tf.get_variable('beta', shape, dtype, zeros)
     moving_mean, moving_variance = (
-        tf.get_variable(name, shape, dtype, initializer, trainable=False,
-                        aggregation=tf.VariableAggregation.MEAN)
-        for name, initializer in (
-            ('moving_mean', zeros), ('moving_variance', ones)))
+      tf.get_variable(
+        name, shape, dtype, initializer, trainable=False, aggregation=tf.VariableAggregation.MEAN
+      )
+      for name, initializer in (('moving_mean', zeros), ('moving_variance', ones))
+    )
     outputs, mean, variance = _normalize(
-        x, gamma, beta, moving_mean, moving_variance, is_training, data_format,
-        fused)
+      x, gamma, beta, moving_mean, moving_variance, is_training, data_format, fused
+    )
     if is_training:
       for moving, value in ((moving_mean, mean), (moving_variance, variance)):
-        step = (1. - BATCH_NORM_MOMENTUM) * (moving - value)
-        tf.add_to_collection(
-            tf.GraphKeys.UPDATE_OPS, tf.assign_sub(moving, step).op)
+        step = (1.0 - BATCH_NORM_MOMENTUM) * (moving - value)
+        tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.assign_sub(moving, step).op)
   return outputs
 
 

@@ -17,8 +17,7 @@ from rigl.core import seeding
 Initializer = Callable[..., 'tf.Tensor']
 
 
-def _seeded(initializer_class: Callable[..., Any],
-            **arguments: Any) -> Initializer:
+def _seeded(initializer_class: Callable[..., Any], **arguments: Any) -> Initializer:
 
   def initialize(shape, dtype=tf.float32, partition_info=None) -> tf.Tensor:
     del partition_info
@@ -26,8 +25,7 @@ def _seeded(initializer_class: Callable[..., Any],
     # Set by tf.set_random_seed, which RunConfig(tf_random_seed=...) calls.
     user_seed = tf.get_default_graph().seed or 0
     seed = seeding.stable_seed(scope, 'initial_value', user_seed)
-    return initializer_class(seed=seed, **arguments)(
-        shape, dtype=tf.as_dtype(dtype).name)
+    return initializer_class(seed=seed, **arguments)(shape, dtype=tf.as_dtype(dtype).name)
 
   return initialize
 
@@ -37,9 +35,9 @@ def glorot_uniform() -> Initializer:
   return _seeded(tf2.keras.initializers.GlorotUniform)
 
 
-def variance_scaling(scale: float = 1.,
-                     mode: str = 'fan_in',
-                     distribution: str = 'truncated_normal') -> Initializer:
+def variance_scaling(
+  scale: float = 1.0, mode: str = 'fan_in', distribution: str = 'truncated_normal'
+) -> Initializer:
   """Like tf.keras.initializers.VarianceScaling: variance scale / fan.
 
   Args:
@@ -47,8 +45,9 @@ def variance_scaling(scale: float = 1.,
     mode: fan_in, fan_out or fan_avg.
     distribution: truncated_normal, untruncated_normal or uniform.
   """
-  return _seeded(tf2.keras.initializers.VarianceScaling, scale=scale,
-                 mode=mode, distribution=distribution)
+  return _seeded(
+    tf2.keras.initializers.VarianceScaling, scale=scale, mode=mode, distribution=distribution
+  )
 
 
 def random_normal(stddev: float) -> Initializer:

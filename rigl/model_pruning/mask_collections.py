@@ -71,9 +71,10 @@ def masked_layers() -> list[MaskedLayer]:
   for mask in graph.get_collection('masks'):
     if id(mask) not in known:
       raise ValueError(
-          f"{mask.name} is in the collection 'masks' and of no masked layer. "
-          'Let rigl.model_pruning.pruning.apply_mask(weights, mask, threshold) '
-          'make mask * weights, which registers the layer.')
+        f"{mask.name} is in the collection 'masks' and of no masked layer. "
+        'Let rigl.model_pruning.pruning.apply_mask(weights, mask, threshold) '
+        'make mask * weights, which registers the layer.'
+      )
   return layers
 
 
@@ -102,34 +103,35 @@ def get_weight_sparsity() -> list[tf.Tensor]:
   return [tf.nn.zero_fraction(mask) for mask in get_masks()]
 
 
-def _variable_beside(weights: tf.Variable, name: str, shape: Sequence[int],
-                     initializer: Callable[..., tf.Tensor]) -> tf.Variable:
+def _variable_beside(
+  weights: tf.Variable, name: str, shape: Sequence[int], initializer: Callable[..., tf.Tensor]
+) -> tf.Variable:
   """A new variable in the scope of the weights."""
   scope = tf.VariableScope(reuse=False, name=_scope_of(weights))
   with tf.variable_scope(scope, auxiliary_name_scope=False):
-    return tf.get_variable(
-        name, shape, weights.dtype.base_dtype, initializer, trainable=False)
+    return tf.get_variable(name, shape, weights.dtype.base_dtype, initializer, trainable=False)
 
 
-def _check_new(weights: tf.Variable, mask: Optional[tf.Variable],
-               is_probe: bool, layers: Sequence[MaskedLayer]) -> None:
+def _check_new(
+  weights: tf.Variable, mask: Optional[tf.Variable], is_probe: bool, layers: Sequence[MaskedLayer]
+) -> None:
   """Raises ValueError if the weights cannot have this mask."""
   for layer in layers:
     if layer.mask is mask or layer.name == _scope_of(weights):
       raise ValueError(
-          f'{weights.name} needs a scope and a mask of its own: '
-          f'{layer.weights.name} has the scope {layer.name!r} and the mask '
-          f'{layer.mask.name}.')
-  if is_probe and mask is not None and (
-      mask.dtype.base_dtype != weights.dtype.base_dtype):
+        f'{weights.name} needs a scope and a mask of its own: '
+        f'{layer.weights.name} has the scope {layer.name!r} and the mask '
+        f'{layer.mask.name}.'
+      )
+  if is_probe and mask is not None and (mask.dtype.base_dtype != weights.dtype.base_dtype):
     raise ValueError(
-        f'The mask {mask.name} is {mask.dtype.base_dtype.name}, its weights '
-        f'{weights.dtype.base_dtype.name}. In a loop, a branch or a function '
-        'they must have one type, or apply_mask must be called before it.')
+      f'The mask {mask.name} is {mask.dtype.base_dtype.name}, its weights '
+      f'{weights.dtype.base_dtype.name}. In a loop, a branch or a function '
+      'they must have one type, or apply_mask must be called before it.'
+    )
 
 
-def _product(mask: tf.Variable, weights: tf.Variable,
-             is_probe: bool) -> tf.Tensor:
+def _product(mask: tf.Variable, weights: tf.Variable, is_probe: bool) -> tf.Tensor:
   """mask * weights.
 
   Gradients with respect to a tensor inside a loop do not exist outside it.
@@ -156,37 +158,42 @@ def _can_be_used(tensor: tf.Tensor) -> bool:
   return graph is not None
 
 
-def _register(weights: tf.Variable, mask: Optional[tf.Variable],
-              threshold: Optional[tf.Variable],
-              elsewhere: Optional[MaskedLayer]) -> MaskedLayer:
+def _register(
+  weights: tf.Variable,
+  mask: Optional[tf.Variable],
+  threshold: Optional[tf.Variable],
+  elsewhere: Optional[MaskedLayer],
+) -> MaskedLayer:
   """A new layer; `elsewhere` is the same layer of another replica, or None."""
   graph = weights.op.graph
   layers = _registered(graph)
-  is_probe = not tf.control_flow_v2_enabled() or (
-      tf.get_default_graph() is not graph)
+  is_probe = not tf.control_flow_v2_enabled() or (tf.get_default_graph() is not graph)
   if elsewhere:
     mask, threshold = elsewhere.mask, elsewhere.threshold
   else:
     _check_new(weights, mask, is_probe, layers)
     if mask is None:
-      mask = _variable_beside(
-          weights, layer_names.MASK, weights.shape, tf.ones_initializer())
+      mask = _variable_beside(weights, layer_names.MASK, weights.shape, tf.ones_initializer())
     if threshold is None:
-      threshold = _variable_beside(
-          weights, layer_names.THRESHOLD, [], tf.zeros_initializer())
+      threshold = _variable_beside(weights, layer_names.THRESHOLD, [], tf.zeros_initializer())
   masked = _product(mask, weights, is_probe)
-  layers.append(MaskedLayer(
-      weights, mask, threshold, masked, mask if is_probe else masked,
-      weights.op.name))
+  layers.append(
+    MaskedLayer(weights, mask, threshold, masked, mask if is_probe else masked, weights.op.name)
+  )
   if not elsewhere:  # For programs of 2020.
-    for collection, entry in (('masks', mask), ('masked_weights', masked),
-                              ('thresholds', threshold), ('kernel', weights)):
+    for collection, entry in (
+      ('masks', mask),
+      ('masked_weights', masked),
+      ('thresholds', threshold),
+      ('kernel', weights),
+    ):
       graph.add_to_collection(collection, entry)
   return layers[-1]
 
 
-def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
-               threshold: Optional[tf.Variable] = None) -> tf.Tensor:
+def apply_mask(
+  weights: tf.Variable, mask: Optional[tf.Variable] = None, threshold: Optional[tf.Variable] = None
+) -> tf.Tensor:
   """Returns mask * weights and registers the layer unless it already is.
 
   Given only the weights, it adds a mask to any variable, such as the kernel of
@@ -214,20 +221,18 @@ def apply_mask(weights: tf.Variable, mask: Optional[tf.Variable] = None,
   """
   if tf.executing_eagerly() or not hasattr(weights, 'op'):
     raise ValueError(
-        f'Masks are for ordinary variables of a graph, not for {weights.name}. '
-        'Build the layer in `with tf.Graph().as_default():`, outside of a '
-        'scope with a partitioner.')
-  known = [layer for layer in _registered(weights.op.graph)
-           if layer.weights is weights]
+      f'Masks are for ordinary variables of a graph, not for {weights.name}. '
+      'Build the layer in `with tf.Graph().as_default():`, outside of a '
+      'scope with a partitioner.'
+    )
+  known = [layer for layer in _registered(weights.op.graph) if layer.weights is weights]
   for layer in known:
     if mask is not None and mask is not layer.mask:
       raise ValueError(
-          f'{weights.name} has the mask {layer.mask.name} already and cannot '
-          f'have {mask.name} too.')
+        f'{weights.name} has the mask {layer.mask.name} already and cannot have {mask.name} too.'
+      )
     if layer.is_here:
       if _can_be_used(layer.masked_weights):
         return layer.masked_weights
-      return _product(
-          layer.mask, weights, layer.dense_gradient_source is layer.mask)
-  return _register(
-      weights, mask, threshold, known[0] if known else None).masked_weights
+      return _product(layer.mask, weights, layer.dense_gradient_source is layer.mask)
+  return _register(weights, mask, threshold, known[0] if known else None).masked_weights

@@ -28,22 +28,23 @@ def _doubled_names(scope: tf.VariableScope) -> tuple[str, str]:
 
 
 def sparse_conv2d(
-    x: tf.Tensor,
-    units: int,
-    kernel_size: Size,
-    activation: Optional[TensorFn] = None,
-    use_bias: bool = False,
-    kernel_initializer: Optional[Initializer] = None,
-    kernel_regularizer: Optional[TensorFn] = None,
-    bias_initializer: Optional[Initializer] = None,
-    biases_regularizer: Optional[TensorFn] = None,
-    sparsity_technique: str = 'baseline',
-    normalizer_fn: Optional[TensorFn] = None,
-    strides: Size = (1, 1),
-    padding: str = 'SAME',
-    data_format: str = 'channels_last',
-    name: Optional[str] = None,
-    dense_names: Optional[tuple[str, str]] = None) -> tf.Tensor:
+  x: tf.Tensor,
+  units: int,
+  kernel_size: Size,
+  activation: Optional[TensorFn] = None,
+  use_bias: bool = False,
+  kernel_initializer: Optional[Initializer] = None,
+  kernel_regularizer: Optional[TensorFn] = None,
+  bias_initializer: Optional[Initializer] = None,
+  biases_regularizer: Optional[TensorFn] = None,
+  sparsity_technique: str = 'baseline',
+  normalizer_fn: Optional[TensorFn] = None,
+  strides: Size = (1, 1),
+  padding: str = 'SAME',
+  data_format: str = 'channels_last',
+  name: Optional[str] = None,
+  dense_names: Optional[tuple[str, str]] = None,
+) -> tf.Tensor:
   """2-D convolution, with or without a mask on its kernel.
 
   Args:
@@ -78,37 +79,57 @@ def sparse_conv2d(
   if sparsity_technique == 'threshold':
     # Imported here: its defaults load TensorFlow, which flags do not need.
     from rigl.model_pruning import layers
+
     biases = (bias_initializer or tf.zeros_initializer()) if use_bias else None
     return layers.masked_conv2d(
-        x, units, kernel_size, strides, padding, data_format,
-        activation_fn=activation, normalizer_fn=normalizer_fn,
-        weights_initializer=kernel_initializer,
-        weights_regularizer=kernel_regularizer, biases_initializer=biases,
-        biases_regularizer=biases_regularizer, scope=name,
-        variables_dtype=dense_layers.storage_dtype(x.dtype))
+      x,
+      units,
+      kernel_size,
+      strides,
+      padding,
+      data_format,
+      activation_fn=activation,
+      normalizer_fn=normalizer_fn,
+      weights_initializer=kernel_initializer,
+      weights_regularizer=kernel_regularizer,
+      biases_initializer=biases,
+      biases_regularizer=biases_regularizer,
+      scope=name,
+      variables_dtype=dense_layers.storage_dtype(x.dtype),
+    )
   with tf.variable_scope(name, 'Conv') as scope:
     outputs = dense_layers.dense_conv2d(
-        x, units, kernel_size, strides, padding, data_format,
-        kernel_initializer, kernel_regularizer,
-        use_bias and normalizer_fn is None, bias_initializer,
-        biases_regularizer, dense_names or _doubled_names(scope))
+      x,
+      units,
+      kernel_size,
+      strides,
+      padding,
+      data_format,
+      kernel_initializer,
+      kernel_regularizer,
+      use_bias and normalizer_fn is None,
+      bias_initializer,
+      biases_regularizer,
+      dense_names or _doubled_names(scope),
+    )
     if normalizer_fn is not None:
       outputs = normalizer_fn(outputs)
     return outputs if activation is None else activation(outputs)
 
 
 def sparse_fully_connected(
-    x: tf.Tensor,
-    units: int,
-    activation: Optional[TensorFn] = None,
-    use_bias: bool = True,
-    kernel_initializer: Optional[Initializer] = None,
-    kernel_regularizer: Optional[TensorFn] = None,
-    bias_initializer: Optional[Initializer] = None,
-    biases_regularizer: Optional[TensorFn] = None,
-    sparsity_technique: str = 'baseline',
-    name: Optional[str] = None,
-    dense_names: Optional[tuple[str, str]] = None) -> tf.Tensor:
+  x: tf.Tensor,
+  units: int,
+  activation: Optional[TensorFn] = None,
+  use_bias: bool = True,
+  kernel_initializer: Optional[Initializer] = None,
+  kernel_regularizer: Optional[TensorFn] = None,
+  bias_initializer: Optional[Initializer] = None,
+  biases_regularizer: Optional[TensorFn] = None,
+  sparsity_technique: str = 'baseline',
+  name: Optional[str] = None,
+  dense_names: Optional[tuple[str, str]] = None,
+) -> tf.Tensor:
   """Fully connected layer, with or without a mask on its weights.
 
   Args:
@@ -136,16 +157,28 @@ def sparse_fully_connected(
   if sparsity_technique == 'threshold':
     # Imported here: its defaults load TensorFlow, which flags do not need.
     from rigl.model_pruning import layers
+
     biases = (bias_initializer or tf.zeros_initializer()) if use_bias else None
     return layers.masked_fully_connected(
-        x, units, activation_fn=activation,
-        weights_initializer=kernel_initializer,
-        weights_regularizer=kernel_regularizer, biases_initializer=biases,
-        biases_regularizer=biases_regularizer, scope=name,
-        variables_dtype=dense_layers.storage_dtype(x.dtype))
+      x,
+      units,
+      activation_fn=activation,
+      weights_initializer=kernel_initializer,
+      weights_regularizer=kernel_regularizer,
+      biases_initializer=biases,
+      biases_regularizer=biases_regularizer,
+      scope=name,
+      variables_dtype=dense_layers.storage_dtype(x.dtype),
+    )
   with tf.variable_scope(name, 'fully_connected') as scope:
     outputs = dense_layers.dense_fully_connected(
-        x, units, kernel_initializer, kernel_regularizer, use_bias,
-        bias_initializer, biases_regularizer,
-        dense_names or _doubled_names(scope))
+      x,
+      units,
+      kernel_initializer,
+      kernel_regularizer,
+      use_bias,
+      bias_initializer,
+      biases_regularizer,
+      dense_names or _doubled_names(scope),
+    )
     return outputs if activation is None else activation(outputs)

@@ -53,8 +53,13 @@ def _quiet() -> Iterator[None]:
       logger.setLevel(level)
 
 
-def train(kind: type[Experiment], method: str, sparsity: Optional[float],
-          verbose: bool, given: Mapping[str, Any]) -> Result:
+def train(
+  kind: type[Experiment],
+  method: str,
+  sparsity: Optional[float],
+  verbose: bool,
+  given: Mapping[str, Any],
+) -> Result:
   """Trains as the script does that is called with these settings as flags.
 
   Args:
@@ -70,17 +75,14 @@ def train(kind: type[Experiment], method: str, sparsity: Optional[float],
     KeyboardInterrupt: a signal has stopped it; says what is kept.
   """
   named = {'training_method': method, 'end_sparsity': sparsity}
-  for name, short in (('training_method', 'method'),
-                      ('end_sparsity', 'sparsity')):
+  for name, short in (('training_method', 'method'), ('end_sparsity', 'sparsity')):
     if name in given:
       raise ValueError(f'Give {short} instead of {name}.')
-  given = {**given, **{
-      name: value for name, value in named.items() if value is not None}}
+  given = {**given, **{name: value for name, value in named.items() if value is not None}}
   with contextlib.ExitStack() as stack:
     keeps = bool(given.get(kind.schema.folder))
     if not keeps:
-      given[kind.schema.folder] = stack.enter_context(
-          tempfile.TemporaryDirectory())
+      given[kind.schema.folder] = stack.enter_context(tempfile.TemporaryDirectory())
     if not verbose:
       stack.enter_context(_quiet())
     # Event files stay open else, in a folder that may be gone.
@@ -98,5 +100,4 @@ def _result(folder: str, keeps: bool) -> Result:
   """The result of the last checkpoint and of the rows in a folder."""
   prefix = checkpoints.latest(folder)
   masks, weights = checkpoints.read_network(prefix) if prefix else ({}, {})
-  return Result(
-      history.read(folder), masks, weights, folder if keeps else None)
+  return Result(history.read(folder), masks, weights, folder if keeps else None)

@@ -24,12 +24,26 @@ from rigl.compat import tf
 from rigl.core import messages
 
 __all__ = [
-    'MisfitError', 'PARAMETER_SUFFIXES', 'check_fits', 'check_given',
-    'check_resumable', 'describe_latest', 'holds_checkpoints',
-    'initialize_parameters_from_ckpt', 'latest', 'latest_step',
-    'mask_sparsities', 'masked_layers', 'names_and_shapes', 'open_checkpoint',
-    'read_counters', 'read_masks', 'read_network', 'read_tensors',
-    'read_values', 'resolve',
+  'MisfitError',
+  'PARAMETER_SUFFIXES',
+  'check_fits',
+  'check_given',
+  'check_resumable',
+  'describe_latest',
+  'holds_checkpoints',
+  'initialize_parameters_from_ckpt',
+  'latest',
+  'latest_step',
+  'mask_sparsities',
+  'masked_layers',
+  'names_and_shapes',
+  'open_checkpoint',
+  'read_counters',
+  'read_masks',
+  'read_network',
+  'read_tensors',
+  'read_values',
+  'resolve',
 ]
 
 
@@ -39,12 +53,14 @@ def describe_latest(model_dir: str) -> str:
     prefix = latest(model_dir)
   except ValueError as error:
     return str(error)
-  return f'The last good checkpoint is {prefix}.' if prefix else (
-      f'There is no checkpoint in {model_dir} yet.')
+  return (
+    f'The last good checkpoint is {prefix}.'
+    if prefix
+    else (f'There is no checkpoint in {model_dir} yet.')
+  )
 
 
-def names_and_shapes(variables: Iterable[tf.Variable]
-                    ) -> dict[str, tuple[int, ...]]:
+def names_and_shapes(variables: Iterable[tf.Variable]) -> dict[str, tuple[int, ...]]:
   """{variable name: shape}, as `check_fits` expects it."""
   return {v.op.name: tuple(v.shape.as_list()) for v in variables}
 
@@ -69,20 +85,19 @@ def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
   """
   shapes = open_checkpoint(prefix).get_variable_to_shape_map()
   different = [
-      f'{name} is {list(shapes[name])} there and {list(shape)} here'
-      for name, shape in expected.items()
-      if name in shapes and tuple(shapes[name]) != tuple(shape)
+    f'{name} is {list(shapes[name])} there and {list(shape)} here'
+    for name, shape in expected.items()
+    if name in shapes and tuple(shapes[name]) != tuple(shape)
   ]
-  problems = different + [
-      f'{name} is missing there' for name in expected if name not in shapes]
+  problems = different + [f'{name} is missing there' for name in expected if name not in shapes]
   if problems:
     raise MisfitError(
-        f'The checkpoint {prefix} does not fit this network and training '
-        f'method: {messages.first_few(problems, 5, "; ")}.')
+      f'The checkpoint {prefix} does not fit this network and training '
+      f'method: {messages.first_few(problems, 5, "; ")}.'
+    )
 
 
-def read_values(prefix: str, variables: Sequence[tf.Variable]
-               ) -> dict[str, np.ndarray]:
+def read_values(prefix: str, variables: Sequence[tf.Variable]) -> dict[str, np.ndarray]:
   """{variable name: value} of the variables in a checkpoint.
 
   Raises:
@@ -92,8 +107,7 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]
   return read_tensors(prefix, [v.op.name for v in variables])
 
 
-def check_resumable(model_dir: str,
-                    variables: Iterable[tf.Variable]) -> Optional[str]:
+def check_resumable(model_dir: str, variables: Iterable[tf.Variable]) -> Optional[str]:
   """Checks the checkpoint that training in `model_dir` would resume from.
 
   Returns:
@@ -115,8 +129,7 @@ def read_counters(prefix: str, names: Sequence[str]) -> dict[str, int]:
     ValueError: a variable is missing or no scalar, or cannot be read.
   """
   check_fits(prefix, dict.fromkeys(names, ()))
-  return {name: int(value)
-          for name, value in read_tensors(prefix, names).items()}
+  return {name: int(value) for name, value in read_tensors(prefix, names).items()}
 
 
 def latest_step(model_dir: str) -> int:
@@ -129,8 +142,7 @@ def latest_step(model_dir: str) -> int:
 
 def mask_sparsities(prefix: str) -> dict[str, float]:
   """{layer: share of zeros} of all masks in a checkpoint."""
-  return {layer: float(np.mean(mask == 0))
-          for layer, mask in read_masks(prefix).items()}
+  return {layer: float(np.mean(mask == 0)) for layer, mask in read_masks(prefix).items()}
 
 
 def check_given(settings: Any, *names: str) -> None:
@@ -147,9 +159,8 @@ def check_given(settings: Any, *names: str) -> None:
 
 
 def initialize_parameters_from_ckpt(
-    ckpt_path: str,
-    model_dir: str,
-    param_suffixes: Sequence[str] = PARAMETER_SUFFIXES) -> None:
+  ckpt_path: str, model_dir: str, param_suffixes: Sequence[str] = PARAMETER_SUFFIXES
+) -> None:
   """Initializes the parameters of the graph from a checkpoint.
 
   Not masks, slots and the global step. Does nothing if `model_dir` has a
@@ -168,8 +179,7 @@ def initialize_parameters_from_ckpt(
     return
   prefix = resolve(ckpt_path)
   parameters = {
-      v.op.name: v for v in tf.global_variables()
-      if v.op.name.rsplit('/', 1)[-1] in param_suffixes
+    v.op.name: v for v in tf.global_variables() if v.op.name.rsplit('/', 1)[-1] in param_suffixes
   }
   check_fits(prefix, names_and_shapes(parameters.values()))
   tf.train.init_from_checkpoint(prefix, parameters)

@@ -19,10 +19,10 @@ from rigl.training import setting_flags, settings
 
 FLAGS = flags.FLAGS
 
-_FOOTER = '''\
+_FOOTER = """\
 Of every script:
   --helpfull                all flags there are, those of libraries too
-  --flagfile=FILE           reads flags from a file'''
+  --flagfile=FILE           reads flags from a file"""
 
 _TEXT_COLUMN = 28
 _MIN_TEXT_WIDTH = 30
@@ -35,8 +35,10 @@ _RUN_FOLDERS = ('output_dir', 'train_dir', 'save_path', 'model_dir', 'logdir')
 _OTHER_NAMES = {'lr': 'learning_rate'}
 _MAX_SUGGESTIONS = 4
 
-def _description(text: str, default: Any,
-                 options: Mapping[str, str] | Sequence[str] = ()) -> list[str]:
+
+def _description(
+  text: str, default: Any, options: Mapping[str, str] | Sequence[str] = ()
+) -> list[str]:
   """What a flag means, its default and its options, as paragraphs."""
   parts = [' '.join(text.split())]
   if default not in (None, '', ()):
@@ -52,14 +54,19 @@ def _entry(name: str, default: Any, description: list[str], width: int) -> str:
   name = f'  --{"[no]" * isinstance(default, bool)}{name}'
   indent = ' ' * _TEXT_COLUMN
   text = '\n'.join(
-      textwrap.fill(
-          part, width, initial_indent=indent,
-          subsequent_indent=indent + '  ' * (i > 0), break_long_words=False,
-          break_on_hyphens=False)
-      for i, part in enumerate(description)).replace(_UNBREAKABLE, ' ')
+    textwrap.fill(
+      part,
+      width,
+      initial_indent=indent,
+      subsequent_indent=indent + '  ' * (i > 0),
+      break_long_words=False,
+      break_on_hyphens=False,
+    )
+    for i, part in enumerate(description)
+  ).replace(_UNBREAKABLE, ' ')
   if len(name) + 2 > _TEXT_COLUMN:
     return f'{name}\n{text}'
-  return name + text[len(name):]
+  return name + text[len(name) :]
 
 
 def help_text(schema: settings.Schema, module: str, more: str = '') -> str:
@@ -76,18 +83,17 @@ def help_text(schema: settings.Schema, module: str, more: str = '') -> str:
   entries: dict[str, list[str]] = {title: [] for title in settings.GROUPS}
   for name, field in schema.fields.items():
     default, metadata = schema.default_of(name), field.metadata
-    entries[metadata['group']].append(_entry(
-        name, default,
-        _description(metadata['help'], default, metadata['options']), width))
+    entries[metadata['group']].append(
+      _entry(name, default, _description(metadata['help'], default, metadata['options']), width)
+    )
   for name, setting in schema.other_names.items():
     entries[schema.fields[setting].metadata['group']].append(
-        _entry(name, None, [f'Another name of --{setting}.'], width))
+      _entry(name, None, [f'Another name of --{setting}.'], width)
+    )
   for name, default in schema.not_used.items():
-    entries['Not used'].append(
-        _entry(name, default, _description('Not used.', default), width))
+    entries['Not used'].append(_entry(name, default, _description('Not used.', default), width))
   blocks = [(sys.modules[module].__doc__ or '').strip()]
-  blocks += ['\n'.join([f'{title}:', *some])
-             for title, some in entries.items() if some]
+  blocks += ['\n'.join([f'{title}:', *some]) for title, some in entries.items() if some]
   return '\n\n'.join([*blocks, f'{_FOOTER}\n{more}'.rstrip()])
 
 
@@ -162,12 +168,14 @@ def suggestions(word: str, schema: settings.Schema) -> list[str]:
 
   wanted = words(_OTHER_NAMES.get(word, word))
   containing = [
-      name for name in names
-      if any(words(name)[i:i + len(wanted)] == wanted
-             for i in range(len(words(name))))]
+    name
+    for name in names
+    if any(words(name)[i : i + len(wanted)] == wanted for i in range(len(words(name))))
+  ]
   # The last words say what a flag is: end_sparsity, and then sparsity_scale.
-  containing.sort(key=lambda name: (
-      f'_{word}_' not in f'_{name}_', words(name)[-len(wanted):] != wanted))
+  containing.sort(
+    key=lambda name: (f'_{word}_' not in f'_{name}_', words(name)[-len(wanted) :] != wanted)
+  )
   alike = messages.alike(word, FLAGS)
   return list(dict.fromkeys([*containing, *alike]))[:_MAX_SUGGESTIONS]
 
@@ -187,13 +195,14 @@ def parse(argv: list[str], schema: settings.Schema) -> list[str]:
     schema.checked(setting_flags.given(schema))
   except flags.UnrecognizedFlagError as error:
     similar = [f'--{name}' for name in suggestions(error.flagname, schema)]
-    sys.exit(f'Error: There is no flag --{error.flagname}.'
-             f'{messages.did_you_mean(similar)}\n--help lists all flags.')
+    sys.exit(
+      f'Error: There is no flag --{error.flagname}.'
+      f'{messages.did_you_mean(similar)}\n--help lists all flags.'
+    )
   except flags.Error as error:
     sys.exit(f'Error: {error}\n--help lists all flags.')
   except ValueError as error:
     sys.exit(f'Error: {error}')
   if rest:
-    sys.exit(f'Error: Unexpected arguments {rest}: flags begin with --.\n'
-             '--help lists all flags.')
+    sys.exit(f'Error: Unexpected arguments {rest}: flags begin with --.\n--help lists all flags.')
   return [program]

@@ -21,8 +21,9 @@ from rigl.compat import tf, tf2
 from rigl.core import messages
 from rigl.training import saving, specs
 
-_EXAMPLE = ('{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
-            '"task": {"type": "worker", "index": 0}}')
+_EXAMPLE = (
+  '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
+)
 
 
 def _read_cluster(cluster: Any) -> dict[str, list[str]]:
@@ -36,16 +37,17 @@ def _read_cluster(cluster: Any) -> dict[str, list[str]]:
   cluster = {job: addresses for job, addresses in cluster.items() if addresses}
   for job, addresses in cluster.items():
     if not isinstance(addresses, list) or not all(
-        isinstance(address, str) and re.fullmatch(r'\S+:\d+', address)
-        for address in addresses):
+      isinstance(address, str) and re.fullmatch(r'\S+:\d+', address) for address in addresses
+    ):
       raise ValueError(f'the job {job} must be of the form ["host:port"]')
   # Some schedulers call a process that trains alone `master`.
   is_one = sum(map(len, cluster.values())) == 1
   known = {'chief', 'worker', *(['master'] if is_one else [])}
   unknown = sorted(set(cluster) - known)
   if unknown:
-    raise ValueError('the jobs that train together are chief and worker, not '
-                     f'{" or ".join(unknown)}')
+    raise ValueError(
+      f'the jobs that train together are chief and worker, not {" or ".join(unknown)}'
+    )
   if len(cluster.get('chief', ())) > 1:
     raise ValueError('there can be only one chief')
   return cluster
@@ -61,8 +63,9 @@ def _read_task(task: Any, cluster: dict[str, list[str]]) -> tuple[str, int]:
     raise ValueError('its task must have a type and an index')
   job, index = task['type'], task['index']
   if type(index) is not int:
-    raise ValueError('the index of its task must be a number without quotes, '
-                     f'got {json.dumps(index)}')
+    raise ValueError(
+      f'the index of its task must be a number without quotes, got {json.dumps(index)}'
+    )
   if not 0 <= index < len(cluster.get(str(job), ())):
     raise ValueError(f'its cluster has no {job} {index}')
   return job, index
@@ -82,8 +85,9 @@ def _read_tf_config() -> tuple[dict[str, list[str]], str, int]:
     return (cluster, *_read_task(task, cluster))
   except ValueError as error:
     raise ValueError(
-        f'TF_CONFIG={text} cannot be used: {error}. An example: {_EXAMPLE}. '
-        'Unset it for a process that works alone.') from error
+      f'TF_CONFIG={text} cannot be used: {error}. An example: {_EXAMPLE}. '
+      'Unset it for a process that works alone.'
+    ) from error
 
 
 def _workers(cluster: dict[str, list[str]]) -> list[str]:
@@ -102,8 +106,7 @@ def n_workers() -> int:
 def is_chief() -> bool:
   """Whether this process writes the folder of the training."""
   cluster, job, index = _read_tf_config()
-  return n_workers() == 1 or job == 'chief' or (
-      'chief' not in cluster and index == 0)
+  return n_workers() == 1 or job == 'chief' or ('chief' not in cluster and index == 0)
 
 
 def total_replicas(num_replicas: int) -> int:
@@ -123,7 +126,8 @@ def tidy_tf_config() -> None:
   cluster, job, index = _read_tf_config()
   if len(_workers(cluster)) > 1:
     os.environ['TF_CONFIG'] = json.dumps(
-        {'cluster': cluster, 'task': {'type': job, 'index': index}})
+      {'cluster': cluster, 'task': {'type': job, 'index': index}}
+    )
   else:
     os.environ.pop('TF_CONFIG', None)
 
@@ -141,23 +145,25 @@ def check(num_replicas: int, batch_size: int, mode: str = 'train') -> None:
   workers = n_workers()
   if workers > 1:
     if num_replicas > 1:
-      raise ValueError(f'num_replicas={num_replicas} and the {workers} workers '
-                       'of TF_CONFIG exclude each other: a worker has one.')
+      raise ValueError(
+        f'num_replicas={num_replicas} and the {workers} workers '
+        'of TF_CONFIG exclude each other: a worker has one.'
+      )
     if mode != 'train':
-      raise ValueError(f'mode={mode} does not work with the {workers} workers '
-                       'of TF_CONFIG. Use train there, and eval in a process '
-                       'without TF_CONFIG.')
+      raise ValueError(
+        f'mode={mode} does not work with the {workers} workers '
+        'of TF_CONFIG. Use train there, and eval in a process '
+        'without TF_CONFIG.'
+      )
   elif num_replicas > 1:
     n_gpus = len(tf2.config.list_physical_devices('GPU'))
     if 0 < n_gpus < num_replicas:
-      raise ValueError(
-          f'num_replicas={num_replicas}, but there are only {n_gpus} GPUs.')
+      raise ValueError(f'num_replicas={num_replicas}, but there are only {n_gpus} GPUs.')
   if 'train' not in mode:
     return
   n = total_replicas(num_replicas)
   if batch_size % n:
-    raise ValueError(f'A batch of {batch_size} cannot be shared by {n} '
-                     'replicas evenly.')
+    raise ValueError(f'A batch of {batch_size} cannot be shared by {n} replicas evenly.')
 
 
 def make_strategy(num_replicas: int) -> Optional[tf.distribute.Strategy]:
@@ -175,13 +181,12 @@ def make_strategy(num_replicas: int) -> Optional[tf.distribute.Strategy]:
   if num_replicas == 1:
     return None
   kind = 'gpu' if tf2.config.list_physical_devices('GPU') else 'cpu'
-  return tf.distribute.MirroredStrategy(
-      [f'/{kind}:{i}' for i in range(num_replicas)])
+  return tf.distribute.MirroredStrategy([f'/{kind}:{i}' for i in range(num_replicas)])
 
 
-def session_config(num_replicas: int,
-                   strategy: Optional[tf.distribute.Strategy] = None
-                  ) -> tf.ConfigProto:
+def session_config(
+  num_replicas: int, strategy: Optional[tf.distribute.Strategy] = None
+) -> tf.ConfigProto:
   """The config of the sessions of a training or an evaluation.
 
   Args:
@@ -210,7 +215,8 @@ def server_target(config: tf.ConfigProto) -> str:
   # Device filters keep a session on its own worker; servers need all workers.
   del server_config.device_filters[:]
   return tf.distribute.Server(
-      tf.train.ClusterSpec(cluster), job, index, config=server_config).target
+    tf.train.ClusterSpec(cluster), job, index, config=server_config
+  ).target
 
 
 def split_batches(input_fn: specs.InputFn) -> Callable[..., tf.data.Dataset]:
@@ -224,30 +230,28 @@ def split_batches(input_fn: specs.InputFn) -> Callable[..., tf.data.Dataset]:
     process take in turns.
   """
 
-  def split_input_fn(
-      input_context: tf.distribute.InputContext) -> tf.data.Dataset:
+  def split_input_fn(input_context: tf.distribute.InputContext) -> tf.data.Dataset:
     n = input_context.num_replicas_in_sync
     n_here = n // input_context.num_input_pipelines
     first = n_here * input_context.input_pipeline_id
 
     def cut(tensor: tf.Tensor) -> tf.Tensor:
       shape = tf.concat([[n, -1], tf.shape(tensor)[1:]], 0)
-      parts = tf.reshape(tensor, shape)[first:first + n_here]
+      parts = tf.reshape(tensor, shape)[first : first + n_here]
       n_examples = tensor.shape[0] // n if tensor.shape[0] else None
       parts.set_shape([n_here, n_examples, *tensor.shape[1:]])
       return parts
 
     return input_fn().flat_map(
-        lambda *batch: tf.data.Dataset.from_tensor_slices(
-            tf.nest.map_structure(cut, batch)))
+      lambda *batch: tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(cut, batch))
+    )
 
   return split_input_fn
 
 
 def _fingerprint(variable: tf.Variable) -> tf.Tensor:
   """A 63-bit hash of the value of a variable, int64 scalar."""
-  return tf.strings.to_hash_bucket_fast(
-      tf.io.serialize_tensor(variable.read_value()), 2**63 - 1)
+  return tf.strings.to_hash_bucket_fast(tf.io.serialize_tensor(variable.read_value()), 2**63 - 1)
 
 
 class WorkerLostError(ConnectionError):
@@ -256,8 +260,9 @@ class WorkerLostError(ConnectionError):
   def __init__(self, reason: str):
     """Says why, and what to do."""
     super().__init__(
-        f'This worker cannot go on with the others: {reason}. Start all '
-        'workers again; they resume from the last checkpoint.')
+      f'This worker cannot go on with the others: {reason}. Start all '
+      'workers again; they resume from the last checkpoint.'
+    )
 
 
 class AgreementHook(tf.train.SessionRunHook):
@@ -277,8 +282,7 @@ class AgreementHook(tf.train.SessionRunHook):
     self._timer = saving.MultiplesTimer(periods)
     variables = tf.global_variables()
     self._names = [replicas.name_of(v) for v in variables]
-    self._differs = replicas.differences(
-        tf.stack([_fingerprint(v) for v in variables]))
+    self._differs = replicas.differences(tf.stack([_fingerprint(v) for v in variables]))
 
   def begin(self) -> None:
     self._global_step = tf.train.get_global_step()
@@ -307,12 +311,12 @@ class AgreementHook(tf.train.SessionRunHook):
       self._check(session)
 
   def _check(self, session: Any) -> None:
-    found = [name for name, differs in zip(
-        self._names, session.run(self._differs)) if differs]
+    found = [name for name, differs in zip(self._names, session.run(self._differs)) if differs]
     if found:
       raise ValueError(
-          f'The replicas do not agree on {messages.first_few(found, 3)}. Start '
-          'all of them again, from the same checkpoint.')
+        f'The replicas do not agree on {messages.first_few(found, 3)}. Start '
+        'all of them again, from the same checkpoint.'
+      )
 
 
 class WorkerHook(tf.train.SessionRunHook):
@@ -340,5 +344,6 @@ class WorkerHook(tf.train.SessionRunHook):
     step = session.run(self._global_step)
     if step != self._first_step:
       raise WorkerLostError(
-          f'its input begins at step {self._first_step}, but the last '
-          f'checkpoint is now that of step {step}')
+        f'its input begins at step {self._first_step}, but the last '
+        f'checkpoint is now that of step {step}'
+      )

@@ -22,13 +22,14 @@ def is_run(mode: str, folder: str) -> bool:
   Otherwise the run is in a subfolder whose name is made of hyperparameters.
   """
   return mode in MODES and (
-      bool(gin_configs.files_in(folder)) or
-      checkpoints.holds_checkpoints(folder))
+    bool(gin_configs.files_in(folder)) or checkpoints.holds_checkpoints(folder)
+  )
 
 
 @contextlib.contextmanager
-def explained_misfits(folder: str, configs: Sequence[Any],
-                      network: Sequence[str]) -> Iterator[None]:
+def explained_misfits(
+  folder: str, configs: Sequence[Any], network: Sequence[str]
+) -> Iterator[None]:
   """A context that adds cause and remedy to a MisfitError.
 
   Args:
@@ -45,15 +46,16 @@ def explained_misfits(folder: str, configs: Sequence[Any],
     if not gin_configs.files_in(folder):
       flags = ', '.join(f'--{name}' for name in network)
       raise checkpoints.MisfitError(
-          f'No {gin_configs.CONFIG_FILE} in {folder} says which network it '
-          f'is. Give its flags: {flags}. {error}') from error
+        f'No {gin_configs.CONFIG_FILE} in {folder} says which network it '
+        f'is. Give its flags: {flags}. {error}'
+      ) from error
     formers = resuming.former_configs(folder, configs)
-    found = [name for name in network
-             if resuming.differences(formers, configs, [name])]
+    found = [name for name in network if resuming.differences(formers, configs, [name])]
     if not found:
       raise
     raise checkpoints.MisfitError(
-        f'The run in {folder} has '
-        f'{"; ".join(resuming.differences(formers, configs, found))}. '
-        f'Leave out {", ".join(f"--{name}" for name in found)}. '
-        f'{error}') from error
+      f'The run in {folder} has '
+      f'{"; ".join(resuming.differences(formers, configs, found))}. '
+      f'Leave out {", ".join(f"--{name}" for name in found)}. '
+      f'{error}'
+    ) from error

@@ -12,15 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from typing import (
-  TYPE_CHECKING,
-  Any,
-  ClassVar,
-  Collection,
-  Mapping,
-  Optional,
-  Sequence,
-)
+from typing import TYPE_CHECKING, Any, ClassVar, Collection, Mapping, Optional, Sequence
 
 from rigl.compat import tf
 from rigl.training import (
@@ -93,8 +85,7 @@ class Experiment(abc.ABC):
   @functools.cached_property
   def sparsity(self) -> SparsityConfig:
     """The hyperparameters of the method, with scaled schedules."""
-    return self.unscaled.scaled(
-        getattr(self.config, 'training_steps_multiplier', 1.))
+    return self.unscaled.scaled(getattr(self.config, 'training_steps_multiplier', 1.0))
 
   @property
   def configs(self) -> tuple[Any, ...]:
@@ -111,8 +102,7 @@ class Experiment(abc.ABC):
     """Iterations that the training in the folder has done."""
     return resuming.iterations_done(self.folder, self.sparsity)
 
-  def check_common(self, batch_size: int, mode: str = 'train',
-                   use_tpu: bool = False) -> None:
+  def check_common(self, batch_size: int, mode: str = 'train', use_tpu: bool = False) -> None:
     """Raises ValueError for what no script can do.
 
     Args:
@@ -121,16 +111,15 @@ class Experiment(abc.ABC):
       use_tpu: whether to train on a TPU.
     """
     settings = self.settings
-    script.check_folder(
-        self.schema.folder, getattr(settings, self.schema.folder))
+    script.check_folder(self.schema.folder, getattr(settings, self.schema.folder))
     distribution.check(settings.num_replicas, batch_size, mode)
     runner.choose_loop(settings.loop, settings.num_replicas, use_tpu)
 
   def check_resumable(self) -> None:
     """Raises ValueError if the training in the folder had other settings."""
     resuming.check_same_settings(
-        self.folder, self.schema.folder, self.configs,
-        (*self.network_fields, *self.lasting_fields))
+      self.folder, self.schema.folder, self.configs, (*self.network_fields, *self.lasting_fields)
+    )
 
 
 class StepExperiment(Experiment):
@@ -165,8 +154,9 @@ class StepExperiment(Experiment):
     """The input_fn of all examples to evaluate."""
 
   @abc.abstractmethod
-  def model_fn(self, features: tf.Tensor, labels: tf.Tensor, mode: str
-              ) -> specs.TrainSpec | specs.EvalSpec:
+  def model_fn(
+    self, features: tf.Tensor, labels: tf.Tensor, mode: str
+  ) -> specs.TrainSpec | specs.EvalSpec:
     """The graph of a mode, 'train' or 'eval'."""
 
   @abc.abstractmethod
@@ -218,8 +208,7 @@ class StepExperiment(Experiment):
   def of(cls, given: Mapping[str, Any]) -> Self:
     """See Experiment.of; an evaluation takes what is not given from the run."""
     settings = cls.schema.settings(given)
-    sparsity, config = cls.schema.hyperparameters(
-        given, cls._run_to_evaluate(settings))
+    sparsity, config = cls.schema.hyperparameters(given, cls._run_to_evaluate(settings))
     experiment = cls(sparsity, config, settings)
     experiment.check()
     mask_init.check_load_mask_dir(sparsity, settings.load_mask_dir)
@@ -247,13 +236,19 @@ class StepExperiment(Experiment):
 
   def run(self) -> str:
     checkpoint = self._find_checkpoint()
-    experiment = self if checkpoint is None else dataclasses.replace(
-        self, masked_layers=checkpoints.masked_layers(checkpoint))
+    experiment = (
+      self
+      if checkpoint is None
+      else dataclasses.replace(self, masked_layers=checkpoints.masked_layers(checkpoint))
+    )
     tpu = self.find_tpu()
     data = self.load_data()
     script.announce(
-        self.settings.mode, f'{self.network}, {self.unscaled}, '
-        f'{self.config.total_steps:,} steps', data.source, self.folder)
+      self.settings.mode,
+      f'{self.network}, {self.unscaled}, {self.config.total_steps:,} steps',
+      data.source,
+      self.folder,
+    )
     with self.explained_errors(data):
       experiment.train_or_evaluate(data, checkpoint, tpu)
     return self.folder
@@ -263,12 +258,12 @@ class StepExperiment(Experiment):
     settings = self.settings
     if settings.mode == 'eval_once':
       return checkpoints.resolve(
-          os.path.join(self.folder, settings.eval_once_ckpt_prefix),
-          among=getattr(settings, self.schema.folder))
+        os.path.join(self.folder, settings.eval_once_ckpt_prefix),
+        among=getattr(settings, self.schema.folder),
+      )
     if settings.mode == 'eval':
       return checkpoints.latest(self.folder)
-    checkpoints.check_given(
-        settings, 'load_mask_dir', 'initial_value_checkpoint')
+    checkpoints.check_given(settings, 'load_mask_dir', 'initial_value_checkpoint')
     self.check_resumable()
     return None
 
@@ -276,12 +271,15 @@ class StepExperiment(Experiment):
     """Sets what a training starts from: masks, and parameters if given."""
     if self.settings.initial_value_checkpoint:
       checkpoints.initialize_parameters_from_ckpt(
-          self.settings.initial_value_checkpoint, self.folder)
+        self.settings.initial_value_checkpoint, self.folder
+      )
     return mask_init.make_scaffold(
-        self.sparsity, self.custom_sparsity_map, self.settings.load_mask_dir)
+      self.sparsity, self.custom_sparsity_map, self.settings.load_mask_dir
+    )
 
-  def train_or_evaluate(self, data: Any, checkpoint: Optional[str] = None,
-                        tpu: Optional[tpu_lib.TpuSetup] = None) -> None:
+  def train_or_evaluate(
+    self, data: Any, checkpoint: Optional[str] = None, tpu: Optional[tpu_lib.TpuSetup] = None
+  ) -> None:
     """Does what `mode` says.
 
     Args:
@@ -291,42 +289,52 @@ class StepExperiment(Experiment):
     """
     settings = self.settings
     loop = runner.make_loop(
-        specs.Job(
-            self.model_fn, self.folder, seed=self.sparsity.seed,
-            save_steps=settings.steps_per_checkpoint,
-            keep_checkpoint_max=settings.keep_checkpoint_max,
-            save_summary_steps=settings.steps_per_summary,
-            export_steps=self.export_steps),
-        settings.loop, settings.num_replicas, tpu)
+      specs.Job(
+        self.model_fn,
+        self.folder,
+        seed=self.sparsity.seed,
+        save_steps=settings.steps_per_checkpoint,
+        keep_checkpoint_max=settings.keep_checkpoint_max,
+        save_summary_steps=settings.steps_per_summary,
+        export_steps=self.export_steps,
+      ),
+      settings.loop,
+      settings.num_replicas,
+      tpu,
+    )
     eval_input = self.eval_input(data)
 
     def evaluate(prefix: str) -> None:
       self._report(runner.evaluate(loop, eval_input, prefix, self.eval_steps))
 
     if settings.mode not in evaluating.MODES:
-      self._train(loop, self.train_input(data),
-                  evaluate if settings.mode == 'train_and_eval' else None)
+      self._train(
+        loop, self.train_input(data), evaluate if settings.mode == 'train_and_eval' else None
+      )
       return
     with evaluating.explained_misfits(
-        os.path.dirname(checkpoint) if checkpoint else self.folder,
-        self.configs, self.network_fields):
+      os.path.dirname(checkpoint) if checkpoint else self.folder, self.configs, self.network_fields
+    ):
       if settings.mode == 'eval_once' and checkpoint:
         evaluate(checkpoint)
         self.describe(checkpoint)
         return
       for metrics in runner.evaluate_until(
-          loop, eval_input, self.config.total_steps, steps=self.eval_steps):
+        loop, eval_input, self.config.total_steps, steps=self.eval_steps
+      ):
         self._report(metrics)
 
-  def _train(self, loop: specs.Loop, train_input: specs.InputFn,
-             evaluate: Any) -> None:
-    factory.warn_of_late_pruning(
-        self.sparsity, self.config.total_steps, self.pruning_hparams)
+  def _train(self, loop: specs.Loop, train_input: specs.InputFn, evaluate: Any) -> None:
+    factory.warn_of_late_pruning(self.sparsity, self.config.total_steps, self.pruning_hparams)
     runner.train_in_turns(
-        loop, train_input, self.config.total_steps,
-        self.settings.steps_per_eval, evaluate,
-        hooks=[hooks.WriteConfigHook(self.folder, *self.configs)],
-        saving_listeners=self.exporters())
+      loop,
+      train_input,
+      self.config.total_steps,
+      self.settings.steps_per_eval,
+      evaluate,
+      hooks=[hooks.WriteConfigHook(self.folder, *self.configs)],
+      saving_listeners=self.exporters(),
+    )
     self.after_training()
 
   def _report(self, metrics: Mapping[str, float]) -> None:
@@ -334,5 +342,5 @@ class StepExperiment(Experiment):
     print(self.text_of(metrics), flush=True)
     is_own = self.settings.mode in evaluating.MODES
     history.record_evaluation(
-        os.path.join(self.folder, 'eval') if is_own else self.folder,
-        self.split, metrics)
+      os.path.join(self.folder, 'eval') if is_own else self.folder, self.split, metrics
+    )

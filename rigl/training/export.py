@@ -24,29 +24,26 @@ IMAGES_SIGNATURE = 'serving_default'
 JPEG_SIGNATURE = 'predict_jpeg'
 
 
-def _outputs(logits: tf.Tensor,
-             class_names: Optional[Sequence[str]]) -> dict[str, tf.Tensor]:
+def _outputs(logits: tf.Tensor, class_names: Optional[Sequence[str]]) -> dict[str, tf.Tensor]:
   logits = tf.cast(logits, tf.float32)
   outputs = {
-      'logits': logits,
-      'probabilities': tf.nn.softmax(logits),
-      'classes': tf.argmax(logits, axis=1),
+    'logits': logits,
+    'probabilities': tf.nn.softmax(logits),
+    'classes': tf.argmax(logits, axis=1),
   }
   if class_names is not None:
     n_classes = logits.shape.as_list()[1]
     if len(class_names) != n_classes:
-      raise ValueError(f'There are {len(class_names)} class_names for '
-                       f'{n_classes} classes.')
-    outputs['class_names'] = tf.gather(
-        tf.constant(list(class_names)), outputs['classes'])
+      raise ValueError(f'There are {len(class_names)} class_names for {n_classes} classes.')
+    outputs['class_names'] = tf.gather(tf.constant(list(class_names)), outputs['classes'])
   return outputs
 
 
 def _build_masked(
-    build_logits: Callable[[tf.Tensor], tf.Tensor],
-    image_shape: Sequence[int],
-    decode: Optional[Callable[[tf.Tensor], tf.Tensor]],
-    class_names: Optional[Sequence[str]],
+  build_logits: Callable[[tf.Tensor], tf.Tensor],
+  image_shape: Sequence[int],
+  decode: Optional[Callable[[tf.Tensor], tf.Tensor]],
+  class_names: Optional[Sequence[str]],
 ) -> dict[str, Any]:
   """Builds the network as it was trained into the default graph.
 
@@ -65,11 +62,10 @@ def _build_masked(
   else:
     encoded = tf.placeholder(tf.string, [None], 'image_bytes')
     decoded = tf.map_fn(
-        lambda image: tf.cast(decode(image), tf.float32), encoded,
-        fn_output_signature=tf.float32)
+      lambda image: tf.cast(decode(image), tf.float32), encoded, fn_output_signature=tf.float32
+    )
     # One network for both signatures: if images are fed, nothing is decoded.
-    images = tf.placeholder_with_default(
-        tf.ensure_shape(decoded, shape), shape, 'images')
+    images = tf.placeholder_with_default(tf.ensure_shape(decoded, shape), shape, 'images')
   # TensorFlow 2 lists only resource variables of a loaded model.
   with tf.variable_scope(tf.get_variable_scope(), use_resource=True):
     logits = build_logits(images)
@@ -88,42 +84,47 @@ def _unmasked_meta_graph(outputs: Sequence[tf.Tensor]) -> Any:
     of their variables.
   """
   unmasked = {
-      layer.masked_weights.op.name: tf.convert_to_tensor(layer.weights).op.name
-      for layer in mask_collections.masked_layers()
+    layer.masked_weights.op.name: tf.convert_to_tensor(layer.weights).op.name
+    for layer in mask_collections.masked_layers()
   }
   graph_def = tf.get_default_graph().as_graph_def()
   for node in graph_def.node:
     node.input[:] = [unmasked.get(name, name) for name in node.input]
   needed = [output.op.name for output in outputs]
-  reached = {
-      node.name
-      for node in tf.graph_util.extract_sub_graph(graph_def, needed).node
-  }
+  reached = {node.name for node in tf.graph_util.extract_sub_graph(graph_def, needed).node}
   for key in (tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.TRAINABLE_VARIABLES):
     variables = tf.get_collection_ref(key)
     variables[:] = [v for v in variables if v.op.name in reached]
   for variable in tf.global_variables():
     definition = variable.to_proto()
-    needed += [name.partition(':')[0] for name in (
-        definition.variable_name, definition.initializer_name,
-        definition.initial_value_name, definition.snapshot_name)]
+    needed += [
+      name.partition(':')[0]
+      for name in (
+        definition.variable_name,
+        definition.initializer_name,
+        definition.initial_value_name,
+        definition.snapshot_name,
+      )
+    ]
   return tf.train.export_meta_graph(
-      graph_def=tf.graph_util.extract_sub_graph(graph_def, needed),
-      collection_list=[
-          tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.TRAINABLE_VARIABLES])
+    graph_def=tf.graph_util.extract_sub_graph(graph_def, needed),
+    collection_list=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.TRAINABLE_VARIABLES],
+  )
 
 
-def _signature(inputs: Mapping[str, tf.Tensor],
-               outputs: Mapping[str, tf.Tensor]) -> Any:
+def _signature(inputs: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor]) -> Any:
   inputs, outputs = (
-      {name: tf.saved_model.build_tensor_info(tensor)
-       for name, tensor in tensors.items()} for tensors in (inputs, outputs))
+    {name: tf.saved_model.build_tensor_info(tensor) for name, tensor in tensors.items()}
+    for tensors in (inputs, outputs)
+  )
   return tf.saved_model.build_signature_def(
-      inputs, outputs, tf.saved_model.signature_constants.PREDICT_METHOD_NAME)
+    inputs, outputs, tf.saved_model.signature_constants.PREDICT_METHOD_NAME
+  )
 
 
-def _write(meta_graph: Any, values: Mapping[str, np.ndarray],
-           signatures: Mapping[str, Any], folder: str) -> None:
+def _write(
+  meta_graph: Any, values: Mapping[str, np.ndarray], signatures: Mapping[str, Any], folder: str
+) -> None:
   """Writes a SavedModel.
 
   Args:
@@ -137,13 +138,14 @@ def _write(meta_graph: Any, values: Mapping[str, np.ndarray],
   with tf.Graph().as_default(), tf.Session(config=config) as session:
     saver = tf.train.import_meta_graph(meta_graph)
     initializers = {v.op.name: v.initializer for v in tf.global_variables()}
-    session.run(list(initializers.values()), {
-        initializer.inputs[1]: values[name]
-        for name, initializer in initializers.items()})
+    session.run(
+      list(initializers.values()),
+      {initializer.inputs[1]: values[name] for name, initializer in initializers.items()},
+    )
     builder = tf.saved_model.Builder(folder)
     builder.add_meta_graph_and_variables(
-        session, [tf.saved_model.tag_constants.SERVING], signatures,
-        clear_devices=True, saver=saver)
+      session, [tf.saved_model.tag_constants.SERVING], signatures, clear_devices=True, saver=saver
+    )
     builder.save()
 
 
@@ -163,8 +165,12 @@ def _publish(temporary: str, path: str) -> None:
 
 
 def _write_atomically(
-    meta_graph: Any, values: Mapping[str, np.ndarray],
-    signatures: Mapping[str, Any], export_dir: str, step: int) -> str:
+  meta_graph: Any,
+  values: Mapping[str, np.ndarray],
+  signatures: Mapping[str, Any],
+  export_dir: str,
+  step: int,
+) -> str:
   """Like `_write`, to <export_dir>/<step>; returns this path."""
   path = os.path.join(export_dir, str(step))
   # Not a number, so that servers do not load it.
@@ -178,19 +184,19 @@ def _write_atomically(
       if tf.io.gfile.exists(temporary):
         tf.io.gfile.rmtree(temporary)
   except (OSError, tf.errors.OpError) as error:
-    raise OSError(f'Cannot write the exported model {path}: '
-                  f'{messages.reason(error)}') from error
+    raise OSError(f'Cannot write the exported model {path}: {messages.reason(error)}') from error
   return path
 
 
 def export_saved_model(
-    build_logits: Callable[[tf.Tensor], tf.Tensor],
-    checkpoint: str,
-    export_dir: str,
-    *,
-    image_shape: Sequence[int],
-    decode: Optional[Callable[[tf.Tensor], tf.Tensor]] = None,
-    class_names: Optional[Sequence[str]] = None) -> str:
+  build_logits: Callable[[tf.Tensor], tf.Tensor],
+  checkpoint: str,
+  export_dir: str,
+  *,
+  image_shape: Sequence[int],
+  decode: Optional[Callable[[tf.Tensor], tf.Tensor]] = None,
+  class_names: Optional[Sequence[str]] = None,
+) -> str:
   """Writes the network of a checkpoint as a SavedModel without masks.
 
   Its signatures are
@@ -224,16 +230,15 @@ def export_saved_model(
   step = checkpoints.read_counters(checkpoint, ['global_step'])['global_step']
   with tf.Graph().as_default():
     signatures = _build_masked(build_logits, image_shape, decode, class_names)
-    values = checkpoint_files.fold_masks(
-        checkpoints.read_values(checkpoint, tf.global_variables()))
-    meta_graph = _unmasked_meta_graph(
-        list(signatures[IMAGES_SIGNATURE][1].values()))
+    values = checkpoint_files.fold_masks(checkpoints.read_values(checkpoint, tf.global_variables()))
+    meta_graph = _unmasked_meta_graph(list(signatures[IMAGES_SIGNATURE][1].values()))
     left = [v.op.name for v in tf.global_variables() if v.op.name not in values]
     if left:
-      raise ValueError(f'The network uses {", ".join(left)} elsewhere than in '
-                       'masked weights, so that masks cannot be folded.')
-    signatures = {name: _signature(*tensors)
-                  for name, tensors in signatures.items()}
+      raise ValueError(
+        f'The network uses {", ".join(left)} elsewhere than in '
+        'masked weights, so that masks cannot be folded.'
+      )
+    signatures = {name: _signature(*tensors) for name, tensors in signatures.items()}
   return _write_atomically(meta_graph, values, signatures, export_dir, step)
 
 
@@ -247,8 +252,13 @@ class ExportModelHook(tf.train.CheckpointSaverListener):
   exists to export from.
   """
 
-  def __init__(self, export_fn: Callable[[str], Any], model_dir: str,
-               every_n_steps: int, last_step: Optional[int] = None):
+  def __init__(
+    self,
+    export_fn: Callable[[str], Any],
+    model_dir: str,
+    every_n_steps: int,
+    last_step: Optional[int] = None,
+  ):
     """Exports from the checkpoints of a folder.
 
     Args:

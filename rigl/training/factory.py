@@ -19,13 +19,12 @@ from rigl.training.config import INNER_OPTIMIZERS, SparsityConfig
 SparsityMap = Optional[Mapping[str, float]]
 
 # Optimizers whose slots hold squares, which must not become negative.
-_KEEP_SQUARES = (
-    tf.train.AdamOptimizer, tf.train.RMSPropOptimizer,
-    tf.train.AdagradOptimizer)
+_KEEP_SQUARES = (tf.train.AdamOptimizer, tf.train.RMSPropOptimizer, tf.train.AdagradOptimizer)
 
 
-def make_inner_optimizer(name: str, learning_rate: tf.Tensor, momentum: float,
-                         use_nesterov: bool) -> tf.train.Optimizer:
+def make_inner_optimizer(
+  name: str, learning_rate: tf.Tensor, momentum: float, use_nesterov: bool
+) -> tf.train.Optimizer:
   """The optimizer that trains the weights.
 
   Args:
@@ -41,8 +40,7 @@ def make_inner_optimizer(name: str, learning_rate: tf.Tensor, momentum: float,
   if name == 'sgd':
     return tf.train.GradientDescentOptimizer(learning_rate)
   if name == 'momentum':
-    return tf.train.MomentumOptimizer(
-        learning_rate, momentum, use_nesterov=use_nesterov)
+    return tf.train.MomentumOptimizer(learning_rate, momentum, use_nesterov=use_nesterov)
   if name == 'adam':
     return tf.train.AdamOptimizer(learning_rate)
   if name == 'rmsprop':
@@ -50,11 +48,13 @@ def make_inner_optimizer(name: str, learning_rate: tf.Tensor, momentum: float,
   return tf.train.AdagradOptimizer(learning_rate)
 
 
-def make_optimizer(config: SparsityConfig,
-                   inner: tf.train.Optimizer,
-                   use_tpu: bool = False,
-                   custom_sparsity_map: SparsityMap = None,
-                   pruning_hparams: str = '') -> tf.train.Optimizer:
+def make_optimizer(
+  config: SparsityConfig,
+  inner: tf.train.Optimizer,
+  use_tpu: bool = False,
+  custom_sparsity_map: SparsityMap = None,
+  pruning_hparams: str = '',
+) -> tf.train.Optimizer:
   """Wraps `inner` for the training method of `config`.
 
   Args:
@@ -72,21 +72,28 @@ def make_optimizer(config: SparsityConfig,
     return inner
   if method.prunes_gradually:
     hparams = pruning_hparams_of(config, custom_sparsity_map)
-    return sparse_optimizers.GradualPruningOptimizer(
-        inner, hparams.parse(pruning_hparams))
-  if getattr(method, 'initial_acc_scale', 0.) and (
-      isinstance(inner, _KEEP_SQUARES)):
+    return sparse_optimizers.GradualPruningOptimizer(inner, hparams.parse(pruning_hparams))
+  if getattr(method, 'initial_acc_scale', 0.0) and (isinstance(inner, _KEEP_SQUARES)):
     logging.warning(
-        'rigl_acc_scale=%g makes squares negative that %s keeps: weights may '
-        'become NaN.', config.rigl_acc_scale, inner.get_name())
+      'rigl_acc_scale=%g makes squares negative that %s keeps: weights may become NaN.',
+      config.rigl_acc_scale,
+      inner.get_name(),
+    )
   return sparse_optimizers.MethodOptimizer(
-      inner, method, config.seed, config.end_sparsity, config.mask_init_method,
-      custom_sparsity_map, config.erk_power_scale, use_tpu=use_tpu)
+    inner,
+    method,
+    config.seed,
+    config.end_sparsity,
+    config.mask_init_method,
+    custom_sparsity_map,
+    config.erk_power_scale,
+    use_tpu=use_tpu,
+  )
 
 
-def pruning_hparams_of(config: SparsityConfig,
-                       custom_sparsity_map: SparsityMap = None
-                      ) -> pruning.PruningHParams:
+def pruning_hparams_of(
+  config: SparsityConfig, custom_sparsity_map: SparsityMap = None
+) -> pruning.PruningHParams:
   """The gradual pruning schedule of `config`.
 
   Args:
@@ -94,13 +101,18 @@ def pruning_hparams_of(config: SparsityConfig,
     custom_sparsity_map: {layer name: sparsity} of exceptions.
   """
   method = dataclasses.replace(config, training_method='prune').make_method()
-  return pruning.PruningHParams.of(method, [
+  return pruning.PruningHParams.of(
+    method,
+    [
       f'^{re.escape(layer)}/:{sparsity!r}'
-      for layer, sparsity in (custom_sparsity_map or {}).items()])
+      for layer, sparsity in (custom_sparsity_map or {}).items()
+    ],
+  )
 
 
-def warn_of_late_pruning(config: SparsityConfig, total_steps: int,
-                         pruning_hparams: str = '') -> None:
+def warn_of_late_pruning(
+  config: SparsityConfig, total_steps: int, pruning_hparams: str = ''
+) -> None:
   """Warns if training ends before gradual pruning reaches its target.
 
   Args:
@@ -114,13 +126,15 @@ def warn_of_late_pruning(config: SparsityConfig, total_steps: int,
   # Pruning goes by the global step before the training step.
   if hparams.sparsity_function_end_step >= total_steps:
     logging.warning(
-        'prune reaches end_sparsity=%g in the training step after step %d, but '
-        'training ends at step %d.', hparams.target_sparsity,
-        hparams.sparsity_function_end_step, total_steps)
+      'prune reaches end_sparsity=%g in the training step after step %d, but '
+      'training ends at step %d.',
+      hparams.target_sparsity,
+      hparams.sparsity_function_end_step,
+      total_steps,
+    )
 
 
-def annealed_drop_fraction(config: SparsityConfig,
-                           step: tf.Tensor) -> Optional[tf.Tensor]:
+def annealed_drop_fraction(config: SparsityConfig, step: tf.Tensor) -> Optional[tf.Tensor]:
   """The drop fraction of a mask update in an iteration, due or not.
 
   Args:
@@ -136,8 +150,7 @@ def annealed_drop_fraction(config: SparsityConfig,
   return method.drop_fraction_at(method.seen_step(step))
 
 
-def compute_gradients(optimizer: tf.train.Optimizer,
-                      loss: tf.Tensor) -> GradsAndVars:
+def compute_gradients(optimizer: tf.train.Optimizer, loss: tf.Tensor) -> GradsAndVars:
   """Gradients of a replica, whose sum over replicas is that of the batch.
 
   Args:
@@ -147,15 +160,16 @@ def compute_gradients(optimizer: tf.train.Optimizer,
   return optimizer.compute_gradients(replicas.scale_loss(loss))
 
 
-def make_train_op(optimizer: tf.train.Optimizer,
-                  loss: tf.Tensor,
-                  global_step: tf.Variable,
-                  gradients: Optional[GradsAndVars] = None,
-                  not_finite: Optional[finite.NotFiniteHook] = None,
-                  update_ops: Sequence[tf.Operation] = (),
-                  first_iteration: Optional[int] = None,
-                  reported: Sequence[Optional[tf.Tensor]] = ()
-                 ) -> tf.Operation:
+def make_train_op(
+  optimizer: tf.train.Optimizer,
+  loss: tf.Tensor,
+  global_step: tf.Variable,
+  gradients: Optional[GradsAndVars] = None,
+  not_finite: Optional[finite.NotFiniteHook] = None,
+  update_ops: Sequence[tf.Operation] = (),
+  first_iteration: Optional[int] = None,
+  reported: Sequence[Optional[tf.Tensor]] = (),
+) -> tf.Operation:
   """One training step.
 
   Args:
@@ -183,5 +197,6 @@ def make_train_op(optimizer: tf.train.Optimizer,
       return optimizer.apply_gradients(gradients, global_step)
 
   with tf.control_dependencies([t for t in reported if t is not None]):
-    return step() if first_iteration is None else iterations.counted(
-        step, global_step, first_iteration)
+    return (
+      step() if first_iteration is None else iterations.counted(step, global_step, first_iteration)
+    )

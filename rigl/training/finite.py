@@ -45,11 +45,11 @@ class NotFiniteHook(tf.train.SessionRunHook):
         summed in float32, so a norm above 1.8e19 counts as infinite.
     """
     halves = [
-        tf.nn.l2_loss(tf.cast(
-            g.values if isinstance(g, tf.IndexedSlices) else g, tf.float32))
-        for g, _ in gradients if g is not None
+      tf.nn.l2_loss(tf.cast(g.values if isinstance(g, tf.IndexedSlices) else g, tf.float32))
+      for g, _ in gradients
+      if g is not None
     ]
-    norm = tf.sqrt(2. * tf.add_n(halves)) if halves else tf.zeros([])
+    norm = tf.sqrt(2.0 * tf.add_n(halves)) if halves else tf.zeros([])
     # The mean, so that all workers stop at the same step.
     self.observed = replicas.mean(tf.stack([tf.cast(loss, tf.float32), norm]))
 
@@ -65,9 +65,9 @@ class NotFiniteHook(tf.train.SessionRunHook):
     if math.isfinite(loss) and math.isfinite(norm):
       return
     step = run_context.session.run(self._global_step)
-    latest = self._model_dir and (
-        f' {checkpoints.describe_latest(self._model_dir)}')
+    latest = self._model_dir and (f' {checkpoints.describe_latest(self._model_dir)}')
     raise FloatingPointError(
-        f'Training stops at step {step}: NaN or infinity: the loss is '
-        f'{loss:g}, the norm of the gradients {norm:g}.{latest} Lower the '
-        'learning rate.')
+      f'Training stops at step {step}: NaN or infinity: the loss is '
+      f'{loss:g}, the norm of the gradients {norm:g}.{latest} Lower the '
+      'learning rate.'
+    )

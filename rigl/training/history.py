@@ -47,8 +47,10 @@ def read(folder: str) -> list[dict[str, Any]]:
     except ValueError:
       row = None
     if not isinstance(row, dict):
-      raise ValueError(f'{path}, line {number}: expected a JSON object, found '
-                       f'{line.strip()!r}. Move the file away.')
+      raise ValueError(
+        f'{path}, line {number}: expected a JSON object, found '
+        f'{line.strip()!r}. Move the file away.'
+      )
     rows.append(row)
   return rows
 
@@ -99,8 +101,7 @@ class History:
     self._states = self._read_states()
     state = self._states.get(str(at))
     self._states = {str(at): state} if state is not None else {}
-    self._begin = time.monotonic() - (
-        self.rows[-1]['seconds'] if self.rows else 0.)
+    self._begin = time.monotonic() - (self.rows[-1]['seconds'] if self.rows else 0.0)
     return state
 
   def add(self, split: str, **values: Any) -> None:
@@ -111,22 +112,22 @@ class History:
       **values: the rest of the row, including the position. Nones are left out.
     """
     row: dict[str, Any] = {
-        name: _plain(value) for name, value in values.items()
-        if value is not None}
+      name: _plain(value) for name, value in values.items() if value is not None
+    }
     row['split'] = split
     row['seconds'] = round(time.monotonic() - self._begin, 2)
     if self.has(split, row[self._position]):
       return
     self.rows.append(row)
     tf.io.gfile.makedirs(self._folder)
-    with files.errors_name(self._path), (
-        tf.io.gfile.GFile(self._path, 'a')) as stream:
+    with files.errors_name(self._path), tf.io.gfile.GFile(self._path, 'a') as stream:
       stream.write(_line(row))
 
   def has(self, split: str, at: int) -> bool:
     """Whether there is a row of a split at a position."""
-    return any(row['split'] == split and row.get(self._position) == at
-               for row in reversed(self.rows))
+    return any(
+      row['split'] == split and row.get(self._position) == at for row in reversed(self.rows)
+    )
 
   def save_state(self, at: int, state: Any) -> None:
     """Saves the state that `resume` returns. Call it before each checkpoint.
@@ -135,8 +136,7 @@ class History:
     """
     self._states.pop(str(at), None)
     self._states = {**dict(list(self._states.items())[-1:]), str(at): state}
-    text_files.write(os.path.join(self._folder, _STATE_FILE),
-                     json.dumps(self._states) + '\n')
+    text_files.write(os.path.join(self._folder, _STATE_FILE), json.dumps(self._states) + '\n')
 
   def _read_states(self) -> dict[str, Any]:
     path = os.path.join(self._folder, _STATE_FILE)
@@ -144,13 +144,13 @@ class History:
     try:
       return json.loads(text) if text else {}
     except ValueError as error:
-      raise ValueError(f'{path} is damaged: {error}. Delete it to go on; the '
-                       'next row of metrics.jsonl then counts from here.'
-                       ) from error
+      raise ValueError(
+        f'{path} is damaged: {error}. Delete it to go on; the '
+        'next row of metrics.jsonl then counts from here.'
+      ) from error
 
 
-def record_evaluation(folder: str, split: str,
-                      metrics: Mapping[str, Any]) -> None:
+def record_evaluation(folder: str, split: str, metrics: Mapping[str, Any]) -> None:
   """Adds the metrics of a checkpoint to the rows in a folder.
 
   Args:
@@ -160,14 +160,16 @@ def record_evaluation(folder: str, split: str,
   """
   rows = History(folder)
   rows.resume(sys.maxsize)
-  rows.add(split, step=metrics['global_step'], **{
-      name: value for name, value in metrics.items() if name != 'global_step'})
+  rows.add(
+    split,
+    step=metrics['global_step'],
+    **{name: value for name, value in metrics.items() if name != 'global_step'},
+  )
 
 
 def _line(row: Mapping[str, Any]) -> str:
   first = ('step', 'iteration', 'epoch', 'split')
-  names = [*(name for name in first if name in row),
-           *(name for name in row if name not in first)]
+  names = [*(name for name in first if name in row), *(name for name in row if name not in first)]
   return json.dumps({name: row[name] for name in names}) + '\n'
 
 

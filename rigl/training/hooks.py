@@ -12,14 +12,7 @@ from absl import logging
 from rigl import gin_configs
 from rigl.compat import tf
 from rigl.core import connections
-from rigl.training import (
-  checkpoints,
-  history,
-  iterations,
-  mask_watch,
-  saving,
-  summaries,
-)
+from rigl.training import checkpoints, history, iterations, mask_watch, saving, summaries
 
 
 class ResumableHook(tf.train.SessionRunHook):
@@ -38,8 +31,7 @@ class ResumableHook(tf.train.SessionRunHook):
     self._says_so = says_so
 
   def begin(self) -> None:
-    prefix = checkpoints.check_resumable(
-        self._model_dir, tf.global_variables())
+    prefix = checkpoints.check_resumable(self._model_dir, tf.global_variables())
     if self._may_write and prefix:
       saving.restore_state_file(self._model_dir)
     if self._says_so and prefix:
@@ -99,8 +91,7 @@ class StopOnSignalHook(tf.train.SessionRunHook):
     del frame
     self.stopped_by = signal.Signals(number)
     self.restore()
-    logging.warning('%s: stopping after this step; again to stop at once.',
-                    self.stopped_by.name)
+    logging.warning('%s: stopping after this step; again to stop at once.', self.stopped_by.name)
 
   def restore(self) -> None:
     """Restores the former signal handlers, also after a failure."""
@@ -176,8 +167,7 @@ class StepClock:
     """The speed since the last call."""
     now = time.monotonic()
     # With only the first step, measure that one.
-    n_steps, begin = (self._n_steps, self._begin) if self._n_steps else (
-        1, self._first_begin)
+    n_steps, begin = (self._n_steps, self._begin) if self._n_steps else (1, self._first_begin)
     self._n_steps, self._begin = 0, now
     return n_steps / max(now - begin, 1e-9)
 
@@ -202,14 +192,18 @@ class ProgressHook(tf.train.SessionRunHook):
   the last step also go to metrics.jsonl and TensorBoard.
   """
 
-  _MAX_SECONDS = 60.
+  _MAX_SECONDS = 60.0
 
-  def __init__(self, scalars: Mapping[str, tf.Tensor], max_steps: int,
-               every_n_steps: int, folder: str,
-               recorded: Mapping[str, Optional[tf.Tensor]] = (
-                   types.MappingProxyType({})),
-               watch: Optional[mask_watch.MaskWatch] = None,
-               shown: Optional[Collection[str]] = None):
+  def __init__(
+    self,
+    scalars: Mapping[str, tf.Tensor],
+    max_steps: int,
+    every_n_steps: int,
+    folder: str,
+    recorded: Mapping[str, Optional[tf.Tensor]] = (types.MappingProxyType({})),
+    watch: Optional[mask_watch.MaskWatch] = None,
+    shown: Optional[Collection[str]] = None,
+  ):
     """Prints `scalars` at the multiples of `every_n_steps`.
 
     Args:
@@ -226,9 +220,8 @@ class ProgressHook(tf.train.SessionRunHook):
     self._max_steps = max_steps
     self._every_n_steps = every_n_steps
     self._folder = folder
-    self._recorded = {
-        name: value for name, value in recorded.items() if value is not None}
-    self._zeros = dict.fromkeys(set(recorded) - set(self._recorded), 0.)
+    self._recorded = {name: value for name, value in recorded.items() if value is not None}
+    self._zeros = dict.fromkeys(set(recorded) - set(self._recorded), 0.0)
     self._watch = watch or mask_watch.MaskWatch([])
     self._shown = [*scalars, *recorded] if shown is None else shown
     self._history = history.History(folder)
@@ -236,14 +229,12 @@ class ProgressHook(tf.train.SessionRunHook):
   def begin(self) -> None:
     self._global_step = tf.train.get_global_step()
     self._watch.begin()
-    self._fetches = [self._scalars, self._recorded, iterations.advanced(),
-                     self._watch.updates]
+    self._fetches = [self._scalars, self._recorded, iterations.advanced(), self._watch.updates]
 
   def after_create_session(self, session: Any, coord: Any) -> None:
     del coord
     self._step = int(session.run(self._global_step))
-    self._watch.start(
-        session, self._step == 0, self._history.resume(self._step))
+    self._watch.start(session, self._step == 0, self._history.resume(self._step))
     summaries.begin(self._folder, self._step)
     self._clock = StepClock()
     self._reported_at: Optional[float] = None
@@ -260,18 +251,14 @@ class ProgressHook(tf.train.SessionRunHook):
     if not all(advanced):
       return
     self._step += 1
-    is_due = (self._step == self._max_steps or
-              self._step % self._every_n_steps == 0)
+    is_due = self._step == self._max_steps or self._step % self._every_n_steps == 0
     if is_due:
       sparsity = self._record(run_context.session, {**scalars, **recorded})
-    elif (self._reported_at is None or
-          time.monotonic() >= self._reported_at + self._MAX_SECONDS):
-      sparsity = connections.sparsity(run_context.session.run(
-          self._watch.masks))
+    elif self._reported_at is None or time.monotonic() >= self._reported_at + self._MAX_SECONDS:
+      sparsity = connections.sparsity(run_context.session.run(self._watch.masks))
     else:
       return
-    self._report({
-        **scalars, **({'sparsity': sparsity} if self._watch.masks else {})})
+    self._report({**scalars, **({'sparsity': sparsity} if self._watch.masks else {})})
 
   def _record(self, session: Any, values: Mapping[str, float]) -> float:
     """Writes a row to metrics.jsonl and TensorBoard; returns the sparsity."""
@@ -279,9 +266,12 @@ class ProgressHook(tf.train.SessionRunHook):
     values = {**values, **self._zeros}
     of_masks = self._watch.row(masks)
     self._history.add('train', step=self._step, **values, **of_masks)
-    summaries.write(self._folder, self._step, {
-        **{name: values[name] for name in self._shown},
-        **mask_watch.tags(of_masks, masks)}, pictures)
+    summaries.write(
+      self._folder,
+      self._step,
+      {**{name: values[name] for name in self._shown}, **mask_watch.tags(of_masks, masks)},
+      pictures,
+    )
     return of_masks['sparsity']
 
   def save_state(self) -> None:
@@ -289,8 +279,10 @@ class ProgressHook(tf.train.SessionRunHook):
     self._history.save_state(self._step, self._watch.state())
 
   def _report(self, values: Mapping[str, float]) -> None:
-    parts = [f'step {self._step}/{self._max_steps}',
-             *(f'{name} {value:.4f}' for name, value in values.items())]
+    parts = [
+      f'step {self._step}/{self._max_steps}',
+      *(f'{name} {value:.4f}' for name, value in values.items()),
+    ]
     # Not after the first step alone, which is slower than later ones.
     if self._reported_at is not None:
       speed = self._clock.steps_per_second()

@@ -22,8 +22,9 @@ _ADVANCED = 'rigl/advanced'
 _UPDATES = 'rigl/updates'
 
 
-def counted(build: Callable[[], tf.Operation], global_step: tf.Variable,
-            first_iteration: int) -> tf.Operation:
+def counted(
+  build: Callable[[], tf.Operation], global_step: tf.Variable, first_iteration: int
+) -> tf.Operation:
   """A train op that also counts its runs.
 
   Args:
@@ -35,19 +36,19 @@ def counted(build: Callable[[], tf.Operation], global_step: tf.Variable,
   # The initial value must not depend on the caller's control dependencies.
   with tf.init_scope(), tf.variable_scope(root, auxiliary_name_scope=False):
     iteration = tf.get_variable(
-        NAME, [], tf.int64, tf.zeros_initializer(), trainable=False,
-        collections=[_VARIABLE])
+      NAME, [], tf.int64, tf.zeros_initializer(), trainable=False, collections=[_VARIABLE]
+    )
     # Not by its initializer: workers would broadcast the value, and one whose
     # session is lost would wait for the others instead of ending.
     tf.add_to_collection(
-        tf.GraphKeys.TABLE_INITIALIZERS,
-        replicas.on_each_device(lambda: iteration.assign(first_iteration).op))
+      tf.GraphKeys.TABLE_INITIALIZERS,
+      replicas.on_each_device(lambda: iteration.assign(first_iteration).op),
+    )
   step = global_step.read_value()
   with tf.control_dependencies([step]):
     train_op = build()
   with tf.control_dependencies([train_op]):
-    tf.add_to_collection(
-        _ADVANCED, tf.not_equal(global_step.read_value(), step))
+    tf.add_to_collection(_ADVANCED, tf.not_equal(global_step.read_value(), step))
     for variable in tf.global_variables():
       if replicas.name_of(variable) in UPDATE_COUNTERS:
         tf.add_to_collection(_UPDATES, variable.read_value())

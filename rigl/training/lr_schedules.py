@@ -8,8 +8,9 @@ from rigl.compat import tf
 from rigl.core import checks
 
 
-def step_decay(global_step: tf.Tensor, initial: float,
-               boundaries: Sequence[int], factor: float) -> tf.Tensor:
+def step_decay(
+  global_step: tf.Tensor, initial: float, boundaries: Sequence[int], factor: float
+) -> tf.Tensor:
   """`initial`, divided by `factor` after each boundary.
 
   Args:
@@ -23,16 +24,15 @@ def step_decay(global_step: tf.Tensor, initial: float,
   """
   values = [initial / factor**i for i in range(len(boundaries) + 1)]
   return tf.train.piecewise_constant(
-      tf.cast(global_step, tf.int64),
-      [tf.constant(b, tf.int64) for b in boundaries], values)
+    tf.cast(global_step, tf.int64), [tf.constant(b, tf.int64) for b in boundaries], values
+  )
 
 
 # (multiplier of the peak rate, first epoch that has it), in order of time.
 EpochSchedule = Sequence[tuple[float, float]]
 
 
-def epoch_of(global_step: tf.Tensor, n_examples: int,
-             batch_size: int) -> tf.Tensor:
+def epoch_of(global_step: tf.Tensor, n_examples: int, batch_size: int) -> tf.Tensor:
   """Epochs before `global_step`, with fractions, float32 scalar.
 
   Args:
@@ -43,8 +43,7 @@ def epoch_of(global_step: tf.Tensor, n_examples: int,
   return tf.cast(global_step, tf.float32) / (n_examples / batch_size)
 
 
-def scaled(schedule: EpochSchedule,
-           multiplier: float) -> list[tuple[float, float]]:
+def scaled(schedule: EpochSchedule, multiplier: float) -> list[tuple[float, float]]:
   """The schedule of a training that is `multiplier` times as long.
 
   Args:
@@ -72,8 +71,7 @@ def scaled_steps(name: str, steps: int, multiplier: float) -> int:
   return int(steps * multiplier)
 
 
-def epoch_decay(epoch: Union[float, tf.Tensor], peak: float,
-                schedule: EpochSchedule) -> tf.Tensor:
+def epoch_decay(epoch: Union[float, tf.Tensor], peak: float, schedule: EpochSchedule) -> tf.Tensor:
   """A staircase over epochs with a linear warm-up (arXiv 1706.02677).
 
   Args:
@@ -95,9 +93,13 @@ def epoch_decay(epoch: Union[float, tf.Tensor], peak: float,
   return rate
 
 
-def warm_restarts(epoch: Union[float, tf.Tensor], peak: float,
-                  first_cycle: float, cycle_growth: float,
-                  peak_decay: float) -> tf.Tensor:
+def warm_restarts(
+  epoch: Union[float, tf.Tensor],
+  peak: float,
+  first_cycle: float,
+  cycle_growth: float,
+  peak_decay: float,
+) -> tf.Tensor:
   """Cosine decay with restarts, SGDR (arXiv 1608.03983).
 
   Args:
@@ -111,5 +113,9 @@ def warm_restarts(epoch: Union[float, tf.Tensor], peak: float,
     float32 scalar.
   """
   return tf.train.cosine_decay_restarts(
-      tf.constant(peak, tf.float32), tf.cast(epoch, tf.float32), first_cycle,
-      t_mul=cycle_growth, m_mul=peak_decay)
+    tf.constant(peak, tf.float32),
+    tf.cast(epoch, tf.float32),
+    first_cycle,
+    t_mul=cycle_growth,
+    m_mul=peak_decay,
+  )

@@ -13,24 +13,27 @@ from rigl.training import checkpoints
 from rigl.training.config import SparsityConfig
 
 
-def _sparsities(config: SparsityConfig,
-                custom_sparsity_map: Optional[Mapping[str, float]]
-               ) -> dict[str, float]:
+def _sparsities(
+  config: SparsityConfig, custom_sparsity_map: Optional[Mapping[str, float]]
+) -> dict[str, float]:
   """{name of a mask: sparsity} by the distribution of the config."""
   return sparse_utils.get_sparsities(
-      pruning.get_masks(), config.mask_init_method, config.end_sparsity,
-      custom_sparsity_map, erk_power_scale=config.erk_power_scale)
+    pruning.get_masks(),
+    config.mask_init_method,
+    config.end_sparsity,
+    custom_sparsity_map,
+    erk_power_scale=config.erk_power_scale,
+  )
 
 
 def _loaded_masks(load_mask_dir: str) -> dict[str, np.ndarray]:
   """{mask variable name: 0/1 array} of all masks of the graph."""
-  return checkpoints.read_values(
-      checkpoints.resolve(load_mask_dir), pruning.get_masks())
+  return checkpoints.read_values(checkpoints.resolve(load_mask_dir), pruning.get_masks())
 
 
-def random_masks(config: SparsityConfig,
-                 custom_sparsity_map: Optional[Mapping[str, float]] = None
-                ) -> dict[str, np.ndarray]:
+def random_masks(
+  config: SparsityConfig, custom_sparsity_map: Optional[Mapping[str, float]] = None
+) -> dict[str, np.ndarray]:
   """Random masks of all masked layers at their sparsities.
 
   One generator, seeded by the config, draws all layers in order, so the masks
@@ -46,9 +49,10 @@ def random_masks(config: SparsityConfig,
   sparsities = _sparsities(config, custom_sparsity_map)
   random_state = np.random.RandomState(config.seed)
   return {
-      mask.op.name: sparse_utils.get_mask_random_numpy(
-          mask.shape.as_list(), sparsities[mask.name], random_state)
-      for mask in pruning.get_masks()
+    mask.op.name: sparse_utils.get_mask_random_numpy(
+      mask.shape.as_list(), sparsities[mask.name], random_state
+    )
+    for mask in pruning.get_masks()
   }
 
 
@@ -60,15 +64,18 @@ def check_load_mask_dir(config: SparsityConfig, load_mask_dir: str) -> None:
     load_mask_dir: checkpoint prefix or folder, or ''.
   """
   if load_mask_dir and not config.method.inits_masks:
-    raise ValueError(f'load_mask_dir={load_mask_dir!r} has no meaning for '
-                     f'training_method {config.training_method!r}, which does '
-                     'not start from masks.')
+    raise ValueError(
+      f'load_mask_dir={load_mask_dir!r} has no meaning for '
+      f'training_method {config.training_method!r}, which does '
+      'not start from masks.'
+    )
 
 
 def initial_sparsities(
-    config: SparsityConfig,
-    custom_sparsity_map: Optional[Mapping[str, float]] = None,
-    load_mask_dir: str = '') -> dict[str, float]:
+  config: SparsityConfig,
+  custom_sparsity_map: Optional[Mapping[str, float]] = None,
+  load_mask_dir: str = '',
+) -> dict[str, float]:
   """{layer: sparsity} of the masks that `make_scaffold` sets.
 
   For methods that choose their masks later: their target sparsities.
@@ -79,17 +86,21 @@ def initial_sparsities(
     load_mask_dir: checkpoint prefix or folder, or ''.
   """
   if load_mask_dir:
-    sparsities = {name: float(np.mean(mask == 0))
-                  for name, mask in _loaded_masks(load_mask_dir).items()}
+    sparsities = {
+      name: float(np.mean(mask == 0)) for name, mask in _loaded_masks(load_mask_dir).items()
+    }
   else:
     sparsities = _sparsities(config, custom_sparsity_map)
-  return {sparse_utils.mask_extract_name_fn(name): sparsity
-          for name, sparsity in sparsities.items()}
+  return {
+    sparse_utils.mask_extract_name_fn(name): sparsity for name, sparsity in sparsities.items()
+  }
 
 
-def make_scaffold(config: SparsityConfig,
-                  custom_sparsity_map: Optional[Mapping[str, float]] = None,
-                  load_mask_dir: str = '') -> tf.train.Scaffold:
+def make_scaffold(
+  config: SparsityConfig,
+  custom_sparsity_map: Optional[Mapping[str, float]] = None,
+  load_mask_dir: str = '',
+) -> tf.train.Scaffold:
   """A Scaffold that sets the masks of a new training.
 
   Masks come from `load_mask_dir`, or are random if the method starts sparse, or

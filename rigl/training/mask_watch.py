@@ -44,14 +44,13 @@ class MaskWatch:
     """Adds ops to the graph."""
     if self.masks:
       self.updates = iterations.updates()
-    shown = list(self.masks.items())[:None if self._all_pictures else 1]
+    shown = list(self.masks.items())[: None if self._all_pictures else 1]
     self.pictures = {
-        f'mask/{layer}': tf.summary.image(
-            f'mask/{layer}', summaries.picture_of(mask), collections=[])
-        for layer, mask in shown}
+      f'mask/{layer}': tf.summary.image(f'mask/{layer}', summaries.picture_of(mask), collections=[])
+      for layer, mask in shown
+    }
 
-  def start(self, session: tf.Session, is_first: bool,
-            state: Optional[Mapping[str, Any]]) -> None:
+  def start(self, session: tf.Session, is_first: bool, state: Optional[Mapping[str, Any]]) -> None:
     """Resumes from the checkpoint of a session.
 
     Args:
@@ -74,8 +73,7 @@ class MaskWatch:
     # used them: then they do not count.
     self._first = masks if is_first else None
 
-  def after_run(self, session: tf.Session, updates: Sequence[Any],
-                is_step: bool) -> None:
+  def after_run(self, session: tf.Session, updates: Sequence[Any], is_step: bool) -> None:
     """Fetches the masks if they may have changed.
 
     Args:
@@ -100,21 +98,23 @@ class MaskWatch:
     Args:
       masks: {layer: 0/1 array}, the current masks.
     """
-    return {'sparsity': connections.sparsity(masks),
-            'moved': self._moves.look(masks),
-            'itop_rate': self._explored.rate,
-            'dead_units': connections.dead_units(masks)}
+    return {
+      'sparsity': connections.sparsity(masks),
+      'moved': self._moves.look(masks),
+      'itop_rate': self._explored.rate,
+      'dead_units': connections.dead_units(masks),
+    }
 
 
-def tags(row: Mapping[str, float],
-         masks: Mapping[str, np.ndarray]) -> dict[str, float]:
+def tags(row: Mapping[str, float], masks: Mapping[str, np.ndarray]) -> dict[str, float]:
   """{tag: value} of the masks, for TensorBoard.
 
   Args:
     row: from `MaskWatch.row`, or a row of metrics.jsonl that includes it.
     masks: the masks of the row.
   """
-  return {'global_sparsity': row['sparsity'],
-          **{name: row[name] for name in ('moved', 'itop_rate', 'dead_units')},
-          **{f'density/{layer}': connections.density({layer: mask})
-             for layer, mask in masks.items()}}
+  return {
+    'global_sparsity': row['sparsity'],
+    **{name: row[name] for name in ('moved', 'itop_rate', 'dead_units')},
+    **{f'density/{layer}': connections.density({layer: mask}) for layer, mask in masks.items()},
+  }

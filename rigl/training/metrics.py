@@ -22,5 +22,4 @@ def in_top_k(labels: tf.Tensor, logits: tf.Tensor, k: int) -> tf.Tensor:
     float32 [batch].
   """
   best = tf.math.top_k(logits, min(k, logits.shape.as_list()[1])).indices
-  return tf.cast(
-      tf.reduce_any(tf.equal(best, labels[:, None]), axis=1), tf.float32)
+  return tf.cast(tf.reduce_any(tf.equal(best, labels[:, None]), axis=1), tf.float32)

@@ -33,12 +33,10 @@ def distribution(name: str) -> str:
   Raises:
     ValueError: there is no such distribution; suggests similar names.
   """
-  return _resolved('mask_init_method', name, distributions.DISTRIBUTIONS,
-                   DISTRIBUTIONS)
+  return _resolved('mask_init_method', name, distributions.DISTRIBUTIONS, DISTRIBUTIONS)
 
 
-def _resolved(setting: str, value: str, options: Iterable[str],
-              aliases: Mapping[str, str]) -> str:
+def _resolved(setting: str, value: str, options: Iterable[str], aliases: Mapping[str, str]) -> str:
   value = aliases.get(value, value)
   checks.one_of(setting, value, options, filter(None, aliases))
   return value

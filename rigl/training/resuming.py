@@ -17,19 +17,26 @@ _LASTING = ('training_method', 'seed', 'batch_size', 'train_batch_size')
 # Fields that determine the initial masks; not for gradual pruning.
 _OF_MASKS = ('end_sparsity', 'mask_init_method', 'erk_power_scale')
 # Fields that `iterations_done` needs if a checkpoint lacks `iteration`.
-_SCHEDULE = ('maskupdate_begin_step', 'maskupdate_end_step',
-             'maskupdate_frequency', 'training_steps_multiplier')
+_SCHEDULE = (
+  'maskupdate_begin_step',
+  'maskupdate_end_step',
+  'maskupdate_frequency',
+  'training_steps_multiplier',
+)
 # Fields of training length and evaluation, which may change freely.
-_FREE = ('num_epochs', 'max_steps', 'train_steps', 'eval_batch_size',
-         'num_eval_images')
+_FREE = ('num_epochs', 'max_steps', 'train_steps', 'eval_batch_size', 'num_eval_images')
 
 
 def _counters(prefix: str) -> dict[str, int]:
   """{name: value} of the counters of steps that a checkpoint has."""
   shapes = checkpoints.open_checkpoint(prefix).get_variable_to_shape_map()
-  return checkpoints.read_counters(prefix, ['global_step', *(
-      name for name in (
-          iterations.NAME, *iterations.UPDATE_COUNTERS) if name in shapes)])
+  return checkpoints.read_counters(
+    prefix,
+    [
+      'global_step',
+      *(name for name in (iterations.NAME, *iterations.UPDATE_COUNTERS) if name in shapes),
+    ],
+  )
 
 
 def iterations_done(model_dir: str, config: SparsityConfig) -> int:
@@ -50,15 +57,12 @@ def iterations_done(model_dir: str, config: SparsityConfig) -> int:
   if iterations.NAME in counters:
     return counters[iterations.NAME]
   done = counters['global_step'] + counters.get('is_snipped', 0)
-  if (config.method.replaces_step and
-      'last_mask_update_step' in counters):
-    done += config.update_schedule.n_updates_through(
-        counters['last_mask_update_step'])
+  if config.method.replaces_step and 'last_mask_update_step' in counters:
+    done += config.update_schedule.n_updates_through(counters['last_mask_update_step'])
   return done
 
 
-def differences(formers: Sequence[Any], configs: Sequence[Any],
-                names: Sequence[str]) -> list[str]:
+def differences(formers: Sequence[Any], configs: Sequence[Any], names: Sequence[str]) -> list[str]:
   """'name=former, not new' of each field that differs.
 
   Args:
@@ -67,9 +71,11 @@ def differences(formers: Sequence[Any], configs: Sequence[Any],
     names: names of fields of any of the configs.
   """
   return [
-      f'{name}={getattr(former, name)}, not {getattr(config, name)}'
-      for former, config in zip(formers, configs) for name in names
-      if getattr(former, name, None) != getattr(config, name, None)]
+    f'{name}={getattr(former, name)}, not {getattr(config, name)}'
+    for former, config in zip(formers, configs)
+    for name in names
+    if getattr(former, name, None) != getattr(config, name, None)
+  ]
 
 
 def former_configs(folder: str, configs: Sequence[Any]) -> list[Any]:
@@ -79,16 +85,21 @@ def former_configs(folder: str, configs: Sequence[Any]) -> list[Any]:
     folder: folder of the run.
     configs: one of each class in the file; give the values not bound there.
   """
-  bound = gin_configs.read(
-      gin_configs.files_in(folder), (), map(type, configs))
+  bound = gin_configs.read(gin_configs.files_in(folder), (), map(type, configs))
   return [
-      dataclasses.replace(config, **{
-          name: value for (config_class, name), value in bound.items()
-          if config_class is type(config)}) for config in configs]
+    dataclasses.replace(
+      config,
+      **{
+        name: value for (config_class, name), value in bound.items() if config_class is type(config)
+      },
+    )
+    for config in configs
+  ]
 
 
-def check_same_settings(model_dir: str, flag: str, configs: Sequence[Any],
-                        names: Sequence[str] = ()) -> None:
+def check_same_settings(
+  model_dir: str, flag: str, configs: Sequence[Any], names: Sequence[str] = ()
+) -> None:
   """Raises ValueError if a training cannot resume with other settings.
 
   Method, seed, batch size and the sparsities of the initial masks must stay,
@@ -113,14 +124,23 @@ def check_same_settings(model_dir: str, flag: str, configs: Sequence[Any],
   if method.uses_masks and not method.prunes_gradually:
     lasting += _OF_MASKS
   found = differences(formers, configs, lasting)
-  if not found and method.is_dynamic and method.replaces_step and (
-      iterations.NAME not in _counters(prefix)):
+  if (
+    not found
+    and method.is_dynamic
+    and method.replaces_step
+    and (iterations.NAME not in _counters(prefix))
+  ):
     found = differences(formers, configs, _SCHEDULE)
   if found:
-    raise ValueError(f'The training in {model_dir} has {"; ".join(found)}. '
-                     f'Give it back its own or choose another {flag}.')
-  others = [field.name for config in configs
-            for field in dataclasses.fields(config) if field.name not in _FREE]
+    raise ValueError(
+      f'The training in {model_dir} has {"; ".join(found)}. '
+      f'Give it back its own or choose another {flag}.'
+    )
+  others = [
+    field.name
+    for config in configs
+    for field in dataclasses.fields(config)
+    if field.name not in _FREE
+  ]
   for difference in differences(formers, configs, others):
-    logging.warning('The training in %s had %s.',
-                    model_dir, difference)
+    logging.warning('The training in %s had %s.', model_dir, difference)

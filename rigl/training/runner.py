@@ -22,8 +22,7 @@ from rigl.training import hooks as training_hooks
 from rigl.training import tpu as tpu_lib
 
 
-def choose_loop(loop: Optional[str], num_replicas: int,
-                use_tpu: bool = False) -> str:
+def choose_loop(loop: Optional[str], num_replicas: int, use_tpu: bool = False) -> str:
   """The name of the loop that trains and evaluates.
 
   Args:
@@ -38,30 +37,38 @@ def choose_loop(loop: Optional[str], num_replicas: int,
   n = distribution.total_replicas(num_replicas)
   has_estimator = tpu_estimator.is_available()
   if loop is None:
-    loop = ('tpu_estimator' if use_tpu or (has_estimator and n == 1) else
-            'session')
+    loop = 'tpu_estimator' if use_tpu or (has_estimator and n == 1) else 'session'
   if loop == 'session' and not use_tpu:
     return loop
   if not has_estimator:
     named = 'use_tpu' if use_tpu else 'loop=tpu_estimator'
-    remedy = ('Leave out use_tpu, or run: pip install ".[estimator,tpu]" '
-              '(Python 3.10 or 3.11).' if use_tpu else 'Use loop=session.')
-    raise ValueError(f'{named} needs TPUEstimator, which TensorFlow '
-                     f'{tf.__version__} does not have: 2.15 was the last '
-                     f'release with it. {remedy}')
+    remedy = (
+      'Leave out use_tpu, or run: pip install ".[estimator,tpu]" (Python 3.10 or 3.11).'
+      if use_tpu
+      else 'Use loop=session.'
+    )
+    raise ValueError(
+      f'{named} needs TPUEstimator, which TensorFlow '
+      f'{tf.__version__} does not have: 2.15 was the last '
+      f'release with it. {remedy}'
+    )
   if loop == 'session':
-    raise ValueError('loop=session does not work with use_tpu. Use '
-                     'loop=tpu_estimator.')
+    raise ValueError('loop=session does not work with use_tpu. Use loop=tpu_estimator.')
   if n > 1:
-    raise ValueError(f'loop=tpu_estimator does not work with {n} replicas '
-                     '(num_replicas, or workers of TF_CONFIG). Use '
-                     'loop=session.')
+    raise ValueError(
+      f'loop=tpu_estimator does not work with {n} replicas '
+      '(num_replicas, or workers of TF_CONFIG). Use '
+      'loop=session.'
+    )
   return loop
 
 
-def make_loop(job: specs.Job, loop: Optional[str] = None,
-              num_replicas: int = 1,
-              tpu: Optional[tpu_lib.TpuSetup] = None) -> specs.Loop:
+def make_loop(
+  job: specs.Job,
+  loop: Optional[str] = None,
+  num_replicas: int = 1,
+  tpu: Optional[tpu_lib.TpuSetup] = None,
+) -> specs.Loop:
   """Makes the loop that trains and evaluates a job.
 
   Args:
@@ -80,14 +87,16 @@ def make_loop(job: specs.Job, loop: Optional[str] = None,
   return tpu_estimator.EstimatorLoop(job, tpu)
 
 
-def train(loop: specs.Loop,
-          input_fn: specs.InputFn,
-          *,
-          max_steps: Optional[int] = None,
-          first_step: Optional[int] = None,
-          hooks: Sequence[tf.train.SessionRunHook] = (),
-          saving_listeners: Sequence[Any] = (),
-          says_resumed: bool = True) -> Optional[signal.Signals]:
+def train(
+  loop: specs.Loop,
+  input_fn: specs.InputFn,
+  *,
+  max_steps: Optional[int] = None,
+  first_step: Optional[int] = None,
+  hooks: Sequence[tf.train.SessionRunHook] = (),
+  saving_listeners: Sequence[Any] = (),
+  says_resumed: bool = True,
+) -> Optional[signal.Signals]:
   """Trains until the data end or the global step reaches `max_steps`.
 
   Resumes from the latest checkpoint in the folder of the loop.
@@ -110,23 +119,23 @@ def train(loop: specs.Loop,
     distribution.WorkerLostError: workers cannot go on together.
   """
   is_chief = distribution.is_chief()
-  resumable = training_hooks.ResumableHook(
-      loop.folder, is_chief, is_chief and says_resumed)
+  resumable = training_hooks.ResumableHook(loop.folder, is_chief, is_chief and says_resumed)
   if distribution.n_workers() > 1:
     if first_step is None:
       first_step = checkpoints.latest_step(loop.folder)
     try:
-      loop.train(input_fn, max_steps, [
-          distribution.WorkerHook(first_step), resumable,
-          *(hooks if is_chief else ())], ())
-    except (tf.errors.AbortedError, tf.errors.CancelledError,
-            tf.errors.UnavailableError) as error:
+      loop.train(
+        input_fn,
+        max_steps,
+        [distribution.WorkerHook(first_step), resumable, *(hooks if is_chief else ())],
+        (),
+      )
+    except (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.UnavailableError) as error:
       raise distribution.WorkerLostError('one of them is gone') from error
     return None
   stop = training_hooks.StopOnSignalHook()
   try:
-    loop.train(
-        input_fn, max_steps, [resumable, stop, *hooks], saving_listeners)
+    loop.train(input_fn, max_steps, [resumable, stop, *hooks], saving_listeners)
   finally:
     stop.restore()
   return stop.stopped_by
@@ -146,16 +155,17 @@ def end_at_once(model_dir: str, length: str) -> None:
 
 def _is_evaluated(folder: str, step: int) -> bool:
   """Whether metrics.jsonl has an evaluation of a step."""
-  return any(row['step'] == step
-             for row in history.evaluations(history.read(folder)))
+  return any(row['step'] == step for row in history.evaluations(history.read(folder)))
 
 
-def train_in_turns(loop: specs.Loop,
-                   input_fn: specs.InputFn,
-                   total: int,
-                   chunk: int,
-                   evaluate: Optional[Callable[[str], Any]] = None,
-                   **arguments: Any) -> None:
+def train_in_turns(
+  loop: specs.Loop,
+  input_fn: specs.InputFn,
+  total: int,
+  chunk: int,
+  evaluate: Optional[Callable[[str], Any]] = None,
+  **arguments: Any,
+) -> None:
   """Trains to the global step `total`, alternating with `evaluate`, if given.
 
   First evaluates the checkpoint to resume from if metrics.jsonl lacks its
@@ -178,32 +188,35 @@ def train_in_turns(loop: specs.Loop,
   step = checkpoints.latest_step(folder)
   if step >= total:
     end_at_once(folder, f'{step} steps')
-  if evaluate and (step >= total or (
-      step and step % chunk == 0 and not _is_evaluated(folder, step))):
+  if evaluate and (
+    step >= total or (step and step % chunk == 0 and not _is_evaluated(folder, step))
+  ):
     evaluate(checkpoints.resolve(folder))
   if step >= total:
     return
   is_first = True
   while step < total:
     step = min(step - step % chunk + chunk, total) if evaluate else total
-    stopped_by = train(loop, input_fn, max_steps=step, **arguments,
-                       says_resumed=is_first)
+    stopped_by = train(loop, input_fn, max_steps=step, **arguments, says_resumed=is_first)
     is_first = False
     if stopped_by:
       raise training_hooks.StoppedError(
-          stopped_by, f'Stopped at step {checkpoints.latest_step(folder)} of '
-          f'{total}, saved in {folder}. The same command goes on.')
+        stopped_by,
+        f'Stopped at step {checkpoints.latest_step(folder)} of '
+        f'{total}, saved in {folder}. The same command goes on.',
+      )
     if evaluate:
       evaluate(checkpoints.resolve(folder))
   if distribution.is_chief():
-    print(f'Trained to step {checkpoints.latest_step(folder)}: '
-          f'{checkpoints.resolve(folder)}.', flush=True)
+    print(
+      f'Trained to step {checkpoints.latest_step(folder)}: {checkpoints.resolve(folder)}.',
+      flush=True,
+    )
 
 
-def evaluate(loop: specs.Loop,
-             input_fn: specs.InputFn,
-             checkpoint: str,
-             steps: Optional[int] = None) -> dict[str, float]:
+def evaluate(
+  loop: specs.Loop, input_fn: specs.InputFn, checkpoint: str, steps: Optional[int] = None
+) -> dict[str, float]:
   """Evaluates one checkpoint on all examples of `input_fn`.
 
   Args:
@@ -224,8 +237,9 @@ def evaluate(loop: specs.Loop,
   try:
     return loop.evaluate(input_fn, checkpoint, steps)
   except tf.errors.OpError as error:
-    raise ValueError(f'Cannot evaluate the checkpoint {checkpoint}: '
-                     f'{messages.reason(error)}') from error
+    raise ValueError(
+      f'Cannot evaluate the checkpoint {checkpoint}: {messages.reason(error)}'
+    ) from error
 
 
 def _checkpoints_of(model_dir: str, timeout_seconds: float) -> Iterator[str]:
@@ -237,18 +251,18 @@ def _checkpoints_of(model_dir: str, timeout_seconds: float) -> Iterator[str]:
     logging.info('Waiting for a checkpoint in %s ...', model_dir)
   elif is_alone:
     yield first
-  for prefix in tf.train.checkpoints_iterator(
-      model_dir, timeout=timeout_seconds):
+  for prefix in tf.train.checkpoints_iterator(model_dir, timeout=timeout_seconds):
     if not is_alone or prefix != first:
       yield prefix
 
 
-def evaluate_until(loop: specs.Loop,
-                   input_fn: specs.InputFn,
-                   max_steps: int,
-                   timeout_seconds: float = 3600.,
-                   steps: Optional[int] = None
-                  ) -> Iterator[dict[str, float]]:
+def evaluate_until(
+  loop: specs.Loop,
+  input_fn: specs.InputFn,
+  max_steps: int,
+  timeout_seconds: float = 3600.0,
+  steps: Optional[int] = None,
+) -> Iterator[dict[str, float]]:
   """Evaluates the checkpoints of a running training as they appear.
 
   Of the checkpoints that appear during an evaluation, only the newest is
@@ -276,14 +290,17 @@ def evaluate_until(loop: specs.Loop,
     except ValueError:
       if tf.train.checkpoint_exists(checkpoint):
         raise
-      logging.warning('%s was deleted before it was evaluated. Keep more by '
-                      '--keep_checkpoint_max.', checkpoint)
+      logging.warning(
+        '%s was deleted before it was evaluated. Keep more by --keep_checkpoint_max.', checkpoint
+      )
       continue
     yield metrics
     last_step = metrics['global_step']
     if last_step >= max_steps:
       return
   logging.warning(
-      'No new checkpoint in %s for %d s: evaluation ends %s.',
-      loop.folder, timeout_seconds,
-      'without one' if last_step is None else f'at step {last_step}')
+    'No new checkpoint in %s for %d s: evaluation ends %s.',
+    loop.folder,
+    timeout_seconds,
+    'without one' if last_step is None else f'at step {last_step}',
+  )

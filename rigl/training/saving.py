@@ -15,8 +15,9 @@ from rigl.training import checkpoints, iterations
 
 # Temporary files and folders of TensorFlow and rigl.files.
 _LEFTOVER = re.compile(
-    r'model\.ckpt-\d+(_temp|\.meta\.tmp.*)|'
-    r'(checkpoint|graph\.pbtxt)\.tmp.*|.*\.\d+\.tmp')
+  r'model\.ckpt-\d+(_temp|\.meta\.tmp.*)|'
+  r'(checkpoint|graph\.pbtxt)\.tmp.*|.*\.\d+\.tmp'
+)
 
 
 def _is_latest(prefix: str) -> bool:
@@ -24,7 +25,8 @@ def _is_latest(prefix: str) -> bool:
   folder, name = os.path.split(prefix)
   # The state file may spell the folder differently.
   return tf.io.gfile.exists(f'{prefix}.index') and (
-      os.path.basename(checkpoints.latest(folder) or '') == name)
+    os.path.basename(checkpoints.latest(folder) or '') == name
+  )
 
 
 def _write_state_file(model_dir: str, names: Sequence[str]) -> None:
@@ -33,8 +35,7 @@ def _write_state_file(model_dir: str, names: Sequence[str]) -> None:
   Paths are relative, as the Saver writes them, so that the folder can be moved.
   """
   # TensorFlow itself makes paths relative only if the folder is relative.
-  paths = names if os.path.isabs(model_dir) else [
-      os.path.join(model_dir, name) for name in names]
+  paths = names if os.path.isabs(model_dir) else [os.path.join(model_dir, name) for name in names]
   tf.train.update_checkpoint_state(model_dir, paths[-1], paths)
 
 
@@ -63,8 +64,7 @@ def restore_state_file(model_dir: str) -> None:
   state_file = os.path.join(model_dir, checkpoint_files.STATE_FILE)
   if not tf.io.gfile.exists(state_file):
     prefixes = checkpoint_files.all_complete(model_dir)
-    logging.warning('%s is missing: going on from %s.', state_file,
-                    prefixes[-1])
+    logging.warning('%s is missing: going on from %s.', state_file, prefixes[-1])
     _write_state_file(model_dir, list(map(os.path.basename, prefixes)))
 
 
@@ -79,8 +79,7 @@ class MultiplesTimer(tf.train.SecondOrStepTimer):
   def should_trigger_for_step(self, step: int) -> bool:
     """Whether a multiple was reached since the last trigger, or none was."""
     last = self.last_triggered_step()
-    return last is None or any(
-        step // period > last // period for period in self._periods)
+    return last is None or any(step // period > last // period for period in self._periods)
 
 
 class SaverHook(tf.train.CheckpointSaverHook):
@@ -90,8 +89,13 @@ class SaverHook(tf.train.CheckpointSaverHook):
   loses nothing.
   """
 
-  def __init__(self, model_dir: str, *periods: int, keep: int = 0,
-               listeners: Sequence[tf.train.CheckpointSaverListener] = ()):
+  def __init__(
+    self,
+    model_dir: str,
+    *periods: int,
+    keep: int = 0,
+    listeners: Sequence[tf.train.CheckpointSaverListener] = (),
+  ):
     """Saves at each multiple of each of `periods`, and at the end.
 
     Args:
@@ -100,8 +104,7 @@ class SaverHook(tf.train.CheckpointSaverHook):
       keep: checkpoints to keep; 0 for all.
       listeners: called around each checkpoint.
     """
-    super().__init__(
-        model_dir, save_steps=min(periods), listeners=list(listeners))
+    super().__init__(model_dir, save_steps=min(periods), listeners=list(listeners))
     self._timer = MultiplesTimer(periods)
     self._keep = keep
 
@@ -109,11 +112,14 @@ class SaverHook(tf.train.CheckpointSaverHook):
     super().begin()
     variables = tf.global_variables()
     self._saver = tf.train.Saver(
-        [*variables, *iterations.variables()], sharded=True,
-        max_to_keep=self._keep or None, save_relative_paths=True)
+      [*variables, *iterations.variables()],
+      sharded=True,
+      max_to_keep=self._keep or None,
+      save_relative_paths=True,
+    )
     self._is_finite = {
-        v.op.name: tf.reduce_all(tf.math.is_finite(v))
-        for v in variables if v.dtype.is_floating}
+      v.op.name: tf.reduce_all(tf.math.is_finite(v)) for v in variables if v.dtype.is_floating
+    }
 
   def after_create_session(self, session: Any, coord: Any) -> None:
     state = tf.train.get_checkpoint_state(self._checkpoint_dir)
@@ -124,21 +130,20 @@ class SaverHook(tf.train.CheckpointSaverHook):
 
   def _save(self, session: Any, step: int) -> Any:
     prefix = f'{self._save_path}-{step}'
-    spoilt = [name for name, is_finite in session.run(self._is_finite).items()
-              if not is_finite]
+    spoilt = [name for name, is_finite in session.run(self._is_finite).items() if not is_finite]
     if spoilt:
       raise FloatingPointError(
-          f'Training stops at step {step}: NaN or infinity in '
-          f'{messages.first_few(spoilt, 3)}. '
-          f'{checkpoints.describe_latest(self._checkpoint_dir)}')
+        f'Training stops at step {step}: NaN or infinity in '
+        f'{messages.first_few(spoilt, 3)}. '
+        f'{checkpoints.describe_latest(self._checkpoint_dir)}'
+      )
     for listener in self._listeners:
       listener.before_save(session, step)
     if not _is_latest(prefix):
       logging.debug('Saving %s.', prefix)
       self._write(session, step, prefix)
     # A list, so that every listener is called.
-    return any([listener.after_save(session, step)
-                for listener in self._listeners])
+    return any([listener.after_save(session, step) for listener in self._listeners])
 
   def _write(self, session: Any, step: int, prefix: str) -> None:
     try:
@@ -149,5 +154,6 @@ class SaverHook(tf.train.CheckpointSaverHook):
       if tf.io.gfile.isdir(temporary):
         tf.io.gfile.rmtree(temporary)
       raise OSError(
-          f'Cannot write the checkpoint {prefix}: {messages.reason(error)}. '
-          f'{checkpoints.describe_latest(self._checkpoint_dir)}') from error
+        f'Cannot write the checkpoint {prefix}: {messages.reason(error)}. '
+        f'{checkpoints.describe_latest(self._checkpoint_dir)}'
+      ) from error

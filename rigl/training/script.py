@@ -15,8 +15,8 @@ from rigl.core import messages
 from rigl.training import command_line
 from rigl.training.settings import Schema
 
-_MORE_HELP = '''\
-  --verbosity=1             tracebacks, and what TensorFlow has to say'''
+_MORE_HELP = """\
+  --verbosity=1             tracebacks, and what TensorFlow has to say"""
 
 
 class _PlainFormatter(python_logging.Formatter):
@@ -39,8 +39,10 @@ def check_folder(flag: str, path: str) -> None:
   """
   wildcards = sorted(set('*?[\\') & set(path))
   if wildcards:
-    raise ValueError(f'{flag}={path} has {" ".join(wildcards)} in it, which '
-                     'TensorFlow takes for wildcards. Choose another folder.')
+    raise ValueError(
+      f'{flag}={path} has {" ".join(wildcards)} in it, which '
+      'TensorFlow takes for wildcards. Choose another folder.'
+    )
 
 
 def announce(mode: str, training: str, data: str, folder: str) -> None:
@@ -81,8 +83,9 @@ def parse_flags(schema: Schema, module: str) -> list[str]:
   return command_line.parse(sys.argv, schema)
 
 
-def run(main: Callable[[list[str]], Any], schema: Schema,
-        arguments: Optional[list[str]] = None) -> None:
+def run(
+  main: Callable[[list[str]], Any], schema: Schema, arguments: Optional[list[str]] = None
+) -> None:
   """app.run(main), with the terminal left to what the script reports.
 
   TensorFlow's own messages are hidden, and so are the place and the time of
@@ -108,20 +111,34 @@ def run(main: Callable[[list[str]], Any], schema: Schema,
       sys.stderr.writelines(hidden_log)
     try:
       main(argv)
-    except (ValueError, OSError, FloatingPointError, OverflowError,
-            tf.train.NanLossDuringTrainingError, tf.errors.OpError) as error:
+    except (
+      ValueError,
+      OSError,
+      FloatingPointError,
+      OverflowError,
+      tf.train.NanLossDuringTrainingError,
+      tf.errors.OpError,
+    ) as error:
       logging.debug('The error came from here:', exc_info=True)
       is_of_tensorflow = isinstance(error, tf.errors.OpError)
-      sys.exit('Error: ' + (
-          messages.reason(error) if is_of_tensorflow else str(error)))
+      sys.exit('Error: ' + (messages.reason(error) if is_of_tensorflow else str(error)))
     except hooks.StoppedError as stopped:
       _exit_by_signal(stopped.number, str(stopped))
     except KeyboardInterrupt:
       logging.debug('It came here:', exc_info=True)
-      _exit_by_signal(signal.SIGINT, 'Stopped by Ctrl-C.' + (
-          '' if command_line.only_evaluates() else
-          ' The same command goes on from the last checkpoint, if there is '
-          'one.'))
+      _exit_by_signal(
+        signal.SIGINT,
+        'Stopped by Ctrl-C.'
+        + (
+          ''
+          if command_line.only_evaluates()
+          else ' The same command goes on from the last checkpoint, if there is one.'
+        ),
+      )
 
-  app.run(run_main, flags_parser=lambda argv: (
-      parse_flags(schema, main.__module__) if arguments is None else arguments))
+  app.run(
+    run_main,
+    flags_parser=lambda argv: (
+      parse_flags(schema, main.__module__) if arguments is None else arguments
+    ),
+  )

@@ -14,12 +14,12 @@ flags.disclaim_key_flags()
 FLAGS = flags.FLAGS
 
 _DEFINE_BY_TYPE: dict[type, Callable[..., Any]] = {
-    bool: flags.DEFINE_bool,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-    tuple: flags.DEFINE_multi_string,
-    type(None): flags.DEFINE_string,
+  bool: flags.DEFINE_bool,
+  int: flags.DEFINE_integer,
+  float: flags.DEFINE_float,
+  str: flags.DEFINE_string,
+  tuple: flags.DEFINE_multi_string,
+  type(None): flags.DEFINE_string,
 }
 
 
@@ -36,8 +36,8 @@ def define(schema: Schema) -> None:
     if name not in FLAGS:
       default = schema.default_of(name)
       _DEFINE_BY_TYPE[type(field.default)](
-          name, list(default) if isinstance(default, tuple) else default,
-          field.metadata['help'])
+        name, list(default) if isinstance(default, tuple) else default, field.metadata['help']
+      )
   for name, default in schema.not_used.items():
     if name not in FLAGS:
       _DEFINE_BY_TYPE[type(default)](name, default, 'Not used.')
@@ -53,5 +53,8 @@ def given(schema: Schema) -> dict[str, Any]:
     schema: the settings of the script.
   """
   flag_names = {**{name: name for name in schema.fields}, **schema.other_names}
-  return {setting: FLAGS[name].value for name, setting in flag_names.items()
-          if not FLAGS[name].using_default_value}
+  return {
+    setting: FLAGS[name].value
+    for name, setting in flag_names.items()
+    if not FLAGS[name].using_default_value
+  }

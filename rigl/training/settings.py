@@ -20,15 +20,30 @@ from rigl.core import checks, messages
 
 # Groups of --help, in this order.
 GROUPS = (
-    'General', 'Sparse training', 'Mask updates', 'Gradual pruning', 'Network',
-    'Optimisation', 'Data', 'Evaluation', 'Output', 'Devices', 'Not used')
+  'General',
+  'Sparse training',
+  'Mask updates',
+  'Gradual pruning',
+  'Network',
+  'Optimisation',
+  'Data',
+  'Evaluation',
+  'Output',
+  'Devices',
+  'Not used',
+)
 
 
-def setting(default: Any, group: str, help_text: str, *,
-            check: Optional[Callable[[str, Any], Any]] = None,
-            options: Mapping[str, str] | Sequence[str] = (),
-            resolve: Optional[Callable[[Any], Any]] = None,
-            is_path: bool = False) -> Any:
+def setting(
+  default: Any,
+  group: str,
+  help_text: str,
+  *,
+  check: Optional[Callable[[str, Any], Any]] = None,
+  options: Mapping[str, str] | Sequence[str] = (),
+  resolve: Optional[Callable[[Any], Any]] = None,
+  is_path: bool = False,
+) -> Any:
   """A field of a `Settings` class.
 
   Args:
@@ -43,9 +58,17 @@ def setting(default: Any, group: str, help_text: str, *,
       folder.
   """
   checks.one_of('group', group, GROUPS)
-  return dataclasses.field(default=default, metadata={
-      'group': group, 'help': help_text, 'check': check, 'options': options,
-      'resolve': resolve, 'is_path': is_path})
+  return dataclasses.field(
+    default=default,
+    metadata={
+      'group': group,
+      'help': help_text,
+      'check': check,
+      'options': options,
+      'resolve': resolve,
+      'is_path': is_path,
+    },
+  )
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
@@ -93,8 +116,7 @@ class Settings:
   """
 
   def __post_init__(self) -> None:
-    """Checks each field by itself; a subclass adds what fields have in common.
-    """
+    """Checks each field by itself; a subclass adds what fields have in common."""
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
       # A script may have None as its default, see Schema.defaults.
@@ -127,9 +149,10 @@ class Schema:
   def fields(self) -> dict[str, dataclasses.Field]:
     """{name: field} of all settings."""
     return {
-        field.name: field
-        for config_class in (*self.hyperparameter_classes, self.settings_class)
-        for field in dataclasses.fields(config_class)}
+      field.name: field
+      for config_class in (*self.hyperparameter_classes, self.settings_class)
+      for field in dataclasses.fields(config_class)
+    }
 
   def default_of(self, name: str) -> Any:
     """The default of a setting in this script."""
@@ -151,11 +174,10 @@ class Schema:
       if field_name not in self.fields:
         names = [*self.fields, *self.other_names]
         raise ValueError(
-            f'There is no setting {name}.'
-            f'{messages.did_you_mean(messages.alike(name, names))}')
+          f'There is no setting {name}.{messages.did_you_mean(messages.alike(name, names))}'
+        )
       if field_name in values:
-        raise ValueError(f'{name} is given twice: it is another name of '
-                         f'{field_name}.')
+        raise ValueError(f'{name} is given twice: it is another name of {field_name}.')
       values[field_name] = self._checked(field_name, value)
     return values
 
@@ -168,9 +190,13 @@ class Schema:
 
   def _build(self, config_class: type, values: Mapping[str, Any]) -> Any:
     values = {**self.defaults, **values}
-    return config_class(**{
+    return config_class(
+      **{
         field.name: values[field.name]
-        for field in dataclasses.fields(config_class) if field.name in values})
+        for field in dataclasses.fields(config_class)
+        if field.name in values
+      }
+    )
 
   def settings(self, given: Mapping[str, Any]) -> Any:
     """The instance of `settings_class`.
@@ -183,8 +209,9 @@ class Schema:
     """
     return self._build(self.settings_class, self.checked(given))
 
-  def hyperparameters(self, given: Mapping[str, Any],
-                      run_folder: Optional[str] = None) -> list[Any]:
+  def hyperparameters(
+    self, given: Mapping[str, Any], run_folder: Optional[str] = None
+  ) -> list[Any]:
     """The instances of `hyperparameter_classes`, schedules not scaled yet.
 
     Given values come before gin_bindings, gin_config, what the run in
@@ -198,17 +225,20 @@ class Schema:
       ValueError: see `checked`; or values, or gin files, contradict each other.
     """
     values = self.checked(given)
-    paths = [*(gin_configs.files_in(run_folder) if run_folder else ()),
-             *values.get('gin_config', ())]
+    paths = [
+      *(gin_configs.files_in(run_folder) if run_folder else ()),
+      *values.get('gin_config', ()),
+    ]
     bindings = values.get('gin_bindings', ())
     bound = {}
     if paths or bindings:
       for (config_class, name), value in gin_configs.read(
-          paths, bindings, self.hyperparameter_classes).items():
+        paths, bindings, self.hyperparameter_classes
+      ).items():
         try:
           bound[name] = self._checked(name, value)
         except ValueError as error:
-          raise ValueError(
-              f'{config_class.__name__}.{name} = {value!r}: {error}') from error
-    return [self._build(config_class, {**bound, **values})
-            for config_class in self.hyperparameter_classes]
+          raise ValueError(f'{config_class.__name__}.{name} = {value!r}: {error}') from error
+    return [
+      self._build(config_class, {**bound, **values}) for config_class in self.hyperparameter_classes
+    ]

@@ -89,9 +89,13 @@ class Loop(Protocol):
 
   folder: str
 
-  def train(self, input_fn: InputFn, max_steps: Optional[int],
-            hooks: Sequence[tf.train.SessionRunHook],
-            listeners: Sequence[tf.train.CheckpointSaverListener]) -> None:
+  def train(
+    self,
+    input_fn: InputFn,
+    max_steps: Optional[int],
+    hooks: Sequence[tf.train.SessionRunHook],
+    listeners: Sequence[tf.train.CheckpointSaverListener],
+  ) -> None:
     """Trains, from the latest checkpoint of the folder if there is one.
 
     Args:
@@ -101,8 +105,7 @@ class Loop(Protocol):
       listeners: called around each checkpoint.
     """
 
-  def evaluate(self, input_fn: InputFn, checkpoint: str,
-               steps: Optional[int]) -> dict[str, Any]:
+  def evaluate(self, input_fn: InputFn, checkpoint: str, steps: Optional[int]) -> dict[str, Any]:
     """{metric: value} of a checkpoint, with its step as 'global_step'.
 
     Also writes them for TensorBoard, to <folder of the job>/eval.

@@ -31,12 +31,10 @@ def picture_of(mask: tf.Tensor) -> tf.Tensor:
 def layers_of(masks: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
   """{name of the layer: mask}, in their order."""
   names = [replicas.name_of(mask) for mask in masks]
-  return {layer_names.layer_of_mask(name) or name: mask
-          for name, mask in zip(names, masks)}
+  return {layer_names.layer_of_mask(name) or name: mask for name, mask in zip(names, masks)}
 
 
-def mask_summaries(masks: Sequence[tf.Variable],
-                   with_img: bool = False) -> dict[str, tf.Tensor]:
+def mask_summaries(masks: Sequence[tf.Variable], with_img: bool = False) -> dict[str, tf.Tensor]:
   """The density and an image of each mask, and the overall sparsity.
 
   For a TPU; elsewhere hooks write them, see `mask_watch`.
@@ -67,11 +65,16 @@ def begin(folder: str, done: int) -> None:
     done: step at which the training resumes.
   """
   tf.summary.FileWriterCache.get(folder).add_session_log(
-      tf.SessionLog(status=tf.SessionLog.START), done + 1)
+    tf.SessionLog(status=tf.SessionLog.START), done + 1
+  )
 
 
-def write(folder: str, step: int, values: Mapping[str, float],
-          pictures: Mapping[str, bytes] = types.MappingProxyType({})) -> None:
+def write(
+  folder: str,
+  step: int,
+  values: Mapping[str, float],
+  pictures: Mapping[str, bytes] = types.MappingProxyType({}),
+) -> None:
   """Writes an event from the host, at once.
 
   Args:
@@ -80,12 +83,11 @@ def write(folder: str, step: int, values: Mapping[str, float],
     values: {tag: number}.
     pictures: {tag: result of tf.summary.image}.
   """
-  summary = tf.Summary(value=[
-      tf.Summary.Value(tag=tag, simple_value=float(value))
-      for tag, value in values.items()])
+  summary = tf.Summary(
+    value=[tf.Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
+  )
   for tag, picture in pictures.items():
-    summary.value.add(
-        tag=tag, image=tf.Summary.FromString(picture).value[0].image)
+    summary.value.add(tag=tag, image=tf.Summary.FromString(picture).value[0].image)
   writer = tf.summary.FileWriterCache.get(folder)
   writer.add_summary(summary, step)
   # A kill loses queued events, and after a later checkpoint they would not be
@@ -94,7 +96,7 @@ def write(folder: str, step: int, values: Mapping[str, float],
 
 
 def norm_summaries(
-    gradients: Sequence[tuple[Optional[tf.Tensor], tf.Variable]]
+  gradients: Sequence[tuple[Optional[tf.Tensor], tf.Variable]],
 ) -> dict[str, tf.Tensor]:
   """Sizes of gradients, variables and of the weights in use, float32 scalars.
 
@@ -114,16 +116,19 @@ def norm_summaries(
     return tf.add_n([tf.cast(term, tf.float32) for term in terms])
 
   found = {
-      'grad_norm': tf.linalg.global_norm([
-          tf.cast(g, tf.float32) for g, _ in gradients if g is not None]),
-      'var_norm': tf.linalg.global_norm([v for _, v in gradients]),
+    'grad_norm': tf.linalg.global_norm(
+      [tf.cast(g, tf.float32) for g, _ in gradients if g is not None]
+    ),
+    'var_norm': tf.linalg.global_norm([v for _, v in gradients]),
   }
   if masks:
-    found.update({
+    found.update(
+      {
         'active_connections': total([tf.math.count_nonzero(m) for m in masks]),
         'nonzero_weights': total([tf.math.count_nonzero(w) for w in masked]),
         'l1_norm': total([tf.reduce_sum(tf.abs(w)) for w in masked]),
-    })
+      }
+    )
   return found
 
 
@@ -141,15 +146,17 @@ def format_tensors(*values: Mapping[str, Any]) -> dict[str, tf.Tensor]:
     for tag, value in tags.items():
       if value is not None:
         tensor = tf.convert_to_tensor(value)
-        merged[tag] = (
-            tf.reshape(tensor, [1]) if tensor.shape.rank == 0 else tensor)
+        merged[tag] = tf.reshape(tensor, [1]) if tensor.shape.rank == 0 else tensor
   return merged
 
 
-def host_call_fn(model_dir: str, global_step: tf.Tensor,
-                 steps_per_summary: int = 1,
-                 trained: Optional[tf.Tensor] = None,
-                 **tensors: tf.Tensor) -> list[tf.Operation]:
+def host_call_fn(
+  model_dir: str,
+  global_step: tf.Tensor,
+  steps_per_summary: int = 1,
+  trained: Optional[tf.Tensor] = None,
+  **tensors: tf.Tensor,
+) -> list[tf.Operation]:
   """Writes summaries from the host, away from the accelerator.
 
   Args:
@@ -178,6 +185,5 @@ def host_call_fn(model_dir: str, global_step: tf.Tensor,
       if tensor.shape.rank == 4:
         tf2.summary.image(tag, tensor[:1], step=step)
       else:
-        tf2.summary.scalar(
-            tag, tf.reduce_mean(tf.cast(tensor, tf.float32)), step=step)
+        tf2.summary.scalar(tag, tf.reduce_mean(tf.cast(tensor, tf.float32)), step=step)
   return tf.summary.all_v2_summary_ops()

@@ -13,11 +13,10 @@ from rigl.compat import tf2
 from rigl.core import messages
 
 # Where the environments of Colab, GKE and ctpu put the address or the name.
-_VARIABLES = (
-    'TPU_NAME', 'COLAB_TPU_ADDR', 'KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS')
+_VARIABLES = ('TPU_NAME', 'COLAB_TPU_ADDR', 'KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS')
 _METADATA_SERVER = ('metadata.google.internal', 80)
 _DEVICE_FILES = ('/dev/accel*', '/dev/vfio/[0-9]*')
-_TIMEOUT_SECONDS = 10.
+_TIMEOUT_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +52,9 @@ def _answers(address: tuple[str, int], timeout: float) -> bool:
 
 def _check_address(address: str) -> None:
   """Raises ValueError unless something listens at grpc://<host>:<port>."""
-  host, _, port = address[len('grpc://'):].rpartition(':')
+  host, _, port = address[len('grpc://') :].rpartition(':')
   if not host or not port.isdigit():
-    raise ValueError(f'The TPU address {address!r} is not of the form '
-                     'grpc://<host>:<port>.')
+    raise ValueError(f'The TPU address {address!r} is not of the form grpc://<host>:<port>.')
   if not _answers((host, int(port)), _TIMEOUT_SECONDS):
     raise ValueError(f'No TPU answers at {address}.')
 
@@ -64,14 +62,18 @@ def _check_address(address: str) -> None:
 def _check_name(name: str, zone: str, project: str) -> None:
   """Raises ValueError unless a name can be looked up from this machine."""
   if importlib.util.find_spec('cloud_tpu_client') is None:
-    raise ValueError(f'Looking up the TPU {name!r} by its name needs a '
-                     'package. To install it, run: pip install '
-                     'cloud-tpu-client. Or give the address: '
-                     '--tpu=grpc://<host>:<port>.')
-  if (not zone or not project) and not _answers(_METADATA_SERVER, 2.):
-    raise ValueError(f'Cannot look up the TPU {name!r}: this machine is not on '
-                     'Google Cloud, so --tpu_zone and --gcp_project are '
-                     'needed.')
+    raise ValueError(
+      f'Looking up the TPU {name!r} by its name needs a '
+      'package. To install it, run: pip install '
+      'cloud-tpu-client. Or give the address: '
+      '--tpu=grpc://<host>:<port>.'
+    )
+  if (not zone or not project) and not _answers(_METADATA_SERVER, 2.0):
+    raise ValueError(
+      f'Cannot look up the TPU {name!r}: this machine is not on '
+      'Google Cloud, so --tpu_zone and --gcp_project are '
+      'needed.'
+    )
 
 
 def find(tpu: str, zone: str = '', project: str = '', master: str = '') -> Any:
@@ -89,12 +91,13 @@ def find(tpu: str, zone: str = '', project: str = '', master: str = '') -> Any:
     ValueError: no TPU is named, none answers, or it cannot be looked up; says
       what is missing. Nothing waits for long before.
   """
-  tpu = tpu or master or next(
-      (os.environ[name] for name in _VARIABLES if os.environ.get(name)), '')
+  tpu = tpu or master or next((os.environ[name] for name in _VARIABLES if os.environ.get(name)), '')
   if not tpu:
-    raise ValueError('--use_tpu needs --tpu=<name>, --tpu=grpc://<host>:<port> '
-                     'or --tpu=local; none is given and none of '
-                     f'{", ".join(_VARIABLES)} is set.')
+    raise ValueError(
+      '--use_tpu needs --tpu=<name>, --tpu=grpc://<host>:<port> '
+      'or --tpu=local; none is given and none of '
+      f'{", ".join(_VARIABLES)} is set.'
+    )
   if tpu == 'local':
     if not any(glob.glob(pattern) for pattern in _DEVICE_FILES):
       raise ValueError('--tpu=local, but this machine has no TPU.')
@@ -104,7 +107,7 @@ def find(tpu: str, zone: str = '', project: str = '', master: str = '') -> Any:
     _check_name(tpu, zone, project)
   try:
     return tf2.distribute.cluster_resolver.TPUClusterResolver(
-        tpu, zone=zone or None, project=project or None)
+      tpu, zone=zone or None, project=project or None
+    )
   except Exception as error:  # Libraries for credentials raise their own.
-    raise ValueError(f'Cannot use the TPU {tpu!r}: '
-                     f'{messages.reason(error)}') from error
+    raise ValueError(f'Cannot use the TPU {tpu!r}: {messages.reason(error)}') from error

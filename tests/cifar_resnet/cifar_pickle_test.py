@@ -34,15 +34,14 @@ def python2_batch() -> bytes:
 def test_what_python_3_pickles(protocol, is_fortran, make_key):
   array = np.arange(200, 224).astype(np.uint8).reshape(2, 3, 4)
   expected = {
-      'data': np.asfortranarray(array) if is_fortran else array,
-      'labels': [0, 1, 255, 256, 65536, -1, 2**40],
-      'text': 'text \u00e9',
-      'bytes': bytes(range(256)),
-      'same': [array, array, None, True, False],
-      'nested': {'list': [[], ['x'], (1, 2)]},
+    'data': np.asfortranarray(array) if is_fortran else array,
+    'labels': [0, 1, 255, 256, 65536, -1, 2**40],
+    'text': 'text \u00e9',
+    'bytes': bytes(range(256)),
+    'same': [array, array, None, True, False],
+    'nested': {'list': [[], ['x'], (1, 2)]},
   }
-  content = pickle.dumps(
-      {make_key(key): value for key, value in expected.items()}, protocol)
+  content = pickle.dumps({make_key(key): value for key, value in expected.items()}, protocol)
   found = cifar_pickle.read_dict(content, 'a file')
   assert found.keys() == expected.keys()
   np.testing.assert_array_equal(found['data'], array)
@@ -54,17 +53,23 @@ def test_what_python_3_pickles(protocol, is_fortran, make_key):
 
 
 @pytest.mark.parametrize('protocol', PROTOCOLS)
-@pytest.mark.parametrize('dtype', [
-    np.uint8, np.int8, np.uint16, np.int32, np.int64, np.uint64])
+@pytest.mark.parametrize('dtype', [np.uint8, np.int8, np.uint16, np.int32, np.int64, np.uint64])
 @pytest.mark.parametrize('is_writeable', [True, False])
 def test_arrays_and_scalars_of_integers(protocol, dtype, is_writeable):
   array = np.arange(12).astype(dtype).reshape(3, 4)
   array.flags.writeable = is_writeable
-  found = cifar_pickle.read_dict(pickle.dumps(
-      {'array': array, 'turned': array.T, 'part': array[:, ::2],
-       'list': list(array[0])}, protocol), 'a file')
-  for name, expected in (('array', array), ('turned', array.T),
-                         ('part', array[:, ::2]), ('list', array[0])):
+  found = cifar_pickle.read_dict(
+    pickle.dumps(
+      {'array': array, 'turned': array.T, 'part': array[:, ::2], 'list': list(array[0])}, protocol
+    ),
+    'a file',
+  )
+  for name, expected in (
+    ('array', array),
+    ('turned', array.T),
+    ('part', array[:, ::2]),
+    ('list', array[0]),
+  ):
     np.testing.assert_array_equal(found[name], expected)
   for value in (found['array'], found['list'][0]):
     assert value.dtype == dtype
@@ -77,8 +82,7 @@ def test_what_python_2_pickles():
   found = cifar_pickle.read_dict(content, 'a file')
   assert found.keys() == {key.decode() for key in expected}
   np.testing.assert_array_equal(found['data'], expected[b'data'])
-  np.testing.assert_array_equal(
-      found['data'], tiny_cifar.planes(DATA.train_images))
+  np.testing.assert_array_equal(found['data'], tiny_cifar.planes(DATA.train_images))
   assert found['labels'] == expected[b'labels'] == DATA.train_labels.tolist()
   assert found['batch_label'] == b'training batch 1 of 5'
 
@@ -99,38 +103,36 @@ class Attack:
 def attacks(target: pathlib.Path) -> dict[str, Attack]:
   """Calls in malicious pickles, by the name that is refused."""
   return {
-      f'{os.name}.system': Attack(os.system, f'touch {target}'),
-      'builtins.eval': Attack(eval, f'__import__("os").mkdir({str(target)!r})'),
-      'builtins.exec': Attack(exec, f'import os; os.mkdir({str(target)!r})'),
-      f'{os.name}.mkdir': Attack(os.mkdir, str(target)),
-      'builtins.getattr': Attack(getattr, 'x', 'upper'),
-      'numpy.load': Attack(np.load, str(target), None, True),
-      'numpy.save': Attack(np.save, str(target), 1),
-      'numpy.memmap': Attack(np.memmap, str(target), np.uint8, 'w+', 0, 9),
-      'numpy.float64': Attack(np.float64, 1.),
+    f'{os.name}.system': Attack(os.system, f'touch {target}'),
+    'builtins.eval': Attack(eval, f'__import__("os").mkdir({str(target)!r})'),
+    'builtins.exec': Attack(exec, f'import os; os.mkdir({str(target)!r})'),
+    f'{os.name}.mkdir': Attack(os.mkdir, str(target)),
+    'builtins.getattr': Attack(getattr, 'x', 'upper'),
+    'numpy.load': Attack(np.load, str(target), None, True),
+    'numpy.save': Attack(np.save, str(target), 1),
+    'numpy.memmap': Attack(np.memmap, str(target), np.uint8, 'w+', 0, 9),
+    'numpy.float64': Attack(np.float64, 1.0),
   }
 
 
 @pytest.mark.parametrize('protocol', PROTOCOLS)
 @pytest.mark.parametrize('name', attacks(pathlib.Path('x')))
-def test_what_a_pickle_names_is_refused_and_does_nothing(
-    tmp_path, name, protocol):
+def test_what_a_pickle_names_is_refused_and_does_nothing(tmp_path, name, protocol):
   target = tmp_path / 'attacked'
-  content = pickle.dumps(
-      {'data': attacks(target)[name], 'labels': [0]}, protocol)
+  content = pickle.dumps({'data': attacks(target)[name], 'labels': [0]}, protocol)
   with pytest.raises(ValueError, match='may be malicious') as error:
     cifar_pickle.read_dict(content, 'file.bin')
   old_name = name.replace('builtins', '__builtin__')
   assert str(error.value).startswith('file.bin: expected a complete pickle')
-  assert f'it names {name}, ' in str(error.value) or (
-      f'it names {old_name}, ' in str(error.value))
+  assert f'it names {name}, ' in str(error.value) or (f'it names {old_name}, ' in str(error.value))
   assert '\n' not in str(error.value)
   assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('protocol', PROTOCOLS)
-@pytest.mark.parametrize('name', [
-    f'{os.name}.system', f'{os.name}.mkdir', 'builtins.eval', 'builtins.exec'])
+@pytest.mark.parametrize(
+  'name', [f'{os.name}.system', f'{os.name}.mkdir', 'builtins.eval', 'builtins.exec']
+)
 def test_the_trap_works(tmp_path, name, protocol):
   target = tmp_path / 'attacked'
   pickle.loads(pickle.dumps(attacks(target)[name], protocol))
@@ -140,8 +142,7 @@ def test_the_trap_works(tmp_path, name, protocol):
 def test_attack_behind_good_content_and_in_a_key(tmp_path):
   good = {b'data': np.zeros((1, 3072), np.uint8), b'labels': [1]}
   attack = attacks(tmp_path / 'x')['builtins.eval']
-  for content in ({**good, b'z': attack}, {**good, attack: 1}, [attack],
-                  attack):
+  for content in ({**good, b'z': attack}, {**good, attack: 1}, [attack], attack):
     with pytest.raises(ValueError, match='malicious'):
       cifar_pickle.read_dict(pickle.dumps(content, 2), 'file')
   assert not (tmp_path / 'x').exists()
@@ -149,8 +150,7 @@ def test_attack_behind_good_content_and_in_a_key(tmp_path):
 
 def test_a_named_module_is_not_imported(module_that_must_not_run):
   name = module_that_must_not_run.encode()
-  for content in (b'\x80\x02}U\x04datac%s\nfunction\n)Rs.' % name,
-                  b'(i%s\nfunction\n.' % name):
+  for content in (b'\x80\x02}U\x04datac%s\nfunction\n)Rs.' % name, b'(i%s\nfunction\n.' % name):
     with pytest.raises(ValueError, match='names surprise_module.function'):
       cifar_pickle.read_dict(content, 'file')
 
@@ -160,14 +160,14 @@ DTYPE = b'cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R'
 ARRAY = b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n)U\x01b\x87R'
 
 
-def filled(shape: bytes, content: bytes = b'U\x04abcd',
-           dtype: bytes = DTYPE) -> bytes:
+def filled(shape: bytes, content: bytes = b'U\x04abcd', dtype: bytes = DTYPE) -> bytes:
   """A dict with an array that has this state."""
-  return (b'\x80\x02}U\x04data' + ARRAY + b'(K\x01' + shape + dtype + b'\x89' +
-          content + b'tbs.')
+  return b'\x80\x02}U\x04data' + ARRAY + b'(K\x01' + shape + dtype + b'\x89' + content + b'tbs.'
 
 
-@pytest.mark.parametrize('content, message', [
+@pytest.mark.parametrize(
+  'content, message',
+  [
     (b'', 'found 0 bytes'),
     (b'<!DOCTYPE html>', 'found 15 bytes'),
     (b'\x80\x02}', 'found 3 bytes .*exhausted'),
@@ -199,7 +199,8 @@ def filled(shape: bytes, content: bytes = b'U\x04abcd',
     (b'\x80\x04\x8e' + b'\xff' * 7 + b'\x0f', 'refused'),
     (b'\x80\x04\x95' + b'\xff' * 7 + b'\x0f', 'refused'),
     (b'\x80\x02\x8b\xff\xff\xff\x7f', 'refused'),
-])
+  ],
+)
 def test_bad_content(content, message):
   with pytest.raises(ValueError, match=message) as error:
     cifar_pickle.read_dict(content, 'some/file')
@@ -210,48 +211,52 @@ def test_bad_content(content, message):
 @pytest.mark.parametrize('core', [b'core', b'_core'])
 def test_good_content_made_of_the_same_pieces(core):
   """The names are those of numpy 1 and 2."""
-  buffer = (b'\x80\x02}U\x04datacnumpy.core.numeric\n_frombuffer\n(U\x04abcd' +
-            DTYPE + b'K\x04\x85U\x01CtRs.')
-  scalar = (b'\x80\x02}U\x04datacnumpy.core.multiarray\nscalar\n' + DTYPE +
-            b'U\x01a\x86Rs.')
-  for content, expected in ((filled(b'K\x04\x85'), b'abcd'),
-                            (buffer, b'abcd'), (scalar, b'a')):
-    found = cifar_pickle.read_dict(
-        content.replace(b'numpy.core', b'numpy.' + core), 'file')
+  buffer = (
+    b'\x80\x02}U\x04datacnumpy.core.numeric\n_frombuffer\n(U\x04abcd'
+    + DTYPE
+    + b'K\x04\x85U\x01CtRs.'
+  )
+  scalar = b'\x80\x02}U\x04datacnumpy.core.multiarray\nscalar\n' + DTYPE + b'U\x01a\x86Rs.'
+  for content, expected in ((filled(b'K\x04\x85'), b'abcd'), (buffer, b'abcd'), (scalar, b'a')):
+    found = cifar_pickle.read_dict(content.replace(b'numpy.core', b'numpy.' + core), 'file')
     assert found['data'].tobytes() == expected
 
 
 def test_numbers_in_a_file_need_no_memory():
   """Each would need 2 GB or more."""
   bombs = [
-      # A list of 8 bytes per object, with room for as many again.
-      b'\x80\x02}r' + struct.pack('<I', 2**27) + b'.',
-      b'\x80\x04\x8e' + struct.pack('<Q', 10**11),
-      b'\x80\x05\x96' + struct.pack('<Q', 10**11),
-      filled(b'\x8a\x06' + (10**11).to_bytes(6, 'little') + b'\x85'),
-      b'\x80\x02cnumpy.core.numeric\n_frombuffer\n(\x8a\x06' +
-      (10**11).to_bytes(6, 'little') + DTYPE + b'K\x01\x85U\x01CtR.',
-      b'\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n\x8a\x06'
-      + (10**11).to_bytes(6, 'little') + b'\x85U\x01b\x87R.']
+    # A list of 8 bytes per object, with room for as many again.
+    b'\x80\x02}r' + struct.pack('<I', 2**27) + b'.',
+    b'\x80\x04\x8e' + struct.pack('<Q', 10**11),
+    b'\x80\x05\x96' + struct.pack('<Q', 10**11),
+    filled(b'\x8a\x06' + (10**11).to_bytes(6, 'little') + b'\x85'),
+    b'\x80\x02cnumpy.core.numeric\n_frombuffer\n(\x8a\x06'
+    + (10**11).to_bytes(6, 'little')
+    + DTYPE
+    + b'K\x01\x85U\x01CtR.',
+    b'\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n\x8a\x06'
+    + (10**11).to_bytes(6, 'little')
+    + b'\x85U\x01b\x87R.',
+  ]
   code = (
-      'from rigl.cifar_resnet import cifar_pickle\n'
-      f'for bomb in {bombs!r}:\n'
-      '  try: cifar_pickle.read_dict(bomb, "file")\n'
-      '  except ValueError: print("refused")\n'
-      'print(*(line for line in open("/proc/self/status") if "VmHWM" in line))')
+    'from rigl.cifar_resnet import cifar_pickle\n'
+    f'for bomb in {bombs!r}:\n'
+    '  try: cifar_pickle.read_dict(bomb, "file")\n'
+    '  except ValueError: print("refused")\n'
+    'print(*(line for line in open("/proc/self/status") if "VmHWM" in line))'
+  )
   *refused, _, kibibytes, _ = subprocess.run(
-      [sys.executable, '-c', code], cwd=ROOT, check=True, capture_output=True,
-      text=True).stdout.split()
+    [sys.executable, '-c', code], cwd=ROOT, check=True, capture_output=True, text=True
+  ).stdout.split()
   assert refused == ['refused'] * len(bombs)
   assert int(kibibytes) < 2**20
 
 
 def test_a_dtype_is_not_changed_by_its_state():
   """Numpy would take flags from it, which change the meaning of bytes."""
-  state = (b'(K\x03U\x01>N(U\x01atU\x02xxK\x08K\x01K\x3ft')
+  state = b'(K\x03U\x01>N(U\x01atU\x02xxK\x08K\x01K\x3ft'
   before = repr(np.dtype(np.uint8)), np.dtype(np.uint8).flags
-  found = cifar_pickle.read_dict(
-      filled(b'K\x04\x85', dtype=DTYPE + state + b'b'), 'file')
+  found = cifar_pickle.read_dict(filled(b'K\x04\x85', dtype=DTYPE + state + b'b'), 'file')
   assert found['data'].tobytes() == b'abcd'
   assert (repr(np.dtype(np.uint8)), np.dtype(np.uint8).flags) == before
   # Numpy's own dtype would then have other flags.
@@ -274,15 +279,15 @@ def test_truncated_content(make):
 
 # A warning of pickletools about text that is then refused.
 @pytest.mark.filterwarnings('ignore:invalid escape:DeprecationWarning')
-@pytest.mark.parametrize('make', [
-    lambda: batch(0), batch, lambda: batch(4), lambda: batch(5), python2_batch])
+@pytest.mark.parametrize(
+  'make', [lambda: batch(0), batch, lambda: batch(4), lambda: batch(5), python2_batch]
+)
 def test_damaged_content_is_read_or_refused_and_nothing_else(make):
   content = make()
   # Not in the pixels, which may have any value.
   pixels = tiny_cifar.planes(DATA.train_images).tobytes()
   begin = content.find(pixels)
-  positions = [i for i in range(len(content))
-               if not 0 <= begin <= i < begin + len(pixels)]
+  positions = [i for i in range(len(content)) if not 0 <= begin <= i < begin + len(pixels)]
   random_state = np.random.RandomState(0)
   n_refused = 0
   for _ in range(400):

@@ -40,8 +40,9 @@ def take(make_dataset, n: int | None = None) -> list[tuple[np.ndarray, ...]]:
 
 
 def train(n: int | None = None, seed: int = 0, **arguments):
-  return take(lambda: data_helper.train_dataset(
-      DATA.train_images, IDS, BATCH, seed, **arguments), n)
+  return take(
+    lambda: data_helper.train_dataset(DATA.train_images, IDS, BATCH, seed, **arguments), n
+  )
 
 
 def assert_same_batches(found, expected):
@@ -61,7 +62,7 @@ def standardised(images: np.ndarray) -> np.ndarray:
 
 def crop(image: np.ndarray, top: int, left: int, flip: bool) -> np.ndarray:
   padded = np.pad(image, [(4, 4), (4, 4), (0, 0)], mode='symmetric')
-  cropped = padded[top:top + 32, left:left + 32]
+  cropped = padded[top : top + 32, left : left + 32]
   return cropped[:, ::-1] if flip else cropped
 
 
@@ -72,27 +73,35 @@ def run(*tensors):
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.float32])
 def test_crop_and_flip_at_every_position(graph, dtype):
-  positions = [(top, left, flip) for top in range(9) for left in range(9)
-               for flip in (False, True)]
+  positions = [(top, left, flip) for top in range(9) for left in range(9) for flip in (False, True)]
   images = tiny_cifar.make_images(len(positions), 1).train_images.astype(dtype)
   tops, lefts, flips = map(np.array, zip(*positions))
-  (found,) = run(data_helper.crop_and_flip(
-      tf.constant(images), tf.constant(tops, tf.int32),
-      tf.constant(lefts, tf.int32), tf.constant(flips)))
+  (found,) = run(
+    data_helper.crop_and_flip(
+      tf.constant(images),
+      tf.constant(tops, tf.int32),
+      tf.constant(lefts, tf.int32),
+      tf.constant(flips),
+    )
+  )
   assert found.dtype == dtype
   np.testing.assert_array_equal(
-      found, [crop(image, *position)
-              for image, position in zip(images, positions)])
+    found, [crop(image, *position) for image, position in zip(images, positions)]
+  )
 
 
 def test_the_padding_begins_with_the_edge_itself(graph):
   image = np.zeros((1, 32, 32, 3), np.uint8)
   image[0, :, :, 0] = np.arange(32)[:, None]
   image[0, :, :, 1] = np.arange(32)
-  (first,), (last,) = run(*(
+  (first,), (last,) = run(
+    *(
       data_helper.crop_and_flip(
-          tf.constant(image), tf.constant([start]), tf.constant([start]),
-          tf.constant([False])) for start in (0, 8)))
+        tf.constant(image), tf.constant([start]), tf.constant([start]), tf.constant([False])
+      )
+      for start in (0, 8)
+    )
+  )
   assert first[:6, 0, 0].tolist() == [3, 2, 1, 0, 0, 1]
   assert first[0, :6, 1].tolist() == [3, 2, 1, 0, 0, 1]
   assert last[-6:, 0, 0].tolist() == [30, 31, 31, 30, 29, 28]
@@ -100,28 +109,30 @@ def test_the_padding_begins_with_the_edge_itself(graph):
 
 
 def test_statistics_are_those_of_numpy(graph):
-  images = np.concatenate([
+  images = np.concatenate(
+    [
       DATA.train_images,
       np.zeros((1, 32, 32, 3), np.uint8),
       np.full((1, 32, 32, 3), 255, np.uint8),
       # The largest variance, and the smallest above 0.
       np.arange(3072, dtype=np.uint8).reshape(1, 32, 32, 3) % 2 * 255,
-      (np.arange(3072) == 0).astype(np.uint8).reshape(1, 32, 32, 3)])
+      (np.arange(3072) == 0).astype(np.uint8).reshape(1, 32, 32, 3),
+    ]
+  )
   mean, deviation = run(*data_helper.pixel_statistics(tf.constant(images)))
   assert mean.shape == deviation.shape == (len(images), 1, 1, 1)
   expected = images.astype(np.float64)
+  np.testing.assert_allclose(mean[:, 0, 0, 0], expected.mean(axis=(1, 2, 3)), rtol=1e-6)
   np.testing.assert_allclose(
-      mean[:, 0, 0, 0], expected.mean(axis=(1, 2, 3)), rtol=1e-6)
-  np.testing.assert_allclose(
-      deviation[:, 0, 0, 0],
-      np.maximum(expected.std(axis=(1, 2, 3)), 3072**-0.5), rtol=1e-6)
+    deviation[:, 0, 0, 0], np.maximum(expected.std(axis=(1, 2, 3)), 3072**-0.5), rtol=1e-6
+  )
 
 
 def test_evaluation_images_are_standardised_and_nothing_else(graph):
-  images = np.concatenate([DATA.test_images,
-                           np.full((1, 32, 32, 3), 7, np.uint8)])
-  ((found, labels),) = take(lambda: data_helper.eval_dataset(
-      images, np.arange(24, dtype=np.uint8), 100))
+  images = np.concatenate([DATA.test_images, np.full((1, 32, 32, 3), 7, np.uint8)])
+  ((found, labels),) = take(
+    lambda: data_helper.eval_dataset(images, np.arange(24, dtype=np.uint8), 100)
+  )
   assert found.dtype == np.float32 and labels.dtype == np.int32
   np.testing.assert_allclose(found, standardised(images), atol=1e-5)
   assert not found[-1].any()
@@ -133,31 +144,30 @@ def test_evaluation_images_are_standardised_and_nothing_else(graph):
 def test_evaluation_sees_every_image_once_and_in_order(batch_size):
   data = tiny_cifar.make_images(1, 259)
   labels = np.arange(259) % 256
-  batches = take(lambda: data_helper.eval_dataset(
-      data.test_images, labels.astype(np.uint8), batch_size))
+  batches = take(
+    lambda: data_helper.eval_dataset(data.test_images, labels.astype(np.uint8), batch_size)
+  )
   sizes = [len(batch_labels) for _, batch_labels in batches]
-  assert sizes[:-1] == [batch_size] * (259 // batch_size - (
-      259 % batch_size == 0))
+  assert sizes[:-1] == [batch_size] * (259 // batch_size - (259 % batch_size == 0))
   np.testing.assert_array_equal(
-      np.concatenate([batch_labels for _, batch_labels in batches]), labels)
+    np.concatenate([batch_labels for _, batch_labels in batches]), labels
+  )
   np.testing.assert_allclose(
-      np.concatenate([images for images, _ in batches]),
-      standardised(data.test_images), atol=1e-5)
+    np.concatenate([images for images, _ in batches]), standardised(data.test_images), atol=1e-5
+  )
 
 
 def test_training_batches_are_those_of_numpy():
   """The order is epoch_order; each image is one of its 162 crops."""
-  positions = [(top, left, flip) for top in range(9) for left in range(9)
-               for flip in (False, True)]
+  positions = [(top, left, flip) for top in range(9) for left in range(9) for flip in (False, True)]
   expected_images = standardised(DATA.train_images)
   seen = []
   for iteration, (images, labels) in enumerate(train(2 * N_BATCHES + 1)):
     order = ordering.epoch_order(N, 0, iteration // N_BATCHES)
     begin = iteration % N_BATCHES * BATCH
-    np.testing.assert_array_equal(labels, order[begin:begin + BATCH])
+    np.testing.assert_array_equal(labels, order[begin : begin + BATCH])
     for image, label in zip(images, labels):
-      candidates = np.stack(
-          [crop(expected_images[label], *position) for position in positions])
+      candidates = np.stack([crop(expected_images[label], *position) for position in positions])
       distances = np.abs(candidates - image).max(axis=(1, 2, 3))
       assert distances.min() < 1e-5
       assert np.sort(distances)[1] > 0.1
@@ -192,12 +202,11 @@ def whole():
   return train(3 * N_BATCHES, seed=3)
 
 
-@pytest.mark.parametrize('first', [
-    0, 1, N_BATCHES - 1, N_BATCHES, 2 * N_BATCHES + 1, 3 * N_BATCHES - 1])
+@pytest.mark.parametrize(
+  'first', [0, 1, N_BATCHES - 1, N_BATCHES, 2 * N_BATCHES + 1, 3 * N_BATCHES - 1]
+)
 def test_a_resumed_training_gets_the_rest(whole, first):
-  assert_same_batches(
-      train(3 * N_BATCHES - first, seed=3, first_iteration=first),
-      whole[first:])
+  assert_same_batches(train(3 * N_BATCHES - first, seed=3, first_iteration=first), whole[first:])
 
 
 def test_seeds_change_the_order():
@@ -209,17 +218,18 @@ def test_iterations_and_seeds_change_the_augmentation():
   # A single image: batches differ only by its augmentation.
   one = np.repeat(DATA.train_images[:1], N, axis=0)
   batches = [
-      images.tobytes() for seed in range(2) for images, _ in take(
-          lambda seed=seed: data_helper.train_dataset(one, IDS, BATCH, seed),
-          N_BATCHES + 1)
+    images.tobytes()
+    for seed in range(2)
+    for images, _ in take(
+      lambda seed=seed: data_helper.train_dataset(one, IDS, BATCH, seed), N_BATCHES + 1
+    )
   ]
   assert len(set(batches)) == len(batches)
 
 
 def draw(n: int, seed: int, iteration: int) -> list[np.ndarray]:
   with tf.Graph().as_default():
-    return run(*data_helper.draw_augmentation(
-        n, seed, tf.constant(iteration, tf.int64)))
+    return run(*data_helper.draw_augmentation(n, seed, tf.constant(iteration, tf.int64)))
 
 
 def test_draws_are_frozen():
@@ -237,12 +247,12 @@ def test_draws_are_uniform_and_independent():
     assert abs(count - 200) < 5 * 200**0.5
   assert abs(flips.mean() - 0.5) < 0.02
   for values in (tops, lefts):
-    assert abs(values[flips].mean() - 4.) < 0.15
+    assert abs(values[flips].mean() - 4.0) < 0.15
   assert (draw(100, 0, 1)[0] != draw(100, 0, 2)[0]).mean() > 0.7
   assert (draw(100, 0, 1)[0] != draw(100, 1, 1)[0]).mean() > 0.7
 
 
-PRINT_DIGESTS = '''
+PRINT_DIGESTS = """
 import sys, zlib
 from rigl.cifar_resnet import data_helper
 from rigl.compat import tf
@@ -263,16 +273,19 @@ for batch_size in (1, 8):
       for array in session.run(batch):
         digest = zlib.crc32(array.tobytes(), digest)
   print(digest)
-'''
+"""
 
 
 def test_batches_do_not_depend_on_the_process_or_its_threads():
   processes = [
-      subprocess.Popen(
-          [sys.executable, '-c', PRINT_DIGESTS, n_threads], cwd=ROOT,
-          stdout=subprocess.PIPE, text=True,
-          env={**os.environ, 'PYTHONHASHSEED': n_threads})
-      for n_threads in ('1', '7')
+    subprocess.Popen(
+      [sys.executable, '-c', PRINT_DIGESTS, n_threads],
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      text=True,
+      env={**os.environ, 'PYTHONHASHSEED': n_threads},
+    )
+    for n_threads in ('1', '7')
   ]
   first, second = [process.communicate()[0] for process in processes]
   assert first == second
@@ -282,31 +295,29 @@ def test_batches_do_not_depend_on_the_process_or_its_threads():
 def test_the_data_are_not_in_the_graph():
   with tf.Graph().as_default() as graph:
     for mode in data_helper.MODES:
-      dataset = data_helper.input_fn(
-          {'mode': mode, 'batch_size': 4, 'data': DATA})
+      dataset = data_helper.input_fn({'mode': mode, 'batch_size': 4, 'data': DATA})
       tf.data.make_one_shot_iterator(dataset).get_next()
     assert graph.as_graph_def().ByteSize() < 50_000
 
 
 def test_input_fn_passes_on_what_it_is_given():
-  params = {'mode': 'train', 'batch_size': BATCH, 'seed': 5, 'data': DATA,
-            'first_iteration': 4}
+  params = {'mode': 'train', 'batch_size': BATCH, 'seed': 5, 'data': DATA, 'first_iteration': 4}
   assert_same_batches(
-      take(lambda: data_helper.input_fn(params), 3),
-      take(lambda: data_helper.train_dataset(
-          DATA.train_images, DATA.train_labels, BATCH, 5, 4), 3))
+    take(lambda: data_helper.input_fn(params), 3),
+    take(lambda: data_helper.train_dataset(DATA.train_images, DATA.train_labels, BATCH, 5, 4), 3),
+  )
   params['mode'] = 'eval'
   assert_same_batches(
-      take(lambda: data_helper.input_fn(params)),
-      take(lambda: data_helper.eval_dataset(
-          DATA.test_images, DATA.test_labels, BATCH)))
+    take(lambda: data_helper.input_fn(params)),
+    take(lambda: data_helper.eval_dataset(DATA.test_images, DATA.test_labels, BATCH)),
+  )
 
 
 def test_input_fn_loads_a_folder(tmp_path):
-  tiny_cifar.write_folder(tmp_path / 'data', tiny_cifar.files(
-      DATA, '.bin', tiny_cifar.binary_batch))
-  params = {'mode': 'eval', 'batch_size': 100,
-            'data_directory': str(tmp_path / 'data')}
+  tiny_cifar.write_folder(
+    tmp_path / 'data', tiny_cifar.files(DATA, '.bin', tiny_cifar.binary_batch)
+  )
+  params = {'mode': 'eval', 'batch_size': 100, 'data_directory': str(tmp_path / 'data')}
   ((_, labels),) = take(lambda: data_helper.input_fn(params))
   np.testing.assert_array_equal(labels, DATA.test_labels)
 
@@ -315,13 +326,14 @@ def test_input_fn_makes_up_synthetic_data(monkeypatch):
   """The same for any seed of the training."""
   made = cifar_data.make_synthetic(30, 20)
   monkeypatch.setattr(cifar_data, 'make_synthetic', lambda: made)
-  params = {'mode': 'eval', 'batch_size': 100, 'use_synthetic_data': True,
-            'seed': 6}
+  params = {'mode': 'eval', 'batch_size': 100, 'use_synthetic_data': True, 'seed': 6}
   ((_, labels),) = take(lambda: data_helper.input_fn(params))
   np.testing.assert_array_equal(labels, made.test_labels)
 
 
-@pytest.mark.parametrize('changes, message', [
+@pytest.mark.parametrize(
+  'changes, message',
+  [
     ({'mode': 'infer'}, "mode 'infer' is not one of train, eval"),
     ({'mode': None}, 'mode None is not one of train, eval'),
     ({'batch_size': 0}, 'batch_size must be > 0, got 0'),
@@ -329,7 +341,8 @@ def test_input_fn_makes_up_synthetic_data(monkeypatch):
     ({'batch_size': 51}, 'batch_size 51 is more than the 50 training images'),
     ({'batch_size': -1, 'mode': 'eval'}, 'batch_size must be > 0, got -1'),
     ({'first_iteration': -1}, 'first_iteration must be >= 0, got -1'),
-])
+  ],
+)
 def test_bad_params(changes, message):
   params = {'mode': 'train', 'batch_size': 4, 'data': DATA, **changes}
   with tf.Graph().as_default():

@@ -20,21 +20,9 @@ from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
 from rigl.core import methods
 from rigl.model_pruning import pruning
-from rigl.training import (
-  checkpoints,
-  factory,
-  history,
-  mask_init,
-  runner,
-)
+from rigl.training import checkpoints, factory, history, mask_init, runner
 from rigl.training.config import SparsityConfig
-from tests import (
-  checkpoint_values,
-  combinations,
-  conftest,
-  quick_sessions,
-  whole_steps,
-)
+from tests import checkpoint_values, combinations, conftest, quick_sessions, whole_steps
 from tests import script_flags as flags_of_script
 
 FLAGS = flags.FLAGS
@@ -99,30 +87,33 @@ def trained(original, tmp_path):
 
 # imagenet_resume_test resumes others, sparse_optimizers_modes_test all
 # optimizers.
-@pytest.mark.parametrize('method', combinations.quick(
-    methods.METHODS, 'baseline', 'prune'))
-def test_method_trains_evaluates_and_resumes_exactly(
-    method, data, capsys, tmp_path):
+@pytest.mark.parametrize('method', combinations.quick(methods.METHODS, 'baseline', 'prune'))
+def test_method_trains_evaluates_and_resumes_exactly(method, data, capsys, tmp_path):
   FLAGS.mask_init_method = 'erdos_renyi_kernel'
   folder = _run(method, data, 'train_and_eval')
   whole, rows = checkpoint_values.of(folder), history.read(folder)
   printed = capsys.readouterr().out
   assert 'step 6: accuracy' in printed
   assert [(row['step'], row['split']) for row in rows] == [
-      (2, 'train'), (4, 'train'), (6, 'train'), (6, 'test')]
-  sparsity = 1. - sum(m.sum() for m in masks_of(whole)) / max(
-      1, sum(m.size for m in masks_of(whole)))
+    (2, 'train'),
+    (4, 'train'),
+    (6, 'train'),
+    (6, 'test'),
+  ]
+  sparsity = 1.0 - sum(m.sum() for m in masks_of(whole)) / max(
+    1, sum(m.size for m in masks_of(whole))
+  )
   if masks_of(whole):
     assert rows[2]['sparsity'] == pytest.approx(sparsity)
     assert f'sparsity {sparsity:.4f}' in printed
   else:
-    assert rows[2]['sparsity'] == 0. and 'sparsity' not in printed
-  assert any(row['moved'] > 0. for row in rows[:3]) == (
-      methods.METHODS[method].is_dynamic or method == 'dnw')
+    assert rows[2]['sparsity'] == 0.0 and 'sparsity' not in printed
+  assert any(row['moved'] > 0.0 for row in rows[:3]) == (
+    methods.METHODS[method].is_dynamic or method == 'dnw'
+  )
   assert f'accuracy {rows[3]["accuracy"]:.2%}' in printed
   assert whole['global_step'] == 6
-  assert any(name.endswith('/mask') for name in whole) == (
-      methods.METHODS[method].uses_masks)
+  assert any(name.endswith('/mask') for name in whole) == (methods.METHODS[method].uses_masks)
   checkpoint_values.assert_sparsities(whole, method, 0.9, pruned=0.9)
 
   FLAGS.train_dir = str(tmp_path / 'again')
@@ -139,45 +130,56 @@ def test_method_trains_evaluates_and_resumes_exactly(
     np.testing.assert_array_equal(resumed[name], value, err_msg=name)
 
 
-def test_it_trains_from_python_as_the_script_does(
-    data, tmp_path, monkeypatch, capsys):
+def test_it_trains_from_python_as_the_script_does(data, tmp_path, monkeypatch, capsys):
   FLAGS.max_steps = 2
   expected = checkpoint_values.of(_run('rigl', data, 'train_and_eval'))
   capsys.readouterr()
   monkeypatch.setattr(cifar_data, 'load_cifar', lambda *_, **__: data)
   with quick_sessions.of_scripts():
     result = rigl.cifar_resnet.train(
-        'rigl', resnet_depth=10, resnet_width=1, batch_size=10, max_steps=2,
-        maskupdate_frequency=2, maskupdate_end_step=5, summaries_steps=2)
+      'rigl',
+      resnet_depth=10,
+      resnet_width=1,
+      batch_size=10,
+      max_steps=2,
+      maskupdate_frequency=2,
+      maskupdate_end_step=5,
+      summaries_steps=2,
+    )
   assert capsys.readouterr().out == ''
   assert [row['split'] for row in result.history] == ['train', 'test']
   assert len(result.masks) == len(masks_of(expected))
   for layer, mask in result.masks.items():
     np.testing.assert_array_equal(mask, expected[f'{layer}/mask'])
     np.testing.assert_array_equal(
-        result.weights[f'{layer}/weights'],
-        expected[f'{layer}/weights'] * mask)
+      result.weights[f'{layer}/weights'], expected[f'{layer}/weights'] * mask
+    )
   assert set(result.weights) == {
-      name for name in expected
-      if name.rpartition('/')[2] in checkpoints.PARAMETER_SUFFIXES}
+    name for name in expected if name.rpartition('/')[2] in checkpoints.PARAMETER_SUFFIXES
+  }
 
 
 def test_masks_keep_their_counts_through_hundreds_of_steps():
   """With batch norm, dropout and weight decay on."""
   config = SparsityConfig(
-      training_method='rigl', end_sparsity=0.8, maskupdate_frequency=3,
-      maskupdate_end_step=-1)
+    training_method='rigl', end_sparsity=0.8, maskupdate_frequency=3, maskupdate_end_step=-1
+  )
   rng = np.random.RandomState(0)
   with tf.Graph().as_default():
     step, _, _, _ = script.build_model(
-        'train', tf.constant(rng.randn(2, 8, 8, 3), tf.float32),
-        tf.constant([1, 2]), 'rigl', depth=10, width=1,
-        config=CifarConfig())
+      'train',
+      tf.constant(rng.randn(2, 8, 8, 3), tf.float32),
+      tf.constant([1, 2]),
+      'rigl',
+      depth=10,
+      width=1,
+      config=CifarConfig(),
+    )
     inner = factory.make_inner_optimizer('momentum', 0.01, 0.9, True)
     with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
       train_op = factory.make_train_op(
-          factory.make_optimizer(config, inner),
-          tf.losses.get_total_loss(), step)
+        factory.make_optimizer(config, inner), tf.losses.get_total_loss(), step
+      )
     set_masks = mask_init.make_scaffold(config).init_fn
     masks = pruning.get_masks()
     with tf.Session() as session:
@@ -194,8 +196,8 @@ def test_masks_keep_their_counts_through_hundreds_of_steps():
 def test_evaluation_sees_every_image_once(data, trained, monkeypatch):
   seen = []
   monkeypatch.setattr(
-      cifar_experiment.CifarExperiment, 'text_of',
-      lambda _, metrics: seen.append(metrics))
+    cifar_experiment.CifarExperiment, 'text_of', lambda _, metrics: seen.append(metrics)
+  )
   for batch_size in (10, 23):
     FLAGS.batch_size = batch_size
     _run('scratch', data, 'eval')
@@ -213,12 +215,11 @@ def test_evaluation_sees_every_image_once(data, trained, monkeypatch):
 
 def test_learning_rates_are_those_of_the_reference(goldens):
   for case in goldens('lr_schedules')['cifar_resnet_train_eval']['cases']:
-    multiplier = next(
-        (float(f.split('=')[1]) for f in case['flags']), 1.)
+    multiplier = next((float(f.split('=')[1]) for f in case['flags']), 1.0)
     config = CifarConfig(training_steps_multiplier=multiplier)
     sparsity = SparsityConfig(
-        maskupdate_end_step=75000, pruning_begin_step=20000,
-        pruning_end_step=75000).scaled(multiplier)
+      maskupdate_end_step=75000, pruning_begin_step=20000, pruning_end_step=75000
+    ).scaled(multiplier)
     expected = case['flags_after_main_scaling']
     assert config.total_steps == expected['max_steps']
     assert sparsity.maskupdate_end_step == expected['maskupdate_end_step']
@@ -226,8 +227,9 @@ def test_learning_rates_are_those_of_the_reference(goldens):
     assert sparsity.pruning_begin_step == expected['sparsity_begin_step']
     assert sparsity.pruning_end_step == expected['sparsity_end_step']
     with tf.Graph().as_default(), tf.Session() as session:
-      rates = session.run([config.learning_rate_at(tf.constant(s, tf.int64))
-                           for s in case['steps']])
+      rates = session.run(
+        [config.learning_rate_at(tf.constant(s, tf.int64)) for s in case['steps']]
+      )
     np.testing.assert_allclose(rates, case['learning_rate'], rtol=1e-6)
 
 
@@ -245,34 +247,32 @@ def test_step_under_xla_gives_the_masks_of_a_session():
   other connections.
   """
   config = SparsityConfig(
-      training_method='rigl', end_sparsity=0.8, maskupdate_frequency=2,
-      maskupdate_end_step=-1)
+    training_method='rigl', end_sparsity=0.8, maskupdate_frequency=2, maskupdate_end_step=-1
+  )
   images = np.random.RandomState(0).randn(4, 32, 32, 3)
 
   def build(images, labels):
-    step, _, _, _ = script.build_model(
-        'train', images, labels, 'rigl', depth=10, width=1)
+    step, _, _, _ = script.build_model('train', images, labels, 'rigl', depth=10, width=1)
     inner = factory.make_inner_optimizer('momentum', 0.01, 0.9, True)
     with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
       return factory.make_train_op(
-          factory.make_optimizer(config, inner),
-          tf.losses.get_total_loss(), step)
+        factory.make_optimizer(config, inner), tf.losses.get_total_loss(), step
+      )
 
   (start, plain), (_, compiled) = (
-      whole_steps.run(build, [images, [1, 2, 3, 4]], 4, is_compiled, 0.8)
-      for is_compiled in (False, True))
+    whole_steps.run(build, [images, [1, 2, 3, 4]], 4, is_compiled, 0.8)
+    for is_compiled in (False, True)
+  )
   assert any((plain[name] != mask).any() for name, mask in start.items())
   for name in start:
     np.testing.assert_array_equal(plain[name], compiled[name], err_msg=name)
 
 
 def test_the_written_config_gives_the_same_training_again(data):
-  FLAGS.training_steps_multiplier = 2.
+  FLAGS.training_steps_multiplier = 2.0
   FLAGS.max_steps = 1
   folder = _run('rigl', data)
-  bound = gin_configs.read(
-      [os.path.join(folder, 'config.gin')], (),
-      (SparsityConfig, CifarConfig))
+  bound = gin_configs.read([os.path.join(folder, 'config.gin')], (), (SparsityConfig, CifarConfig))
   assert bound[SparsityConfig, 'maskupdate_end_step'] == 5
   assert bound[CifarConfig, 'max_steps'] == 1
   assert checkpoint_values.of(folder)['global_step'] == 2
@@ -284,13 +284,14 @@ def test_a_training_that_was_over_says_so(data, trained, capsys):
     assert capsys.readouterr().out == f'{trained} already holds 2 steps.\n'
 
 
-def test_the_evaluation_that_a_dying_process_owed_is_made_up_for(
-    data, trained, monkeypatch):
+def test_the_evaluation_that_a_dying_process_owed_is_made_up_for(data, trained, monkeypatch):
   """The training died between the last checkpoint and its evaluation."""
   steps = []
   monkeypatch.setattr(
-      cifar_experiment.CifarExperiment, 'text_of',
-      lambda _, metrics: steps.append(metrics['global_step']))
+    cifar_experiment.CifarExperiment,
+    'text_of',
+    lambda _, metrics: steps.append(metrics['global_step']),
+  )
   _run('scratch', data, 'train_and_eval')
   assert checkpoints.latest_step(trained) == 2
   assert steps == [2]
@@ -334,8 +335,7 @@ def test_evaluation_makes_no_folder(tmp_path, monkeypatch):
 
 def _evaluate_folder(data, folder, *given):
   """Runs main() with --mode=eval, the folder and these flags."""
-  with flags_of_script.parsed([
-      '--mode=eval', f'--train_dir={folder}', *given]):
+  with flags_of_script.parsed(['--mode=eval', f'--train_dir={folder}', *given]):
     with pytest.MonkeyPatch.context() as patch, quick_sessions.of_scripts():
       patch.setattr(cifar_data, 'load_cifar', lambda *_, **__: data)
       script.main(['resnet_train_eval.py'])
@@ -352,11 +352,11 @@ def evaluated(request, data, tmp_path_factory):
   with conftest.restored_flags(), contextlib.redirect_stdout(printed):
     _set_flags(tmp_path_factory.mktemp('evaluated'))
     FLAGS.max_steps = FLAGS.checkpoint_steps = 1
-    FLAGS.prune_first_layer, FLAGS.prune_last_layer = (
-        MASKS[request.param] or (True, True))
+    FLAGS.prune_first_layer, FLAGS.prune_last_layer = MASKS[request.param] or (True, True)
     folder = _run(request.param, data, 'train_and_eval')
-  (line,) = [line for line in printed.getvalue().splitlines()
-             if line.startswith('step 1: accuracy')]
+  (line,) = [
+    line for line in printed.getvalue().splitlines() if line.startswith('step 1: accuracy')
+  ]
   return pathlib.Path(folder), line
 
 
@@ -372,8 +372,15 @@ def test_masks_are_found_without_a_config(evaluated, data, tmp_path, capsys):
   for file in folder.glob('model.ckpt-1.*'):
     shutil.copy(file, tmp_path)
   _evaluate_folder(
-      data, tmp_path, '--resnet_depth=10', '--resnet_width=1', '--max_steps=1',
-      '--batch_size=10', '--training_method=set', '--noprune_last_layer')
+    data,
+    tmp_path,
+    '--resnet_depth=10',
+    '--resnet_width=1',
+    '--max_steps=1',
+    '--batch_size=10',
+    '--training_method=set',
+    '--noprune_last_layer',
+  )
   assert capsys.readouterr().out.splitlines() == [expected]
 
 
@@ -383,8 +390,9 @@ def test_a_flag_of_another_network_than_that_of_the_folder(data, trained):
   message = str(error.value)
   assert 'does not fit' in message and '\n' not in message
   assert message.startswith(
-      f'The run in {trained} has resnet_depth=10, not 16; resnet_width=1, not '
-      '2. Leave out --resnet_depth, --resnet_width. ')
+    f'The run in {trained} has resnet_depth=10, not 16; resnet_width=1, not '
+    '2. Leave out --resnet_depth, --resnet_width. '
+  )
 
 
 def test_batch_of_more_than_all_images_makes_no_folder(tmp_path):
@@ -397,11 +405,10 @@ def test_a_collapsed_network_is_right_by_chance():
   images, labels = np.zeros([10, 32, 32, 3], np.float32), np.arange(10)
   with tf.Graph().as_default(), tf.Session() as session:
     _, accuracy, top_5, logits = script.build_model(
-        'eval', tf.constant(images), tf.constant(labels))
-    evaluated = cifar_experiment.metric_fn(
-        tf.constant(labels, tf.int32), logits, per_class=True)
-    session.run([tf.global_variables_initializer(),
-                 tf.local_variables_initializer()])
+      'eval', tf.constant(images), tf.constant(labels)
+    )
+    evaluated = cifar_experiment.metric_fn(tf.constant(labels, tf.int32), logits, per_class=True)
+    session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
     for weights in tf.trainable_variables():
       if weights.op.name.endswith('/weights'):
         weights.load(np.zeros(weights.shape.as_list()), session)
@@ -409,16 +416,15 @@ def test_a_collapsed_network_is_right_by_chance():
     assert session.run([accuracy, top_5]) == [np.float32(0.1), 0.5]
     session.run([update for _, update in evaluated.values()])
     found = session.run({k: value for k, (value, _) in evaluated.items()})
-  assert (found['accuracy'], found['top_5_accuracy']) == (
-      np.float32(0.1), 0.5)
-  assert (found['recall/class_0'], found['recall/class_1']) == (1., 0.)
+  assert (found['accuracy'], found['top_5_accuracy']) == (np.float32(0.1), 0.5)
+  assert (found['recall/class_0'], found['recall/class_1']) == (1.0, 0.0)
 
 
 def test_the_config_is_that_of_the_training_in_the_folder(data, trained):
   """Not of a training that is refused or already complete."""
   path = pathlib.Path(trained, 'config.gin')
   before = path.read_bytes()
-  FLAGS.l2 = 0.
+  FLAGS.l2 = 0.0
   _run('scratch', data)
   FLAGS.max_steps, FLAGS.resnet_width = 4, 2
   with pytest.raises(ValueError, match='does not fit'):
@@ -428,23 +434,28 @@ def test_the_config_is_that_of_the_training_in_the_folder(data, trained):
 
 # Beside the network, the momentum slots and the step.
 EXTRA_VARIABLES = {
-    'baseline': (), 'scratch': (), 'dnw': (),
-    'rigl': ('last_mask_update_step',), 'set': ('last_mask_update_step',),
-    'static': ('last_mask_update_step',), 'snip': ('is_snipped',),
-    'momentum': ('last_mask_update_step', '<layer>/dense_gradient_ema'),
-    'prune': ('model_pruning/last_mask_update_step',),
+  'baseline': (),
+  'scratch': (),
+  'dnw': (),
+  'rigl': ('last_mask_update_step',),
+  'set': ('last_mask_update_step',),
+  'static': ('last_mask_update_step',),
+  'snip': ('is_snipped',),
+  'momentum': ('last_mask_update_step', '<layer>/dense_gradient_ema'),
+  'prune': ('model_pruning/last_mask_update_step',),
 }
 
 
-@pytest.mark.parametrize('golden, depth, width, chosen', [
+@pytest.mark.parametrize(
+  'golden, depth, width, chosen',
+  [
     # imagenet_train_eval_test has the variables of all methods.
     ('variables_wrn_16_4', 16, 4, ('momentum', 'baseline')),
-    pytest.param('variables_wrn_16_4', 16, 4, tuple(EXTRA_VARIABLES),
-                 marks=pytest.mark.slow),
-    pytest.param('variables_wrn_22_2', 22, 2, ('rigl',),
-                 marks=pytest.mark.slow)])
-def test_the_graph_of_each_method_has_the_published_names(
-    golden, depth, width, chosen, goldens):
+    pytest.param('variables_wrn_16_4', 16, 4, tuple(EXTRA_VARIABLES), marks=pytest.mark.slow),
+    pytest.param('variables_wrn_22_2', 22, 2, ('rigl',), marks=pytest.mark.slow),
+  ],
+)
+def test_the_graph_of_each_method_has_the_published_names(golden, depth, width, chosen, goldens):
   reference = goldens(golden)
   assert set(EXTRA_VARIABLES) == set(methods.METHODS)
   FLAGS.resnet_depth, FLAGS.resnet_width = depth, width
@@ -467,7 +478,6 @@ def test_the_graph_of_each_method_has_the_published_names(
       if '<layer>' not in name:
         expected[name] = []
     with tf.Graph().as_default():
-      script.wide_resnet_w_pruning(
-          tf.zeros([2, 32, 32, 3]), tf.zeros([2], tf.int32), 'train', {})
+      script.wide_resnet_w_pruning(tf.zeros([2, 32, 32, 3]), tf.zeros([2], tf.int32), 'train', {})
       actual = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
     assert actual == expected, method

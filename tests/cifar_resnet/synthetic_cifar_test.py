@@ -1,5 +1,4 @@
-"""The synthetic data: deterministic, balanced, neither hard nor trivial.
-"""
+"""The synthetic data: deterministic, balanced, neither hard nor trivial."""
 
 from __future__ import annotations
 
@@ -20,10 +19,13 @@ def data():
 def test_images_are_frozen(data):
   """Training and evaluation must use the same data."""
   np.random.seed(0)
-  arrays = (data.train_images, data.train_labels,
-            data.test_images, data.test_labels)
+  arrays = (data.train_images, data.train_labels, data.test_images, data.test_labels)
   assert [zlib.crc32(array.tobytes()) for array in arrays] == [
-      3454673315, 2202554993, 2564165666, 3119098492]
+    3454673315,
+    2202554993,
+    2564165666,
+    3119098492,
+  ]
 
 
 def test_types_and_balance(data):
@@ -49,23 +51,22 @@ def test_a_class_is_its_pattern_shifted_around():
   expected = np.abs(np.fft.fft2(patterns[3], axes=(0, 1)))
   # The two waves are the two frequencies and their mirror images that stand
   # out of everything else, but for the constant.
-  spectra[0, 0] = 0.
+  spectra[0, 0] = 0.0
   strongest = np.argsort(spectra.sum(axis=-1).ravel())[-4:]
   np.testing.assert_array_equal(
-      np.sort(strongest), np.flatnonzero(expected.sum(axis=-1).ravel() > 1.))
+    np.sort(strongest), np.flatnonzero(expected.sum(axis=-1).ravel() > 1.0)
+  )
 
 
 def test_linear_classifiers_fail(data):
   # Every other pixel suffices for up to four periods, and is faster.
-  train = data.train_images[:, ::2, ::2].reshape(5000, -1) / 255. - 0.5
-  test = data.test_images[:, ::2, ::2].reshape(1000, -1) / 255. - 0.5
+  train = data.train_images[:, ::2, ::2].reshape(5000, -1) / 255.0 - 0.5
+  test = data.test_images[:, ::2, ::2].reshape(1000, -1) / 255.0 - 0.5
   targets = np.eye(10)[data.train_labels]
-  weights = np.linalg.solve(
-      train.T @ train + 100. * np.eye(768), train.T @ targets)
+  weights = np.linalg.solve(train.T @ train + 100.0 * np.eye(768), train.T @ targets)
   assert ((test @ weights).argmax(1) == data.test_labels).mean() < 0.2
-  means = np.stack(
-      [train[data.train_labels == label].mean(axis=0) for label in range(10)])
-  scores = test @ means.T - (means**2).sum(axis=1) / 2.
+  means = np.stack([train[data.train_labels == label].mean(axis=0) for label in range(10)])
+  scores = test @ means.T - (means**2).sum(axis=1) / 2.0
   assert (scores.argmax(1) == data.test_labels).mean() < 0.5
 
 
@@ -74,24 +75,25 @@ def _network(images: tf.Tensor) -> tf.Tensor:
   with tf.variable_scope('network', reuse=tf.AUTO_REUSE):
     for i, (channels, stride) in enumerate(((16, 2), (32, 2), (32, 1))):
       kernel = tf.get_variable(
-          f'kernel{i}', [3, 3, images.shape[-1], channels],
-          initializer=tf.initializers.he_normal(seed=i))
+        f'kernel{i}',
+        [3, 3, images.shape[-1], channels],
+        initializer=tf.initializers.he_normal(seed=i),
+      )
       images = tf.nn.relu(tf.nn.conv2d(images, kernel, stride, 'SAME'))
-    weights = tf.get_variable(
-        'weights', [32, 10], initializer=tf.initializers.he_normal(seed=3))
+    weights = tf.get_variable('weights', [32, 10], initializer=tf.initializers.he_normal(seed=3))
     return tf.matmul(tf.reduce_mean(images, [1, 2]), weights)
 
 
 def test_a_small_convolutional_network_learns(data, graph):
-  images, labels = tf.data.make_one_shot_iterator(data_helper.train_dataset(
-      data.train_images, data.train_labels, 64, seed=0)).get_next()
+  images, labels = tf.data.make_one_shot_iterator(
+    data_helper.train_dataset(data.train_images, data.train_labels, 64, seed=0)
+  ).get_next()
   loss = tf.losses.sparse_softmax_cross_entropy(labels, _network(images))
   train_op = tf.train.AdamOptimizer(3e-3).minimize(loss)
   test_images, test_labels = tf.data.make_one_shot_iterator(
-      data_helper.eval_dataset(
-          data.test_images, data.test_labels, 1000)).get_next()
-  correct = tf.equal(
-      tf.argmax(_network(test_images), 1, output_type=tf.int32), test_labels)
+    data_helper.eval_dataset(data.test_images, data.test_labels, 1000)
+  ).get_next()
+  correct = tf.equal(tf.argmax(_network(test_images), 1, output_type=tf.int32), test_labels)
   accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())

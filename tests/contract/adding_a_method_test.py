@@ -14,10 +14,10 @@ from rigl.core import methods
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = (ROOT / 'docs' / 'adding_a_method.md').read_text(encoding='utf-8')
-WITH_KERAS = (ROOT / 'examples' / 'keras_own_method.py').read_text(
-    encoding='utf-8')
-BLOCKS = [block for block in re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
-          if block not in WITH_KERAS]
+WITH_KERAS = (ROOT / 'examples' / 'keras_own_method.py').read_text(encoding='utf-8')
+BLOCKS = [
+  block for block in re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL) if block not in WITH_KERAS
+]
 PRINTED = re.search(r'```text\n(.*?)```', PAGE, re.DOTALL).group(1)
 
 
@@ -35,8 +35,7 @@ def test_class_and_row_are_short():
 
 
 def test_the_keras_example_has_the_method_of_the_page():
-  [definition] = re.findall(
-      r'^@dataclasses.*?\n\n\n', BLOCKS[0], re.DOTALL | re.MULTILINE)
+  [definition] = re.findall(r'^@dataclasses.*?\n\n\n', BLOCKS[0], re.DOTALL | re.MULTILINE)
   assert definition in WITH_KERAS
   assert len(BLOCKS) == PAGE.count('```python') - 1
 
@@ -61,10 +60,19 @@ def test_a_script_trains_by_it(tmp_path):
   """All blocks of the page together as one file."""
   (tmp_path / 'random_drop.py').write_text('\n\n'.join(BLOCKS))
   result = subprocess.run(
-      [sys.executable, 'random_drop.py', '--training_method=random_drop',
-       '--num_epochs=2', f'--save_path={tmp_path / "run"}'],
-      cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)},
-      capture_output=True, text=True, check=False)
+    [
+      sys.executable,
+      'random_drop.py',
+      '--training_method=random_drop',
+      '--num_epochs=2',
+      f'--save_path={tmp_path / "run"}',
+    ],
+    cwd=tmp_path,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert result.returncode == 0, result.stderr
   assert result.stdout.startswith(PRINTED)
   assert 'epoch   2/2' in result.stdout

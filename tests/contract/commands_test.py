@@ -28,10 +28,17 @@ def test_every_program_is_listed_and_no_other():
 
 def test_each_has_a_line_without_loading_anything():
   printed = subprocess.run(
-      [sys.executable, '-X', 'importtime', '-m', 'rigl'], cwd=ROOT,
-      capture_output=True, text=True, check=True)
+    [sys.executable, '-X', 'importtime', '-m', 'rigl'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
   for command, said in overview.COMMANDS.items():
-    (line,) = [line for line in printed.stdout.splitlines()
-               if line.split()[:3] == ['python', '-m', f'rigl.{command}']]
+    (line,) = [
+      line
+      for line in printed.stdout.splitlines()
+      if line.split()[:3] == ['python', '-m', f'rigl.{command}']
+    ]
     assert line.endswith(f'  {said}') and len(line) <= 110
   assert 'numpy' not in printed.stderr and 'tensorflow' not in printed.stderr

@@ -38,11 +38,7 @@ def source(tmp_path_factory):
   folder = tmp_path_factory.mktemp('source')
   for name in BUILD_INPUTS:
     shutil.copy(ROOT / name, folder)
-  shutil.copytree(
-    ROOT / 'rigl',
-    folder / 'rigl',
-    ignore=shutil.ignore_patterns('__pycache__'),
-  )
+  shutil.copytree(ROOT / 'rigl', folder / 'rigl', ignore=shutil.ignore_patterns('__pycache__'))
   return folder
 
 
@@ -74,9 +70,7 @@ def test_wheel_holds_every_module_and_data_file(source, wheel):
   with zipfile.ZipFile(wheel) as archive:
     packed = {name for name in archive.namelist() if name.startswith('rigl/')}
   present = {
-    path.relative_to(source).as_posix()
-    for path in (source / 'rigl').rglob('*')
-    if path.is_file()
+    path.relative_to(source).as_posix() for path in (source / 'rigl').rglob('*') if path.is_file()
   }
   assert 'rigl/mnist/sample/train-images-idx3-ubyte.gz' in present
   assert packed == present
@@ -94,7 +88,14 @@ def test_metadata(metadata):
   assert metadata['License'] == 'Apache-2.0'
   assert metadata['Requires-Python'] == '>=3.10'
   assert set(metadata.get_all('Provides-Extra')) == {
-    'docs', 'estimator', 'inference', 'jax', 'notebooks', 'test', 'tpu'}
+    'docs',
+    'estimator',
+    'inference',
+    'jax',
+    'notebooks',
+    'test',
+    'tpu',
+  }
 
 
 def test_every_dependency_is_bounded(metadata):
@@ -112,7 +113,7 @@ def test_setup_py_knows_the_version(source):
 
 
 def test_installed_package_is_used_from_another_folder(installed, tmp_path):
-  code = '''
+  code = """
 import importlib.metadata
 import sys
 
@@ -123,7 +124,7 @@ print(rigl.__version__, importlib.metadata.version("rigl"))
 import rigl.mnist.mnist_data
 
 sys.exit("tensorflow" in sys.modules)
-'''
+"""
   output = _run('-c', code, cwd=tmp_path, PYTHONPATH=str(installed))
   path, versions = output.splitlines()
   assert pathlib.Path(path) == installed / 'rigl' / '__init__.py'
@@ -133,7 +134,12 @@ sys.exit("tensorflow" in sys.modules)
 def test_package_in_a_zip_file_trains(wheel, tmp_path):
   """With the digits and the gin file that it holds."""
   printed = _run(
-    '-m', 'rigl.mnist.mnist_train_eval', '--gin_config=sample',
-    '--num_epochs=1', '--training_method=rigl', cwd=tmp_path,
-    PYTHONPATH=str(wheel))
+    '-m',
+    'rigl.mnist.mnist_train_eval',
+    '--gin_config=sample',
+    '--num_epochs=1',
+    '--training_method=rigl',
+    cwd=tmp_path,
+    PYTHONPATH=str(wheel),
+  )
   assert 'epoch   1/1' in printed

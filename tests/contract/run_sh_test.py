@@ -19,7 +19,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # Its version is that of its name, python3.12, and 3.11 without one.
-STAND_IN = r'''#!/usr/bin/env bash
+STAND_IN = r"""#!/usr/bin/env bash
 set -eu
 version=3.11
 [[ ! ${0##*/} =~ ^python(3\.[0-9]+)$ ]] || version=${BASH_REMATCH[1]}
@@ -32,7 +32,7 @@ case "${1:-} ${2:-}" in
     rm -rf "$env"
     mkdir -p "$env/bin"
     touch "$env/pyvenv.cfg"
-    for name in python ruff mypy mkdocs; do
+    for name in python ruff lint-imports mypy mkdocs; do
       sed "s/^version=.*/version=$version/" "$0" >"$env/bin/$name"
       chmod +x "$env/bin/$name"
     done ;;
@@ -42,11 +42,28 @@ case "${1:-} ${2:-}" in
     [ ! -e "$CALLS.fail" ] || { echo 'no such package' >&2; exit 1; } ;;
   *) echo "${0##*/} $version $*" ;;
 esac
-'''
+"""
 # What run.sh, .ci/run and the stand-in need of a system.
-TOOLS = ('bash', 'cat', 'chmod', 'cksum', 'dirname', 'env', 'flock', 'grep',
-         'head', 'ls', 'mkdir', 'mv', 'rm', 'sed', 'sleep', 'tail', 'touch',
-         'true')
+TOOLS = (
+  'bash',
+  'cat',
+  'chmod',
+  'cksum',
+  'dirname',
+  'env',
+  'flock',
+  'grep',
+  'head',
+  'ls',
+  'mkdir',
+  'mv',
+  'rm',
+  'sed',
+  'sleep',
+  'tail',
+  'touch',
+  'true',
+)
 
 
 def make_executable(path: pathlib.Path, text: str) -> pathlib.Path:
@@ -69,14 +86,22 @@ class Checkout:
     self._calls = folder / 'calls'
     self.failure = folder / 'calls.fail'
 
-  def start(self, *command: str, script: str = 'run.sh',
-            **variables: str) -> subprocess.Popen:
+  def start(self, *command: str, script: str = 'run.sh', **variables: str) -> subprocess.Popen:
     return subprocess.Popen(
-        ['bash', self.folder / script, *command], text=True,
-        cwd=self.folder.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        start_new_session=True,
-        env={**os.environ, 'PYTHON': str(self._python), 'ESTIMATOR': '',
-             'CALLS': str(self._calls), **variables})
+      ['bash', self.folder / script, *command],
+      text=True,
+      cwd=self.folder.parent,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      start_new_session=True,
+      env={
+        **os.environ,
+        'PYTHON': str(self._python),
+        'ESTIMATOR': '',
+        'CALLS': str(self._calls),
+        **variables,
+      },
+    )
 
   def run(self, *command: str, **arguments: str) -> tuple[int, str, str]:
     process = self.start(*command, **arguments)
@@ -87,8 +112,7 @@ class Checkout:
   def installed(self) -> list[str]:
     """What each installation of the project has installed."""
     calls = self._calls.read_text() if self._calls.exists() else ''
-    return [line.split()[-1] for line in calls.splitlines()
-            if '--editable' in line]
+    return [line.split()[-1] for line in calls.splitlines() if '--editable' in line]
 
 
 class System:
@@ -111,8 +135,13 @@ class System:
 
   def run(self, *command: str, **arguments: str) -> tuple[int, str, str]:
     return self.checkout.run(
-        *command, PATH=str(self._bin), PYENV_ROOT=str(self.pyenv), PYTHON='',
-        HOME=str(self.pyenv), **arguments)
+      *command,
+      PATH=str(self._bin),
+      PYENV_ROOT=str(self.pyenv),
+      PYTHON='',
+      HOME=str(self.pyenv),
+      **arguments,
+    )
 
 
 @pytest.fixture
@@ -133,18 +162,19 @@ def test_sets_up_once_and_runs_the_command_in_the_environment(checkout):
   assert (code, out) == (0, 'python 3.11 a script.py --x=1 2\n')
   assert 'setting up env/ with Python 3.11.4' in err
   assert checkout.run('bash', '-c', 'echo $VIRTUAL_ENV; pwd') == (
-      0, f'{checkout.folder}/env\n{checkout.folder.parent}\n', '')
+    0,
+    f'{checkout.folder}/env\n{checkout.folder.parent}\n',
+    '',
+  )
   assert checkout.installed == ['.[docs,inference,jax,test]']
 
 
 def test_that_with_estimator_stands_beside_the_other(checkout):
   checkout.run('true')
-  code, out, err = checkout.run('bash', '-c', 'echo $VIRTUAL_ENV',
-                                ESTIMATOR='1')
+  code, out, err = checkout.run('bash', '-c', 'echo $VIRTUAL_ENV', ESTIMATOR='1')
   assert (code, out) == (0, f'{checkout.folder}/env-estimator\n')
   assert 'setting up env-estimator/' in err
-  assert checkout.installed == [
-      '.[docs,inference,jax,test]', '.[estimator,test]']
+  assert checkout.installed == ['.[docs,inference,jax,test]', '.[estimator,test]']
   for estimator in ('', '1'):
     assert checkout.run('true', ESTIMATOR=estimator) == (0, '', '')
 
@@ -164,8 +194,7 @@ def test_changed_requirements_update_it(checkout):
 
 def test_two_at_once_set_up_once(checkout):
   processes = [checkout.start('true', PIP_SECONDS='0.5') for _ in range(3)]
-  assert ''.join(p.communicate()[1] for p in processes).count(
-      'waiting for another set-up') == 2
+  assert ''.join(p.communicate()[1] for p in processes).count('waiting for another set-up') == 2
   assert [p.returncode for p in processes] == [0, 0, 0]
   assert len(checkout.installed) == 1
 
@@ -228,13 +257,15 @@ def test_another_python_is_used_when_asked_for(checkout, tmp_path):
   assert checkout.run('true', PYTHON='') == (0, '', '')
 
 
-@pytest.mark.parametrize('estimator, python', [
-    ('', '/no/python'), ('1', 'python3.12'), ('', 'python3.9')])
+@pytest.mark.parametrize(
+  'estimator, python', [('', '/no/python'), ('1', 'python3.12'), ('', 'python3.9')]
+)
 def test_unsuitable_python_is_named(checkout, tmp_path, estimator, python):
   for name in ('python3.9', 'python3.12'):
     make_executable(tmp_path / name, STAND_IN)
-  code, _, err = checkout.run('true', PYTHON=python, ESTIMATOR=estimator,
-                              PATH=f'{tmp_path}:{os.environ["PATH"]}')
+  code, _, err = checkout.run(
+    'true', PYTHON=python, ESTIMATOR=estimator, PATH=f'{tmp_path}:{os.environ["PATH"]}'
+  )
   assert code == 3
   assert f'PYTHON={python} is none of Python 3.1' in err
 
@@ -246,8 +277,7 @@ def test_without_python_only_commands_that_exist_are_recommended(system):
   assert 'install 3.1' not in err and 'python=' not in err
   system.add('pyenv', '#!/usr/bin/env bash\n')
   system.add('apt-cache', '#!/usr/bin/env bash\n[ "$2" = python3.11-venv ]\n')
-  commands = [line.strip() for line in system.run('true')[2].splitlines()
-              if line.startswith('  ')]
+  commands = [line.strip() for line in system.run('true')[2].splitlines() if line.startswith('  ')]
   assert commands == ['pyenv install 3.13', 'apt-get install python3.11-venv']
   assert '  pyenv install 3.11\n' in system.run('true', ESTIMATOR='1')[2]
 
@@ -260,8 +290,13 @@ def test_ci_runs_all_tests_and_those_of_the_older_tensorflow(system):
     system.add(name)
   code, out, _ = system.run(script='.ci/run')
   assert code == 0
-  ruff, mypy, mkdocs, newest, on_jax, older = out.splitlines()
-  assert (ruff, mypy) == ('ruff 3.13 check .', 'mypy 3.13 ')
+  *checks, mkdocs, newest, on_jax, older = out.splitlines()
+  assert checks == [
+    'ruff 3.13 check .',
+    'ruff 3.13 format --check .',
+    'lint-imports 3.13 ',
+    'mypy 3.13 ',
+  ]
   assert mkdocs.startswith('mkdocs 3.13 build --strict')
   assert newest.startswith('python 3.13 -m pytest') and '--ignore' not in newest
   assert on_jax == f'{newest} tests/keras'

@@ -23,10 +23,10 @@ NETWORKS = [name for name, entry in REFERENCE.items() if 'cases' in entry]
 # Where the 2020 implementation failed with a division by zero, what its user
 # meant is clear: custom layers keep their value, sparsity 0 is dense.
 ZERO_DIVISION_CASES = {
-    'all layers custom': [0.5, 0.7],
-    'single layer whose rounding pushes the probability just above 1': [0.],
-    'same, erdos_renyi': [0.],
-    'two layers, rounding at sparsity 0': [0., 0.],
+  'all layers custom': [0.5, 0.7],
+  'single layer whose rounding pushes the probability just above 1': [0.0],
+  'same, erdos_renyi': [0.0],
+  'two layers, rounding at sparsity 0': [0.0, 0.0],
 }
 
 
@@ -35,12 +35,16 @@ def _network_cases():
     entry = REFERENCE[network]
     shapes = dict(zip(entry['layers'], entry['shapes']))
     for case in entry['cases']:
-      power = case.get('erk_power_scale', 1.)
-      name = '-'.join([
-          network, case['method'],
+      power = case.get('erk_power_scale', 1.0)
+      name = '-'.join(
+        [
+          network,
+          case['method'],
           str(case['default_sparsity']),
-          str(len(case['custom_sparsity_map'])), f'power{power}'
-      ])
+          str(len(case['custom_sparsity_map'])),
+          f'power{power}',
+        ]
+      )
       yield pytest.param(shapes, case, id=name)
 
 
@@ -52,14 +56,18 @@ def _edge_cases():
 
 def _get_sparsities(shapes, case):
   return distributions.get_sparsities(
-      shapes, case['method'], case['default_sparsity'],
-      case['custom_sparsity_map'], case.get('erk_power_scale', 1.))
+    shapes,
+    case['method'],
+    case['default_sparsity'],
+    case['custom_sparsity_map'],
+    case.get('erk_power_scale', 1.0),
+  )
 
 
 def _total_zeros(shapes, sparsities):
   return sum(
-      distributions.get_n_zeros(math.prod(shape), sparsities[name])
-      for name, shape in shapes.items())
+    distributions.get_n_zeros(math.prod(shape), sparsities[name]) for name, shape in shapes.items()
+  )
 
 
 @pytest.mark.parametrize('shapes, case', list(_network_cases()))
@@ -71,12 +79,10 @@ def test_networks_equal_the_reference(shapes, case):
     expected = case['sparsity']
   else:
     expected = [
-        case['custom_sparsity_map'].get(
-            name, case['sparsity_all_layers_equal_except_custom'])
-        for name in shapes
+      case['custom_sparsity_map'].get(name, case['sparsity_all_layers_equal_except_custom'])
+      for name in shapes
     ]
-  np.testing.assert_allclose(
-      list(sparsities.values()), expected, rtol=0, atol=1e-12)
+  np.testing.assert_allclose(list(sparsities.values()), expected, rtol=0, atol=1e-12)
   assert _total_zeros(shapes, sparsities) == case['zeros_total']
 
 
@@ -88,8 +94,7 @@ def test_edge_cases_equal_the_reference(shapes, case):
     return
   expected = case.get('sparsity') or ZERO_DIVISION_CASES[case['name']]
   sparsities = _get_sparsities(shapes, case)
-  np.testing.assert_allclose(
-      list(sparsities.values()), expected, rtol=0, atol=1e-12)
+  np.testing.assert_allclose(list(sparsities.values()), expected, rtol=0, atol=1e-12)
   if 'zeros_total' in case:
     assert _total_zeros(shapes, sparsities) == case['zeros_total']
 
@@ -101,29 +106,25 @@ def test_reference_data_is_complete():
 
 
 @pytest.mark.parametrize(
-    'network, method', [key.split() for key in REFERENCE['default_sparsity_0']])
+  'network, method', [key.split() for key in REFERENCE['default_sparsity_0']]
+)
 def test_sparsity_zero_is_dense(network, method):
   entry = REFERENCE[network]
   shapes = dict(zip(entry['layers'], entry['shapes']))
-  sparsities = distributions.get_sparsities(shapes, method, 0.)
-  assert set(sparsities.values()) == {0.}
+  sparsities = distributions.get_sparsities(shapes, method, 0.0)
+  assert set(sparsities.values()) == {0.0}
 
 
-@pytest.mark.parametrize('size, sparsity, n_zeros',
-                         REFERENCE['get_n_zeros']['size_sparsity_zeros'])
+@pytest.mark.parametrize('size, sparsity, n_zeros', REFERENCE['get_n_zeros']['size_sparsity_zeros'])
 def test_n_zeros(size, sparsity, n_zeros):
   assert distributions.get_n_zeros(size, sparsity) == n_zeros
 
 
 class TestErdosRenyi:
-
   def test_by_hand(self):
     # p: 20/100 = 0.2 and 40/400 = 0.1; weights to keep 50 + 200 = 250;
     # eps = 250 / (0.2 * 100 + 0.1 * 400) = 250 / 60, densities 5/6 and 5/12.
-    sparsities = distributions.erdos_renyi({
-        'a': (10, 10),
-        'b': (20, 20)
-    }, 0.5)
+    sparsities = distributions.erdos_renyi({'a': (10, 10), 'b': (20, 20)}, 0.5)
     assert sparsities['a'] == pytest.approx(1 / 6, abs=1e-15)
     assert sparsities['b'] == pytest.approx(7 / 12, abs=1e-15)
 
@@ -138,16 +139,15 @@ class TestErdosRenyi:
   def test_higher_power_moves_weights_to_the_small_layer(self):
     shapes = {'small': (3, 3, 64, 64), 'large': (3, 3, 512, 512)}
     densities = [
-        1 - distributions.erdos_renyi(
-            shapes, 0.95, include_kernel=True, power_scale=power)['small']
-        for power in (0., 0.25, 0.5, 1.)
+      1 - distributions.erdos_renyi(shapes, 0.95, include_kernel=True, power_scale=power)['small']
+      for power in (0.0, 0.25, 0.5, 1.0)
     ]
     assert densities == sorted(set(densities))
 
   def test_one_dimensional_layer_may_be_custom(self):
     shapes = {'bias': (7,), 'fc': (30, 30)}
-    sparsities = distributions.erdos_renyi(shapes, 0.8, {'bias': 0.})
-    assert sparsities == {'bias': 0., 'fc': pytest.approx(0.8)}
+    sparsities = distributions.erdos_renyi(shapes, 0.8, {'bias': 0.0})
+    assert sparsities == {'bias': 0.0, 'fc': pytest.approx(0.8)}
 
   @pytest.mark.parametrize('shape', [(), (7,), (0, 5)])
   def test_impossible_shape_is_named(self, shape):
@@ -158,15 +158,13 @@ class TestErdosRenyi:
   def test_power_without_finite_densities(self, power):
     shapes = {'a': (1, 1), 'b': (20, 20)}
     with pytest.raises(ValueError, match='power scale'):
-      distributions.erdos_renyi(
-          shapes, 0.5, include_kernel=True, power_scale=power)
+      distributions.erdos_renyi(shapes, 0.5, include_kernel=True, power_scale=power)
 
   @pytest.mark.parametrize('method', ['erdos_renyi', 'erdos_renyi_kernel'])
   def test_sparsity_zero_is_exactly_dense(self, method):
     # eps * p rounds to 0.9999999999999999 here.
     shapes = {'conv': (3, 8, 8), 'fc': (4, 3)}
-    assert set(
-        distributions.get_sparsities(shapes, method, 0.).values()) == {0.}
+    assert set(distributions.get_sparsities(shapes, method, 0.0).values()) == {0.0}
 
   def test_no_layers(self):
     for method in distributions.DISTRIBUTIONS[:-1]:
@@ -174,19 +172,20 @@ class TestErdosRenyi:
 
 
 _shapes = st.dictionaries(
-    st.text('abc', min_size=1, max_size=4),
-    st.lists(st.integers(1, 40), min_size=2, max_size=4).map(tuple),
-    min_size=1,
-    max_size=8)
+  st.text('abc', min_size=1, max_size=4),
+  st.lists(st.integers(1, 40), min_size=2, max_size=4).map(tuple),
+  min_size=1,
+  max_size=8,
+)
 
 
 @hypothesis.settings(max_examples=200)
 @hypothesis.given(
-    shapes=_shapes,
-    sparsity=st.floats(0., 1.),
-    method=st.sampled_from(['erdos_renyi', 'erdos_renyi_kernel']),
-    power=st.sampled_from([0., 0.5, 1., 2.]),
-    custom_value=st.sampled_from([None, 0., 0.3]),
+  shapes=_shapes,
+  sparsity=st.floats(0.0, 1.0),
+  method=st.sampled_from(['erdos_renyi', 'erdos_renyi_kernel']),
+  power=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+  custom_value=st.sampled_from([None, 0.0, 0.3]),
 )
 def test_invariants(shapes, sparsity, method, power, custom_value):
   custom = {}
@@ -195,24 +194,25 @@ def test_invariants(shapes, sparsity, method, power, custom_value):
   result = distributions.get_sparsities(shapes, method, sparsity, custom, power)
 
   assert list(result) == list(shapes)
-  assert all(0. <= value <= 1. for value in result.values())
+  assert all(0.0 <= value <= 1.0 for value in result.values())
   assert all(result[name] == value for name, value in custom.items())
   free = {name: shape for name, shape in shapes.items() if name not in custom}
   kept = sum(math.prod(free[name]) * (1 - result[name]) for name in free)
   uniform = sum(
-      math.prod(shape) - distributions.get_n_zeros(math.prod(shape), sparsity)
-      for shape in free.values())
+    math.prod(shape) - distributions.get_n_zeros(math.prod(shape), sparsity)
+    for shape in free.values()
+  )
   assert kept == pytest.approx(uniform, abs=1e-6)
   # Flooring removes less than one zero per layer.
   realised = sum(
-      math.prod(free[name])
-      - distributions.get_n_zeros(math.prod(free[name]), result[name])
-      for name in free)
+    math.prod(free[name]) - distributions.get_n_zeros(math.prod(free[name]), result[name])
+    for name in free
+  )
   assert -1e-6 <= realised - uniform <= len(free)
 
 
 @hypothesis.settings(max_examples=100)
-@hypothesis.given(shapes=_shapes, low=st.floats(0., 1.), high=st.floats(0., 1.))
+@hypothesis.given(shapes=_shapes, low=st.floats(0.0, 1.0), high=st.floats(0.0, 1.0))
 def test_no_layer_gets_denser_when_the_network_gets_sparser(shapes, low, high):
   low, high = sorted((low, high))
   size = min(math.prod(shape) for shape in shapes.values())
@@ -243,8 +243,10 @@ class TestStr:
     shapes = dict(zip(resnet['layers'], resnet['shapes']))
     sparsities = distributions.get_sparsities(shapes, 'str', float(overall))
     total = sum(math.prod(shape) for shape in shapes.values())
-    assert (_total_zeros(shapes, sparsities) / total
-            == self.reference['overall_from_floor_counts'][overall])
+    assert (
+      _total_zeros(shapes, sparsities) / total
+      == self.reference['overall_from_floor_counts'][overall]
+    )
 
   @pytest.mark.parametrize('typed', [0.9805, 0.9879, np.float32(0.9805)])
   def test_the_decimal_a_user_types_is_found(self, typed):
@@ -265,18 +267,14 @@ class TestStr:
   def test_custom_map_replaces_the_table(self):
     first, second = str_sparsities.LAYER_NAMES[:2]
     shapes = {first: (7, 7, 3, 64), second: (1, 1, 64, 256), 'mine': (3, 3)}
-    sparsities = distributions.str_published(shapes, 0.9023, {
-        first: 0.,
-        'mine': 0.25
-    })
-    assert sparsities == {first: 0., second: 0.8334, 'mine': 0.25}
+    sparsities = distributions.str_published(shapes, 0.9023, {first: 0.0, 'mine': 0.25})
+    assert sparsities == {first: 0.0, second: 0.8334, 'mine': 0.25}
 
 
 SMALL = {'a': (4, 5), 'b': (5, 6)}
 
 
 class TestErrors:
-
   def test_unknown_method_lists_the_options(self):
     with pytest.raises(ValueError, match="'erdos'.* erdos_renyi_kernel"):
       distributions.get_sparsities(SMALL, 'erdos', 0.5)
@@ -296,15 +294,12 @@ class TestErrors:
 
 
 class TestRandomMask:
-
-  @pytest.mark.parametrize('run', MNIST_MASKS['runs'],
-                           ids=lambda run: f'seed{run["seed"]}')
+  @pytest.mark.parametrize('run', MNIST_MASKS['runs'], ids=lambda run: f'seed{run["seed"]}')
   def test_equals_the_reference_masks(self, run):
     shapes = {'layer1': (784, 300), 'layer2': (300, 100), 'layer3': (100, 10)}
-    sparsities = distributions.get_sparsities(shapes, 'random', 0.98, {
-        'layer2': 0.98 * 0.9,
-        'layer3': 0.
-    })
+    sparsities = distributions.get_sparsities(
+      shapes, 'random', 0.98, {'layer2': 0.98 * 0.9, 'layer3': 0.0}
+    )
     random_state = np.random.RandomState(run['seed'])
     for name, shape in shapes.items():
       mask = distributions.random_mask(shape, sparsities[name], random_state)
@@ -313,24 +308,21 @@ class TestRandomMask:
       assert mask.sum() == expected['n_ones']
       digest = hashlib.sha256(mask.astype(np.uint8).tobytes()).hexdigest()
       assert digest == expected['sha256_of_uint8_bytes_C_order']
-      assert (np.flatnonzero(mask)[:8].tolist()
-              == expected['first_8_flat_positions_of_ones'])
+      assert np.flatnonzero(mask)[:8].tolist() == expected['first_8_flat_positions_of_ones']
 
   @pytest.mark.parametrize('shape', [(), (3,), (30, 4), (1, 2, 1, 4)])
-  @pytest.mark.parametrize('sparsity', [0., 0.1, 0.5, 0.99, 1.])
+  @pytest.mark.parametrize('sparsity', [0.0, 0.1, 0.5, 0.99, 1.0])
   def test_exact_number_of_zeros(self, shape, sparsity):
     mask = distributions.random_mask(shape, sparsity, np.random.RandomState(7))
     assert mask.dtype == np.float32
     assert mask.shape == shape
-    assert set(np.unique(mask)) <= {0., 1.}
+    assert set(np.unique(mask)) <= {0.0, 1.0}
     assert (mask == 0).sum() == distributions.get_n_zeros(mask.size, sparsity)
 
   def test_draws_differ_and_the_generator_is_the_given_one(self):
     global_state = np.random.get_state()[1].tolist()
     random_state = np.random.RandomState(0)
-    first, second = (
-        distributions.random_mask((40, 40), 0.5, random_state)
-        for _ in range(2))
+    first, second = (distributions.random_mask((40, 40), 0.5, random_state) for _ in range(2))
     assert (first != second).any()
     assert np.random.get_state()[1].tolist() == global_state
 
@@ -340,6 +332,5 @@ class TestRandomMask:
 
 
 def test_importing_does_not_load_tensorflow():
-  code = ('import sys; from rigl.core import distributions; '
-          'sys.exit("tensorflow" in sys.modules)')
+  code = 'import sys; from rigl.core import distributions; sys.exit("tensorflow" in sys.modules)'
   subprocess.run([sys.executable, '-c', code], check=True)

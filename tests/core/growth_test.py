@@ -13,30 +13,40 @@ WEIGHT_INITS = ['zeros', 'initial_dist', 'random_normal', 'random_uniform']
 GRADIENT_INITS = ['grad_scale', 'grad_sign']
 
 RNG = np.random.RandomState(0)
-WEIGHTS = RNG.randn(40, 50).astype(np.float32) * 3.
+WEIGHTS = RNG.randn(40, 50).astype(np.float32) * 3.0
 INITIAL = RNG.randn(40, 50).astype(np.float32)
 GRADIENT = RNG.randn(40, 50).astype(np.float32)
-GRADIENT[0, :5] = 0.
+GRADIENT[0, :5] = 0.0
 
 
 def _values(name, dtype=np.float32, seed=SEED, mode=execution_modes.GRAPH):
   has_gradient = name.startswith('grad')
 
   def grow(weights, initial, gradient, step):
-    return [growth.grow_values(
-        name, weights, (seed[0], step), lambda: initial,
-        (lambda: gradient) if has_gradient else None)]
+    return [
+      growth.grow_values(
+        name,
+        weights,
+        (seed[0], step),
+        lambda: initial,
+        (lambda: gradient) if has_gradient else None,
+      )
+    ]
 
   return execution_modes.run(
-      mode, grow, WEIGHTS.astype(dtype), INITIAL.astype(dtype),
-      GRADIENT.astype(dtype), np.asarray(seed[1], np.int32))[0]
+    mode,
+    grow,
+    WEIGHTS.astype(dtype),
+    INITIAL.astype(dtype),
+    GRADIENT.astype(dtype),
+    np.asarray(seed[1], np.int32),
+  )[0]
 
 
 @pytest.mark.parametrize('divisor', ['', '_2', '_.5', '_10.', '_1.25'])
 @pytest.mark.parametrize('name', WEIGHT_INITS + GRADIENT_INITS)
 def test_valid_names(name, divisor):
-  assert growth.parse_grow_init(name + divisor, True) == (
-      name, float(divisor[1:] or 1))
+  assert growth.parse_grow_init(name + divisor, True) == (name, float(divisor[1:] or 1))
 
 
 @pytest.mark.parametrize('name', GRADIENT_INITS)
@@ -48,10 +58,29 @@ def test_gradient_initialisations_need_a_dense_gradient(name):
     growth.grow_values(name, tf.zeros([2]), SEED)
 
 
-@pytest.mark.parametrize('name', [
-    '', 'zero', 'ones', 'initial_value', 'random', 'random_normal_',
-    'random_normal_-3', 'random_normal_1e3', 'random_normal_x', 'zeros 2',
-    'grad_scale_1_2', 'Zeros', '_2', None, 3, 0., b'zeros', ['zeros']])
+@pytest.mark.parametrize(
+  'name',
+  [
+    '',
+    'zero',
+    'ones',
+    'initial_value',
+    'random',
+    'random_normal_',
+    'random_normal_-3',
+    'random_normal_1e3',
+    'random_normal_x',
+    'zeros 2',
+    'grad_scale_1_2',
+    'Zeros',
+    '_2',
+    None,
+    3,
+    0.0,
+    b'zeros',
+    ['zeros'],
+  ],
+)
 def test_unknown_names_are_rejected_with_the_options(name):
   with pytest.raises(ValueError) as error:
     growth.parse_grow_init(name, True)
@@ -107,16 +136,16 @@ def test_grad_sign_is_the_sign_over_the_divisor():
 
 def test_initial_dist_is_a_shuffle_of_the_initial_values():
   got = _values('initial_dist')
-  assert (got != INITIAL).mean() > .9
+  assert (got != INITIAL).mean() > 0.9
   np.testing.assert_array_equal(np.sort(got, None), np.sort(INITIAL, None))
   np.testing.assert_array_equal(_values('initial_dist_2'), got / 2)
 
 
 def test_random_normal_has_the_standard_deviation_of_all_weights():
   got = _values('random_normal_10')
-  assert np.abs(got.std() / (WEIGHTS.std() / 10) - 1.) < .05
-  assert np.abs(got.mean()) < .03
-  assert np.abs(np.corrcoef(got.ravel(), WEIGHTS.ravel())[0, 1]) < .1
+  assert np.abs(got.std() / (WEIGHTS.std() / 10) - 1.0) < 0.05
+  assert np.abs(got.mean()) < 0.03
+  assert np.abs(np.corrcoef(got.ravel(), WEIGHTS.ravel())[0, 1]) < 0.1
 
 
 def test_random_uniform_lies_within_the_mean_magnitude():
@@ -124,18 +153,17 @@ def test_random_uniform_lies_within_the_mean_magnitude():
   bound = np.abs(WEIGHTS).mean() / 10
   assert np.abs(got).max() <= bound * (1 + 1e-6)
   # Both ends are reached and both signs occur alike.
-  assert got.max() > .99 * bound and got.min() < -.99 * bound
-  assert np.abs(got.mean()) < .1 * bound
+  assert got.max() > 0.99 * bound and got.min() < -0.99 * bound
+  assert np.abs(got.mean()) < 0.1 * bound
 
 
-@pytest.mark.parametrize('name', ['initial_dist', 'random_normal',
-                                  'random_uniform'])
+@pytest.mark.parametrize('name', ['initial_dist', 'random_normal', 'random_uniform'])
 def test_draws_are_functions_of_the_seed(name):
   first = _values(name)
   np.testing.assert_array_equal(first, _values(name))
   for other in ((17, 5), (18, 4)):
     got = _values(name, seed=other)
-    assert (got != first).mean() > .9
+    assert (got != first).mean() > 0.9
 
 
 @pytest.mark.parametrize('mode', execution_modes.EVERYWHERE)
@@ -143,16 +171,19 @@ def test_draws_are_functions_of_the_seed(name):
 def test_values_are_the_same_in_all_modes(name, mode):
   # Reductions may round differently, draws must be the same.
   np.testing.assert_allclose(
-      _values(f'{name}_2', mode=mode), _values(f'{name}_2'), rtol=1e-4,
-      atol=1e-5)
+    _values(f'{name}_2', mode=mode), _values(f'{name}_2'), rtol=1e-4, atol=1e-5
+  )
 
 
 def test_all_values_of_one_weight():
   """The standard deviation of one weight is 0."""
   got = execution_modes.run(
-      execution_modes.GRAPH,
-      lambda w: [growth.grow_values('random_normal', w, SEED),
-                 growth.grow_values('random_uniform', w, SEED)],
-      np.asarray([-2.], np.float32))
-  assert got[0] == 0.
-  assert 0. < np.abs(got[1]) <= 2.
+    execution_modes.GRAPH,
+    lambda w: [
+      growth.grow_values('random_normal', w, SEED),
+      growth.grow_values('random_uniform', w, SEED),
+    ],
+    np.asarray([-2.0], np.float32),
+  )
+  assert got[0] == 0.0
+  assert 0.0 < np.abs(got[1]) <= 2.0

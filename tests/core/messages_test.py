@@ -17,15 +17,18 @@ def test_an_error_of_a_graph(graph):
       session.run(picture)
   # Newer releases know more formats.
   assert re.fullmatch(
-      r'Unknown image file format\. One of JPEG, [\w ,]+ required\.',
-      messages.reason(error.value))
+    r'Unknown image file format\. One of JPEG, [\w ,]+ required\.', messages.reason(error.value)
+  )
 
 
-@pytest.mark.parametrize('error, expected', [
+@pytest.mark.parametrize(
+  'error, expected',
+  [
     (tf.errors.NotFoundError(None, None, 'a\n  file'), 'a file'),
     (ValueError('some text'), 'some text'),
     (ValueError(), 'ValueError'),
     (OSError('a\nb: c\n\t [[{{node x}}]]\nd'), 'b: c'),
-])
+  ],
+)
 def test_other_errors(error, expected):
   assert messages.reason(error) == expected

@@ -15,21 +15,22 @@ from tests.reference import methods as oracle
 # The capabilities that are set, by algorithm. A method that is new in the table
 # fails the tests until it has a row here.
 MASKS = {'uses_masks': True}
-DYNAMIC = {**MASKS, 'inits_masks': True, 'is_dynamic': True,
-           'when': 'on_schedule'}
+DYNAMIC = {**MASKS, 'inits_masks': True, 'is_dynamic': True, 'when': 'on_schedule'}
 EXPECTED = {
-    'baseline': {'when': 'never'},
-    'scratch': {**MASKS, 'inits_masks': True, 'when': 'never'},
-    'set': DYNAMIC,
-    'momentum': {**DYNAMIC, 'gradient': 'dense'},
-    'rigl': {**DYNAMIC, 'gradient': 'dense', 'replaces_step': True,
-             'allows_gradient_grow_init': True},
-    'static': {**DYNAMIC, 'restarts_regrown': True},
-    'snip': {**MASKS, 'gradient': 'applied', 'when': 'once',
-             'replaces_step': True},
-    'dnw': {**MASKS, 'gradient': 'dense', 'when': 'always',
-            'trains_all_weights': True},
-    'prune': {**MASKS, 'when': 'on_schedule', 'prunes_gradually': True},
+  'baseline': {'when': 'never'},
+  'scratch': {**MASKS, 'inits_masks': True, 'when': 'never'},
+  'set': DYNAMIC,
+  'momentum': {**DYNAMIC, 'gradient': 'dense'},
+  'rigl': {
+    **DYNAMIC,
+    'gradient': 'dense',
+    'replaces_step': True,
+    'allows_gradient_grow_init': True,
+  },
+  'static': {**DYNAMIC, 'restarts_regrown': True},
+  'snip': {**MASKS, 'gradient': 'applied', 'when': 'once', 'replaces_step': True},
+  'dnw': {**MASKS, 'gradient': 'dense', 'when': 'always', 'trains_all_weights': True},
+  'prune': {**MASKS, 'when': 'on_schedule', 'prunes_gradually': True},
 }
 TEXTS = ('description', 'paper')
 
@@ -47,10 +48,13 @@ def test_capabilities(name):
   method = methods.METHODS[name]
   fields = {field.name for field in dataclasses.fields(method)}
   capabilities = {
-      key: getattr(method, key) for key in dir(method)
-      if not key.startswith('_') and key not in fields and key not in TEXTS}
-  assert {key: value for key, value in capabilities.items()
-          if isinstance(value, (bool, str)) and value} == EXPECTED[name]
+    key: getattr(method, key)
+    for key in dir(method)
+    if not key.startswith('_') and key not in fields and key not in TEXTS
+  }
+  assert {
+    key: value for key, value in capabilities.items() if isinstance(value, (bool, str)) and value
+  } == EXPECTED[name]
 
 
 @pytest.mark.parametrize('name', methods.METHODS)
@@ -79,12 +83,14 @@ def make(name):
   method = methods.METHODS[name]
   if method.is_dynamic:
     return method(
-        end_step=END_STEP, drop_fraction=FRACTION,
-        drop_fraction_anneal='cosine', grow_init='random_uniform',
-        noise_std=0.)
+      end_step=END_STEP,
+      drop_fraction=FRACTION,
+      drop_fraction_anneal='cosine',
+      grow_init='random_uniform',
+      noise_std=0.0,
+    )
   if method.prunes_gradually:
-    return method(target_sparsity=SPARSITY, ramp_end_step=END_STEP,
-                  threshold_decay=DECAY)
+    return method(target_sparsity=SPARSITY, ramp_end_step=END_STEP, threshold_decay=DECAY)
   return method()
 
 
@@ -96,27 +102,30 @@ def random_layer(shape, rng):
   mask = (rng.rand(*shape) < 0.4).astype('f')
   weights, gradient, average = rng.randn(3, *shape).astype('f')
   # Scores that tie, as of connections that were just grown.
-  weights.flat[:3] = gradient.flat[3:6] = 0.
+  weights.flat[:3] = gradient.flat[3:6] = 0.0
   drawn = np.asarray(stateless_random.uniform(mask, seed('grow')))
   return oracle.Layer(mask, weights, gradient, average, drawn, 0.3, SPARSITY)
 
 
-@pytest.mark.parametrize('mode, name, shape', combinations.thinned(
-    execution_modes.EVERYWHERE, methods.METHODS, [(6, 5), (3, 3, 2, 4)]))
+@pytest.mark.parametrize(
+  'mode, name, shape',
+  combinations.thinned(execution_modes.EVERYWHERE, methods.METHODS, [(6, 5), (3, 3, 2, 4)]),
+)
 def test_update_equals_the_reference(mode, name, shape):
   method = make(name)
   layer = random_layer(shape, np.random.RandomState(len(shape)))
   steps = (0, 13)
 
   def update(mask, weights, gradient, average, step):
-    state = {'momentum': average, 'prune': np.float32(layer.threshold)}.get(
-        name)
-    [update] = method.update([methods.Layer(
-        mask, weights, seed, lambda: gradient, state, layer.sparsity)], step)
+    state = {'momentum': average, 'prune': np.float32(layer.threshold)}.get(name)
+    [update] = method.update(
+      [methods.Layer(mask, weights, seed, lambda: gradient, state, layer.sparsity)], step
+    )
     return [part for part in update if part is not None]
 
   found = execution_modes.run_each(
-      mode, update, [(*layer[:4], np.array(step, np.int64)) for step in steps])
+    mode, update, [(*layer[:4], np.array(step, np.int64)) for step in steps]
+  )
   for step, got in zip(steps, found):
     expected = oracle.updated(name, layer, step, END_STEP, FRACTION, DECAY)
     np.testing.assert_array_equal(got[0], expected.mask)
@@ -127,13 +136,22 @@ def test_update_equals_the_reference(mode, name, shape):
       np.testing.assert_allclose(got[-1], expected.threshold, rtol=1e-6)
 
 
-@pytest.mark.parametrize('name, expected', [
+@pytest.mark.parametrize(
+  'name, expected',
+  [
     # Not one; at the start only; from begin to end, 3 apart; always.
-    ('scratch', []), ('snip', [0]), ('rigl', [2, 5, 8]), ('set', [2, 5, 8]),
-    ('prune', [3, 6, 9]), ('dnw', list(range(12)))])
+    ('scratch', []),
+    ('snip', [0]),
+    ('rigl', [2, 5, 8]),
+    ('set', [2, 5, 8]),
+    ('prune', [3, 6, 9]),
+    ('dnw', list(range(12))),
+  ],
+)
 def test_steps_of_updates(name, expected):
-  settings = {} if name in ('scratch', 'snip', 'dnw') else {
-      'begin_step': 2, 'end_step': 10, 'frequency': 3}
+  settings = (
+    {} if name in ('scratch', 'snip', 'dnw') else {'begin_step': 2, 'end_step': 10, 'frequency': 3}
+  )
   method = methods.METHODS[name](**settings)
   last, found = method.initial_last_update_step, []
   for step in range(12):
@@ -143,9 +161,10 @@ def test_steps_of_updates(name, expected):
   assert found == expected
 
 
-@pytest.mark.parametrize('name, seen', [
-    ('rigl', 4), ('snip', 4), ('prune', 4), ('set', 5), ('momentum', 5),
-    ('static', 5), ('dnw', 5)])
+@pytest.mark.parametrize(
+  'name, seen',
+  [('rigl', 4), ('snip', 4), ('prune', 4), ('set', 5), ('momentum', 5), ('static', 5), ('dnw', 5)],
+)
 def test_methods_that_train_first_see_the_step_after(name, seen):
   assert int(methods.METHODS[name]().seen_step(np.int64(4))) == seen
 
@@ -153,26 +172,32 @@ def test_methods_that_train_first_see_the_step_after(name, seen):
 def test_average_of_snfs_by_hand():
   method = methods.SNFS(momentum=0.75)
   state = method.first_state(np.ones([1], 'f'))
-  for gradient, expected in ((4., 1.), (8., 2.75)):
+  for gradient, expected in ((4.0, 1.0), (8.0, 2.75)):
     state = method.next_state(state, np.array([gradient], 'f'))
     np.testing.assert_allclose(np.asarray(state), [expected])
 
 
 def test_slots_of_rigl_start_at_the_scaled_gradient():
-  layer = methods.Layer(None, None, gradient=lambda: np.array([2., -4.], 'f'))
+  layer = methods.Layer(None, None, gradient=lambda: np.array([2.0, -4.0], 'f'))
   start = np.array([0.5, 0.5], 'f')
-  for scale, expected in ((0., [0.5, 0.5]), (0.25, [1., -0.5])):
+  for scale, expected in ((0.0, [0.5, 0.5]), (0.25, [1.0, -0.5])):
     got = methods.RigL(initial_acc_scale=scale).new_slot(layer, start)
     np.testing.assert_allclose(np.asarray(got), expected)
 
 
-@pytest.mark.parametrize('wrong, words', [
+@pytest.mark.parametrize(
+  'wrong, words',
+  [
     ({'drop_fraction': 1.5}, 'drop_fraction'),
     ({'drop_fraction_anneal': 'linear'}, 'constant, cosine'),
-    ({'frequency': 0}, 'frequency'), ({'grow_init': 'ones'}, 'zeros'),
-    ({'begin_step': 5, 'end_step': 3}, 'end_step')])
-@pytest.mark.parametrize('name', [
-    name for name, method in methods.METHODS.items() if method.is_dynamic])
+    ({'frequency': 0}, 'frequency'),
+    ({'grow_init': 'ones'}, 'zeros'),
+    ({'begin_step': 5, 'end_step': 3}, 'end_step'),
+  ],
+)
+@pytest.mark.parametrize(
+  'name', [name for name, method in methods.METHODS.items() if method.is_dynamic]
+)
 def test_wrong_hyperparameters_are_named(name, wrong, words):
   with pytest.raises(ValueError, match=words):
     methods.METHODS[name](**wrong)

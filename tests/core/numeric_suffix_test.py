@@ -8,33 +8,41 @@ import pytest
 from rigl.core import numeric_suffix
 
 GOLDENS = pathlib.Path(__file__).parents[1] / 'goldens'
-NUMBERS = json.loads((GOLDENS / 'schedules.json').read_text())[
-    'extract_number']
+NUMBERS = json.loads((GOLDENS / 'schedules.json').read_text())['extract_number']
 
 
 @pytest.mark.parametrize(
-    'token, expected',
-    [(t, v) for t, v in NUMBERS.items() if not isinstance(v, str)])
+  'token, expected', [(t, v) for t, v in NUMBERS.items() if not isinstance(v, str)]
+)
 def test_numbers_are_those_of_the_reference(token, expected):
   assert numeric_suffix.split(token)[1] == expected
 
 
-@pytest.mark.parametrize(
-    'token', [t for t, v in NUMBERS.items() if isinstance(v, str)])
+@pytest.mark.parametrize('token', [t for t, v in NUMBERS.items() if isinstance(v, str)])
 def test_what_the_reference_rejects_is_rejected(token):
   with pytest.raises(ValueError, match=repr(token)):
     numeric_suffix.split(token)
 
 
-@pytest.mark.parametrize('token, name', [
-    ('grad_scale_10', 'grad_scale'), ('a_1_2', 'a_1'), ('zeros', 'zeros'),
-    ('x_-3', 'x_-3'), ('x_1e3', 'x_1e3'), ('x_.5', 'x'), ('_2', ''), ('', ''),
-    ('x_3\n', 'x_3\n')])
+@pytest.mark.parametrize(
+  'token, name',
+  [
+    ('grad_scale_10', 'grad_scale'),
+    ('a_1_2', 'a_1'),
+    ('zeros', 'zeros'),
+    ('x_-3', 'x_-3'),
+    ('x_1e3', 'x_1e3'),
+    ('x_.5', 'x'),
+    ('_2', ''),
+    ('', ''),
+    ('x_3\n', 'x_3\n'),
+  ],
+)
 def test_names(token, name):
   assert numeric_suffix.split(token)[0] == name
 
 
-@pytest.mark.parametrize('token', [None, 3, 0., b'zeros', ['zeros']])
+@pytest.mark.parametrize('token', [None, 3, 0.0, b'zeros', ['zeros']])
 def test_only_strings_have_a_number(token):
   with pytest.raises(ValueError, match='not a string'):
     numeric_suffix.split(token)

@@ -14,11 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_is_a_permutation_that_differs_by_seed_and_epoch():
-  orders = [
-    ordering.epoch_order(100, seed, epoch)
-    for seed in range(3)
-    for epoch in range(3)
-  ]
+  orders = [ordering.epoch_order(100, seed, epoch) for seed in range(3) for epoch in range(3)]
   for order in orders:
     assert sorted(order) == list(range(100))
   assert len({tuple(order) for order in orders}) == len(orders)
@@ -34,10 +30,7 @@ def test_does_not_disturb_or_follow_the_global_generator():
 
 
 def test_is_the_same_in_every_process():
-  code = (
-    'from rigl.core import ordering;'
-    'print(ordering.epoch_order(12, 7, 3).tolist())'
-  )
+  code = 'from rigl.core import ordering;print(ordering.epoch_order(12, 7, 3).tolist())'
   outputs = [
     subprocess.run(
       [sys.executable, '-c', code],

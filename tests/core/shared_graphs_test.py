@@ -19,9 +19,9 @@ def _scaled(values, factor):
 @pytest.mark.parametrize('mode', execution_modes.MODES)
 def test_it_is_the_function_in_all_modes(mode):
   got = execution_modes.run(
-      mode, lambda v, f: [_scaled(v, f)], np.asarray([1., -2.], np.float32),
-      np.asarray(3, np.int32))[0]
-  np.testing.assert_array_equal(got, [3., -6.])
+    mode, lambda v, f: [_scaled(v, f)], np.asarray([1.0, -2.0], np.float32), np.asarray(3, np.int32)
+  )[0]
+  np.testing.assert_array_equal(got, [3.0, -6.0])
 
 
 def test_it_is_built_once_for_all_sizes():

@@ -8,16 +8,19 @@ from tests import execution_modes
 
 # Both draws, as functions of (like, seed).
 DRAWS = {
-    'uniform': stateless_random.uniform,
-    'near_normal': stateless_random.near_normal,
-    'noise': lambda like, seed: stateless_random.noise([like], [seed], 1e-5)[0],
+  'uniform': stateless_random.uniform,
+  'near_normal': stateless_random.near_normal,
+  'noise': lambda like, seed: stateless_random.noise([like], [seed], 1e-5)[0],
 }
 
 
 def _draw(name, shape, seed, mode=execution_modes.NUMPY):
   return execution_modes.run(
-      mode, lambda like, step: [DRAWS[name](like, (seed[0], step))],
-      np.zeros(shape, np.float32), np.asarray(seed[1], np.int32))[0]
+    mode,
+    lambda like, step: [DRAWS[name](like, (seed[0], step))],
+    np.zeros(shape, np.float32),
+    np.asarray(seed[1], np.int32),
+  )[0]
 
 
 @pytest.mark.parametrize('name', DRAWS)
@@ -30,13 +33,15 @@ def test_draws_have_the_shape_and_are_float32(name, shape):
 
 @pytest.mark.parametrize('name', DRAWS)
 def test_draws_depend_on_both_halves_of_the_seed_only(name):
-  draws = {seed: _draw(name, [100], seed)
-           for seed in [(1, 2), (1, 3), (2, 2), (2, 1), (0, 0), (2**31 - 1, 0)]}
+  draws = {
+    seed: _draw(name, [100], seed)
+    for seed in [(1, 2), (1, 3), (2, 2), (2, 1), (0, 0), (2**31 - 1, 0)]
+  }
   np.testing.assert_array_equal(draws[1, 2], _draw(name, [100], (1, 2)))
   values = list(draws.values())
   for i, first in enumerate(values):
     for second in values[:i]:
-      assert np.abs(np.corrcoef(first, second)[0, 1]) < .5
+      assert np.abs(np.corrcoef(first, second)[0, 1]) < 0.5
 
 
 @pytest.mark.parametrize('name', DRAWS)
@@ -54,14 +59,14 @@ def test_draws_are_the_same_in_all_modes(name, mode):
 
 def test_uniform_is_uniform():
   draw = _draw('uniform', [200, 500], [5, 6])
-  assert draw.min() >= 0. and draw.max() < 1.
-  counts, _ = np.histogram(draw, bins=20, range=(0., 1.))
+  assert draw.min() >= 0.0 and draw.max() < 1.0
+  counts, _ = np.histogram(draw, bins=20, range=(0.0, 1.0))
   # 5,000 in each bin, standard deviation 69.
   assert np.abs(counts - 5000).max() < 5 * 69
   # Rows are independent draws, and neighbours are uncorrelated.
-  assert np.abs(np.corrcoef(draw[0], draw[1])[0, 1]) < .25
+  assert np.abs(np.corrcoef(draw[0], draw[1])[0, 1]) < 0.25
   flat = draw.ravel()
-  assert np.abs(np.corrcoef(flat[:-1], flat[1:])[0, 1]) < .02
+  assert np.abs(np.corrcoef(flat[:-1], flat[1:])[0, 1]) < 0.02
 
 
 def test_uniform_hardly_ever_ties():
@@ -75,15 +80,15 @@ def test_near_normal_is_symmetric_uncorrelated_and_hardly_ever_ties():
   halves = draw[:100000], draw[100001:]
   for half in halves:
     half /= half.std()
-    assert np.abs(half.mean()) < .015
-    assert np.abs((half**3).mean()) < .03
-    assert np.abs(np.corrcoef(half[:-1], half[1:])[0, 1]) < .015
-    assert np.abs((np.abs(half) < 1.).mean() - .6827) < .02
+    assert np.abs(half.mean()) < 0.015
+    assert np.abs((half**3).mean()) < 0.03
+    assert np.abs(np.corrcoef(half[:-1], half[1:])[0, 1]) < 0.015
+    assert np.abs((np.abs(half) < 1.0).mean() - 0.6827) < 0.02
     assert len(np.unique(half[:1000])) > 990
-  assert np.abs(np.corrcoef(*halves)[0, 1]) < .015
+  assert np.abs(np.corrcoef(*halves)[0, 1]) < 0.015
 
 
-@pytest.mark.parametrize('stddev', [1e-5, 3., 0.])
+@pytest.mark.parametrize('stddev', [1e-5, 3.0, 0.0])
 def test_noise_is_near_normal_of_about_the_standard_deviation(stddev):
   like = np.zeros(1000, 'f')
   [noise] = stateless_random.noise([like], [(3, 4)], stddev)
@@ -97,13 +102,13 @@ def test_noise_is_near_normal_of_about_the_standard_deviation(stddev):
 
 def test_near_normal_is_close_to_gaussian():
   draw = _draw('near_normal', [100000], (3, 4)).astype(np.float64)
-  assert np.abs(draw.mean()) < .02
+  assert np.abs(draw.mean()) < 0.02
   # Its sampling error is .0022.
-  assert np.abs(draw.std() - 1.) < .008
+  assert np.abs(draw.std() - 1.0) < 0.008
   assert np.abs(draw).max() < 3.5
   # Share within one, two and three standard deviations.
-  for bound, share in [(1, .6827), (2, .9545), (3, .9973)]:
-    assert np.abs((np.abs(draw) < bound).mean() - share) < .02
+  for bound, share in [(1, 0.6827), (2, 0.9545), (3, 0.9973)]:
+    assert np.abs((np.abs(draw) < bound).mean() - share) < 0.02
 
 
 @pytest.mark.parametrize('mode', execution_modes.EVERYWHERE)
@@ -113,8 +118,7 @@ def test_noise_added_to_scores_is_the_same_in_all_modes(mode):
 
   def add(scores, step):
     # The step may also be a Python number.
-    return [scores + stateless_random.noise([scores], [(11, kind)], 0.3)[0]
-            for kind in (step, 5)]
+    return [scores + stateless_random.noise([scores], [(11, kind)], 0.3)[0] for kind in (step, 5)]
 
   step = np.asarray(5, np.int32)
   expected, _ = execution_modes.run(execution_modes.NUMPY, add, scores, step)
@@ -136,6 +140,6 @@ def test_positions_far_apart_are_uncorrelated(name):
   n = 2**18
   draw = _draw(name, [n], (12345, 3)).astype(np.float64)
   draw = (draw - draw.mean()) / draw.std()
-  for lag in 2**np.arange(17):
+  for lag in 2 ** np.arange(17):
     # In standard errors; the largest of 34 is below 4.5.
     assert abs((draw[:-lag] * draw[lag:]).mean()) * np.sqrt(n - lag) < 4.5, lag

@@ -19,13 +19,20 @@ SHAPE = (6, 5, 3)
 
 def examples(n):
   random_state = np.random.RandomState(n)
-  return [(random_state.randint(0, 256, SHAPE).astype(np.uint8), i % 4)
-          for i in range(n)]
+  return [(random_state.randint(0, 256, SHAPE).astype(np.uint8), i % 4) for i in range(n)]
 
 
 def write(data_dir, version='1.0.0', name='shapes', shape=SHAPE):
-  return tiny_tfds.write(data_dir, name, version, shape, 'png', 4, {
-      'train': examples(7), 'test': examples(2)}, shard_length=3)
+  return tiny_tfds.write(
+    data_dir,
+    name,
+    version,
+    shape,
+    'png',
+    4,
+    {'train': examples(7), 'test': examples(2)},
+    shard_length=3,
+  )
 
 
 @pytest.fixture
@@ -34,8 +41,7 @@ def prepared(tmp_path):
 
 
 def read(folder, split='train', shape=SHAPE):
-  return prepared_tfds.read_pictures(
-      prepared_tfds.find(str(folder), 'shapes'), split, shape)
+  return prepared_tfds.read_pictures(prepared_tfds.find(str(folder), 'shapes'), split, shape)
 
 
 def test_default_dir(monkeypatch):
@@ -91,14 +97,17 @@ def test_a_description_without_a_format_is_older_than_formats(prepared):
   assert len(read(prepared)[1]) == 7
 
 
-@pytest.mark.parametrize('names', [
+@pytest.mark.parametrize(
+  'names',
+  [
     ['shapes/1.0.0.incompleteA1B2C3'],
     ['shapes/1.0.0'],
     ['shapes/1.0.0/features.json', 'shapes/1.0.0.incomplete1'],
     ['shapes-train.tfrecord-00000-of-00001', 'features.json'],
     ['shapes/shapes-train.tfrecord-00000-of-00001'],
     ['1.0.0.incompleteA1B2C3'],
-])
+  ],
+)
 def test_what_is_half_prepared_is_named(tmp_path, names):
   for name in names:
     path = tmp_path / name
@@ -114,9 +123,10 @@ def test_tensorflow_datasets_is_imported_only_for_its_data(tmp_path):
   for name in ('downloads', 'shapes', 'other/1.0.0'):
     (tmp_path / name).mkdir(parents=True)
   code = (
-      'import sys; from rigl.data import prepared_tfds;'
-      f'assert prepared_tfds.find({str(tmp_path)!r}, "shapes") is None;'
-      'sys.exit("tensorflow_datasets" in sys.modules)')
+    'import sys; from rigl.data import prepared_tfds;'
+    f'assert prepared_tfds.find({str(tmp_path)!r}, "shapes") is None;'
+    'sys.exit("tensorflow_datasets" in sys.modules)'
+  )
   subprocess.run([sys.executable, '-c', code], check=True)
 
 
@@ -138,11 +148,18 @@ def test_a_damaged_description_is_named(prepared, file, content):
   assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('splits', [
-    None, [{}], [{'name': 'train', 'shardLengths': ['many']}],
-    *([{'name': 'train', 'shardLengths': ['1'], 'filepathTemplate': template}]
-      for template in ('{OTHER}', '{', '{}')),
-])
+@pytest.mark.parametrize(
+  'splits',
+  [
+    None,
+    [{}],
+    [{'name': 'train', 'shardLengths': ['many']}],
+    *(
+      [{'name': 'train', 'shardLengths': ['1'], 'filepathTemplate': template}]
+      for template in ('{OTHER}', '{', '{}')
+    ),
+  ],
+)
 def test_splits_that_cannot_be_used(prepared, splits):
   change_info(prepared, splits=splits)
   with pytest.raises(ValueError) as error:
@@ -159,40 +176,38 @@ def test_features_are_missing(prepared):
 
 # Where a class can be named, as TensorFlow Datasets 4 has written it.
 FEATURES = [
-    '{"pythonClassName": "CLASS", "featuresDict": {"features": {}}}',
-    '{"python_class_name": "CLASS", "features_dict": {"features": {}}}',
-    '{"pythonClassName": '
-    '"tensorflow_datasets.core.features.features_dict.FeaturesDict", '
-    '"featuresDict": {"features": {"a": {"pythonClassName": "CLASS"}}}}',
-    '{"type": "CLASS", "content": {}}',
-    '{"type": "tensorflow_datasets.core.features.features_dict.FeaturesDict", '
-    '"content": {"a": {"type": "CLASS", "content": {}}}}',
-    '{"type": "tensorflow_datasets.core.features.features_dict.FeaturesDict", '
-    '"proto_cls": "tensorflow_datasets.FeaturesDict", "content": '
-    r'"{\"features\": {\"a\": {\"pythonClassName\": \"CLASS\"}}}"}',
+  '{"pythonClassName": "CLASS", "featuresDict": {"features": {}}}',
+  '{"python_class_name": "CLASS", "features_dict": {"features": {}}}',
+  '{"pythonClassName": '
+  '"tensorflow_datasets.core.features.features_dict.FeaturesDict", '
+  '"featuresDict": {"features": {"a": {"pythonClassName": "CLASS"}}}}',
+  '{"type": "CLASS", "content": {}}',
+  '{"type": "tensorflow_datasets.core.features.features_dict.FeaturesDict", '
+  '"content": {"a": {"type": "CLASS", "content": {}}}}',
+  '{"type": "tensorflow_datasets.core.features.features_dict.FeaturesDict", '
+  '"proto_cls": "tensorflow_datasets.FeaturesDict", "content": '
+  r'"{\"features\": {\"a\": {\"pythonClassName\": \"CLASS\"}}}"}',
 ]
 
 
 @pytest.mark.parametrize('text', FEATURES)
-def test_a_class_of_others_is_not_imported(
-    prepared, text, module_that_must_not_run):
+def test_a_class_of_others_is_not_imported(prepared, text, module_that_must_not_run):
   name = f'{module_that_must_not_run}.Feature'
   for named in (name, ''.join(f'\\u{ord(letter):04x}' for letter in name)):
-    (prepared / 'features.json').write_text(text.replace(
-        'CLASS', named.replace('\\', '\\\\') if r'\"' in text else named))
+    (prepared / 'features.json').write_text(
+      text.replace('CLASS', named.replace('\\', '\\\\') if r'\"' in text else named)
+    )
     with pytest.raises(ValueError, match=f'names {name}, which is not of'):
       read(prepared)
 
 
 @pytest.mark.parametrize('text', FEATURES)
-def test_the_trap_of_such_a_class_works(
-    prepared, text, tmp_path, monkeypatch):
+def test_the_trap_of_such_a_class_works(prepared, text, tmp_path, monkeypatch):
   import tensorflow_datasets as tfds
 
   (tmp_path / 'evil_features.py').write_text('')
   monkeypatch.syspath_prepend(str(tmp_path))
-  (prepared / 'features.json').write_text(
-      text.replace('CLASS', 'evil_features.Feature'))
+  (prepared / 'features.json').write_text(text.replace('CLASS', 'evil_features.Feature'))
   with pytest.raises(ValueError):
     tfds.builder_from_directory(prepared)
   assert 'evil_features' in sys.modules
@@ -214,10 +229,10 @@ def test_reads_all_pictures_in_order(prepared):
   assert len(list(prepared.glob('shapes-train.tfrecord*'))) == 3
 
 
-@pytest.mark.parametrize('verbosity, is_heard', [
-    (logging.ERROR, False), (logging.INFO, False), (logging.DEBUG, True)])
-def test_its_reports_are_not_of_the_user(
-    prepared, verbosity, is_heard, caplog):
+@pytest.mark.parametrize(
+  'verbosity, is_heard', [(logging.ERROR, False), (logging.INFO, False), (logging.DEBUG, True)]
+)
+def test_its_reports_are_not_of_the_user(prepared, verbosity, is_heard, caplog):
   logging.set_verbosity(verbosity)
   read(prepared)
   assert bool(caplog.records) == is_heard
@@ -226,7 +241,7 @@ def test_its_reports_are_not_of_the_user(
 
 @pytest.mark.parametrize('n_lost', [1, 5, 100])
 def test_a_truncated_file_is_named(prepared, n_lost):
-  path, = prepared.glob('*train.tfrecord-00001*')
+  (path,) = prepared.glob('*train.tfrecord-00001*')
   path.write_bytes(path.read_bytes()[:-n_lost])
   with pytest.raises(ValueError, match='truncated record at') as error:
     read(prepared)
@@ -247,6 +262,7 @@ def without(feature):
     example = tf.train.Example.FromString(records[1])
     del example.features.feature[feature]
     return [records[0], example.SerializeToString(), records[2]]
+
   return change
 
 
@@ -255,10 +271,13 @@ def with_picture(picture):
     example = tf.train.Example.FromString(records[2])
     example.features.feature['image'].bytes_list.value[:] = [picture]
     return [*records[:2], example.SerializeToString()]
+
   return change
 
 
-@pytest.mark.parametrize('change, message', [
+@pytest.mark.parametrize(
+  'change, message',
+  [
     (lambda records: records[:2], 'expected to contain 3 .* only 2 elements'),
     (lambda records: [], 'expected to contain 3 .* only 0 elements'),
     (lambda records: records * 2, 'expected to contain 3 .* at least 4'),
@@ -267,9 +286,10 @@ def with_picture(picture):
     (without('label'), 'Feature: label'),
     (with_picture(b'rubbish'), 'Unknown image file format'),
     (with_picture(b''), 'each with a picture'),
-])
+  ],
+)
 def test_wrong_records_are_named(prepared, change, message):
-  path, = prepared.glob('*train.tfrecord-00001*')
+  (path,) = prepared.glob('*train.tfrecord-00001*')
   rewrite(path, change)
   with pytest.raises(ValueError, match=message) as error:
     read(prepared)
@@ -278,7 +298,7 @@ def test_wrong_records_are_named(prepared, change, message):
 
 
 def test_a_damaged_file_is_named(prepared):
-  path, = prepared.glob('*train.tfrecord-00002*')
+  (path,) = prepared.glob('*train.tfrecord-00002*')
   content = bytearray(path.read_bytes())
   content[len(content) // 2] ^= 1
   path.write_bytes(content)
@@ -288,7 +308,7 @@ def test_a_damaged_file_is_named(prepared):
 
 
 def test_a_missing_file_is_named(prepared):
-  path, = prepared.glob('*train.tfrecord-00001*')
+  (path,) = prepared.glob('*train.tfrecord-00001*')
   path.unlink()
   with pytest.raises(ValueError, match='No such file') as error:
     read(prepared)

@@ -23,8 +23,9 @@ def servers(tmp_path_factory):
 
     def get(script):
       if script not in started:
-        started[script] = stack.enter_context(scripts.server(
-            script, tmp_path_factory.mktemp(script)))
+        started[script] = stack.enter_context(
+          scripts.server(script, tmp_path_factory.mktemp(script))
+        )
       return started[script]
 
     yield get

@@ -28,8 +28,10 @@ def disk(tmp_path):
     folder = tmp_path / 'disk'
     folder.mkdir()
     done = subprocess.run(
-        ['mount', '-t', 'tmpfs', '-o', f'size={megabytes * 1024:.0f}k',
-         'tmpfs', str(folder)], capture_output=True, check=False)
+      ['mount', '-t', 'tmpfs', '-o', f'size={megabytes * 1024:.0f}k', 'tmpfs', str(folder)],
+      capture_output=True,
+      check=False,
+    )
     if done.returncode:
       pytest.skip(f'cannot mount a disk: {done.stderr.decode()}')
     mounted.append(folder)
@@ -48,13 +50,10 @@ def test_full_disk_and_room_again(script, data, servers, disk, tmp_path):
   """Names the file, keeps the last checkpoint, and resumes from it."""
   server = servers(script)
   whole = tmp_path / 'whole'
-  assert server.run(scripts.arguments(
-      script, data, whole, 'set')).code == 0
-  sizes = {path: path.stat().st_size for path in whole.rglob('*')
-           if path.is_file()}
+  assert server.run(scripts.arguments(script, data, whole, 'set')).code == 0
+  sizes = {path: path.stat().st_size for path in whole.rglob('*') if path.is_file()}
   last = checkpoints.latest(str(scripts.run_folder(whole)))
-  a_checkpoint = sum(
-      size for path, size in sizes.items() if str(path).startswith(f'{last}.'))
+  a_checkpoint = sum(size for path, size in sizes.items() if str(path).startswith(f'{last}.'))
   # The size of a whole training minus half a checkpoint.
   n_free = sum(sizes.values()) - a_checkpoint // 2
   n_all = 3 * sum(sizes.values()) // 2**20 + 4
@@ -81,8 +80,9 @@ def test_full_disk_and_room_again(script, data, servers, disk, tmp_path):
 def test_read_only_folder(script, data, servers, disk):
   folder = disk(1)
   subprocess.run(['mount', '-o', 'remount,ro', str(folder)], check=True)
-  error = scripts.error_line(servers(script).run(
-      scripts.arguments(script, data, folder / 'run', 'set')))
+  error = scripts.error_line(
+    servers(script).run(scripts.arguments(script, data, folder / 'run', 'set'))
+  )
   assert 'Read-only file system' in error and str(folder) in error
 
 
@@ -90,8 +90,7 @@ def test_read_only_folder(script, data, servers, disk):
 def test_file_in_place_of_the_folder(script, data, servers, tmp_path):
   path = tmp_path / 'run'
   path.write_text('mine')
-  error = scripts.error_line(servers(script).run(
-      scripts.arguments(script, data, path, 'set')))
+  error = scripts.error_line(servers(script).run(scripts.arguments(script, data, path, 'set')))
   assert str(path) in error
   assert path.read_text() == 'mine'
 
@@ -107,20 +106,20 @@ def trained(data, servers, tmp_path_factory):
   def get(script):
     if script not in made:
       made[script] = tmp_path_factory.mktemp('trained') / 'run'
-      result = servers(script).run(scripts.arguments(
-          script, data, made[script], 'set', **HALF[script]))
+      result = servers(script).run(
+        scripts.arguments(script, data, made[script], 'set', **HALF[script])
+      )
       assert result.code == 0, result.stderr
     return made[script]
 
   return get
 
 
-HALF = {'mnist': {'num_epochs': 2}, 'cifar': {'max_steps': 8},
-        'imagenet': {'train_steps': 8}}
+HALF = {'mnist': {'num_epochs': 2}, 'cifar': {'max_steps': 8}, 'imagenet': {'train_steps': 8}}
 
 
 def truncate(path):
-  path.write_bytes(path.read_bytes()[:len(path.read_bytes()) // 2])
+  path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2])
 
 
 def flip_bit(path):
@@ -131,37 +130,35 @@ def flip_bit(path):
 
 # (what happens, file it happens to); {} stands for the latest checkpoint.
 DAMAGES = [
-    (truncate, '{}.index'), (truncate, '{}.data-00000-of-00001'),
-    (flip_bit, '{}.index'), (flip_bit, '{}.data-00000-of-00001'),
-    (pathlib.Path.unlink, '{}.index'),
-    (pathlib.Path.unlink, '{}.data-00000-of-00001'),
-    (truncate, 'checkpoint'), (lambda path: path.write_bytes(b''),
-                               'checkpoint'),
-    (lambda path: path.write_bytes(b'\xff\x00\xfe'), 'checkpoint'),
+  (truncate, '{}.index'),
+  (truncate, '{}.data-00000-of-00001'),
+  (flip_bit, '{}.index'),
+  (flip_bit, '{}.data-00000-of-00001'),
+  (pathlib.Path.unlink, '{}.index'),
+  (pathlib.Path.unlink, '{}.data-00000-of-00001'),
+  (truncate, 'checkpoint'),
+  (lambda path: path.write_bytes(b''), 'checkpoint'),
+  (lambda path: path.write_bytes(b'\xff\x00\xfe'), 'checkpoint'),
 ]
 
 
 @pytest.mark.parametrize('script', MNIST_FIRST)
-def test_damaged_checkpoint_is_named_and_nothing_begins(
-    script, data, servers, trained, tmp_path):
+def test_damaged_checkpoint_is_named_and_nothing_begins(script, data, servers, trained, tmp_path):
   for number, (damage, name) in enumerate(DAMAGES):
     if script != 'mnist' and number % 3:
       continue  # All scripts use the same code.
-    folder = pathlib.Path(shutil.copytree(
-        trained(script), tmp_path / str(number)))
+    folder = pathlib.Path(shutil.copytree(trained(script), tmp_path / str(number)))
     run_folder = scripts.run_folder(folder)
     latest = os.path.basename(checkpoints.latest(str(run_folder)))
     path = run_folder / name.format(latest)
     damage(path)
     before = scripts.files(folder)
-    error = scripts.error_line(servers(script).run(
-        scripts.arguments(script, data, folder, 'set')))
+    error = scripts.error_line(servers(script).run(scripts.arguments(script, data, folder, 'set')))
     assert latest in error or str(path) in error, (name, error)
     after = scripts.files(folder)
-    assert {p: c for p, c in after.items()
-            if p.name.startswith(('model.ckpt', 'checkpoint'))} == {
-                p: c for p, c in before.items()
-                if p.name.startswith(('model.ckpt', 'checkpoint'))}
+    assert {p: c for p, c in after.items() if p.name.startswith(('model.ckpt', 'checkpoint'))} == {
+      p: c for p, c in before.items() if p.name.startswith(('model.ckpt', 'checkpoint'))
+    }
 
 
 def test_any_flipped_bit_is_refused_or_harmless(trained, tmp_path):
@@ -192,12 +189,10 @@ def test_any_flipped_bit_is_refused_or_harmless(trained, tmp_path):
 
 
 @pytest.mark.parametrize('script', MNIST_FIRST)
-def test_lost_state_file_is_no_new_start(
-    script, data, servers, trained, tmp_path):
+def test_lost_state_file_is_no_new_start(script, data, servers, trained, tmp_path):
   """As after a kill before the first checkpoint is written."""
   whole = tmp_path / 'whole'
-  assert servers(script).run(scripts.arguments(
-      script, data, whole, 'set')).code == 0
+  assert servers(script).run(scripts.arguments(script, data, whole, 'set')).code == 0
   folder = shutil.copytree(trained(script), tmp_path / 'run')
   (scripts.run_folder(folder) / 'checkpoint').unlink()
   result = servers(script).run(scripts.arguments(script, data, folder, 'set'))
@@ -206,24 +201,29 @@ def test_lost_state_file_is_no_new_start(
   scripts.assert_same(folder, whole)
 
 
-@pytest.mark.parametrize('script, values, words', [
+@pytest.mark.parametrize(
+  'script, values, words',
+  [
     ('mnist', {'training_method': 'rigl'}, ['training_method']),
     # The tests of the other scripts have some of these too.
-    *(pytest.param(*case, marks=pytest.mark.slow) for case in [
+    *(
+      pytest.param(*case, marks=pytest.mark.slow)
+      for case in [
         ('cifar', {'resnet_width': 2}, ['resnet_width=1, not 2', 'train_dir']),
         ('cifar', {'batch_size': 5}, ['batch_size=10, not 5', 'train_dir']),
         ('imagenet', {'training_method': 'rigl'}, ['training_method']),
-        ('imagenet', {'train_batch_size': 4}, [
-            'train_batch_size=8, not 4', 'output_dir']),
-        ('imagenet', {'width': 0.25}, [
-            'width=0.125, not 0.25', 'output_dir'])]),
-])
-def test_checkpoint_of_another_training(
-    script, values, words, data, servers, trained, tmp_path):
+        ('imagenet', {'train_batch_size': 4}, ['train_batch_size=8, not 4', 'output_dir']),
+        ('imagenet', {'width': 0.25}, ['width=0.125, not 0.25', 'output_dir']),
+      ]
+    ),
+  ],
+)
+def test_checkpoint_of_another_training(script, values, words, data, servers, trained, tmp_path):
   folder = shutil.copytree(trained(script), tmp_path / 'run')
   before = scripts.files(folder)
-  error = scripts.error_line(servers(script).run(
-      scripts.arguments(script, data, folder, 'set', **values)))
+  error = scripts.error_line(
+    servers(script).run(scripts.arguments(script, data, folder, 'set', **values))
+  )
   for word in (*words, str(folder)):
     assert word in error
   assert scripts.files(folder) == before
@@ -243,7 +243,8 @@ def test_spaces_and_unicode_in_paths(script, data, servers, trained, tmp_path):
 @pytest.mark.parametrize('script', MNIST_FIRST)
 def test_wildcards_in_paths_are_refused(script, data, servers, tmp_path):
   """TensorFlow would write checkpoints there and not find them again."""
-  error = scripts.error_line(servers(script).run(
-      scripts.arguments(script, data, tmp_path / 'a[1]', 'set')))
+  error = scripts.error_line(
+    servers(script).run(scripts.arguments(script, data, tmp_path / 'a[1]', 'set'))
+  )
   assert 'a[1]' in error and 'wildcards' in error
   assert not list(tmp_path.iterdir())

@@ -21,13 +21,17 @@ from tests.faults import scripts
 # {script: runs of the session in a whole training, at least}.
 N_RUNS = {'mnist': 40, 'cifar': 16, 'imagenet': 12}
 KINDS = ('between', 'within', 'after', 'writing')
-TIMEOUT_SECONDS = 120.
+TIMEOUT_SECONDS = 120.0
 
 
 def checkpoint_names(folder):
   """Names of files and folders of checkpoints; they come and go meanwhile."""
-  return {name for _, folders, files in os.walk(folder)
-          for name in (*folders, *files) if name.startswith('model.ckpt-')}
+  return {
+    name
+    for _, folders, files in os.walk(folder)
+    for name in (*folders, *files)
+    if name.startswith('model.ckpt-')
+  }
 
 
 def kill_while_writing(run, folder, rng):
@@ -37,11 +41,10 @@ def kill_while_writing(run, folder, rng):
   end = time.monotonic() + TIMEOUT_SECONDS
   steps = set()
   while len(steps) < wanted:
-    steps |= {name.split('.')[1].split('_')[0]
-              for name in checkpoint_names(folder) - before}
+    steps |= {name.split('.')[1].split('_')[0] for name in checkpoint_names(folder) - before}
     if time.monotonic() > end or 'Test error' in run.output():
       break
-  time.sleep(rng.choice((0., 0., 0.002)))
+  time.sleep(rng.choice((0.0, 0.0, 0.002)))
   with contextlib.suppress(ProcessLookupError):
     run.kill()
 
@@ -52,10 +55,14 @@ def kill_once(server, argv, folder, cwd, kind, script, rng):
   order = cwd / 'kill.json'
   order.unlink(missing_ok=True)
   if kind != 'writing':
-    order.write_text(json.dumps({
-        'run': rng.randint(1, N_RUNS[script] // 2),
-        'delay': {'between': 0., 'within': rng.uniform(0., 0.01),
-                  'after': None}[kind]}))
+    order.write_text(
+      json.dumps(
+        {
+          'run': rng.randint(1, N_RUNS[script] // 2),
+          'delay': {'between': 0.0, 'within': rng.uniform(0.0, 0.01), 'after': None}[kind],
+        }
+      )
+    )
   run = server.start(argv, cwd)
   if kind == 'writing':
     kill_while_writing(run, folder, rng)
@@ -74,8 +81,8 @@ def check(script, method, kinds, data, server, tmp_path):
   assert result.code == 0, result.stderr
   argv = scripts.arguments(script, data, killed, method, **values)
   n_kills = sum(
-      kill_once(server, argv, killed, tmp_path / 'cwd', kind, script, rng)
-      for kind in kinds)
+    kill_once(server, argv, killed, tmp_path / 'cwd', kind, script, rng) for kind in kinds
+  )
   result = server.run(argv)
   assert result.code == 0, result.stderr
   scripts.assert_same(killed, whole)
@@ -83,13 +90,15 @@ def check(script, method, kinds, data, server, tmp_path):
   return n_kills
 
 
-@pytest.mark.parametrize('script, method, kinds', [
+@pytest.mark.parametrize(
+  'script, method, kinds',
+  [
     ('mnist', 'rigl', ('writing', 'after', 'within')),
     ('cifar', 'rigl', ('after',)),
     ('imagenet', 'rigl', ('writing',)),
-])
-def test_killed_training_ends_as_if_it_had_not_been(
-    script, method, kinds, data, servers, tmp_path):
+  ],
+)
+def test_killed_training_ends_as_if_it_had_not_been(script, method, kinds, data, servers, tmp_path):
   assert check(script, method, kinds, data, servers(script), tmp_path) >= 1
 
 

@@ -41,7 +41,7 @@ def _install(number: int, delay: float | None) -> None:
 
     def after_run(self, run_context, run_values):
       if n_begun == number:
-        _kill(0. if delay is None else 60.)
+        _kill(0.0 if delay is None else 60.0)
       super().after_run(run_context, run_values)
 
   hooks.StopOnSignalHook = Killer

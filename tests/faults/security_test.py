@@ -65,9 +65,12 @@ def test_pickle_in_place_of_any_file(protocol, trace, tmp_path):
 
 def test_array_of_objects_among_mask_records(trace, tmp_path):
   path = tmp_path / 'masks.npz'
-  np.savez(path, version=np.array(1), iterations=np.array([0]),
-           **{'layer1/mask': np.array([Evil(trace)], object),
-              'layer1/shape': np.array([1])})
+  np.savez(
+    path,
+    version=np.array(1),
+    iterations=np.array([0]),
+    **{'layer1/mask': np.array([Evil(trace)], object), 'layer1/shape': np.array([1])},
+  )
   with pytest.raises(ValueError, match='masks.npz'):
     mask_records.MaskRecords.load(path)
 
@@ -76,8 +79,7 @@ def test_pickle_as_a_picture(trace, tmp_path):
   records = [tiny_imagenet.make_record(pickle.dumps(Evil(trace)), 1)]
   tiny_imagenet.write_part(tmp_path, 'train', records, 1)
   with pytest.raises(ValueError, match='train-00000'):
-    imagenet_data.find_data(
-        str(tmp_path), num_train_images=1, num_eval_images=1, num_classes=5)
+    imagenet_data.find_data(str(tmp_path), num_train_images=1, num_eval_images=1, num_classes=5)
 
 
 # --- Data prepared by TensorFlow Datasets -------------------------------------
@@ -86,25 +88,32 @@ def test_pickle_as_a_picture(trace, tmp_path):
 def prepare_mnist(data_dir):
   pictures = [(np.zeros((28, 28, 1), np.uint8), i) for i in range(3)]
   return tiny_tfds.write(
-      data_dir, 'mnist', '3.0.1', (28, 28, 1), 'png', 10,
-      {'train': pictures, 'test': pictures}, shard_length=2)
+    data_dir,
+    'mnist',
+    '3.0.1',
+    (28, 28, 1),
+    'png',
+    10,
+    {'train': pictures, 'test': pictures},
+    shard_length=2,
+  )
 
 
 PREPARED = {
-    'mnist': (prepare_mnist, mnist_data.load_mnist),
-    'cifar': (
-        lambda data_dir: tiny_cifar.write_tfds(
-            data_dir, tiny_cifar.make_images(7, 3)),
-        cifar_data.load_cifar),
-    'imagenet': (
-        lambda data_dir: tiny_imagenet.write_tfds(data_dir, 3, 2),
-        lambda folder: tiny_imagenet.find(folder, 3, 2)),
+  'mnist': (prepare_mnist, mnist_data.load_mnist),
+  'cifar': (
+    lambda data_dir: tiny_cifar.write_tfds(data_dir, tiny_cifar.make_images(7, 3)),
+    cifar_data.load_cifar,
+  ),
+  'imagenet': (
+    lambda data_dir: tiny_imagenet.write_tfds(data_dir, 3, 2),
+    lambda folder: tiny_imagenet.find(folder, 3, 2),
+  ),
 }
 
 
 @pytest.mark.parametrize('name', PREPARED)
-def test_module_that_a_description_names(
-    name, module_that_must_not_run, tmp_path):
+def test_module_that_a_description_names(name, module_that_must_not_run, tmp_path):
   prepare, read = PREPARED[name]
   folder = prepare(tmp_path)
   read(folder)
@@ -129,24 +138,37 @@ def test_graph_beside_a_checkpoint_is_not_read(tmp_path):
   with tf.Graph().as_default():
     step = tf.train.get_or_create_global_step()
     increment = tf.assign_add(step, 1)
-    with tf.train.MonitoredTrainingSession(
-        checkpoint_dir=str(tmp_path)) as session:
+    with tf.train.MonitoredTrainingSession(checkpoint_dir=str(tmp_path)) as session:
       assert session.run(increment) == 1
 
 
 # --- Gin ---------------------------------------------------------------------
 
 IMPORTS = [
-    'import {}', 'from {} import x', 'import {} as y', '  import {}',
-    'import \\\n {}', 'SparsityConfig.seed = 1\nimport {}',
-    'SparsityConfig.seed = (\n1)\nfrom {} import x', '\n\f\nimport {}',
-    '"""\n"""\nimport {}', '# \\\nimport {}', 'SparsityConfig:\n  import {}',
+  'import {}',
+  'from {} import x',
+  'import {} as y',
+  '  import {}',
+  'import \\\n {}',
+  'SparsityConfig.seed = 1\nimport {}',
+  'SparsityConfig.seed = (\n1)\nfrom {} import x',
+  '\n\f\nimport {}',
+  '"""\n"""\nimport {}',
+  '# \\\nimport {}',
+  'SparsityConfig:\n  import {}',
 ]
 INCLUDES = [
-    "include '{}'", 'include "{}"', "include r'{}'", "include u'{}'",
-    "include '''{}'''", 'include """{}"""', "include \\\n  '{}'",
-    "  include '{}'", "include '' '{}'", "include ('{}')",
-    "SparsityConfig.seed = 1\ninclude r'{}'",
+  "include '{}'",
+  'include "{}"',
+  "include r'{}'",
+  "include u'{}'",
+  "include '''{}'''",
+  'include """{}"""',
+  "include \\\n  '{}'",
+  "  include '{}'",
+  "include '' '{}'",
+  "include ('{}')",
+  "SparsityConfig.seed = 1\ninclude r'{}'",
 ]
 
 
@@ -155,8 +177,7 @@ def read(paths=(), bindings=()):
 
 
 @pytest.mark.parametrize('text', IMPORTS)
-def test_import_however_it_is_written(
-    text, module_that_must_not_run, tmp_path):
+def test_import_however_it_is_written(text, module_that_must_not_run, tmp_path):
   text = text.format(module_that_must_not_run)
   with pytest.raises(ValueError):
     read(bindings=[text])
@@ -167,11 +188,9 @@ def test_import_however_it_is_written(
 
 
 @pytest.mark.parametrize('text', INCLUDES)
-def test_include_however_it_is_written(
-    text, module_that_must_not_run, tmp_path, monkeypatch):
+def test_include_however_it_is_written(text, module_that_must_not_run, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  (tmp_path / 'evil.gin').write_text(
-      f'import {module_that_must_not_run}')
+  (tmp_path / 'evil.gin').write_text(f'import {module_that_must_not_run}')
   (tmp_path / 'middle.gin').write_text(text.format('evil.gin'))
   for path in ('evil.gin', 'middle.gin'):
     with pytest.raises(ValueError):
@@ -180,10 +199,22 @@ def test_include_however_it_is_written(
     read(['middle.gin'])
 
 
-@pytest.mark.parametrize('value', [
-    '@os.system()', '@os.system', '@gin.singleton()', '%macro',
-    '__import__("os")', 'open("/etc/passwd")', '[@print()]', '{1: %m}',
-    'lambda: 1', '1 if 1 else 2', 'f"{1}"'])
+@pytest.mark.parametrize(
+  'value',
+  [
+    '@os.system()',
+    '@os.system',
+    '@gin.singleton()',
+    '%macro',
+    '__import__("os")',
+    'open("/etc/passwd")',
+    '[@print()]',
+    '{1: %m}',
+    'lambda: 1',
+    '1 if 1 else 2',
+    'f"{1}"',
+  ],
+)
 def test_value_that_is_more_than_a_literal(value):
   with pytest.raises(ValueError):
     read(bindings=[f'SparsityConfig.seed = {value}'])
@@ -193,7 +224,5 @@ def test_good_files_still_include_each_other(tmp_path):
   inner = tmp_path / 'ein Wört 名.gin'
   inner.write_text('SparsityConfig.seed = 3')
   outer = tmp_path / 'b.gin'
-  outer.write_text(
-      f"include r'{inner}'\nSparsityConfig.end_sparsity = \\\n  0.5")
-  assert read([str(outer)]) == {
-      (SparsityConfig, 'seed'): 3, (SparsityConfig, 'end_sparsity'): 0.5}
+  outer.write_text(f"include r'{inner}'\nSparsityConfig.end_sparsity = \\\n  0.5")
+  assert read([str(outer)]) == {(SparsityConfig, 'seed'): 3, (SparsityConfig, 'end_sparsity'): 0.5}

@@ -1,5 +1,4 @@
-"""The ImageNet script on a network of few blocks, for processes of their own.
-"""
+"""The ImageNet script on a network of few blocks, for processes of their own."""
 
 from __future__ import annotations
 

@@ -13,16 +13,15 @@ from rigl.training import config, tpu_estimator
 from tests import combinations
 from tests.faults import scripts
 
-LOOPS = [loop for loop in config.LOOPS
-         if loop == 'session' or tpu_estimator.is_available()]
-ACCURACY = {'mnist': 'accuracy', 'cifar': 'accuracy',
-            'imagenet': 'top_1_accuracy'}
+LOOPS = [loop for loop in config.LOOPS if loop == 'session' or tpu_estimator.is_available()]
+ACCURACY = {'mnist': 'accuracy', 'cifar': 'accuracy', 'imagenet': 'top_1_accuracy'}
 
 
 def shown(folder):
   """{tag: {step: value}} of a folder; of a picture its height and width."""
   events = plugin_event_accumulator.EventAccumulator(
-      str(folder), size_guidance={'tensors': 0}).Reload()
+    str(folder), size_guidance={'tensors': 0}
+  ).Reload()
   found = {}
   for tag in events.Tags()['tensors']:
     if tag == 'checkpoint_path':  # No tag of TensorBoard: it has no metadata.
@@ -46,37 +45,44 @@ def shown(folder):
 def train(servers, data, script, folder, method, loop, **values):
   if script != 'mnist':
     values = {'mode': 'train_and_eval', **values}
-  result = servers(script).run(scripts.arguments(
-      script, data, folder, method, loop=loop, **values))
+  result = servers(script).run(scripts.arguments(script, data, folder, method, loop=loop, **values))
   assert result.code == 0, result.stderr
   return scripts.run_folder(folder)
 
 
 @pytest.mark.parametrize('loop', LOOPS)
-@pytest.mark.parametrize('script, method', [
-    ('mnist', 'rigl'), ('cifar', 'set'), ('imagenet', 'rigl'),
-    ('mnist', 'baseline')])
+@pytest.mark.parametrize(
+  'script, method',
+  [('mnist', 'rigl'), ('cifar', 'set'), ('imagenet', 'rigl'), ('mnist', 'baseline')],
+)
 def test_tags_and_values(script, method, loop, data, servers, tmp_path):
   folder = train(servers, data, script, tmp_path, method, loop)
   found, tests = shown(folder), shown(folder / 'eval')
   # Each in one chart.
   for tag in ('loss', ACCURACY[script]):
     assert tag in found and tag in tests
-  assert {'learning_rate', 'drop_fraction', 'global_sparsity', 'moved',
-          'itop_rate', 'dead_units'} <= {*found} | (
-              {'drop_fraction'} if method == 'baseline' else set())
+  assert {
+    'learning_rate',
+    'drop_fraction',
+    'global_sparsity',
+    'moved',
+    'itop_rate',
+    'dead_units',
+  } <= {*found} | ({'drop_fraction'} if method == 'baseline' else set())
 
-  masks = {name[:-len('/mask')]: value
-           for name, value in scripts.final_values(tmp_path).items()
-           if name.endswith('/mask')}
+  masks = {
+    name[: -len('/mask')]: value
+    for name, value in scripts.final_values(tmp_path).items()
+    if name.endswith('/mask')
+  }
   assert bool(masks) == methods.METHODS[method].uses_masks
   assert {tag for tag in found if tag.startswith('density/')} == {
-      f'density/{layer}' for layer in masks}
+    f'density/{layer}' for layer in masks
+  }
   last = max(found['itop_rate'])
   for layer, mask in masks.items():
     assert found[f'density/{layer}'][last] == pytest.approx(mask.mean())
-  n_dead = sum((mask.reshape(-1, mask.shape[-1]).sum(0) == 0).sum()
-               for mask in masks.values())
+  n_dead = sum((mask.reshape(-1, mask.shape[-1]).sum(0) == 0).sum() for mask in masks.values())
   assert found['dead_units'][last] == n_dead
 
   pictures = [tag for tag in found if tag.startswith('mask/')]
@@ -92,39 +98,45 @@ def test_it_shows_the_rows_of_metrics_jsonl(script, data, servers, tmp_path):
   folder = train(servers, data, script, tmp_path, 'rigl', 'session')
   found = shown(folder)
   position = 'iteration' if script == 'mnist' else 'step'
-  rows = {row[position]: row for row in scripts.rows_of(tmp_path)
-          if row['split'] == 'train'}
+  rows = {row[position]: row for row in scripts.rows_of(tmp_path) if row['split'] == 'train'}
   for tag in ('moved', 'itop_rate', 'dead_units', 'global_sparsity'):
-    assert {step: pytest.approx(row[tag.removeprefix('global_')])
-            for step, row in rows.items()} == found[tag]
+    assert {
+      step: pytest.approx(row[tag.removeprefix('global_')]) for step, row in rows.items()
+    } == found[tag]
   rates = [row['itop_rate'] for _, row in sorted(rows.items())]
-  density = 1. - rows[max(rows)]['sparsity']
-  assert density <= rates[0] < rates[-1] < 1. and rates == sorted(rates)
+  density = 1.0 - rows[max(rows)]['sparsity']
+  assert density <= rates[0] < rates[-1] < 1.0 and rates == sorted(rates)
 
 
 @pytest.mark.parametrize('script', scripts.SCRIPTS)
 def test_two_processes_show_what_one_does(script, data, servers, tmp_path):
-  length = {'mnist': 'num_epochs', 'cifar': 'max_steps',
-            'imagenet': 'train_steps'}[script]
+  length = {'mnist': 'num_epochs', 'cifar': 'max_steps', 'imagenet': 'train_steps'}[script]
   half, whole = {'mnist': (2, 4), 'cifar': (8, 16), 'imagenet': (4, 12)}[script]
   for name, n in (('whole', whole), ('parts', half), ('parts', whole)):
-    train(servers, data, script, tmp_path / name, 'rigl', 'session',
-          **{length: n})
-  one, two = (shown(scripts.run_folder(tmp_path / name))
-              for name in ('whole', 'parts'))
+    train(servers, data, script, tmp_path / name, 'rigl', 'session', **{length: n})
+  one, two = (shown(scripts.run_folder(tmp_path / name)) for name in ('whole', 'parts'))
   assert set(one) == set(two)
   assert one == two
 
 
-@pytest.mark.parametrize('method', combinations.quick([
-    name for name, method in methods.METHODS.items() if method.uses_masks],
-    'rigl', 'snip', 'prune'))
-def test_itop_rate_of_the_masks_of_all_iterations(
-    method, data, servers, tmp_path):
+@pytest.mark.parametrize(
+  'method',
+  combinations.quick(
+    [name for name, method in methods.METHODS.items() if method.uses_masks], 'rigl', 'snip', 'prune'
+  ),
+)
+def test_itop_rate_of_the_masks_of_all_iterations(method, data, servers, tmp_path):
   """Compared with the union of all mask records."""
-  folder = train(servers, data, 'mnist', tmp_path, method, 'session',
-                 mask_record_frequency=1,
-                 **scripts.MNIST_METHODS.get(method, {}))
+  folder = train(
+    servers,
+    data,
+    'mnist',
+    tmp_path,
+    method,
+    'session',
+    mask_record_frequency=1,
+    **scripts.MNIST_METHODS.get(method, {}),
+  )
   (path,) = folder.glob('*_masks.npz')
   records = mask_records.MaskRecords.load(path)
   # Before a step trains, RigL moves the first masks, and SNIP sets them.
@@ -133,8 +145,7 @@ def test_itop_rate_of_the_masks_of_all_iterations(
     if row['split'] == 'train':
       n_ever = n = 0
       for layer in records.shapes:
-        masks = [records.mask(layer, i)
-                 for i in range(first, row['iteration'] + 1)]
+        masks = [records.mask(layer, i) for i in range(first, row['iteration'] + 1)]
         n_ever += np.any(masks, axis=0).sum()
         n += masks[0].size
       assert row['itop_rate'] == n_ever / n

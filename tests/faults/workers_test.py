@@ -22,7 +22,7 @@ from tests.faults import scripts
 
 N_WORKERS = 2
 N_EPOCHS = 6
-TIMEOUT_SECONDS = 240.
+TIMEOUT_SECONDS = 240.0
 
 
 def free_ports(n):
@@ -42,10 +42,13 @@ class Workers:
 
   def __init__(self, script, argv, logs):
     self._argv = [
-        sys.executable, '-c',
-        f'import {scripts.MODULES[script]} as module\n'
-        'from rigl.training import script\n'
-        'script.run(module.main, module.SCHEMA)', *argv]
+      sys.executable,
+      '-c',
+      f'import {scripts.MODULES[script]} as module\n'
+      'from rigl.training import script\n'
+      'script.run(module.main, module.SCHEMA)',
+      *argv,
+    ]
     self._addresses = [f'localhost:{port}' for port in free_ports(N_WORKERS)]
     self._logs = logs
     self._logs.mkdir()
@@ -55,13 +58,17 @@ class Workers:
     """Starts a worker, with its own seed of hash()."""
     # Kubeflow writes jobs without replicas like this.
     config = {
-        'cluster': {'chief': [], 'ps': [], 'worker': self._addresses},
-        'task': {'type': 'worker', 'index': index}, 'environment': 'cloud'}
+      'cluster': {'chief': [], 'ps': [], 'worker': self._addresses},
+      'task': {'type': 'worker', 'index': index},
+      'environment': 'cloud',
+    }
     with (self._logs / f'{index}.txt').open('a') as log:
       self._running[index] = subprocess.Popen(
-          self._argv, stdout=log, stderr=log, env={
-              **os.environ, 'TF_CONFIG': json.dumps(config),
-              'PYTHONHASHSEED': str(index + 1)})
+        self._argv,
+        stdout=log,
+        stderr=log,
+        env={**os.environ, 'TF_CONFIG': json.dumps(config), 'PYTHONHASHSEED': str(index + 1)},
+      )
 
   def kill(self, index):
     """Ends one of them by SIGKILL."""
@@ -105,8 +112,9 @@ def arguments(script, data, folder, method, **values):
 def test_two_workers_train_as_one(method, data, servers, tmp_path):
   argv = arguments('mnist', data, tmp_path / 'one', method)
   assert servers('mnist').run(argv).code == 0
-  with Workers('mnist', arguments(
-      'mnist', data, tmp_path / 'two', method), tmp_path / 'logs') as workers:
+  with Workers(
+    'mnist', arguments('mnist', data, tmp_path / 'two', method), tmp_path / 'logs'
+  ) as workers:
     workers.wait()
     assert 'Test error' in workers.log(0)
     assert 'epoch' not in workers.log(1)
@@ -116,18 +124,17 @@ def test_two_workers_train_as_one(method, data, servers, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('script', ['cifar', 'imagenet'])
 @pytest.mark.parametrize('method', ['rigl', 'prune'])
-def test_two_workers_are_two_replicas(
-    script, method, data, servers, tmp_path):
+def test_two_workers_are_two_replicas(script, method, data, servers, tmp_path):
   argv = arguments(script, data, tmp_path / 'one', method, num_replicas=2)
   assert servers(script).run(argv).code == 0
-  with Workers(script, arguments(
-      script, data, tmp_path / 'two', method), tmp_path / 'logs') as workers:
+  with Workers(
+    script, arguments(script, data, tmp_path / 'two', method), tmp_path / 'logs'
+  ) as workers:
     workers.wait()
   one, two = (scripts.final_values(tmp_path / n) for n in ('one', 'two'))
   assert set(one) == set(two)
   for name, value in one.items():
-    np.testing.assert_allclose(
-        two[name], value, rtol=1e-2, atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(two[name], value, rtol=1e-2, atol=1e-4, err_msg=name)
 
 
 def train_with_a_death(argv, victim, logs):
@@ -150,9 +157,10 @@ def train_with_a_death(argv, victim, logs):
 
 
 def test_two_workers_train_as_one_though_one_died(data, servers, tmp_path):
-  one, two = (arguments(
-      'mnist', data, tmp_path / name, 'rigl', num_epochs=N_EPOCHS)
-              for name in ('one', 'two'))
+  one, two = (
+    arguments('mnist', data, tmp_path / name, 'rigl', num_epochs=N_EPOCHS)
+    for name in ('one', 'two')
+  )
   assert servers('mnist').run(one).code == 0
   train_with_a_death(two, 1, tmp_path / 'logs')
   scripts.assert_same_masks(tmp_path / 'two', tmp_path / 'one')
@@ -164,9 +172,10 @@ def test_two_workers_train_as_one_though_one_died(data, servers, tmp_path):
 def test_workers_resume_after_a_death(method, victim, data, tmp_path):
   """To the same bits as a training without a death."""
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  argv = {folder: arguments(
-      'mnist', data, folder, method, num_epochs=N_EPOCHS)
-          for folder in (whole, killed)}
+  argv = {
+    folder: arguments('mnist', data, folder, method, num_epochs=N_EPOCHS)
+    for folder in (whole, killed)
+  }
   with Workers('mnist', argv[whole], tmp_path / 'logs_whole') as workers:
     workers.wait()
   train_with_a_death(argv[killed], victim, tmp_path / 'logs_killed')

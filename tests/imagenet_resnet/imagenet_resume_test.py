@@ -17,16 +17,20 @@ def short(monkeypatch):
 
 def assert_resumes(tmp_path, stops, total, changes=None, **values):
   """A training in parts, optionally with other flags, ends like a whole one."""
-  whole = checkpoint_values.of(imagenet_script.run(
-      tmp_path / 'whole', train_steps=total, **values))
+  whole = checkpoint_values.of(imagenet_script.run(tmp_path / 'whole', train_steps=total, **values))
   for stop in (*stops, total):
     folder = imagenet_script.run(
-        tmp_path / 'parts', train_steps=stop, **{**values, **(changes or {})})
+      tmp_path / 'parts', train_steps=stop, **{**values, **(changes or {})}
+    )
   resumed = checkpoint_values.of(folder)
   trained, again = (
-      [{name: value for name, value in row.items() if name != 'seconds'}
-       for row in history.read(str(tmp_path / name)) if row['split'] == 'train']
-      for name in ('whole', 'parts'))
+    [
+      {name: value for name, value in row.items() if name != 'seconds'}
+      for row in history.read(str(tmp_path / name))
+      if row['split'] == 'train'
+    ]
+    for name in ('whole', 'parts')
+  )
   assert [row['step'] for row in trained] == list(range(1, total + 1))
   assert again == trained
   assert whole['global_step'] == total
@@ -37,8 +41,7 @@ def assert_resumes(tmp_path, stops, total, changes=None, **values):
 
 # resnet_train_eval_test of CIFAR-10 resumes others, and
 # sparse_optimizers_modes_test all optimizers.
-@pytest.mark.parametrize('method', combinations.quick(
-    methods.METHODS, 'momentum', 'snip', 'dnw'))
+@pytest.mark.parametrize('method', combinations.quick(methods.METHODS, 'momentum', 'snip', 'dnw'))
 def test_resumed_training_is_exact(method, tmp_path):
   """Stopped at a step that moves masks, batch norm and momentum on."""
   assert_resumes(tmp_path, [2], 5, training_method=method)
@@ -47,16 +50,20 @@ def test_resumed_training_is_exact(method, tmp_path):
 def test_in_the_next_epoch_and_with_evaluations_between(tmp_path):
   """Of 20 images the third batch is the last of the first epoch."""
   assert_resumes(
-      tmp_path, [], 6, {'mode': 'train_and_eval', 'steps_per_eval': 4},
-      training_method='rigl', num_train_images=20)
+    tmp_path,
+    [],
+    6,
+    {'mode': 'train_and_eval', 'steps_per_eval': 4},
+    training_method='rigl',
+    num_train_images=20,
+  )
 
 
 def test_finished_training_is_left_as_it_is(tmp_path, capsys):
   folder = imagenet_script.run(tmp_path, training_method='scratch')
   before = checkpoint_values.of(folder)
   for train_steps in (1, 2):
-    imagenet_script.run(
-        tmp_path, training_method='scratch', train_steps=train_steps)
+    imagenet_script.run(tmp_path, training_method='scratch', train_steps=train_steps)
     assert 'already holds 2 steps' in capsys.readouterr().out
     after = checkpoint_values.of(folder)
     for name, value in before.items():
@@ -64,12 +71,16 @@ def test_finished_training_is_left_as_it_is(tmp_path, capsys):
 
 
 def test_seed_reaches_weights_masks_and_batches(tmp_path):
-  runs = [checkpoint_values.of(imagenet_script.run(
-      tmp_path / str(i), training_method='scratch', seed=seed))
-          for i, seed in enumerate((0, 0, 1))]
+  runs = [
+    checkpoint_values.of(
+      imagenet_script.run(tmp_path / str(i), training_method='scratch', seed=seed)
+    )
+    for i, seed in enumerate((0, 0, 1))
+  ]
   for name, value in runs[0].items():
     np.testing.assert_array_equal(runs[1][name], value, err_msg=name)
     if name.endswith(('/weights', 'moving_mean')):
       assert (runs[2][name] != value).any(), name
-  assert any((runs[2][name] != value).any() for name, value in runs[0].items()
-             if name.endswith('/mask'))
+  assert any(
+    (runs[2][name] != value).any() for name, value in runs[0].items() if name.endswith('/mask')
+  )

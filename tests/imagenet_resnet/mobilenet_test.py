@@ -27,16 +27,20 @@ def test_graph_is_that_of_the_published_checkpoints(network):
 def test_unmasked_last_layer(network):
   with tf.Graph().as_default():
     networks.build(network, pruning_method='threshold', prune_last_layer=False)
-    networks.assert_variant(
-        networks.load_golden(network), 'prune_last_layer=False')
+    networks.assert_variant(networks.load_golden(network), 'prune_last_layer=False')
 
 
-@pytest.mark.parametrize('network, size, prune_last_layer', [
-    ('mobilenet_v1', 33, False), ('mobilenet_v2', 48, True)])
+@pytest.mark.parametrize(
+  'network, size, prune_last_layer', [('mobilenet_v1', 33, False), ('mobilenet_v2', 48, True)]
+)
 def test_inference_is_that_of_numpy(network, size, prune_last_layer):
   networks.assert_inference_is(
-      network, getattr(reference_networks, network), size, width=0.25,
-      prune_last_layer=prune_last_layer)
+    network,
+    getattr(reference_networks, network),
+    size,
+    width=0.25,
+    prune_last_layer=prune_last_layer,
+  )
 
 
 @pytest.mark.parametrize('network', NETWORKS)
@@ -52,8 +56,7 @@ def test_channels_first_builds(network):
 @pytest.mark.parametrize('network', NETWORKS)
 def test_first_layer_can_have_a_mask(network):
   with tf.Graph().as_default():
-    networks.build(network, pruning_method='threshold', width=0.25,
-                   prune_first_layer=True)
+    networks.build(network, pruning_method='threshold', width=0.25, prune_first_layer=True)
     assert pruning.get_masks()[0].op.name == 'resnet_model/initial_conv/mask'
     assert 'resnet_model/initial_conv/weights' in networks.variable_shapes()
 
@@ -73,27 +76,42 @@ def _n_channels(network, layers, **arguments):
   with tf.Graph().as_default():
     networks.build(network, pruning_method='threshold', **arguments)
     shapes = networks.variable_shapes()
-  return [shapes.get(f'resnet_model/{layer}/weights',
-                     shapes.get(f'resnet_model/{layer}/kernel'))[-1]
-          for layer in layers]
+  return [
+    shapes.get(f'resnet_model/{layer}/weights', shapes.get(f'resnet_model/{layer}/kernel'))[-1]
+    for layer in layers
+  ]
 
 
 def test_width_of_v1():
-  layers = ['initial_conv', 'contraction_1x1_0', 'contraction_1x1_1',
-            'contraction_1x1_3', 'contraction_1x1_12']
+  layers = [
+    'initial_conv',
+    'contraction_1x1_0',
+    'contraction_1x1_1',
+    'contraction_1x1_3',
+    'contraction_1x1_12',
+  ]
   # 9.6, 19.2, 38.4, 76.8 and 307.2, made multiples of 8; the first block's is
   # only truncated.
-  assert _n_channels('mobilenet_v1', layers, width=0.3) == [
-      16, 19, 40, 80, 304]
+  assert _n_channels('mobilenet_v1', layers, width=0.3) == [16, 19, 40, 80, 304]
 
 
 def test_width_and_expansion_of_v2():
-  layers = ['initial_conv', 'contraction_1x1_0', 'expand_1x1_1',
-            'contraction_1x1_16', 'final_1x1_conv']
+  layers = [
+    'initial_conv',
+    'contraction_1x1_0',
+    'expand_1x1_1',
+    'contraction_1x1_16',
+    'final_1x1_conv',
+  ]
   # 24, 12, 4.5 * 12, 240 and 960 channels, but never fewer than 1280 features.
   # 12 is no multiple of 8: the first block is only truncated.
-  assert _n_channels('mobilenet_v2', layers, width=0.75,
-                     expansion_factor=4.5) == [24, 12, 54, 240, 1280]
+  assert _n_channels('mobilenet_v2', layers, width=0.75, expansion_factor=4.5) == [
+    24,
+    12,
+    54,
+    240,
+    1280,
+  ]
   assert _n_channels('mobilenet_v2', ['final_1x1_conv'], width=1.4) == [1792]
 
 
@@ -105,21 +123,29 @@ def test_narrowest_width(network):
 
 
 @pytest.mark.parametrize('builder', BUILDERS)
-@pytest.mark.parametrize('arguments, message', [
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
     ({'pruning_method': 'rigl'}, "pruning_method 'rigl'"),
     ({'init_method': 'he'}, "init_method 'he'"),
     ({'data_format': 'NHWC'}, "data_format 'NHWC'"),
-    ({'width': -1.}, 'width must be > 0, got -1.0'),
+    ({'width': -1.0}, 'width must be > 0, got -1.0'),
     ({'width': float('nan')}, 'width must be > 0, got nan'),
-])
+  ],
+)
 def test_wrong_arguments(builder, arguments, message):
   with pytest.raises(ValueError, match=message):
     builder(num_classes=7, **arguments)
 
 
-@pytest.mark.parametrize('value, message', [
-    (0.5, 'must be >= 1, got 0.5'), (float('nan'), 'must be >= 1, got nan'),
-    (float('inf'), 'must be finite, got inf')])
+@pytest.mark.parametrize(
+  'value, message',
+  [
+    (0.5, 'must be >= 1, got 0.5'),
+    (float('nan'), 'must be >= 1, got nan'),
+    (float('inf'), 'must be finite, got inf'),
+  ],
+)
 def test_wrong_expansion_factor(value, message):
   with pytest.raises(ValueError, match=f'expansion_factor {message}'):
     mobilenetv2_model.mobilenet_v2(7, expansion_factor=value)

@@ -16,8 +16,9 @@ N = 23
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  return tiny_imagenet.find(tiny_imagenet.write_folder(
-      tmp_path_factory.mktemp('imagenet') / 'with [a] * in it'))
+  return tiny_imagenet.find(
+    tiny_imagenet.write_folder(tmp_path_factory.mktemp('imagenet') / 'with [a] * in it')
+  )
 
 
 def places(make_dataset, n=None, graph_seed=None):
@@ -37,25 +38,22 @@ def places(make_dataset, n=None, graph_seed=None):
 
 
 def training(data, n, seed=0, first=0, **options):
-  return places(lambda: record_input.training_records(
-      data, data.train, seed, first), n, **options)
+  return places(lambda: record_input.training_records(data, data.train, seed, first), n, **options)
 
 
 def in_order(part):
-  return [(path, i) for path in part.files
-          for i in range(imagenet_data.count_records(path))]
+  return [(path, i) for path in part.files for i in range(imagenet_data.count_records(path))]
 
 
 @pytest.mark.parametrize('name', ['train', 'validation'])
 def test_evaluation_visits_all_in_order(data, name):
   part = getattr(data, name)
-  assert places(lambda: record_input.ordered_records(data, part)) == in_order(
-      part)
+  assert places(lambda: record_input.ordered_records(data, part)) == in_order(part)
 
 
 def test_each_epoch_has_every_record_in_another_order(data):
   found = training(data, 3 * N)
-  epochs = [found[i:i + N] for i in (0, N, 2 * N)]
+  epochs = [found[i : i + N] for i in (0, N, 2 * N)]
   for epoch in epochs:
     assert sorted(epoch) == in_order(data.train)
     assert epoch != in_order(data.train)
@@ -70,8 +68,7 @@ def test_the_order_depends_on_the_seed_alone(data):
 
 @pytest.mark.parametrize('first', [1, N - 1, N, 2 * N + 5])
 def test_begins_anywhere(data, first):
-  assert training(data, 10, first=first) == training(
-      data, first + 10)[first:]
+  assert training(data, 10, first=first) == training(data, first + 10)[first:]
 
 
 def test_files_are_shuffled_too(data, monkeypatch):
@@ -99,7 +96,7 @@ def start_of(path, n):
   """Where record n begins."""
   content, position = path.read_bytes(), 0
   for _ in range(n):
-    position += int.from_bytes(content[position:position + 8], 'little') + 16
+    position += int.from_bytes(content[position : position + 8], 'little') + 16
   return position
 
 
@@ -116,15 +113,14 @@ def flip_a_length(path):
 
 
 def truncate(path):
-  path.write_bytes(path.read_bytes()[:start_of(path, 2) + 50])
+  path.write_bytes(path.read_bytes()[: start_of(path, 2) + 50])
 
 
 def truncate_between(path):
-  path.write_bytes(path.read_bytes()[:start_of(path, 2)])
+  path.write_bytes(path.read_bytes()[: start_of(path, 2)])
 
 
-@pytest.mark.parametrize(
-    'change', [flip_a_byte, flip_a_length, truncate, truncate_between])
+@pytest.mark.parametrize('change', [flip_a_byte, flip_a_length, truncate, truncate_between])
 @pytest.mark.parametrize('mode', ['train', 'eval'])
 def test_damage_is_named(tmp_path, mode, change):
   data, path = damaged(tmp_path, change)
@@ -135,8 +131,9 @@ def test_damage_is_named(tmp_path, mode, change):
       places(lambda: record_input.ordered_records(data, data.train))
   begin = start_of(path, 2)
   size = data.train.sizes[1]
-  assert (f'{messages.MARK}{path}: record 2 (counted from 0), at byte '
-          f'{begin} of {size}, cannot be read') in error.value.message
+  assert (
+    f'{messages.MARK}{path}: record 2 (counted from 0), at byte {begin} of {size}, cannot be read'
+  ) in error.value.message
 
 
 def test_a_file_that_has_gone(tmp_path):
@@ -148,8 +145,7 @@ def test_a_file_that_has_gone(tmp_path):
 
 @pytest.mark.parametrize('number', [N - 1, N + 1])
 @pytest.mark.parametrize('mode', ['train', 'eval'])
-def test_a_wrong_number_is_found_at_the_end(
-    tmp_path, monkeypatch, mode, number):
+def test_a_wrong_number_is_found_at_the_end(tmp_path, monkeypatch, mode, number):
   monkeypatch.setattr(imagenet_data, '_SMALL_BYTES', 0)
   folder = tiny_imagenet.write_folder(tmp_path)
   data = tiny_imagenet.find(folder, number)
@@ -158,24 +154,28 @@ def test_a_wrong_number_is_found_at_the_end(
       training(data, 3 * N)
     else:
       places(lambda: record_input.ordered_records(data, data.train))
-  assert (f'num_train_images is {number}, but the train files in {folder} hold '
-          f'{N} images: give --num_train_images={N}.') in error.value.message
+  assert (
+    f'num_train_images is {number}, but the train files in {folder} hold '
+    f'{N} images: give --num_train_images={N}.'
+  ) in error.value.message
 
 
 def test_skips_what_cannot_be_read(tmp_path, capfd):
   data, path = damaged(tmp_path, flip_a_byte)
-  readable = [place for place in in_order(data.train)
-              if place[0] != str(path) or place[1] < 2]
-  assert places(lambda: record_input.ordered_records(
-      data, data.train, skips_corrupt=True)) == readable
+  readable = [place for place in in_order(data.train) if place[0] != str(path) or place[1] < 2]
+  assert (
+    places(lambda: record_input.ordered_records(data, data.train, skips_corrupt=True)) == readable
+  )
   assert f'Warning: {path}: record 2 ' in capfd.readouterr().err
-  found = places(lambda: record_input.training_records(
-      data, data.train, 0, 0, skips_corrupt=True), 2 * N)
+  found = places(
+    lambda: record_input.training_records(data, data.train, 0, 0, skips_corrupt=True), 2 * N
+  )
   for epoch in (found[:N], found[N:]):
     assert set(epoch) == set(readable)
-  assert places(lambda: record_input.training_records(
-      data, data.train, 0, N + 4, skips_corrupt=True), 5) == (
-          found[N + 4:N + 9])
+  assert (
+    places(lambda: record_input.training_records(data, data.train, 0, N + 4, skips_corrupt=True), 5)
+    == (found[N + 4 : N + 9])
+  )
 
 
 # Folders whose names C or TensorFlow's messages would write otherwise.
@@ -185,9 +185,12 @@ NAMES = ["it's", 'say "so"', 'back\\slash', 'a\\tb \\101', 'bild é 像', '[x] ]
 @pytest.mark.parametrize('warns', [False, True])
 @pytest.mark.parametrize('name', NAMES)
 def test_messages_show_names_as_they_are(name, warns, capfd, graph):
-  message = tf.strings.join([
+  message = tf.strings.join(
+    [
       record_input.place(tf.constant(f'/data/{name}/train'), tf.constant(3)),
-      f" has no 'image/encoded' under {name}."])
+      f" has no 'image/encoded' under {name}.",
+    ]
+  )
   shown = f"/data/{name}/train: record 3 (counted from 0) has no 'image"
   with tf.Session() as session:
     check = record_input.check(tf.constant(False), message, warns)

@@ -17,17 +17,18 @@ def draw(part, n, num_classes=N_CLASSES):
   with tf.Graph().as_default(), tf.Session() as session:
     index = tf.placeholder(tf.int64, [])
     example = (
-        synthetic_imagenet.image(part, index, num_classes, SIZE),
-        synthetic_imagenet.label(part, index, num_classes))
-    images, labels = zip(*(
-        session.run(example, {index: i}) for i in range(n)))
+      synthetic_imagenet.image(part, index, num_classes, SIZE),
+      synthetic_imagenet.label(part, index, num_classes),
+    )
+    images, labels = zip(*(session.run(example, {index: i}) for i in range(n)))
   return np.array(images), np.array(labels)
 
 
 def spectra(images):
   """Features that do not depend on the shift of a pattern."""
-  found = np.abs(np.fft.fft2(images - images.mean((1, 2), keepdims=True),
-                             axes=(1, 2))).reshape(len(images), -1)
+  found = np.abs(np.fft.fft2(images - images.mean((1, 2), keepdims=True), axes=(1, 2))).reshape(
+    len(images), -1
+  )
   return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
@@ -36,13 +37,12 @@ def test_classes_can_be_learnt_but_not_from_single_pixels():
   images, labels = draw('validation', 100)
 
   def accuracy(features, test_features):
-    means = np.array([features[train_labels == c].mean(0)
-                      for c in range(N_CLASSES)])
-    distances = ((test_features[:, None] - means)**2).sum(2)
+    means = np.array([features[train_labels == c].mean(0) for c in range(N_CLASSES)])
+    distances = ((test_features[:, None] - means) ** 2).sum(2)
     return (distances.argmin(1) == labels).mean()
 
-  assert accuracy(spectra(train), spectra(images)) > .95
-  assert accuracy(train.reshape(100, -1), images.reshape(100, -1)) < .5
+  assert accuracy(spectra(train), spectra(images)) > 0.95
+  assert accuracy(train.reshape(100, -1), images.reshape(100, -1)) < 0.5
 
 
 def test_images_are_bytes_in_effect():
@@ -61,10 +61,13 @@ def test_depends_on_part_and_number_alone():
   assert not (draw('validation', 12)[0] == images).all((1, 2, 3)).any()
 
 
-@pytest.mark.parametrize('part, num_classes, digest, labels', [
+@pytest.mark.parametrize(
+  'part, num_classes, digest, labels',
+  [
     ('train', 10, 3606153301, [9, 1, 0, 6, 8, 3, 2, 4, 5, 7, 9, 1]),
-    ('validation', 1000, 3188411444,
-     [628, 855, 943, 548, 965, 635, 948, 201, 236, 863, 702, 659])])
+    ('validation', 1000, 3188411444, [628, 855, 943, 548, 965, 635, 948, 201, 236, 863, 702, 659]),
+  ],
+)
 def test_images_are_frozen(part, num_classes, digest, labels):
   """Training and evaluation must use the same data."""
   images, found = draw(part, 12, num_classes)

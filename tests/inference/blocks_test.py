@@ -25,23 +25,21 @@ def _outputs(packed, arena, n_channels):
   outputs = np.zeros((len(packed.rows), n_channels))
   for block, row in enumerate(packed.rows):
     value = row[0]
-    for chosen in range(1, 2 ** n_channels):
+    for chosen in range(1, 2**n_channels):
       for k in range(row[chosen], row[chosen + 1]):
         for channel in range(n_channels):
           if chosen >> channel & 1:
-            outputs[block, channel] += packed.values[value] * arena[
-                packed.offsets[k]]
+            outputs[block, channel] += packed.values[value] * arena[packed.offsets[k]]
             value += 1
   return outputs.ravel()
 
 
 @pytest.mark.parametrize('n_channels', [1, 2, 3])
-@pytest.mark.parametrize('density', [0., 0.2, 0.7, 1.])
+@pytest.mark.parametrize('density', [0.0, 0.2, 0.7, 1.0])
 @pytest.mark.parametrize('has_own', [True, False])
 def test_sums_are_those_of_the_matrix(n_channels, density, has_own):
   generator = np.random.default_rng(0)
-  weights = generator.normal(size=(6, 11)) * (
-      generator.random((6, 11)) < density)
+  weights = generator.normal(size=(6, 11)) * (generator.random((6, 11)) < density)
   arena, places = generator.normal(size=50), generator.permutation(50)
   offsets, own = places[:11], places[11:17] if has_own else None
   packed = blocks.Blocks.of(weights, offsets, n_channels, own)

@@ -6,5 +6,6 @@ import importlib.util
 from importlib import metadata
 
 if metadata.version('keras').startswith('2.') or not all(
-    map(importlib.util.find_spec, ('ai_edge_litert', 'numba'))):
+  map(importlib.util.find_spec, ('ai_edge_litert', 'numba'))
+):
   collect_ignore_glob = ['*_test.py']

@@ -47,17 +47,24 @@ def _random_layer(draw, x):
   height, width = x.shape[1:3]
   if reach[0] > height or reach[1] > width:
     return None
-  kind = draw.choice(['conv', 'conv', 'depthwise', 'max', 'average', 'norm',
-                      'residual'])
+  kind = draw.choice(['conv', 'conv', 'depthwise', 'max', 'average', 'norm', 'residual'])
   if kind == 'conv':
     # The converter makes other operators of two dilations that differ.
-    return L.Conv2D(draw.choice([1, 3, 8, 17]), kernel, strides, padding,
-                    dilation_rate=dilation,
-                    activation=draw.choice([None, 'relu', 'relu6']))(x)
+    return L.Conv2D(
+      draw.choice([1, 3, 8, 17]),
+      kernel,
+      strides,
+      padding,
+      dilation_rate=dilation,
+      activation=draw.choice([None, 'relu', 'relu6']),
+    )(x)
   if kind == 'depthwise':
     return L.DepthwiseConv2D(
-        kernel[0] if kernel[0] <= width else 1, strides, padding,
-        depth_multiplier=draw.choice([1, 1, 2]))(x)
+      kernel[0] if kernel[0] <= width else 1,
+      strides,
+      padding,
+      depth_multiplier=draw.choice([1, 1, 2]),
+    )(x)
   if kind in ('max', 'average'):
     pool = L.MaxPooling2D if kind == 'max' else L.AveragePooling2D
     return pool(kernel, strides, padding)(x)
@@ -70,8 +77,7 @@ def _random_layer(draw, x):
 @pytest.mark.parametrize('seed', range(24))
 def test_random_networks(seed, tmp_path):
   draw = random.Random(seed)
-  inputs = x = keras.Input(
-      (draw.randint(1, 19), draw.randint(1, 19), draw.randint(1, 5)))
+  inputs = x = keras.Input((draw.randint(1, 19), draw.randint(1, 19), draw.randint(1, 5)))
   for _ in range(draw.randint(1, 5)):
     y = _random_layer(draw, x)
     x = x if y is None else y
@@ -84,45 +90,42 @@ def test_random_networks(seed, tmp_path):
     x = L.Dense(7)(x) if len(x.shape) == 2 else L.Conv2D(7, 1)(x)
   else:
     x = L.Softmax()(L.Dense(7)(x))
-  _check(x, inputs, tmp_path, draw.choice([0., 0.6, 0.9]),
-         draw.choice([1, 1, 3]))
+  _check(x, inputs, tmp_path, draw.choice([0.0, 0.6, 0.9]), draw.choice([1, 1, 3]))
 
 
 def _normalized(x):
   """As the ImageNet script begins: minus a mean, by a deviation."""
-  return (x - np.array([1., 2., 3.], 'f')) / np.array([2., 3., 4.], 'f')
+  return (x - np.array([1.0, 2.0, 3.0], 'f')) / np.array([2.0, 3.0, 4.0], 'f')
 
 
 _LAYERS = {
-    'normalized': lambda x: L.Conv2D(5, 3)(_normalized(x)),
-    'one constant': lambda x: L.Conv2D(5, 3)(2. * x + 1.),
-    'negative': lambda x: L.Conv2D(5, 3, padding='same')(0. - x),
-    'no bias': lambda x: L.Conv2D(5, 3, use_bias=False)(x),
-    'one by one': lambda x: L.Conv2D(6, 1)(x),
-    'whole image': lambda x: L.Conv2D(6, (9, 11))(x),
-    'softmax': lambda x: L.Dense(4, 'softmax')(L.Flatten()(x)),
-    'vectors': lambda x: L.ReLU()(L.Add()(
-        [L.Dense(9)(L.Flatten()(x)), L.Dense(9)(L.Flatten()(x))])),
-    'scaled vector': lambda x: L.Dense(3)(L.BatchNormalization()(
-        L.ReLU()(L.Dense(9)(L.Flatten()(x))))),
-    'residual of the input': lambda x: L.Add()(
-        [L.Conv2D(3, 3, padding='same')(x), x]),
-    'sum of the input': lambda x: L.Conv2D(2, 1)(L.Add()([x, L.ReLU()(x)])),
-    'padded': lambda x: L.Conv2D(5, 3)(L.ZeroPadding2D(((0, 1), (2, 3)))(x)),
-    'padded pool': lambda x: L.MaxPooling2D(3, 2)(
-        L.ZeroPadding2D(1)(L.Conv2D(4, 1)(x))),
-    'dilated': lambda x: L.Conv2D(5, 3, dilation_rate=2, padding='same')(x),
-    'global pools': lambda x: L.Add()([
-        L.GlobalAveragePooling2D()(x), L.Flatten()(L.MaxPooling2D((9, 11))(x))
-    ]),
-    'branches': lambda x: L.Add()([
-        L.Conv2D(4, 3, 2, 'same')(x),
-        L.AveragePooling2D(2, 2, 'same')(L.Conv2D(4, 1)(x))]),
+  'normalized': lambda x: L.Conv2D(5, 3)(_normalized(x)),
+  'one constant': lambda x: L.Conv2D(5, 3)(2.0 * x + 1.0),
+  'negative': lambda x: L.Conv2D(5, 3, padding='same')(0.0 - x),
+  'no bias': lambda x: L.Conv2D(5, 3, use_bias=False)(x),
+  'one by one': lambda x: L.Conv2D(6, 1)(x),
+  'whole image': lambda x: L.Conv2D(6, (9, 11))(x),
+  'softmax': lambda x: L.Dense(4, 'softmax')(L.Flatten()(x)),
+  'vectors': lambda x: L.ReLU()(L.Add()([L.Dense(9)(L.Flatten()(x)), L.Dense(9)(L.Flatten()(x))])),
+  'scaled vector': lambda x: L.Dense(3)(
+    L.BatchNormalization()(L.ReLU()(L.Dense(9)(L.Flatten()(x))))
+  ),
+  'residual of the input': lambda x: L.Add()([L.Conv2D(3, 3, padding='same')(x), x]),
+  'sum of the input': lambda x: L.Conv2D(2, 1)(L.Add()([x, L.ReLU()(x)])),
+  'padded': lambda x: L.Conv2D(5, 3)(L.ZeroPadding2D(((0, 1), (2, 3)))(x)),
+  'padded pool': lambda x: L.MaxPooling2D(3, 2)(L.ZeroPadding2D(1)(L.Conv2D(4, 1)(x))),
+  'dilated': lambda x: L.Conv2D(5, 3, dilation_rate=2, padding='same')(x),
+  'global pools': lambda x: L.Add()(
+    [L.GlobalAveragePooling2D()(x), L.Flatten()(L.MaxPooling2D((9, 11))(x))]
+  ),
+  'branches': lambda x: L.Add()(
+    [L.Conv2D(4, 3, 2, 'same')(x), L.AveragePooling2D(2, 2, 'same')(L.Conv2D(4, 1)(x))]
+  ),
 }
 
 
 @pytest.mark.parametrize('name', _LAYERS)
-@pytest.mark.parametrize('sparsity', [0., 0.7])
+@pytest.mark.parametrize('sparsity', [0.0, 0.7])
 def test_layers(name, sparsity, tmp_path):
   inputs = keras.Input((9, 11, 3))
   _check(_LAYERS[name](inputs), inputs, tmp_path, sparsity)
@@ -157,7 +160,7 @@ def test_calls_from_several_threads_do_not_mix(tmp_path):
   examples, wanted = networks.batch_of(model, 40)
   network = _engine(model, tmp_path / 'm.tflite')
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
-    found = list(pool.map(lambda i: network(examples[i:i + 1]), range(40)))
+    found = list(pool.map(lambda i: network(examples[i : i + 1]), range(40)))
   networks.assert_close(np.concatenate(found), wanted)
 
 
@@ -170,7 +173,7 @@ def test_an_engine_does_not_keep_its_examples(tmp_path):
   networks.assert_close(network(examples), wanted)
 
 
-_OTHER_PROCESSOR = '''
+_OTHER_PROCESSOR = """
 import sys
 import numpy as np
 import rigl.inference
@@ -178,13 +181,14 @@ from rigl.inference import vectors
 network = rigl.inference.load(sys.argv[1], engine='rigl')
 assert vectors.WIDTH == int(sys.argv[2]), vectors.WIDTH
 np.save(sys.argv[4], network(np.load(sys.argv[3])))
-'''
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != 'x86_64', reason='needs an x86')
-@pytest.mark.parametrize('width, processor, features', [
-    (4, 'nehalem', '+sse4.2'), (8, 'haswell', '+avx,+avx2,+fma')])
+@pytest.mark.parametrize(
+  'width, processor, features', [(4, 'nehalem', '+sse4.2'), (8, 'haswell', '+avx,+avx2,+fma')]
+)
 def test_narrower_vectors(width, processor, features, tmp_path):
   """Each compiles everything anew, as on another processor."""
   model = networks.mobilenet(0.7, 33)
@@ -193,8 +197,21 @@ def test_narrower_vectors(width, processor, features, tmp_path):
   exporting.export(model, path)
   np.save(tmp_path / 'in.npy', examples)
   subprocess.run(
-      [sys.executable, '-c', _OTHER_PROCESSOR, path, str(width),
-       tmp_path / 'in.npy', tmp_path / 'out.npy'], check=True, env={
-           **os.environ, 'NUMBA_CPU_NAME': processor,
-           'NUMBA_CPU_FEATURES': features, 'NUMBA_CACHE_DIR': str(tmp_path)})
+    [
+      sys.executable,
+      '-c',
+      _OTHER_PROCESSOR,
+      path,
+      str(width),
+      tmp_path / 'in.npy',
+      tmp_path / 'out.npy',
+    ],
+    check=True,
+    env={
+      **os.environ,
+      'NUMBA_CPU_NAME': processor,
+      'NUMBA_CPU_FEATURES': features,
+      'NUMBA_CACHE_DIR': str(tmp_path),
+    },
+  )
   networks.assert_close(np.load(tmp_path / 'out.npy'), wanted)

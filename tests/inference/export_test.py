@@ -24,24 +24,25 @@ def _run(data, batch):
 
 def _weights(shape, sparsity):
   generator = np.random.default_rng(0)
-  return (generator.normal(size=shape) * (
-      generator.random(shape) >= sparsity)).astype(np.float32)
+  return (generator.normal(size=shape) * (generator.random(shape) >= sparsity)).astype(np.float32)
 
 
-@pytest.mark.parametrize('shape', [
-    (4, 5), (3, 2, 2, 40), (1, 1, 300, 300), (7, 1, 1, 1024), (257, 3, 2, 2)])
-@pytest.mark.parametrize('sparsity', [0., 0.9, 1.])
+@pytest.mark.parametrize(
+  'shape', [(4, 5), (3, 2, 2, 40), (1, 1, 300, 300), (7, 1, 1, 1024), (257, 3, 2, 2)]
+)
+@pytest.mark.parametrize('sparsity', [0.0, 0.9, 1.0])
 @pytest.mark.parametrize('by_rows', [True, False])
 def test_packed_weights_are_unpacked(shape, sparsity, by_rows):
   weights = _weights(shape, sparsity)
   sparsity, kept = tflite_files.pack(weights, by_rows)
-  np.testing.assert_array_equal(
-      tflite_files.unpack(sparsity, kept, shape, 'w'), weights)
+  np.testing.assert_array_equal(tflite_files.unpack(sparsity, kept, shape, 'w'), weights)
 
 
 # A tenth of [outputs, inputs] is left: a value of 4 bytes, an index, and for
 # each row, or column, 2 bytes for the end of its indices (4 from 2**16 on).
-@pytest.mark.parametrize('shape, n_bytes', [
+@pytest.mark.parametrize(
+  'shape, n_bytes',
+  [
     # An index of an input fits into one byte.
     ((1000, 250), 25000 * (4 + 1) + 2 * 1001),
     # That of an output does, so that columns are stored.
@@ -49,7 +50,8 @@ def test_packed_weights_are_unpacked(shape, sparsity, by_rows):
     # Neither does. Rows are the shorter of the two.
     ((500, 1000), 50000 * (4 + 2) + 2 * 501),
     ((1000, 1000), 100000 * (4 + 2) + 4 * 1001),
-])
+  ],
+)
 def test_the_dimension_with_short_indices_is_compressed(shape, n_bytes):
   weights = np.zeros(shape, np.float32)
   weights.ravel()[::10] = 1
@@ -62,26 +64,29 @@ def test_litert_unpacks_sparse_columns(quantize, tmp_path):
   inputs = keras.Input((5, 5, 300))
   x = L.Conv2D(260, 3, activation='relu')(inputs)
   x = L.Conv2D(40, 3, activation='relu')(x)
-  model = networks.sparsified(keras.Model(
-      inputs, L.Dense(20)(L.Flatten()(L.Conv2D(300, 1)(x)))), 0.9)
+  model = networks.sparsified(
+    keras.Model(inputs, L.Dense(20)(L.Flatten()(L.Conv2D(300, 1)(x)))), 0.9
+  )
   batch, wanted = networks.batch_of(model)
   exported = rigl.inference.export(model, tmp_path / 'm.tflite', quantize)
-  orders = [t.sparsity.traversalOrder.tolist() for t in tflite_files.read(
-      exported.sparse, 'model').subgraphs[0].tensors if t.sparsity is not None]
-  assert sorted(orders) == [
-      [0, 1, 2, 3], [0, 1, 2, 3], [1, 0], [1, 2, 3, 0]]
-  networks.assert_close(
-      _run(exported.sparse, batch), wanted, 0.02 if quantize else 1e-5)
+  orders = [
+    t.sparsity.traversalOrder.tolist()
+    for t in tflite_files.read(exported.sparse, 'model').subgraphs[0].tensors
+    if t.sparsity is not None
+  ]
+  assert sorted(orders) == [[0, 1, 2, 3], [0, 1, 2, 3], [1, 0], [1, 2, 3, 0]]
+  networks.assert_close(_run(exported.sparse, batch), wanted, 0.02 if quantize else 1e-5)
 
 
 def test_equal_vectors_are_stored_once_and_buffers_are_aligned(tmp_path):
   """The schema wants the content of buffers at multiples of 16 bytes."""
-  exported = rigl.inference.export(
-      networks.mobilenet(0.9), tmp_path / 'm.tflite', 'int8')
+  exported = rigl.inference.export(networks.mobilenet(0.9), tmp_path / 'm.tflite', 'int8')
   model = requirements.litert_schema().Model.GetRootAs(exported.sparse)
-  starts = [model.Buffers(i)._tab.Vector(
-      model.Buffers(i)._tab.Offset(4)) for i in range(model.BuffersLength())
-            if not model.Buffers(i).DataIsNone()]
+  starts = [
+    model.Buffers(i)._tab.Vector(model.Buffers(i)._tab.Offset(4))
+    for i in range(model.BuffersLength())
+    if not model.Buffers(i).DataIsNone()
+  ]
   assert starts and not any(start % 16 for start in starts)
   graph = model.Subgraphs(0)
   zeros = {}
@@ -89,8 +94,7 @@ def test_equal_vectors_are_stored_once_and_buffers_are_aligned(tmp_path):
     quantization = graph.Tensors(i).Quantization()
     if quantization is not None and not quantization.ZeroPointIsNone():
       table = quantization._tab
-      zeros.setdefault(quantization.ZeroPointLength(), set()).add(
-          table.Vector(table.Offset(10)))
+      zeros.setdefault(quantization.ZeroPointLength(), set()).add(table.Vector(table.Offset(10)))
   assert all(len(places) == 1 for places in zeros.values()), zeros
   assert len(zeros) > 3
 
@@ -102,18 +106,17 @@ def test_unpack_reads_the_blocks_of_the_converter(tmp_path):
   weights[:, 32:].reshape(16, 8, 4)[:, ::2] = 0
   layer = tf2.function(lambda x: tf2.matmul(x, weights.T))
   converter = tf2.lite.TFLiteConverter.from_concrete_functions(
-      [layer.get_concrete_function(tf2.TensorSpec([1, 64]))])
+    [layer.get_concrete_function(tf2.TensorSpec([1, 64]))]
+  )
   converter.optimizations = [tf2.lite.Optimize.EXPERIMENTAL_SPARSITY]
   model = tflite_files.read(converter.convert(), 'model')
   sparse = [t for t in model.subgraphs[0].tensors if t.sparsity is not None]
   assert len(sparse) == 1
-  np.testing.assert_array_equal(
-      tflite_files.values_of(model, sparse[0]), weights)
+  np.testing.assert_array_equal(tflite_files.values_of(model, sparse[0]), weights)
 
 
 def test_layers_have_short_names_and_constants_none(tmp_path):
-  exported = rigl.inference.export(
-      networks.mobilenet(0.9), tmp_path / 'm.tflite')
+  exported = rigl.inference.export(networks.mobilenet(0.9), tmp_path / 'm.tflite')
   model = tflite_files.read(exported.sparse, 'model')
   graph = model.subgraphs[0]
   names = [tensor.name for tensor in graph.tensors if tensor.name]
@@ -125,8 +128,7 @@ def test_layers_have_short_names_and_constants_none(tmp_path):
 
 @pytest.mark.parametrize('quantize, tolerance', [(None, 1e-5), ('int8', 0.02)])
 @pytest.mark.parametrize('name', ['lenet', 'mobilenet'])
-def test_litert_computes_what_the_model_does(
-    name, quantize, tolerance, tmp_path):
+def test_litert_computes_what_the_model_does(name, quantize, tolerance, tmp_path):
   model = getattr(networks, name)(0.95)
   batch, wanted = networks.batch_of(model, 3)
   exported = rigl.inference.export(model, tmp_path / 'm.tflite', quantize)
@@ -146,11 +148,11 @@ def _dense_net(sizes, weights):
 def _shapes(exported):
   model = tflite_files.read(exported.sparse, 'model')
   return [
-      tflite_files.shape_of(model.subgraphs[0].tensors[operator.inputs[1]])
-      for operator in model.subgraphs[0].operators
-      if tflite_files.operator_name(
-          tflite_files.operator_code(model, operator)) in (
-              'FULLY_CONNECTED', 'CONV_2D', 'DEPTHWISE_CONV_2D')]
+    tflite_files.shape_of(model.subgraphs[0].tensors[operator.inputs[1]])
+    for operator in model.subgraphs[0].operators
+    if tflite_files.operator_name(tflite_files.operator_code(model, operator))
+    in ('FULLY_CONNECTED', 'CONV_2D', 'DEPTHWISE_CONV_2D')
+  ]
 
 
 def test_dead_units_are_removed_by_hand(tmp_path):
@@ -160,9 +162,15 @@ def test_dead_units_are_removed_by_hand(tmp_path):
   adds 3 * 5 to the output. Unit 3 is relu(-1) = 0. With x = (1, 1) the output
   is 3 * 7 + 3 * 5 + 1 = 37.
   """
-  model = _dense_net([2, 4, 1], [
-      np.array([[1, 1, 0, 0], [2, 1, 0, 0]]), np.array([0, 1, 3, -1]),
-      np.array([[7], [0], [5], [4]]), np.array([1])])
+  model = _dense_net(
+    [2, 4, 1],
+    [
+      np.array([[1, 1, 0, 0], [2, 1, 0, 0]]),
+      np.array([0, 1, 3, -1]),
+      np.array([[7], [0], [5], [4]]),
+      np.array([1]),
+    ],
+  )
   exported = rigl.inference.export(model, tmp_path / 'm.tflite')
   assert exported.n_removed == 3
   assert _shapes(exported) == [(1, 2), (1, 1)]
@@ -171,9 +179,10 @@ def test_dead_units_are_removed_by_hand(tmp_path):
 
 def test_removal_goes_on_until_nothing_is_dead(tmp_path):
   """Unit 1 of layer 2 is not read, so unit 1 of layer 1 is not read either."""
-  model = _dense_net([2, 2, 2, 1], [
-      np.ones((2, 2)), np.zeros(2), np.eye(2), np.zeros(2),
-      np.array([[1], [0]]), np.zeros(1)])
+  model = _dense_net(
+    [2, 2, 2, 1],
+    [np.ones((2, 2)), np.zeros(2), np.eye(2), np.zeros(2), np.array([[1], [0]]), np.zeros(1)],
+  )
   exported = rigl.inference.export(model, tmp_path / 'm.tflite')
   assert exported.n_removed == 2
   assert _shapes(exported) == [(1, 2), (1, 1), (1, 1)]
@@ -201,19 +210,31 @@ def _conv_net(kind):
 
 # How many of 8 channels may go: 0 is unread, 1 constant, 2 is zero. What is
 # constant has to stay where some of its readers see zeros around the image.
-@pytest.mark.parametrize('kind, n_removed', [
-    ('valid', 3), ('same', 2), ('depthwise', 2), ('pool', 3), ('residual', 0),
-    ('flatten', 3), ('mean', 3)])
+@pytest.mark.parametrize(
+  'kind, n_removed',
+  [
+    ('valid', 3),
+    ('same', 2),
+    ('depthwise', 2),
+    ('pool', 3),
+    ('residual', 0),
+    ('flatten', 3),
+    ('mean', 3),
+  ],
+)
 def test_channels_are_removed_where_that_is_exact(kind, n_removed, tmp_path):
-  model = networks.sparsified(_conv_net(kind), 0.)
+  model = networks.sparsified(_conv_net(kind), 0.0)
   first = next(v for v in model.variables if v.ndim == 4)
   bias = next(v for v in model.variables if v.shape == (8,))
   kernel, values = np.array(first.value), np.array(bias.value)
   kernel[..., 1:3], values[1], values[2] = 0, 2, -1
   first.assign(kernel)
   bias.assign(values)
-  readers = [v for v in model.variables if 'bias' not in v.path and (
-      v is not first) and 'depthwise' not in v.path]
+  readers = [
+    v
+    for v in model.variables
+    if 'bias' not in v.path and (v is not first) and 'depthwise' not in v.path
+  ]
   reader = np.array(readers[0].value)
   reader.reshape(-1, 8, reader.shape[-1])[:, 0] = 0
   readers[0].assign(reader)
@@ -224,7 +245,7 @@ def test_channels_are_removed_where_that_is_exact(kind, n_removed, tmp_path):
 
 
 def test_a_network_without_any_weights_left_is_exported(tmp_path):
-  model = networks.sparsified(_conv_net('valid'), 1.)
+  model = networks.sparsified(_conv_net('valid'), 1.0)
   batch, wanted = networks.batch_of(model)
   exported = rigl.inference.export(model, tmp_path / 'm.tflite')
   networks.assert_close(_run(exported.sparse, batch), wanted)
@@ -238,19 +259,18 @@ def test_sources_give_one_network(kind, tmp_path):
     model.save(source := tmp_path / 'm.keras')
   elif kind == 'tflite':
     source = tmp_path / 'dense.tflite'
-    source.write_bytes(
-        rigl.inference.export(model, tmp_path / 'm.tflite').dense)
+    source.write_bytes(rigl.inference.export(model, tmp_path / 'm.tflite').dense)
   else:
     # The newest export of a run counts.
-    for step, factor in (('9', 0.), ('10', 1.)):
+    for step, factor in (('9', 0.0), ('10', 1.0)):
       scaled = tf2.Module()
       scaled.serve = tf2.function(
-          lambda x, factor=factor: {'logits': factor * model(x), 'other': x},
-          input_signature=[tf2.TensorSpec([None, 784])])
+        lambda x, factor=factor: {'logits': factor * model(x), 'other': x},
+        input_signature=[tf2.TensorSpec([None, 784])],
+      )
       scaled.layers = model
       folder = tmp_path / 'run' / 'export' / step
-      tf2.saved_model.save(
-          scaled, str(folder), {'serving_default': scaled.serve})
+      tf2.saved_model.save(scaled, str(folder), {'serving_default': scaled.serve})
     source = tmp_path / 'run' if kind == 'run' else folder
   exported = rigl.inference.export(source, tmp_path / 'x.tflite')
   networks.assert_close(_run(exported.sparse, batch), wanted)
@@ -259,22 +279,27 @@ def test_sources_give_one_network(kind, tmp_path):
 def test_sizes_are_what_is_promised(tmp_path):
   """98 % zeros leave 4 + 2 of 4 * 50 bytes: over 12 times smaller."""
   model = networks.lenet(0.98)
-  n_bytes = {q: len(rigl.inference.export(
-      model, tmp_path / 'm.tflite', q).sparse) for q in (None, 'int8')}
-  n_dense = 4 * sum(v.shape.num_elements() if hasattr(
-      v.shape, 'num_elements') else int(np.prod(v.shape))
-      for v in model.variables)
+  n_bytes = {
+    q: len(rigl.inference.export(model, tmp_path / 'm.tflite', q).sparse) for q in (None, 'int8')
+  }
+  n_dense = 4 * sum(
+    v.shape.num_elements() if hasattr(v.shape, 'num_elements') else int(np.prod(v.shape))
+    for v in model.variables
+  )
   assert n_dense > 12 * n_bytes[None]
   assert n_dense > 19 * n_bytes['int8']
 
 
-@pytest.mark.parametrize('source, message', [
+@pytest.mark.parametrize(
+  'source, message',
+  [
     ('/no/such/folder', 'does not exist. export takes'),
     ('missing.keras', 'missing.keras does not exist'),
     ('missing.tflite', 'Cannot read missing.tflite: No such file'),
     (3, 'export takes a Keras model'),
     (keras.Sequential([L.Dense(3)]), 'needs a keras.Input'),
-])
+  ],
+)
 def test_errors_name_what_is_wrong(source, message, tmp_path):
   with pytest.raises(ValueError, match=re.escape(message)):
     rigl.inference.export(source, tmp_path / 'm.tflite')
@@ -298,8 +323,7 @@ def test_command_line_prints_what_export_saves(tmp_path, capsys):
   model = networks.lenet(0.98)
   model.save(source := tmp_path / 'm.keras')
   output, dense = tmp_path / 'm.tflite', tmp_path / 'dense.tflite'
-  arguments = ['export', str(source), f'--output={output}',
-               f'--dense_output={dense}']
+  arguments = ['export', str(source), f'--output={output}', f'--dense_output={dense}']
   assert cli.main(arguments) == 0
   text = capsys.readouterr().out
   assert f'{dense.stat().st_size:,}' in text
@@ -307,8 +331,7 @@ def test_command_line_prints_what_export_saves(tmp_path, capsys):
   assert re.search(r'Dense +784x300 +98\.00%', text)
   assert cli.main([*arguments, '--format=json']) == 0
   found = json.loads(capsys.readouterr().out)
-  assert found['bytes']['sparse_gzip'] == len(
-      gzip.compress(output.read_bytes(), mtime=0))
+  assert found['bytes']['sparse_gzip'] == len(gzip.compress(output.read_bytes(), mtime=0))
   # By the rules, 784 * 300 products, as many sums with the bias, and the ReLU.
   assert found['layers'][0]['dense_flops'] == 2 * 784 * 300 + 300
   assert found['layers'][0]['zeros'] == pytest.approx(0.98)

@@ -26,6 +26,7 @@ L = keras.layers
 @pytest.fixture
 def no_measurement(monkeypatch):
   """Fails if engines are timed."""
+
   def fail(*args):
     raise AssertionError('timed')
 
@@ -42,8 +43,7 @@ def exported(tmp_path):
 
 @pytest.mark.parametrize('engine', ['rigl', 'litert'])
 @pytest.mark.parametrize('n_threads', [1, 2])
-def test_engines_agree_on_any_batch(engine, n_threads, exported,
-                                    no_measurement):
+def test_engines_agree_on_any_batch(engine, n_threads, exported, no_measurement):
   model, path = exported
   network = rigl.inference.load(path, n_threads, engine)
   assert network.engine == engine
@@ -57,17 +57,22 @@ def test_engines_agree_on_any_batch(engine, n_threads, exported,
 
 
 @pytest.mark.parametrize('faster', ['rigl', 'litert'])
-def test_auto_takes_the_faster_engine_and_remembers(
-    faster, exported, monkeypatch):
+def test_auto_takes_the_faster_engine_and_remembers(faster, exported, monkeypatch):
   _, path = exported
-  monkeypatch.setattr(timing, 'seconds_in_turn', lambda functions, *_: {
-      name: [1. if name == faster else 2.] * 3 for name in functions})
+  monkeypatch.setattr(
+    timing,
+    'seconds_in_turn',
+    lambda functions, *_: {name: [1.0 if name == faster else 2.0] * 3 for name in functions},
+  )
   assert rigl.inference.load(path).engine == faster
   memory = path.with_name('m.tflite.engine.json')
   (record,) = json.loads(memory.read_text()).values()
   assert record['engine'] == faster
-  monkeypatch.setattr(timing, 'seconds_in_turn', lambda functions, *_: {
-      name: [2. if name == faster else 1.] * 3 for name in functions})
+  monkeypatch.setattr(
+    timing,
+    'seconds_in_turn',
+    lambda functions, *_: {name: [2.0 if name == faster else 1.0] * 3 for name in functions},
+  )
   assert rigl.inference.load(path).engine == faster
   # Another number of threads may have another answer, and so has a file whose
   # memory is damaged.
@@ -76,8 +81,11 @@ def test_auto_takes_the_faster_engine_and_remembers(
   assert rigl.inference.load(path).engine != faster
 
 
-@hypothesis.given(strategies.lists(strategies.tuples(
-    strategies.floats(1e-6, 1.), strategies.floats(1e-6, 1.)), min_size=1))
+@hypothesis.given(
+  strategies.lists(
+    strategies.tuples(strategies.floats(1e-6, 1.0), strategies.floats(1e-6, 1.0)), min_size=1
+  )
+)
 def test_auto_is_never_slower_than_litert_in_what_it_measured(rounds):
   """Whatever the times are, in most rounds and by their median ratio."""
   rigl_times, litert_times = zip(*rounds)
@@ -86,10 +94,11 @@ def test_auto_is_never_slower_than_litert_in_what_it_measured(rounds):
   assert np.median(chosen / np.array(litert_times)) <= 1
 
 
-@pytest.mark.parametrize('wins, chosen', [
-    (8, 'rigl'), (6, 'rigl'), (5, 'litert'), (4, 'litert'), (0, 'litert')])
+@pytest.mark.parametrize(
+  'wins, chosen', [(8, 'rigl'), (6, 'rigl'), (5, 'litert'), (4, 'litert'), (0, 'litert')]
+)
 def test_auto_takes_rigl_if_it_wins_three_of_four_rounds(wins, chosen):
-  samples = {'rigl': [1.] * wins + [3.] * (8 - wins), 'litert': [2.] * 8}
+  samples = {'rigl': [1.0] * wins + [3.0] * (8 - wins), 'litert': [2.0] * 8}
   assert loading.faster(samples) == chosen
 
 
@@ -108,8 +117,7 @@ def test_auto_measures_both(exported, monkeypatch):
     network = rigl.inference.load(path, batch_size=size)
   assert seen == [{'rigl': (n, 10), 'litert': (n, 10)} for n in (1, 3)]
   records = json.loads(path.with_name('m.tflite.engine.json').read_text())
-  assert [set(record['milliseconds']) for record in records.values()] == [
-      {'rigl', 'litert'}] * 2
+  assert [set(record['milliseconds']) for record in records.values()] == [{'rigl', 'litert'}] * 2
   assert network.engine == list(records.values())[1]['engine']
 
 
@@ -122,12 +130,19 @@ def test_one_thread_is_timed_by_its_processor_time():
 
 
 @pytest.mark.benchmark
-@pytest.mark.parametrize('name, sparsity, batch_size', [
-    ('lenet', 0.5, 1), ('lenet', 0.9, 1), ('lenet', 0.98, 1),
-    ('lenet', 0.98, 100), ('mobilenet', 0.3, 1), ('mobilenet', 0.7, 1),
-    ('mobilenet', 0.95, 1)])
-def test_auto_is_not_slower_than_litert_dense(
-    name, sparsity, batch_size, tmp_path):
+@pytest.mark.parametrize(
+  'name, sparsity, batch_size',
+  [
+    ('lenet', 0.5, 1),
+    ('lenet', 0.9, 1),
+    ('lenet', 0.98, 1),
+    ('lenet', 0.98, 100),
+    ('mobilenet', 0.3, 1),
+    ('mobilenet', 0.7, 1),
+    ('mobilenet', 0.95, 1),
+  ],
+)
+def test_auto_is_not_slower_than_litert_dense(name, sparsity, batch_size, tmp_path):
   """In a measurement of its own, by at most 2 %."""
   model = getattr(networks, name)(sparsity)
   exported = rigl.inference.export(model, tmp_path / 'm.tflite')
@@ -136,7 +151,8 @@ def test_auto_is_not_slower_than_litert_dense(
   auto = rigl.inference.load(exported.path, batch_size=batch_size)
   dense = rigl.inference.load(tmp_path / 'dense.tflite', engine='litert')
   samples = timing.seconds_in_turn(
-      {'auto': lambda: auto(batch), 'dense': lambda: dense(batch)}, 5.)
+    {'auto': lambda: auto(batch), 'dense': lambda: dense(batch)}, 5.0
+  )
   ratios = np.array(samples['auto']) / np.array(samples['dense'])
   assert np.median(ratios) <= 1.02, auto.engine
 
@@ -160,18 +176,17 @@ def test_unknown_operations_run_on_litert(engine, tmp_path, caplog):
   assert 'does not know TANH' in caplog.text
   caplog.clear()
   timed = benchmarking.benchmark(str(path), seconds=0.01)
-  assert {record['engine'] for record in timed} == {
-      'LiteRT', 'LiteRT, no XNNPACK'}
+  assert {record['engine'] for record in timed} == {'LiteRT', 'LiteRT, no XNNPACK'}
   assert 'does not know TANH' in caplog.text
   batch, wanted = networks.batch_of(model)
   networks.assert_close(network(batch), wanted)
 
 
 def _int8_file(path):
-  network = tf2.function(
-      lambda x: tf2.nn.relu(tf2.matmul(x, tf2.ones([40, 40]))))
+  network = tf2.function(lambda x: tf2.nn.relu(tf2.matmul(x, tf2.ones([40, 40]))))
   converter = tf2.lite.TFLiteConverter.from_concrete_functions(
-      [network.get_concrete_function(tf2.TensorSpec([1, 40]))])
+    [network.get_concrete_function(tf2.TensorSpec([1, 40]))]
+  )
   converter.optimizations = [tf2.lite.Optimize.DEFAULT]
   converter.representative_dataset = lambda: [[np.ones((1, 40), 'f')]] * 3
   converter.inference_input_type = tf2.int8
@@ -193,8 +208,7 @@ def test_damaged_files_are_value_errors(engine, exported, no_measurement):
   """Truncated, empty, or with overwritten bytes."""
   _, path = exported
   data = path.read_bytes()
-  for damaged in (b'', b'hello world', data[:100], data[:len(data) // 2],
-                  b'\xff' * 4 + data[4:]):
+  for damaged in (b'', b'hello world', data[:100], data[: len(data) // 2], b'\xff' * 4 + data[4:]):
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match='m.tflite'):
       rigl.inference.load(path, engine=engine)
@@ -213,10 +227,11 @@ def test_settings_are_checked(exported):
 
 
 def test_import_is_quick():
-  code = ('import sys, rigl.inference; print([name for name in ("numba", '
-          '"tensorflow", "keras", "ai_edge_litert") if name in sys.modules])')
-  found = subprocess.run(
-      [sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  code = (
+    'import sys, rigl.inference; print([name for name in ("numba", '
+    '"tensorflow", "keras", "ai_edge_litert") if name in sys.modules])'
+  )
+  found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
   assert found.stdout.strip() == '[]'
 
 
@@ -234,14 +249,31 @@ def test_benchmark_compares_with_the_dense_network(exported, capsys):
   model, path = exported
   dense = path.with_name('dense.tflite')
   dense.write_bytes(rigl.inference.export(model, path).dense)
-  assert cli.main(['benchmark', str(path), f'--against={dense}',
-                   '--seconds=0.1', '--threads=1,2', '--format=json']) == 0
+  assert (
+    cli.main(
+      [
+        'benchmark',
+        str(path),
+        f'--against={dense}',
+        '--seconds=0.1',
+        '--threads=1,2',
+        '--format=json',
+      ]
+    )
+    == 0
+  )
   records = json.loads(capsys.readouterr().out)
   assert [(r['engine'], r['network'], r['threads']) for r in records] == [
-      (engine, network, n) for n in (1, 2) for engine, network in (
-          ('LiteRT', 'dense'), ('LiteRT, no XNNPACK', 'dense'),
-          ('LiteRT', 'sparse'), ('LiteRT, no XNNPACK', 'sparse'),
-          ('rigl', 'sparse'))]
+    (engine, network, n)
+    for n in (1, 2)
+    for engine, network in (
+      ('LiteRT', 'dense'),
+      ('LiteRT, no XNNPACK', 'dense'),
+      ('LiteRT', 'sparse'),
+      ('LiteRT, no XNNPACK', 'sparse'),
+      ('rigl', 'sparse'),
+    )
+  ]
   assert records[0]['ratio'] == 1
   assert cli.main(['benchmark', str(path), '--seconds=0.1']) == 0
   assert '1.00x' in capsys.readouterr().out
@@ -250,8 +282,10 @@ def test_benchmark_compares_with_the_dense_network(exported, capsys):
 def test_export_of_a_keras_file_prints_no_log(tmp_path):
   networks.lenet(0.9).save(tmp_path / 'm.keras')
   done = subprocess.run(
-      [sys.executable, '-m', 'rigl.inference', 'export', 'm.keras',
-       '--output=m.tflite'], cwd=tmp_path, capture_output=True, text=True,
-      env=environment.without_log_level(
-          PYTHONPATH=str(pathlib.Path(rigl.__file__).parents[1])))
+    [sys.executable, '-m', 'rigl.inference', 'export', 'm.keras', '--output=m.tflite'],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    env=environment.without_log_level(PYTHONPATH=str(pathlib.Path(rigl.__file__).parents[1])),
+  )
   assert (done.returncode, done.stderr) == (0, '')

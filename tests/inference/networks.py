@@ -36,9 +36,17 @@ def lenet(sparsity):
   Args:
     sparsity: share of zeros in each layer.
   """
-  return sparsified(keras.Sequential([
-      keras.Input((784,)), keras.layers.Dense(300, 'relu'),
-      keras.layers.Dense(100, 'relu'), keras.layers.Dense(10)]), sparsity)
+  return sparsified(
+    keras.Sequential(
+      [
+        keras.Input((784,)),
+        keras.layers.Dense(300, 'relu'),
+        keras.layers.Dense(100, 'relu'),
+        keras.layers.Dense(10),
+      ]
+    ),
+    sparsity,
+  )
 
 
 def mobilenet(sparsity, size=64):
@@ -48,9 +56,12 @@ def mobilenet(sparsity, size=64):
     sparsity: share of zeros in each layer.
     size: height and width of the image.
   """
-  return sparsified(keras.applications.MobileNet(
-      weights=None, input_shape=(size, size, 3), alpha=0.25, classes=10,
-      classifier_activation=None), sparsity)
+  return sparsified(
+    keras.applications.MobileNet(
+      weights=None, input_shape=(size, size, 3), alpha=0.25, classes=10, classifier_activation=None
+    ),
+    sparsity,
+  )
 
 
 def batch_of(model, n=2, seed=1):
@@ -61,8 +72,9 @@ def batch_of(model, n=2, seed=1):
     n: examples.
     seed: of the examples.
   """
-  batch = np.random.default_rng(seed).normal(
-      size=(n, *model.inputs[0].shape[1:])).astype(np.float32)
+  batch = (
+    np.random.default_rng(seed).normal(size=(n, *model.inputs[0].shape[1:])).astype(np.float32)
+  )
   return batch, np.asarray(model(batch, training=False))
 
 
@@ -75,5 +87,4 @@ def assert_close(actual, wanted, tolerance=1e-5):
     tolerance: as a share of the largest.
   """
   assert actual.shape == wanted.shape
-  np.testing.assert_allclose(
-      actual, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
+  np.testing.assert_allclose(actual, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())

@@ -19,14 +19,17 @@ PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'inference.md'
 
 def _blocks(kind):
   return re.findall(
-      rf'^```{kind}\n(.*?)^```', PAGE.read_text(encoding='utf-8'),
-      re.MULTILINE | re.DOTALL)
+    rf'^```{kind}\n(.*?)^```', PAGE.read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL
+  )
 
 
 def test_commands_have_flags_that_exist():
-  lines = [line for block in _blocks('bash')
-           for line in block.replace('\\\n', '').splitlines()
-           if line.startswith('python -m rigl.inference ')]
+  lines = [
+    line
+    for block in _blocks('bash')
+    for line in block.replace('\\\n', '').splitlines()
+    if line.startswith('python -m rigl.inference ')
+  ]
   assert len(lines) >= 3
   for line in lines:
     assert cli._parser().parse_args(shlex.split(line)[3:])
@@ -34,12 +37,16 @@ def test_commands_have_flags_that_exist():
 
 def test_the_benchmark_has_its_flags():
   spec = importlib.util.spec_from_file_location(
-      'inference_benchmark', PAGE.parents[1] / 'benchmarks' / 'inference.py')
+    'inference_benchmark', PAGE.parents[1] / 'benchmarks' / 'inference.py'
+  )
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  lines = [line for block in _blocks('bash')
-           for line in block.replace('\\\n', '').splitlines()
-           if line.startswith('python benchmarks/inference.py ')]
+  lines = [
+    line
+    for block in _blocks('bash')
+    for line in block.replace('\\\n', '').splitlines()
+    if line.startswith('python benchmarks/inference.py ')
+  ]
   assert len(lines) >= 3
   for line in lines:
     assert module._parser().parse_args(shlex.split(line)[2:])
@@ -70,9 +77,8 @@ def test_pictures_are_prepared_as_in_evaluation(tmp_path, monkeypatch):
 
   _, code = _blocks('python')
   exec(compile(code, str(PAGE), 'exec'), {'network': Network()})
-  expected = preprocessing.preprocess_eval(
-      (tmp_path / 'a.jpg').read_bytes(), image_size=64).numpy()
+  expected = preprocessing.preprocess_eval((tmp_path / 'a.jpg').read_bytes(), image_size=64).numpy()
   assert taken[0].shape == (1, *expected.shape)
   # Bicubic interpolation of one library or another.
-  assert np.abs(taken[0][0] - expected).mean() < 2.
-  assert np.abs(taken[0][0] - expected[::-1]).mean() > 20.
+  assert np.abs(taken[0][0] - expected).mean() < 2.0
+  assert np.abs(taken[0][0] - expected[::-1]).mean() > 20.0

@@ -33,8 +33,7 @@ def _randomize(session):
 
 def _check(folder, batch, wanted, tmp_path):
   exported = rigl.inference.export(folder, tmp_path / 'm.tflite')
-  networks.assert_close(
-      litert.LiteRT(exported.sparse, 'model')(batch), wanted)
+  networks.assert_close(litert.LiteRT(exported.sparse, 'model')(batch), wanted)
   return exported
 
 
@@ -42,8 +41,7 @@ def _check(folder, batch, wanted, tmp_path):
 def test_mnist(uses_masks, tmp_path):
   with tf.Graph().as_default():
     images = tf.placeholder(tf.float32, [None, 784])
-    mnist_model.mnist_network_fc(
-        (images, tf.zeros([2], tf.int32)), model_pruning=uses_masks)
+    mnist_model.mnist_network_fc((images, tf.zeros([2], tf.int32)), model_pruning=uses_masks)
     tf.train.get_or_create_global_step()
     with tf.Session() as session:
       values = _randomize(session)
@@ -64,15 +62,15 @@ def test_mnist(uses_masks, tmp_path):
     assert len(exported.sparse) < len(exported.dense) / 3
 
 
-@pytest.mark.parametrize('uses_masks, prunes_first', [
-    (True, False), (True, True), (False, True)])
+@pytest.mark.parametrize('uses_masks, prunes_first', [(True, False), (True, True), (False, True)])
 def test_cifar(uses_masks, prunes_first, tmp_path):
   with tf.Graph().as_default():
     images = tf.placeholder(tf.float32, [None, 32, 32, 3])
     network = resnet_model.WideResNetModel(
-        is_training=False,
-        pruning_method='threshold' if uses_masks else 'baseline',
-        prune_first_layer=prunes_first)
+      is_training=False,
+      pruning_method='threshold' if uses_masks else 'baseline',
+      prune_first_layer=prunes_first,
+    )
     logits = network.build(images, depth=10, width=2, num_classes=10)
     tf.train.get_or_create_global_step()
     batch = np.random.default_rng(1).random((2, 32, 32, 3)).astype(np.float32)

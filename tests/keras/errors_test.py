@@ -20,30 +20,40 @@ def built_sgd():
   return inner
 
 
-@pytest.mark.parametrize('inner, words', [
+@pytest.mark.parametrize(
+  'inner, words',
+  [
     (lambda: 'adam', r"keras.optimizers.get\('adam'\)"),
     (NotOfKeras, 'optimizer of Keras 3.*NotOfKeras'),
     (lambda: keras.optimizers.Adam, r'the class Adam. Call it: Adam\(\)'),
-    (lambda: keras.optimizers.LossScaleOptimizer(small.sgd()),
-     r'other way round.*LossScaleOptimizer\(RigL'),
+    (
+      lambda: keras.optimizers.LossScaleOptimizer(small.sgd()),
+      r'other way round.*LossScaleOptimizer\(RigL',
+    ),
     (built_sgd, 'not built yet.*from_config'),
-    (lambda: sparse.SET(small.sgd()), 'dense networks, got SET')],
-    ids=['name', 'other', 'class', 'scaled', 'built', 'sparse'])
+    (lambda: sparse.SET(small.sgd()), 'dense networks, got SET'),
+  ],
+  ids=['name', 'other', 'class', 'scaled', 'built', 'sparse'],
+)
 def test_inner_optimizers_that_cannot_be_wrapped(inner, words):
   with pytest.raises(ValueError, match=words):
     sparse.RigL(inner())
 
 
-@pytest.mark.parametrize('settings, words', [
+@pytest.mark.parametrize(
+  'settings, words',
+  [
     ({'sparsity': 1.5}, r'sparsity must be in \[0, 1\], got 1.5'),
-    ({'sparsity': {'dense': -1.}}, r"sparsity of 'dense' must be in \[0, 1\]"),
+    ({'sparsity': {'dense': -1.0}}, r"sparsity of 'dense' must be in \[0, 1\]"),
     ({'distribution': 'str'}, 'uniform, erdos_renyi, erdos_renyi_kernel'),
-    ({'sparsity': {'a': .5}, 'custom_sparsities': {'b': .5}}, 'one number'),
+    ({'sparsity': {'a': 0.5}, 'custom_sparsities': {'b': 0.5}}, 'one number'),
     ({'mask_init': 'ones'}, 'random, magnitude'),
     ({'seed': 0.5}, 'seed must be an integer'),
     ({'frequency': 0}, 'frequency'),
-    ({'drop_fraction': 2.}, 'drop_fraction'),
-    ({'grow_init': 'initial_dist'}, 'does not keep.*zeros, random_normal')])
+    ({'drop_fraction': 2.0}, 'drop_fraction'),
+    ({'grow_init': 'initial_dist'}, 'does not keep.*zeros, random_normal'),
+  ],
+)
 def test_values_out_of_range(settings, words):
   with pytest.raises(ValueError, match=words):
     sparse.RigL(small.sgd(), **settings)
@@ -51,22 +61,28 @@ def test_values_out_of_range(settings, words):
 
 @pytest.mark.parametrize('method', small.METHODS)
 def test_unknown_arguments_list_the_known(method):
-  with pytest.raises(TypeError, match=(
-      "'sparcity'.*takes.*sparsity, distr.* Did you mean sparsity.$")):
+  with pytest.raises(
+    TypeError, match=("'sparcity'.*takes.*sparsity, distr.* Did you mean sparsity.$")
+  ):
     small.METHODS[method](small.sgd(), sparcity=0.5)
 
 
-@pytest.mark.parametrize('settings, words', [
-    ({'sparsity': {'no_such': .5}}, "'no_such'.*none.*dense.*/kernel"),
-    ({'custom_sparsities': {'no_such': .5}}, 'custom_sparsities names'),
+@pytest.mark.parametrize(
+  'settings, words',
+  [
+    ({'sparsity': {'no_such': 0.5}}, "'no_such'.*none.*dense.*/kernel"),
+    ({'custom_sparsities': {'no_such': 0.5}}, 'custom_sparsities names'),
     ({'filters': 'no_such'}, "filters names 'no_such'.*none.*dense.*/kernel"),
     ({'filters': ['kernel', 'no_such']}, "filters names 'no_such'"),
     ({'filters': '*'}, r"filters has '\*'.*nor a regular expression"),
-    ({'sparsity': {'*': .5}}, r"sparsity has '\*'"),
-    ({'custom_sparsities': {'kernel': .5, '.*': 0.}},
-     r"custom_sparsities of '.\*' has no effect.*kernel"),
+    ({'sparsity': {'*': 0.5}}, r"sparsity has '\*'"),
+    (
+      {'custom_sparsities': {'kernel': 0.5, '.*': 0.0}},
+      r"custom_sparsities of '.\*' has no effect.*kernel",
+    ),
     ({'mask_init': {'other': np.ones(3)}}, 'no mask for .*/kernel, only for o'),
-])
+  ],
+)
 def test_what_matches_no_kernel(settings, words):
   optimizer = sparse.RigL(small.sgd(), **settings)
   with pytest.raises(ValueError, match=words):
@@ -75,8 +91,7 @@ def test_what_matches_no_kernel(settings, words):
 
 def test_a_given_mask_of_another_shape():
   variables = small.network().trainable_variables
-  optimizer = sparse.RigL(small.sgd(), mask_init={
-      v.path: np.ones((3, 3)) for v in variables})
+  optimizer = sparse.RigL(small.sgd(), mask_init={v.path: np.ones((3, 3)) for v in variables})
   with pytest.raises(ValueError, match=r'has shape \(3, 3\).*\(12, 24\)'):
     optimizer.build(variables)
 
@@ -88,8 +103,10 @@ def test_a_model_without_kernels():
 
 
 def test_schedules_that_cannot_be():
-  for method, words in (('prune', r'end_step \(5\) must be > begin_step'),
-                        ('rigl', r'end_step \(5\) must not lie before')):
+  for method, words in (
+    ('prune', r'end_step \(5\) must be > begin_step'),
+    ('rigl', r'end_step \(5\) must not lie before'),
+  ):
     with pytest.raises(ValueError, match=words):
       small.optimizer(method, begin_step=10, end_step=5)
 
@@ -104,8 +121,9 @@ def test_variables_that_came_later():
   model.layers[0].trainable = True
   small.compiled(model, optimizer)
   # On JAX, Keras itself raises first.
-  words = 'without .*/kernel.*new optimizer' if (
-      keras.backend.backend() != 'jax') else 'with 4 variables'
+  words = (
+    'without .*/kernel.*new optimizer' if (keras.backend.backend() != 'jax') else 'with 4 variables'
+  )
   with pytest.raises(ValueError, match=f'built {words}'):
     model.fit(x, labels, verbose=0)
   with pytest.raises(ValueError, match='built without'):
@@ -114,14 +132,16 @@ def test_variables_that_came_later():
 
 def test_gradients_before_build():
   with pytest.raises(ValueError, match=r'build\(model.trainable_variables\)'):
-    small.optimizer('rigl').apply([1.])
+    small.optimizer('rigl').apply([1.0])
 
 
-@pytest.mark.skipif(keras.backend.backend() != 'tensorflow',
-                    reason='elsewhere weights always have a value')
+@pytest.mark.skipif(
+  keras.backend.backend() != 'tensorflow', reason='elsewhere weights always have a value'
+)
 def test_magnitudes_of_weights_that_there_are_not_yet():
-  model = small.compiled(small.network(has_input=False), small.optimizer(
-      'rigl', mask_init='magnitude'))
+  model = small.compiled(
+    small.network(has_input=False), small.optimizer('rigl', mask_init='magnitude')
+  )
   x, labels = small.data(1)
   with pytest.raises(ValueError, match="'magnitude'.*Build the model first"):
     model.train_on_batch(x, labels)
@@ -148,6 +168,7 @@ def test_help_shows_the_hyperparameters():
   import inspect
 
   assert {'sparsity', 'frequency', 'drop_fraction', 'initial_acc_scale'} <= set(
-      inspect.signature(sparse.RigL).parameters)
+    inspect.signature(sparse.RigL).parameters
+  )
   pruning = inspect.signature(sparse.GradualPruning).parameters
   assert 'initial_sparsity' in pruning and 'target_sparsity' not in pruning

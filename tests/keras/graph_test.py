@@ -27,12 +27,17 @@ SCHEDULE = {'begin_step': 0, 'end_step': 80, 'frequency': 10}
 
 
 def network():
-  model = keras.Sequential([
-      keras.Input((SIZES[0],)), *(
-          keras.layers.Dense(n, activation, kernel_initializer=(
-              keras.initializers.GlorotNormal(seed=i)))
-          for i, (n, activation) in enumerate(zip(
-              SIZES[1:], ('relu', 'relu', None))))])
+  model = keras.Sequential(
+    [
+      keras.Input((SIZES[0],)),
+      *(
+        keras.layers.Dense(
+          n, activation, kernel_initializer=(keras.initializers.GlorotNormal(seed=i))
+        )
+        for i, (n, activation) in enumerate(zip(SIZES[1:], ('relu', 'relu', None)))
+      ),
+    ]
+  )
   return model
 
 
@@ -47,7 +52,6 @@ def optimizer_of(method):
   cls = small.METHODS[method]
 
   class WithNamesOfTheGraph(cls):
-
     def seed_for(self, number, purpose):
       return seeding.stable_seed(f'{NAMES[number]}/weights', purpose, SEED)
 
@@ -55,22 +59,25 @@ def optimizer_of(method):
   if method in small.DYNAMIC:
     settings = {**settings, 'drop_fraction_anneal': 'cosine'}
   return WithNamesOfTheGraph(
-      keras.optimizers.SGD(RATE), sparsity=SPARSITY, distribution='uniform',
-      **settings)
+    keras.optimizers.SGD(RATE), sparsity=SPARSITY, distribution='uniform', **settings
+  )
 
 
 def graph_optimizer(method, definition):
   inner = tf.train.GradientDescentOptimizer(RATE)
   if method == 'prune':
     return sparse_optimizers.GradualPruningOptimizer(
-        inner, pruning.PruningHParams(
-            begin_pruning_step=definition.begin_step,
-            end_pruning_step=definition.end_step,
-            pruning_frequency=definition.frequency, target_sparsity=SPARSITY,
-            sparsity_function_begin_step=definition.ramp_begin_step,
-            sparsity_function_end_step=definition.ramp_end_step))
-  return sparse_optimizers.MethodOptimizer(
-      inner, definition, seed=SEED, default_sparsity=SPARSITY)
+      inner,
+      pruning.PruningHParams(
+        begin_pruning_step=definition.begin_step,
+        end_pruning_step=definition.end_step,
+        pruning_frequency=definition.frequency,
+        target_sparsity=SPARSITY,
+        sparsity_function_begin_step=definition.ramp_begin_step,
+        sparsity_function_end_step=definition.ramp_end_step,
+      ),
+    )
+  return sparse_optimizers.MethodOptimizer(inner, definition, seed=SEED, default_sparsity=SPARSITY)
 
 
 def graph_masks(method, definition, values, masks, x, labels):
@@ -87,8 +94,9 @@ def graph_masks(method, definition, values, masks, x, labels):
         bias = tf.get_variable(f'{name}/bias', initializer=values[2 * i + 1])
         output = output @ kernel + bias
         output = tf.nn.relu(output) if i < 2 else output
-    loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=targets, logits=output))
+    loss = tf.reduce_mean(
+      tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=output)
+    )
     train = graph_optimizer(method, definition).minimize(loss, step)
     with tf.Session(config=quick_sessions.unoptimized()) as session:
       session.run(tf.global_variables_initializer())
@@ -98,8 +106,7 @@ def graph_masks(method, definition, values, masks, x, labels):
   return found
 
 
-@pytest.mark.parametrize('method', [
-    'rigl', 'set', 'momentum', 'static', 'snip', 'dnw', 'prune'])
+@pytest.mark.parametrize('method', ['rigl', 'set', 'momentum', 'static', 'snip', 'dnw', 'prune'])
 def test_masks_of_a_hundred_batches(method):
   model, optimizer = network(), optimizer_of(method)
   values = [v.copy() for v in small.values(model.trainable_variables)]
@@ -108,8 +115,7 @@ def test_masks_of_a_hundred_batches(method):
   small.compiled(model, optimizer)
   x, labels = data()
   n_moved = 0
-  expected_masks = graph_masks(
-      method, optimizer.method, values, first, x, labels)
+  expected_masks = graph_masks(method, optimizer.method, values, first, x, labels)
   for i, expected in enumerate(expected_masks):
     before = small.masks(optimizer)
     model.train_on_batch(x[i], labels[i])

@@ -15,13 +15,15 @@ from tests.keras import small
 
 WRAPPERS = ('LossScaleOptimizer', 'MultiOptimizer', 'Optimizer')
 OPTIMIZERS = [
-    name for name, value in sorted(vars(keras.optimizers).items())
-    if inspect.isclass(value) and issubclass(value, keras.optimizers.Optimizer)
-    and name not in WRAPPERS]
+  name
+  for name, value in sorted(vars(keras.optimizers).items())
+  if inspect.isclass(value)
+  and issubclass(value, keras.optimizers.Optimizer)
+  and name not in WRAPPERS
+]
 
 
-def check_training(model, optimizer, compiled_with=None, checks_slots=True,
-                   n_epochs=2, **settings):
+def check_training(model, optimizer, compiled_with=None, checks_slots=True, n_epochs=2, **settings):
   """Trains and checks the zeros of weights and slots, and their numbers."""
   small.compiled(model, compiled_with or optimizer, **settings)
   x, labels = small.data(6)
@@ -40,8 +42,9 @@ def check_training(model, optimizer, compiled_with=None, checks_slots=True,
     for slot in kernel.slots:
       value, start = small.values([slot.variable, slot.first_value()])
       np.testing.assert_array_equal(value[~mask], start[~mask])
-  assert all(np.all(np.isfinite(v.astype('float32')))
-             for v in small.values(model.trainable_variables))
+  assert all(
+    np.all(np.isfinite(v.astype('float32'))) for v in small.values(model.trainable_variables)
+  )
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
@@ -51,25 +54,41 @@ def test_all_optimizers_of_keras(name):
   settings = {'epsilon_1': 1e-12} if name == 'Adafactor' else {}
   inner = getattr(keras.optimizers, name)(learning_rate=0.01, **settings)
   # It makes its velocities anew at each step, from sums over whole rows.
-  check_training(small.network(), small.optimizer('rigl', inner, frequency=3),
-                 checks_slots=name != 'Adafactor')
+  check_training(
+    small.network(), small.optimizer('rigl', inner, frequency=3), checks_slots=name != 'Adafactor'
+  )
 
 
-@pytest.mark.parametrize('settings, method', combinations.thinned([
-    {'use_ema': True}, {'use_ema': True, 'ema_overwrite_frequency': 4},
-    {'weight_decay': 0.01}, {'clipnorm': 0.1}, {'global_clipnorm': 0.1},
-    {'clipvalue': 0.01}, {'gradient_accumulation_steps': 3}],
-    ['rigl', 'set']))
+@pytest.mark.parametrize(
+  'settings, method',
+  combinations.thinned(
+    [
+      {'use_ema': True},
+      {'use_ema': True, 'ema_overwrite_frequency': 4},
+      {'weight_decay': 0.01},
+      {'clipnorm': 0.1},
+      {'global_clipnorm': 0.1},
+      {'clipvalue': 0.01},
+      {'gradient_accumulation_steps': 3},
+    ],
+    ['rigl', 'set'],
+  ),
+)
 def test_all_settings_of_an_optimizer(settings, method):
   # On JAX, Keras cannot fit twice with averages.
-  check_training(small.network(), small.optimizer(
-      method, small.sgd(**settings), frequency=3),
-                 n_epochs=1 if 'use_ema' in settings else 2)
+  check_training(
+    small.network(),
+    small.optimizer(method, small.sgd(**settings), frequency=3),
+    n_epochs=1 if 'use_ema' in settings else 2,
+  )
 
 
-@pytest.mark.parametrize('dtype, method', combinations.thinned(
-    ['mixed_bfloat16', 'mixed_float16', 'float16', 'bfloat16'],
-    ['rigl', 'dnw', 'momentum']))
+@pytest.mark.parametrize(
+  'dtype, method',
+  combinations.thinned(
+    ['mixed_bfloat16', 'mixed_float16', 'float16', 'bfloat16'], ['rigl', 'dnw', 'momentum']
+  ),
+)
 def test_all_types(dtype, method):
   before = keras.config.dtype_policy()
   keras.config.set_dtype_policy(dtype)
@@ -81,50 +100,70 @@ def test_all_types(dtype, method):
     keras.config.set_dtype_policy(before)
 
 
-@pytest.mark.parametrize('grow_init', [
-    name for name in growth.GROW_INITS if name != 'initial_dist'])
+@pytest.mark.parametrize(
+  'grow_init', [name for name in growth.GROW_INITS if name != 'initial_dist']
+)
 def test_all_values_of_new_connections(grow_init):
-  check_training(small.network(), small.optimizer(
-      'rigl', grow_init=grow_init, frequency=2))
+  check_training(small.network(), small.optimizer('rigl', grow_init=grow_init, frequency=2))
 
 
-@pytest.mark.parametrize('constraint', [
-    keras.constraints.MaxNorm(0.5), keras.constraints.UnitNorm(),
-    keras.constraints.NonNeg()], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize(
+  'constraint',
+  [keras.constraints.MaxNorm(0.5), keras.constraints.UnitNorm(), keras.constraints.NonNeg()],
+  ids=lambda c: type(c).__name__,
+)
 def test_constraints(constraint):
-  model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(
-      8, kernel_constraint=constraint), keras.layers.Dense(5)])
+  model = keras.Sequential(
+    [keras.Input((12,)), keras.layers.Dense(8, kernel_constraint=constraint), keras.layers.Dense(5)]
+  )
   check_training(model, small.optimizer('rigl', frequency=3))
 
 
 def test_a_part_of_a_multi_optimizer():
   model = small.network()
   optimizer = small.optimizer('rigl', frequency=3)
-  around = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(
-      optimizer, {'.*bias': keras.optimizers.Adam()}))
+  around = keras.optimizers.MultiOptimizer(
+    keras.optimizers.OptimizerMap(optimizer, {'.*bias': keras.optimizers.Adam()})
+  )
   check_training(model, optimizer, around)
 
 
 def test_around_a_multi_optimizer():
-  inner = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(
-      small.sgd(), {'.*kernel': keras.optimizers.Adam()}))
+  inner = keras.optimizers.MultiOptimizer(
+    keras.optimizers.OptimizerMap(small.sgd(), {'.*kernel': keras.optimizers.Adam()})
+  )
   optimizer = small.optimizer('rigl', inner, frequency=3)
   check_training(small.network(), optimizer)
   # Those of Adam are found, although it is made inside.
   assert [len(kernel.slots) for kernel in optimizer.kernels] == [2, 2, 2]
 
 
-@pytest.mark.parametrize('layers, n_sparse', [
-    (lambda: [keras.Input((8, 8, 3)), keras.layers.Conv2D(8, 3),
-              keras.layers.SeparableConv2D(8, 3),
-              keras.layers.DepthwiseConv2D(3), keras.layers.Flatten()], 3),
-    (lambda: [keras.Input((7,)), keras.layers.Embedding(50, 8),
-              keras.layers.LSTM(8)], 3),
-    (lambda: [keras.Input((7, 6)), keras.layers.Conv1DTranspose(8, 3),
-              keras.layers.GRU(8)], 4),
-    (lambda: [keras.Input((7, 6)), keras.layers.EinsumDense(
-        'abc,cde->abde', (7, 2, 4)), keras.layers.Flatten()], 2)],
-    ids=['convolutions', 'lstm', 'gru', 'einsum'])
+@pytest.mark.parametrize(
+  'layers, n_sparse',
+  [
+    (
+      lambda: [
+        keras.Input((8, 8, 3)),
+        keras.layers.Conv2D(8, 3),
+        keras.layers.SeparableConv2D(8, 3),
+        keras.layers.DepthwiseConv2D(3),
+        keras.layers.Flatten(),
+      ],
+      3,
+    ),
+    (lambda: [keras.Input((7,)), keras.layers.Embedding(50, 8), keras.layers.LSTM(8)], 3),
+    (lambda: [keras.Input((7, 6)), keras.layers.Conv1DTranspose(8, 3), keras.layers.GRU(8)], 4),
+    (
+      lambda: [
+        keras.Input((7, 6)),
+        keras.layers.EinsumDense('abc,cde->abde', (7, 2, 4)),
+        keras.layers.Flatten(),
+      ],
+      2,
+    ),
+  ],
+  ids=['convolutions', 'lstm', 'gru', 'einsum'],
+)
 @pytest.mark.parametrize('method', ['rigl', 'snip'])
 def test_all_layers(method, layers, n_sparse):
   model = keras.Sequential([*layers(), keras.layers.Dense(5)])
@@ -162,30 +201,34 @@ def test_a_kernel_that_the_loss_does_not_depend_on_stays():
 
 def one_update(optimizer_class, weights, gradient, mask, **settings):
   """(mask, weights) after an update of one kernel."""
-  model = keras.Sequential([keras.Input((weights.shape[0],)),
-                            keras.layers.Dense(weights.shape[1],
-                                               use_bias=False)])
+  model = keras.Sequential(
+    [keras.Input((weights.shape[0],)), keras.layers.Dense(weights.shape[1], use_bias=False)]
+  )
   path = model.trainable_variables[0].path
   model.set_weights([weights * mask])
   optimizer = optimizer_class(
-      small.sgd(learning_rate=0.), sparsity=0.5, mask_init={path: mask},
-      noise_std=0., drop_fraction=0.5, frequency=1, **settings)
+    small.sgd(learning_rate=0.0),
+    sparsity=0.5,
+    mask_init={path: mask},
+    noise_std=0.0,
+    drop_fraction=0.5,
+    frequency=1,
+    **settings,
+  )
   optimizer.build(model.trainable_variables)
-  optimizer.apply([keras.ops.convert_to_tensor(gradient)],
-                  model.trainable_variables)
+  optimizer.apply([keras.ops.convert_to_tensor(gradient)], model.trainable_variables)
   return small.masks(optimizer)[0], small.kernels(model)[0]
 
 
 def test_rigl_by_hand():
-  weights = np.array([[4., 3., 2., 1.], [9., 9., 9., 9.]], 'f')
+  weights = np.array([[4.0, 3.0, 2.0, 1.0], [9.0, 9.0, 9.0, 9.0]], 'f')
   mask = np.array([[1, 1, 1, 1], [0, 0, 0, 0]])
-  gradient = np.array([[0., 0., 0., 5.], [-7., 6., 0., 1.]], 'f')
+  gradient = np.array([[0.0, 0.0, 0.0, 5.0], [-7.0, 6.0, 0.0, 1.0]], 'f')
   # Of the four the two smallest go, and -7 and 6 come.
   got, new = one_update(sparse.RigL, weights, gradient, mask)
   np.testing.assert_array_equal(got, [[1, 1, 0, 0], [1, 1, 0, 0]])
   np.testing.assert_array_equal(new, [[4, 3, 0, 0], [0, 0, 0, 0]])
-  got, new = one_update(
-      sparse.RigL, weights, gradient, mask, grow_init='grad_sign_2')
+  got, new = one_update(sparse.RigL, weights, gradient, mask, grow_init='grad_sign_2')
   np.testing.assert_array_equal(new, [[4, 3, 0, 0], [-0.5, 0.5, 0, 0]])
 
 

@@ -20,11 +20,12 @@ KEYS = ('sparsity', 'drop_fraction', 'moved')
 
 def _model(optimizer, name=None, **arguments):
   keras.utils.set_random_seed(0)
-  model = keras.Sequential([
-      keras.Input((12,)), K.Dense(20, activation='relu', name='a'),
-      K.Dense(5, name='b')], name=name)
-  model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(
-      from_logits=True), **arguments)
+  model = keras.Sequential(
+    [keras.Input((12,)), K.Dense(20, activation='relu', name='a'), K.Dense(5, name='b')], name=name
+  )
+  model.compile(
+    optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), **arguments
+  )
   return model
 
 
@@ -32,8 +33,9 @@ def _fit(model, callbacks=(), epochs=3):
   rng = np.random.default_rng(0)
   x = rng.normal(size=(64, 12)).astype('float32')
   y = rng.integers(5, size=64).astype('int32')
-  return model.fit(x, y, batch_size=16, epochs=epochs, verbose=0,
-                   shuffle=False, callbacks=[*callbacks]).history
+  return model.fit(
+    x, y, batch_size=16, epochs=epochs, verbose=0, shuffle=False, callbacks=[*callbacks]
+  ).history
 
 
 def _sparse(kind=rigl.keras.RigL, inner=None, **arguments):
@@ -43,15 +45,16 @@ def _sparse(kind=rigl.keras.RigL, inner=None, **arguments):
 def _map(*optimizers):
   """A MultiOptimizer of one optimizer for each layer, or one for all."""
   first, *rest = optimizers
-  return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(
-      first, {'.*/b/.*': rest[0]} if rest else None))
+  return keras.optimizers.MultiOptimizer(
+    keras.optimizers.OptimizerMap(first, {'.*/b/.*': rest[0]} if rest else None)
+  )
 
 
 def _choosing(*optimizers):
   """One that learns at its first variable which optimizers there are."""
   return keras.optimizers.MultiOptimizer(
-      lambda variable: optimizers[
-          len(optimizers) > 1 and '/b/' in variable.path])
+    lambda variable: optimizers[len(optimizers) > 1 and '/b/' in variable.path]
+  )
 
 
 class _Masks(keras.callbacks.Callback):
@@ -70,23 +73,24 @@ class _Masks(keras.callbacks.Callback):
 
   def keep(self):
     _ = self.model  # Keras on JAX now brings variables up to date.
-    self.masks.append(np.concatenate([
-        mask.ravel() for mask in self._optimizer.get_masks().values()]))
+    self.masks.append(
+      np.concatenate([mask.ravel() for mask in self._optimizer.get_masks().values()])
+    )
 
 
 WRAPPERS = {
-    'alone': lambda optimizer: optimizer,
-    'loss_scale': keras.optimizers.LossScaleOptimizer,
-    'multi': _map,
-    'multi_chosen_late': _choosing,
+  'alone': lambda optimizer: optimizer,
+  'loss_scale': keras.optimizers.LossScaleOptimizer,
+  'multi': _map,
+  'multi_chosen_late': _choosing,
 }
 METHODS = {
-    'RigL': {'frequency': 2, 'end_step': 10},
-    'SET': {'frequency': 2, 'end_step': 10},
-    'Static': {'frequency': 2, 'end_step': 10},
-    'DNW': {},
-    'Scratch': {},
-    'GradualPruning': {'frequency': 2, 'begin_step': 2, 'end_step': 9},
+  'RigL': {'frequency': 2, 'end_step': 10},
+  'SET': {'frequency': 2, 'end_step': 10},
+  'Static': {'frequency': 2, 'end_step': 10},
+  'DNW': {},
+  'Scratch': {},
+  'GradualPruning': {'frequency': 2, 'begin_step': 2, 'end_step': 9},
 }
 
 
@@ -99,8 +103,7 @@ def test_numbers_are_those_of_the_masks(name):
   history = _fit(model, [kept, SparsityLogger()])
   old, new = kept.masks[:-1], kept.masks[1:]
   assert history['sparsity'] == pytest.approx([1 - m.mean() for m in new])
-  assert history['moved'] == pytest.approx(
-      [np.sum(n & ~o) / np.sum(n) for o, n in zip(old, new)])
+  assert history['moved'] == pytest.approx([np.sum(n & ~o) / np.sum(n) for o, n in zip(old, new)])
   moves = name in ('RigL', 'SET', 'DNW')
   assert (max(history['moved']) > 0) == moves
 
@@ -120,8 +123,9 @@ def test_wrapped_optimizers(wrapper):
 @pytest.mark.parametrize('several', [_map, _choosing])
 def test_several_optimizers(several):
   optimizers = [
-      rigl.keras.Scratch(SGD(0.1), sparsity=0.5),
-      rigl.keras.SET(SGD(0.1), sparsity=0.9, drop_fraction=0.2, frequency=2)]
+    rigl.keras.Scratch(SGD(0.1), sparsity=0.5),
+    rigl.keras.SET(SGD(0.1), sparsity=0.9, drop_fraction=0.2, frequency=2),
+  ]
   model = _model(several(*optimizers))
   history = _fit(model, [SparsityLogger()])
   assert {id(o) for o in sparse_optimizers(model)} == set(map(id, optimizers))
@@ -132,27 +136,26 @@ def test_several_optimizers(several):
 
 
 def test_drop_fraction_is_annealed():
-  model = _model(_sparse(frequency=1, end_step=12,
-                         drop_fraction_anneal='cosine'))
+  model = _model(_sparse(frequency=1, end_step=12, drop_fraction_anneal='cosine'))
   history = _fit(model, [SparsityLogger()])
   # RigL trains on 4 batches an epoch, but for those that move the masks.
   step = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
   assert history['drop_fraction'][-1] == pytest.approx(
-      0.15 * (1 + math.cos(math.pi * min(step, 12) / 12)))
+    0.15 * (1 + math.cos(math.pi * min(step, 12) / 12))
+  )
 
 
 def test_steps_are_those_of_training_with_accumulation():
   inner = SGD(0.1, gradient_accumulation_steps=2)
-  model = _model(_sparse(rigl.keras.SET, inner, frequency=100, end_step=12,
-                         drop_fraction_anneal='cosine'))
+  model = _model(
+    _sparse(rigl.keras.SET, inner, frequency=100, end_step=12, drop_fraction_anneal='cosine')
+  )
   history = _fit(model, [SparsityLogger()], epochs=1)
   # Four batches are two steps; the next is the third.
-  assert history['drop_fraction'] == pytest.approx(
-      [0.15 * (1 + math.cos(math.pi * 3 / 12))])
+  assert history['drop_fraction'] == pytest.approx([0.15 * (1 + math.cos(math.pi * 3 / 12))])
 
 
-@pytest.mark.parametrize('arguments', [{'steps_per_execution': 4},
-                                       {'run_eagerly': True}])
+@pytest.mark.parametrize('arguments', [{'steps_per_execution': 4}, {'run_eagerly': True}])
 def test_ways_to_run(arguments):
   model = _model(_sparse(frequency=2, end_step=10), **arguments)
   history = _fit(model, [SparsityLogger()])
@@ -172,28 +175,39 @@ def test_fit_that_goes_on():
 
 def test_later_callbacks_see_the_numbers(tmp_path):
   path = tmp_path / 'log.csv'
-  history = _fit(_model(_sparse(frequency=2, end_step=10)),
-                 [SparsityLogger(), keras.callbacks.CSVLogger(str(path))])
+  history = _fit(
+    _model(_sparse(frequency=2, end_step=10)),
+    [SparsityLogger(), keras.callbacks.CSVLogger(str(path))],
+  )
   with path.open() as file:
     rows = list(csv.DictReader(file))
   for key in KEYS:
     assert [float(row[key]) for row in rows] == pytest.approx(history[key])
 
 
-@pytest.mark.parametrize('optimizer', [
-    SGD, lambda: keras.optimizers.LossScaleOptimizer(SGD()),
-    lambda: _choosing(SGD()), lambda: _map(SGD())])
+@pytest.mark.parametrize(
+  'optimizer',
+  [
+    SGD,
+    lambda: keras.optimizers.LossScaleOptimizer(SGD()),
+    lambda: _choosing(SGD()),
+    lambda: _map(SGD()),
+  ],
+)
 def test_no_sparse_optimizer(optimizer):
   optimizer = optimizer()
-  with pytest.raises(ValueError, match=(
-      f'SparsityLogger needs .* got {type(optimizer).__name__}.*RigL')):
+  with pytest.raises(
+    ValueError, match=(f'SparsityLogger needs .* got {type(optimizer).__name__}.*RigL')
+  ):
     _fit(_model(optimizer), [SparsityLogger()])
 
 
 def test_rigl_loads_keras_when_it_is_used():
-  code = ('import sys, rigl\n'
-          'assert "keras" not in sys.modules\n'
-          'assert not hasattr(rigl, "kera")\n'
-          'assert rigl.keras.RigL.__name__ == "RigL"\n'
-          'assert "keras" in sys.modules')
+  code = (
+    'import sys, rigl\n'
+    'assert "keras" not in sys.modules\n'
+    'assert not hasattr(rigl, "kera")\n'
+    'assert rigl.keras.RigL.__name__ == "RigL"\n'
+    'assert "keras" in sys.modules'
+  )
   subprocess.run([sys.executable, '-c', code], check=True)

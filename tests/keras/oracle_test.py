@@ -18,21 +18,26 @@ def oracle_of(method, model, optimizer):
   """The oracle with the weights and masks that a model starts with."""
   masks = small.masks(optimizer)
   weights, biases = (
-      [value for value in small.values(model.trainable_variables)
-       if value.ndim == n] for n in (2, 1))
+    [value for value in small.values(model.trainable_variables) if value.ndim == n] for n in (2, 1)
+  )
 
   def draw(number, step):
     seed = optimizer.seed_for(number, 'grow'), step
-    return np.asarray(stateless_random.uniform(
-        np.zeros(masks[number].shape, 'f'), seed))
+    return np.asarray(stateless_random.uniform(np.zeros(masks[number].shape, 'f'), seed))
 
   return sparse_mlp.Trainer(
-      method, [w.copy() for w in weights], [b.copy() for b in biases], masks,
-      [kernel.sparsity for kernel in optimizer.kernels], draw)
+    method,
+    [w.copy() for w in weights],
+    [b.copy() for b in biases],
+    masks,
+    [kernel.sparsity for kernel in optimizer.kernels],
+    draw,
+  )
 
 
-@pytest.mark.parametrize('jit_compile, method', combinations.thinned(
-    small.JIT_COMPILE, small.METHODS))
+@pytest.mark.parametrize(
+  'jit_compile, method', combinations.thinned(small.JIT_COMPILE, small.METHODS)
+)
 def test_training_equals_the_oracle_at_every_step(method, jit_compile):
   keras.utils.set_random_seed(1)
   model = small.network()

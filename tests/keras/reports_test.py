@@ -23,13 +23,16 @@ def _prune(kernel, n_zeros):
 
 
 def _net():
-  return keras.Sequential([
+  return keras.Sequential(
+    [
       keras.Input((6, 6, 2)),
       K.Conv2D(4, 3, activation='relu', name='conv'),
       K.Flatten(name='flat'),
       K.Dense(5, name='fc'),
       K.Dense(1, name='head'),
-  ], name='net')
+    ],
+    name='net',
+  )
 
 
 def test_sparsity_by_hand():
@@ -44,17 +47,16 @@ def test_sparsity_by_hand():
 
 
 LAYERS = {
-    'dense': (lambda: K.Dense(7), (5,)),
-    'conv': (lambda: K.Conv2D(6, 3), (8, 8, 4)),
-    'attention': (lambda: _Attention(), (5, 6)),
-    'einsum': (lambda: K.EinsumDense('abc,cde->abde', (None, 3, 7)), (5, 6)),
-    'lstm': (lambda: K.LSTM(3), (5, 4)),
-    'separable': (lambda: K.SeparableConv2D(6, 3), (8, 8, 4)),
+  'dense': (lambda: K.Dense(7), (5,)),
+  'conv': (lambda: K.Conv2D(6, 3), (8, 8, 4)),
+  'attention': (lambda: _Attention(), (5, 6)),
+  'einsum': (lambda: K.EinsumDense('abc,cde->abde', (None, 3, 7)), (5, 6)),
+  'lstm': (lambda: K.LSTM(3), (5, 4)),
+  'separable': (lambda: K.SeparableConv2D(6, 3), (8, 8, 4)),
 }
 
 
 class _Attention(K.Layer):
-
   def __init__(self):
     super().__init__()
     self.inner = K.MultiHeadAttention(2, 4)
@@ -116,14 +118,14 @@ def test_a_share_of_zeros_counts_as_that_sparsity(name):
   for kernel in kernels:
     _prune(kernel, int(np.prod(kernel.shape)) // 3)
   zeros = _counts(model, counts_zeros=True)
-  given = _counts(model, custom_sparsities={
-      row.name: row.sparsity for row in zeros.values()})
+  given = _counts(model, custom_sparsities={row.name: row.sparsity for row in zeros.values()})
   assert zeros == given
   assert all(row.sparsity for row in zeros.values())
 
 
-@pytest.mark.parametrize('arguments', [
-    {'default_sparsity': 0.5}, {'custom_sparsities': {'fc': 0.5}}])
+@pytest.mark.parametrize(
+  'arguments', [{'default_sparsity': 0.5}, {'custom_sparsities': {'fc': 0.5}}]
+)
 def test_zeros_and_a_distribution(arguments):
   with pytest.raises(ValueError, match='counts_zeros takes the sparsities'):
     keras_counting.count_model(_net(), counts_zeros=True, **arguments)
@@ -131,43 +133,48 @@ def test_zeros_and_a_distribution(arguments):
 
 # Equation, output shape, multiplications and additions of input (5, 6) by hand.
 EQUATIONS = {
-    'abc,cd->abd': ((None, 7), 5 * 7 * (6 + 5)),
-    'abc,cde->abde': ((None, 3, 7), 5 * 21 * (6 + 5)),
-    'abc,bcd->abd': ((5, 7), 5 * 7 * (6 + 5)),
-    'abc,bcd->ad': ((7,), 7 * (30 + 29)),
+  'abc,cd->abd': ((None, 7), 5 * 7 * (6 + 5)),
+  'abc,cde->abde': ((None, 3, 7), 5 * 21 * (6 + 5)),
+  'abc,bcd->abd': ((5, 7), 5 * 7 * (6 + 5)),
+  'abc,bcd->ad': ((7,), 7 * (30 + 29)),
 }
 
 
 @pytest.mark.parametrize('equation', EQUATIONS)
 def test_flops_of_einsum_dense_by_hand(equation):
   shape, flops = EQUATIONS[equation]
-  model = keras.Sequential([
-      keras.Input((5, 6)), K.EinsumDense(equation, shape, name='e')])
+  model = keras.Sequential([keras.Input((5, 6)), K.EinsumDense(equation, shape, name='e')])
   row = _counts(model)['e']
   assert row.flops == flops
   assert row.n_weights == model.count_params()
 
 
 def test_einsum_dense_with_a_bias_counts_as_dense_does():
-  models = [keras.Sequential([keras.Input((5, 6)), layer]) for layer in (
+  models = [
+    keras.Sequential([keras.Input((5, 6)), layer])
+    for layer in (
       K.EinsumDense('abc,cd->abd', (None, 7), bias_axes='d', activation='relu'),
-      K.Dense(7, activation='relu'))]
+      K.Dense(7, activation='relu'),
+    )
+  ]
   assert len({keras_counting.count_model(m).count.counts for m in models}) == 1
 
 
-@pytest.mark.parametrize('arguments,reason', [
+@pytest.mark.parametrize(
+  'arguments,reason',
+  [
     (('abc,cd->abd', (5, 7), None, 'bd'), 'bias of another size'),
     (('abc,cd->ad', (7,)), 'sums the input over more'),
-])
+  ],
+)
 def test_einsum_dense_without_rule(arguments, reason):
   model = keras.Sequential([keras.Input((5, 6)), K.EinsumDense(*arguments)])
-  note, = keras_counting.count_model(model).not_counted
+  (note,) = keras_counting.count_model(model).not_counted
   assert reason in note.reason
   assert note.n_weights == model.count_params()
 
 
 class _Own(K.Layer):
-
   def __init__(self, name):
     super().__init__(name=name)
     self.inner = K.Dense(3, name='inner')
@@ -191,7 +198,7 @@ def test_operations_of_a_layer_of_ones_own():
   model = keras.Sequential([keras.Input((4,)), _Own('own')])
   result = keras_counting.count_model(model)
   assert [row.name for row in result.count.layers] == ['own/inner']
-  note, = result.not_counted
+  (note,) = result.not_counted
   names = note.reason.lower()
   assert note.name == 'own'
   # The product of the layer inside is its own.
@@ -221,8 +228,7 @@ class _Noisy(K.Layer):
 
 
 def test_a_count_changes_nothing():
-  model = keras.Sequential([
-      keras.Input((4,)), K.Dense(3), K.BatchNormalization(), _Noisy()])
+  model = keras.Sequential([keras.Input((4,)), K.Dense(3), K.BatchNormalization(), _Noisy()])
 
   def values():
     # The state of a generator is no weight.
@@ -248,19 +254,17 @@ def test_summary_by_hand():
   assert rows['fc'] == ['fc', '64x5', '0.2500', '160', '380']
   assert rows['head'] == ['head', '5x1', '1.0000', '10', '24']
   assert rows['total'] == ['total', '-', '0.3955', '2,538', '708']
-  assert rows['total if dense'] == [
-      'total', 'if', 'dense', '-', '1.0000', '3,018', '1,628']
+  assert rows['total if dense'] == ['total', 'if', 'dense', '-', '1.0000', '3,018', '1,628']
 
 
 def test_summary_lists_what_is_not_counted(capsys):
-  model = keras.Sequential([keras.Input((5, 4)), K.LSTM(3, name='lstm'),
-                            K.Dense(2, name='head')])
+  model = keras.Sequential([keras.Input((5, 4)), K.LSTM(3, name='lstm'), K.Dense(2, name='head')])
   rigl.keras.summary(model)
   # 4 gates of 4 + 3 inputs and a bias, for 3 units.
   assert '  lstm (LSTM), 96 weights: no rule' in capsys.readouterr().out
 
 
-_SCRIPT = '''
+_SCRIPT = """
 import sys
 sys.modules['tensorflow'] = None  # Its import raises.
 import keras, rigl
@@ -277,14 +281,17 @@ history = model.fit(np.ones((8, 8, 8, 3)), np.ones((8, 3)), batch_size=4,
 assert history.history['sparsity'] == [0.75]
 assert rigl.keras.sparsity_of(model) == 0.75
 rigl.keras.summary(model)
-'''
+"""
 
 
-@pytest.mark.skipif(keras.backend.backend() == 'tensorflow',
-                    reason='this backend is TensorFlow')
+@pytest.mark.skipif(keras.backend.backend() == 'tensorflow', reason='this backend is TensorFlow')
 def test_other_backends_need_no_tensorflow():
   done = subprocess.run(
-      [sys.executable, '-c', _SCRIPT], capture_output=True, encoding='utf-8',
-      cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    [sys.executable, '-c', _SCRIPT],
+    capture_output=True,
+    encoding='utf-8',
+    cwd=ROOT,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+  )
   assert done.returncode == 0, done.stderr
   assert 'total if dense' in done.stdout

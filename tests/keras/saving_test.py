@@ -34,8 +34,7 @@ def make(method, **settings):
 def train(model, first, last):
   x, labels = small.data(24)
   batches = slice(32 * first, 32 * last)
-  model.fit(x[batches], labels[batches], batch_size=32, shuffle=False,
-            verbose=0)
+  model.fit(x[batches], labels[batches], batch_size=32, shuffle=False, verbose=0)
 
 
 def state(model):
@@ -66,20 +65,16 @@ def by_weights(model, method, folder):
 def by_checkpoint(model, method, folder):
   import tensorflow as tf
 
-  path = tf.train.Checkpoint(
-      model=model, optimizer=model.optimizer).save(str(folder / 'model'))
+  path = tf.train.Checkpoint(model=model, optimizer=model.optimizer).save(str(folder / 'model'))
   other, optimizer = make(method)
-  tf.train.Checkpoint(model=other, optimizer=optimizer).restore(
-      path).assert_consumed()
+  tf.train.Checkpoint(model=other, optimizer=optimizer).restore(path).assert_consumed()
   return other
 
 
-WAYS = [by_model_file, by_weights, *(
-    [by_checkpoint] if BACKEND == 'tensorflow' else [])]
+WAYS = [by_model_file, by_weights, *([by_checkpoint] if BACKEND == 'tensorflow' else [])]
 
 
-@pytest.mark.parametrize('way, method', combinations.thinned(
-    WAYS, small.METHODS))
+@pytest.mark.parametrize('way, method', combinations.thinned(WAYS, small.METHODS))
 def test_training_goes_on_bit_identical(method, way, tmp_path):
   model, _ = make(method)
   train(model, 0, 12)
@@ -113,8 +108,7 @@ def test_masks_are_saved_once_and_as_bool(tmp_path):
 
 @pytest.mark.parametrize('method', small.METHODS)
 def test_config_round_trip(method):
-  optimizer = small.optimizer(
-      method, custom_sparsities={'dense': 0.5}, filters=['dense'], seed=4)
+  optimizer = small.optimizer(method, custom_sparsities={'dense': 0.5}, filters=['dense'], seed=4)
   copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
   assert type(copy) is type(optimizer)
   assert copy.get_config() == optimizer.get_config()
@@ -130,8 +124,7 @@ def test_a_filter_that_is_a_function_is_saved(tmp_path):
   model, optimizer = make('rigl', filters=only_wide)
   model.save(tmp_path / 'model.keras')
   loaded = keras.models.load_model(tmp_path / 'model.keras')
-  for got, expected in zip(small.masks(loaded.optimizer),
-                           small.masks(optimizer)):
+  for got, expected in zip(small.masks(loaded.optimizer), small.masks(optimizer)):
     np.testing.assert_array_equal(got, expected)
   assert len(loaded.optimizer.kernels) == len(optimizer.kernels) == 2
 
@@ -145,15 +138,15 @@ def test_whole_paths_still_fit_a_model_that_is_loaded(tmp_path):
   small.compiled(model, optimizer).save(tmp_path / 'model.keras')
   loaded = keras.models.load_model(tmp_path / 'model.keras')
   assert [k.sparsity for k in loaded.optimizer.kernels] == [0.5, 0.75]
-  for got, expected in zip(small.masks(loaded.optimizer),
-                           small.masks(optimizer)):
+  for got, expected in zip(small.masks(loaded.optimizer), small.masks(optimizer)):
     np.testing.assert_array_equal(got, expected)
 
 
 def test_given_masks_come_back_from_the_file(tmp_path):
   model = small.network()
-  optimizer = sparse.Scratch(small.sgd(), mask_init={
-      v.path: np.eye(*v.shape) for v in model.trainable_variables})
+  optimizer = sparse.Scratch(
+    small.sgd(), mask_init={v.path: np.eye(*v.shape) for v in model.trainable_variables}
+  )
   optimizer.build(model.trainable_variables)
   small.compiled(model, optimizer).save(tmp_path / 'model.keras')
   loaded = keras.models.load_model(tmp_path / 'model.keras')
@@ -172,8 +165,7 @@ def test_weights_of_another_optimizer_keep_their_zeros(tmp_path):
     warnings.simplefilter('always')
     other.load_weights(path)
   assert any('zeros that the weights have' in str(w.message) for w in warned)
-  for mask, kernel, expected in zip(
-      small.masks(other.optimizer), small.kernels(other), before):
+  for mask, kernel, expected in zip(small.masks(other.optimizer), small.kernels(other), before):
     np.testing.assert_array_equal(kernel, expected)
     assert np.all(mask[kernel != 0])
 
@@ -183,8 +175,7 @@ def test_int8_keeps_the_zeros():
   model, _ = make('rigl')
   before = small.kernels(model)
   model.quantize('int8')
-  after = [next(w for w in layer.get_weights() if w.ndim == 2)
-           for layer in model.layers]
+  after = [next(w for w in layer.get_weights() if w.ndim == 2) for layer in model.layers]
   for got, expected in zip(after, before):
     got = got if got.shape == expected.shape else got.T
     assert np.all(got[expected == 0] == 0)
@@ -196,10 +187,13 @@ def test_int8_keeps_the_zeros():
 def run(code, **environment):
   """Runs Python code with this backend in a process of its own."""
   return subprocess.Popen(
-      [sys.executable, '-c', textwrap.dedent(code)], cwd=ROOT,
-      env={**os.environ, 'PYTHONPATH': str(ROOT), 'KERAS_BACKEND': BACKEND,
-           **environment},
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    [sys.executable, '-c', textwrap.dedent(code)],
+    cwd=ROOT,
+    env={**os.environ, 'PYTHONPATH': str(ROOT), 'KERAS_BACKEND': BACKEND, **environment},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
 
 
 def finished(code, **environment):
@@ -212,17 +206,17 @@ def finished(code, **environment):
 def test_a_model_is_loaded_without_rigl(tmp_path):
   model, _ = make('rigl')
   model.save(tmp_path / 'model.keras')
-  out = finished(f'''
+  out = finished(f"""
       import sys
       sys.modules['rigl'] = None
       import keras
       model = keras.models.load_model(r'{tmp_path}/model.keras', compile=False)
       print(sum(int((v != 0).sum()) for v in model.get_weights()))
-      ''')
+      """)
   assert int(out) == sum(np.sum(v != 0) for v in model.get_weights())
 
 
-TRAINING = '''
+TRAINING = """
     import os, signal, sys
     import keras
     from tests.keras import small
@@ -248,11 +242,10 @@ TRAINING = '''
     import numpy as np
     np.savez(folder + '/end.npz', *small.values(
         [*model.trainable_variables, *optimizer.variables]))
-'''
+"""
 
 
-@pytest.mark.parametrize('method', [
-    'rigl', pytest.param('dnw', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('method', ['rigl', pytest.param('dnw', marks=pytest.mark.slow)])
 def test_a_killed_fit_goes_on_from_its_backup(method, tmp_path):
   ends = []
   for kills in ([], ['1 5']):
@@ -272,7 +265,7 @@ def test_a_killed_fit_goes_on_from_its_backup(method, tmp_path):
 
 @pytest.mark.skipif(BACKEND != 'jax', reason='TensorFlow is needed elsewhere')
 def test_training_on_jax_does_without_tensorflow():
-  out = finished('''
+  out = finished("""
       import sys
       sys.modules['tensorflow'] = None
       import rigl
@@ -286,11 +279,11 @@ def test_training_on_jax_does_without_tensorflow():
       small.check_zeros(model, optimizer)
       rigl.keras.summary(model)
       print(round(rigl.keras.sparsity_of(model), 2))
-      ''')
+      """)
   assert out.split()[-1] == str(small.SPARSITY)
 
 
-MIRRORED = '''
+MIRRORED = """
     import os
     os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
     import numpy as np
@@ -326,9 +319,9 @@ MIRRORED = '''
       for a, b in zip(found[0][1], found[1][1]):
         np.testing.assert_allclose(a, b, atol=1e-6, err_msg=method)
       print(method)
-'''
+"""
 
 
 @pytest.mark.skipif(BACKEND != 'tensorflow', reason='TensorFlow has strategies')
 def test_replicas_are_one_device():
-  assert finished(MIRRORED).split()[-len(small.METHODS):] == list(small.METHODS)
+  assert finished(MIRRORED).split()[-len(small.METHODS) :] == list(small.METHODS)

@@ -23,30 +23,36 @@ def built(model, **settings):
 
 
 def named_network():
-  return keras.Sequential([
-      keras.Input((10,)), keras.layers.Dense(20, name='first'),
+  return keras.Sequential(
+    [
+      keras.Input((10,)),
+      keras.layers.Dense(20, name='first'),
       keras.layers.Dense(30, name='second'),
-      keras.layers.Dense(40, name='third')], name='net')
+      keras.layers.Dense(40, name='third'),
+    ],
+    name='net',
+  )
 
 
-@pytest.mark.parametrize('layer, shape, expected', [
+@pytest.mark.parametrize(
+  'layer, shape, expected',
+  [
     (lambda: keras.layers.Dense(4), (3,), ['kernel']),
     (lambda: keras.layers.Dense(1), (3,), []),
     (lambda: keras.layers.Conv2D(4, 3), (8, 8, 2), ['kernel']),
     (lambda: keras.layers.Conv2DTranspose(4, 3), (8, 8, 2), ['kernel']),
     (lambda: keras.layers.DepthwiseConv2D(3), (8, 8, 2), []),
-    (lambda: keras.layers.SeparableConv2D(4, 3), (8, 8, 2),
-     ['pointwise_kernel']),
+    (lambda: keras.layers.SeparableConv2D(4, 3), (8, 8, 2), ['pointwise_kernel']),
     (lambda: keras.layers.LSTM(4), (8, 2), ['kernel', 'recurrent_kernel']),
     (lambda: keras.layers.Embedding(9, 4), (8,), []),
     (lambda: keras.layers.BatchNormalization(), (8,), []),
-    (lambda: keras.layers.EinsumDense('ab,bcd->acd', (2, 3)), (5,),
-     ['kernel'])])
+    (lambda: keras.layers.EinsumDense('ab,bcd->acd', (2, 3)), (5,), ['kernel']),
+  ],
+)
 def test_kernels_by_layer(layer, shape, expected):
   layer = layer()
   layer.build((None, *shape))
-  found = [v.path.rpartition('/')[2] for v in layer.trainable_variables
-           if selection.is_kernel(v)]
+  found = [v.path.rpartition('/')[2] for v in layer.trainable_variables if selection.is_kernel(v)]
   assert found == expected
 
 
@@ -61,55 +67,78 @@ def test_all_projections_of_attention_are_kernels():
 def test_counts_are_those_of_the_distribution(distribution):
   model = named_network()
   optimizer = built(model, sparsity=0.8, distribution=distribution)
-  shapes = {v.path: tuple(v.shape) for v in model.trainable_variables
-            if len(v.shape) > 1}
-  spread = distributions.get_sparsities(
-      shapes, distribution.replace('uniform', 'random'), 0.8)
+  shapes = {v.path: tuple(v.shape) for v in model.trainable_variables if len(v.shape) > 1}
+  spread = distributions.get_sparsities(shapes, distribution.replace('uniform', 'random'), 0.8)
   assert counts(optimizer) == {
-      path: np.prod(shape) - distributions.get_n_zeros(
-          np.prod(shape), spread[path]) for path, shape in shapes.items()}
+    path: np.prod(shape) - distributions.get_n_zeros(np.prod(shape), spread[path])
+    for path, shape in shapes.items()
+  }
 
 
-@pytest.mark.parametrize('settings, expected', [
+@pytest.mark.parametrize(
+  'settings, expected',
+  [
     # 200, 600 and 1200 weights.
-    ({'sparsity': {'first': .5, 'third': .9}},
-     {'net/first/kernel': 100, 'net/third/kernel': 120}),
-    ({'sparsity': {'net/first/kernel': .5, '.*kernel': .9}},
-     {'net/first/kernel': 100, 'net/second/kernel': 60,
-      'net/third/kernel': 120}),
+    (
+      {'sparsity': {'first': 0.5, 'third': 0.9}},
+      {'net/first/kernel': 100, 'net/third/kernel': 120},
+    ),
+    (
+      {'sparsity': {'net/first/kernel': 0.5, '.*kernel': 0.9}},
+      {'net/first/kernel': 100, 'net/second/kernel': 60, 'net/third/kernel': 120},
+    ),
     # Names of more parts first, and names before expressions.
-    ({'sparsity': {'kernel': .9, 'net/first/kernel': .5}},
-     {'net/first/kernel': 100, 'net/second/kernel': 60,
-      'net/third/kernel': 120}),
-    ({'distribution': 'uniform', 'custom_sparsities': {'second': 0.}},
-     {'net/first/kernel': 20, 'net/second/kernel': 600,
-      'net/third/kernel': 120}),
-    ({'distribution': 'uniform', 'filters': 'first|third'},
-     {'net/first/kernel': 20, 'net/third/kernel': 120}),
-    ({'distribution': 'uniform', 'filters': ['first', 'second']},
-     {'net/first/kernel': 20, 'net/second/kernel': 60}),
-    ({'distribution': 'uniform',
-      'filters': lambda v: 'third' in v.path and 'kernel' in v.path},
-     {'net/third/kernel': 120})], ids=lambda value: ','.join(value))
+    (
+      {'sparsity': {'kernel': 0.9, 'net/first/kernel': 0.5}},
+      {'net/first/kernel': 100, 'net/second/kernel': 60, 'net/third/kernel': 120},
+    ),
+    (
+      {'distribution': 'uniform', 'custom_sparsities': {'second': 0.0}},
+      {'net/first/kernel': 20, 'net/second/kernel': 600, 'net/third/kernel': 120},
+    ),
+    (
+      {'distribution': 'uniform', 'filters': 'first|third'},
+      {'net/first/kernel': 20, 'net/third/kernel': 120},
+    ),
+    (
+      {'distribution': 'uniform', 'filters': ['first', 'second']},
+      {'net/first/kernel': 20, 'net/second/kernel': 60},
+    ),
+    (
+      {'distribution': 'uniform', 'filters': lambda v: 'third' in v.path and 'kernel' in v.path},
+      {'net/third/kernel': 120},
+    ),
+  ],
+  ids=lambda value: ','.join(value),
+)
 def test_choices(settings, expected):
   assert counts(built(named_network(), **settings)) == expected
 
 
-@pytest.mark.parametrize('settings, expected', [
-    ({'sparsity': {'dense': .9, 'dense_1': .5, 'dense_2': 0.}}, [10, 50, 100]),
-    ({'custom_sparsities': {'dense': 0.}, 'distribution': 'uniform',
-      'sparsity': .9}, [100, 10, 10]),
-    ({'sparsity': {'dense_': .5, 'dense': .9}}, [10, 50, 50]),
+@pytest.mark.parametrize(
+  'settings, expected',
+  [
+    ({'sparsity': {'dense': 0.9, 'dense_1': 0.5, 'dense_2': 0.0}}, [10, 50, 100]),
+    (
+      {'custom_sparsities': {'dense': 0.0}, 'distribution': 'uniform', 'sparsity': 0.9},
+      [100, 10, 10],
+    ),
+    ({'sparsity': {'dense_': 0.5, 'dense': 0.9}}, [10, 50, 50]),
     # Those are regular expressions, as in Keras' own model.quantize.
-    ({'sparsity': .9, 'distribution': 'uniform', 'filters': 'dense/|_2'},
-     [10, None, 10])], ids=str)
+    ({'sparsity': 0.9, 'distribution': 'uniform', 'filters': 'dense/|_2'}, [10, None, 10]),
+  ],
+  ids=str,
+)
 def test_names_are_those_of_whole_layers(settings, expected):
-  model = keras.Sequential([keras.Input((10,)), *(
-      keras.layers.Dense(10, name=name)
-      for name in ('dense', 'dense_1', 'dense_2'))], name='dense_net')
+  model = keras.Sequential(
+    [
+      keras.Input((10,)),
+      *(keras.layers.Dense(10, name=name) for name in ('dense', 'dense_1', 'dense_2')),
+    ],
+    name='dense_net',
+  )
   found = counts(built(model, **settings))
-  assert [found.get(f'{v.path}') for v in model.trainable_variables
-          if len(v.shape) > 1] == expected
+  assert [found.get(f'{v.path}') for v in model.trainable_variables if len(v.shape) > 1] == expected
 
 
 def test_a_whole_path_is_no_part_of_another():
@@ -120,7 +149,6 @@ def test_a_whole_path_is_no_part_of_another():
 
 def test_two_kernels_of_one_path_are_two():
   class Block(keras.layers.Layer):
-
     def __init__(self):
       super().__init__(name='block')
       self.dense = keras.layers.Dense(8, name='fc')
@@ -129,7 +157,6 @@ def test_two_kernels_of_one_path_are_two():
       return self.dense(x)
 
   class Net(keras.Model):
-
     def __init__(self):
       super().__init__(name='net')
       self.blocks = [Block(), Block()]
@@ -153,8 +180,7 @@ def test_two_kernels_of_one_path_are_two():
 
 def test_masks_are_the_same_in_every_process_and_differ_by_seed():
   masks = [built(named_network(), seed=seed).get_masks() for seed in (0, 0, 1)]
-  first, second, third = (np.concatenate([m.ravel() for m in mask.values()])
-                          for mask in masks)
+  first, second, third = (np.concatenate([m.ravel() for m in mask.values()]) for mask in masks)
   np.testing.assert_array_equal(first, second)
   assert np.any(first != third)
   # So that other backends and versions are compared with these.
@@ -164,8 +190,7 @@ def test_masks_are_the_same_in_every_process_and_differ_by_seed():
 def test_magnitude_keeps_the_largest_weights():
   model = named_network()
   before = small.kernels(model)
-  optimizer = built(model, sparsity=0.9, distribution='uniform',
-                    mask_init='magnitude')
+  optimizer = built(model, sparsity=0.9, distribution='uniform', mask_init='magnitude')
   for mask, kernel in zip(small.masks(optimizer), before):
     assert np.abs(kernel)[mask].min() >= np.abs(kernel)[~mask].max()
     assert mask.sum() == kernel.size // 10
@@ -201,8 +226,7 @@ def test_a_sparser_network_gets_as_many_connections_as_asked():
   before = small.kernels(model)
   optimizer = built(model, sparsity=0.5, distribution='uniform')
   # 90 % zeros are as many as asked: the weights stay, some zeros are trained.
-  for got, old, mask in zip(
-      small.kernels(model), before, small.masks(optimizer)):
+  for got, old, mask in zip(small.kernels(model), before, small.masks(optimizer)):
     np.testing.assert_array_equal(got, old)
     assert mask.sum() == mask.size // 2 and np.all(mask[old != 0])
 
@@ -211,8 +235,8 @@ def train(model, n_batches):
   rng = np.random.RandomState(0)
   for _ in range(n_batches):
     model.train_on_batch(
-        rng.randn(8, model.input_shape[1]).astype('float32'),
-        rng.randint(0, 5, 8).astype('int32'))
+      rng.randn(8, model.input_shape[1]).astype('float32'), rng.randint(0, 5, 8).astype('int32')
+    )
 
 
 def test_pruned_weights_stay_pruned():
@@ -220,20 +244,26 @@ def test_pruned_weights_stay_pruned():
   built(model, sparsity=0.8, distribution='uniform')
   before = small.kernels(model)
   optimizer = sparse.GradualPruning(
-      small.sgd(), sparsity=0.8, distribution='uniform', frequency=1,
-      end_step=8)
+    small.sgd(), sparsity=0.8, distribution='uniform', frequency=1, end_step=8
+  )
   train(small.compiled(model, optimizer), 10)
   for got, old in zip(small.kernels(model), before):
     assert not np.any(got[old == 0])
 
 
-@pytest.mark.parametrize('begin, end, frequency', [
-    (0, 10, 5), (0, 11, 5), (4, 12, 3), (20, 30, 7), (0, 3, 10)])
+@pytest.mark.parametrize(
+  'begin, end, frequency', [(0, 10, 5), (0, 11, 5), (4, 12, 3), (20, 30, 7), (0, 3, 10)]
+)
 def test_pruning_ends_at_the_sparsity_asked_for(begin, end, frequency):
   model = named_network()
   optimizer = sparse.GradualPruning(
-      small.sgd(), sparsity=0.9, distribution='uniform', begin_step=begin,
-      end_step=end, frequency=frequency)
+    small.sgd(),
+    sparsity=0.9,
+    distribution='uniform',
+    begin_step=begin,
+    end_step=end,
+    frequency=frequency,
+  )
   small.compiled(model, optimizer)
   for step in range(max(end, frequency) + frequency + 1):
     if step <= begin:

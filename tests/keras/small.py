@@ -11,13 +11,20 @@ from rigl.keras import kernels as kernels_of
 SIZES = (12, 24, 16, 5)
 SPARSITY = 0.7
 METHODS = {
-    'rigl': sparse.RigL, 'set': sparse.SET, 'momentum': sparse.SNFS,
-    'static': sparse.Static, 'scratch': sparse.Scratch, 'snip': sparse.SNIP,
-    'dnw': sparse.DNW, 'prune': sparse.GradualPruning}
+  'rigl': sparse.RigL,
+  'set': sparse.SET,
+  'momentum': sparse.SNFS,
+  'static': sparse.Static,
+  'scratch': sparse.Scratch,
+  'snip': sparse.SNIP,
+  'dnw': sparse.DNW,
+  'prune': sparse.GradualPruning,
+}
 DYNAMIC = ('rigl', 'set', 'momentum', 'static')
 # Without it JAX compiles each branch at each step; torch.compile fails.
 JIT_COMPILE = {'tensorflow': [True, False], 'jax': [True], 'torch': [False]}[
-    keras.backend.backend()]
+  keras.backend.backend()
+]
 SCHEDULE = {'frequency': 5, 'end_step': 100}
 
 
@@ -32,11 +39,11 @@ def data(n_batches: int, size: int = 32, seed: int = 0):
 def layers():
   """The layers, with initial weights that only the seed decides."""
   return [
-      keras.layers.Dense(
-          n, activation=activation,
-          kernel_initializer=keras.initializers.GlorotNormal(seed=i))
-      for i, (n, activation) in enumerate(zip(
-          SIZES[1:], ('relu', 'relu', None)))]
+    keras.layers.Dense(
+      n, activation=activation, kernel_initializer=keras.initializers.GlorotNormal(seed=i)
+    )
+    for i, (n, activation) in enumerate(zip(SIZES[1:], ('relu', 'relu', None)))
+  ]
 
 
 def network(has_input: bool = True) -> keras.Model:
@@ -59,19 +66,16 @@ class Subclassed(keras.Model):
 
 
 def sgd(**settings):
-  return keras.optimizers.SGD(**{
-      'learning_rate': 0.1, 'momentum': 0.9, **settings})
+  return keras.optimizers.SGD(**{'learning_rate': 0.1, 'momentum': 0.9, **settings})
 
 
 def optimizer(method: str, inner=None, **settings):
   """An optimizer by the script's name of its method."""
   if method in DYNAMIC:
-    settings = {**SCHEDULE, 'drop_fraction_anneal': 'cosine', 'noise_std': 0.,
-                **settings}
+    settings = {**SCHEDULE, 'drop_fraction_anneal': 'cosine', 'noise_std': 0.0, **settings}
   if method == 'prune':
     settings = {**SCHEDULE, **settings}
-  return METHODS[method](
-      inner or sgd(), **{'sparsity': SPARSITY, **settings})
+  return METHODS[method](inner or sgd(), **{'sparsity': SPARSITY, **settings})
 
 
 def loss():
@@ -80,15 +84,13 @@ def loss():
 
 def compiled(model: keras.Model, sparse_optimizer, **settings) -> keras.Model:
   """Without XLA on TensorFlow unless asked for: compiling takes a second."""
-  model.compile(sparse_optimizer, loss(), **{
-      'jit_compile': JIT_COMPILE[-1], **settings})
+  model.compile(sparse_optimizer, loss(), **{'jit_compile': JIT_COMPILE[-1], **settings})
   return model
 
 
 def kernels(model: keras.Model) -> list[np.ndarray]:
   """Values of the weight matrices."""
-  return [kernels_of.read(v) for v in model.trainable_variables
-          if len(v.shape) > 1]
+  return [kernels_of.read(v) for v in model.trainable_variables if len(v.shape) > 1]
 
 
 def values(variables) -> list[np.ndarray]:
@@ -102,4 +104,4 @@ def masks(sparse_optimizer) -> list[np.ndarray]:
 def check_zeros(model: keras.Model, sparse_optimizer) -> None:
   """No inactive weight or slot has a value."""
   for mask, kernel in zip(masks(sparse_optimizer), kernels(model)):
-    np.testing.assert_array_equal(kernel[~mask], 0.)
+    np.testing.assert_array_equal(kernel[~mask], 0.0)

@@ -14,8 +14,7 @@ from tests.keras import small
 
 BACKEND = keras.backend.backend()
 N_BATCHES = 24
-tensorflow_only = pytest.mark.skipif(
-    BACKEND != 'tensorflow', reason='only TensorFlow has it')
+tensorflow_only = pytest.mark.skipif(BACKEND != 'tensorflow', reason='only TensorFlow has it')
 jax_only = pytest.mark.skipif(BACKEND != 'jax', reason='only JAX has it')
 
 
@@ -51,9 +50,13 @@ def check_same(model, optimizer, expected):
   small.check_zeros(model, optimizer)
 
 
-@pytest.mark.parametrize('way, method', combinations.thinned(
-    ['not built', 'steps_per_execution', 'train_on_batch', 'without XLA',
-     'subclassed'], small.METHODS))
+@pytest.mark.parametrize(
+  'way, method',
+  combinations.thinned(
+    ['not built', 'steps_per_execution', 'train_on_batch', 'without XLA', 'subclassed'],
+    small.METHODS,
+  ),
+)
 def test_fits_are_equal(way, method):
   if way == 'without XLA' and BACKEND == 'jax':
     pytest.skip('JAX compiles each branch at each step')
@@ -63,28 +66,35 @@ def test_fits_are_equal(way, method):
     small.compiled(model, optimizer)
     x, labels = small.data(N_BATCHES)
     for i in range(0, len(x), 32):
-      model.train_on_batch(x[i:i + 32], labels[i:i + 32])
+      model.train_on_batch(x[i : i + 32], labels[i : i + 32])
   elif way == 'subclassed':
     keras.utils.set_random_seed(1)
     model = small.Subclassed()
     model(np.zeros((1, small.SIZES[0]), 'float32'))
     fit(model, optimizer)
   else:
-    fit(model, optimizer, **{
-        'not built': {}, 'without XLA': {'jit_compile': False},
-        'steps_per_execution': {'steps_per_execution': 4}}[way])
+    fit(
+      model,
+      optimizer,
+      **{
+        'not built': {},
+        'without XLA': {'jit_compile': False},
+        'steps_per_execution': {'steps_per_execution': 4},
+      }[way],
+    )
   check_same(model, optimizer, expected)
 
 
 def batches():
   x, labels = small.data(N_BATCHES)
   for i in range(0, len(x), 32):
-    yield x[i:i + 32], labels[i:i + 32]
+    yield x[i : i + 32], labels[i : i + 32]
 
 
 @tensorflow_only
-@pytest.mark.parametrize('mode, method', combinations.thinned(
-    ['eager', 'function', 'XLA'], small.METHODS))
+@pytest.mark.parametrize(
+  'mode, method', combinations.thinned(['eager', 'function', 'XLA'], small.METHODS)
+)
 def test_loops_of_ones_own(mode, method):
   import tensorflow as tf
 
@@ -128,19 +138,19 @@ def test_stateless_loops(method):
     return trainable, fixed, state
 
   trainable, fixed, state = (
-      [v.value for v in variables] for variables in (
-          model.trainable_variables, model.non_trainable_variables,
-          optimizer.variables))
+    [v.value for v in variables]
+    for variables in (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
+  )
   for x, labels in batches():
     trainable, fixed, state = step(trainable, fixed, state, x, labels)
   for variable, value in zip(
-      [*model.trainable_variables, *optimizer.variables], [*trainable, *state]):
+    [*model.trainable_variables, *optimizer.variables], [*trainable, *state]
+  ):
     variable.assign(value)
   check_same(model, optimizer, expected)
 
 
-@pytest.mark.parametrize('method', combinations.quick(
-    small.METHODS, 'rigl', 'dnw', 'prune'))
+@pytest.mark.parametrize('method', combinations.quick(small.METHODS, 'rigl', 'dnw', 'prune'))
 def test_accumulated_gradients_are_those_of_a_large_batch(method):
   settings = {'frequency': 2} if method in (*small.DYNAMIC, 'prune') else {}
   model, optimizer = make(method, **settings)
@@ -148,27 +158,32 @@ def test_accumulated_gradients_are_those_of_a_large_batch(method):
   fit(model, optimizer, batch_size=128)
   expected = small.masks(optimizer), small.values(model.trainable_variables)
   n_steps = int(optimizer.iterations)
-  model, optimizer = make(
-      method, inner=small.sgd(gradient_accumulation_steps=4), **settings)
+  model, optimizer = make(method, inner=small.sgd(gradient_accumulation_steps=4), **settings)
   optimizer.build(model.trainable_variables)
   fit(model, optimizer)
-  assert int(kernels_of.read(optimizer.iterations) if hasattr(
-      optimizer.iterations, 'value') else optimizer.iterations) == n_steps
+  assert (
+    int(
+      kernels_of.read(optimizer.iterations)
+      if hasattr(optimizer.iterations, 'value')
+      else optimizer.iterations
+    )
+    == n_steps
+  )
   check_same(model, optimizer, expected)
 
 
-@pytest.mark.parametrize('scaled, method', combinations.thinned(
-    ['factor', 'around'], small.METHODS))
+@pytest.mark.parametrize(
+  'scaled, method', combinations.thinned(['factor', 'around'], small.METHODS)
+)
 def test_scaled_losses(scaled, method):
   expected = built_fit(method)
-  inner = small.sgd(loss_scale_factor=8.) if scaled == 'factor' else None
+  inner = small.sgd(loss_scale_factor=8.0) if scaled == 'factor' else None
   model, optimizer = make(method, inner=inner)
   optimizer.build(model.trainable_variables)
   if scaled == 'factor':
     fit(model, optimizer)
   else:
-    fit(model, keras.optimizers.LossScaleOptimizer(
-        optimizer, initial_scale=8.))
+    fit(model, keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=8.0))
   check_same(model, optimizer, expected)
 
 
@@ -191,8 +206,7 @@ def test_weights_without_a_value_wait_for_the_first_batch():
 
 
 @tensorflow_only
-@pytest.mark.parametrize('steps, method', combinations.thinned(
-    [1, 4], small.METHODS))
+@pytest.mark.parametrize('steps, method', combinations.thinned([1, 4], small.METHODS))
 def test_training_without_shapes_only_loses_the_first_batch(steps, method):
   model, optimizer = make(method, has_input=False)
   small.compiled(model, optimizer, steps_per_execution=steps)

@@ -14,11 +14,11 @@ def _calls(call, path=''):
   """[(path, inputs, output)] of a call and those inside it, outermost first."""
   path = f'{path}/{call.layer.name}'
   return [(path, call.inputs, call.output)] + [
-      one for inner in call.inner for one in _calls(inner, path)]
+    one for inner in call.inner for one in _calls(inner, path)
+  ]
 
 
 class _Block(K.Layer):
-
   def __init__(self, name):
     super().__init__(name=name)
     self.conv = K.Conv2D(4, 3, padding='same', name='conv')
@@ -30,30 +30,33 @@ class _Block(K.Layer):
 
 
 def test_calls_inside_calls():
-  inner = tf2.keras.Sequential(
-      [tf2.keras.Input((None, None, 4)), _Block('block')], name='inner')
+  inner = tf2.keras.Sequential([tf2.keras.Input((None, None, 4)), _Block('block')], name='inner')
   inputs = tf2.keras.Input((6, 8, 4))
   outputs = K.MaxPooling2D(name='pool')(inner(inputs))
   model = tf2.keras.Model(inputs, inner(outputs), name='outer')
 
   def block(shape):
     return [
-        ('/outer/inner', (shape,), shape),
-        ('/outer/inner/block', (shape,), shape),
-        ('/outer/inner/block/conv', (shape,), shape),
-        ('/outer/inner/block/conv', (shape,), shape),
-        ('/outer/inner/block/add', (shape, shape), shape)]
+      ('/outer/inner', (shape,), shape),
+      ('/outer/inner/block', (shape,), shape),
+      ('/outer/inner/block/conv', (shape,), shape),
+      ('/outer/inner/block/conv', (shape,), shape),
+      ('/outer/inner/block/add', (shape, shape), shape),
+    ]
 
   big, small = (1, 6, 8, 4), (1, 3, 4, 4)
   assert _calls(keras_calls.trace(model)) == [
-      ('/outer', (big,), small), *block(big),
-      ('/outer/pool', (big,), small), *block(small)]
+    ('/outer', (big,), small),
+    *block(big),
+    ('/outer/pool', (big,), small),
+    *block(small),
+  ]
 
 
 def test_a_size_that_is_not_known():
   inputs = tf2.keras.Input((None, 3))
   model = tf2.keras.Model(inputs, K.Dense(4)(inputs))
-  call, = keras_calls.trace(model).inner
+  (call,) = keras_calls.trace(model).inner
   assert (call.inputs, call.output) == (((1, None, 3),), (1, None, 4))
 
 
@@ -61,7 +64,6 @@ def test_a_size_that_is_not_known():
 def test_several_arguments(is_symbolic):
 
   class Gated(K.Layer):
-
     def __init__(self):
       super().__init__()
       self.left, self.right = K.Dense(2), K.Dense(2)
@@ -89,13 +91,11 @@ def test_several_arguments(is_symbolic):
 def test_own_operations():
 
   class Shuffle(K.Layer):
-
     def call(self, inputs):
       n_rows = 2 * (tf2.shape(inputs)[1] // 2)
       return tf2.reshape(inputs[:, ::-1], (-1, n_rows // 2, 2))
 
   class Norm(Shuffle):
-
     def call(self, inputs):
       return super().call(inputs) / tf2.reduce_sum(tf2.square(inputs))
 
@@ -112,7 +112,6 @@ def test_a_regularizer_is_no_operation_of_the_model():
 
 
 class _Repeated(K.Layer):
-
   def __init__(self):
     super().__init__()
     self.fc = K.Dense(3)
@@ -125,10 +124,8 @@ class _Repeated(K.Layer):
 def test_calls_in_a_loop_are_marked():
 
   class Loop(_Repeated):
-
     def call(self, inputs):
-      return tf2.while_loop(lambda i, _: i < 3,
-                            lambda i, x: (i + 1, self.fc(x)), (0, inputs))[1]
+      return tf2.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, self.fc(x)), (0, inputs))[1]
 
   layer = Loop()
   layer(tf2.zeros((1, 3)))
@@ -140,7 +137,6 @@ def test_calls_in_a_loop_are_marked():
 def test_calls_in_a_function_that_was_traced_before():
 
   class Function(_Repeated):
-
     @tf2.function
     def call(self, inputs):
       return self.fc(self.fc(inputs))
@@ -163,8 +159,7 @@ def test_variables_of_another_graph():
 
 def test_nothing_is_left_behind():
   inputs = tf2.keras.Input((4,))
-  model = tf2.keras.Model(
-      inputs, K.Dropout(.5)(K.BatchNormalization()(K.Dense(3)(inputs))))
+  model = tf2.keras.Model(inputs, K.Dropout(0.5)(K.BatchNormalization()(K.Dense(3)(inputs))))
   weights = model.get_weights()
   nodes = [len(layer._inbound_nodes) for layer in model.layers]
   calls = [cls.__call__ for cls in type(model).__mro__]
@@ -180,7 +175,6 @@ def test_nothing_is_left_behind():
 def test_an_error_leaves_nothing_behind():
 
   class Odd(K.Layer):
-
     def call(self, inputs):
       if inputs.shape[0] == 1:
         raise KeyError('odd')

@@ -24,8 +24,7 @@ def _published_layers():
   for name in ('resnet50', 'mobilenet_v1'):
     with tf.Graph().as_default():
       result[name] = [
-          _keras_layer(layer)
-          for layer in architectures.get_network(f'{name}_keras').layers
+        _keras_layer(layer) for layer in architectures.get_network(f'{name}_keras').layers
       ]
   return result
 
@@ -50,33 +49,30 @@ def _keras_layer(layer):
 
 def _by_kernel(custom_sparsities, layers):
   kernels = {
-      layer.name: 'depthwise_kernel' if isinstance(layer, K.DepthwiseConv2D)
-                  else 'kernel' for layer in layers
+    layer.name: 'depthwise_kernel' if isinstance(layer, K.DepthwiseConv2D) else 'kernel'
+    for layer in layers
   }
-  return {f'{name}/{kernels[name]}:0': value
-          for name, value in custom_sparsities.items()}
+  return {f'{name}/{kernels[name]}:0': value for name, value in custom_sparsities.items()}
 
 
 class TestGetStats:
-
   @pytest.mark.parametrize('row', ROWS, ids=published_rows.row_id)
   def test_published_values(self, row, published_layers):
     layers = published_layers[row['net']]
     flops, bits, real_sparsity = get_stats(
-        layers,
-        default_sparsity=row['sparsity'],
-        method=METHODS.get(row['distribution'], row['distribution']),
-        custom_sparsities=_by_kernel(
-            published_rows.custom_sparsities(row), layers),
-        width=row.get('width', 1.))
+      layers,
+      default_sparsity=row['sparsity'],
+      method=METHODS.get(row['distribution'], row['distribution']),
+      custom_sparsities=_by_kernel(published_rows.custom_sparsities(row), layers),
+      width=row.get('width', 1.0),
+    )
     published_rows.assert_counted(row, flops, bits / 8e6, real_sparsity)
 
   def test_all_rows_are_there(self):
     assert len(ROWS) == 39
 
   def test_dense_resnet50(self, published_layers):
-    flops, bits, real_sparsity = get_stats(
-        published_layers['resnet50'], default_sparsity=0.)
+    flops, bits, real_sparsity = get_stats(published_layers['resnet50'], default_sparsity=0.0)
     assert (flops, bits / 8) == (8_202_340_776, 102_121_888)
     assert real_sparsity == 0
 
@@ -88,31 +84,29 @@ class TestGetStats:
 
   def test_param_size(self, published_layers):
     layers = published_layers['mobilenet_v1']
-    bits = [get_stats(layers, 0., param_size=size)[1] for size in (16, 32)]
+    bits = [get_stats(layers, 0.0, param_size=size)[1] for size in (16, 32)]
     assert bits[1] == 2 * bits[0]
 
   @pytest.mark.parametrize('size', [0, -1])
   def test_impossible_param_size(self, published_layers, size):
     for count in (get_stats, count_model):
-      with pytest.raises(
-          ValueError, match=f'^param_size must be > 0, got {size}'):
+      with pytest.raises(ValueError, match=f'^param_size must be > 0, got {size}'):
         count(published_layers['mobilenet_v1'], param_size=size)
 
   def test_power_scale(self, published_layers):
     layers = published_layers['mobilenet_v1']
     stats = [
-        get_stats(layers, 0.9, 'erdos_renyi_kernel', erk_power_scale=power)
-        for power in (0., 1.)
+      get_stats(layers, 0.9, 'erdos_renyi_kernel', erk_power_scale=power) for power in (0.0, 1.0)
     ]
     assert stats[0][0] < stats[1][0]
 
   def test_width_by_hand(self):
     layers = [
-        _keras_layer(_layer('conv1', (3, 3, 3, 4))),
-        _keras_layer(_layer('mid', (1, 1, 4, 5))),
-        _keras_layer(_layer('conv_preds', (1, 1, 5, 6)))
+      _keras_layer(_layer('conv1', (3, 3, 3, 4))),
+      _keras_layer(_layer('mid', (1, 1, 4, 5))),
+      _keras_layer(_layer('conv_preds', (1, 1, 5, 6))),
     ]
-    _, bits, _ = get_stats(layers, 0., width=1.5)
+    _, bits, _ = get_stats(layers, 0.0, width=1.5)
     # int(4 * 1.5) = 6 and int(5 * 1.5) = 7 channels inside.
     n_values = (9 * 3 * 6 + 6) + (6 * 7 + 7) + (7 * 6 + 6)
     assert bits == 32 * n_values
@@ -120,56 +114,64 @@ class TestGetStats:
   def test_first_layer_is_found_by_its_whole_name(self):
     # conv10 begins with conv1 too.
     layers = [
-        _keras_layer(_layer('conv10', (1, 1, 4, 5))),
-        _keras_layer(_layer('conv1', (3, 3, 3, 4))),
-        _keras_layer(_layer('preds_conv', (1, 1, 5, 6)))
+      _keras_layer(_layer('conv10', (1, 1, 4, 5))),
+      _keras_layer(_layer('conv1', (3, 3, 3, 4))),
+      _keras_layer(_layer('preds_conv', (1, 1, 5, 6))),
     ]
-    _, bits, _ = get_stats(layers, 0., width=2., last_layer_name='preds')
+    _, bits, _ = get_stats(layers, 0.0, width=2.0, last_layer_name='preds')
     n_values = (8 * 10 + 10) + (9 * 3 * 8 + 8) + (10 * 6 + 6)
     assert bits == 32 * n_values
 
   def test_another_width_needs_the_first_and_the_last_layer(self):
-    layers = [_keras_layer(_layer('stem', (3, 3, 3, 4))),
-              _keras_layer(_layer('preds', (1, 1, 4, 6)))]
+    layers = [
+      _keras_layer(_layer('stem', (3, 3, 3, 4))),
+      _keras_layer(_layer('preds', (1, 1, 4, 6))),
+    ]
     names = {'first_layer_name': 'stem', 'last_layer_name': 'preds'}
-    _, bits, _ = get_stats(layers, 0., width=2., **names)
+    _, bits, _ = get_stats(layers, 0.0, width=2.0, **names)
     assert bits == 32 * ((9 * 3 * 8 + 8) + (8 * 6 + 6))
     for argument in names:
-      with pytest.raises(ValueError, match=(
-          argument + r".* 'conv.*'stem/kernel:0', 'preds/kernel:0'\]")):
-        get_stats(layers, 0., width=2., **{**names, argument: 'conv'})
+      with pytest.raises(
+        ValueError, match=(argument + r".* 'conv.*'stem/kernel:0', 'preds/kernel:0'\]")
+      ):
+        get_stats(layers, 0.0, width=2.0, **{**names, argument: 'conv'})
     # Not at the width of the layers, which need no names for that.
-    get_stats(layers, 0.)
+    get_stats(layers, 0.0)
 
-  @pytest.mark.parametrize('width, message', [
-      (0., 'width must be > 0, got 0.0'),
-      (-1., 'width must be > 0, got -1.0'),
+  @pytest.mark.parametrize(
+    'width, message',
+    [
+      (0.0, 'width must be > 0, got 0.0'),
+      (-1.0, 'width must be > 0, got -1.0'),
       (float('inf'), 'width must be finite, got inf'),
       (float('nan'), 'width must be > 0, got nan'),
-      (.01, r"width 0.01 .* without channels: 'conv1/kernel:0' .*3, 0\)"),
-  ])
+      (0.01, r"width 0.01 .* without channels: 'conv1/kernel:0' .*3, 0\)"),
+    ],
+  )
   def test_impossible_width(self, published_layers, width, message):
     with pytest.raises(ValueError, match=message):
-      get_stats(published_layers['mobilenet_v1'], 0., width=width)
+      get_stats(published_layers['mobilenet_v1'], 0.0, width=width)
 
   def test_unknown_custom_kernel(self, published_layers):
     with pytest.raises(ValueError, match=r"\['conv1'\].*'conv1/kernel:0'"):
-      get_stats(
-          published_layers['mobilenet_v1'], custom_sparsities={'conv1': 0.})
+      get_stats(published_layers['mobilenet_v1'], custom_sparsities={'conv1': 0.0})
 
   def test_other_layers_are_refused(self):
 
     class Doubled(K.Dense):
-
       def call(self, inputs):
         return 2 * super().call(inputs)
 
     class Conv2D(K.Layer):
       pass
 
-    for layer in (K.Conv1D(3, 3, name='odd'), K.LSTM(3, name='odd'),
-                  K.Conv2DTranspose(3, 3, name='odd'),
-                  Doubled(3, name='odd'), Conv2D(name='odd')):
+    for layer in (
+      K.Conv1D(3, 3, name='odd'),
+      K.LSTM(3, name='odd'),
+      K.Conv2DTranspose(3, 3, name='odd'),
+      Doubled(3, name='odd'),
+      Conv2D(name='odd'),
+    ):
       with pytest.raises(ValueError, match="not 'odd'"):
         get_stats([layer])
 
@@ -220,8 +222,8 @@ class TestLayerKinds:
     result = count_model([layer])
     assert not result.not_counted
     assert result.count.n_weights == sum(
-        weight.shape.num_elements() for weight in layer.weights
-        if 'bias' not in weight.name)
+      weight.shape.num_elements() for weight in layer.weights if 'bias' not in weight.name
+    )
     assert result.count.megabytes == layer.count_params() * 4 / 1e6
     return result.count.flops
 
@@ -245,8 +247,7 @@ class TestLayerKinds:
   def test_transposed_convolution(self):
     layer = K.Conv2DTranspose(8, 3, strides=2, padding='same', use_bias=False)
     n_mults = 5 * 5 * 9 * 4 * 8
-    assert self._flops(layer, (5, 5, 4)) == pytest.approx(
-        n_mults + (n_mults - 10 * 10 * 8))
+    assert self._flops(layer, (5, 5, 4)) == pytest.approx(n_mults + (n_mults - 10 * 10 * 8))
 
   def test_depthwise_convolution_with_multiplier(self):
     layer = K.DepthwiseConv2D(3, depth_multiplier=2, padding='same')
@@ -271,8 +272,7 @@ class TestLayerKinds:
     assert self._flops(layer, (20,)) == 0
 
   def test_channels_first(self):
-    layer = K.Conv2D(
-        8, 3, padding='same', use_bias=False, data_format='channels_first')
+    layer = K.Conv2D(8, 3, padding='same', use_bias=False, data_format='channels_first')
     assert self._flops(layer, (4, 6, 7)) == 6 * 7 * 8 * (2 * 9 * 4 - 1)
 
   def test_subclass_of_a_known_layer(self):
@@ -282,7 +282,9 @@ class TestLayerKinds:
 
     assert self._flops(MyDense(3), (5,)) == 3 * 2 * 5
 
-  @pytest.mark.parametrize('layer, flops', [
+  @pytest.mark.parametrize(
+    'layer, flops',
+    [
       (K.ReLU(), 6 * 6 * 4),
       (K.Activation('sigmoid'), 3 * 6 * 6 * 4),
       (K.GlobalAveragePooling2D(), 6 * 6 * 4),
@@ -290,7 +292,9 @@ class TestLayerKinds:
       (K.MaxPooling2D(), 0),
       (K.Flatten(), 0),
       (K.BatchNormalization(), 0),
-  ], ids=lambda value: getattr(value, 'name', None))
+    ],
+    ids=lambda value: getattr(value, 'name', None),
+  )
   def test_layers_without_kernel(self, layer, flops):
     layer = type(layer).from_config(layer.get_config())
     layer(tf.keras.Input((6, 6, 4)))
@@ -299,10 +303,9 @@ class TestLayerKinds:
     assert not result.not_counted
     assert len(result.free) == (flops == 0)
 
-  @pytest.mark.parametrize('kind, flops', [
-      ('Add', 2 * 40), ('Multiply', 2 * 40), ('Average', 3 * 40),
-      ('Concatenate', 0),
-  ])
+  @pytest.mark.parametrize(
+    'kind, flops', [('Add', 2 * 40), ('Multiply', 2 * 40), ('Average', 3 * 40), ('Concatenate', 0)]
+  )
   def test_merging_three_inputs(self, kind, flops):
     layer = getattr(K, kind)()
     layer([tf.keras.Input((10, 4)) for _ in range(3)])
@@ -310,51 +313,57 @@ class TestLayerKinds:
 
 
 class TestModels:
-
   def test_sequential(self):
-    model = tf.keras.Sequential([
+    model = tf.keras.Sequential(
+      [
         tf.keras.Input((8, 8, 3)),
         K.Conv2D(8, 3, activation='relu', name='conv'),
         K.Flatten(),
         K.Dense(10, name='fc'),
-    ])
+      ]
+    )
     result = count_model(model)
     assert result.count.flops == 36 * 8 * (2 * 27 + 1) + 10 * 2 * 288
     assert [note.kind for note in result.free] == ['Flatten']
     assert result.count.megabytes == model.count_params() * 4 / 1e6
 
   def test_names_of_kernels(self):
-    model = tf.keras.Sequential([
+    model = tf.keras.Sequential(
+      [
         tf.keras.Input((8, 8, 3)),
         K.Conv2D(4, 3, name='conv'),
         K.DepthwiseConv2D(3, name='depthwise'),
         K.Dense(2, name='fc'),
-    ], name='model')
-    sparsities = {'conv/kernel:0': 0.1, 'depthwise/depthwise_kernel:0': 0.2,
-                  'fc/kernel:0': 0.3}
+      ],
+      name='model',
+    )
+    sparsities = {'conv/kernel:0': 0.1, 'depthwise/depthwise_kernel:0': 0.2, 'fc/kernel:0': 0.3}
     rows = _rows(count_model(model, 0.5, 'random', sparsities))
     assert [row.sparsity for row in rows.values()] == [0.1, 0.2, 0.3]
     layers = [model.get_layer(name) for name in rows]
-    dense, sparse = (get_stats(layers, 0., 'random', custom)[0]
-                     for custom in ({}, sparsities))
+    dense, sparse = (get_stats(layers, 0.0, 'random', custom)[0] for custom in ({}, sparsities))
     assert sparse < dense
 
   def test_names_of_kernels_in_a_subclassed_model(self):
     model = _Subclassed(name='model')
     model(tf.zeros((1, 8, 8, 3)))
     layers = [model.conv, model.block.conv, model.block.fc]
-    with pytest.raises(ValueError, match=(
+    with pytest.raises(
+      ValueError,
+      match=(
         r"\['model/conv/kernel:0', 'model/block/conv/kernel:0', "
-        r"'model/block/fc/kernel:0'\]")):
-      get_stats(layers, custom_sparsities={'none': 0.})
+        r"'model/block/fc/kernel:0'\]"
+      ),
+    ):
+      get_stats(layers, custom_sparsities={'none': 0.0})
 
   def test_functions_are_reported_by_name(self):
     inputs = tf.keras.Input((8, 8, 3))
     conv = K.Conv2D(3, 3, padding='same', name='conv')
-    for outputs in (conv(inputs) + inputs, conv(2. * inputs)):
+    for outputs in (conv(inputs) + inputs, conv(2.0 * inputs)):
       result = count_model(tf.keras.Model(inputs, outputs))
       assert list(_rows(result)) == ['conv']
-      note, = result.not_counted
+      (note,) = result.not_counted
       assert note.reason == 'no rule for this kind of layer'
 
   def test_layer_without_weights_in_a_subclassed_model(self):
@@ -365,11 +374,13 @@ class TestModels:
     assert _rows(result)['pool'].flops == 64 * 3
 
   def test_sparse_sequential(self):
-    model = tf.keras.Sequential([
+    model = tf.keras.Sequential(
+      [
         tf.keras.Input((20,)),
         K.Dense(10, name='a', use_bias=False),
-        K.Dense(10, name='b', use_bias=False)
-    ])
+        K.Dense(10, name='b', use_bias=False),
+      ]
+    )
     result = count_model(model, 0.5, 'random', {'b/kernel:0': 0.9})
     rows = _rows(result)
     assert (rows['a'].sparsity, rows['b'].sparsity) == (0.5, 0.9)
@@ -387,8 +398,7 @@ class TestModels:
   def test_shared_layer_without_kernel_counts_every_call(self):
     inputs = tf.keras.Input((8, 3))
     relu, add = K.ReLU(), K.Add()
-    model = tf.keras.Model(inputs, add([add([relu(inputs), inputs]),
-                                        relu(relu(inputs))]))
+    model = tf.keras.Model(inputs, add([add([relu(inputs), inputs]), relu(relu(inputs))]))
     assert count_model(model).count.flops == (3 + 2) * 8 * 3
 
   def test_a_layer_alone_is_a_model(self):
@@ -405,8 +415,7 @@ class TestModels:
     assert count_model(model).count.flops == before
 
   def test_nested_model_called_twice(self):
-    inner = tf.keras.Sequential(
-        [tf.keras.Input((4,)), K.Dense(5, name='fc')], name='inner')
+    inner = tf.keras.Sequential([tf.keras.Input((4,)), K.Dense(5, name='fc')], name='inner')
     left, right = tf.keras.Input((4,)), tf.keras.Input((4,))
     outputs = K.Add(name='sum')([inner(left), inner(right)])
     result = count_model(tf.keras.Model([left, right], outputs))
@@ -417,8 +426,7 @@ class TestModels:
     assert result.count.n_weights == 20
 
   def test_nested_model_called_on_several_sizes(self):
-    inner = tf.keras.Sequential(
-        [tf.keras.Input((None, 4)), K.Dense(5, name='fc')], name='inner')
+    inner = tf.keras.Sequential([tf.keras.Input((None, 4)), K.Dense(5, name='fc')], name='inner')
     inputs = [tf.keras.Input((size, 4)) for size in (3, 7)]
     result = count_model(tf.keras.Model(inputs, [inner(x) for x in inputs]))
     assert result.count.flops == (3 + 7) * 5 * 2 * 4
@@ -432,10 +440,10 @@ class TestModels:
     assert list(rows) == ['conv', 'block/conv', 'block/fc', 'head']
     assert rows['block/conv'].flops == 64 * 4 * (2 * 9 * 8 + 1)
     # What the block itself has and does has no rule, and is named.
-    assert [(note.name, note.kind, note.reason, note.n_weights)
-            for note in result.not_counted] == [
-        ('block', '_Block', 'no rule for its own operations (Mul)', 0),
-        ('block', '_Block', 'no rule for its own weights', 4)]
+    assert [(note.name, note.kind, note.reason, note.n_weights) for note in result.not_counted] == [
+      ('block', '_Block', 'no rule for its own operations (Mul)', 0),
+      ('block', '_Block', 'no rule for its own weights', 4),
+    ]
 
   def test_model_that_was_not_called(self):
     result = count_model(_Subclassed(name='model'))
@@ -444,7 +452,8 @@ class TestModels:
     assert 'call the model once' in result.not_counted[0].reason
 
   def test_layers_without_rule_are_reported_by_name(self):
-    model = tf.keras.Sequential([
+    model = tf.keras.Sequential(
+      [
         tf.keras.Input((12,)),
         K.Embedding(50, 8, name='words'),
         K.LSTM(4, return_sequences=True, name='lstm'),
@@ -452,21 +461,21 @@ class TestModels:
         K.Lambda(lambda x: x, name='anything'),
         K.LayerNormalization(name='norm'),
         K.Dense(2, activation='softmax', name='head'),
-    ])
+      ]
+    )
     result = count_model(model)
     assert list(_rows(result)) == ['words', 'head']
     assert {note.name: note.kind for note in result.not_counted} == {
-        'lstm': 'LSTM',
-        'each': 'TimeDistributed',
-        'anything': 'Lambda',
-        'norm': 'LayerNormalization',
-        'head': 'Dense',
+      'lstm': 'LSTM',
+      'each': 'TimeDistributed',
+      'anything': 'Lambda',
+      'norm': 'LayerNormalization',
+      'head': 'Dense',
     }
     assert "activation 'softmax'" in result.not_counted[-1].reason
 
   # Keras 2 does not keep the input of a layer that is called on values.
-  @pytest.mark.parametrize('is_symbolic,as_list', [
-      (False, False), (True, False), (True, True)])
+  @pytest.mark.parametrize('is_symbolic,as_list', [(False, False), (True, False), (True, True)])
   def test_attention_by_hand(self, is_symbolic, as_list):
     model = _Attentive(name='model')
     model(tf.keras.Input((5, 6)) if is_symbolic else tf.zeros((1, 5, 6)))
@@ -474,20 +483,23 @@ class TestModels:
     # 2 heads of 4 are 8 dot products over 6, each with a bias.
     rows = _rows(result)
     assert list(rows) == [
-        *(f'attention/{name}'
-          for name in ('query', 'key', 'value', 'attention_output')), 'head']
+      *(f'attention/{name}' for name in ('query', 'key', 'value', 'attention_output')),
+      'head',
+    ]
     assert rows['attention/query'].flops == 5 * 8 * (6 + 5 + 1)
     assert rows['attention/attention_output'].flops == 5 * 6 * (8 + 7 + 1)
     # The products of queries, keys and values. The layer for softmax is used
     # by some versions of Keras only.
-    assert 'attention' in {note.name for note in result.not_counted} <= {
-        'attention', 'attention/softmax'}
+    assert (
+      'attention'
+      in {note.name for note in result.not_counted}
+      <= {'attention', 'attention/softmax'}
+    )
     assert not any(note.n_weights for note in result.not_counted)
 
   def test_what_keras_raises_is_a_reason(self):
 
     class Odd(K.Dense):
-
       def call(self, inputs):
         if inputs.shape[0] == 1:
           raise TypeError('Of an odd\n  shape.')
@@ -495,19 +507,17 @@ class TestModels:
 
     layer = Odd(3, name='odd')
     layer(tf.zeros((2, 4)))
-    note, = count_model([layer]).not_counted
+    (note,) = count_model([layer]).not_counted
     assert (note.name, note.n_weights) == ('odd', 4 * 3 + 3)
     assert note.reason.startswith('TensorFlow cannot trace it: ')
     assert 'Of an odd shape.' in note.reason
 
   def test_embeddings_stay_dense_unless_named(self):
-    model = tf.keras.Sequential([
-        tf.keras.Input((12,)),
-        K.Embedding(50, 8, name='words'),
-        K.Dense(2, name='head'),
-    ])
+    model = tf.keras.Sequential(
+      [tf.keras.Input((12,)), K.Embedding(50, 8, name='words'), K.Dense(2, name='head')]
+    )
     rows = _rows(count_model(model, 0.5, 'random'))
-    assert (rows['words'].sparsity, rows['head'].sparsity) == (0., 0.5)
+    assert (rows['words'].sparsity, rows['head'].sparsity) == (0.0, 0.5)
     rows = _rows(count_model(model, 0.5, 'random', {'words': 0.75}))
     assert rows['words'].sparsity == 0.75
 
@@ -526,25 +536,19 @@ class TestModels:
       count_model(layers)
 
   def test_large_models_have_nothing_uncounted_but_softmax(self):
-    model = tf.keras.applications.MobileNet(
-        weights=None, input_shape=(64, 64, 3), alpha=0.25)
+    model = tf.keras.applications.MobileNet(weights=None, input_shape=(64, 64, 3), alpha=0.25)
     result = count_model(model)
-    assert [note.reason for note in result.not_counted
-           ] == ["no rule for its activation 'softmax'"]
+    assert [note.reason for note in result.not_counted] == ["no rule for its activation 'softmax'"]
     n_normalized = sum(
-        layer.count_params()
-        for layer in model.layers
-        if type(layer).__name__.startswith('BatchNorm'))
-    assert result.count.megabytes * 1e6 / 4 == pytest.approx(
-        model.count_params() - n_normalized)
+      layer.count_params() for layer in model.layers if type(layer).__name__.startswith('BatchNorm')
+    )
+    assert result.count.megabytes * 1e6 / 4 == pytest.approx(model.count_params() - n_normalized)
 
 
 class _Block(K.Layer):
-
   def __init__(self, name):
     super().__init__(name=name)
-    self.conv = K.Conv2D(
-        4, 3, padding='same', activation='relu', name='conv')
+    self.conv = K.Conv2D(4, 3, padding='same', activation='relu', name='conv')
     self.fc = K.Dense(4, name='fc')
 
   def build(self, input_shape):
@@ -556,7 +560,6 @@ class _Block(K.Layer):
 
 
 class _Subclassed(tf.keras.Model):
-
   def __init__(self, name):
     super().__init__(name=name)
     self.conv = K.Conv2D(8, 3, padding='same', name='conv')
@@ -568,7 +571,6 @@ class _Subclassed(tf.keras.Model):
 
 
 class _Pooled(tf.keras.Model):
-
   def __init__(self, name):
     super().__init__(name=name)
     self.pool = K.GlobalAveragePooling2D(name='pool')
@@ -579,7 +581,6 @@ class _Pooled(tf.keras.Model):
 
 
 class _Attentive(tf.keras.Model):
-
   def __init__(self, name):
     super().__init__(name=name)
     self.attention = K.MultiHeadAttention(2, 4, name='attention')
@@ -590,6 +591,8 @@ class _Attentive(tf.keras.Model):
 
 
 def test_importing_does_not_load_tensorflow():
-  code = ('import sys, rigl.micronet.keras_counting, rigl.micronet.cli; '
-          'sys.exit("tensorflow" in sys.modules)')
+  code = (
+    'import sys, rigl.micronet.keras_counting, rigl.micronet.cli; '
+    'sys.exit("tensorflow" in sys.modules)'
+  )
   subprocess.run([sys.executable, '-c', code], check=True)

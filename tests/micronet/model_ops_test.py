@@ -8,20 +8,17 @@ import pytest
 from rigl import str_sparsities
 from rigl.compat import tf
 from rigl.core import distributions
-from rigl.imagenet_resnet import (
-    mobilenetv1_model,
-    mobilenetv2_model,
-    resnet_model,
-    vgg,
-)
+from rigl.imagenet_resnet import mobilenetv1_model, mobilenetv2_model, resnet_model, vgg
 from rigl.micronet import architectures, model_ops, network
 from rigl.micronet.counting import Add, Conv2D, GlobalAvg
 from tests.conftest import GOLDENS
 
 KERNELS = json.loads((GOLDENS / 'kernel_variables.json').read_text())
 NAMES = [
-    *(name for name in architectures.ARCHITECTURES if name != 'wrn_D_K'),
-    'wrn_16_4', 'wrn_22_2', 'wrn_10_1'
+  *(name for name in architectures.ARCHITECTURES if name != 'wrn_D_K'),
+  'wrn_16_4',
+  'wrn_22_2',
+  'wrn_10_1',
 ]
 
 
@@ -35,17 +32,16 @@ def _layer_name(variable):
 
 @pytest.mark.parametrize('name', [key for key in KERNELS if key != 'note'])
 class TestAgainstTrainingGraphs:
-
   def test_names_and_shapes_in_order(self, name):
-    expected = [(_layer_name(variable), tuple(shape))
-                for variable, shape in KERNELS[name]['kernels']]
+    expected = [
+      (_layer_name(variable), tuple(shape)) for variable, shape in KERNELS[name]['kernels']
+    ]
     assert list(architectures.get_network(name).shapes.items()) == expected
 
   def test_layers_without_a_mask_are_dense_by_default(self, name):
     net = architectures.get_network(name)
     masked = {mask.rpartition('/')[0] for mask in KERNELS[name]['masks']}
-    dense = {layer for layer, factor in net.sparsity_factors.items()
-             if factor == 0.}
+    dense = {layer for layer, factor in net.sparsity_factors.items() if factor == 0.0}
     if name == 'lenet_300_100':
       # Masked, but with a sparsity of zero.
       masked -= {'layer3'}
@@ -56,23 +52,20 @@ def test_all_reference_networks_are_tested():
   assert len(KERNELS) == 13
 
 
-@pytest.mark.parametrize('name, build', [
-    ('mobilenet_v1', lambda **kwargs: mobilenetv1_model.mobilenet_v1(
-        1000, 'threshold', **kwargs)),
-    ('mobilenet_v2', lambda **kwargs: mobilenetv2_model.mobilenet_v2(
-        1000, 'threshold', **kwargs)),
-    ('resnet18', lambda **kwargs: resnet_model.resnet_v1_(
-        18, 1000, 'threshold', **kwargs)),
-    ('vgg_a', lambda **kwargs: vgg.vgg(
-        1000, 'vgg_a', pruning_method='threshold', **kwargs)),
-])
+@pytest.mark.parametrize(
+  'name, build',
+  [
+    ('mobilenet_v1', lambda **kwargs: mobilenetv1_model.mobilenet_v1(1000, 'threshold', **kwargs)),
+    ('mobilenet_v2', lambda **kwargs: mobilenetv2_model.mobilenet_v2(1000, 'threshold', **kwargs)),
+    ('resnet18', lambda **kwargs: resnet_model.resnet_v1_(18, 1000, 'threshold', **kwargs)),
+    ('vgg_a', lambda **kwargs: vgg.vgg(1000, 'vgg_a', pruning_method='threshold', **kwargs)),
+  ],
+)
 def test_other_widths_against_the_training_graphs(name, build):
   with tf.Graph().as_default():
-    build(width=0.3, data_format='channels_last')(
-        tf.zeros((1, 64, 64, 3)), False)
+    build(width=0.3, data_format='channels_last')(tf.zeros((1, 64, 64, 3)), False)
     kernels = {
-        variable.op.name: tuple(variable.shape.as_list())
-        for variable in tf.global_variables()
+      variable.op.name: tuple(variable.shape.as_list()) for variable in tf.global_variables()
     }
   shapes = architectures.get_network(name, width=0.3).shapes
   compared = 0
@@ -85,7 +78,6 @@ def test_other_widths_against_the_training_graphs(name, build):
 
 
 class TestResNet50:
-
   def test_published_numbers(self):
     for name in ('resnet50', 'resnet50_keras'):
       net = architectures.get_network(name)
@@ -100,8 +92,11 @@ class TestResNet50:
     keras = architectures.get_network('resnet50_keras')
     assert sorted(graph.shapes.values()) == sorted(keras.shapes.values())
     assert list(keras.shapes)[:5] == [
-        'conv1', 'res2a_branch2a', 'res2a_branch2b', 'res2a_branch2c',
-        'res2a_branch1'
+      'conv1',
+      'res2a_branch2a',
+      'res2a_branch2b',
+      'res2a_branch2c',
+      'res2a_branch1',
     ]
     assert list(keras.shapes)[-1] == 'fc1000'
 
@@ -123,31 +118,39 @@ class TestResNet50:
 
 
 class TestSizes:
-
-  @pytest.mark.parametrize('name, last_size, channels', [
+  @pytest.mark.parametrize(
+    'name, last_size, channels',
+    [
       ('resnet18', 7, 512),
       ('resnet152', 7, 2048),
       ('mobilenet_v1', 7, 1024),
       ('mobilenet_v2', 7, 1280),
       ('vgg_16', 14, 512),
       ('wrn_22_2', 8, 128),
-  ])
+    ],
+  )
   def test_global_average(self, name, last_size, channels):
     layers = architectures.get_network(name).layers
     ops = [layer.op for layer in layers if isinstance(layer.op, GlobalAvg)]
     assert ops == [GlobalAvg(last_size, channels)]
 
-  @pytest.mark.parametrize('name, n_adds', [
-      ('resnet18', 8), ('resnet50', 16), ('resnet200', 66),
-      ('mobilenet_v2', 10), ('wrn_16_4', 6), ('vgg_19', 0),
-  ])
+  @pytest.mark.parametrize(
+    'name, n_adds',
+    [
+      ('resnet18', 8),
+      ('resnet50', 16),
+      ('resnet200', 66),
+      ('mobilenet_v2', 10),
+      ('wrn_16_4', 6),
+      ('vgg_19', 0),
+    ],
+  )
   def test_residual_additions(self, name, n_adds):
     layers = architectures.get_network(name).layers
     assert sum(isinstance(layer.op, Add) for layer in layers) == n_adds
 
   def test_input_size(self):
-    small = network.count_network(
-        architectures.get_network('resnet50', input_size=112).layers)
+    small = network.count_network(architectures.get_network('resnet50', input_size=112).layers)
     large = network.count_network(architectures.get_network('resnet50').layers)
     assert small.n_weights == large.n_weights
     # A quarter, but for the last image of 4x4 instead of 3.5x3.5.
@@ -156,16 +159,16 @@ class TestSizes:
   @pytest.mark.parametrize('name', ['resnet50', 'vgg_16', 'wrn_16_4'])
   def test_width_scales_the_flops_quadratically(self, name):
     flops = [
-        network.count_network(
-            architectures.get_network(name, width=width).layers).flops
-        for width in (1., 2.)
+      network.count_network(architectures.get_network(name, width=width).layers).flops
+      for width in (1.0, 2.0)
     ]
     assert 3.5 < flops[1] / flops[0] < 4
 
   def test_width_of_mobilenet_is_divisible_by_eight(self):
     net = architectures.get_network('mobilenet_v1', width=0.3)
-    widths = [layer.op.kernel_shape[3] for layer in net.weighted_layers
-              if isinstance(layer.op, Conv2D)]
+    widths = [
+      layer.op.kernel_shape[3] for layer in net.weighted_layers if isinstance(layer.op, Conv2D)
+    ]
     # The first block is not rounded: int(0.3 * 64) = 19.
     assert widths[:5] == [16, 19, 40, 40, 80]
 
@@ -185,14 +188,12 @@ class TestSizes:
 
 @pytest.mark.parametrize('name', NAMES)
 class TestEveryNetwork:
-
   def test_count_is_additive_over_layers(self, name):
     layers = architectures.get_network(name).layers
     whole = network.count_network(layers)
     parts = [network.count_network([layer]) for layer in layers]
     assert whole.flops == pytest.approx(sum(part.flops for part in parts))
-    assert whole.megabytes == pytest.approx(
-        sum(part.megabytes for part in parts))
+    assert whole.megabytes == pytest.approx(sum(part.megabytes for part in parts))
     assert whole.n_weights == sum(part.n_weights for part in parts)
 
   def test_uniform_flops_are_linear_in_the_density(self, name):
@@ -202,7 +203,7 @@ class TestEveryNetwork:
       sparsities = dict.fromkeys(net.shapes, sparsity)
       return network.count_network(net.layers, sparsities).flops
 
-    assert flops(0.7) == pytest.approx(0.3 * flops(0.) + 0.7 * flops(1.))
+    assert flops(0.7) == pytest.approx(0.3 * flops(0.0) + 0.7 * flops(1.0))
 
   def test_channels_fit_together(self, name):
     net = architectures.get_network(name)
@@ -217,7 +218,6 @@ class TestEveryNetwork:
 
 
 class TestErrors:
-
   @pytest.mark.parametrize('name', ['resnet51', 'wrn_16', 'wrn_D_K', ''])
   def test_unknown_architecture_lists_the_options(self, name):
     with pytest.raises(ValueError, match='Unknown architecture.*resnet50, '):
@@ -228,13 +228,15 @@ class TestErrors:
     with pytest.raises(ValueError, match=f'{key} must be > 0, got 0'):
       architectures.get_network('resnet50', **{key: 0})
 
-  @pytest.mark.parametrize('name, width, message', [
-      ('resnet50', .001,
-       r"resnet50 at width 0.001 .*'resnet_model/initial_conv'.*3, 0\)"),
+  @pytest.mark.parametrize(
+    'name, width, message',
+    [
+      ('resnet50', 0.001, r"resnet50 at width 0.001 .*'resnet_model/initial_conv'.*3, 0\)"),
       ('wrn_16_0', None, "wrn_16_0 has .*'resnet_model/skip_conv_2'"),
-      ('lenet_300_100', .004, "'layer2' of shape"),
-      ('resnet50_keras', .01, "'conv1' of shape"),
-  ])
+      ('lenet_300_100', 0.004, "'layer2' of shape"),
+      ('resnet50_keras', 0.01, "'conv1' of shape"),
+    ],
+  )
   def test_layer_without_channels(self, name, width, message):
     with pytest.raises(ValueError, match=message):
       architectures.get_network(name, width=width)
@@ -243,7 +245,7 @@ class TestErrors:
     with pytest.raises(ValueError, match='input_size 15 .* vgg_16: pooling 4'):
       architectures.get_network('vgg_16', input_size=15)
     layers = architectures.get_network('vgg_16', input_size=16).layers
-    average, = [layer.op for layer in layers if isinstance(layer.op, GlobalAvg)]
+    (average,) = [layer.op for layer in layers if isinstance(layer.op, GlobalAvg)]
     assert average.input_size == 1
 
   def test_depths(self):

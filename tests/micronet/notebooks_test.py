@@ -29,9 +29,9 @@ def _text(cell):
 
 def _pictures(cell):
   return [
-      base64.b64decode(output.data['image/png'])
-      for output in cell.outputs
-      if 'image/png' in output.get('data', {})
+    base64.b64decode(output.data['image/png'])
+    for output in cell.outputs
+    if 'image/png' in output.get('data', {})
   ]
 
 
@@ -40,10 +40,8 @@ def _execute(notebook, folder):
     # As installed: importable, though not from the notebook's folder.
     patch.setenv('PYTHONPATH', str(PACKAGE.parent))
     nbclient.NotebookClient(
-        notebook,
-        timeout=300,
-        kernel_name='python3',
-        resources={'metadata': {'path': str(folder)}}).execute()
+      notebook, timeout=300, kernel_name='python3', resources={'metadata': {'path': str(folder)}}
+    ).execute()
 
 
 @pytest.fixture(scope='module', params=NOTEBOOKS, name='notebooks')
@@ -53,8 +51,7 @@ def _notebooks(request, tmp_path_factory):
   fresh = nbformat.read(COLABS / request.param, as_version=4)
   for cell in _code_cells(fresh):
     cell.outputs = []
-  fresh.cells.append(
-      nbformat.v4.new_code_cell('import sys; "tensorflow" in sys.modules'))
+  fresh.cells.append(nbformat.v4.new_code_cell('import sys; "tensorflow" in sys.modules'))
   _execute(fresh, tmp_path_factory.mktemp('notebook'))
   return saved, fresh
 
@@ -63,8 +60,7 @@ def test_notebook_is_valid_and_saved_after_a_run(notebooks):
   saved, _ = notebooks
   nbformat.validate(saved)
   cells = _code_cells(saved)
-  assert [cell.execution_count for cell in cells
-         ] == list(range(1, len(cells) + 1))
+  assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
 
 
 def test_saved_text_is_what_a_run_prints(notebooks):
@@ -75,9 +71,7 @@ def test_saved_text_is_what_a_run_prints(notebooks):
 
 def test_one_picture_that_is_not_empty(notebooks):
   for notebook in notebooks:
-    pictures = [
-        picture for cell in _code_cells(notebook) for picture in _pictures(cell)
-    ]
+    pictures = [picture for cell in _code_cells(notebook) for picture in _pictures(cell)]
     assert len(pictures) == 1
     assert pictures[0].startswith(b'\x89PNG')
     assert len(pictures[0]) > 20_000
@@ -101,23 +95,23 @@ class TestFirstCell:
     source = f'{source}\nimport rigl; print(rigl.__file__)'
     command = [sys.executable, '-S', '-c', source]
     env = {'PATH': os.environ['PATH'], **env}
-    return subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, encoding='utf-8')
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, encoding='utf-8')
 
   def test_clones_the_repository_elsewhere(self, source, tmp_path):
     # A git that copies the package, and writes down how it was called.
     git = tmp_path / 'bin' / 'git'
     git.parent.mkdir()
-    git.write_text('#!/bin/sh\n'
-                   'echo "$@" > git_arguments\n'
-                   f'for target; do :; done; mkdir -p "$target"\n'
-                   f'cp -r {PACKAGE} "$target/rigl"\n')
+    git.write_text(
+      '#!/bin/sh\n'
+      'echo "$@" > git_arguments\n'
+      f'for target; do :; done; mkdir -p "$target"\n'
+      f'cp -r {PACKAGE} "$target/rigl"\n'
+    )
     git.chmod(0o755)
     folder = tmp_path / 'content'
     folder.mkdir()
     path = f'{git.parent}{os.pathsep}{os.environ["PATH"]}'
-    result = self._run(
-        source, folder, PATH=path, RIGL_REPOSITORY='https://example.com/rigl')
+    result = self._run(source, folder, PATH=path, RIGL_REPOSITORY='https://example.com/rigl')
     assert result.returncode == 0, result.stderr
     assert str(folder) in result.stdout
     arguments = (folder / 'git_arguments').read_text()
@@ -150,10 +144,13 @@ def _without_figures(text):
   return re.sub(r'[-─ ]+', ' ', re.sub(r'[\d.,]+', '0', text))
 
 
-@pytest.mark.parametrize('path, length, short', [
+@pytest.mark.parametrize(
+  'path, length, short',
+  [
     (QUICKSTART, 'EPOCHS, STEPS = 30', 'EPOCHS, STEPS = 2'),
-    (QUICKSTART.with_name('mnist_from_python.ipynb'), 'EPOCHS = 12',
-     'EPOCHS = 2')])
+    (QUICKSTART.with_name('mnist_from_python.ipynb'), 'EPOCHS = 12', 'EPOCHS = 2'),
+  ],
+)
 def test_training_prints_and_draws_as_saved(path, length, short, tmp_path):
   saved = nbformat.read(path, as_version=4)
   nbformat.validate(saved)
@@ -166,8 +163,7 @@ def test_training_prints_and_draws_as_saved(path, length, short, tmp_path):
   counts = [cell.execution_count for cell in _code_cells(saved)]
   assert counts == list(range(1, len(counts) + 1))
   for old, new in zip(_code_cells(saved), _code_cells(fresh)):
-    printed = ''.join(output.text for output in new.outputs
-                      if output.get('name') == 'stdout')
+    printed = ''.join(output.text for output in new.outputs if output.get('name') == 'stdout')
     assert _without_figures(printed) == _without_figures(_text(old))
     assert len(_pictures(new)) == len(_pictures(old))
 
@@ -181,19 +177,21 @@ class TestQuickstart:
     (folder / 'pip').mkdir()
     (folder / 'pip' / '__init__.py').touch()
     (folder / 'pip' / '__main__.py').write_text(
-        'import sys; open("arguments", "w").write(" ".join(sys.argv[1:]))')
+      'import sys; open("arguments", "w").write(" ".join(sys.argv[1:]))'
+    )
     # -S keeps an installed rigl out as well.
     return subprocess.run(
-        [sys.executable, '-S', '-c', source], cwd=folder,
-        env={'PATH': os.environ['PATH'], 'PYTHONPATH': str(folder),
-             'RIGL_REPOSITORY': repository},
-        capture_output=True, encoding='utf-8')
+      [sys.executable, '-S', '-c', source],
+      cwd=folder,
+      env={'PATH': os.environ['PATH'], 'PYTHONPATH': str(folder), 'RIGL_REPOSITORY': repository},
+      capture_output=True,
+      encoding='utf-8',
+    )
 
   def test_first_cell_installs_rigl(self, tmp_path):
     result = self._run_first_cell(tmp_path, 'https://example.com/rigl')
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / 'arguments').read_text() == (
-        'install --quiet git+https://example.com/rigl')
+    assert (tmp_path / 'arguments').read_text() == ('install --quiet git+https://example.com/rigl')
 
   def test_first_cell_says_what_is_missing(self, tmp_path):
     result = self._run_first_cell(tmp_path, '')

@@ -20,11 +20,11 @@ def custom_sparsities(row):
   """Layer name -> sparsity; some rows name kernels, some only describe them."""
   custom = row.get('custom', {})
   if not isinstance(custom, str):
-    return {name[:-len('/kernel:0')]: value for name, value in custom.items()}
+    return {name[: -len('/kernel:0')]: value for name, value in custom.items()}
   names = [f'conv_dw_{i}' for i in range(1, 14)]
   if 'conv1' in custom:
     names.append('conv1')
-  return dict.fromkeys(names, 0.)
+  return dict.fromkeys(names, 0.0)
 
 
 def _six_digits(value):

@@ -5,13 +5,7 @@ import json
 import pytest
 
 from rigl.micronet import published_table
-from rigl.micronet.published_table import (
-    DIFFERENT,
-    LAST_DIGIT,
-    SAME,
-    Cell,
-    count_published,
-)
+from rigl.micronet.published_table import DIFFERENT, LAST_DIGIT, SAME, Cell, count_published
 from tests.micronet import published_rows
 from tests.micronet.published_rows import ROWS
 
@@ -26,22 +20,22 @@ def _tables():
 @pytest.mark.parametrize('row', ROWS, ids=published_rows.row_id)
 def test_every_reference_value(row):
   count = count_published(
-      f'{row["net"]}_keras',
-      DISTRIBUTIONS.get(row['distribution'], row['distribution']),
-      row['sparsity'],
-      width=row.get('width', 1.),
-      custom_sparsities=published_rows.custom_sparsities(row))
-  published_rows.assert_counted(row, count.flops, count.megabytes,
-                                count.real_sparsity)
+    f'{row["net"]}_keras',
+    DISTRIBUTIONS.get(row['distribution'], row['distribution']),
+    row['sparsity'],
+    width=row.get('width', 1.0),
+    custom_sparsities=published_rows.custom_sparsities(row),
+  )
+  published_rows.assert_counted(row, count.flops, count.megabytes, count.real_sparsity)
 
 
 def test_layers_of_their_own_factor():
   # layer2 of LeNet takes 0.9 times the sparsity, layer3 none.
-  count = count_published('lenet_300_100', 'Uniform', .5)
-  assert [layer.sparsity for layer in count.layers] == [0., .45, 0.]
+  count = count_published('lenet_300_100', 'Uniform', 0.5)
+  assert [layer.sparsity for layer in count.layers] == [0.0, 0.45, 0.0]
 
 
-@pytest.mark.parametrize('arguments', [(.9,), (0., 1., {'conv1': .5})])
+@pytest.mark.parametrize('arguments', [(0.9,), (0.0, 1.0, {'conv1': 0.5})])
 def test_a_dense_network_has_no_sparsity(arguments):
   with pytest.raises(ValueError, match="'Dense' has no sparsity, got 0.[09]"):
     count_published('resnet50_keras', 'Dense', *arguments)
@@ -57,17 +51,19 @@ def test_rows_agree_with_the_reference_rows(tables):
       rows[net, row.distribution.lower(), row.sparsity, row.length] = row
   assert len(rows) == len(expected) == 23
   for reference in expected:
-    row = rows[reference['net'], reference['distribution'].lower(),
-               reference['sparsity'],
-               reference.get('length', 1)]
+    row = rows[
+      reference['net'],
+      reference['distribution'].lower(),
+      reference['sparsity'],
+      reference.get('length', 1),
+    ]
     published = reference['published']
     if isinstance(published, list):
       inference = reference['flops']
       published = dict(zip(('train_x', 'inference_x', 'size_mb'), published))
     else:
       inference = reference['inference_x']
-      assert row.training.computed == pytest.approx(
-          reference['train_x_rigl'], abs=5.1e-6)
+      assert row.training.computed == pytest.approx(reference['train_x_rigl'], abs=5.1e-6)
     assert row.inference.computed == pytest.approx(inference, abs=5.1e-6)
     assert row.size.computed == pytest.approx(reference['size_mb'], abs=5.1e-5)
     for cell, key in zip(row.cells, ('train_x', 'inference_x', 'size_mb')):
@@ -76,32 +72,32 @@ def test_rows_agree_with_the_reference_rows(tables):
 
 
 class TestAgreement:
-
   def test_what_does_not_follow_from_the_rules(self, tables):
     different = {
-        (title.split(',')[0], row.distribution, row.sparsity, column)
-        for title, rows in tables.items() for row in rows
-        for column, cell in zip(('training', 'inference', 'size'), row.cells)
-        if cell.agreement == DIFFERENT
+      (title.split(',')[0], row.distribution, row.sparsity, column)
+      for title, rows in tables.items()
+      for row in rows
+      for column, cell in zip(('training', 'inference', 'size'), row.cells)
+      if cell.agreement == DIFFERENT
     }
-    mobilenet = {('MobileNet-v1', distribution, 0.9, column)
-                 for distribution in ('ERK', 'Uniform')
-                 for column in ('training', 'inference')}
+    mobilenet = {
+      ('MobileNet-v1', distribution, 0.9, column)
+      for distribution in ('ERK', 'Uniform')
+      for column in ('training', 'inference')
+    }
     assert different == mobilenet | {
-        ('ResNet-50', 'Uniform', 0.8, 'size'),
-        ('ResNet-50', 'ERK', 0.965, 'size'),
-        ('MobileNet-v1', 'Uniform', 0.9, 'size'),
+      ('ResNet-50', 'Uniform', 0.8, 'size'),
+      ('ResNet-50', 'ERK', 0.965, 'size'),
+      ('MobileNet-v1', 'Uniform', 0.9, 'size'),
     }
 
   def test_every_other_cell_is_within_one_digit(self, tables):
-    agreements = [
-        cell.agreement for rows in tables.values() for row in rows
-        for cell in row.cells
-    ]
-    assert [agreements.count(value) for value in (SAME, LAST_DIGIT, DIFFERENT)
-           ] == [48, 5, 16]
+    agreements = [cell.agreement for rows in tables.values() for row in rows for cell in row.cells]
+    assert [agreements.count(value) for value in (SAME, LAST_DIGIT, DIFFERENT)] == [48, 5, 16]
 
-  @pytest.mark.parametrize('published, computed, agreement', [
+  @pytest.mark.parametrize(
+    'published, computed, agreement',
+    [
       ('0.42x', 0.4249, SAME),
       ('0.42x', 0.4251, LAST_DIGIT),
       ('0.42x', 0.4101, LAST_DIGIT),
@@ -111,31 +107,35 @@ class TestAgreement:
       ('8.2e9', 8.31e9, DIFFERENT),
       ('5.8x', 5.75, SAME),
       ('23.685', 23.729, DIFFERENT),
-  ])
+    ],
+  )
   def test_cells(self, published, computed, agreement):
     assert Cell(published, computed).agreement == agreement
 
-  @pytest.mark.parametrize('published, computed, text', [
+  @pytest.mark.parametrize(
+    'published, computed, text',
+    [
       ('0.42x', 0.41529, '0.415x'),
-      ('8.2e9', 8202340776., '8.20e9'),
+      ('8.2e9', 8202340776.0, '8.20e9'),
       ('4.5e17', 4.4888e17, '4.49e17'),
       ('23.683', 23.68358, '23.6836'),
-  ])
+    ],
+  )
   def test_one_digit_more_than_published(self, published, computed, text):
     assert Cell(published, computed).text == text
 
 
 def test_figures_of_the_paper_need_sparse_depthwise_layers():
-  dense = count_published('mobilenet_v1_keras', 'Dense', 0.)
-  for distribution, custom, published in (('ERK', {}, '0.27x'),
-                                          ('Uniform', {'conv1': 0.}, '0.12x')):
-    count = count_published(
-        'mobilenet_v1_keras', distribution, 0.9, custom_sparsities=custom)
+  dense = count_published('mobilenet_v1_keras', 'Dense', 0.0)
+  for distribution, custom, published in (
+    ('ERK', {}, '0.27x'),
+    ('Uniform', {'conv1': 0.0}, '0.12x'),
+  ):
+    count = count_published('mobilenet_v1_keras', distribution, 0.9, custom_sparsities=custom)
     assert Cell(published, count.flops / dense.flops).agreement == SAME
 
 
 class TestRendering:
-
   def test_text_columns_line_up(self, tables):
     text = published_table.render(tables, is_markdown=False)
     for block in text.split('\n\n'):

@@ -39,10 +39,7 @@ def test_hand_computed_bytes():
 
 def test_dense_network_is_not_touched():
   masks = [np.ones((784, 300)), np.ones((300, 100)), np.ones((100, 10))]
-  assert compression.get_compressed_fc(masks) == (
-    [0.0, 0.0, 0.0],
-    [784, 300, 100, 10],
-  )
+  assert compression.get_compressed_fc(masks) == ([0.0, 0.0, 0.0], [784, 300, 100, 10])
   n_weights = 784 * 300 + 300 * 100 + 100 * 10
   expected = 4 * (n_weights + 410) + n_weights // 8
   assert compression.compressed_size_bytes(masks) == expected
@@ -66,10 +63,7 @@ def test_network_cut_in_two_keeps_only_its_outputs():
 
 def test_published_sizes_in_bytes():
   """Table 2 of https://arxiv.org/abs/1911.11134, rows RigL and RigL+."""
-  rows = [
-    ((408, 100, 69, 10), 0.870, 31914),
-    ((375, 62, 51, 10), 0.886, 16113),
-  ]
+  rows = [((408, 100, 69, 10), 0.870, 31914), ((375, 62, 51, 10), 0.886, 16113)]
   for sizes, sparsity, published in rows:
     shapes = list(zip(sizes[:-1], sizes[1:]))
     n_active = round((1 - sparsity) * sum(a * b for a, b in shapes))
@@ -79,9 +73,7 @@ def test_published_sizes_in_bytes():
     masks[1].flat[::2] = 1
     rest = n_active - int(masks[1].sum() + masks[2].sum())
     rows_, columns = np.indices(shapes[0])
-    order = np.argsort(
-      (columns - rows_) % shapes[0][1], axis=None, kind='stable'
-    )
+    order = np.argsort((columns - rows_) % shapes[0][1], axis=None, kind='stable')
     masks[0].flat[order[:rest]] = 1
     assert compression.get_compressed_fc(masks)[1] == list(sizes)
     # The sparsity is printed with three digits: half a thousandth of the

@@ -1,5 +1,4 @@
-"""Fixtures: a tiny data set and a short training of every method.
-"""
+"""Fixtures: a tiny data set and a short training of every method."""
 
 from __future__ import annotations
 
@@ -12,6 +11,7 @@ import pytest
 def data(tmp_path_factory):
   """Folder of the IDX files of a tiny MNIST."""
   from tests import tiny_mnist
+
   return tiny_mnist.write_idx_files(tmp_path_factory.mktemp('mnist'))
 
 
@@ -23,9 +23,15 @@ def trained(data, tmp_path_factory):
   @functools.lru_cache(maxsize=None)
   def train(method):
     folder = tmp_path_factory.mktemp('runs') / method
-    tiny_mnist.train(tiny_mnist.arguments(
-        data, folder, training_method=method, num_epochs=2,
-        mask_record_frequency=tiny_mnist.RECORD_FREQUENCY))
+    tiny_mnist.train(
+      tiny_mnist.arguments(
+        data,
+        folder,
+        training_method=method,
+        num_epochs=2,
+        mask_record_frequency=tiny_mnist.RECORD_FREQUENCY,
+      )
+    )
     return folder
 
   return train

@@ -16,8 +16,7 @@ SHAPES = {'layer1': (7, 5), 'block/conv': (3, 3, 2, 4), 'vector': (13,)}
 def random_masks(seed: int) -> dict[str, np.ndarray]:
   random_state = np.random.RandomState(seed)
   return {
-    name: (random_state.rand(*shape) < 0.4).astype(np.float32)
-    for name, shape in SHAPES.items()
+    name: (random_state.rand(*shape) < 0.4).astype(np.float32) for name, shape in SHAPES.items()
   }
 
 
@@ -44,9 +43,7 @@ def test_saved_records_come_back(tmp_path):
   records = mask_records.MaskRecords.load(path)
   assert records.shapes == SHAPES
   assert_records(records, [0, 10, 30])
-  np.testing.assert_array_equal(
-    records.mask('layer1', -1), random_masks(30)['layer1']
-  )
+  np.testing.assert_array_equal(records.mask('layer1', -1), random_masks(30)['layer1'])
 
 
 def test_file_is_read_by_numpy_alone_as_the_docstring_says(tmp_path):
@@ -60,9 +57,7 @@ def test_file_is_read_by_numpy_alone_as_the_docstring_says(tmp_path):
     assert file['iterations'].tolist() == [0, 10, 30]
     for name, shape in SHAPES.items():
       assert tuple(file[f'{name}/shape']) == shape
-      flat = np.unpackbits(
-        file[f'{name}/mask'], axis=1, count=math.prod(shape)
-      )
+      flat = np.unpackbits(file[f'{name}/mask'], axis=1, count=math.prod(shape))
       expected = [random_masks(k)[name] for k in (0, 10, 30)]
       np.testing.assert_array_equal(flat.reshape(3, *shape), expected)
 
@@ -104,9 +99,7 @@ def test_resumed_run_adds_its_kept_pixels_to_an_older_file(tmp_path):
     records = mask_records.resume_mask_records(former, 5, KEPT)
     records.append(10, random_masks(10))
     records.save(path)
-    np.testing.assert_array_equal(
-      mask_records.MaskRecords.load(path).kept_pixels, KEPT
-    )
+    np.testing.assert_array_equal(mask_records.MaskRecords.load(path).kept_pixels, KEPT)
 
 
 def test_masks_need_a_row_for_each_kept_pixel():
@@ -151,8 +144,7 @@ def test_new_run_starts_without_records(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'iteration, kept',
-  [(-1, []), (0, [0]), (9, [0]), (10, [0, 10]), (99, [0, 10, 30])],
+  'iteration, kept', [(-1, []), (0, [0]), (9, [0]), (10, [0, 10]), (99, [0, 10, 30])]
 )
 def test_drop_after(iteration, kept):
   records = make_records()

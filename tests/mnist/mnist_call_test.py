@@ -13,8 +13,7 @@ from rigl.mnist import mnist_experiment
 from rigl.training import hooks
 from tests import checkpoint_values, quick_sessions, tiny_mnist
 
-SMALL = {'batch_size': tiny_mnist.BATCH_SIZE, 'num_epochs': 2,
-         'maskupdate_frequency': 3}
+SMALL = {'batch_size': tiny_mnist.BATCH_SIZE, 'num_epochs': 2, 'maskupdate_frequency': 3}
 
 
 @pytest.fixture(autouse=True)
@@ -23,11 +22,9 @@ def quick():
     yield
 
 
-def test_it_trains_as_the_script_does_and_says_nothing(
-    data, tmp_path, capfd, caplog):
+def test_it_trains_as_the_script_does_and_says_nothing(data, tmp_path, capfd, caplog):
   """Twice in a process; the second run starts from scratch."""
-  tiny_mnist.train(tiny_mnist.arguments(
-      data, tmp_path, training_method='rigl', end_sparsity=0.9))
+  tiny_mnist.train(tiny_mnist.arguments(data, tmp_path, training_method='rigl', end_sparsity=0.9))
   expected = checkpoint_values.of(tmp_path)
   capfd.readouterr()
   level = python_logging.getLogger('absl').level
@@ -35,9 +32,10 @@ def test_it_trains_as_the_script_does_and_says_nothing(
     result = rigl.mnist.train('rigl', 0.9, mnist=data, **SMALL)
     assert result.folder is None
     for name, value in result.weights.items():
-      mask = expected.get(name.replace('weights', 'mask'), 1.)
+      mask = expected.get(name.replace('weights', 'mask'), 1.0)
       np.testing.assert_array_equal(
-          value, expected[name] * mask if 'weights' in name else expected[name])
+        value, expected[name] * mask if 'weights' in name else expected[name]
+      )
     for layer, mask in result.masks.items():
       np.testing.assert_array_equal(mask, expected[f'{layer}/mask'])
     assert list(result.masks) == list(tiny_mnist.SIZES)
@@ -49,8 +47,12 @@ def test_it_trains_as_the_script_does_and_says_nothing(
 def test_it_goes_on_in_its_folder_and_can_talk(data, tmp_path, capsys):
   for n_epochs in (1, 2):
     result = rigl.mnist.train(
-        'snfs', mnist=data, save_path=tmp_path, verbose=n_epochs == 2,
-        **{**SMALL, 'num_epochs': n_epochs})
+      'snfs',
+      mnist=data,
+      save_path=tmp_path,
+      verbose=n_epochs == 2,
+      **{**SMALL, 'num_epochs': n_epochs},
+    )
   out = capsys.readouterr().out
   assert out.startswith(f'Going on from {tmp_path}/model.ckpt')
   assert 'epoch   2/2' in out and 'epoch   1/' not in out
@@ -62,11 +64,13 @@ def test_a_dense_network_has_no_masks(data):
   result = rigl.mnist.train('dense', mnist=data, **SMALL)
   assert result.masks == {}
   assert set(result.weights) == {
-      f'{layer}/{leaf}' for layer in tiny_mnist.SIZES
-      for leaf in ('kernel', 'bias')}
+    f'{layer}/{leaf}' for layer in tiny_mnist.SIZES for leaf in ('kernel', 'bias')
+  }
 
 
-@pytest.mark.parametrize('package, settings, words', [
+@pytest.mark.parametrize(
+  'package, settings, words',
+  [
     ('mnist', {'num_epoch': 2}, ['num_epoch', 'Did you mean num_epochs']),
     ('mnist', {'method': 'rgil'}, ['rgil', 'Did you mean rigl?']),
     ('mnist', {'mask_init_method': 'unifrom'}, ['Did you mean uniform']),
@@ -83,7 +87,8 @@ def test_a_dense_network_has_no_masks(data):
     ('cifar_resnet', {'data_directory': 3}, ['data_directory', '3']),
     ('imagenet_resnet', {'init_method': 'xavier'}, ['init_method', 'sparse']),
     ('imagenet_resnet', {'width': float('nan')}, ['width', 'nan']),
-])
+  ],
+)
 def test_mistakes_are_named(package, settings, words):
   with pytest.raises(ValueError) as error:
     getattr(rigl, package).train(**settings)

@@ -66,12 +66,8 @@ def test_loads_four_files_gzipped_or_not(folder, explicit):
   arrays = digits()
   np.testing.assert_array_equal(data.train_images, arrays[TRAIN_IMAGES])
   np.testing.assert_array_equal(data.train_labels, arrays[TRAIN_LABELS])
-  np.testing.assert_array_equal(
-    data.test_images, arrays['t10k-images-idx3-ubyte']
-  )
-  np.testing.assert_array_equal(
-    data.test_labels, arrays['t10k-labels-idx1-ubyte']
-  )
+  np.testing.assert_array_equal(data.test_images, arrays['t10k-images-idx3-ubyte'])
+  np.testing.assert_array_equal(data.test_labels, arrays['t10k-labels-idx1-ubyte'])
   assert not data.is_sample
   assert str(folder) in data.source
 
@@ -89,16 +85,14 @@ LAYOUTS = {
   'dotted in folders': lambda name: f'{name}/{dotted(name)}',
   'root of torchvision': lambda name: f'MNIST/raw/{name}',
   'MNIST of torchvision': lambda name: f'raw/{name}',
-  'labels alone in folders': lambda name: (
-    f'{name}/{name}' if 'labels' in name else dotted(name)
-  ),
+  'labels alone in folders': lambda name: f'{name}/{name}' if 'labels' in name else dotted(name),
 }
 
 
 def write_layout(folder, layout, is_zipped=False, but=None):
   for name in digits().keys() - {but}:
     content = idx(digits()[name])
-    path = folder / f"{LAYOUTS[layout](name)}{'.gz' * is_zipped}"
+    path = folder / f'{LAYOUTS[layout](name)}{".gz" * is_zipped}'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(content) if is_zipped else content)
 
@@ -109,8 +103,7 @@ def test_loads_what_others_unpack(tmp_path, layout, is_zipped):
   write_layout(tmp_path, layout, is_zipped)
   data = mnist_data.load_mnist(tmp_path)
   for (part, kind), array in zip(
-    itertools.product(('train', 'test'), ('images', 'labels')),
-    digits().values(),
+    itertools.product(('train', 'test'), ('images', 'labels')), digits().values()
   ):
     np.testing.assert_array_equal(getattr(data, f'{part}_{kind}'), array)
 
@@ -127,13 +120,18 @@ def test_one_of_four_files_is_missing(tmp_path, layout, name):
     assert path.name in str(error.value)
 
 
-@pytest.mark.parametrize('names, words', [
-  ([], 'is empty'),
-  (['train_images'], 'holds only train_images'),
-  (['b.txt', 'archive.zip'], 'holds only archive.zip, b.txt. Archives are not'
-   ' unpacked here: archive.zip. Expected'),
-  ([str(i) for i in range(9)], 'holds only 0, 1, 2, 3, 4, 5, 6, 7 and 1 more'),
-])
+@pytest.mark.parametrize(
+  'names, words',
+  [
+    ([], 'is empty'),
+    (['train_images'], 'holds only train_images'),
+    (
+      ['b.txt', 'archive.zip'],
+      'holds only archive.zip, b.txt. Archives are not unpacked here: archive.zip. Expected',
+    ),
+    ([str(i) for i in range(9)], 'holds only 0, 1, 2, 3, 4, 5, 6, 7 and 1 more'),
+  ],
+)
 def test_other_files_are_named(tmp_path, names, words):
   for name in names:
     (tmp_path / name).touch()
@@ -142,8 +140,7 @@ def test_other_files_are_named(tmp_path, names, words):
 
 
 def write_npz(path, **changes):
-  arrays = dict(zip(('x_train', 'y_train', 'x_test', 'y_test'),
-                    digits().values()))
+  arrays = dict(zip(('x_train', 'y_train', 'x_test', 'y_test'), digits().values()))
   np.savez(path, **{**arrays, **changes})
 
 
@@ -157,13 +154,16 @@ def test_loads_the_file_of_keras(tmp_path, explicit):
   assert data.source == str(tmp_path / 'mnist.npz')
 
 
-@pytest.mark.parametrize('changes, message', [
-  ({'x_train': np.zeros((40, 28, 28))}, 'x_train of bytes, found float64'),
-  ({'y_test': np.zeros(20, np.int64)}, 'y_test of bytes, found int64'),
-  ({'y_test': np.zeros(19, np.uint8)}, '20 images, but .*y_test holds 19 '),
-  ({'x_test': np.zeros((20, 784), np.uint8)}, 'x_test: expected images of 28'),
-  ({'y_train': np.array([None])}, 'Object arrays cannot be loaded'),
-])
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    ({'x_train': np.zeros((40, 28, 28))}, 'x_train of bytes, found float64'),
+    ({'y_test': np.zeros(20, np.int64)}, 'y_test of bytes, found int64'),
+    ({'y_test': np.zeros(19, np.uint8)}, '20 images, but .*y_test holds 19 '),
+    ({'x_test': np.zeros((20, 784), np.uint8)}, 'x_test: expected images of 28'),
+    ({'y_train': np.array([None])}, 'Object arrays cannot be loaded'),
+  ],
+)
 def test_other_arrays_in_the_file_of_keras(tmp_path, changes, message):
   write_npz(tmp_path / 'mnist.npz', **changes)
   with pytest.raises(ValueError, match=f'mnist.npz.*{message}'):
@@ -179,8 +179,14 @@ def test_damage_of_the_file_of_keras_is_named(tmp_path):
   others = io.BytesIO(), io.BytesIO()
   np.savez(others[0], x=np.zeros(1))
   np.save(others[1], np.zeros(1))
-  for damaged in (b'', b'rubbish', content[:-1], content[:1000], bytes(flipped),
-                  *(other.getvalue() for other in others)):
+  for damaged in (
+    b'',
+    b'rubbish',
+    content[:-1],
+    content[:1000],
+    bytes(flipped),
+    *(other.getvalue() for other in others),
+  ):
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match='expected the arrays') as error:
       mnist_data.load_mnist(tmp_path)
@@ -238,10 +244,7 @@ ZIPPED_LABELS = gzip.compress(GOOD_LABELS, mtime=0)
     (ZIPPED_LABELS[:-9], 'complete gzip file, found .*truncated'),
     (ZIPPED_LABELS[:12], 'complete gzip file, found 12 bytes'),
     (b'\x1f\x8b', 'complete gzip file, found 2 bytes'),
-    (
-      ZIPPED_LABELS[:-8] + bytes(8),
-      'complete gzip file, .*damaged',
-    ),
+    (ZIPPED_LABELS[:-8] + bytes(8), 'complete gzip file, .*damaged'),
     (idx(np.arange(39) % 10), '40 images, but .*labels.* holds 39 labels'),
     (idx(np.arange(40) % 11), 'expected labels from 0 to 9, found 10'),
   ],
@@ -328,11 +331,20 @@ def prepare_tfds(data_dir, version='3.0.1', n_train=30):
   """Has TensorFlow Datasets prepare `digits(n_train)`; returns its folder."""
   arrays = digits(n_train)
   return tiny_tfds.write(
-    data_dir, 'mnist', version, (28, 28, 1), 'png', 10, {
-      split: zip(arrays[f'{part}-images-idx3-ubyte'][..., None],
-                 arrays[f'{part}-labels-idx1-ubyte'])
+    data_dir,
+    'mnist',
+    version,
+    (28, 28, 1),
+    'png',
+    10,
+    {
+      split: zip(
+        arrays[f'{part}-images-idx3-ubyte'][..., None], arrays[f'{part}-labels-idx1-ubyte']
+      )
       for split, part in (('train', 'train'), ('test', 't10k'))
-    }, shard_length=20)
+    },
+    shard_length=20,
+  )
 
 
 @pytest.fixture
@@ -389,26 +401,19 @@ def test_prepared_labels_out_of_range(prepared, tmp_path):
 @pytest.mark.parametrize('place', ['data_dir', 'data set', 'version'])
 def test_an_asked_for_folder_may_hold_what_is_prepared(tmp_path, place):
   version = prepare_tfds(tmp_path)
-  folder = {
-    'data_dir': tmp_path, 'data set': version.parent, 'version': version
-  }[place]
+  folder = {'data_dir': tmp_path, 'data set': version.parent, 'version': version}[place]
   data = mnist_data.load_mnist(folder)
   np.testing.assert_array_equal(data.train_images, digits(30)[TRAIN_IMAGES])
   assert data.source == f'TensorFlow Datasets in {version}'
 
 
-def test_an_asked_for_folder_is_not_replaced_by_tensorflow_datasets(
-  prepared, tmp_path
-):
+def test_an_asked_for_folder_is_not_replaced_by_tensorflow_datasets(prepared, tmp_path):
   with pytest.raises(FileNotFoundError):
     mnist_data.load_mnist(tmp_path / 'none', explicit=True)
 
 
 def test_importing_does_not_import_tensorflow():
-  code = (
-    "import sys; import rigl.mnist.mnist_data;"
-    "sys.exit('tensorflow' in sys.modules)"
-  )
+  code = "import sys; import rigl.mnist.mnist_data;sys.exit('tensorflow' in sys.modules)"
   subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 
 
@@ -421,19 +426,13 @@ def make_mnist_sample():
   return module
 
 
-def test_sample_tool_draws_balanced_and_reproducibly(
-  folder, tmp_path, make_mnist_sample
-):
+def test_sample_tool_draws_balanced_and_reproducibly(folder, tmp_path, make_mnist_sample):
   outputs = [tmp_path / 'a', tmp_path / 'b']
   for output in outputs:
-    make_mnist_sample.main([
-      f'--mnist={folder}', f'--output={output}', '--num_train=20',
-      '--num_test=10',
-    ])
-  contents = [
-    {path.name: path.read_bytes() for path in output.iterdir()}
-    for output in outputs
-  ]
+    make_mnist_sample.main(
+      [f'--mnist={folder}', f'--output={output}', '--num_train=20', '--num_test=10']
+    )
+  contents = [{path.name: path.read_bytes() for path in output.iterdir()} for output in outputs]
   assert len(contents[0]) == 5
   assert contents[0] == contents[1]
   whole = mnist_data.load_mnist(folder)
@@ -449,9 +448,7 @@ def test_sample_tool_draws_balanced_and_reproducibly(
 
 
 @pytest.mark.parametrize('flag', ['--mnist', '--output'])
-def test_sample_tool_without_a_home_folder(
-  folder, tmp_path, make_mnist_sample, flag, no_home
-):
+def test_sample_tool_without_a_home_folder(folder, tmp_path, make_mnist_sample, flag, no_home):
   arguments = {'--mnist': folder, '--output': tmp_path / 'out', flag: '~/x'}
   with pytest.raises(SystemExit, match=f"{flag}='~/x': the home folder ~ is "):
     make_mnist_sample.main([f'{n}={value}' for n, value in arguments.items()])
@@ -469,8 +466,12 @@ def test_sample_tool_refuses_impossible_numbers(
   folder, tmp_path, make_mnist_sample, n_train, message
 ):
   with pytest.raises(SystemExit, match=message):
-    make_mnist_sample.main([
-      f'--mnist={folder}', f"--output={tmp_path / 'out'}",
-      f'--num_train={n_train}', '--num_test=10',
-    ])
+    make_mnist_sample.main(
+      [
+        f'--mnist={folder}',
+        f'--output={tmp_path / "out"}',
+        f'--num_train={n_train}',
+        '--num_test=10',
+      ]
+    )
   assert not (tmp_path / 'out').exists()

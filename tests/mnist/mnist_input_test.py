@@ -22,11 +22,9 @@ def batches(first, end, seed=0, batch_size=BATCH_SIZE):
   """The batches as [(images, labels)]."""
   images, labels = digits()
   with tf.Graph().as_default(), tf.Session() as session:
-    dataset = mnist_input.train_dataset(
-        images, labels, batch_size, first, end, seed)
+    dataset = mnist_input.train_dataset(images, labels, batch_size, first, end, seed)
     batch = tf.data.make_one_shot_iterator(dataset).get_next()
-    assert [t.shape.as_list() for t in batch] == [
-        [batch_size, N_PIXELS], [batch_size]]
+    assert [t.shape.as_list() for t in batch] == [[batch_size, N_PIXELS], [batch_size]]
     result = []
     while True:
       try:
@@ -48,20 +46,18 @@ def stream():
 def test_types_scale_and_that_labels_belong_to_images(stream):
   for images, labels in stream:
     assert images.dtype == np.float32 and labels.dtype == np.int32
-    np.testing.assert_allclose(
-        images, (labels[:, None] + np.arange(N_PIXELS)) / 255., rtol=1e-6)
+    np.testing.assert_allclose(images, (labels[:, None] + np.arange(N_PIXELS)) / 255.0, rtol=1e-6)
 
 
 def test_an_epoch_has_each_digit_at_most_once_in_whole_batches(stream):
   assert len(stream) == 3 * N_BATCHES
   for epoch in range(3):
-    seen = sum(labels_of(stream[epoch * N_BATCHES:][:N_BATCHES]), [])
+    seen = sum(labels_of(stream[epoch * N_BATCHES :][:N_BATCHES]), [])
     assert len(seen) == len(set(seen)) == N_BATCHES * BATCH_SIZE
 
 
 def test_epochs_differ_in_order_and_in_what_they_leave_out(stream):
-  epochs = [sum(labels_of(stream[e * N_BATCHES:][:N_BATCHES]), [])
-            for e in range(3)]
+  epochs = [sum(labels_of(stream[e * N_BATCHES :][:N_BATCHES]), []) for e in range(3)]
   assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
   assert len({frozenset(epoch) for epoch in epochs}) > 1
   assert epochs[0] != sorted(epochs[0])
@@ -89,14 +85,12 @@ def test_seed_decides_the_order(stream):
   assert labels_of(batches(0, 3 * N_BATCHES, seed=0)) == labels_of(stream)
   assert labels_of(batches(0, 3 * N_BATCHES, seed=1)) != labels_of(stream)
   # Epoch 1 of a seed is no epoch of the next one.
-  assert labels_of(batches(0, N_BATCHES, seed=1)) != labels_of(
-      stream[N_BATCHES:2 * N_BATCHES])
+  assert labels_of(batches(0, N_BATCHES, seed=1)) != labels_of(stream[N_BATCHES : 2 * N_BATCHES])
 
 
 def test_one_batch_an_epoch():
   result = batches(0, 3, batch_size=N)
-  assert [sorted(labels) for labels in labels_of(result)] == [
-      list(range(N))] * 3
+  assert [sorted(labels) for labels in labels_of(result)] == [list(range(N))] * 3
 
 
 def test_flat_pixels():
@@ -107,13 +101,13 @@ def test_flat_pixels():
   kept = np.zeros(784, bool)
   kept[[3, 29, 783]] = True
   np.testing.assert_array_equal(
-      mnist_input.flat_pixels(images, kept),
-      [[image[0, 3], image[1, 1], image[27, 27]] for image in images])
+    mnist_input.flat_pixels(images, kept),
+    [[image[0, 3], image[1, 1], image[27, 27]] for image in images],
+  )
 
 
 def test_scale_pixels():
   with tf.Graph().as_default(), tf.Session() as session:
-    scaled = session.run(mnist_input.scale_pixels(
-        tf.constant([0, 51, 255], tf.uint8)))
+    scaled = session.run(mnist_input.scale_pixels(tf.constant([0, 51, 255], tf.uint8)))
   assert scaled.dtype == np.float32
-  np.testing.assert_allclose(scaled, [0., 0.2, 1.])
+  np.testing.assert_allclose(scaled, [0.0, 0.2, 1.0])

@@ -11,8 +11,7 @@ from rigl.model_pruning import pruning
 
 LAYERS = ['layer1', 'layer2', 'layer3']
 # Reference data measured on the 2020 implementation: U(-bound, bound).
-INITIAL_BOUNDS = {
-    'layer1': 0.07439795, 'layer2': 0.122474484, 'layer3': 0.23354968}
+INITIAL_BOUNDS = {'layer1': 0.07439795, 'layer2': 0.122474484, 'layer3': 0.23354968}
 
 
 @pytest.fixture(autouse=True)
@@ -22,21 +21,31 @@ def fresh_graph(graph):
 
 def inputs(n=4, n_pixels=784, seed=0):
   random_state = np.random.RandomState(seed)
-  return (tf.constant(random_state.rand(n, n_pixels).astype(np.float32)),
-          tf.constant(random_state.randint(0, 10, n)))
+  return (
+    tf.constant(random_state.rand(n, n_pixels).astype(np.float32)),
+    tf.constant(random_state.randint(0, 10, n)),
+  )
 
 
 def rows(variables):
-  return [{'name': v.op.name, 'shape': v.shape.as_list(),
-           'dtype': v.dtype.base_dtype.name,
-           'trainable': v in tf.trainable_variables()} for v in variables]
+  return [
+    {
+      'name': v.op.name,
+      'shape': v.shape.as_list(),
+      'dtype': v.dtype.base_dtype.name,
+      'trainable': v in tf.trainable_variables(),
+    }
+    for v in variables
+  ]
 
 
 def golden_rows(variables):
   keys = ('name', 'shape', 'dtype', 'trainable')
-  return [{key: row[key] for key in keys} for row in variables
-          if row['name'].startswith('layer') and
-          not row['name'].endswith('/Momentum')]
+  return [
+    {key: row[key] for key in keys}
+    for row in variables
+    if row['name'].startswith('layer') and not row['name'].endswith('/Momentum')
+  ]
 
 
 def test_masked_network_has_the_variables_of_the_reference_data(goldens):
@@ -44,49 +53,46 @@ def test_masked_network_has_the_variables_of_the_reference_data(goldens):
   mnist_model.mnist_network_fc(inputs(), model_pruning=True)
   # Names, shapes, types and the order of creation.
   assert rows(tf.global_variables()) == golden_rows(golden['variables'])
-  assert [v.op.name for v in tf.trainable_variables()] == (
-      golden['all_trainable_in_order'])
+  assert [v.op.name for v in tf.trainable_variables()] == (golden['all_trainable_in_order'])
 
 
 def test_dense_network_has_the_variables_of_the_reference_data(goldens):
   golden = goldens('variables_mnist_fc')
   mnist_model.mnist_network_fc(inputs())
-  assert rows(tf.global_variables()) == golden_rows(
-      golden['baseline_variables'])
+  assert rows(tf.global_variables()) == golden_rows(golden['baseline_variables'])
   assert not pruning.get_masks()
 
 
 def registry():
   return {
-      'masks': [v.name for v in pruning.get_masks()],
-      'masked_weights': [t.name for t in pruning.get_masked_weights()],
-      'thresholds': [v.name for v in pruning.get_thresholds()],
-      'kernel': [v.name for v in pruning.get_weights()],
+    'masks': [v.name for v in pruning.get_masks()],
+    'masked_weights': [t.name for t in pruning.get_masked_weights()],
+    'thresholds': [v.name for v in pruning.get_thresholds()],
+    'kernel': [v.name for v in pruning.get_weights()],
   }
 
 
 def regularized_scopes():
-  return [loss.op.name.split('/')[0] for loss in
-          tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)]
+  return [
+    loss.op.name.split('/')[0] for loss in tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
+  ]
 
 
 def test_registry_is_that_of_the_reference_data(goldens):
   golden = goldens('variables_mnist_fc')
   mnist_model.mnist_network_fc(inputs(), model_pruning=True)
-  assert registry() == (
-      golden['collections_in_order_after_main_halves_them'])
-  assert regularized_scopes() == (
-      golden['regularization_loss_op_scopes_in_order'])
+  assert registry() == (golden['collections_in_order_after_main_halves_them'])
+  assert regularized_scopes() == (golden['regularization_loss_op_scopes_in_order'])
 
 
 @pytest.mark.parametrize('model_pruning', [False, True])
-@pytest.mark.parametrize('l2_scale', [0., 1e-4])
-def test_second_network_shares_all_and_registers_nothing(
-    model_pruning, l2_scale):
+@pytest.mark.parametrize('l2_scale', [0.0, 1e-4])
+def test_second_network_shares_all_and_registers_nothing(model_pruning, l2_scale):
   first = mnist_model.mnist_network_fc(inputs(), model_pruning=model_pruning)
   variables, registered = rows(tf.global_variables()), registry()
   second = mnist_model.mnist_network_fc(
-      inputs(), reuse=True, model_pruning=model_pruning, l2_scale=l2_scale)
+    inputs(), reuse=True, model_pruning=model_pruning, l2_scale=l2_scale
+  )
   assert rows(tf.global_variables()) == variables
   assert registry() == registered
   assert regularized_scopes() == LAYERS
@@ -96,8 +102,7 @@ def test_second_network_shares_all_and_registers_nothing(
 
 
 @pytest.mark.parametrize('model_pruning', [False, True])
-def test_weights_start_uniform_within_the_bounds_of_the_reference_data(
-    model_pruning):
+def test_weights_start_uniform_within_the_bounds_of_the_reference_data(model_pruning):
   mnist_model.mnist_network_fc(inputs(), model_pruning=model_pruning)
   names = ('weights', 'biases') if model_pruning else ('kernel', 'bias')
   with tf.Session() as session:
@@ -107,11 +112,11 @@ def test_weights_start_uniform_within_the_bounds_of_the_reference_data(
     weights = values[f'{layer}/{names[0]}']
     assert np.abs(weights).max() <= bound * (1 + 1e-6)
     assert np.abs(weights).max() > 0.99 * bound
-    assert weights.std() == pytest.approx(bound / 3**.5, rel=0.05)
+    assert weights.std() == pytest.approx(bound / 3**0.5, rel=0.05)
     assert not values[f'{layer}/{names[1]}'].any()
     if model_pruning:
       assert values[f'{layer}/mask'].all()
-      assert values[f'{layer}/threshold'] == 0.
+      assert values[f'{layer}/threshold'] == 0.0
 
 
 def initial_values(seed, model_pruning=True):
@@ -132,15 +137,14 @@ def test_seed_decides_the_weights():
     # A sparse network is a masked one of the same weights.
     np.testing.assert_array_equal(first[name], dense[f'{layer}/kernel'])
   assert not np.array_equal(
-      first['layer1/weights'].ravel()[:1000],
-      first['layer2/weights'].ravel()[:1000])
+    first['layer1/weights'].ravel()[:1000], first['layer2/weights'].ravel()[:1000]
+  )
 
 
 @pytest.mark.parametrize('model_pruning', [False, True])
 def test_loss_and_accuracy_against_numpy(model_pruning):
   images, labels = inputs(n=16, seed=3)
-  outputs = mnist_model.mnist_network_fc(
-      (images, labels), model_pruning=model_pruning)
+  outputs = mnist_model.mnist_network_fc((images, labels), model_pruning=model_pruning)
   penalty = tf.losses.get_regularization_loss()
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
@@ -152,16 +156,15 @@ def test_loss_and_accuracy_against_numpy(model_pruning):
       mask.load(random_state.rand(*mask.shape.as_list()) < 0.3, session)
     values = session.run({v.op.name: v for v in tf.global_variables()})
     (loss, accuracy), l2, x, y = session.run([outputs, penalty, images, labels])
-  weights, biases = (
-      ('weights', 'biases') if model_pruning else ('kernel', 'bias'))
-  expected_l2 = 0.
+  weights, biases = ('weights', 'biases') if model_pruning else ('kernel', 'bias')
+  expected_l2 = 0.0
   for layer in LAYERS:
     w = values[f'{layer}/{weights}'].astype(np.float64)
     # The penalty is on all weights, inactive ones included.
     expected_l2 += 1e-4 * np.sum(w**2) / 2
-    x = x @ (w * values.get(f'{layer}/mask', 1.)) + values[f'{layer}/{biases}']
+    x = x @ (w * values.get(f'{layer}/mask', 1.0)) + values[f'{layer}/{biases}']
     if layer != LAYERS[-1]:
-      x = np.maximum(x, 0.)
+      x = np.maximum(x, 0.0)
   log_p = x - x.max(1, keepdims=True)
   log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
   assert loss == pytest.approx(-log_p[np.arange(16), y].mean(), rel=1e-5)
@@ -171,8 +174,7 @@ def test_loss_and_accuracy_against_numpy(model_pruning):
 
 @pytest.mark.parametrize('model_pruning', [False, True])
 def test_no_penalty_when_its_scale_is_zero(model_pruning):
-  mnist_model.mnist_network_fc(
-      inputs(), model_pruning=model_pruning, l2_scale=0.)
+  mnist_model.mnist_network_fc(inputs(), model_pruning=model_pruning, l2_scale=0.0)
   assert not tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
 
 

@@ -30,15 +30,24 @@ def temporary(tmp_path_factory):
 @pytest.fixture(scope='module')
 def server(tmp_path_factory, temporary):
   with script_server.ScriptServer(
-      'rigl.mnist.mnist_train_eval', tmp_path_factory.mktemp('server'),
-      PYTHONHASHSEED='1', TMPDIR=str(temporary)) as server:
+    'rigl.mnist.mnist_train_eval',
+    tmp_path_factory.mktemp('server'),
+    PYTHONHASHSEED='1',
+    TMPDIR=str(temporary),
+  ) as server:
     yield server
 
 
 def arguments(data, folder, method):
   return scripts.arguments(
-      'mnist', {'mnist': data}, folder, method, num_epochs=N_EPOCHS,
-      checkpoint_epochs=2, **scripts.MNIST_METHODS[method])
+    'mnist',
+    {'mnist': data},
+    folder,
+    method,
+    num_epochs=N_EPOCHS,
+    checkpoint_epochs=2,
+    **scripts.MNIST_METHODS[method],
+  )
 
 
 @pytest.fixture(scope='module')
@@ -67,8 +76,7 @@ def assert_whole(folder, expected_folder):
   assert sum(line.startswith('epoch=') for line in lines) == N_EPOCHS
 
 
-def test_stopped_in_the_middle_of_an_epoch(
-    data, server, uninterrupted, tmp_path):
+def test_stopped_in_the_middle_of_an_epoch(data, server, uninterrupted, tmp_path):
   argv = arguments(data, tmp_path, 'rigl')
   run = server.start(argv)
   run.wait_for('epoch   3/')
@@ -76,11 +84,12 @@ def test_stopped_in_the_middle_of_an_epoch(
   stopped = run.wait()
   assert stopped.code == 128 + signal.SIGTERM
   *_, warning, last = stopped.stderr.splitlines()
-  assert warning == (
-      'Warning: SIGTERM: stopping after this step; again to stop at once.')
+  assert warning == ('Warning: SIGTERM: stopping after this step; again to stop at once.')
   assert re.fullmatch(
-      rf'Stopped at iteration [23]\d of 60, saved in {re.escape(str(tmp_path))}'
-      r'\. The same command goes on\.', last)
+    rf'Stopped at iteration [23]\d of 60, saved in {re.escape(str(tmp_path))}'
+    r'\. The same command goes on\.',
+    last,
+  )
   assert 'Test error' not in stopped.stdout
   # Nothing is lost: it goes on from the step it was stopped at.
   before = n_epochs_of(stopped.stdout)
@@ -91,14 +100,18 @@ def test_stopped_in_the_middle_of_an_epoch(
   assert_whole(tmp_path, uninterrupted('rigl'))
 
 
-@pytest.mark.parametrize('flags, words', [
+@pytest.mark.parametrize(
+  'flags, words',
+  [
     ({}, 'Stopped; nothing is kept, as there is no --save_path.'),
-    ({'save_path': 'run', 'save_model': False},
-     'Stopped; no checkpoint is kept, as of --nosave_model.')])
-def test_stopped_training_of_which_nothing_is_kept(
-    flags, words, data, server, temporary, tmp_path):
-  run = server.start(
-      tiny_mnist.arguments(data, num_epochs=10**6, **flags), tmp_path)
+    (
+      {'save_path': 'run', 'save_model': False},
+      'Stopped; no checkpoint is kept, as of --nosave_model.',
+    ),
+  ],
+)
+def test_stopped_training_of_which_nothing_is_kept(flags, words, data, server, temporary, tmp_path):
+  run = server.start(tiny_mnist.arguments(data, num_epochs=10**6, **flags), tmp_path)
   run.wait_for('epoch   2/')
   run.kill(signal.SIGINT)
   stopped = run.wait()
@@ -108,87 +121,82 @@ def test_stopped_training_of_which_nothing_is_kept(
 
 
 def test_divergence_without_a_save_path_speaks_of_no_checkpoint(data, server):
-  error = scripts.error_line(server.run(
-      tiny_mnist.arguments(data, learning_rate=1e30)))
+  error = scripts.error_line(server.run(tiny_mnist.arguments(data, learning_rate=1e30)))
   assert 'NaN or infinity' in error and 'checkpoint' not in error
 
 
-def test_finished_training_that_is_made_longer(
-    data, server, uninterrupted, tmp_path):
+def test_finished_training_that_is_made_longer(data, server, uninterrupted, tmp_path):
   """It continues the same text file and mask records."""
   for n_epochs in (2, N_EPOCHS):
-    result = server.run([
-        *arguments(data, tmp_path, 'rigl'), f'--num_epochs={n_epochs}'])
+    result = server.run([*arguments(data, tmp_path, 'rigl'), f'--num_epochs={n_epochs}'])
     assert result.code == 0, result.stderr
   assert_whole(tmp_path, uninterrupted('rigl'))
   records = mask_records.MaskRecords.load(tiny_mnist.records_file(tmp_path))
   assert records.iterations[0] == 0
   best = re.search(r'best (\S*)%', result.stdout)[1]
-  accuracies = re.findall(
-      'test accuracy ([.0-9]+)', tiny_mnist.text_file(tmp_path).read_text())
+  accuracies = re.findall('test accuracy ([.0-9]+)', tiny_mnist.text_file(tmp_path).read_text())
   assert len(accuracies) == N_EPOCHS
   assert float(best) == pytest.approx(100 - 100 * max(map(float, accuracies)))
 
 
 @pytest.mark.parametrize('fewer', [0, 1, N_EPOCHS])
-def test_finished_training_is_left_as_it_is(
-    fewer, data, server, uninterrupted):
+def test_finished_training_is_left_as_it_is(fewer, data, server, uninterrupted):
   """Also for fewer epochs, or none: the script prints the number of epochs."""
   folder = uninterrupted('rigl')
 
   def content():
-    return {path: path.read_bytes() for path in folder.rglob('*')
-            if path.is_file()}
+    return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
   before = content()
-  result = server.run([
-      *arguments(data, folder, 'rigl'), f'--num_epochs={N_EPOCHS - fewer}'])
+  result = server.run([*arguments(data, folder, 'rigl'), f'--num_epochs={N_EPOCHS - fewer}'])
   assert result.code == 0
   assert result.stdout == f'{folder} already holds {N_EPOCHS} epochs.\n'
   assert content() == before
 
 
-def test_another_hash_seed_and_the_real_command_line(
-    data, uninterrupted, tmp_path):
+def test_another_hash_seed_and_the_real_command_line(data, uninterrupted, tmp_path):
   """Python salts hash() per process; nothing may depend on it."""
   cwd, folder = tmp_path / 'cwd', tmp_path / 'run'
   cwd.mkdir()
   paths = [str(tiny_mnist.ROOT), *sys.path]
   result = subprocess.run(
-      [sys.executable, mnist_train_eval.__file__,
-       *arguments(data, folder, 'set')],
-      cwd=cwd, capture_output=True, text=True, check=False,
-      env={**os.environ, 'PYTHONHASHSEED': '2',
-           'PYTHONPATH': os.pathsep.join(paths)})
+    [sys.executable, mnist_train_eval.__file__, *arguments(data, folder, 'set')],
+    cwd=cwd,
+    capture_output=True,
+    text=True,
+    check=False,
+    env={**os.environ, 'PYTHONHASHSEED': '2', 'PYTHONPATH': os.pathsep.join(paths)},
+  )
   assert result.returncode == 0, result.stderr
   assert n_epochs_of(result.stdout) == N_EPOCHS
   *_, error, kept, show, records, export = result.stdout.splitlines()
   assert re.fullmatch(r'Test error: final \S+%, best \S+% \(epoch \d\)', error)
   assert re.fullmatch(
-      # SET trains in all iterations.
-      rf'Kept in {re.escape(str(folder))}: model\.ckpt-\d+ and '
-      r'metrics\.jsonl\. Next:', kept)
+    # SET trains in all iterations.
+    rf'Kept in {re.escape(str(folder))}: model\.ckpt-\d+ and '
+    r'metrics\.jsonl\. Next:',
+    kept,
+  )
   assert show == f'  tensorboard --logdir={folder}'
-  assert records == ('  python -m rigl.mnist.visualize_mask_records '
-                     f'--records_path={folder} --output=masks.png')
-  assert export == (
-      f'  python -m rigl.inference export {folder} --output=model.tflite')
+  assert records == (
+    f'  python -m rigl.mnist.visualize_mask_records --records_path={folder} --output=masks.png'
+  )
+  assert export == (f'  python -m rigl.inference export {folder} --output=model.tflite')
   assert not list(cwd.iterdir())
   assert_whole(folder, uninterrupted('set'))
 
 
-def test_without_save_path_nothing_is_left(
-    data, server, temporary, tmp_path):
+def test_without_save_path_nothing_is_left(data, server, temporary, tmp_path):
   """Neither in the current folder nor in that of temporary files."""
 
   def left():
     # TensorFlow deletes its own at exit, but not in forked processes.
-    return {path for path in temporary.iterdir()
-            if not path.name.startswith('__autograph_generated_file')}
+    return {
+      path for path in temporary.iterdir() if not path.name.startswith('__autograph_generated_file')
+    }
 
   before = left()
-  result = server.run(
-      tiny_mnist.arguments(data, training_method='set'), cwd=tmp_path)
+  result = server.run(tiny_mnist.arguments(data, training_method='set'), cwd=tmp_path)
   assert result.code == 0
   assert 'No --save_path' in result.stderr
   assert n_epochs_of(result.stdout) == 2

@@ -45,8 +45,7 @@ def run(records_path, output, **values) -> None:
   errors = io.StringIO()
   with contextlib.redirect_stderr(errors):
     try:
-      visualize_mask_records.main(
-          [f'--{name}={value}' for name, value in names.items()])
+      visualize_mask_records.main([f'--{name}={value}' for name, value in names.items()])
     except SystemExit as stop:
       assert stop.code == 2
       raise SystemExit(errors.getvalue()) from stop
@@ -130,18 +129,13 @@ def test_last_frame_has_half_of_the_shades(counts, middle):
 
 
 @pytest.mark.parametrize(
-  'end, ticks',
-  [
-    (1, [0, 1]),
-    (4, [0, 1, 2, 3, 4]),
-    (37, [0, 10, 20, 30]),
-    (192, [0, 50, 100, 150]),
-  ],
+  'end, ticks', [(1, [0, 1]), (4, [0, 1, 2, 3, 4]), (37, [0, 10, 20, 30]), (192, [0, 50, 100, 150])]
 )
 def test_colour_bar_has_few_round_ticks(tmp_path, monkeypatch, end, ticks):
   figures = []
-  monkeypatch.setattr(Figure, 'savefig', lambda self, *_, **__: (
-    self.draw_without_rendering(), figures.append(self)))
+  monkeypatch.setattr(
+    Figure, 'savefig', lambda self, *_, **__: (self.draw_without_rendering(), figures.append(self))
+  )
   visualize_mask_records.write_png(make_film([0, end]), tmp_path / 'out.png')
   (figure,) = figures
   found = figure.axes[-1].get_yticks()
@@ -150,10 +144,7 @@ def test_colour_bar_has_few_round_ticks(tmp_path, monkeypatch, end, ticks):
 
 def test_dense_pixels_are_captioned_with_their_count():
   captions = [frame.caption for frame in make_film(300, [0, 2]).frames]
-  assert captions == [
-    '784 of 784 pixels, 300 connections each',
-    '392 of 784 pixels connected',
-  ]
+  assert captions == ['784 of 784 pixels, 300 connections each', '392 of 784 pixels connected']
 
 
 def test_dense_start_does_not_wash_out_the_rest(tmp_path):
@@ -192,17 +183,11 @@ def test_kept_pixels_are_put_back_among_the_others():
   assert film.max_value == 3
 
 
-def test_run_with_an_input_mask_is_shown_on_all_pixels(
-  trained, data, tmp_path
-):
+def test_run_with_an_input_mask_is_shown_on_all_pixels(trained, data, tmp_path):
   former = trained('rigl')
   tiny_mnist.train(
     tiny_mnist.arguments(
-      data,
-      tmp_path,
-      training_method='rigl',
-      input_mask_path=former,
-      mask_record_frequency=5,
+      data, tmp_path, training_method='rigl', input_mask_path=former, mask_record_frequency=5
     )
   )
   film = visualize_mask_records.make_film(
@@ -212,9 +197,7 @@ def test_run_with_an_input_mask_is_shown_on_all_pixels(
   mask = checkpoint_values.of(tmp_path)['layer1/mask']
   expected = np.full(784, -1)
   expected[kept] = mask.sum(axis=1)
-  np.testing.assert_array_equal(
-    film.frames[0].picture.filled(-1).reshape(-1), expected
-  )
+  np.testing.assert_array_equal(film.frames[0].picture.filled(-1).reshape(-1), expected)
 
 
 def test_kept_pixels_are_those_of_the_first_layer_alone():
@@ -243,8 +226,7 @@ def test_other_inputs_are_shown_as_the_matrix_itself():
 
 
 @pytest.mark.parametrize(
-  'shape, picture_shape',
-  [((9,), (1, 9)), ((5, 3), (5, 3)), ((3, 3, 2, 4), (18, 4))],
+  'shape, picture_shape', [((9,), (1, 9)), ((5, 3), (5, 3)), ((3, 3, 2, 4), (18, 4))]
 )
 @pytest.mark.parametrize('suffix', ['.png', '.gif'])
 def test_any_shape_makes_a_picture(tmp_path, shape, picture_shape, suffix):
@@ -309,8 +291,7 @@ def test_gif_moves_only_what_changed(records_path, tmp_path):
   # Text and unconnected pixels are grey. Each record connects one more pixel,
   # and all pixels are of one size.
   n_coloured = [
-    (np.ptp(picture[:, :split].astype(int), axis=-1) > 40).sum()
-    for picture in pictures
+    (np.ptp(picture[:, :split].astype(int), axis=-1) > 40).sum() for picture in pictures
   ]
   steps = np.diff(n_coloured)
   assert n_coloured[0] > 100
@@ -330,9 +311,7 @@ def test_gif_moves_only_what_changed(records_path, tmp_path):
     ({'output': 'no/such/folder/out.png'}, 'no/such/folder/out.png'),
   ],
 )
-def test_mistakes_end_with_a_message(
-  records_path, tmp_path, monkeypatch, values, message
-):
+def test_mistakes_end_with_a_message(records_path, tmp_path, monkeypatch, values, message):
   monkeypatch.chdir(tmp_path)
   values = {'records_path': records_path, 'output': 'out.png', **values}
   with pytest.raises(SystemExit, match=message):
@@ -358,8 +337,10 @@ def test_folder_stands_for_the_only_records_in_it(tmp_path):
   [
     ([], 'holds no mask records; --mask_record_frequency writes them'),
     (['other.npz'], 'holds no mask records'),
-    (['b_masks.npz', 'a_masks.npz'],
-     'holds 2 files of mask records: a_masks.npz, b_masks.npz, choose one'),
+    (
+      ['b_masks.npz', 'a_masks.npz'],
+      'holds 2 files of mask records: a_masks.npz, b_masks.npz, choose one',
+    ),
   ],
 )
 def test_folder_without_one_file_of_records(tmp_path, names, message):
@@ -384,11 +365,7 @@ def test_wildcards_that_the_shell_left_alone(tmp_path):
   'arguments, returncode, message',
   [
     (['--output=out.png'], 0, 'Wrote out.png of 5 iterations.'),
-    (
-      ['--output=out.png', '--num_frames=1'],
-      0,
-      'Wrote out.png of 1 iteration.',
-    ),
+    (['--output=out.png', '--num_frames=1'], 0, 'Wrote out.png of 1 iteration.'),
     ([], 2, 'required: --output'),
     (['--help'], 0, 'file to write'),
     (['--output=out.gif', 'extra'], 2, 'unrecognized arguments: extra'),

@@ -25,8 +25,7 @@ def _initialize_with_random_masks(session, seed=0):
   session.run(tf.global_variables_initializer())
   for variable in tf.global_variables():
     if variable.op.name.endswith('/mask'):
-      variable.load(
-          (rng.rand(*variable.shape.as_list()) < .5).astype('f'), session)
+      variable.load((rng.rand(*variable.shape.as_list()) < 0.5).astype('f'), session)
     elif variable.op.name.endswith('/biases'):
       variable.load(rng.randn(*variable.shape.as_list()), session)
   return session.run({v.op.name: v for v in tf.global_variables()})
@@ -40,8 +39,7 @@ def _convolve(images, kernel, stride=1):
   outputs = np.zeros([len(images), height, width, n_out])
   for y in range(height):
     for x in range(width):
-      patch = images[:, y * stride:y * stride + k_h,
-                     x * stride:x * stride + k_w]
+      patch = images[:, y * stride : y * stride + k_h, x * stride : x * stride + k_w]
       outputs[:, y, x] = np.tensordot(patch, kernel, 3)
   return outputs
 
@@ -51,8 +49,15 @@ def test_order_of_creation():
   layers.masked_fully_connected(tf.zeros([1, 3]), 2, scope='fc')
   layers.masked_conv2d(tf.zeros([1, 5, 5, 3]), 4, 3, scope='conv')
   assert _names() == [
-      'fc/weights', 'fc/mask', 'fc/threshold', 'fc/biases',
-      'conv/mask', 'conv/weights', 'conv/threshold', 'conv/biases']
+    'fc/weights',
+    'fc/mask',
+    'fc/threshold',
+    'fc/biases',
+    'conv/mask',
+    'conv/weights',
+    'conv/threshold',
+    'conv/biases',
+  ]
 
 
 def test_default_scopes_are_made_unique():
@@ -72,67 +77,80 @@ def test_masks_start_at_one_and_thresholds_and_biases_at_zero(session):
     np.testing.assert_array_equal(values[f'{scope}/mask'], np.ones(shape))
     assert values[f'{scope}/weights'].shape == shape
     assert values[f'{scope}/weights'].all()
-    assert values[f'{scope}/threshold'] == 0.
-    np.testing.assert_array_equal(values[f'{scope}/biases'], [0.] * shape[-1])
+    assert values[f'{scope}/threshold'] == 0.0
+    np.testing.assert_array_equal(values[f'{scope}/biases'], [0.0] * shape[-1])
 
 
 def test_fully_connected_equals_numpy(session):
   inputs = np.random.RandomState(1).randn(4, 6).astype('f')
-  linear = layers.masked_fully_connected(
-      tf.constant(inputs), 5, activation_fn=None, scope='linear')
+  linear = layers.masked_fully_connected(tf.constant(inputs), 5, activation_fn=None, scope='linear')
   relu = layers.masked_fully_connected(tf.constant(inputs), 5, scope='relu')
   values = _initialize_with_random_masks(session)
 
   def expected(scope):
-    return inputs @ (values[f'{scope}/weights'] * values[f'{scope}/mask']
-                    ) + values[f'{scope}/biases']
+    return (
+      inputs @ (values[f'{scope}/weights'] * values[f'{scope}/mask']) + values[f'{scope}/biases']
+    )
 
+  np.testing.assert_allclose(session.run(linear), expected('linear'), rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(
-      session.run(linear), expected('linear'), rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(
-      session.run(relu), np.maximum(expected('relu'), 0.), rtol=1e-5, atol=1e-6)
+    session.run(relu), np.maximum(expected('relu'), 0.0), rtol=1e-5, atol=1e-6
+  )
 
 
 def test_fully_connected_flattens(session):
   inputs = np.random.RandomState(1).randn(3, 2, 2, 5).astype('f')
   placeholder = tf.placeholder(tf.float32, [None, 2, 2, 5])
-  outputs = layers.masked_fully_connected(
-      placeholder, 4, activation_fn=None, scope='fc')
+  outputs = layers.masked_fully_connected(placeholder, 4, activation_fn=None, scope='fc')
   assert outputs.shape.as_list() == [None, 4]
   values = _initialize_with_random_masks(session)
   np.testing.assert_allclose(
-      session.run(outputs, {placeholder: inputs}), inputs.reshape(3, 20) @ (
-          values['fc/weights'] * values['fc/mask']) + values['fc/biases'],
-      rtol=1e-5, atol=1e-6)
+    session.run(outputs, {placeholder: inputs}),
+    inputs.reshape(3, 20) @ (values['fc/weights'] * values['fc/mask']) + values['fc/biases'],
+    rtol=1e-5,
+    atol=1e-6,
+  )
 
 
 @pytest.mark.parametrize('stride', [1, 2])
 def test_convolution_equals_numpy(session, stride):
   inputs = np.random.RandomState(1).randn(2, 7, 6, 3).astype('f')
-  outputs = layers.masked_conv2d(
-      tf.constant(inputs), 4, (3, 2), stride, 'VALID', scope='conv')
+  outputs = layers.masked_conv2d(tf.constant(inputs), 4, (3, 2), stride, 'VALID', scope='conv')
   values = _initialize_with_random_masks(session)
-  expected = _convolve(
-      inputs, values['conv/weights'] * values['conv/mask'], stride)
+  expected = _convolve(inputs, values['conv/weights'] * values['conv/mask'], stride)
   np.testing.assert_allclose(
-      session.run(outputs), np.maximum(expected + values['conv/biases'], 0.),
-      rtol=1e-4, atol=1e-5)
+    session.run(outputs), np.maximum(expected + values['conv/biases'], 0.0), rtol=1e-4, atol=1e-5
+  )
 
 
-@pytest.mark.parametrize('arguments', [
-    {'padding': 'SAME'}, {'padding': 'same', 'stride': 2},
-    {'padding': 'VALID', 'stride': (2, 1)}, {'rate': 2}, {'rate': (1, 3)},
-    {'data_format': 'NHWC'}, {'data_format': 'channels_last', 'stride': 3}])
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    {'padding': 'SAME'},
+    {'padding': 'same', 'stride': 2},
+    {'padding': 'VALID', 'stride': (2, 1)},
+    {'rate': 2},
+    {'rate': (1, 3)},
+    {'data_format': 'NHWC'},
+    {'data_format': 'channels_last', 'stride': 3},
+  ],
+)
 def test_convolution_passes_its_geometry_on(session, arguments):
   inputs = np.random.RandomState(1).randn(2, 9, 8, 3).astype('f')
   outputs = layers.masked_conv2d(
-      tf.constant(inputs), 4, 3, activation_fn=None, scope='conv', **arguments)
+    tf.constant(inputs), 4, 3, activation_fn=None, scope='conv', **arguments
+  )
   values = _initialize_with_random_masks(session)
-  expected = tf.nn.conv2d(
-      inputs, values['conv/weights'] * values['conv/mask'],
+  expected = (
+    tf.nn.conv2d(
+      inputs,
+      values['conv/weights'] * values['conv/mask'],
       strides=arguments.get('stride', 1),
       padding=arguments.get('padding', 'SAME').upper(),
-      dilations=arguments.get('rate', 1)) + values['conv/biases']
+      dilations=arguments.get('rate', 1),
+    )
+    + values['conv/biases']
+  )
   assert outputs.shape == expected.shape
   got, want = session.run([outputs, expected])
   np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
@@ -142,13 +160,14 @@ def test_convolution_passes_its_geometry_on(session, arguments):
 def test_channels_first(data_format):
   """Only the graph: TensorFlow has no such convolution on every CPU."""
   outputs = layers.masked_conv2d(
-      tf.zeros([2, 3, 8, 6]), 5, 3, 2, data_format=data_format, scope='conv')
+    tf.zeros([2, 3, 8, 6]), 5, 3, 2, data_format=data_format, scope='conv'
+  )
   assert outputs.shape.as_list() == [2, 5, 4, 3]
   assert pruning.get_weights()[0].shape.as_list() == [3, 3, 3, 5]
   formats = {
-      op.type: op.get_attr('data_format')
-      for op in tf.get_default_graph().get_operations()
-      if op.type in ('Conv2D', 'BiasAdd')
+    op.type: op.get_attr('data_format')
+    for op in tf.get_default_graph().get_operations()
+    if op.type in ('Conv2D', 'BiasAdd')
   }
   assert formats == {'Conv2D': b'NCHW', 'BiasAdd': b'NCHW'}
 
@@ -157,14 +176,12 @@ def test_gradients_vanish_where_the_mask_is_zero(session):
   """The dense gradient, with respect to the masked weights, does not."""
   inputs = tf.constant(np.random.RandomState(1).rand(4, 6, 6, 3), tf.float32)
   hidden = layers.masked_conv2d(inputs, 4, 3, activation_fn=None, scope='conv')
-  outputs = layers.masked_fully_connected(
-      hidden, 5, activation_fn=None, scope='fc')
-  loss = tf.reduce_sum(tf.square(outputs - 1.))
+  outputs = layers.masked_fully_connected(hidden, 5, activation_fn=None, scope='fc')
+  loss = tf.reduce_sum(tf.square(outputs - 1.0))
   sparse = tf.gradients(loss, pruning.get_weights())
   dense = tf.gradients(loss, pruning.get_masked_weights())
   _initialize_with_random_masks(session)
-  masks, sparse, dense = session.run(
-      [pruning.get_masks(), sparse, dense])
+  masks, sparse, dense = session.run([pruning.get_masks(), sparse, dense])
   for mask, s, d in zip(masks, sparse, dense):
     assert not s[mask == 0].any()
     np.testing.assert_array_equal(s, d * mask)
@@ -178,20 +195,24 @@ def test_reuse_shares_variables_and_registers_nothing_twice(session):
   def network(x, reuse):
     with tf.variable_scope('net', reuse=reuse):
       return layers.masked_fully_connected(
-          layers.masked_conv2d(x, 4, 3, scope='conv'), 2, scope='fc')
+        layers.masked_conv2d(x, 4, 3, scope='conv'), 2, scope='fc'
+      )
 
   train = network(tf.constant(inputs), False)
   variables = _names()
   test = network(placeholder, True)
   assert _names() == variables
-  for getter in (pruning.get_masks, pruning.get_masked_weights,
-                 pruning.get_thresholds, pruning.get_weights):
+  for getter in (
+    pruning.get_masks,
+    pruning.get_masked_weights,
+    pruning.get_thresholds,
+    pruning.get_weights,
+  ):
     assert len(getter()) == 2
   masked = pruning.get_masked_weights()[1]
   assert tf.gradients(train, masked)[0] is not None
   _initialize_with_random_masks(session)
-  np.testing.assert_array_equal(*session.run([train, test],
-                                             {placeholder: inputs}))
+  np.testing.assert_array_equal(*session.run([train, test], {placeholder: inputs}))
 
 
 def test_the_reuse_argument(session):
@@ -207,29 +228,31 @@ def test_the_reuse_argument(session):
 
 def test_regularization_is_of_raw_weights_and_not_doubled_on_reuse(session):
   """The penalty of 0.5 * sum(w ** 2) also counts inactive weights."""
-  arguments = {'weights_regularizer': tf.nn.l2_loss,
-               'biases_regularizer': lambda b: 3. * tf.nn.l2_loss(b)}
+  arguments = {
+    'weights_regularizer': tf.nn.l2_loss,
+    'biases_regularizer': lambda b: 3.0 * tf.nn.l2_loss(b),
+  }
   for reuse in (False, True):
-    layers.masked_fully_connected(
-        tf.zeros([1, 3]), 2, scope='fc', reuse=reuse, **arguments)
-    layers.masked_conv2d(
-        tf.zeros([1, 5, 5, 3]), 4, 3, scope='conv', reuse=reuse, **arguments)
+    layers.masked_fully_connected(tf.zeros([1, 3]), 2, scope='fc', reuse=reuse, **arguments)
+    layers.masked_conv2d(tf.zeros([1, 5, 5, 3]), 4, 3, scope='conv', reuse=reuse, **arguments)
   losses = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
   assert len(losses) == 4
   values = _initialize_with_random_masks(session)
   expected = [
-      factor * .5 * np.sum(np.square(values[name])) for name, factor in [
-          ('fc/weights', 1.), ('fc/biases', 3.), ('conv/weights', 1.),
-          ('conv/biases', 3.)]
+    factor * 0.5 * np.sum(np.square(values[name]))
+    for name, factor in [
+      ('fc/weights', 1.0),
+      ('fc/biases', 3.0),
+      ('conv/weights', 1.0),
+      ('conv/biases', 3.0),
+    ]
   ]
   np.testing.assert_allclose(session.run(losses), expected, rtol=1e-5)
 
 
 def test_no_biases():
-  layers.masked_fully_connected(
-      tf.zeros([1, 3]), 2, scope='fc', biases_initializer=None)
-  layers.masked_conv2d(
-      tf.zeros([1, 5, 5, 3]), 4, 3, scope='conv', biases_initializer=None)
+  layers.masked_fully_connected(tf.zeros([1, 3]), 2, scope='fc', biases_initializer=None)
+  layers.masked_conv2d(tf.zeros([1, 5, 5, 3]), 4, 3, scope='conv', biases_initializer=None)
   assert not [name for name in _names() if 'biases' in name]
 
 
@@ -240,22 +263,18 @@ def test_a_normalizer_takes_the_place_of_biases(session):
     return x + shift
 
   outputs = layers.masked_fully_connected(
-      tf.constant(inputs), 2, scope='fc', normalizer_fn=shifted,
-      normalizer_params={'shift': -.5})
-  layers.masked_conv2d(
-      tf.zeros([1, 5, 5, 3]), 4, 3, scope='conv', normalizer_fn=tf.identity)
+    tf.constant(inputs), 2, scope='fc', normalizer_fn=shifted, normalizer_params={'shift': -0.5}
+  )
+  layers.masked_conv2d(tf.zeros([1, 5, 5, 3]), 4, 3, scope='conv', normalizer_fn=tf.identity)
   assert not [name for name in _names() if 'biases' in name]
   values = _initialize_with_random_masks(session)
-  expected = inputs @ (values['fc/weights'] * values['fc/mask']) - .5
-  np.testing.assert_allclose(
-      session.run(outputs), np.maximum(expected, 0.), rtol=1e-5, atol=1e-6)
+  expected = inputs @ (values['fc/weights'] * values['fc/mask']) - 0.5
+  np.testing.assert_allclose(session.run(outputs), np.maximum(expected, 0.0), rtol=1e-5, atol=1e-6)
 
 
 def test_layers_that_are_not_trained():
-  layers.masked_fully_connected(
-      tf.zeros([1, 3]), 2, scope='fc', trainable=False)
-  layers.masked_conv2d(
-      tf.zeros([1, 5, 5, 3]), 4, 3, scope='conv', trainable=False)
+  layers.masked_fully_connected(tf.zeros([1, 3]), 2, scope='fc', trainable=False)
+  layers.masked_conv2d(tf.zeros([1, 5, 5, 3]), 4, 3, scope='conv', trainable=False)
   assert tf.trainable_variables() == []
   assert len(pruning.get_masks()) == 2
 
@@ -263,8 +282,7 @@ def test_layers_that_are_not_trained():
 @pytest.mark.parametrize('dtype', [tf.float32, tf.bfloat16, tf.float64])
 def test_variables_have_the_type_of_the_inputs(session, dtype):
   fc = layers.masked_fully_connected(tf.ones([2, 3], dtype), 2, scope='fc')
-  conv = layers.masked_conv2d(
-      tf.ones([1, 5, 5, 3], dtype), 4, 3, scope='conv')
+  conv = layers.masked_conv2d(tf.ones([1, 5, 5, 3], dtype), 4, 3, scope='conv')
   assert {v.dtype.base_dtype for v in tf.global_variables()} == {dtype}
   session.run(tf.global_variables_initializer())
   for output in session.run([fc, conv]):
@@ -274,27 +292,27 @@ def test_variables_have_the_type_of_the_inputs(session, dtype):
 
 def test_variables_can_have_a_wider_type(session):
   kwargs = {'variables_dtype': tf.float32, 'activation_fn': None}
-  fc = layers.masked_fully_connected(
-      tf.ones([2, 3], tf.bfloat16), 2, scope='fc', **kwargs)
-  conv = layers.masked_conv2d(
-      tf.ones([1, 5, 5, 3], tf.bfloat16), 4, 3, scope='conv', **kwargs)
+  fc = layers.masked_fully_connected(tf.ones([2, 3], tf.bfloat16), 2, scope='fc', **kwargs)
+  conv = layers.masked_conv2d(tf.ones([1, 5, 5, 3], tf.bfloat16), 4, 3, scope='conv', **kwargs)
   assert {v.dtype.base_dtype for v in tf.global_variables()} == {tf.float32}
   assert {m.dtype for m in pruning.get_masked_weights()} == {tf.float32}
   assert {fc.dtype, conv.dtype} == {tf.bfloat16}
   # So gradients of masked weights are as exact as the variables.
-  dense = tf.gradients(tf.reduce_sum(tf.cast(fc, tf.float32)),
-                       pruning.get_masked_weights()[:1])
+  dense = tf.gradients(tf.reduce_sum(tf.cast(fc, tf.float32)), pruning.get_masked_weights()[:1])
   assert dense[0].dtype == tf.float32
 
 
 def test_own_initializers(session):
   layers.masked_fully_connected(
-      tf.zeros([1, 3]), 2, scope='fc',
-      weights_initializer=tf.constant_initializer(3.),
-      biases_initializer=tf.constant_initializer(-1.))
+    tf.zeros([1, 3]),
+    2,
+    scope='fc',
+    weights_initializer=tf.constant_initializer(3.0),
+    biases_initializer=tf.constant_initializer(-1.0),
+  )
   session.run(tf.global_variables_initializer())
   weights, _, _, biases = session.run(tf.global_variables())
-  assert (weights == 3.).all() and (biases == -1.).all()
+  assert (weights == 3.0).all() and (biases == -1.0).all()
 
 
 def test_masked_convolution_is_another_name():
@@ -304,25 +322,22 @@ def test_masked_convolution_is_another_name():
 @pytest.mark.parametrize('data_format', ['NHCW', 'nhwc', '', 'channels', 3])
 def test_unknown_data_formats_are_rejected(data_format):
   with pytest.raises(ValueError) as error:
-    layers.masked_conv2d(
-        tf.zeros([1, 5, 5, 3]), 4, 3, data_format=data_format)
+    layers.masked_conv2d(tf.zeros([1, 5, 5, 3]), 4, 3, data_format=data_format)
   assert repr(data_format) in str(error.value)
   for option in ('NHWC', 'NCHW', 'channels_last', 'channels_first'):
     assert f' {option}' in str(error.value)
   assert _names() == []
 
 
-@pytest.mark.parametrize('data_format, shape', [
-    ('NHWC', [1, 5, 5, None]), ('NCHW', [1, None, 5, 5])])
+@pytest.mark.parametrize(
+  'data_format, shape', [('NHWC', [1, 5, 5, None]), ('NCHW', [1, None, 5, 5])]
+)
 def test_channels_must_be_known(data_format, shape):
   with pytest.raises(ValueError, match='images.*must be known'):
-    layers.masked_conv2d(
-        tf.placeholder(tf.float32, shape, 'images'), 4, 3,
-        data_format=data_format)
+    layers.masked_conv2d(tf.placeholder(tf.float32, shape, 'images'), 4, 3, data_format=data_format)
 
 
 @pytest.mark.parametrize('shape', [[1, None], [1, 3, None], None])
 def test_inputs_of_a_fully_connected_layer_must_be_known(shape):
   with pytest.raises(ValueError, match='features.*must be known'):
-    layers.masked_fully_connected(
-        tf.placeholder(tf.float32, shape, 'features'), 4)
+    layers.masked_fully_connected(tf.placeholder(tf.float32, shape, 'features'), 4)

@@ -8,10 +8,10 @@ from rigl.model_pruning import mask_collections
 from tests import sparse_net
 
 GETTERS = {
-    'masks': mask_collections.get_masks,
-    'masked_weights': mask_collections.get_masked_weights,
-    'thresholds': mask_collections.get_thresholds,
-    'kernel': mask_collections.get_weights,
+  'masks': mask_collections.get_masks,
+  'masked_weights': mask_collections.get_masked_weights,
+  'thresholds': mask_collections.get_thresholds,
+  'kernel': mask_collections.get_weights,
 }
 
 pytestmark = pytest.mark.usefixtures('graph')
@@ -19,8 +19,11 @@ pytestmark = pytest.mark.usefixtures('graph')
 
 def _layer(scope, shape=(2, 3), dtype=tf.float32, mask_dtype=None, reuse=None):
   return sparse_net.add_layer(
-      scope, np.ones(shape, dtype.as_numpy_dtype),
-      mask_dtype=mask_dtype and mask_dtype.as_numpy_dtype, reuse=reuse)
+    scope,
+    np.ones(shape, dtype.as_numpy_dtype),
+    mask_dtype=mask_dtype and mask_dtype.as_numpy_dtype,
+    reuse=reuse,
+  )
 
 
 def test_nothing_is_registered_in_a_new_graph():
@@ -60,11 +63,10 @@ def test_masked_weights_are_the_product_in_the_weights_type(dtype, mask_dtype):
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
     mask.load([[1, 0, 1], [0, 0, 1]], session)
-    weights.load([[1., 2., -3.], [4., 5., -6.]], session)
+    weights.load([[1.0, 2.0, -3.0], [4.0, 5.0, -6.0]], session)
     got = session.run(masked)
   assert got.dtype == dtype.as_numpy_dtype
-  np.testing.assert_array_equal(
-      got.astype(float), [[1., 0., -3.], [0., 0., -6.]])
+  np.testing.assert_array_equal(got.astype(float), [[1.0, 0.0, -3.0], [0.0, 0.0, -6.0]])
 
 
 def test_layers_hold_what_belongs_together():
@@ -72,8 +74,7 @@ def test_layers_hold_what_belongs_together():
   layers = mask_collections.masked_layers()
   assert [layer.name for layer in layers] == ['b', 'a', 'a/b', 'weights']
   for layer, parts in zip(layers, made):
-    assert (layer.weights, layer.mask, layer.threshold,
-            layer.masked_weights) == parts
+    assert (layer.weights, layer.mask, layer.threshold, layer.masked_weights) == parts
     assert layer.dense_gradient_source is layer.masked_weights
 
 
@@ -81,12 +82,10 @@ def test_layers_are_not_paired_by_the_collections():
   """Programs of 2020 may sort or double what they find there."""
   made = [_layer(scope) for scope in ('a', 'b', 'c')]
   tf.get_collection_ref('masks').reverse()
-  tf.get_collection_ref('kernel').append(
-      tf.get_collection_ref('kernel').pop(0))
+  tf.get_collection_ref('kernel').append(tf.get_collection_ref('kernel').pop(0))
   tf.get_collection_ref('masked_weights').clear()
   tf.add_to_collection('masks', made[1][1])
-  for layer, (weights, mask, *_, masked) in zip(
-      mask_collections.masked_layers(), made):
+  for layer, (weights, mask, *_, masked) in zip(mask_collections.masked_layers(), made):
     assert layer.weights is weights
     assert layer.mask is mask
     assert layer.masked_weights is masked
@@ -117,14 +116,13 @@ def test_reuse_registers_nothing_twice():
 def test_reuse_in_a_loop_uses_what_was_made_before_it():
   *_, masked = _layer('a')
   total = tf.while_loop(
-      lambda i, _: i < 3,
-      lambda i, y: (i + 1, y + _layer('a', reuse=True)[3]),
-      (0, tf.zeros([2, 3])))[1]
+    lambda i, _: i < 3, lambda i, y: (i + 1, y + _layer('a', reuse=True)[3]), (0, tf.zeros([2, 3]))
+  )[1]
   (gradient,) = tf.gradients(tf.reduce_sum(total), masked)
   assert mask_collections.get_masked_weights() == [masked]
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
-    np.testing.assert_array_equal(session.run(gradient), np.full([2, 3], 3.))
+    np.testing.assert_array_equal(session.run(gradient), np.full([2, 3], 3.0))
 
 
 def test_a_mask_that_was_not_registered_is_an_error():
@@ -162,10 +160,10 @@ def test_weight_sparsity_by_hand():
     first.load([[1, 0, 0, 0, 0], [0, 0, 0, 0, 1]], session)
     sparsities = session.run(mask_collections.get_weight_sparsity())
     second.load([0, 0, 0], session)
-    np.testing.assert_allclose(sparsities, [.8, 0.], rtol=1e-6)
+    np.testing.assert_allclose(sparsities, [0.8, 0.0], rtol=1e-6)
     np.testing.assert_allclose(
-        session.run(mask_collections.get_weight_sparsity()), [.8, 1.],
-        rtol=1e-6)
+      session.run(mask_collections.get_weight_sparsity()), [0.8, 1.0], rtol=1e-6
+    )
 
 
 # --- A mask for any variable -------------------------------------------------
@@ -177,7 +175,10 @@ def test_weights_alone_get_a_mask_beside_them():
       kernel = tf.get_variable('kernel', [2, 3], tf.float64)
     masked = mask_collections.apply_mask(kernel)
   assert [v.op.name for v in tf.global_variables()] == [
-      'cell/kernel', 'cell/mask', 'cell/threshold']
+    'cell/kernel',
+    'cell/mask',
+    'cell/threshold',
+  ]
   (layer,) = mask_collections.masked_layers()
   assert layer.weights is kernel
   assert layer.masked_weights is masked
@@ -188,13 +189,11 @@ def test_weights_alone_get_a_mask_beside_them():
     assert mask.dtype == np.float64
     assert mask.shape == (2, 3) and (mask == 1).all()
     layer.mask.load(np.eye(2, 3), session)
-    np.testing.assert_array_equal(
-        session.run(masked), np.eye(2, 3) * session.run(kernel))
+    np.testing.assert_array_equal(session.run(masked), np.eye(2, 3) * session.run(kernel))
 
 
 def test_a_partitioned_variable_cannot_have_a_mask():
-  with tf.variable_scope(
-      'parts', partitioner=tf.fixed_size_partitioner(2)):
+  with tf.variable_scope('parts', partitioner=tf.fixed_size_partitioner(2)):
     parts = tf.get_variable('kernel', [4, 3])
   with pytest.raises(ValueError, match='ordinary variables.*parts'):
     mask_collections.apply_mask(parts)
@@ -230,8 +229,11 @@ def test_saved_graphs_have_the_collections_of_2020(tmp_path):
   tf.train.export_meta_graph(path)
   with tf.Graph().as_default():
     tf.train.import_meta_graph(path)
-    for name, leaf in (('masks', 'mask:0'), ('kernel', 'weights:0'),
-                       ('thresholds', 'threshold:0'),
-                       ('masked_weights', 'weights/masked_weight:0')):
+    for name, leaf in (
+      ('masks', 'mask:0'),
+      ('kernel', 'weights:0'),
+      ('thresholds', 'threshold:0'),
+      ('masked_weights', 'weights/masked_weight:0'),
+    ):
       (entry,) = tf.get_collection(name)
       assert entry.name == f'a/{leaf}'

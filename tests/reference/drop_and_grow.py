@@ -28,20 +28,16 @@ class Layer(NamedTuple):
   slots: dict[str, np.ndarray]
 
 
-def top_n(scores: np.ndarray,
-          n: int,
-          eligible: Optional[np.ndarray] = None) -> np.ndarray:
+def top_n(scores: np.ndarray, n: int, eligible: Optional[np.ndarray] = None) -> np.ndarray:
   """Boolean array with the n best eligible positions; ties: lower index."""
   with np.errstate(over='ignore'):
     flat = np.asarray(scores).astype(np.float32).ravel()
-  allowed = (
-      np.ones(flat.size, bool) if eligible is None else
-      np.asarray(eligible, bool).ravel())
+  allowed = np.ones(flat.size, bool) if eligible is None else np.asarray(eligible, bool).ravel()
   ranked = sorted(
-      np.flatnonzero(allowed),
-      key=lambda i: (np.inf if np.isnan(flat[i]) else -flat[i], i))
+    np.flatnonzero(allowed), key=lambda i: (np.inf if np.isnan(flat[i]) else -flat[i], i)
+  )
   chosen = np.zeros(flat.size, bool)
-  chosen[ranked[:max(n, 0)]] = True
+  chosen[ranked[: max(n, 0)]] = True
   return chosen.reshape(np.shape(scores))
 
 
@@ -51,8 +47,9 @@ def n_to_drop(n_ones: int, fraction: float) -> int:
   return min(max(int(product), 0), n_ones)
 
 
-def drop_and_grow(mask: np.ndarray, score_drop: np.ndarray,
-                  score_grow: np.ndarray, fraction: float) -> Update:
+def drop_and_grow(
+  mask: np.ndarray, score_drop: np.ndarray, score_grow: np.ndarray, fraction: float
+) -> Update:
   """Drops the lowest of the active, grows the highest of all not kept."""
   active = np.asarray(mask).astype(np.float64) != 0
   n_ones = int(active.sum())
@@ -62,12 +59,14 @@ def drop_and_grow(mask: np.ndarray, score_drop: np.ndarray,
   return Update(kept | grown, kept, grown, grown & ~active)
 
 
-def update_layer(layer: Layer,
-                 score_grow: np.ndarray,
-                 fraction: float,
-                 grow_values: np.ndarray,
-                 slot_values: Mapping[str, np.ndarray],
-                 reinitialise_regrown: bool = False) -> Layer:
+def update_layer(
+  layer: Layer,
+  score_grow: np.ndarray,
+  fraction: float,
+  grow_values: np.ndarray,
+  slot_values: Mapping[str, np.ndarray],
+  reinitialise_regrown: bool = False,
+) -> Layer:
   """One noise-free mask update of |mask * weights|, slots included.
 
   Args:

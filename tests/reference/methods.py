@@ -33,7 +33,7 @@ class Update(NamedTuple):
 
 def cosine_fraction(step: int, initial: float, end_step: int) -> float:
   """Share to drop; annealed from 0 to `end_step`."""
-  return initial * (1. + math.cos(math.pi * min(step, end_step) / end_step)) / 2
+  return initial * (1.0 + math.cos(math.pi * min(step, end_step) / end_step)) / 2
 
 
 def _largest(layer: Layer, score: np.ndarray) -> Update:
@@ -41,25 +41,24 @@ def _largest(layer: Layer, score: np.ndarray) -> Update:
   return Update(top_n(score, score.size - n_zeros))
 
 
-def _moved(layer: Layer, score_grow: np.ndarray, fraction: float,
-           regrown_too: bool = False) -> Update:
-  moved = drop_and_grow(
-      layer.mask, np.abs(layer.mask * layer.weights), score_grow, fraction)
-  return Update(moved.mask, (
-      moved.grown if regrown_too else moved.new_connections))
+def _moved(
+  layer: Layer, score_grow: np.ndarray, fraction: float, regrown_too: bool = False
+) -> Update:
+  moved = drop_and_grow(layer.mask, np.abs(layer.mask * layer.weights), score_grow, fraction)
+  return Update(moved.mask, (moved.grown if regrown_too else moved.new_connections))
 
 
 def _pruned(layer: Layer, step: int, end_step: int, decay: float) -> Update:
-  sparsity = layer.sparsity * (1. - (1. - step / end_step) ** 3)
+  sparsity = layer.sparsity * (1.0 - (1.0 - step / end_step) ** 3)
   magnitude = np.abs(layer.weights)
-  n_keep = max(round(magnitude.size * (1. - sparsity)), 1)
-  threshold = decay * layer.threshold + (1. - decay) * np.sort(
-      magnitude, axis=None)[-n_keep]
+  n_keep = max(round(magnitude.size * (1.0 - sparsity)), 1)
+  threshold = decay * layer.threshold + (1.0 - decay) * np.sort(magnitude, axis=None)[-n_keep]
   return Update(magnitude >= np.float32(threshold), None, threshold)
 
 
-def updated(method: str, layer: Layer, step: int, end_step: int,
-            fraction: float, decay: float) -> Update:
+def updated(
+  method: str, layer: Layer, step: int, end_step: int, fraction: float, decay: float
+) -> Update:
   """An update by `method`, a name of the scripts.
 
   Args:
@@ -79,8 +78,13 @@ def updated(method: str, layer: Layer, step: int, end_step: int,
   if method == 'prune':
     return _pruned(layer, step, end_step, decay)
   return _moved(
-      layer, {
-          'set': layer.drawn, 'static': layer.mask,
-          'rigl': np.abs(layer.gradient), 'momentum': np.abs(layer.average),
-      }[method], cosine_fraction(step, fraction, end_step),
-      regrown_too=method == 'static')
+    layer,
+    {
+      'set': layer.drawn,
+      'static': layer.mask,
+      'rigl': np.abs(layer.gradient),
+      'momentum': np.abs(layer.average),
+    }[method],
+    cosine_fraction(step, fraction, end_step),
+    regrown_too=method == 'static',
+  )

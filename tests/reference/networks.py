@@ -17,8 +17,8 @@ EPSILON = 1e-5
 def conv(x, kernel, stride=1):
   k = kernel.shape[0]
   return _valid_conv(
-      np.pad(x, [(0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)]), kernel,
-      stride)
+    np.pad(x, [(0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)]), kernel, stride
+  )
 
 
 def conv_same(x, kernel, stride=1):
@@ -27,23 +27,22 @@ def conv_same(x, kernel, stride=1):
   Of an odd number of zeros, the far side gets one more.
   """
   k = kernel.shape[0]
-  totals = [max((-(-size // stride) - 1) * stride + k - size, 0)
-            for size in x.shape[1:3]]
+  totals = [max((-(-size // stride) - 1) * stride + k - size, 0) for size in x.shape[1:3]]
   pads = [(total // 2, total - total // 2) for total in totals]
   return _valid_conv(np.pad(x, [(0, 0), *pads, (0, 0)]), kernel, stride)
 
 
 def _valid_conv(x, kernel, stride):
-  windows = np.lib.stride_tricks.sliding_window_view(
-      x, kernel.shape[:2], axis=(1, 2))[:, ::stride, ::stride]
+  windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], axis=(1, 2))[
+    :, ::stride, ::stride
+  ]
   return np.tensordot(windows, kernel, ([4, 5, 3], [0, 1, 2]))
 
 
 def depthwise_conv(x, kernel, stride=1):
   x = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
   windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
-  return np.einsum('bhwcij,ijc->bhwc', windows[:, ::stride, ::stride],
-                   kernel[..., 0])
+  return np.einsum('bhwcij,ijc->bhwc', windows[:, ::stride, ::stride], kernel[..., 0])
 
 
 def max_pool_3x3(x):
@@ -81,19 +80,20 @@ class _Variables:
 
   def kernel(self, layer):
     kernel = self._find(layer, ['weights', 'kernel', 'depthwise_weights'])
-    return kernel * self._values.get(f'{layer}/mask', 1.)
+    return kernel * self._values.get(f'{layer}/mask', 1.0)
 
   def dense(self, x, layer):
     biases = self._find(layer, ['biases', 'bias'])
-    return x @ self.kernel(layer) + (0. if biases is None else biases)
+    return x @ self.kernel(layer) + (0.0 if biases is None else biases)
 
   def batch_norm(self, x):
     n = self._n_batch_norms
     self._n_batch_norms += 1
     scope = f'batch_normalization_{n}' if n else 'batch_normalization'
     gamma, beta, mean, variance = (
-        self._values[f'{scope}/{name}']
-        for name in ('gamma', 'beta', 'moving_mean', 'moving_variance'))
+      self._values[f'{scope}/{name}']
+      for name in ('gamma', 'beta', 'moving_mean', 'moving_variance')
+    )
     return (x - mean) / np.sqrt(variance + self._epsilon) * gamma + beta
 
 
@@ -109,8 +109,7 @@ def resnet(values, x, group_sizes, is_bottleneck):
       shortcut = x
       if block == 0:
         suffix = f'block_group_projection_block_group{group}'
-        shortcut = v.batch_norm(
-            conv(x, v.kernel(f'{kind}_projection_{suffix}'), stride))
+        shortcut = v.batch_norm(conv(x, v.kernel(f'{kind}_projection_{suffix}'), stride))
       strides = (1, stride, 1) if is_bottleneck else (stride, 1)
       for i, s in enumerate(strides, 1):
         x = v.batch_norm(conv(x, v.kernel(f'{kind}_{i}_{suffix}'), s))
@@ -123,8 +122,7 @@ def mobilenet_v1(values, x):
   x = relu(v.batch_norm(conv(x, v.kernel('initial_conv'), 2)))
   for i in range(13):
     stride = 2 if i in (1, 3, 5, 11) else 1
-    x = relu(v.batch_norm(
-        depthwise_conv(x, v.kernel(f'depthwise_nxn_{i}'), stride)))
+    x = relu(v.batch_norm(depthwise_conv(x, v.kernel(f'depthwise_nxn_{i}'), stride)))
     x = relu(v.batch_norm(conv(x, v.kernel(f'contraction_1x1_{i}'))))
   return v.dense(x.mean((1, 2)), 'final_dense')
 
@@ -137,8 +135,7 @@ def mobilenet_v2(values, x):
     inputs = x
     if i:
       x = relu(v.batch_norm(conv(x, v.kernel(f'expand_1x1_{i}'))))
-    x = relu(v.batch_norm(
-        depthwise_conv(x, v.kernel(f'depthwise_nxn_{i}'), stride)))
+    x = relu(v.batch_norm(depthwise_conv(x, v.kernel(f'depthwise_nxn_{i}'), stride)))
     x = v.batch_norm(conv(x, v.kernel(f'contraction_1x1_{i}')))
     if x.shape == inputs.shape:
       x = x + inputs

@@ -57,7 +57,7 @@ class Trainer:
     zeros = lambda: [np.zeros_like(w) for w in self.weights]  # noqa: E731
     self.speeds, self.averages = zeros(), zeros()
     self.bias_speeds = [np.zeros_like(b) for b in self.biases]
-    self.thresholds = [0.] * len(self.weights)
+    self.thresholds = [0.0] * len(self.weights)
     # Of DNW and pruning: what inactive connections weigh.
     self.whole = [w.copy() for w in self.weights]
     self.weights = [w * m for w, m in zip(self.weights, self.masks)]
@@ -73,9 +73,9 @@ class Trainer:
       self._train(found)
       return
     self.averages = [
-        np.float32(self.average_decay) * a +
-        np.float32(1 - self.average_decay) * g
-        for a, g in zip(self.averages, dense)]
+      np.float32(self.average_decay) * a + np.float32(1 - self.average_decay) * g
+      for a, g in zip(self.averages, dense)
+    ]
     self._train(found)
     seen = self.step - 1 if self.method == 'prune' else self.step
     if self.method == 'dnw' or self._is_due(seen):
@@ -106,16 +106,27 @@ class Trainer:
       if self.method == 'prune':
         weights = np.where(mask, weights, self.whole[k])
       update = methods.updated(
-          self.method, methods.Layer(
-              mask.astype('f'), weights, dense[k], self.averages[k],
-              self.draw(k, step), self.thresholds[k], self.sparsities[k]),
-          step, self.end_step, self.fraction, 0.)
+        self.method,
+        methods.Layer(
+          mask.astype('f'),
+          weights,
+          dense[k],
+          self.averages[k],
+          self.draw(k, step),
+          self.thresholds[k],
+          self.sparsities[k],
+        ),
+        step,
+        self.end_step,
+        self.fraction,
+        0.0,
+      )
       mask = np.asarray(update.mask) != 0
       new = weights.copy()
       if update.restarted is not None:
         new[np.asarray(update.restarted)] = 0
         self.speeds[k][np.asarray(update.restarted)] = 0
-      self.thresholds[k] = update.threshold or 0.
+      self.thresholds[k] = update.threshold or 0.0
       self.whole[k], self.masks[k] = new, mask
       self.weights[k] = np.where(mask, new, 0).astype('f')
       if self.method != 'dnw':

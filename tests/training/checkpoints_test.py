@@ -11,13 +11,7 @@ import pytest
 
 from rigl.compat import tf
 from rigl.training import checkpoints
-from tests.training.small_checkpoints import (
-  DATA,
-  VALUES,
-  damage,
-  make_variables,
-  save,
-)
+from tests.training.small_checkpoints import DATA, VALUES, damage, make_variables, save
 
 
 @pytest.fixture
@@ -55,8 +49,7 @@ def test_resolves_a_folder_without_a_state_file_to_the_last_step(tmp_path):
 
 def test_resolves_a_folder_that_was_moved(tmp_path, prefix):
   shutil.move(tmp_path / 'run', tmp_path / 'moved')
-  assert checkpoints.resolve(str(tmp_path / 'moved')) == str(
-      tmp_path / 'moved' / 'model.ckpt-30')
+  assert checkpoints.resolve(str(tmp_path / 'moved')) == str(tmp_path / 'moved' / 'model.ckpt-30')
 
 
 def without_state_file(folder, *steps, cut):
@@ -85,12 +78,16 @@ def test_a_later_checkpoint_cut_short_is_not_a_new_start(tmp_path):
   assert f'{folder}/model.ckpt-7' in str(error.value)
 
 
-@pytest.mark.parametrize('make', [
+@pytest.mark.parametrize(
+  'make',
+  [
     lambda path: path,  # Nothing there.
     lambda path: path.mkdir() or path,
     lambda path: pathlib.Path(save(path)[:-1] + '1'),  # Another step.
     lambda path: damage(save(path), '.index', 'missing').parent,
-], ids=['nothing', 'empty folder', 'other step', 'index removed'])
+  ],
+  ids=['nothing', 'empty folder', 'other step', 'index removed'],
+)
 def test_no_checkpoint_is_an_error_that_names_the_path(make, tmp_path):
   path = str(make(tmp_path / 'x'))
   with pytest.raises(ValueError, match='No checkpoint') as error:
@@ -102,8 +99,7 @@ def test_no_checkpoint_is_an_error_that_names_the_path(make, tmp_path):
 @pytest.mark.parametrize('suffix', ['.index', '.data-00000-of-00001'])
 def test_a_file_of_a_checkpoint_is_not_its_prefix(prefix, suffix):
   with pytest.raises(ValueError) as error:
-    checkpoints.check_fits(
-        checkpoints.resolve(prefix + suffix), {'a/mask': (3, 4)})
+    checkpoints.check_fits(checkpoints.resolve(prefix + suffix), {'a/mask': (3, 4)})
   assert prefix + suffix in str(error.value)
 
 
@@ -117,13 +113,16 @@ def test_fits_when_the_checkpoint_holds_more(prefix):
 
 def test_misfits_are_named_with_both_shapes(prefix):
   with pytest.raises(ValueError) as error:
-    checkpoints.check_fits(prefix, {
-        'a/weights': (3, 5), 'a/mask': (3, 4), 'c/weights': (2,),
-        'b/weights': ()})
+    checkpoints.check_fits(
+      prefix, {'a/weights': (3, 5), 'a/mask': (3, 4), 'c/weights': (2,), 'b/weights': ()}
+    )
   message = str(error.value)
-  for words in (prefix, 'a/weights is [3, 4] there and [3, 5] here',
-                'b/weights is [5] there and [] here',
-                'c/weights is missing there'):
+  for words in (
+    prefix,
+    'a/weights is [3, 4] there and [3, 5] here',
+    'b/weights is [5] there and [] here',
+    'c/weights is missing there',
+  ):
     assert words in message
   assert 'a/mask' not in message
   assert '\n' not in message
@@ -136,8 +135,9 @@ def test_long_lists_of_misfits_are_cut(prefix):
   assert 'v5' not in str(error.value)
 
 
-@pytest.mark.parametrize('n, end', [
-    (5, 'v4 is missing there.'), (6, 'v4 is missing there and 1 more.')])
+@pytest.mark.parametrize(
+  'n, end', [(5, 'v4 is missing there.'), (6, 'v4 is missing there and 1 more.')]
+)
 def test_only_long_lists_of_misfits_are_cut(prefix, n, end):
   with pytest.raises(ValueError) as error:
     checkpoints.check_fits(prefix, {f'v{i}': () for i in range(n)})
@@ -147,8 +147,7 @@ def test_only_long_lists_of_misfits_are_cut(prefix, n, end):
 @pytest.mark.parametrize('how', ['truncated', 'empty', 'garbage', 'missing'])
 def test_damaged_index_is_named(prefix, how):
   damage(prefix, '.index', how)
-  for use in (checkpoints.open_checkpoint,
-              lambda p: checkpoints.check_fits(p, {})):
+  for use in (checkpoints.open_checkpoint, lambda p: checkpoints.check_fits(p, {})):
     with pytest.raises(ValueError, match='Cannot read') as error:
       use(prefix)
     assert prefix in str(error.value)
@@ -167,10 +166,7 @@ def test_reads_the_values_of_the_variables_asked_for(prefix):
 
 def test_reads_nothing_from_a_misfit(prefix):
   with pytest.raises(ValueError, match='a/mask is .3, 4. there and .2, 2.'):
-    checkpoints.read_values(
-        prefix, variables_like({'a/mask': np.zeros([2, 2], np.float32)}))
-
-
+    checkpoints.read_values(prefix, variables_like({'a/mask': np.zeros([2, 2], np.float32)}))
 
 
 @pytest.mark.parametrize('how', ['truncated', 'empty', 'garbage', 'missing'])
@@ -196,8 +192,7 @@ def test_a_folder_with_a_fitting_checkpoint_can_be_resumed(prefix):
 def test_a_folder_of_another_network_cannot_be_resumed(prefix):
   other = {**VALUES, 'c/mask': np.zeros([2], np.float32)}
   with pytest.raises(ValueError, match='c/mask is missing'):
-    checkpoints.check_resumable(
-        os.path.dirname(prefix), variables_like(other))
+    checkpoints.check_resumable(os.path.dirname(prefix), variables_like(other))
 
 
 # --- latest_step -------------------------------------------------------------
@@ -233,34 +228,30 @@ def test_the_latest_checkpoint_in_words(tmp_path, prefix):
 def start_from(prefix, model_dir, values):
   """The values that variables of these ones start with."""
   with tf.Graph().as_default(), tf.Session() as session:
-    variables = {name: tf.get_variable(name, initializer=value)
-                 for name, value in values.items()}
+    variables = {name: tf.get_variable(name, initializer=value) for name, value in values.items()}
     checkpoints.initialize_parameters_from_ckpt(prefix, str(model_dir))
     session.run(tf.global_variables_initializer())
-    return {name: list(value)
-            for name, value in session.run(variables).items()}
+    return {name: list(value) for name, value in session.run(variables).items()}
 
 
 def save_lists(folder, values):
-  return save(folder, {name: np.array(value, np.float32)
-                       for name, value in values.items()})
+  return save(folder, {name: np.array(value, np.float32) for name, value in values.items()})
 
 
 def test_parameters_start_from_those_of_another_training(tmp_path):
-  old = {'a/weights': [1., 2.], 'a/mask': [1., 0.], 'a/weights/Momentum': [3.]}
-  new = {'a/weights': [8., 9.], 'a/mask': [0., 1.], 'b/mask': [1.]}
+  old = {'a/weights': [1.0, 2.0], 'a/mask': [1.0, 0.0], 'a/weights/Momentum': [3.0]}
+  new = {'a/weights': [8.0, 9.0], 'a/mask': [0.0, 1.0], 'b/mask': [1.0]}
   prefix = save_lists(tmp_path / 'old', old)
-  assert start_from(prefix, tmp_path / 'new', new) == {
-      **new, 'a/weights': [1., 2.]}
+  assert start_from(prefix, tmp_path / 'new', new) == {**new, 'a/weights': [1.0, 2.0]}
   # Once it has a checkpoint of its own, it goes on from that one.
   save_lists(tmp_path / 'new', new)
   assert start_from(prefix, tmp_path / 'new', new) == new
 
 
 def test_parameters_that_another_training_lacks_are_named(tmp_path):
-  prefix = save_lists(tmp_path / 'old', {'a/weights': [1., 2.]})
+  prefix = save_lists(tmp_path / 'old', {'a/weights': [1.0, 2.0]})
   with pytest.raises(ValueError, match='b/biases'):
-    start_from(prefix, tmp_path / 'new', {'b/biases': [0.]})
+    start_from(prefix, tmp_path / 'new', {'b/biases': [0.0]})
 
 
 # --- mask_sparsities ----------------------------------------------------------
@@ -268,9 +259,13 @@ def test_parameters_that_another_training_lacks_are_named(tmp_path):
 
 def test_sparsities_of_the_masks_of_a_checkpoint(tmp_path):
   with tf.Graph().as_default(), tf.Session() as session:
-    for name, value in (('a/mask', [1., 0., 0., 0.]), ('b/c/mask', [1., 1.]),
-                        ('a/weights', [0., 0., 0., 0.]), ('a/unmask', [0.])):
+    for name, value in (
+      ('a/mask', [1.0, 0.0, 0.0, 0.0]),
+      ('b/c/mask', [1.0, 1.0]),
+      ('a/weights', [0.0, 0.0, 0.0, 0.0]),
+      ('a/unmask', [0.0]),
+    ):
       tf.get_variable(name, initializer=value)
     session.run(tf.global_variables_initializer())
     prefix = tf.train.Saver().save(session, str(tmp_path / 'model'))
-  assert checkpoints.mask_sparsities(prefix) == {'a': 0.75, 'b/c': 0.}
+  assert checkpoints.mask_sparsities(prefix) == {'a': 0.75, 'b/c': 0.0}

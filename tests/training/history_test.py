@@ -22,16 +22,33 @@ def steps(rows):
 
 def test_rows_are_plain_json_with_the_place_first(tmp_path):
   rows, _ = make(tmp_path / 'new')
-  rows.add('train', loss=np.float32(0.1), epoch=2, step=np.int64(7),
-           sizes=np.array([3, 4]), nothing=None, share=np.float64(1 / 3),
-           spoilt=float('nan'), wild=np.float32('inf'), text='a')
+  rows.add(
+    'train',
+    loss=np.float32(0.1),
+    epoch=2,
+    step=np.int64(7),
+    sizes=np.array([3, 4]),
+    nothing=None,
+    share=np.float64(1 / 3),
+    spoilt=float('nan'),
+    wild=np.float32('inf'),
+    text='a',
+  )
   (line,) = (tmp_path / 'new' / 'metrics.jsonl').read_text().splitlines()
   row = json.loads(line, parse_constant=pytest.fail)
   assert list(row)[:3] == ['step', 'epoch', 'split']
-  assert row.pop('seconds') >= 0.
-  assert row == {'step': 7, 'epoch': 2, 'split': 'train', 'loss': 0.1,
-                 'sizes': [3, 4], 'share': 1 / 3, 'spoilt': None, 'wild': None,
-                 'text': 'a'}
+  assert row.pop('seconds') >= 0.0
+  assert row == {
+    'step': 7,
+    'epoch': 2,
+    'split': 'train',
+    'loss': 0.1,
+    'sizes': [3, 4],
+    'share': 1 / 3,
+    'spoilt': None,
+    'wild': None,
+    'text': 'a',
+  }
   assert history.read(str(tmp_path / 'new')) == rows.rows
 
 
@@ -58,8 +75,7 @@ def test_a_row_is_not_written_twice(tmp_path):
   rows, _ = make(tmp_path)
   for split in ('train', 'test', 'test', 'train'):
     rows.add(split, step=5)
-  assert steps(rows.rows) == steps(history.read(str(tmp_path))) == [
-      (5, 'train'), (5, 'test')]
+  assert steps(rows.rows) == steps(history.read(str(tmp_path))) == [(5, 'train'), (5, 'test')]
   assert rows.has('test', 5) and not rows.has('test', 4)
 
 
@@ -67,10 +83,10 @@ def test_seconds_go_on(tmp_path):
   rows, _ = make(tmp_path)
   rows.add('train', step=1)
   path = tmp_path / 'metrics.jsonl'
-  path.write_text(json.dumps({**rows.rows[0], 'seconds': 1000.}) + '\n')
+  path.write_text(json.dumps({**rows.rows[0], 'seconds': 1000.0}) + '\n')
   again, _ = make(tmp_path, 1)
   again.add('train', step=2)
-  assert 1000. <= again.rows[1]['seconds'] < 1100.
+  assert 1000.0 <= again.rows[1]['seconds'] < 1100.0
 
 
 def test_state_comes_back_with_its_checkpoint(tmp_path):
@@ -79,8 +95,7 @@ def test_state_comes_back_with_its_checkpoint(tmp_path):
   for at in (10, 20, 30):
     rows.save_state(at, {'sum': 0.1 * at})
   # A kill may come before the checkpoint of 30 is there.
-  for at, expected in ((30, {'sum': 0.1 * 30}), (20, {'sum': 0.1 * 20}),
-                       (7, None)):
+  for at, expected in ((30, {'sum': 0.1 * 30}), (20, {'sum': 0.1 * 20}), (7, None)):
     assert make(tmp_path, at)[1] == expected
   again, _ = make(tmp_path, 20)
   again.save_state(30, 'other')
@@ -104,10 +119,9 @@ def test_rows_of_another_position(tmp_path):
 
 def test_evaluations_of_a_checkpoint(tmp_path):
   rows, _ = make(tmp_path)
-  rows.add('train', step=4, loss=1.)
+  rows.add('train', step=4, loss=1.0)
   for step in (4, 8, 4):
-    history.record_evaluation(
-        str(tmp_path), 'test', {'accuracy': 0.5, 'global_step': step})
+    history.record_evaluation(str(tmp_path), 'test', {'accuracy': 0.5, 'global_step': step})
   found = history.read(str(tmp_path))
   assert steps(found) == [(4, 'train'), (4, 'test'), (8, 'test')]
   assert [row['accuracy'] for row in history.evaluations(found)] == [0.5, 0.5]

@@ -11,8 +11,7 @@ from rigl.training import metrics
 
 def in_top_k(labels, logits, k):
   with tf.Graph().as_default(), tf.Session() as session:
-    outputs = metrics.in_top_k(
-        tf.constant(labels, tf.int32), tf.constant(logits, tf.float32), k)
+    outputs = metrics.in_top_k(tf.constant(labels, tf.int32), tf.constant(logits, tf.float32), k)
     assert outputs.dtype == tf.float32
     assert outputs.shape.as_list() == [len(labels)]
     return session.run(outputs)
@@ -38,12 +37,12 @@ def test_logits_that_are_all_equal_are_right_by_chance():
 
 def test_the_largest_logit_is_that_of_argmax():
   logits = np.random.RandomState(0).randint(0, 3, [100, 10])
-  np.testing.assert_array_equal(in_top_k(logits.argmax(1), logits, 1), 1.)
+  np.testing.assert_array_equal(in_top_k(logits.argmax(1), logits, 1), 1.0)
 
 
 def test_padding_is_never_right():
-  assert not in_top_k([-1, -1], [[0., 1.], [1., 0.]], 2).any()
+  assert not in_top_k([-1, -1], [[0.0, 1.0], [1.0, 0.0]], 2).any()
 
 
 def test_fewer_classes_than_k():
-  np.testing.assert_array_equal(in_top_k([0, 1, 2], np.eye(3), 5), 1.)
+  np.testing.assert_array_equal(in_top_k([0, 1, 2], np.eye(3), 5), 1.0)

@@ -14,8 +14,7 @@ from rigl.mnist import mnist_train_eval
 from rigl.training import names
 from tests import script_flags
 
-SCRIPTS = {'mnist': mnist_train_eval, 'cifar': resnet_train_eval,
-           'imagenet': imagenet_train_eval}
+SCRIPTS = {'mnist': mnist_train_eval, 'cifar': resnet_train_eval, 'imagenet': imagenet_train_eval}
 
 
 def by_flag(script, **values):
@@ -25,8 +24,10 @@ def by_flag(script, **values):
 
 
 def by_gin(script, **values):
-  return by_flag(script, gin_bindings='\n'.join(
-      f'SparsityConfig.{name} = {value!r}' for name, value in values.items()))
+  return by_flag(
+    script,
+    gin_bindings='\n'.join(f'SparsityConfig.{name} = {value!r}' for name, value in values.items()),
+  )
 
 
 def from_python(script, **values):
@@ -38,9 +39,13 @@ WAYS = [by_flag, by_gin, from_python]
 
 @pytest.mark.parametrize('script', SCRIPTS)
 @pytest.mark.parametrize('way', WAYS)
-@pytest.mark.parametrize('setting, name, meant', [
+@pytest.mark.parametrize(
+  'setting, name, meant',
+  [
     *(('training_method', *pair) for pair in names.METHODS.items()),
-    *(('mask_init_method', *pair) for pair in names.DISTRIBUTIONS.items())])
+    *(('mask_init_method', *pair) for pair in names.DISTRIBUTIONS.items()),
+  ],
+)
 def test_other_names(setting, name, meant, way, script):
   assert getattr(way(script, **{setting: name}), setting) == meant
   assert way(script, **{setting: name}) == way(script, **{setting: meant})
@@ -55,11 +60,16 @@ def test_other_names_are_of_what_there_is():
 
 @pytest.mark.parametrize('script', SCRIPTS)
 @pytest.mark.parametrize('way', WAYS)
-@pytest.mark.parametrize('setting, name, meant', [
-    ('training_method', 'rgil', 'rigl'), ('training_method', 'sfns', 'snfs'),
+@pytest.mark.parametrize(
+  'setting, name, meant',
+  [
+    ('training_method', 'rgil', 'rigl'),
+    ('training_method', 'sfns', 'snfs'),
     ('training_method', 'momentun', 'momentum'),
     ('mask_init_method', 'unifrom', 'uniform'),
-    ('mask_init_method', 'erdos_reny', 'erdos_renyi')])
+    ('mask_init_method', 'erdos_reny', 'erdos_renyi'),
+  ],
+)
 def test_misspelt_names(setting, name, meant, way, script):
   with pytest.raises((ValueError, flags.Error)) as error:
     way(script, **{setting: name})
@@ -75,11 +85,15 @@ def test_names_like_no_other_get_no_guess(way):
   assert 'mean' not in str(error.value)
 
 
-@pytest.mark.parametrize('arguments, meant', [
+@pytest.mark.parametrize(
+  'arguments, meant',
+  [
     ({'gin_config': 'snips'}, 'snip'),
     ({'gin_config': 'sparsity_9'}, 'sparsity_'),
     ({'gin_bindings': 'SparsityConfig.end_sparsty = 0.5'}, 'end_sparsity'),
-    ({'gin_bindings': 'SparseConfig.end_sparsity = 0.5'}, 'SparsityConfig')])
+    ({'gin_bindings': 'SparseConfig.end_sparsity = 0.5'}, 'SparsityConfig'),
+  ],
+)
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_misspelt_gin(arguments, meant, script):
   with pytest.raises(ValueError, match=f'Did you mean {meant}'):

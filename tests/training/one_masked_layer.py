@@ -12,9 +12,12 @@ from rigl.training import factory
 from rigl.training.config import SparsityConfig
 
 
-def build(config: SparsityConfig, n_units: int = 4,
-          features: Optional[tf.Tensor] = None,
-          first_iteration: Optional[int] = None):
+def build(
+  config: SparsityConfig,
+  n_units: int = 4,
+  features: Optional[tf.Tensor] = None,
+  first_iteration: Optional[int] = None,
+):
   """Builds into the default graph.
 
   Args:
@@ -26,23 +29,24 @@ def build(config: SparsityConfig, n_units: int = 4,
   Returns:
     (loss, train op, global step).
   """
-  inputs = tf.constant(
-      np.random.RandomState(0).normal(size=[8, 6]).astype(np.float32))
+  inputs = tf.constant(np.random.RandomState(0).normal(size=[8, 6]).astype(np.float32))
   if features is not None:
-    inputs += 0. * tf.reduce_sum(features)
+    inputs += 0.0 * tf.reduce_sum(features)
   if config.method.uses_masks:
     outputs = layers.masked_fully_connected(inputs, n_units, scope='layer')
   else:
     with tf.variable_scope('layer'):
       outputs = dense_layers.dense_fully_connected(
-          inputs, n_units, variable_names=('kernel', 'bias'))
-  loss = tf.reduce_mean(tf.square(outputs - 1.))
+        inputs, n_units, variable_names=('kernel', 'bias')
+      )
+  loss = tf.reduce_mean(tf.square(outputs - 1.0))
   global_step = tf.train.get_or_create_global_step()
-  optimizer = factory.make_optimizer(
-      config, tf.train.MomentumOptimizer(0.05, 0.9))
-  return loss, factory.make_train_op(
-      optimizer, loss, global_step,
-      first_iteration=first_iteration), global_step
+  optimizer = factory.make_optimizer(config, tf.train.MomentumOptimizer(0.05, 0.9))
+  return (
+    loss,
+    factory.make_train_op(optimizer, loss, global_step, first_iteration=first_iteration),
+    global_step,
+  )
 
 
 def variables(session: tf.Session) -> dict[str, np.ndarray]:

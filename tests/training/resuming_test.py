@@ -35,46 +35,48 @@ def check_same_settings(prefix, written, **changes):
   folder = os.path.dirname(prefix)
   if written:
     gin_configs.write(folder, written)
-  resuming.check_same_settings(
-      folder, 'save_path', [SparsityConfig(**changes)])
+  resuming.check_same_settings(folder, 'save_path', [SparsityConfig(**changes)])
 
 
 def fields_of(*config_classes):
-  return {field.name for config_class in config_classes
-          for field in dataclasses.fields(config_class)}
+  return {
+    field.name for config_class in config_classes for field in dataclasses.fields(config_class)
+  }
 
 
-@pytest.mark.parametrize('names', ['_LASTING', '_OF_MASKS', '_SCHEDULE',
-                                   '_FREE'])
+@pytest.mark.parametrize('names', ['_LASTING', '_OF_MASKS', '_SCHEDULE', '_FREE'])
 def test_settings_that_are_compared_exist(names):
   """One that no config has would never differ."""
   assert set(getattr(resuming, names)) <= fields_of(
-      SparsityConfig, MnistConfig, CifarConfig, ImageNetConfig)
+    SparsityConfig, MnistConfig, CifarConfig, ImageNetConfig
+  )
 
 
-@pytest.mark.parametrize('experiment', [
-    mnist_experiment.MnistExperiment, cifar_experiment.CifarExperiment,
-    imagenet_experiment.ImageNetExperiment])
+@pytest.mark.parametrize(
+  'experiment',
+  [
+    mnist_experiment.MnistExperiment,
+    cifar_experiment.CifarExperiment,
+    imagenet_experiment.ImageNetExperiment,
+  ],
+)
 def test_settings_that_a_script_keeps_are_those_of_its_config(experiment):
   names = {*experiment.network_fields, *experiment.lasting_fields}
-  assert names and names <= fields_of(
-      *experiment.schema.hyperparameter_classes)
+  assert names and names <= fields_of(*experiment.schema.hyperparameter_classes)
   assert experiment.schema.folder in fields_of(experiment.schema.settings_class)
 
 
 def test_settings_of_a_training_must_not_change(prefix):
   with pytest.raises(ValueError) as error:
-    check_same_settings(
-        prefix, SparsityConfig(training_method='set'), training_method='rigl')
-  for words in (os.path.dirname(prefix), 'training_method=set, not rigl',
-                'another save_path'):
+    check_same_settings(prefix, SparsityConfig(training_method='set'), training_method='rigl')
+  for words in (os.path.dirname(prefix), 'training_method=set, not rigl', 'another save_path'):
     assert words in str(error.value)
 
 
 @pytest.mark.parametrize('method', ['set', 'snip', 'prune', 'baseline'])
-@pytest.mark.parametrize('changes', [
-    {'end_sparsity': 0.3}, {'mask_init_method': 'erdos_renyi'},
-    {'erk_power_scale': 2.}])
+@pytest.mark.parametrize(
+  'changes', [{'end_sparsity': 0.3}, {'mask_init_method': 'erdos_renyi'}, {'erk_power_scale': 2.0}]
+)
 def test_masks_are_made_once(method, changes, prefix):
   written = SparsityConfig(training_method=method)
   if method in ('prune', 'baseline'):
@@ -99,8 +101,7 @@ def test_a_longer_training_is_nothing_to_warn_of(tmp_path, caplog):
   prefix = save(tmp_path / 'run')
   folder = os.path.dirname(prefix)
   gin_configs.write(folder, SparsityConfig(), LengthConfig())
-  resuming.check_same_settings(
-      folder, 'save_path', (SparsityConfig(), LengthConfig(4)))
+  resuming.check_same_settings(folder, 'save_path', (SparsityConfig(), LengthConfig(4)))
   assert not caplog.text
 
 
@@ -108,8 +109,7 @@ def test_settings_of_a_folder_without_a_training(prefix):
   check_same_settings(prefix, None, training_method='rigl')
   damage(prefix, '.index', 'missing')
   os.remove(os.path.join(os.path.dirname(prefix), 'checkpoint'))
-  check_same_settings(
-      prefix, SparsityConfig(training_method='set'), training_method='rigl')
+  check_same_settings(prefix, SparsityConfig(training_method='set'), training_method='rigl')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,16 +118,14 @@ class ScriptConfig:
 
   batch_size: int = 8
   optimizer: str = 'sgd'
-  training_steps_multiplier: float = 1.
+  training_steps_multiplier: float = 1.0
 
 
 # Updates at the steps 0, 3, 6, ..., 18; 25 steps are done.
-TRAINED = {'training_method': 'rigl', 'maskupdate_frequency': 3,
-           'maskupdate_end_step': 20}
+TRAINED = {'training_method': 'rigl', 'maskupdate_frequency': 3, 'maskupdate_end_step': 20}
 
 
-def changed(folder, config=ScriptConfig(), iteration=32, written=TRAINED,
-            **fields):
+def changed(folder, config=ScriptConfig(), iteration=32, written=TRAINED, **fields):
   """What check_same_settings finds wrong with a training that changes.
 
   Args:
@@ -140,19 +138,22 @@ def changed(folder, config=ScriptConfig(), iteration=32, written=TRAINED,
   gin_configs.write(str(folder), SparsityConfig(**written), ScriptConfig())
   try:
     resuming.check_same_settings(
-        str(folder), 'save_path',
-        (SparsityConfig(**{**written, **fields}), config), ['optimizer'])
+      str(folder), 'save_path', (SparsityConfig(**{**written, **fields}), config), ['optimizer']
+    )
   except ValueError as error:
     assert str(folder) in str(error) and 'another save_path' in str(error)
     return str(error)
   return ''
 
 
-@pytest.mark.parametrize('config, words', [
+@pytest.mark.parametrize(
+  'config, words',
+  [
     (ScriptConfig(batch_size=9), 'batch_size=8, not 9'),
     (ScriptConfig(optimizer='adam'), 'optimizer=sgd, not adam'),
-    (ScriptConfig(training_steps_multiplier=2.), ''),
-])
+    (ScriptConfig(training_steps_multiplier=2.0), ''),
+  ],
+)
 def test_settings_of_a_script(config, words, tmp_path):
   found = changed(tmp_path, config)
   assert words in found and bool(words) == bool(found)
@@ -163,17 +164,21 @@ def test_seed_never_changes(tmp_path):
 
 
 @pytest.mark.parametrize('method', ['rigl', 'set'])
-@pytest.mark.parametrize('fields, words', [
+@pytest.mark.parametrize(
+  'fields, words',
+  [
     ({}, ''),
     ({'maskupdate_frequency': 1}, 'maskupdate_frequency=3, not 1'),
     ({'maskupdate_begin_step': 6}, 'maskupdate_begin_step=0, not 6'),
     ({'maskupdate_end_step': 99}, 'maskupdate_end_step=20, not 99'),
-    ({'config': ScriptConfig(training_steps_multiplier=2.)},
-     'training_steps_multiplier=1.0, not 2.0'),
+    (
+      {'config': ScriptConfig(training_steps_multiplier=2.0)},
+      'training_steps_multiplier=1.0, not 2.0',
+    ),
     ({'grow_init': 'random_normal', 'drop_fraction': 0.1}, ''),
-])
-def test_schedule_may_change_unless_batches_are_counted_by_it(
-    method, fields, words, tmp_path):
+  ],
+)
+def test_schedule_may_change_unless_batches_are_counted_by_it(method, fields, words, tmp_path):
   """RigL's is what tells an old checkpoint's batches."""
   fields = {**fields, 'written': {**TRAINED, 'training_method': method}}
   assert not changed(tmp_path, **fields)
@@ -188,8 +193,7 @@ def test_settings_of_a_remote_training():
   """TensorFlow keeps this folder in memory."""
   prefix = save('ram://b/run')
   with pytest.raises(ValueError, match='training_method=set, not rigl'):
-    check_same_settings(
-        prefix, SparsityConfig(training_method='set'), training_method='rigl')
+    check_same_settings(prefix, SparsityConfig(training_method='set'), training_method='rigl')
 
 
 # --- iterations_done: against counting ---------------------------------------
@@ -202,21 +206,17 @@ def assert_counts_iterations(folder, config, n_iterations):
   """
   for first_iteration in (0, None):
     with tf.Graph().as_default():
-      _, train_op, _ = one_masked_layer.build(
-          config, first_iteration=first_iteration)
+      _, train_op, _ = one_masked_layer.build(config, first_iteration=first_iteration)
       assert_counts(folder, config, n_iterations, train_op)
 
 
 def assert_counts(folder, config, n_iterations, train_op):
-  saver = tf.train.Saver(
-      [*tf.global_variables(), *iterations.variables()], max_to_keep=1)
+  saver = tf.train.Saver([*tf.global_variables(), *iterations.variables()], max_to_keep=1)
   with tf.Session() as session:
-    session.run([tf.global_variables_initializer(),
-                 tf.tables_initializer()])
+    session.run([tf.global_variables_initializer(), tf.tables_initializer()])
     counts = []
     for _ in range(n_iterations):
-      saver.save(session, str(folder / 'model.ckpt'),
-                 write_meta_graph=False)
+      saver.save(session, str(folder / 'model.ckpt'), write_meta_graph=False)
       counts.append(resuming.iterations_done(str(folder), config))
       session.run(train_op)
   assert counts == list(range(n_iterations))
@@ -224,32 +224,55 @@ def assert_counts(folder, config, n_iterations, train_op):
 
 @pytest.mark.parametrize('method', methods.METHODS)
 def test_iterations_of_every_method(method, tmp_path):
-  assert_counts_iterations(tmp_path, SparsityConfig(
-      training_method=method, end_sparsity=0.5, maskupdate_begin_step=2,
-      maskupdate_end_step=6, maskupdate_frequency=2, pruning_begin_step=1,
-      pruning_end_step=4, pruning_frequency=1), 11)
+  assert_counts_iterations(
+    tmp_path,
+    SparsityConfig(
+      training_method=method,
+      end_sparsity=0.5,
+      maskupdate_begin_step=2,
+      maskupdate_end_step=6,
+      maskupdate_frequency=2,
+      pruning_begin_step=1,
+      pruning_end_step=4,
+      pruning_frequency=1,
+    ),
+    11,
+  )
 
 
-@pytest.mark.parametrize('begin, end, frequency', [
-    (0, -1, 1), (0, 0, 1), (3, 7, 3), (5, 5, 2), (1, -1, 4)])
-def test_iterations_of_rigl_which_spends_some_on_masks(
-    begin, end, frequency, tmp_path):
-  assert_counts_iterations(tmp_path, SparsityConfig(
-      training_method='rigl', end_sparsity=0.5, maskupdate_begin_step=begin,
-      maskupdate_end_step=end, maskupdate_frequency=frequency), 15)
+@pytest.mark.parametrize(
+  'begin, end, frequency', [(0, -1, 1), (0, 0, 1), (3, 7, 3), (5, 5, 2), (1, -1, 4)]
+)
+def test_iterations_of_rigl_which_spends_some_on_masks(begin, end, frequency, tmp_path):
+  assert_counts_iterations(
+    tmp_path,
+    SparsityConfig(
+      training_method='rigl',
+      end_sparsity=0.5,
+      maskupdate_begin_step=begin,
+      maskupdate_end_step=end,
+      maskupdate_frequency=frequency,
+    ),
+    15,
+  )
 
 
 def test_no_iterations_without_checkpoint(tmp_path):
   assert resuming.iterations_done(str(tmp_path), SparsityConfig()) == 0
-  assert resuming.iterations_done(
-      str(tmp_path / 'x'), SparsityConfig()) == 0
+  assert resuming.iterations_done(str(tmp_path / 'x'), SparsityConfig()) == 0
 
 
-@pytest.mark.parametrize('suffix, how', [
-    ('.index', 'truncated'), ('.index', 'garbage'), (DATA, 'truncated'),
-    (DATA, 'garbage'), (DATA, 'missing')])
-def test_counting_in_a_damaged_checkpoint_is_a_named_error(
-    prefix, suffix, how):
+@pytest.mark.parametrize(
+  'suffix, how',
+  [
+    ('.index', 'truncated'),
+    ('.index', 'garbage'),
+    (DATA, 'truncated'),
+    (DATA, 'garbage'),
+    (DATA, 'missing'),
+  ],
+)
+def test_counting_in_a_damaged_checkpoint_is_a_named_error(prefix, suffix, how):
   damage(prefix, suffix, how)
   with pytest.raises(ValueError, match='Cannot read') as error:
     resuming.iterations_done(os.path.dirname(prefix), SparsityConfig())
@@ -261,5 +284,3 @@ def test_counting_without_global_step_is_a_named_error(tmp_path):
   with pytest.raises(ValueError, match='global_step') as error:
     resuming.iterations_done(str(tmp_path / 'run'), SparsityConfig())
   assert prefix in str(error.value)
-
-

@@ -16,9 +16,13 @@ pytestmark = pytest.mark.usefixtures('graph')
 def test_leftovers_of_a_kill_are_removed(tmp_path):
   prefix = save(tmp_path)
   leftovers = [
-      'model.ckpt-40_temp/part-00000-of-00001.data.tempstate7',
-      'model.ckpt-30.meta.tmp0f', 'checkpoint.tmp0f', 'graph.pbtxt.tmp0f',
-      'config.gin.123.tmp', 'a_masks.npz.123.tmp']
+    'model.ckpt-40_temp/part-00000-of-00001.data.tempstate7',
+    'model.ckpt-30.meta.tmp0f',
+    'checkpoint.tmp0f',
+    'graph.pbtxt.tmp0f',
+    'config.gin.123.tmp',
+    'a_masks.npz.123.tmp',
+  ]
   kept = ['notes.tmp', 'model.ckpt-40.meta', 'my_model.ckpt-40_temp']
   before = {path.name for path in tmp_path.iterdir()}
   for name in (*leftovers, *kept):
@@ -70,13 +74,16 @@ def train_and_save(folder, periods, n_steps, n_moves=0, listeners=(), keep=0):
   with tf.Graph().as_default():
     step = tf.train.get_or_create_global_step()
     moved = tf.get_variable('moved', [], initializer=tf.zeros_initializer())
-    make_step, move = step.assign_add(1).op, moved.assign_add(1.).op
-    hook = saving.SaverHook(
-        str(folder), *periods, keep=keep, listeners=listeners)
+    make_step, move = step.assign_add(1).op, moved.assign_add(1.0).op
+    hook = saving.SaverHook(str(folder), *periods, keep=keep, listeners=listeners)
     with tf.train.MonitoredTrainingSession(
-        checkpoint_dir=str(folder), save_checkpoint_steps=None,
-        save_checkpoint_secs=None, save_summaries_steps=0,
-        log_step_count_steps=0, hooks=[hook]) as session:
+      checkpoint_dir=str(folder),
+      save_checkpoint_steps=None,
+      save_checkpoint_secs=None,
+      save_summaries_steps=0,
+      log_step_count_steps=0,
+      hooks=[hook],
+    ) as session:
       for train_op in [make_step] * n_steps + [move] * n_moves:
         session.run(train_op)
 
@@ -84,8 +91,7 @@ def train_and_save(folder, periods, n_steps, n_moves=0, listeners=(), keep=0):
 def saved_steps(folder, periods, n_steps, **options):
   """The steps of the checkpoints that n more steps of training leave."""
   train_and_save(folder, periods, n_steps, **options)
-  return sorted(int(path.suffixes[0].split('-')[1])
-                for path in folder.glob('model.ckpt-*.index'))
+  return sorted(int(path.suffixes[0].split('-')[1]) for path in folder.glob('model.ckpt-*.index'))
 
 
 def test_checkpoints_come_at_multiples_of_each_period(tmp_path):
@@ -117,8 +123,7 @@ def test_each_checkpoint_is_written_once(tmp_path, monkeypatch):
   assert written == [0, 2, 4, 6, 7]
 
 
-def test_a_kill_at_the_start_spares_what_training_goes_on_from(
-    tmp_path, monkeypatch):
+def test_a_kill_at_the_start_spares_what_training_goes_on_from(tmp_path, monkeypatch):
   train_and_save(tmp_path, (2,), 4)
   monkeypatch.setattr(tf.train.Saver, 'save', kill_while_writing)
   with pytest.raises(Killed):
@@ -144,5 +149,4 @@ def test_listeners_are_told_of_the_checkpoint_training_goes_on_from(tmp_path):
   listeners = Listener(), Listener()
   train_and_save(tmp_path, (2,), 2, listeners=listeners)
   for listener in listeners:
-    assert listener.told == [
-        ('before', 2), ('after', 2), ('before', 4), ('after', 4)]
+    assert listener.told == [('before', 2), ('after', 2), ('before', 4), ('after', 4)]

@@ -16,8 +16,7 @@ from rigl.training import command_line, hooks, script
 def run(monkeypatch):
   """script.run with a minimal app.run."""
   former = logging.get_verbosity(), tf.get_logger().level
-  monkeypatch.setattr(
-      app, 'run', lambda main, **kwargs: main(['script.py']))
+  monkeypatch.setattr(app, 'run', lambda main, **kwargs: main(['script.py']))
   yield lambda main: script.run(main, mnist_config.SCHEMA)
   logging.get_absl_handler().setFormatter(logging.PythonFormatter())
   logging.set_verbosity(former[0])
@@ -27,6 +26,7 @@ def run(monkeypatch):
 def raises(error):
   def main(argv):
     raise error
+
   return main
 
 
@@ -36,11 +36,16 @@ def test_main_gets_the_arguments(run):
   assert seen == [['script.py']]
 
 
-@pytest.mark.parametrize('error', [
+@pytest.mark.parametrize(
+  'error',
+  [
     ValueError('end_sparsity must be in [0, 1), got 1.5.'),
-    FileNotFoundError('no such folder'), PermissionError('may not write'),
+    FileNotFoundError('no such folder'),
+    PermissionError('may not write'),
     OverflowError('too large'),
-    tf.errors.InvalidArgumentError(None, None, 'no such axis')])
+    tf.errors.InvalidArgumentError(None, None, 'no such axis'),
+  ],
+)
 def test_mistakes_end_in_one_line_and_a_bad_exit_code(run, error):
   with pytest.raises(SystemExit) as stop:
     run(raises(error))
@@ -49,14 +54,14 @@ def test_mistakes_end_in_one_line_and_a_bad_exit_code(run, error):
 
 
 def test_errors_of_tensorflow_end_in_one_line(run):
-  error = tf.errors.DataLossError(
-      None, None, "Node: 'x'\nbad record\n\t [[{{node x}}]]\nat line 3")
+  error = tf.errors.DataLossError(None, None, "Node: 'x'\nbad record\n\t [[{{node x}}]]\nat line 3")
   with pytest.raises(SystemExit, match='^Error: bad record$'):
     run(raises(error))
 
 
-@pytest.mark.parametrize('error', [
-    TypeError('x'), RuntimeError('x'), KeyError('x'), AssertionError('x')])
+@pytest.mark.parametrize(
+  'error', [TypeError('x'), RuntimeError('x'), KeyError('x'), AssertionError('x')]
+)
 def test_mistakes_of_ours_keep_their_traceback(run, error):
   with pytest.raises(type(error)):
     run(raises(error))
@@ -69,35 +74,35 @@ def test_a_stopped_training_ends_with_the_code_of_the_signal(run, capsys):
   assert capsys.readouterr().err == 'Stopped at step 3 of 9.\n'
 
 
-@pytest.mark.parametrize('mode, promise', [
-    ('train', ' The same command goes on from the last checkpoint, if there is '
-              'one.'),
-    ('train_and_eval', ' The same command goes on from the last checkpoint, if '
-                       'there is one.'),
-    ('eval', ''), ('eval_once', '')])
+@pytest.mark.parametrize(
+  'mode, promise',
+  [
+    ('train', ' The same command goes on from the last checkpoint, if there is one.'),
+    ('train_and_eval', ' The same command goes on from the last checkpoint, if there is one.'),
+    ('eval', ''),
+    ('eval_once', ''),
+  ],
+)
 def test_ctrl_c_is_no_traceback(mode, promise, run, capsys, monkeypatch):
-  monkeypatch.setattr(
-      command_line, 'only_evaluates', lambda: mode.startswith('eval'))
+  monkeypatch.setattr(command_line, 'only_evaluates', lambda: mode.startswith('eval'))
   with pytest.raises(SystemExit) as stop:
     run(raises(KeyboardInterrupt()))
   assert stop.value.code == 130
   assert capsys.readouterr().err == f'Stopped by Ctrl-C.{promise}\n'
 
 
-@pytest.mark.parametrize('path, characters', [
-    ('a\\b', '\\'), ("it's *", '*'), ('[1]\\?', '? [ \\')])
+@pytest.mark.parametrize(
+  'path, characters', [('a\\b', '\\'), ("it's *", '*'), ('[1]\\?', '? [ \\')]
+)
 def test_folder_with_wildcards_is_shown_as_it_is(path, characters):
   with pytest.raises(ValueError) as error:
     script.check_folder('save_path', path)
-  assert str(error.value).startswith(
-      f'save_path={path} has {characters} in it')
+  assert str(error.value).startswith(f'save_path={path} has {characters} in it')
 
 
 def test_traceback_is_there_for_who_asks(run, monkeypatch):
   messages = []
-  monkeypatch.setattr(
-      logging, 'debug',
-      lambda text, **kwargs: messages.append((text, kwargs)))
+  monkeypatch.setattr(logging, 'debug', lambda text, **kwargs: messages.append((text, kwargs)))
   with pytest.raises(SystemExit):
     run(raises(ValueError('x')))
   ((_, kwargs),) = messages
@@ -112,14 +117,13 @@ def test_tensorflow_is_silent(run, verbosity):
   assert tf.get_logger().level == tf.logging.ERROR
 
 
-@pytest.mark.parametrize('level, begin', [
-    (logging.INFO, ''), (logging.WARNING, 'Warning: ')])
+@pytest.mark.parametrize('level, begin', [(logging.INFO, ''), (logging.WARNING, 'Warning: ')])
 def test_messages_have_no_place_and_time(run, level, begin):
   logging.set_verbosity(logging.INFO)
   run(lambda argv: None)
   record = logging.get_absl_logger().makeRecord(
-      'absl', logging.converter.absl_to_standard(level), 'hooks.py', 54,
-      'Signal %d.', (15,), None)
+    'absl', logging.converter.absl_to_standard(level), 'hooks.py', 54, 'Signal %d.', (15,), None
+  )
   assert logging.get_absl_handler().format(record) == f'{begin}Signal 15.'
 
 
@@ -127,7 +131,8 @@ def test_messages_have_place_and_time_for_who_asks(run):
   logging.set_verbosity(logging.DEBUG)
   run(lambda argv: None)
   record = logging.get_absl_logger().makeRecord(
-      'absl', python_logging.INFO, 'hooks.py', 54, 'Signal.', (), None)
+    'absl', python_logging.INFO, 'hooks.py', 54, 'Signal.', (), None
+  )
   text = logging.get_absl_handler().format(record)
   assert 'hooks.py:54]' in text and text.endswith('Signal.')
 

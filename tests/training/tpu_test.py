@@ -24,8 +24,10 @@ def environment(monkeypatch):
 def has_client(monkeypatch):
   find_spec = importlib.util.find_spec
   monkeypatch.setattr(
-      importlib.util, 'find_spec',
-      lambda name: True if name == 'cloud_tpu_client' else find_spec(name))
+    importlib.util,
+    'find_spec',
+    lambda name: True if name == 'cloud_tpu_client' else find_spec(name),
+  )
 
 
 def find(*args, **kwargs):
@@ -50,15 +52,16 @@ def test_address_that_does_not_answer():
     port = closed.getsockname()[1]
   assert f'grpc://127.0.0.1:{port}' in find(f'grpc://127.0.0.1:{port}')
   # --master is another way to say it.
-  assert f'grpc://127.0.0.1:{port}' in find(
-      '', master=f'grpc://127.0.0.1:{port}')
+  assert f'grpc://127.0.0.1:{port}' in find('', master=f'grpc://127.0.0.1:{port}')
 
 
 def test_address_that_answers(monkeypatch):
   resolved = []
   monkeypatch.setattr(
-      tf2.distribute.cluster_resolver, 'TPUClusterResolver',
-      lambda name, **_: resolved.append(name) or 'resolver')
+    tf2.distribute.cluster_resolver,
+    'TPUClusterResolver',
+    lambda name, **_: resolved.append(name) or 'resolver',
+  )
   with socket.socket() as listening:
     listening.bind(('127.0.0.1', 0))
     listening.listen()
@@ -92,8 +95,7 @@ def test_errors_of_the_look_up_are_one_line(monkeypatch, has_client):
   def fail(*args, **kwargs):
     raise RuntimeError('no\ncredentials')
 
-  monkeypatch.setattr(
-      tf2.distribute.cluster_resolver, 'TPUClusterResolver', fail)
+  monkeypatch.setattr(tf2.distribute.cluster_resolver, 'TPUClusterResolver', fail)
   message = find('my-tpu', 'us-central1-a', 'p')
   assert 'my-tpu' in message and 'no credentials' in message
 
@@ -101,8 +103,10 @@ def test_errors_of_the_look_up_are_one_line(monkeypatch, has_client):
 def test_name_and_place_reach_the_resolver(monkeypatch, has_client):
   seen = []
   monkeypatch.setattr(
-      tf2.distribute.cluster_resolver, 'TPUClusterResolver',
-      lambda name, zone, project: seen.append((name, zone, project)))
+    tf2.distribute.cluster_resolver,
+    'TPUClusterResolver',
+    lambda name, zone, project: seen.append((name, zone, project)),
+  )
   tpu.find('my-tpu', 'us-central1-a', 'p')
   monkeypatch.setattr(tpu, '_answers', lambda *args: True)
   monkeypatch.setenv('TPU_NAME', 'other')
