@@ -15,9 +15,9 @@ from typing import Mapping, Optional
 
 from rigl.compat import tf
 from rigl.core import methods
+from rigl.graph_optimizer import SparseOptimizer
 from rigl.model_pruning import pruning
 from rigl.optimizer_wrapper import OptimizerWrapper, schedule_step
-from rigl.sparse_optimizer import SparseOptimizer
 from rigl.sparse_optimizers_base import SparseRigLOptimizerBase, SparseSETOptimizerBase
 
 

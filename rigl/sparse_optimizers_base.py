@@ -10,7 +10,7 @@ from typing import Callable
 
 from rigl.compat import tf
 from rigl.core import methods
-from rigl.sparse_optimizer import SparseOptimizer
+from rigl.graph_optimizer import SparseOptimizer
 
 
 class SparseSETOptimizerBase(SparseOptimizer):
@@ -42,7 +42,7 @@ class SparseSETOptimizerBase(SparseOptimizer):
       drop_fraction: share of the active connections that an update moves.
       drop_fraction_anneal: constant, cosine or exponential_<exponent>.
       use_locking: as in tf.train.Optimizer.
-      grow_init: initial values of new connections, see rigl.core.growth.
+      grow_init: initial values of new connections, see rigl.core.grow_init.
       name: name of this optimizer.
       use_stateless: accepted for compatibility; False logs a warning. Random
         numbers are always stateless, so that replicas and resumed runs agree.
@@ -95,7 +95,7 @@ class SparseRigLOptimizerBase(SparseSETOptimizerBase):
       drop_fraction: share of the active connections that an update moves.
       drop_fraction_anneal: constant, cosine or exponential_<exponent>.
       use_locking: as in tf.train.Optimizer.
-      grow_init: initial values of new connections, see rigl.core.growth.
+      grow_init: initial values of new connections, see rigl.core.grow_init.
       initial_acc_scale: see methods.RigL.
       use_tpu: whether to sum dense gradients over the replicas of a TPU.
       name: name of this optimizer.

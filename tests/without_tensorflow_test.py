@@ -141,7 +141,7 @@ CORE = [
     'rigl.checkpoints',
     'rigl.training.command_line',
     'rigl.training.config',
-    'rigl.training.setting_flags',
+    'rigl.training.schema_flags',
     'rigl.gin_configs',
     'rigl.training.script',
     'rigl.mnist.mnist_config',

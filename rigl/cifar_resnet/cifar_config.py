@@ -9,7 +9,7 @@ from rigl.compat import tf
 from rigl.core import checks
 from rigl.training import lr_schedules
 from rigl.training.config import MODES, ScaledConfig, SparsityConfig, TrainEvalSettings
-from rigl.training.settings import Schema, setting
+from rigl.training.schema import Schema, setting
 
 _MODES = {name: MODES[name] for name in ('train', 'eval', 'train_and_eval')}
 

@@ -13,6 +13,7 @@ from rigl.model_pruning import dense_layers, pruning
 from rigl.training import factory, finite, hooks, mask_watch, metrics, specs
 from rigl.training.config import SparsityConfig
 from rigl.training.experiment import StepExperiment
+from rigl.training.progress import ProgressHook
 
 
 def build_model(
@@ -227,7 +228,7 @@ class CifarExperiment(StepExperiment):
       first_iteration=self.first_iteration,
       reported=[learning_rate, drop_fraction],
     )
-    progress = hooks.ProgressHook(
+    progress = ProgressHook(
       scalars,
       self.config.total_steps,
       self.settings.steps_per_summary,

@@ -14,9 +14,9 @@ from typing import Any, Union
 
 from rigl.cifar_resnet.cifar_config import SCHEMA
 from rigl.compat import tf
-from rigl.training import script, setting_flags
+from rigl.training import schema_flags, script
 
-setting_flags.define(SCHEMA)
+schema_flags.define(SCHEMA)
 
 if __name__ == '__main__':
   # Ends here for --help and for mistakes: what follows loads TensorFlow.
@@ -35,7 +35,7 @@ def experiment_from_flags() -> CifarExperiment:
   Raises:
     ValueError: a value is out of its range or unknown; names it.
   """
-  return CifarExperiment.of(setting_flags.given(SCHEMA))
+  return CifarExperiment.of(schema_flags.given(SCHEMA))
 
 
 def wide_resnet_w_pruning(

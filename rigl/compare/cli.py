@@ -109,7 +109,7 @@ class _Progress:
     """Prints the result of a run, and how long the others will take."""
     # Imported here, as it loads TensorFlow.
     from rigl.compare import results
-    from rigl.training import hooks
+    from rigl.training import progress
 
     self._n_ended += 1
     outcome = None if failure else results.outcome_of(run)
@@ -123,7 +123,7 @@ class _Progress:
     total = self._n_before + self._n_left
     print(
       f'[{self._n_before + self._n_ended}/{total}] {str(run):28} {said}'
-      f'  {hooks.format_seconds(seconds)} left',
+      f'  {progress.format_seconds(seconds)} left',
       flush=True,
     )
 

@@ -21,7 +21,7 @@ from rigl.core import (
   arrays,
   checks,
   distributions,
-  growth,
+  grow_init,
   mask_math,
   schedules,
   scores,
@@ -55,7 +55,7 @@ class DropAndGrow(OnSchedule):
     drop_fraction: share of the active connections that an update drops (the
       first one, if annealed), in [0, 1].
     drop_fraction_anneal: constant, cosine or exponential_<exponent>.
-    grow_init: initial values of new connections, see rigl.core.growth.
+    grow_init: initial values of new connections, see rigl.core.grow_init.
     noise_std: approximate standard deviation of the noise that breaks ties of
       the drop score, see stateless_random.noise.
   """
@@ -72,7 +72,7 @@ class DropAndGrow(OnSchedule):
 
   def __post_init__(self):
     schedules.check_drop_fraction(self.drop_fraction, self.drop_fraction_anneal)
-    growth.parse_grow_init(self.grow_init, self.allows_gradient_grow_init)
+    grow_init.parse_grow_init(self.grow_init, self.allows_gradient_grow_init)
     _ = self.schedule
 
   def warning(self):
@@ -117,7 +117,7 @@ class DropAndGrow(OnSchedule):
     ]
 
   def new_weights(self, layer):
-    return growth.grow_values(
+    return grow_init.grow_values(
       self.grow_init,
       layer.weights,
       layer.seed('grow_init'),

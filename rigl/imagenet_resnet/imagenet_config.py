@@ -18,7 +18,7 @@ from rigl.imagenet_resnet import (
 )
 from rigl.training import lr_schedules
 from rigl.training.config import ScaledConfig, SparsityConfig, TrainEvalSettings
-from rigl.training.settings import Schema, setting
+from rigl.training.schema import Schema, setting
 
 ARCHITECTURES = ('resnet', 'mobilenet_v1', 'mobilenet_v2', *sorted(network_tables.VGGS))
 PRECISIONS = ('float32', 'bfloat16')

@@ -34,6 +34,7 @@ from rigl.training import (
 )
 from rigl.training import tpu as tpu_lib
 from rigl.training.experiment import StepExperiment
+from rigl.training.progress import ProgressHook
 
 
 class ImageNetExperiment(StepExperiment):
@@ -315,7 +316,7 @@ class ImageNetExperiment(StepExperiment):
         **scalars,
       },
       summaries.norm_summaries(gradients),
-      # Elsewhere the host looks at the masks, see hooks.ProgressHook.
+      # Elsewhere the host looks at the masks, see progress.ProgressHook.
       summaries.mask_summaries(
         pruning.get_masks(), with_img=self.settings.log_mask_imgs_each_iteration
       )
@@ -360,7 +361,7 @@ class ImageNetExperiment(StepExperiment):
         if 'drop_fraction' in reported
         else None,
       }
-      progress = hooks.ProgressHook(
+      progress = ProgressHook(
         {
           'loss': mean_loss,
           'top_1_accuracy': scalars['top_1_accuracy'],

@@ -13,7 +13,7 @@ from typing import Any, Optional
 import keras
 
 from rigl.keras import selection
-from rigl.micronet import keras_calls, keras_layers
+from rigl.micronet import keras_calls, keras_rules
 
 
 def check_built(model: Any, wanted: str) -> None:
@@ -69,7 +69,7 @@ def layer_sparsities(
     if issubclass(kind, _DEPTHWISE):
       depthwise.add(id(layer.kernel))
     elif issubclass(kind, keras.layers.EinsumDense):
-      shapes[id(layer.kernel)] = keras_layers.einsum_shape(layer)
+      shapes[id(layer.kernel)] = keras_rules.einsum_shape(layer)
   variables = [
     variable
     for variable in model.trainable_variables

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from rigl.core import growth, messages, methods, seeding
+from rigl.core import grow_init, messages, methods, seeding
 from rigl.keras import arguments, backends, first_masks, kernels
 from rigl.keras.arguments import Arguments
 from rigl.keras.kernels import Kernel
@@ -97,7 +97,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       raise ValueError(
         'grow_init initial_dist needs the initial weights, which Keras does '
         'not keep. Use one of '
-        f'{", ".join(g for g in growth.GROW_INITS if g != "initial_dist")}.'
+        f'{", ".join(g for g in grow_init.GROW_INITS if g != "initial_dist")}.'
       )
     if self.method.warning():
       logging.warning(self.method.warning())

@@ -16,7 +16,7 @@ from rigl import console
 from rigl.core import checks, distributions
 from rigl.micronet import (
   architectures,
-  checkpoints,
+  checkpoint_networks,
   formatting,
   published_table,
   report,
@@ -249,19 +249,19 @@ def _network_report(args: argparse.Namespace) -> report.Report:
         raise ValueError(
           f'Give --{given} or --checkpoint: the masks of a checkpoint have a sparsity of their own.'
         )
-    masks = checkpoints.read_masks(args.checkpoint)
-    named, of_run = checkpoints.network_of_run(args.checkpoint)
+    masks = checkpoint_networks.read_masks(args.checkpoint)
+    named, of_run = checkpoint_networks.network_of_run(args.checkpoint)
     name = name or named
   delta_t = of_run.pop('delta_t', training_flops.DEFAULT_DELTA_T)
   if args.delta_t is not None:
     delta_t = args.delta_t
   sizes = {**of_run, **{k: v for k, v in sizes.items() if v is not None}}
   if name is None:
-    name = checkpoints.find_architecture(masks, **sizes)
-  network = checkpoints.get_network(name, masks, **sizes)
+    name = checkpoint_networks.find_architecture(masks, **sizes)
+  network = checkpoint_networks.get_network(name, masks, **sizes)
   layers = network.layers if args.all_operations else network.weighted_layers
   if args.checkpoint is not None:
-    problem = checkpoints.mismatch(network, masks)
+    problem = checkpoint_networks.mismatch(network, masks)
     if problem:
       raise ValueError(
         f'{args.checkpoint!r} is not a checkpoint of {name}: {problem}. {_advice(sizes, of_run)}'

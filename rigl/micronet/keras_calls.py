@@ -20,8 +20,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from rigl.micronet import keras_layers, keras_tracers
-from rigl.micronet.keras_layers import NotCounted, Shape
+from rigl.micronet import keras_rules, keras_tracers
+from rigl.micronet.keras_rules import NotCounted, Shape
 
 # Models that store the layers they call.
 _GRAPHS = ('Functional', 'Sequential')
@@ -91,7 +91,7 @@ def _recording(root: Call, layer: Any, tracer: Any) -> Iterator[None]:
     stack[-1].inner.append(call)
     stack.append(call)
     with tracer.scope(call):
-      if keras_layers.kind_of(layer)[0] in _GRAPHS:
+      if keras_rules.kind_of(layer)[0] in _GRAPHS:
         # Keras 2 allows a model around one of another size, with a warning,
         # but its `__call__` fails.
         outputs = layer.call(*args, **kwargs)
@@ -102,7 +102,7 @@ def _recording(root: Call, layer: Any, tracer: Any) -> Iterator[None]:
     call.output = next(iter(_shapes(tracer, outputs)), ())
     return outputs
 
-  bases: dict[str, Any] = {cls.__name__: cls for cls in reversed(keras_layers.keras_classes(layer))}
+  bases: dict[str, Any] = {cls.__name__: cls for cls in reversed(keras_rules.keras_classes(layer))}
   # In Keras 3 functions inside a model are operations, like layers.
   originals = {
     bases[name]: bases[name].__call__ for name in ('Layer', 'Operation') if name in bases
@@ -129,7 +129,7 @@ def _arguments(layer: Any) -> tuple[Any, Any]:
   Raises:
     NotCounted: Keras stores no call, or several of different sizes.
   """
-  kind, _ = keras_layers.kind_of(layer)
+  kind, _ = keras_rules.kind_of(layer)
   if kind == 'Functional':
     return (layer.input,), {}
   if kind == 'Sequential' and getattr(layer, 'inputs', None):
@@ -206,13 +206,13 @@ def kernel_name(layer: Any) -> str:
   Raises:
     NotCounted: it is not built.
   """
-  kernel = keras_layers.kernel_of(layer)
+  kernel = keras_rules.kernel_of(layer)
   path = getattr(kernel, 'path', None)
   if path is None:
     return kernel.name
   scope, _, name = path.rpartition('/')
   if layer._inbound_nodes:
     scope = layer.name
-  if keras_layers.kind_of(layer)[0] in ('DepthwiseConv1D', 'DepthwiseConv2D'):
+  if keras_rules.kind_of(layer)[0] in ('DepthwiseConv1D', 'DepthwiseConv2D'):
     name = 'depthwise_kernel'
   return f'{scope}/{name}:0'

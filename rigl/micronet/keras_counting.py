@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from rigl.core import checks, distributions
-from rigl.micronet import keras_calls, keras_layers, network
+from rigl.micronet import keras_calls, keras_rules, network
 from rigl.micronet.counting import Arithmetic, Conv2D, DepthWiseConv2D, FullyConnected, has_kernel
 from rigl.micronet.keras_calls import Call
-from rigl.micronet.keras_layers import NotCounted
+from rigl.micronet.keras_rules import NotCounted
 from rigl.micronet.network import Layer, NetworkCount
 
 _NEVER_CALLED = 'it is never called'
@@ -138,14 +138,14 @@ def _find_name(kernel_names: Sequence[str], argument: str, layer_name: str) -> s
 def _published_layer(layer: Any) -> Layer:
   """Describes a layer by the convention of `get_stats`."""
   known = ('Conv2D', 'DepthwiseConv2D', 'Dense')
-  kind, is_changed = keras_layers.kind_of(layer)
+  kind, is_changed = keras_rules.kind_of(layer)
   if kind not in known or is_changed:
     raise ValueError(
       f'get_stats counts {", ".join(known)}, not {layer.name!r} '
       f'({type(layer).__name__}). count_model takes any layer.'
     )
   try:
-    kernel = keras_layers.kernel_of(layer)
+    kernel = keras_rules.kernel_of(layer)
     kernel_name = keras_calls.kernel_name(layer)
     shape = tuple(int(size) for size in kernel.shape)
     if kind == 'Dense':
@@ -153,7 +153,7 @@ def _published_layer(layer: Any) -> Layer:
     size = keras_calls.input_shape(layer)
     is_first = layer.data_format == 'channels_first'
     size = size[2:] if is_first else size[1:-1]
-    keras_layers.known_size(size)
+    keras_rules.known_size(size)
   except NotCounted as error:
     raise ValueError(f'Layer {layer.name!r} cannot be counted: {error}.') from error
   if len(set(size)) != 1:
@@ -262,9 +262,9 @@ class _Collector:
     is_list = isinstance(model, (list, tuple))
     rest = []
     for layer in model if is_list else [model]:
-      if not keras_layers.keras_classes(layer):
+      if not keras_rules.keras_classes(layer):
         raise ValueError(f'count_model takes models and layers of Keras, got {layer!r}.')
-      if keras_layers.rule_of(layer) == 'InputLayer':
+      if keras_rules.rule_of(layer) == 'InputLayer':
         continue
       prefix = f'{layer.name}/' if is_list else ''
       try:
@@ -280,15 +280,15 @@ class _Collector:
 
   def _visit(self, call: Call, name: str, prefix: str) -> None:
     layer = call.layer
-    rule = keras_layers.rule_of(layer)
+    rule = keras_rules.rule_of(layer)
     if call.in_loop:
       self._skip(layer, name, 'in a loop or a branch, so that its calls cannot be counted')
     elif rule is None:
       self._skip(layer, name, _NO_RULE)
-    elif rule in keras_layers.HANDLERS:
+    elif rule in keras_rules.HANDLERS:
       self._count(call, rule, name)
-    elif rule in keras_layers.FREE:
-      self._note(self.free, layer, name, keras_layers.FREE[rule])
+    elif rule in keras_rules.FREE:
+      self._note(self.free, layer, name, keras_rules.FREE[rule])
     else:
       for inner in call.inner:
         inner_name = prefix + inner.layer.name
@@ -300,14 +300,14 @@ class _Collector:
   def _count(self, call: Call, rule: str, name: str) -> None:
     layer = call.layer
     try:
-      parts = keras_layers.HANDLERS[rule](layer, call.inputs, call.output)
+      parts = keras_rules.HANDLERS[rule](layer, call.inputs, call.output)
       if (id(layer), parts[0].name) not in self.layers:
         self._store(layer, name, parts)
     except NotCounted as error:
       self._skip(layer, name, str(error))
       return
     if rule != 'Activation':
-      _, reason = keras_layers.split_activation(layer)
+      _, reason = keras_rules.split_activation(layer)
       if reason:
         self._skip(layer, name, reason)
     for part in parts:
@@ -316,7 +316,7 @@ class _Collector:
         self.embeddings.add(full_name)
       self._add((id(layer), part.name), part._replace(name=full_name, kind=type(layer).__name__))
       if has_kernel(part.op):
-        self.kernels[full_name] = keras_layers.kernel_of(layer, part.name)
+        self.kernels[full_name] = keras_rules.kernel_of(layer, part.name)
         if len(parts) == 1:
           self.aliases[keras_calls.kernel_name(layer)] = full_name
 
@@ -345,15 +345,15 @@ class _Collector:
 
   def _list_rest(self, layer: Any, name: str, prefix: str, reason: str) -> None:
     """Lists layers that were not called, innermost first."""
-    rule = keras_layers.rule_of(layer)
-    is_composite = rule in keras_layers.COMPOSITE
+    rule = keras_rules.rule_of(layer)
+    is_composite = rule in keras_rules.COMPOSITE
     children = keras_calls.children(layer) if is_composite else []
     for child in children:
       child_name = prefix + child.name
       self._list_rest(child, child_name, f'{child_name}/', reason)
     n_weights = self._claim(layer, layer.weights)
     is_traced = reason == _NEVER_CALLED
-    if n_weights or not (is_traced or children or rule in keras_layers.FREE):
+    if n_weights or not (is_traced or children or rule in keras_rules.FREE):
       if rule is None:
         reason = _NO_RULE
       elif is_traced and is_composite:
@@ -384,7 +384,7 @@ class _Collector:
 
 
 def _size(weight: Any) -> int:
-  return keras_layers.known_size(tuple(weight.shape))
+  return keras_rules.known_size(tuple(weight.shape))
 
 
 def _both_calls(first: Any, second: Any) -> Any:

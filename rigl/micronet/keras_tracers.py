@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rigl.micronet.keras_layers import NotCounted, Shape, keras_classes
+from rigl.micronet.keras_rules import NotCounted, Shape, keras_classes
 
 # Operations that are free by the rules: they move, select or compare values.
 _FREE_OPERATIONS = frozenset(

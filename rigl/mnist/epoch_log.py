@@ -20,7 +20,7 @@ from rigl import files
 from rigl.compat import tf
 from rigl.core import connections
 from rigl.mnist import compression, mask_records
-from rigl.training import history, hooks, iterations, mask_watch, summaries
+from rigl.training import history, iterations, mask_watch, progress, summaries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +208,7 @@ class EpochLog(tf.train.SessionRunHook):
     if self._former_state:
       self._totals = np.array(self._former_state['totals'])
     self._watch.start(session, self._iteration == 0, self._former_state)
-    self._clock = hooks.StepClock()
+    self._clock = progress.StepClock()
 
   def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
     del run_context
@@ -295,7 +295,7 @@ class EpochLog(tf.train.SessionRunHook):
       f'test accuracy {row["accuracy"]:7.2%}',
       *size,
       f'{speed:4.0f} steps/s',
-      f'{hooks.format_seconds(left)} left',
+      f'{progress.format_seconds(left)} left',
       sep='  ',
       flush=True,
     )

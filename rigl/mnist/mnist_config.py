@@ -13,7 +13,7 @@ from rigl.compat import tf
 from rigl.core import checks, layer_names
 from rigl.training import checkpoints, lr_schedules
 from rigl.training.config import INNER_OPTIMIZERS, OptimizerConfig, ScriptSettings, SparsityConfig
-from rigl.training.settings import Schema, setting
+from rigl.training.schema import Schema, setting
 
 _PIXELS_FILE = 'input_pixels.npy'
 

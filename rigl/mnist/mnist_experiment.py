@@ -27,6 +27,7 @@ from rigl.training import (
   hooks,
   mask_init,
   runner,
+  signals,
   specs,
 )
 from rigl.training.experiment import Experiment
@@ -100,7 +101,7 @@ class MnistExperiment(Experiment):
 
     Raises:
       ValueError: a batch is more than the training images.
-      hooks.StoppedError: a signal has stopped it.
+      signals.StoppedError: a signal has stopped it.
     """
     batch_size, folder = self.config.batch_size, self.folder
     if batch_size > len(data.train_images):
@@ -141,7 +142,7 @@ class MnistExperiment(Experiment):
     )
     graph.logs[0].save_records()
     if stopped_by:
-      raise hooks.StoppedError(stopped_by, self._text_of_stop(n_iterations))
+      raise signals.StoppedError(stopped_by, self._text_of_stop(n_iterations))
     self._print_end(graph.logs[0])
 
   def _schedule(self, data: mnist_data.MnistData) -> epoch_log.Schedule:

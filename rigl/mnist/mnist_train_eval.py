@@ -9,9 +9,9 @@ Started again with the same --save_path it goes on where it stopped.
 from __future__ import annotations
 
 from rigl.mnist.mnist_config import SCHEMA
-from rigl.training import script, setting_flags
+from rigl.training import schema_flags, script
 
-setting_flags.define(SCHEMA)
+schema_flags.define(SCHEMA)
 
 if __name__ == '__main__':
   # Ends here for --help and for mistakes: what follows loads TensorFlow.
@@ -28,7 +28,7 @@ def experiment_from_flags() -> MnistExperiment:
   Raises:
     ValueError: a value is out of its range or unknown; names it.
   """
-  return MnistExperiment.of(setting_flags.given(SCHEMA))
+  return MnistExperiment.of(schema_flags.given(SCHEMA))
 
 
 def main(argv: list[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from rigl.compat import tf
-from rigl.training import checkpoints, history, hooks
+from rigl.training import checkpoints, history, signals
 from rigl.training.experiment import Experiment
 
 
@@ -89,7 +89,7 @@ def train(
     stack.callback(tf.summary.FileWriterCache.clear)
     try:
       folder = kind.of(given).run()
-    except hooks.StoppedError as stopped:
+    except signals.StoppedError as stopped:
       if stopped.number == signal.SIGINT:
         raise KeyboardInterrupt(str(stopped)) from stopped
       raise

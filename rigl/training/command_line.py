@@ -1,7 +1,7 @@
 """Command lines of the training scripts: parsing, --help, mistakes.
 
 What --help says of a flag comes from the schema of the script, see
-`settings.setting`.
+`schema.setting`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any, Mapping, Sequence
 from absl import app, flags
 
 from rigl.core import messages
-from rigl.training import setting_flags, settings
+from rigl.training import schema_flags
+from rigl.training.schema import GROUPS, Schema
 
 FLAGS = flags.FLAGS
 
@@ -69,7 +70,7 @@ def _entry(name: str, default: Any, description: list[str], width: int) -> str:
   return name + text[len(name) :]
 
 
-def help_text(schema: settings.Schema, module: str, more: str = '') -> str:
+def help_text(schema: Schema, module: str, more: str = '') -> str:
   """What --help prints: the docstring of a script and its flags, by groups.
 
   Args:
@@ -80,7 +81,7 @@ def help_text(schema: settings.Schema, module: str, more: str = '') -> str:
   # Where the output is no terminal either, unlike older releases of absl.
   columns = shutil.get_terminal_size(fallback=(80, 24)).columns
   width = max(min(columns, _MAX_WIDTH), _TEXT_COLUMN + _MIN_TEXT_WIDTH)
-  entries: dict[str, list[str]] = {title: [] for title in settings.GROUPS}
+  entries: dict[str, list[str]] = {title: [] for title in GROUPS}
   for name, field in schema.fields.items():
     default, metadata = schema.default_of(name), field.metadata
     entries[metadata['group']].append(
@@ -134,7 +135,7 @@ class _HFlag(_ShortHelpFlag):
   NAME = 'h'
 
 
-def define_help(schema: settings.Schema, module: str, more: str = '') -> None:
+def define_help(schema: Schema, module: str, more: str = '') -> None:
   """Makes --help, --helpshort, -h and -? print `help_text` of the arguments."""
   app.define_help_flags()
   for flag_class in (_HelpFlag, _ShortHelpFlag, _HFlag):
@@ -146,7 +147,7 @@ def only_evaluates() -> bool:
   return 'mode' in FLAGS and (FLAGS['mode'].value or '').startswith('eval')
 
 
-def suggestions(word: str, schema: settings.Schema) -> list[str]:
+def suggestions(word: str, schema: Schema) -> list[str]:
   """Flags that a user may have meant by one that does not exist.
 
   Those that contain its words, such as num_epochs for epochs, come before
@@ -180,7 +181,7 @@ def suggestions(word: str, schema: settings.Schema) -> list[str]:
   return list(dict.fromkeys([*containing, *alike]))[:_MAX_SUGGESTIONS]
 
 
-def parse(argv: list[str], schema: settings.Schema) -> list[str]:
+def parse(argv: list[str], schema: Schema) -> list[str]:
   """Parses the flags, or ends the program with one line on what is wrong.
 
   Args:
@@ -192,7 +193,7 @@ def parse(argv: list[str], schema: settings.Schema) -> list[str]:
   """
   try:
     program, *rest = FLAGS(argv)
-    schema.checked(setting_flags.given(schema))
+    schema.checked(schema_flags.given(schema))
   except flags.UnrecognizedFlagError as error:
     similar = [f'--{name}' for name in suggestions(error.flagname, schema)]
     sys.exit(

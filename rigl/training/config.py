@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Optional
 
-from rigl.core import checks, growth, methods, schedules
+from rigl.core import checks, grow_init, methods, schedules
 from rigl.training import names
-from rigl.training.settings import Settings, setting
+from rigl.training.schema import Settings, setting
 
 # {field of a method: field of SparsityConfig}.
 _MASK_UPDATES = {
@@ -187,7 +187,7 @@ class SparsityConfig(Settings):
     'zeros',
     'Mask updates',
     'Initial value of new connections: '
-    + ', '.join(growth.GROW_INITS)
+    + ', '.join(grow_init.GROW_INITS)
     + '; a trailing _<number> divides.',
   )
   rigl_acc_scale: float = setting(
@@ -267,7 +267,7 @@ class SparsityConfig(Settings):
         f'the begin, got {schedule.begin_step} and {schedule.end_step}. Use '
         'constant to move masks without end.'
       )
-    growth.parse_grow_init(
+    grow_init.parse_grow_init(
       self.grow_init, self.method.allows_gradient_grow_init or not self.method.is_dynamic
     )
 

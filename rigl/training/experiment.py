@@ -30,7 +30,7 @@ from rigl.training import (
 )
 from rigl.training import tpu as tpu_lib
 from rigl.training.config import SparsityConfig
-from rigl.training.settings import Schema
+from rigl.training.schema import Schema
 
 if TYPE_CHECKING:
   from typing_extensions import Self
@@ -79,7 +79,7 @@ class Experiment(abc.ABC):
 
     Raises:
       ValueError: the settings contradict the folder or the data; names them.
-      hooks.StoppedError: a signal has stopped it.
+      signals.StoppedError: a signal has stopped it.
     """
 
   @functools.cached_property

@@ -15,6 +15,7 @@ from rigl.training import (
   history,
   saving,
   session_loop,
+  signals,
   specs,
   tpu_estimator,
 )
@@ -133,7 +134,7 @@ def train(
     except (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.UnavailableError) as error:
       raise distribution.WorkerLostError('one of them is gone') from error
     return None
-  stop = training_hooks.StopOnSignalHook()
+  stop = signals.StopOnSignalHook()
   try:
     loop.train(input_fn, max_steps, [resumable, stop, *hooks], saving_listeners)
   finally:
@@ -182,7 +183,7 @@ def train_in_turns(
 
   Raises:
     ValueError: see `train`.
-    hooks.StoppedError: a signal has stopped training.
+    signals.StoppedError: a signal has stopped training.
   """
   folder = loop.folder
   step = checkpoints.latest_step(folder)
@@ -200,7 +201,7 @@ def train_in_turns(
     stopped_by = train(loop, input_fn, max_steps=step, **arguments, says_resumed=is_first)
     is_first = False
     if stopped_by:
-      raise training_hooks.StoppedError(
+      raise signals.StoppedError(
         stopped_by,
         f'Stopped at step {checkpoints.latest_step(folder)} of '
         f'{total}, saved in {folder}. The same command goes on.',

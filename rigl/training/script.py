@@ -13,7 +13,7 @@ from absl import app, logging
 from rigl.compat import hidden_log, tf
 from rigl.core import messages
 from rigl.training import command_line
-from rigl.training.settings import Schema
+from rigl.training.schema import Schema
 
 _MORE_HELP = """\
   --verbosity=1             tracebacks, and what TensorFlow has to say"""
@@ -100,7 +100,7 @@ def run(
       module.
   """
   # Loads TensorFlow.
-  from rigl.training import hooks
+  from rigl.training import signals
 
   def run_main(argv: list[str]) -> None:
     if logging.get_verbosity() < logging.DEBUG:
@@ -122,7 +122,7 @@ def run(
       logging.debug('The error came from here:', exc_info=True)
       is_of_tensorflow = isinstance(error, tf.errors.OpError)
       sys.exit('Error: ' + (messages.reason(error) if is_of_tensorflow else str(error)))
-    except hooks.StoppedError as stopped:
+    except signals.StoppedError as stopped:
       _exit_by_signal(stopped.number, str(stopped))
     except KeyboardInterrupt:
       logging.debug('It came here:', exc_info=True)

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 
-from rigl.training import hooks
+from rigl.training import signals
 
 _script = importlib.import_module(os.environ['SCRIPT'])
 SCHEMA = _script.SCHEMA
@@ -29,7 +29,7 @@ def _kill(delay: float) -> None:
 def _install(number: int, delay: float | None) -> None:
   n_begun = 0
 
-  class Killer(hooks.StopOnSignalHook):
+  class Killer(signals.StopOnSignalHook):
     """Goes first, so nothing of the step is saved or written yet."""
 
     def before_run(self, run_context):
@@ -44,7 +44,7 @@ def _install(number: int, delay: float | None) -> None:
         _kill(0.0 if delay is None else 60.0)
       super().after_run(run_context, run_values)
 
-  hooks.StopOnSignalHook = Killer
+  signals.StopOnSignalHook = Killer
 
 
 def main(argv: list[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rigl.keras as sparse
-from rigl.core import growth
+from rigl.core import grow_init
 from tests import combinations
 from tests.keras import small
 
@@ -101,7 +101,7 @@ def test_all_types(dtype, method):
 
 
 @pytest.mark.parametrize(
-  'grow_init', [name for name in growth.GROW_INITS if name != 'initial_dist']
+  'grow_init', [name for name in grow_init.GROW_INITS if name != 'initial_dist']
 )
 def test_all_values_of_new_connections(grow_init):
   check_training(small.network(), small.optimizer('rigl', grow_init=grow_init, frequency=2))

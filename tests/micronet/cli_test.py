@@ -15,7 +15,7 @@ from rigl.cifar_resnet.cifar_config import CifarConfig
 from rigl.compat import tf
 from rigl.core import distributions
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig
-from rigl.micronet import architectures, checkpoints, cli, formatting, network
+from rigl.micronet import architectures, checkpoint_networks, cli, formatting, network
 from rigl.training.config import SparsityConfig
 from tests import environment
 
@@ -388,7 +388,7 @@ class TestCheckpoint:
   def test_folder_without_its_state_file(self, capsys, tmp_path):
     _save(tmp_path, {'layer1': np.ones((784, 300), np.float32)})
     (tmp_path / 'checkpoint').unlink()
-    found = checkpoints.read_masks(str(tmp_path))
+    found = checkpoint_networks.read_masks(str(tmp_path))
     assert found == {'layer1': ((784, 300), 0)}
 
   def test_damaged_state_file(self, capsys, tmp_path):

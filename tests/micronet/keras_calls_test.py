@@ -5,7 +5,7 @@ import pytest
 
 from rigl.compat import tf2
 from rigl.micronet import keras_calls
-from rigl.micronet.keras_layers import NotCounted
+from rigl.micronet.keras_rules import NotCounted
 
 K = tf2.keras.layers
 

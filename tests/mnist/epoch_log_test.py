@@ -7,7 +7,7 @@ import pytest
 
 from rigl.compat import tf
 from rigl.mnist import compression, epoch_log, mask_records
-from rigl.training import history, hooks, iterations
+from rigl.training import history, hooks, iterations, progress
 
 N_BATCHES = 3
 MASKS = {
@@ -260,7 +260,7 @@ def test_rows_of_a_dense_network(tmp_path):
 
 
 def test_progress_on_the_terminal(tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(hooks.StepClock, 'steps_per_second', lambda self: 1.0)
+  monkeypatch.setattr(progress.StepClock, 'steps_per_second', lambda self: 1.0)
   Training(tmp_path).run(7)
   lines = capsys.readouterr().out.splitlines()
   assert lines == [

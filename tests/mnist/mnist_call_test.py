@@ -10,7 +10,7 @@ import pytest
 
 import rigl
 from rigl.mnist import mnist_experiment
-from rigl.training import hooks
+from rigl.training import signals
 from tests import checkpoint_values, quick_sessions, tiny_mnist
 
 SMALL = {'batch_size': tiny_mnist.BATCH_SIZE, 'num_epochs': 2, 'maskupdate_frequency': 3}
@@ -98,7 +98,7 @@ def test_mistakes_are_named(package, settings, words):
 
 def test_the_interrupt_of_a_notebook_is_one(monkeypatch, data):
   def stop(*args, **kwargs):
-    raise hooks.StoppedError(signal.SIGINT, 'Stopped at iteration 3.')
+    raise signals.StoppedError(signal.SIGINT, 'Stopped at iteration 3.')
 
   monkeypatch.setattr(mnist_experiment.MnistExperiment, 'train', stop)
   with pytest.raises(KeyboardInterrupt, match='Stopped at iteration 3'):

@@ -14,8 +14,8 @@ from absl.testing import flagsaver
 
 from rigl.core import methods
 from rigl.mnist import mnist_train_eval
-from rigl.training import command_line, settings
-from rigl.training.settings import setting
+from rigl.training import command_line
+from rigl.training.schema import GROUPS, Schema, Settings, setting
 from tests import script_server
 from tests.faults import scripts
 
@@ -56,7 +56,7 @@ def test_help_has_each_flag_once_and_those_not_used_last(help_of_script, server,
   found = groups(help_of_script)
   *titles, footer = found
   assert footer == 'Of every script'
-  assert titles == [t for t in settings.GROUPS if t in titles]
+  assert titles == [t for t in GROUPS if t in titles]
   names = [name for title in titles for name in _FLAG.findall(found[title])]
   assert len(names) == len(set(names))
   golden = goldens(f'flags_{GOLDENS[server.script]}')['flags']
@@ -206,7 +206,7 @@ def test_evaluation_alone_is_known_by_the_mode(mode, expected, monkeypatch):
 
 
 @dataclasses.dataclass(frozen=True)
-class Own(settings.Settings):
+class Own(Settings):
   """Settings of each kind."""
 
   folder: str = setting('', 'Output', 'Folder.', is_path=True)
@@ -222,7 +222,7 @@ class Own(settings.Settings):
   n: int = setting(7, 'Devices', 'A text that fills a line.')
 
 
-SCHEMA = settings.Schema(
+SCHEMA = Schema(
   (),
   Own,
   'folder',

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf, tf2
-from rigl.training import history, hooks, resuming, runner, specs, tpu_estimator
+from rigl.training import history, hooks, resuming, runner, signals, specs, tpu_estimator
 from rigl.training.config import SparsityConfig
 from tests import checkpoint_values
 from tests.training import one_masked_layer, small_checkpoints
@@ -243,7 +243,7 @@ def train_in_turns(folder, total, send_at=None, **arguments):
 def test_a_stopped_training_says_what_is_kept_of_it(tmp_path):
   former = signal.signal(signal.SIGTERM, lambda number, frame: None)
   try:
-    with pytest.raises(hooks.StoppedError) as stopped:
+    with pytest.raises(signals.StoppedError) as stopped:
       train_in_turns(tmp_path, 9, send_at=5)
   finally:
     signal.signal(signal.SIGTERM, former)

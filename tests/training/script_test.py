@@ -9,7 +9,7 @@ from absl import app, logging
 
 from rigl.compat import tf
 from rigl.mnist import mnist_config
-from rigl.training import command_line, hooks, script
+from rigl.training import command_line, script, signals
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_mistakes_of_ours_keep_their_traceback(run, error):
 
 def test_a_stopped_training_ends_with_the_code_of_the_signal(run, capsys):
   with pytest.raises(SystemExit) as stop:
-    run(raises(hooks.StoppedError(15, 'Stopped at step 3 of 9.')))
+    run(raises(signals.StoppedError(15, 'Stopped at step 3 of 9.')))
   assert stop.value.code == 143
   assert capsys.readouterr().err == 'Stopped at step 3 of 9.\n'
 

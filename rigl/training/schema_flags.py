@@ -6,7 +6,7 @@ from typing import Any, Callable
 
 from absl import flags
 
-from rigl.training.settings import Schema
+from rigl.training.schema import Schema
 
 # Flags belong to the script that asks for them, in --helpfull.
 flags.disclaim_key_flags()

@@ -331,7 +331,7 @@ class SparseOptimizer(OptimizerWrapper):
 
     Args:
       weights: the variable they are for.
-      method: a `grow_init`, see rigl.core.growth.
+      method: a `grow_init`, see rigl.core.grow_init.
 
     Raises:
       ValueError: `method` is unknown or not a string, which names the

@@ -1,10 +1,10 @@
-"""Tests of rigl.core.growth."""
+"""Tests of rigl.core.grow_init."""
 
 import numpy as np
 import pytest
 
 from rigl.compat import tf
-from rigl.core import growth
+from rigl.core import grow_init
 from tests import execution_modes
 
 DTYPES = [np.float32, np.float64, tf.bfloat16.as_numpy_dtype]
@@ -24,7 +24,7 @@ def _values(name, dtype=np.float32, seed=SEED, mode=execution_modes.GRAPH):
 
   def grow(weights, initial, gradient, step):
     return [
-      growth.grow_values(
+      grow_init.grow_values(
         name,
         weights,
         (seed[0], step),
@@ -46,16 +46,16 @@ def _values(name, dtype=np.float32, seed=SEED, mode=execution_modes.GRAPH):
 @pytest.mark.parametrize('divisor', ['', '_2', '_.5', '_10.', '_1.25'])
 @pytest.mark.parametrize('name', WEIGHT_INITS + GRADIENT_INITS)
 def test_valid_names(name, divisor):
-  assert growth.parse_grow_init(name + divisor, True) == (name, float(divisor[1:] or 1))
+  assert grow_init.parse_grow_init(name + divisor, True) == (name, float(divisor[1:] or 1))
 
 
 @pytest.mark.parametrize('name', GRADIENT_INITS)
 def test_gradient_initialisations_need_a_dense_gradient(name):
   with pytest.raises(ValueError, match=f'{name}.*zeros') as error:
-    growth.parse_grow_init(name, False)
+    grow_init.parse_grow_init(name, False)
   assert name not in str(error.value).split('is not one of')[1]
   with pytest.raises(ValueError):
-    growth.grow_values(name, tf.zeros([2]), SEED)
+    grow_init.grow_values(name, tf.zeros([2]), SEED)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_gradient_initialisations_need_a_dense_gradient(name):
 )
 def test_unknown_names_are_rejected_with_the_options(name):
   with pytest.raises(ValueError) as error:
-    growth.parse_grow_init(name, True)
+    grow_init.parse_grow_init(name, True)
   assert repr(name) in str(error.value)
   for option in WEIGHT_INITS + GRADIENT_INITS:
     assert option in str(error.value)
@@ -92,12 +92,12 @@ def test_unknown_names_are_rejected_with_the_options(name):
 @pytest.mark.parametrize('name', ['random_normal_0', 'grad_sign_0.0'])
 def test_a_divisor_of_zero_is_rejected(name):
   with pytest.raises(ValueError, match=f"'{name}' would divide by zero"):
-    growth.parse_grow_init(name, True)
+    grow_init.parse_grow_init(name, True)
 
 
 def test_initial_dist_needs_the_initial_values():
   with pytest.raises(ValueError, match='initial values'):
-    growth.grow_values('initial_dist', tf.zeros([2]), SEED)
+    grow_init.grow_values('initial_dist', tf.zeros([2]), SEED)
 
 
 @pytest.mark.parametrize('name', WEIGHT_INITS)
@@ -108,7 +108,7 @@ def test_only_what_is_needed_is_computed(name):
 
   with tf.Graph().as_default():
     initial = (lambda: tf.zeros([2])) if name == 'initial_dist' else fail
-    growth.grow_values(name, tf.zeros([2]), SEED, initial, fail)
+    grow_init.grow_values(name, tf.zeros([2]), SEED, initial, fail)
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=lambda d: np.dtype(d).name)
@@ -180,8 +180,8 @@ def test_all_values_of_one_weight():
   got = execution_modes.run(
     execution_modes.GRAPH,
     lambda w: [
-      growth.grow_values('random_normal', w, SEED),
-      growth.grow_values('random_uniform', w, SEED),
+      grow_init.grow_values('random_normal', w, SEED),
+      grow_init.grow_values('random_uniform', w, SEED),
     ],
     np.asarray([-2.0], np.float32),
   )

@@ -14,9 +14,9 @@ from rigl.cifar_resnet import resnet_train_eval
 from rigl.core import checks, methods
 from rigl.imagenet_resnet import imagenet_config, imagenet_train_eval
 from rigl.mnist import mnist_train_eval
-from rigl.training import setting_flags, settings
+from rigl.training import schema_flags
 from rigl.training.config import SparsityConfig
-from rigl.training.settings import Schema, Settings, setting
+from rigl.training.schema import GROUPS, Schema, Settings, setting
 from tests import script_flags
 
 FLAGS = flags.FLAGS
@@ -61,7 +61,7 @@ def test_each_setting_has_a_flag_a_group_and_a_text(name):
   schema = SCHEMAS[name]
   for field in schema.fields.values():
     assert field.name in FLAGS
-    assert field.metadata['group'] in settings.GROUPS
+    assert field.metadata['group'] in GROUPS
     assert len(field.metadata['help']) > 5
   assert set(schema.defaults) <= set(schema.fields)
   assert set(schema.other_names.values()) <= set(schema.fields)
@@ -73,8 +73,8 @@ def test_each_setting_has_a_flag_a_group_and_a_text(name):
 def test_a_script_in_the_process_of_others_keeps_its_defaults(name):
   schema = SCHEMAS[name]
   with script_flags.parsed([]):
-    assert not setting_flags.given(schema)
-    for config in schema.hyperparameters(setting_flags.given(schema)):
+    assert not schema_flags.given(schema)
+    for config in schema.hyperparameters(schema_flags.given(schema)):
       assert config == type(config)(
         **{field.name: schema.default_of(field.name) for field in dataclasses.fields(config)}
       )
@@ -111,7 +111,7 @@ def test_the_2020_names_and_the_settings_are_one_flag(name, other):
   field = schema.other_names[other]
   for flag in (other, field):
     with script_flags.parsed([f'--{flag}=29999']):
-      given = setting_flags.given(schema)
+      given = schema_flags.given(schema)
     assert given == {field: 29999}
     assert 29999 in [
       getattr(config, field, None)
@@ -182,7 +182,7 @@ SCHEMA = Schema(
 def defined():
   """The flags of SCHEMA, for as long as the context lasts."""
   before = set(FLAGS)
-  setting_flags.define(SCHEMA)
+  schema_flags.define(SCHEMA)
   try:
     yield
   finally:
@@ -197,7 +197,7 @@ def by_flags(given):
     for value in (values if isinstance(values, tuple) else [values])
   ]
   with defined(), script_flags.parsed(argv):
-    return setting_flags.given(SCHEMA)
+    return schema_flags.given(SCHEMA)
 
 
 def by_keywords(given):
