@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rigl import checkpoint_files
-from rigl.cifar_resnet import resnet_model
+from rigl.cifar_resnet import cifar_data, resnet_model
 from rigl.compat import tf2
 from rigl.core import layer_names
 from rigl.inference import saved_models
@@ -20,7 +20,6 @@ from rigl.training import export
 
 _MNIST_LAYERS = ('layer1', 'layer2', 'layer3')
 _WEIGHTS, _BIASES = ('weights', 'kernel'), ('biases', 'bias')
-_CIFAR_IMAGE = (32, 32, 3)
 
 
 def concrete_function(folder: str) -> Any:
@@ -92,5 +91,5 @@ def _cifar(prefix: str, shapes: Mapping[str, Any]) -> Any:
     network.build, depth=depth, width=width, num_classes=shapes[_weights_of(shapes, 'logits')][1]
   )
   with tempfile.TemporaryDirectory() as folder:
-    path = export.export_saved_model(build, prefix, folder, image_shape=_CIFAR_IMAGE)
+    path = export.export_saved_model(build, prefix, folder, image_shape=cifar_data.IMAGE_SHAPE)
     return saved_models.concrete_function(path)

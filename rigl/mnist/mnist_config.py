@@ -11,6 +11,7 @@ import numpy as np
 from rigl import files
 from rigl.compat import tf
 from rigl.core import checks, layer_names
+from rigl.mnist import mnist_data
 from rigl.training import checkpoints, lr_schedules
 from rigl.training.config import INNER_OPTIMIZERS, OptimizerConfig, ScriptSettings, SparsityConfig
 from rigl.training.schema import Schema, setting
@@ -139,7 +140,7 @@ def custom_sparsity_map(sparsity: SparsityConfig, config: MnistConfig) -> dict[s
 
 
 def kept_pixels(path: str) -> Optional[np.ndarray]:
-  """bool [784]: the pixels that layer1 of another run was connected to.
+  """bool [pixels]: those that layer1 of another run was connected to.
 
   Args:
     path: the input_mask_path, a prefix or a folder; '' for all pixels.
@@ -148,7 +149,7 @@ def kept_pixels(path: str) -> Optional[np.ndarray]:
     None for all pixels.
 
   Raises:
-    ValueError: it has no mask of 784 pixels, or one that connects none.
+    ValueError: it has no mask of all pixels, or one that connects none.
   """
   if not path:
     return None
@@ -158,10 +159,10 @@ def kept_pixels(path: str) -> Optional[np.ndarray]:
   n_pixels = shapes.get(name, [None])[0]
   if n_pixels is None:
     raise ValueError(f'input_mask_path={path}: {name} is missing in {prefix}.')
-  if n_pixels != 784:
+  if n_pixels != mnist_data.N_PIXELS:
     raise ValueError(
       f'input_mask_path={path}: {name} in {prefix} is that of '
-      f'{n_pixels} of the 784 pixels, as that run had an input mask itself. '
+      f'{n_pixels} of the {mnist_data.N_PIXELS} pixels, as that run had an input mask itself. '
       'Give a run on all pixels.'
     )
   mask = checkpoints.read_tensors(prefix, [name])[name]
@@ -181,7 +182,7 @@ def input_pixels(path: str, folder: str) -> Optional[np.ndarray]:
     folder: folder of the run; '' if it has none.
 
   Returns:
-    bool [784], or None for all pixels.
+    bool [pixels], or None for all.
 
   Raises:
     ValueError: see `kept_pixels`; or the file in `folder` is damaged.
@@ -191,11 +192,12 @@ def input_pixels(path: str, folder: str) -> Optional[np.ndarray]:
     return kept_pixels(path)
   try:
     kept = np.load(file)
-    if kept.shape != (784,) or kept.dtype != bool:
+    if kept.shape != (mnist_data.N_PIXELS,) or kept.dtype != bool:
       raise ValueError(f'{kept.dtype} {kept.shape}')
   except (EOFError, ValueError) as error:
     raise ValueError(
-      f'{file} is damaged: {error}. It holds the pixels, bool [784], that {path} gave the training.'
+      f'{file} is damaged: {error}. It holds the pixels, bool [{mnist_data.N_PIXELS}], that {path} '
+      'gave the training.'
     ) from error
   return kept
 
@@ -204,7 +206,7 @@ def keep_input_pixels(kept: Optional[np.ndarray], folder: str) -> None:
   """Writes what `input_pixels` of a run that goes on will be.
 
   Args:
-    kept: bool [784], or None for all pixels.
+    kept: bool [pixels], or None for all.
     folder: folder of the run.
   """
   if kept is not None:

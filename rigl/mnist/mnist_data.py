@@ -29,6 +29,8 @@ IDX_FILES = {
 }
 SAMPLE_FOLDER: Any = importlib.resources.files('rigl.mnist') / 'sample'
 N_CLASSES = 10
+IMAGE_SHAPE = (28, 28)
+N_PIXELS = math.prod(IMAGE_SHAPE)
 
 # Field of MnistData -> name of the array in the file that Keras downloads.
 _NPZ_ARRAYS = {
@@ -40,7 +42,6 @@ _NPZ_ARRAYS = {
 _NPZ_FILE = 'mnist.npz'
 # Subfolders of torchvision's root folder, or of its folder MNIST.
 _SUB_FOLDERS = ('', 'raw', 'MNIST/raw')
-_IMAGE_SHAPE = (28, 28)
 _ENDINGS = ('', '.gz')
 _GZIP_MAGIC = b'\x1f\x8b'
 _IDX_UBYTE = 0x08
@@ -237,9 +238,10 @@ def _load_npz(path: pathlib.Path) -> MnistData:
 
 def _check_part(images: np.ndarray, labels: np.ndarray, images_name: str, labels_name: str) -> None:
   """Raises ValueError unless these are digits, each with a label."""
-  if images.shape[1:] != _IMAGE_SHAPE:
+  if images.shape[1:] != IMAGE_SHAPE:
     raise ValueError(
-      f'{images_name}: expected images of 28x28 pixels, found an array of shape {images.shape}.'
+      f'{images_name}: expected images of {"x".join(map(str, IMAGE_SHAPE))} pixels, found an array '
+      f'of shape {images.shape}.'
     )
   if not len(images):
     raise ValueError(f'{images_name}: expected images, found none.')
@@ -263,7 +265,7 @@ def _load_prepared_tfds(data_dir: str) -> MnistData | None:
     return None
   arrays = {}
   for part in ('train', 'test'):
-    images, labels = prepared_tfds.read_pictures(builder, part, (*_IMAGE_SHAPE, 1))
+    images, labels = prepared_tfds.read_pictures(builder, part, (*IMAGE_SHAPE, 1))
     name = f'{builder.data_dir}, split {part}'
     _check_part(images[..., 0], labels, images_name=name, labels_name=name)
     arrays[f'{part}_images'] = images[..., 0]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Optional
 
 from rigl.compat import tf
+from rigl.mnist import mnist_data
 from rigl.model_pruning import dense_layers, layers
 
 LAYERS = ('layer1', 'layer2', 'layer3')
-_N_UNITS = (300, 100, 10)
+_HIDDEN_UNITS = (300, 100)
 
 
 def _dense_layer(
@@ -44,7 +45,7 @@ def mnist_network_fc(
   images, labels = input_batch
   regularizer = dense_layers.l2_regularizer(l2_scale)
   outputs = images
-  for scope, n_units in zip(LAYERS, _N_UNITS):
+  for scope, n_units in zip(LAYERS, (*_HIDDEN_UNITS, mnist_data.N_CLASSES)):
     activation_fn = None if scope == LAYERS[-1] else tf.nn.relu
     if model_pruning:
       outputs = layers.masked_fully_connected(

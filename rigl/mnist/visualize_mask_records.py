@@ -31,11 +31,11 @@ from PIL import Image
 
 from rigl import console
 from rigl.core import checks
+from rigl.mnist import mnist_data
 from rigl.mnist.mask_records import MaskRecords
 
 _Path = Union[str, 'os.PathLike[str]']
 
-_MNIST_SIDE = 28
 _DEFAULT_FRAMES = {'.png': 5, '.gif': 100}
 _FRAMES_PER_ROW = 5
 _COLOUR_MAP = 'viridis_r'
@@ -153,7 +153,7 @@ def _kept_pixels(records: MaskRecords, layer: str) -> Optional[np.ndarray]:
   kept = records.kept_pixels
   if kept is None or layer != next(iter(records.shapes)):
     kept = np.ones(shape[0], bool)
-  return kept if kept.size == _MNIST_SIDE**2 else None
+  return kept if kept.size == mnist_data.N_PIXELS else None
 
 
 def _pixel_frame(iteration: int, mask: np.ndarray, kept: np.ndarray) -> Frame:
@@ -165,7 +165,7 @@ def _pixel_frame(iteration: int, mask: np.ndarray, kept: np.ndarray) -> Frame:
   caption += f', {counts[0]} connections each' if 0 < counts.min() == counts.max() else ' connected'
   picture = np.ma.masked_all(kept.size, int)
   picture[kept] = counts
-  return Frame(iteration, picture.reshape(_MNIST_SIDE, _MNIST_SIDE), caption)
+  return Frame(iteration, picture.reshape(mnist_data.IMAGE_SHAPE), caption)
 
 
 def _matrix_frame(iteration: int, mask: np.ndarray) -> Frame:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rigl.inference
-from rigl.cifar_resnet import resnet_model
+from rigl.cifar_resnet import cifar_data, resnet_model
 from rigl.compat import tf
 from rigl.inference import litert
 from rigl.mnist import mnist_model
@@ -62,10 +62,14 @@ def test_mnist(uses_masks, tmp_path):
     assert len(exported.sparse) < len(exported.dense) / 3
 
 
-@pytest.mark.parametrize('uses_masks, prunes_first', [(True, False), (True, True), (False, True)])
-def test_cifar(uses_masks, prunes_first, tmp_path):
+@pytest.mark.parametrize(
+  'uses_masks, prunes_first, size',
+  [(True, False, 32), (True, True, 32), (False, True, 32), (True, False, 48)],
+)
+def test_cifar(uses_masks, prunes_first, size, tmp_path, monkeypatch):
+  monkeypatch.setattr(cifar_data, 'IMAGE_SHAPE', (size, size, 3))
   with tf.Graph().as_default():
-    images = tf.placeholder(tf.float32, [None, 32, 32, 3])
+    images = tf.placeholder(tf.float32, [None, size, size, 3])
     network = resnet_model.WideResNetModel(
       is_training=False,
       pruning_method='threshold' if uses_masks else 'baseline',
@@ -73,7 +77,7 @@ def test_cifar(uses_masks, prunes_first, tmp_path):
     )
     logits = network.build(images, depth=10, width=2, num_classes=10)
     tf.train.get_or_create_global_step()
-    batch = np.random.default_rng(1).random((2, 32, 32, 3)).astype(np.float32)
+    batch = np.random.default_rng(1).random((2, size, size, 3)).astype(np.float32)
     with tf.Session() as session:
       _randomize(session)
       tf.train.Saver().save(session, str(tmp_path / 'run' / 'model.ckpt'), 7)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
-from rigl.mnist import mnist_model, mnist_train_eval
+from rigl.mnist import mnist_data, mnist_model, mnist_train_eval
 from rigl.model_pruning import pruning
 
 LAYERS = ['layer1', 'layer2', 'layer3']
@@ -61,6 +61,14 @@ def test_dense_network_has_the_variables_of_the_reference_data(goldens):
   mnist_model.mnist_network_fc(inputs())
   assert rows(tf.global_variables()) == golden_rows(golden['baseline_variables'])
   assert not pruning.get_masks()
+
+
+@pytest.mark.parametrize('model_pruning', [False, True])
+def test_as_many_outputs_as_the_data_have_classes(monkeypatch, model_pruning):
+  monkeypatch.setattr(mnist_data, 'N_CLASSES', 26)
+  mnist_model.mnist_network_fc(inputs(n_pixels=9), model_pruning=model_pruning)
+  shapes = [v.shape.as_list() for v in tf.trainable_variables() if v.shape.ndims == 2]
+  assert shapes == [[9, 300], [300, 100], [100, 26]]
 
 
 def registry():

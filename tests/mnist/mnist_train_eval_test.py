@@ -355,11 +355,23 @@ def test_input_mask_of_a_wrong_checkpoint(trained, tmp_path):
     mnist_config.kept_pixels(str(tmp_path))
 
 
-def test_input_mask_without_a_pixel(tmp_path):
+def save_first_mask(folder, mask):
   with tf.Graph().as_default(), tf.Session() as session:
-    tf.get_variable('layer1/mask', initializer=np.zeros([784, 300]))
+    tf.get_variable('layer1/mask', initializer=mask)
     session.run(tf.global_variables_initializer())
-    prefix = tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'))
+    return tf.train.Saver().save(session, str(folder / 'model.ckpt'))
+
+
+def test_input_mask_of_other_images(tmp_path, monkeypatch):
+  prefix = save_first_mask(tmp_path, np.eye(9, 4))
+  with assert_names('9 of the 784 pixels'):
+    mnist_config.kept_pixels(prefix)
+  monkeypatch.setattr(mnist_data, 'N_PIXELS', 9)
+  assert mnist_config.kept_pixels(prefix).tolist() == [True] * 4 + [False] * 5
+
+
+def test_input_mask_without_a_pixel(tmp_path):
+  prefix = save_first_mask(tmp_path, np.zeros([784, 300]))
   with assert_names('input_mask_path', prefix, 'no pixel is connected'):
     mnist_config.kept_pixels(prefix)
 

@@ -15,7 +15,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rigl.mnist import visualize_mask_records
+from rigl.mnist import mnist_data, visualize_mask_records
 from rigl.mnist.mask_records import MaskRecords
 from tests import checkpoint_values, tiny_mnist
 
@@ -169,6 +169,13 @@ def kept_records() -> MaskRecords:
     # As many rows as the input mask has pixels, but not pixels.
     records.append(index, {'layer1': mask, 'layer2': np.zeros((784, 4))})
   return records
+
+
+def test_images_of_another_shape(monkeypatch):
+  monkeypatch.setattr(mnist_data, 'IMAGE_SHAPE', (2, 3))
+  monkeypatch.setattr(mnist_data, 'N_PIXELS', 6)
+  film = visualize_mask_records.make_film(make_records(shape=(6, 6)), 'layer1', 1)
+  assert film.frames[0].picture.shape == (2, 3)
 
 
 def test_kept_pixels_are_put_back_among_the_others():
