@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from rigl.inference import engine, exporting, reading, tflite_files
+from tests import combinations
 from tests.inference import networks
 
 L = keras.layers
@@ -74,7 +75,7 @@ def _random_layer(draw, x):
   return L.ReLU()(L.Add()([x, y]))
 
 
-@pytest.mark.parametrize('seed', range(24))
+@pytest.mark.parametrize('seed', combinations.quick(range(24), *range(8)))
 def test_random_networks(seed, tmp_path):
   draw = random.Random(seed)
   inputs = x = keras.Input((draw.randint(1, 19), draw.randint(1, 19), draw.randint(1, 5)))
