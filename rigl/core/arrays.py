@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, Callable
+from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 
@@ -89,9 +89,13 @@ class _Numpy:
       self._np.argsort(x, stable=True) if self._np is not np else (np.argsort(x, kind='stable'))
     )
 
-  def count(self, x: Array) -> Array:
-    """How many of bool `x` are True, int32 scalar."""
-    return self._np.sum(x, dtype='int32')
+  def count(self, x: Array, axis: Optional[int] = None) -> Array:
+    """How many of bool `x` are True, int32; of all, or along a dimension."""
+    return self._np.sum(x, axis, dtype='int32')
+
+  def split(self, x: Array, sizes: Sequence[int]) -> list[Array]:
+    """Consecutive parts of `x` along its first dimension."""
+    return self._np.split(x, np.cumsum(sizes)[:-1])
 
   def unstack(self, x: Array) -> list[Array]:
     """The parts of `x` along its first dimension."""
@@ -153,7 +157,8 @@ class _TensorFlow:
     self.max, self.min = tf.reduce_max, tf.reduce_min
     self.zeros_like, self.round, self.take = tf.zeros_like, tf.round, tf.gather
     self.concatenate, self.bitwise_xor = tf.concat, tf.bitwise.bitwise_xor
-    self.stack, self.unstack, self.any = tf.stack, tf.unstack, tf.reduce_any
+    self.stack, self.unstack, self.split = tf.stack, tf.unstack, tf.split
+    self.any, self.sum = tf.reduce_any, tf.reduce_sum
 
   def asarray(self, x: Array, dtype: str = '') -> Array:
     tensor = self._tf.convert_to_tensor(_value(x))
@@ -188,8 +193,8 @@ class _TensorFlow:
       lambda *state: condition(state), lambda *state: step(state), state, parallel_iterations=1
     )
 
-  def count(self, x: Array) -> Array:
-    return self._tf.reduce_sum(self._tf.cast(x, 'int32'))
+  def count(self, x: Array, axis: Optional[int] = None) -> Array:
+    return self._tf.reduce_sum(self._tf.cast(x, 'int32'), axis)
 
 
 @functools.cache
@@ -252,8 +257,11 @@ class _Torch(_Numpy):
   def argsort(self, x: Array) -> Array:
     return self._np.argsort(x, stable=True)
 
-  def count(self, x: Array) -> Array:
-    return self._np.sum(x, dtype=self._np.int32)
+  def count(self, x: Array, axis: Optional[int] = None) -> Array:
+    return self._np.sum(x, axis, dtype=self._np.int32)
+
+  def split(self, x: Array, sizes: Sequence[int]) -> list[Array]:
+    return self._np.split(x, list(sizes))
 
 
 @functools.cache

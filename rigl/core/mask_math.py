@@ -15,10 +15,11 @@ trains, this one is as fast.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple, Optional, Sequence
 
 from rigl.core import arrays
 from rigl.core.arrays import Array
+from rigl.core.rows import Rows
 
 # The key of -inf, and that of no float, which marks what cannot be selected.
 _KEY_OF_MINUS_INF = -0x7F800000
@@ -43,7 +44,7 @@ class MaskUpdate(NamedTuple):
   new_connections: Array
 
 
-def _ordered_keys(scores: Array, eligible: Optional[Array]) -> Array:
+def _ordered_keys(scores: Array, eligible: Array) -> Array:
   """int32 keys with the order of the float32 `scores`; NaN ranks as -inf."""
   xp = arrays.of(scores)
   # By integers alone: devices take denormal floats for 0.
@@ -51,32 +52,35 @@ def _ordered_keys(scores: Array, eligible: Optional[Array]) -> Array:
   magnitude = bits & _ALL_BUT_SIGN
   keys = xp.where(bits < 0, -magnitude, magnitude)
   keys = xp.where(magnitude > -_KEY_OF_MINUS_INF, xp.asarray(_KEY_OF_MINUS_INF, 'int32'), keys)
-  return keys if eligible is None else xp.where(eligible, keys, xp.asarray(_NOT_ELIGIBLE, 'int32'))
+  return xp.where(eligible, keys, xp.asarray(_NOT_ELIGIBLE, 'int32'))
 
 
-def _select(keys: Sequence[Array], n: Array) -> list[Array]:
-  """Marks the n highest keys of each layer; ties go to the lower index.
+def _select(rows: Rows, scores: Array, n: Array, eligible: Optional[Array]) -> Array:
+  """`top_k_masks` of layers that form a matrix.
 
-  The thresholds of all layers are bisected together, in one loop: to build and
-  compile a loop for each takes longer than to train a small network. A
-  threshold is a key, and a place among equal keys, the first being the highest.
+  The thresholds of all layers are bisected together, in one loop. A threshold
+  is a key, and a place among equal keys, the first being the highest.
 
   Args:
-    keys: int32 vectors, one for each layer.
-    n: int32 [layers], not negative.
+    rows: how the layers form a matrix.
+    scores: float32 [rows, width].
+    n: int32 [layers], how many to select of each.
+    eligible: bool [rows, width], or None for all but padding.
 
   Returns:
-    bool vectors.
+    bool [rows, width].
   """
-  xp = arrays.of(n)
-  sizes = [arrays.size(k) for k in keys]
-  places = [size - xp.ordinals(size) for size in sizes]
+  xp = rows.xp
+  n = xp.asarray(n, 'int32')
+  n = xp.maximum(n, xp.zeros_like(n))
+  inside = rows.positions < rows.spread(xp.asarray(rows.sizes, 'int32'))
+  keys = _ordered_keys(scores, inside if eligible is None else inside & eligible)
+  largest = max(1, *rows.sizes)
+  places = largest - rows.positions
 
   def reaching(key, place):
-    return [
-      (k > key_) | (xp.equal(k, key_) & (p >= place_))
-      for k, p, key_, place_ in zip(keys, places, xp.unstack(key), xp.unstack(place))
-    ]
+    key, place = rows.spread(key), rows.spread(place)
+    return (keys > key) | (xp.equal(keys, key) & (places >= place))
 
   def unfinished(state):
     _, _, _, place_step, n_reached = state
@@ -87,7 +91,7 @@ def _select(keys: Sequence[Array], n: Array) -> list[Array]:
     at_places = xp.equal(key_step, 0)
     new_key = key + key_step
     new_place = place + xp.where(at_places, place_step, xp.zeros_like(place_step))
-    reached = xp.stack([xp.count(x) for x in reaching(new_key, new_place)])
+    reached = rows.count(reaching(new_key, new_place))
     # A layer that is done stays while others go on.
     higher = (reached >= n) & xp.not_equal(n_reached, n)
     return (
@@ -108,11 +112,16 @@ def _select(keys: Sequence[Array], n: Array) -> list[Array]:
       zeros + (_NOT_ELIGIBLE + 1),
       zeros,
       xp.asarray([-(2**31)], 'int32'),
-      xp.asarray([2 ** (max(1, *sizes).bit_length() - 1)], 'int32'),
+      xp.asarray([2 ** (largest.bit_length() - 1)], 'int32'),
       zeros - 1,
     ),
   )
   return reaching(key, place)
+
+
+def _is_tf_graph(xp: Any) -> bool:
+  """Whether `core.tf_selection` selects, one layer at a time."""
+  return xp.library == 'tensorflow' and xp.is_graph()
 
 
 def top_k_masks(
@@ -134,23 +143,21 @@ def top_k_masks(
     bool tensors of the shapes of `scores` with exactly min(n, eligible) True.
   """
   xp = arrays.of(scores[0])
-  allowed = [None] * len(scores) if eligible is None else eligible
-  if xp.library == 'tensorflow' and xp.is_graph():
+  if _is_tf_graph(xp):
     # Here, because it loads TensorFlow.
     from rigl.core import tf_selection
 
+    allowed = [None] * len(scores) if eligible is None else eligible
     return [tf_selection.top_k_mask(*layer) for layer in zip(scores, xp.unstack(n), allowed)]
-  n = xp.asarray(n, 'int32')
-  chosen = _select(
-    [
-      _ordered_keys(
-        xp.reshape(xp.asarray(score, 'float32'), (-1,)), None if e is None else xp.reshape(e, (-1,))
-      )
-      for score, e in zip(scores, allowed)
-    ],
-    xp.maximum(n, xp.zeros_like(n)),
+  rows = Rows(xp, [score.shape for score in scores])
+  return rows.split(
+    _select(
+      rows,
+      rows.join(scores, 'float32'),
+      n,
+      None if eligible is None else rows.join(eligible, 'bool'),
+    )
   )
-  return [xp.reshape(x, score.shape) for x, score in zip(chosen, scores)]
 
 
 def top_k_mask(scores: Array, n: Array, eligible: Optional[Array] = None) -> Array:
@@ -208,10 +215,20 @@ def drop_and_grow_all(
   xp = arrays.of(masks[0])
   masks = [xp.asarray(mask) for mask in masks]
   active = [xp.not_equal(mask, xp.zeros_like(mask)) for mask in masks]
-  n_ones = xp.stack([xp.count(a) for a in active])
-  n_prune = n_to_drop(n_ones, drop_fraction)
-  kept = top_k_masks(score_drop, n_ones - n_prune, active)
-  grown = top_k_masks(score_grow, n_prune, [~k for k in kept])
+  if _is_tf_graph(xp):
+    n_ones = xp.stack([xp.count(a) for a in active])
+    n_prune = n_to_drop(n_ones, drop_fraction)
+    kept = top_k_masks(score_drop, n_ones - n_prune, active)
+    grown = top_k_masks(score_grow, n_prune, [~k for k in kept])
+  else:
+    # As a matrix all along: to split and join it takes long to compile.
+    rows = Rows(xp, [mask.shape for mask in masks])
+    eligible = rows.join(active, 'bool')
+    n_ones = rows.count(eligible)
+    n_prune = n_to_drop(n_ones, drop_fraction)
+    all_kept = _select(rows, rows.join(score_drop, 'float32'), n_ones - n_prune, eligible)
+    kept = rows.split(all_kept)
+    grown = rows.split(_select(rows, rows.join(score_grow, 'float32'), n_prune, ~all_kept))
   return [
     MaskUpdate(mask=xp.cast_like(k | g, mask), kept=k, grown=g, new_connections=g & ~a)
     for mask, a, k, g in zip(masks, active, kept, grown)

@@ -13,6 +13,7 @@ from typing import Any, Sequence
 
 from rigl.core import arrays
 from rigl.core.arrays import Array
+from rigl.core.rows import Rows
 
 # (seed, step): an integer from seeding.stable_seed, and an integer scalar,
 # either a number or a tensor.
@@ -44,17 +45,15 @@ def _mixed(xp: Any, x: Array, key: Array) -> Array:
   return xp.bitwise_xor(x, xp.unsigned_right_shift(x, 16))
 
 
-def _bits(xp: Any, sizes: Sequence[int], seeds: Sequence[Seed]) -> list[Array]:
-  """int32 vectors of these sizes, uniform over all values."""
-  # Seed and step are hashed once per vector, for all vectors together.
+def _bits(rows: Rows, seeds: Sequence[Seed]) -> Array:
+  """int32 [rows, width], uniform over all values; a seed for each layer."""
+  xp = rows.xp
+  # Seed and step are hashed once per layer.
   stable = xp.asarray([_signed(number) for number, _ in seeds], 'int32')
   steps = xp.stack([xp.reshape(xp.asarray(step, 'int32'), ()) for _, step in seeds])
   first = _mixed(xp, steps * _SPREAD, stable)
   second = _mixed(xp, first + _SPREAD, stable)
-  return [
-    _mixed(xp, xp.ordinals(size) * _SPREAD + a, b)
-    for size, a, b in zip(sizes, xp.unstack(first), xp.unstack(second))
-  ]
+  return _mixed(xp, rows.positions * _SPREAD + rows.spread(first), rows.spread(second))
 
 
 def uniform(like: Array, seed: Seed) -> Array:
@@ -65,8 +64,11 @@ def uniform(like: Array, seed: Seed) -> Array:
     seed: see `Seed`.
   """
   xp = arrays.of(like)
-  [bits] = _bits(xp, [arrays.size(like)], [seed])
-  return xp.reshape(xp.asarray(xp.unsigned_right_shift(bits, 8), 'float32') * 2.0**-24, like.shape)
+  rows = Rows(xp, [like.shape])
+  [drawn] = rows.split(
+    xp.asarray(xp.unsigned_right_shift(_bits(rows, [seed]), 8), 'float32') * 2.0**-24
+  )
+  return drawn
 
 
 def near_normal(like: Array, seed: Seed) -> Array:
@@ -108,12 +110,16 @@ def _sums_of_four(likes: Sequence[Array], seeds: Sequence[Seed], scale: float) -
   """
   xp = arrays.of(likes[0])
   sizes = [arrays.size(like) for like in likes]
-  drawn = []
-  for like, n, bits in zip(likes, sizes, _bits(xp, [(n + 1) // 2 for n in sizes], seeds)):
-    # q * 2 ** 16 + p, both of mean 0.
-    sums = (bits & _EVEN_BYTES) + (xp.unsigned_right_shift(bits, 8) & _EVEN_BYTES) - _EVEN_BYTES
-    # (p + q) * 2 ** 16 + p and (p - q) * 2 ** 16 - p modulo 2 ** 32. The last
-    # p is negligible, but makes ties rare.
-    both = xp.concatenate([sums * (2**16 + 1), sums * (2**16 - 1)], 0)
-    drawn.append(xp.reshape(xp.asarray(both[:n], 'float32') * scale, like.shape))
-  return drawn
+  rows = Rows(xp, [((n + 1) // 2,) for n in sizes])
+  bits = _bits(rows, seeds)
+  # q * 2 ** 16 + p, both of mean 0.
+  sums = (bits & _EVEN_BYTES) + (xp.unsigned_right_shift(bits, 8) & _EVEN_BYTES) - _EVEN_BYTES
+  # (p + q) * 2 ** 16 + p and (p - q) * 2 ** 16 - p modulo 2 ** 32. The last
+  # p is negligible, but makes ties rare.
+  halves = [
+    rows.split(xp.asarray(sums * factor, 'float32') * scale) for factor in (2**16 + 1, 2**16 - 1)
+  ]
+  return [
+    xp.reshape(xp.concatenate(both, 0)[:n], like.shape)
+    for like, n, both in zip(likes, sizes, zip(*halves))
+  ]

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from rigl.core import arrays
-from rigl.keras import kernels
+from rigl.keras import kernel_variables
 
 
 class Window:
@@ -69,11 +69,11 @@ class Window:
       accumulator: variable with the sum of those before, or None.
     """
     if self._length == 1:
-      return kernels.where(mask, grad)
+      return kernel_variables.where(mask, grad)
     xp = arrays.of(grad)
     passes = xp.asarray(mask) | ~self._is_at_end
-    accumulator.assign(kernels.where(passes, accumulator))
-    return kernels.where(passes, grad)
+    accumulator.assign(kernel_variables.where(passes, accumulator))
+    return kernel_variables.where(passes, grad)
 
   def begin_again(self) -> None:
     """Drops the gradients of a window that ends without training."""

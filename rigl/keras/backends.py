@@ -152,7 +152,13 @@ class _TensorFlow(Backend):
     tf.cond(condition, run(if_true), run(if_false))
 
   def outside(self, function):
-    with self._tf.init_scope():
+    tf = self._tf
+
+    def now(create, **kwargs):
+      # Else a function that creates variables is traced twice.
+      return create(**{**kwargs, 'experimental_enable_variable_lifting': False})
+
+    with tf.init_scope(), tf.variable_creator_scope(now):
       function()
 
   def has_value(self, variable):

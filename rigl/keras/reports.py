@@ -6,7 +6,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from rigl.keras import kernels, selection
+from rigl.keras import kernel_variables, selection
 from rigl.keras.layers import check_built
 from rigl.micronet import formatting, keras_counting, network
 
@@ -20,7 +20,9 @@ def sparsity_of(model: Any) -> float:
     ValueError: the model is not built, or has no such kernel.
   """
   check_built(model, 'sparsity_of')
-  values = [kernels.read(weight) for weight in model.weights if selection.is_kernel(weight)]
+  values = [
+    kernel_variables.read(weight) for weight in model.weights if selection.is_kernel(weight)
+  ]
   if not values:
     raise ValueError(
       f'{model.name!r} has no kernel that is sparse by default, only '

@@ -21,9 +21,9 @@ import numpy as np
 from absl import logging
 
 from rigl.core import grow_init, messages, methods, seeding
-from rigl.keras import arguments, backends, first_masks, kernels
+from rigl.keras import arguments, backends, first_masks, kernel_variables
 from rigl.keras.arguments import Arguments
-from rigl.keras.kernels import Kernel
+from rigl.keras.kernel_variables import Kernel
 from rigl.keras.selection import Filters, Sparsities, Sparsity
 from rigl.keras.step import Step, hold_at_zero
 
@@ -179,7 +179,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
   def save_own_variables(self, store):
     for i, variable in enumerate(self._saved):
-      store[str(i)] = kernels.read(variable)
+      store[str(i)] = kernel_variables.read(variable)
 
   def load_own_variables(self, store):
     if len(store.keys()) != len(self._saved):
@@ -250,9 +250,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       if sparsity is not None
     )
     self._backend.outside(self._start)
-    with kernels.recorded_slots() as made:
+    with kernel_variables.recorded_slots() as made:
       self.inner_optimizer.build(variables)
-    kernels.give_slots(self.kernels, made)
+    kernel_variables.give_slots(self.kernels, made)
     super().build(variables)
 
   def _positions(self, variables: Sequence[Any]) -> list[int]:
@@ -281,7 +281,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       position,
       variable,
       sparsity,
-      mask=add('mask', shape, 'bool', 'ones'),
+      mask=add('mask', shape, 'bool', np.ones),
       state=None if first_state is None else add('mask_state', first_state.shape, 'float32'),
       inactive=(add('inactive', shape, variable.dtype) if brings_back else None),
     )
@@ -293,7 +293,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     self._is_stale = False
     self._waits_for_weights = False
     for number, kernel in enumerate(self.kernels):
-      values = kernels.read(kernel.variable) if self._backend.has_value(kernel.variable) else None
+      values = (
+        kernel_variables.read(kernel.variable) if self._backend.has_value(kernel.variable) else None
+      )
       mask = first_masks.first_mask(
         self.method,
         self._arguments.mask_init,
@@ -309,8 +311,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         continue
       if kernel.inactive is not None:
         kernel.inactive.assign(values)
-      elif np.any(values[~mask]):
-        kernel.variable.assign(np.where(mask, values, 0))
+      elif kernel.zero_now():
         self._is_stale = True
     if self._waits_for_weights:
       self._is_ready = self.add_variable((), 'zeros', 'bool', name='is_ready')
@@ -343,7 +344,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
   def _apply(self, grads: Sequence[Any], variables: Sequence[Any]) -> None:
     """A step of all replicas together."""
     if not self.built:
-      self.build(variables)
+      self._backend.outside(lambda: self.build(variables))
       if self._is_stale and not self._backend.is_tracing:
         # The gradient is that of the dense network.
         return
@@ -368,7 +369,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       step.run()
 
   def _look_for_weights(self) -> None:
-    self._waits_for_weights = not kernels.read(self._is_ready)
+    self._waits_for_weights = not kernel_variables.read(self._is_ready)
 
   def _sparsify(self) -> None:
     """Zeroes weights that had no value when the masks were made."""
@@ -386,7 +387,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     if all(getattr(variable, '_value', None) is not None for variable in var_list):
       self.inner_optimizer.finalize_variable_values(var_list)
       # Averaged weights are not 0 where a connection was active once.
-      self.apply_masks()
+      for kernel in self.kernels:
+        kernel.zero_now()
 
   def get_masks(self) -> dict[str, np.ndarray]:
     """{path: bool array [...]} of the sparse kernels; empty before `build`.
@@ -399,7 +401,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       while name in masks:
         n += 1
         name = f'{kernel.path}_{n}'
-      masks[name] = kernels.read(kernel.mask)
+      masks[name] = kernel_variables.read(kernel.mask)
     return masks
 
   def apply_masks(self) -> None:

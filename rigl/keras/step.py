@@ -9,10 +9,10 @@ from typing import Any, Callable, Mapping, Sequence
 import keras
 
 from rigl.core import arrays, methods
-from rigl.keras import kernels
+from rigl.keras import kernel_variables
 from rigl.keras.accumulation import Window
 from rigl.keras.backends import Backend
-from rigl.keras.kernels import Kernel
+from rigl.keras.kernel_variables import Kernel
 
 
 def hold_at_zero(backend: Backend, all_kernels: Sequence[Kernel]) -> None:
@@ -23,7 +23,9 @@ def hold_at_zero(backend: Backend, all_kernels: Sequence[Kernel]) -> None:
     all_kernels: the sparse kernels.
   """
   for kernel in all_kernels:
-    backend.update(kernel.variable, lambda weights, mask: kernels.where(mask, weights), kernel.mask)
+    backend.update(
+      kernel.variable, lambda weights, mask: kernel_variables.where(mask, weights), kernel.mask
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,6 +47,11 @@ OPERATIONS = {
   'concatenate': (lambda xp, x, y: xp.concatenate([x, y], 0), [X, Y], np.concatenate([X, Y])),
   'cos': (lambda xp, x: xp.cos(x), [X[0]], np.cos(X[0])),
   'count': (lambda xp, x: xp.count(x), [FLAGS], np.array(3, 'i')),
+  'count of rows': (
+    lambda xp, x: xp.count(xp.reshape(x, (2, 2)), 1),
+    [FLAGS],
+    np.array([1, 2], 'i'),
+  ),
   'equal': (lambda xp, x: xp.equal(x, 2), [X], X == 2),
   'integer &': (lambda xp, x: x & 0x00FF00FF, [INTS], INTS & 0x00FF00FF),
   'isnan': (lambda xp, x: xp.isnan(x), [X], np.isnan(X)),
@@ -70,7 +75,13 @@ OPERATIONS = {
     np.array([0.0, 2.0, -3.0], 'f'),
   ),
   'sign': (lambda xp, x: xp.sign(x), [X[0]], np.sign(X[0])),
+  'split': (
+    lambda xp, x: xp.concatenate(xp.split(x, [1, 0, 3])[::-1], 0),
+    [FLAGS],
+    FLAGS[[1, 2, 3, 0]],
+  ),
   'std': (lambda xp, x: xp.std(x), [np.array([1.0, 3.0, 1.0, 3.0], 'f')], np.array(1.0, 'f')),
+  'sum': (lambda xp, x: xp.sum(x, 1), [Y], Y.sum(1)),
   'take': (lambda xp, x, y: xp.take(x, y), [Y[0], np.array([3, 0], 'i')], Y[0][[3, 0]]),
   'unsigned_right_shift': (
     lambda xp, x: xp.unsigned_right_shift(x, 5),

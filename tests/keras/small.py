@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 import rigl.keras as sparse
-from rigl.keras import kernels as kernels_of
+from rigl.keras import kernel_variables as kernels_of
 
 SIZES = (12, 24, 16, 5)
 SPARSITY = 0.7

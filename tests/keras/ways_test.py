@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from rigl.keras import kernels as kernels_of
+from rigl.keras import kernel_variables as kernels_of
 from tests import combinations
 from tests.keras import small
 

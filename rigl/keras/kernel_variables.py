@@ -64,6 +64,17 @@ class Kernel:
     """The variables to save, so that training can resume."""
     return [variable for variable in (self.mask, self.state, self.inactive) if variable is not None]
 
+  def zero_now(self) -> bool:
+    """Sets inactive weights to 0, not in a graph; returns whether any was not.
+
+    By numpy, because JAX would compile an operation for each shape.
+    """
+    mask, weights = read(self.mask), read(self.variable)
+    was_dense = bool(np.any(weights[~mask]))
+    if was_dense:
+      self.variable.assign(np.where(mask, weights, 0))
+    return was_dense
+
   def layer(
     self,
     method: methods.Method,
