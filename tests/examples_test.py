@@ -45,7 +45,7 @@ def test_own_network_learns_and_stays_sparse(tmp_path):
 
 def test_own_network_is_short_and_in_the_guide():
   code = OWN_NETWORK.read_text(encoding='utf-8')
-  assert len(code.splitlines()) < 40
+  assert len(code.splitlines()) < 50
   guide = (ROOT / 'docs' / 'graph_mode.md').read_text(encoding='utf-8')
   assert f'```python\n{code}```' in guide
 
