@@ -386,6 +386,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     # hide the first.
     if all(getattr(variable, '_value', None) is not None for variable in var_list):
       self.inner_optimizer.finalize_variable_values(var_list)
+      # On JAX a weight and its average now share memory, which the next fit cannot donate twice.
+      for variable in var_list if self.inner_optimizer.use_ema else ():
+        variable.assign(np.array(kernel_variables.read(variable)))
       # Averaged weights are not 0 where a connection was active once.
       for kernel in self.kernels:
         kernel.zero_now()
