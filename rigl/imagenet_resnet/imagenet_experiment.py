@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 from typing import Any, Mapping, Optional
 
 from rigl import replicas
 from rigl.compat import tf
-from rigl.imagenet_resnet import (
-  imagenet_config,
-  imagenet_data,
-  imagenet_input,
-  imagenet_model,
-  preprocessing,
-)
+from rigl.imagenet_resnet import imagenet_config, imagenet_data, imagenet_input, imagenet_model
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig, RunSettings
 from rigl.model_pruning import pruning
 from rigl.training import (
@@ -175,10 +168,9 @@ class ImageNetExperiment(StepExperiment):
   def eval_steps(self) -> Optional[int]:
     if not self.settings.use_tpu:
       return None
-    n_images = (
-      self.config.num_train_images if self.settings.eval_on_train else self.config.num_eval_images
-    )
-    return math.ceil(n_images / self.config.eval_batch_size)
+    config = self.config
+    n_images = config.num_train_images if self.settings.eval_on_train else config.num_eval_images
+    return math.ceil(n_images / config.eval_batch_size)
 
   # --- Reports --------------------------------------------------------------
 
@@ -190,18 +182,10 @@ class ImageNetExperiment(StepExperiment):
       f'loss {metrics["cross_loss"]:.4f}'
     )
 
-  def mask_sizes(self) -> dict[str, int]:
-    """{layer: number of its weights} of all with a mask, as they are built."""
-    with tf.Graph().as_default():
-      imagenet_model.build_logits(
-        tf.zeros([1, 64, 64, 3]), self.config, masked_layers=self.masked_layers
-      )
-      return {layer.name: layer.mask.shape.num_elements() for layer in pruning.masked_layers()}
-
   def describe(self, checkpoint: str) -> None:
     """Prints the sparsities of all masked layers, in the network's order."""
     found = checkpoints.mask_sparsities(checkpoint)
-    sizes = self.mask_sizes()
+    sizes = imagenet_model.mask_sizes(self.config, self.masked_layers)
     for layer in sizes:
       print(f'  sparsity {found[layer]:.4f}  {layer}')
     if sizes:
@@ -356,10 +340,8 @@ class ImageNetExperiment(StepExperiment):
     if not_finite:
       step_hooks = [not_finite]
       recorded = {
-        'epoch': tf.squeeze(reported['current_epoch']),
-        'drop_fraction': tf.squeeze(reported['drop_fraction'])
-        if 'drop_fraction' in reported
-        else None,
+        name: tf.squeeze(reported[tag]) if tag in reported else None
+        for name, tag in (('epoch', 'current_epoch'), ('drop_fraction', 'drop_fraction'))
       }
       progress = ProgressHook(
         {
@@ -395,23 +377,9 @@ class ImageNetExperiment(StepExperiment):
     return self.settings.export_model_freq if distribution.n_workers() == 1 else 0
 
   def _export(self, checkpoint: str) -> str:
-    """Writes `<folder>/export/<step>`, a SavedModel for images and JPEGs.
-
-    Args:
-      checkpoint: its prefix.
-
-    Returns:
-      The folder of the SavedModel.
-    """
-    config = self.config
-    return export.export_saved_model(
-      functools.partial(
-        imagenet_model.build_logits, config=config, is_training=config.use_batch_statistics
-      ),
-      checkpoint,
-      os.path.join(self.folder, 'export'),
-      image_shape=[config.image_size, config.image_size, 3],
-      decode=functools.partial(preprocessing.preprocess_eval, image_size=config.image_size),
+    """Writes `<folder>/export/<step>`, see imagenet_model.export_checkpoint."""
+    return imagenet_model.export_checkpoint(
+      self.config, checkpoint, os.path.join(self.folder, 'export')
     )
 
   def exporters(self) -> list[tf.train.CheckpointSaverListener]:

@@ -1,12 +1,14 @@
-"""Network, loss and metrics of the ImageNet script, as functions of tensors."""
+"""Network, loss, metrics and exports of the ImageNet script."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Collection, Mapping, Optional
 
 from rigl.compat import tf
-from rigl.imagenet_resnet import imagenet_config
-from rigl.training import metrics
+from rigl.imagenet_resnet import imagenet_config, preprocessing
+from rigl.model_pruning import pruning
+from rigl.training import export, metrics
 
 # Of the pixels of ImageNet, 0 to 255, red, green and blue.
 MEAN_RGB = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -48,6 +50,40 @@ def build_logits(
   """
   network = imagenet_config.make_network(config, init_sparsity, masked_layers)
   return tf.cast(network(normalize(images, config), is_training), tf.float32)
+
+
+def mask_sizes(
+  config: imagenet_config.ImageNetConfig, masked_layers: Optional[Collection[str]] = None
+) -> dict[str, int]:
+  """{layer: number of its weights} of all with a mask, as they are built.
+
+  Args:
+    config: hyperparameters of the network.
+    masked_layers: see `imagenet_config.make_network`.
+  """
+  with tf.Graph().as_default():
+    build_logits(tf.zeros([1, 64, 64, 3]), config, masked_layers=masked_layers)
+    return {layer.name: layer.mask.shape.num_elements() for layer in pruning.masked_layers()}
+
+
+def export_checkpoint(config: imagenet_config.ImageNetConfig, checkpoint: str, folder: str) -> str:
+  """Writes `<folder>/<step>`, a SavedModel for images and JPEGs.
+
+  Args:
+    config: hyperparameters of the network.
+    checkpoint: its prefix.
+    folder: folder of the exports.
+
+  Returns:
+    The folder of the SavedModel.
+  """
+  return export.export_saved_model(
+    functools.partial(build_logits, config=config, is_training=config.use_batch_statistics),
+    checkpoint,
+    folder,
+    image_shape=[config.image_size, config.image_size, 3],
+    decode=functools.partial(preprocessing.preprocess_eval, image_size=config.image_size),
+  )
 
 
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, label_smoothing: float) -> tf.Tensor:

@@ -280,6 +280,10 @@ def _wait(counts, wanted):
 
 @_jit
 def run(
+  thread,
+  n_threads,
+  counts,
+  call,
   steps,
   limits,
   cuts,
@@ -290,14 +294,14 @@ def run(
   biases,
   tables,
   factors,
-  thread,
-  n_threads,
-  counts,
-  call,
 ):
   """Runs the part of one thread in all steps.
 
   Args:
+    thread: number of this thread.
+    n_threads: number of threads.
+    counts: int64 [N_COUNTS], initially 0, see `begin`.
+    call: number of earlier calls.
     steps: int64 [steps, N_COLUMNS].
     limits: float32 [steps, 2], limits of the outputs.
     cuts: int64 [steps, threads + 1], start of the part of each thread.
@@ -308,10 +312,6 @@ def run(
     biases: float32.
     tables: int64, phases of copies.
     factors: float32, factors of means.
-    thread: number of this thread.
-    n_threads: number of threads.
-    counts: int64 [N_COUNTS], initially 0, see `begin`.
-    call: number of earlier calls.
   """
   for i in range(len(steps)):
     step, limit = steps[i], (limits[i, 0], limits[i, 1])
@@ -346,41 +346,17 @@ def begin(counts):
 
 
 @_jit
-def serve(
-  steps,
-  limits,
-  cuts,
-  arena,
-  values,
-  offsets,
-  rows,
-  biases,
-  tables,
-  factors,
-  thread,
-  n_threads,
-  counts,
-  call,
-):
+def serve(thread, n_threads, counts, call, *arrays):
   """Takes part in calls until none starts for about a millisecond.
 
   Waking a sleeping thread takes longer than many a layer.
 
   Args:
-    steps: see `run`.
-    limits: see `run`.
-    cuts: see `run`.
-    arena: see `run`.
-    values: see `run`.
-    offsets: see `run`.
-    rows: see `run`.
-    biases: see `run`.
-    tables: see `run`.
-    factors: see `run`.
     thread: see `run`.
     n_threads: see `run`.
     counts: see `begin`.
     call: number of calls in which this thread took part.
+    *arrays: the arguments of `run` from `steps` on.
 
   Returns:
     The new value of `call`.
@@ -388,22 +364,7 @@ def serve(
   spins = 0
   while spins < _SPINS_BEFORE_SLEEP:
     if waiting.look(counts, CALLS) > call:
-      run(
-        steps,
-        limits,
-        cuts,
-        arena,
-        values,
-        offsets,
-        rows,
-        biases,
-        tables,
-        factors,
-        thread,
-        n_threads,
-        counts,
-        call,
-      )
+      run(thread, n_threads, counts, call, *arrays)
       call += 1
       spins = 0
     waiting.pause()

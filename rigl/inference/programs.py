@@ -40,8 +40,8 @@ class Program:
   input: slice
   output: np.ndarray
 
-  def arguments(self) -> tuple[np.ndarray, ...]:
-    """The arrays in the order of `kernels.run`."""
+  def arrays(self) -> tuple[np.ndarray, ...]:
+    """The arrays, in the order of `kernels.run`."""
     return (
       self.steps,
       self.limits,

@@ -33,19 +33,19 @@ class Team:
   end with this object.
   """
 
-  def __init__(self, arguments: tuple[Any, ...], n_threads: int) -> None:
+  def __init__(self, arrays: tuple[Any, ...], n_threads: int) -> None:
     """Starts the threads.
 
     Args:
-      arguments: arguments of `kernels.run`, up to `factors`.
+      arrays: arguments of `kernels.run`, from `steps` on.
       n_threads: number of threads, including the calling one.
     """
-    self._arguments, self._n_threads = arguments, n_threads
+    self._arrays, self._n_threads = arrays, n_threads
     self._shared = _Shared(np.zeros(kernels.N_COUNTS, np.int64), threading.Condition())
     self._n_calls = 0
     for thread in range(1, n_threads):
       threading.Thread(
-        target=_take_part, args=(arguments, thread, n_threads, self._shared), daemon=True
+        target=_take_part, args=(arrays, thread, n_threads, self._shared), daemon=True
       ).start()
     weakref.finalize(self, self._shared.close)
 
@@ -56,11 +56,11 @@ class Team:
       with shared.condition:
         kernels.begin(shared.counts)
         shared.condition.notify_all()
-    kernels.run(*self._arguments, 0, self._n_threads, shared.counts, self._n_calls)
+    kernels.run(0, self._n_threads, shared.counts, self._n_calls, *self._arrays)
     self._n_calls += 1
 
 
-def _take_part(arguments: tuple[Any, ...], thread: int, n_threads: int, shared: _Shared) -> None:
+def _take_part(arrays: tuple[Any, ...], thread: int, n_threads: int, shared: _Shared) -> None:
   """The main function of the other threads."""
   call = 0
   while True:
@@ -69,4 +69,4 @@ def _take_part(arguments: tuple[Any, ...], thread: int, n_threads: int, shared: 
         shared.condition.wait()
       if shared.is_closed:
         return
-    call = kernels.serve(*arguments, thread, n_threads, shared.counts, call)
+    call = kernels.serve(thread, n_threads, shared.counts, call, *arrays)

@@ -9,6 +9,7 @@ from typing import Any, Optional, Sequence, Union
 import numpy as np
 
 from rigl.core import distributions, mask_math, methods, stateless_random
+from rigl.keras.kernel_variables import Kernel
 
 MASK_INITS = ('random', 'magnitude')
 
@@ -16,10 +17,8 @@ MASK_INITS = ('random', 'magnitude')
 def first_mask(
   method: methods.Method,
   mask_init: Union[str, Mapping[str, Any]],
-  path: str,
-  shape: Sequence[int],
+  kernel: Kernel,
   values: Optional[np.ndarray],
-  sparsity: float,
   seed: int,
 ) -> np.ndarray:
   """The mask of one kernel, bool [...].
@@ -30,18 +29,17 @@ def first_mask(
   Args:
     method: the method; some start from a dense network.
     mask_init: see SparseOptimizer.
-    path: path of the kernel.
-    shape: shape of the kernel.
+    kernel: its path, its shape and the wanted share of zeros count.
     values: weights [...]; None if they have no values yet.
-    sparsity: wanted share of zeros.
     seed: seed of a random mask.
 
   Raises:
     ValueError: the mask depends on weights that have no values yet, or the
       given masks lack this path or have another shape.
   """
+  path, shape = kernel.path, tuple(kernel.variable.shape)
   size = math.prod(shape)
-  n_zeros = distributions.get_n_zeros(size, sparsity)
+  n_zeros = distributions.get_n_zeros(size, kernel.sparsity)
   if not isinstance(mask_init, str):
     return _given_mask(mask_init, path, shape)
   is_sparse = values is not None and 0 < n_zeros <= np.sum(values == 0)

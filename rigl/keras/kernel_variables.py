@@ -64,12 +64,18 @@ class Kernel:
     """The variables to save, so that training can resume."""
     return [variable for variable in (self.mask, self.state, self.inactive) if variable is not None]
 
-  def zero_now(self) -> bool:
-    """Sets inactive weights to 0, not in a graph; returns whether any was not.
+  def zero_now(self, mask: np.ndarray, weights: np.ndarray) -> bool:
+    """Sets inactive weights to 0, not in a graph.
 
     By numpy, because JAX would compile an operation for each shape.
+
+    Args:
+      mask: the value of `mask`.
+      weights: the value of `variable`.
+
+    Returns:
+      Whether any of them was not 0.
     """
-    mask, weights = read(self.mask), read(self.variable)
     was_dense = bool(np.any(weights[~mask]))
     if was_dense:
       self.variable.assign(np.where(mask, weights, 0))
@@ -148,6 +154,18 @@ def where(mask: Any, values: Any, otherwise: Any = None) -> Any:
   return xp.where(
     xp.asarray(mask), values, xp.zeros_like(values) if otherwise is None else xp.asarray(otherwise)
   )
+
+
+def masks_of(kernels: Sequence[Kernel]) -> dict[str, np.ndarray]:
+  """{path: mask}; if kernels have the same path, the second is `<path>_2`, and so on."""
+  masks: dict[str, np.ndarray] = {}
+  for kernel in kernels:
+    name, n = kernel.path, 1
+    while name in masks:
+      n += 1
+      name = f'{kernel.path}_{n}'
+    masks[name] = read(kernel.mask)
+  return masks
 
 
 def read(variable: Any) -> np.ndarray:

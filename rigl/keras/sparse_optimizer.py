@@ -297,13 +297,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         kernel_variables.read(kernel.variable) if self._backend.has_value(kernel.variable) else None
       )
       mask = first_masks.first_mask(
-        self.method,
-        self._arguments.mask_init,
-        kernel.path,
-        tuple(kernel.variable.shape),
-        values,
-        kernel.sparsity,
-        self.seed_for(number, 'mask_init'),
+        self.method, self._arguments.mask_init, kernel, values, self.seed_for(number, 'mask_init')
       )
       kernel.mask.assign(mask)
       if values is None:
@@ -311,8 +305,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         continue
       if kernel.inactive is not None:
         kernel.inactive.assign(values)
-      elif kernel.zero_now():
-        self._is_stale = True
+      else:
+        self._is_stale |= kernel.zero_now(mask, values)
     if self._waits_for_weights:
       self._is_ready = self.add_variable((), 'zeros', 'bool', name='is_ready')
 
@@ -391,21 +385,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         variable.assign(np.array(kernel_variables.read(variable)))
       # Averaged weights are not 0 where a connection was active once.
       for kernel in self.kernels:
-        kernel.zero_now()
+        kernel.zero_now(kernel_variables.read(kernel.mask), kernel_variables.read(kernel.variable))
 
   def get_masks(self) -> dict[str, np.ndarray]:
-    """{path: bool array [...]} of the sparse kernels; empty before `build`.
-
-    If kernels have the same path, the second is `<path>_2`, and so on.
-    """
-    masks: dict[str, np.ndarray] = {}
-    for kernel in self.kernels:
-      name, n = kernel.path, 1
-      while name in masks:
-        n += 1
-        name = f'{kernel.path}_{n}'
-      masks[name] = kernel_variables.read(kernel.mask)
-    return masks
+    """{path: bool array [...]} of the sparse kernels; empty before `build`; see `masks_of`."""
+    return kernel_variables.masks_of(self.kernels)
 
   def apply_masks(self) -> None:
     """Sets inactive weights to 0, as each step does.

@@ -63,7 +63,7 @@ class ProgressHook(tf.train.SessionRunHook):
     max_steps: int,
     every_n_steps: int,
     folder: str,
-    recorded: Mapping[str, Optional[tf.Tensor]] = (types.MappingProxyType({})),
+    recorded: Mapping[str, Optional[tf.Tensor]] = types.MappingProxyType({}),
     watch: Optional[mask_watch.MaskWatch] = None,
     shown: Optional[Collection[str]] = None,
   ):
