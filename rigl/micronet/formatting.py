@@ -8,7 +8,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import rich.box
+import rich.cells
+import rich.console
+import rich.table
+
 FORMATS = ('table', 'json', 'csv', 'markdown')
+
+# Characters in a line of a table without limit, and in its first column at least.
+_NO_LIMIT = 10**4
+_SHORTEST_NAME = 12
 
 _UNITS = ((1e18, 'E'), (1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
 
@@ -32,14 +41,6 @@ def shape_text(shape: Sequence[int]) -> str:
   return 'x'.join(map(str, shape)) if shape else '-'
 
 
-def elide(text: str, width: int) -> str:
-  """Shortens a text in its middle to `width` characters."""
-  if len(text) <= width:
-    return text
-  head = (width - 1) // 2
-  return text[:head] + '…' + text[len(text) - (width - 1 - head) :]
-
-
 def text_table(
   header: Sequence[str],
   rows: Sequence[Sequence[str]],
@@ -53,29 +54,39 @@ def text_table(
     header: titles of the columns.
     rows: cells as text.
     n_left: number of columns aligned to the left; the others go to the right.
-    max_width: the first column is elided to fit; None for no limit.
+    max_width: texts of the first column that do not fit go on in the next line;
+      None for no limit.
     has_total: draws a line above the last row.
 
   Returns:
     The table, ending in a line break.
   """
-  lines = [list(header), *map(list, rows)]
-  widths = [max(len(row[i]) for row in lines) for i in range(len(header))]
-  if max_width is not None:
-    excess = sum(widths) + 2 * (len(widths) - 1) - max_width
-    widths[0] = max(12, widths[0] - max(0, excess))
-  rule = '  '.join('─' * width for width in widths)
-  text = []
-  for i, row in enumerate(lines):
-    if i == 1 or (has_total and i == len(lines) - 1):
-      text.append(rule)
-    row[0] = elide(row[0], widths[0])
-    cells = (
-      cell.ljust(width) if column < n_left else cell.rjust(width)
-      for column, (cell, width) in enumerate(zip(row, widths))
+  total = rows[-1] if has_total else [''] * len(header)
+  drawn = rich.table.Table(
+    box=rich.box.SIMPLE,
+    show_edge=False,
+    pad_edge=False,
+    padding=(0, 1, 0, 0),
+    show_footer=has_total,
+  )
+  for i, (title, footer) in enumerate(zip(header, total)):
+    drawn.add_column(
+      title, footer, justify='left' if i < n_left else 'right', no_wrap=i > 0, overflow='fold'
     )
-    text.append('  '.join(cells).rstrip())
-  return '\n'.join(text) + '\n'
+  for row in rows[:-1] if has_total else rows:
+    drawn.add_row(*row)
+  numbers = list(zip(header, *rows))[1:]
+  narrowest = _SHORTEST_NAME + sum(2 + max(map(rich.cells.cell_len, column)) for column in numbers)
+  console = rich.console.Console(
+    file=io.StringIO(),
+    width=max(max_width or _NO_LIMIT, narrowest),
+    color_system=None,
+    markup=False,
+    emoji=False,
+  )
+  with console.capture() as captured:
+    console.print(drawn)
+  return ''.join(line.rstrip() + '\n' for line in captured.get().splitlines())
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_left: int = 1) -> str:

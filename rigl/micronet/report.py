@@ -74,8 +74,8 @@ def render(report: Report, output_format: str, max_width: int | None = None) -> 
     report: what to show.
     output_format: one of `formatting.FORMATS`. JSON holds everything, CSV the
       layers only.
-    max_width: greatest width of lines in a table; longer layer names are
-      shortened.
+    max_width: greatest width of lines in a table; longer layer names go on in
+      the next line.
 
   Returns:
     The text, ending in a line break.
