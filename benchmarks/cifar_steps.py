@@ -24,7 +24,7 @@ FREQUENCY = {'ordinary': 10**6, 'update': 1}
 
 def measure(method: str, kind: str, depth: int, width: int, batch_size: int, n_steps: int) -> None:
   """Prints seconds per step, peak memory and masked gradients in MB."""
-  from rigl.cifar_resnet import resnet_train_eval
+  from rigl.cifar_resnet import cifar_config, cifar_experiment
   from rigl.compat import tf
   from rigl.model_pruning import pruning
   from rigl.training import config as config_lib
@@ -39,11 +39,11 @@ def measure(method: str, kind: str, depth: int, width: int, batch_size: int, n_s
     maskupdate_frequency=FREQUENCY[kind],
     mask_init_method='erdos_renyi_kernel',
   )
-  cifar = resnet_train_eval.CifarConfig(resnet_depth=depth, resnet_width=width)
+  cifar = cifar_config.CifarConfig(resnet_depth=depth, resnet_width=width)
   rng = np.random.RandomState(0)
   images = tf.constant(rng.randn(batch_size, 32, 32, 3), tf.float32)
   labels = tf.constant(rng.randint(10, size=batch_size), tf.int32)
-  step, _, _, _ = resnet_train_eval.build_model(
+  step, _, _, _ = cifar_experiment.build_model(
     'train', images, labels, method, 10, depth, width, cifar
   )
   inner = factory.make_inner_optimizer('momentum', 0.01, 0.9, True)

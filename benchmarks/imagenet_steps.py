@@ -82,7 +82,7 @@ def measure_update(sorts: bool, n_steps: int) -> float:
   if sorts:
     import mask_update
 
-    def top_k_masks(scores, n, eligible):
+    def top_k_masks(scores, n, eligible=None):
       return [
         mask_update.sorted_top_n(tf.where(e, s, tf.fill(tf.shape(s), float('-inf'))), n_)
         for s, n_, e in zip(scores, tf.unstack(n), eligible)

@@ -116,7 +116,7 @@ def make_sparse(model: keras.Model, sparsity: float, distribution: str) -> None:
   generator = np.random.default_rng(0)
   sparsities = rigl.keras.layer_sparsities(model, sparsity, distribution)
   for variable in model.variables:
-    values = np.asarray(variable.value).copy()
+    values: np.ndarray = np.asarray(variable.value).copy()
     if 'variance' in variable.path or 'gamma' in variable.path:
       values = generator.uniform(0.5, 1.5, values.shape)
     elif values.ndim == 1:

@@ -24,7 +24,7 @@ SPARSITY = 0.98
 SECOND_LAYER = 0.9 * SPARSITY
 N_BATCHES = 600
 FREQUENCY = 100
-OPTIMIZERS = {
+OPTIMIZERS: dict[type[methods.Method], Any] = {
   optimizer.method_class: optimizer
   for optimizer in (
     rigl.keras.RigL,

@@ -164,7 +164,9 @@ def script_speed(mnist: str, n_epochs: int, n_batches: int, loop: str) -> tuple[
     process = subprocess.Popen(
       [*command, f'--save_path={os.path.join(folder, "run")}'], stdout=subprocess.PIPE, text=True
     )
-    epoch_ends = [time.perf_counter() for line in process.stdout if re.match(r'epoch +\d+/', line)]
+    epoch_ends = [
+      time.perf_counter() for line in process.stdout or () if re.match(r'epoch +\d+/', line)
+    ]
     if process.wait():
       raise RuntimeError(f'{" ".join(command)} failed; its error is above.')
   # From the end of one test to the end of the last, tests included.
