@@ -39,6 +39,8 @@ class _Reader:
     self._constants: dict[int, np.ndarray] = {}
     self._nodes: list[Node] = []
     self._pads: dict[int, tuple[int, tuple[int, int, int, int]]] = {}
+    # {activation: the one that it is another name of}.
+    self._names: dict[int, int] = {}
     self._next = len(self._tensors)
     self.shapes: dict[int, tuple[int, int, int]] = {}
 
@@ -56,9 +58,12 @@ class _Reader:
       if not computed.issuperset(node.inputs):
         raise UnknownOperation(f'PAD before {node.kind}')
       computed.add(node.output)
+    last = self._names.get(last, last)
     if last not in computed - {first}:
       raise UnknownOperation('an output that nothing computes')
-    shapes = [tflite_files.shape_of(self._tensors[i]) for i in (first, last)]
+    shapes = [
+      tflite_files.shape_of(self._tensors[int(i[0])]) for i in (graph.inputs, graph.outputs)
+    ]
     return Graph(self._nodes, self.shapes, first, last, shapes[0][1:], shapes[1][1:])
 
   def _name_of(self, index: int) -> str:
@@ -82,6 +87,9 @@ class _Reader:
         shape = (1, *shape)
       if len(shape) == 2:
         shape = (shape[0], 1, 1, shape[1])
+      elif len(shape) == 3:
+        # An image of one channel.
+        shape = (*shape, 1)
       if len(shape) != 4 or shape[0] != 1 or min(shape) < 1:
         raise UnknownOperation(f'an activation of the shape {list(shape)}')
       self.shapes[index] = shape[1:]
@@ -122,6 +130,7 @@ class _Reader:
       self._check_float(index)
       if self._constant(index) is None:
         self._shape(index)
+    operator.inputs = [self._names.get(int(i), int(i)) for i in operator.inputs]
     read(operator, operator.builtinOptions)
 
   def _unpack(self, operator: Any, code: int) -> None:
@@ -223,6 +232,8 @@ class _Reader:
   def _read_fully_connected(self, operator: Any, options: Any) -> None:
     weights = self._weights(operator)
     source = int(operator.inputs[0])
+    if len(tflite_files.shape_of(self._tensors[source])) == 3:
+      raise UnknownOperation('FULLY_CONNECTED of a sequence')
     if weights.shape[1] != np.prod(self._shape(source)):
       raise self._damaged(f'the input of {weights.shape[1]} weights', self._shape(source))
     self._check_channels(operator, len(weights), is_image=False)
@@ -246,9 +257,12 @@ class _Reader:
     del options
     source, output = int(operator.inputs[0]), int(operator.outputs[0])
     shape, wanted = self._shape(source), self._shape(output)
-    if np.prod(shape) != np.prod(wanted) or (wanted != shape and wanted[:2] != (1, 1)):
+    if wanted == shape:
+      self._names[output] = source
+    elif np.prod(shape) == np.prod(wanted) and wanted[:2] == (1, 1):
+      self._add('flatten', operator)
+    else:
       raise UnknownOperation(f'RESHAPE from {shape} to {wanted}')
-    self._add('flatten', operator)
 
   def _read_squeeze(self, operator: Any, options: Any) -> None:
     self._read_reshape(operator, options)

@@ -132,6 +132,28 @@ def test_layers(name, sparsity, tmp_path):
   _check(_LAYERS[name](inputs), inputs, tmp_path, sparsity)
 
 
+# Of an image without channels, as of MNIST.
+_MATRIX_LAYERS = {
+  'flat': lambda x: L.Dense(4)(L.Flatten()(x)),
+  'scaled': lambda x: L.Dense(4)(L.Flatten()(L.Rescaling(2.0, offset=-1.0)(x))),
+  'clipped': lambda x: L.Dense(4)(L.Flatten()(L.ReLU(6.0)(x))),
+  'as an image': lambda x: L.Conv2D(5, 3)(L.Reshape((9, 11, 1))(x)),
+  'scaled as an image': lambda x: L.MaxPooling2D()(
+    L.Conv2D(5, 3, padding='same')(L.Reshape((9, 11, 1))(L.Rescaling(2.0, offset=-1.0)(x)))
+  ),
+  'padded as an image': lambda x: L.Conv2D(5, 3)(L.ZeroPadding2D(2)(L.Reshape((9, 11, 1))(x))),
+  'sum of both': lambda x: L.Reshape((9, 11))(
+    L.Add()([L.Reshape((9, 11, 1))(x), L.Conv2D(1, 3, padding='same')(L.Reshape((9, 11, 1))(x))])
+  ),
+}
+
+
+@pytest.mark.parametrize('name', _MATRIX_LAYERS)
+def test_layers_of_matrices(name, tmp_path):
+  inputs = keras.Input((9, 11))
+  _check(_MATRIX_LAYERS[name](inputs), inputs, tmp_path)
+
+
 @pytest.mark.parametrize('n_threads', [2, 3])
 def test_networks_on_several_threads(n_threads, tmp_path):
   model = networks.mobilenet(0.8, 33)

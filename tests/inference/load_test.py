@@ -182,6 +182,29 @@ def test_unknown_operations_run_on_litert(engine, tmp_path, caplog):
   networks.assert_close(network(batch), wanted)
 
 
+_ON_SEQUENCES = {
+  'dense': lambda x: L.Dense(3)(x),
+  'of one': lambda x: L.Dense(3)(x[:, :1]),
+  'by column': lambda x: L.Rescaling([1.0, 2.0, 3.0, 4.0])(x),
+  'softmax': lambda x: L.Softmax()(x),
+  'mean': lambda x: L.GlobalAveragePooling1D()(x),
+  'transposed': lambda x: L.Permute((2, 1))(x),
+  'convolution': lambda x: L.Conv1D(3, 2)(x),
+  'folded': lambda x: L.Conv2D(3, 2)(L.Reshape((3, 2, 4))(x)),
+}
+
+
+@pytest.mark.parametrize('name', _ON_SEQUENCES)
+def test_sequences_run_on_litert(name, tmp_path):
+  inputs = keras.Input((6, 4))
+  model = keras.Model(inputs, L.Dense(2)(L.Flatten()(_ON_SEQUENCES[name](inputs))))
+  rigl.inference.export(model, path := tmp_path / 'm.tflite')
+  network = rigl.inference.load(path, engine='rigl')
+  assert network.engine == 'litert'
+  batch, wanted = networks.batch_of(model)
+  networks.assert_close(network(batch), wanted)
+
+
 def _int8_file(path):
   network = tf2.function(lambda x: tf2.nn.relu(tf2.matmul(x, tf2.ones([40, 40]))))
   converter = tf2.lite.TFLiteConverter.from_concrete_functions(
