@@ -40,7 +40,10 @@ def read_masks(path: str) -> dict[str, Mask]:
   for layer, tensor in checkpoint_files.read_masks(prefix).items():
     masks[layer] = Mask(tensor.shape, int(np.sum(tensor == 0)))
   if not masks:
-    raise ValueError(f'{prefix!r} holds no masks, variables named <layer>/mask.')
+    raise ValueError(
+      f'{prefix!r} holds no masks, variables named <layer>/mask. Count a dense network by '
+      '--architecture and --sparsity=0.'
+    )
   return masks
 
 

@@ -409,7 +409,7 @@ class TestCheckpoint:
 
   def test_no_masks(self, capsys, tmp_path):
     _save(tmp_path, {}, {'layer1/weights': (3, 4)})
-    assert 'holds no masks' in _fail(capsys, f'--checkpoint={tmp_path}')
+    assert '--architecture and --sparsity=0' in _fail(capsys, f'--checkpoint={tmp_path}')
 
   def test_not_a_mask(self, capsys, tmp_path):
     _save(tmp_path, {'layer1': np.full((784, 300), 0.5, np.float32)})
