@@ -15,23 +15,22 @@ COMMANDS = {
 }
 
 
+_TEXT = """\
+Sparse training of neural networks. Commands, each with --help:
+
+{commands}
+
+In Python, rigl.keras makes optimizers of Keras 3 sparse, and
+rigl.mnist.train(method=..., sparsity=...) trains as the script does;
+so do rigl.cifar_resnet.train and rigl.imagenet_resnet.train.
+"""
+
+
 def text() -> str:
   """The commands, one a line."""
-  commands = {f'python -m rigl.{name}': said for name, said in COMMANDS.items()}
-  width = max(map(len, commands))
-  lines = [f'  {name:{width}}  {said}' for name, said in commands.items()]
-  return '\n'.join(
-    [
-      'Sparse training of neural networks. Commands, each with --help:',
-      '',
-      *lines,
-      '',
-      'In Python, rigl.keras makes optimizers of Keras 3 sparse, and',
-      'rigl.mnist.train(method=..., sparsity=...) trains as the script does;',
-      'so do rigl.cifar_resnet.train and rigl.imagenet_resnet.train.',
-      '',
-    ]
-  )
+  width = max(map(len, COMMANDS))
+  lines = [f'  python -m rigl.{name:{width}}  {said}' for name, said in COMMANDS.items()]
+  return _TEXT.format(commands='\n'.join(lines))
 
 
 if __name__ == '__main__':

@@ -50,11 +50,7 @@ def _is_complete(prefix: str) -> bool:
 
 
 def all_complete(model_dir: str) -> list[str]:
-  """The prefixes of the complete checkpoints in a folder, ordered by step.
-
-  Args:
-    model_dir: folder of a training, which need not exist.
-  """
+  """The prefixes of the complete checkpoints in a folder, which need not exist, by step."""
   return list(filter(_is_complete, _all_begun(model_dir).values()))
 
 
@@ -89,7 +85,6 @@ def latest(model_dir: str) -> Optional[str]:
   state_file = os.path.join(model_dir, STATE_FILE)
   if not tf.io.gfile.exists(state_file):
     return _latest_without_state(model_dir)
-  problem = None
   try:
     # TensorFlow logs what is wrong and returns None.
     state = tf.train.get_checkpoint_state(model_dir)
@@ -97,20 +92,18 @@ def latest(model_dir: str) -> Optional[str]:
     state = None
   prefix = state.model_checkpoint_path if state else ''
   if not prefix:
-    problem = f'{state_file} is damaged and names no checkpoint.'
+    problem = 'is damaged and names no checkpoint'
   elif not tf.io.gfile.exists(f'{prefix}.index'):
-    problem = f'{state_file} names {prefix}, but {prefix}.index is missing.'
-  if problem:
-    newest = _newest_complete(_all_begun(model_dir))
-    raise ValueError(
-      f'{problem} '
-      + (
-        f'Delete {state_file} to go on from {newest}.'
-        if newest
-        else f'No checkpoint besides it is in {model_dir}.'
-      )
-    )
-  return prefix
+    problem = f'names {prefix}, but {prefix}.index is missing'
+  else:
+    return prefix
+  newest = _newest_complete(_all_begun(model_dir))
+  remedy = (
+    f'Delete {state_file} to go on from {newest}.'
+    if newest
+    else f'No checkpoint besides it is in {model_dir}.'
+  )
+  raise ValueError(f'{state_file} {problem}. {remedy}')
 
 
 def holds_checkpoints(folder: str) -> bool:
@@ -123,8 +116,7 @@ def holds_checkpoints(folder: str) -> bool:
 def runs_below(folder: str) -> str:
   """A sentence about runs below a folder, for an error that finds none in it.
 
-  Args:
-    folder: need not exist; only its first few hundred folders are searched.
+  The folder need not exist; only its first few hundred folders are searched.
   """
   found = [
     path
@@ -227,8 +219,7 @@ def fold_masks(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   Raises:
     ValueError: a mask has no weights or another shape than them; names it.
   """
-  folded = {}
-  masks = {}
+  folded, masks = {}, {}
   for name, value in values.items():
     if (layer := layer_names.layer_of_mask(name)) is not None:
       masks[layer] = value
@@ -250,9 +241,7 @@ def fold_masks(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         f'{list(np.shape(weights))}.'
       )
     # Adding 0 turns -0 into 0, so that all bytes are zero.
-    folded[names[0]] = weights * np.asarray(mask).astype(weights.dtype) + (
-      np.zeros([], weights.dtype)
-    )
+    folded[names[0]] = weights * np.asarray(mask).astype(weights.dtype) + weights.dtype.type(0)
   return folded
 
 
@@ -267,14 +256,11 @@ def read_network(prefix: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
   """
   masks = {layer: mask.astype(np.uint8) for layer, mask in read_masks(prefix).items()}
   names = sorted(open_checkpoint(prefix).get_variable_to_shape_map())
-  return masks, fold_masks(
-    {
-      **read_tensors(
-        prefix, [name for name in names if (name.rpartition('/')[2] in PARAMETER_SUFFIXES)]
-      ),
-      **{layer_names.mask_of(layer): mask for layer, mask in masks.items()},
-    }
+  values = read_tensors(
+    prefix, [name for name in names if name.rpartition('/')[2] in PARAMETER_SUFFIXES]
   )
+  values |= {layer_names.mask_of(layer): mask for layer, mask in masks.items()}
+  return masks, fold_masks(values)
 
 
 def files_of(prefix: str) -> list[str]:

@@ -76,14 +76,12 @@ def load(path: str | os.PathLike[str]) -> TrainedNetwork:
     others = [
       other for other in checkpoint_files.all_complete(os.path.dirname(prefix)) if other != prefix
     ]
-    raise ValueError(
-      f'{error} '
-      + (
-        f'Load another one, such as {others[-1]}.'
-        if others
-        else 'Copy it again from where it was trained.'
-      )
-    ) from error
+    remedy = (
+      f'Load another one, such as {others[-1]}.'
+      if others
+      else 'Copy it again from where it was trained.'
+    )
+    raise ValueError(f'{error} {remedy}') from error
   weights, variables = {}, {}
   for name, value in values.items():
     layer = layer_names.layer_of_weights(name, masks)

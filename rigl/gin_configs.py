@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import functools
 import importlib.resources
 import os
 import re
@@ -113,6 +114,10 @@ def _files_beside(module: str) -> list[Any]:
   )
 
 
+# Gin refuses to register a class twice.
+_register = functools.cache(gin.external_configurable)
+
+
 def _find(path: str, config_classes: Iterable[type]) -> str:
   """The gin file of a path, or of the name of one that a script comes with."""
   if os.path.basename(path) != path or os.path.isfile(path):
@@ -164,12 +169,7 @@ def read(
   try:
     gin.parse_config_files_and_bindings(list(paths), list(bindings))
   except (ValueError, SyntaxError) as error:
-    known_names = [
-      *known,
-      *(
-        field.name for config_class in config_classes for field in dataclasses.fields(config_class)
-      ),
-    ]
+    known_names = [*known, *(field.name for c in config_classes for field in dataclasses.fields(c))]
     alike = [
       name
       for word in re.findall(r"'(\w+)'", str(error))
@@ -184,37 +184,19 @@ def read(
   for config_class in config_classes:
     for field in dataclasses.fields(config_class):
       name = f'{config_class.__name__}.{field.name}'
-      try:
+      with contextlib.suppress(ValueError):  # Not bound.
         bound[config_class, field.name] = gin.query_parameter(name)
-      except ValueError:  # Not bound.
-        continue
   return bound
 
 
-_REGISTERED: set[type] = set()
-
-
-def _register(config_class: type) -> None:
-  if config_class not in _REGISTERED:
-    gin.external_configurable(config_class)
-    _REGISTERED.add(config_class)
-
-
 def files_in(folder: str) -> list[str]:
-  """The path of the config.gin that a run has written, if there is one.
-
-  Args:
-    folder: folder of the run.
-  """
+  """The path of the config.gin that a run has written, if there is one."""
   path = os.path.join(folder, CONFIG_FILE)
   return [path] if tf.io.gfile.exists(path) else []
 
 
 def values_in(folder: str) -> Optional[dict[str, Any]]:
   """{hyperparameter: value} of the config.gin of a run; None without one.
-
-  Args:
-    folder: folder of the run.
 
   Raises:
     ValueError: it cannot be read, or is no list of bindings; names it.

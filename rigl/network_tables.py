@@ -19,42 +19,17 @@ RESNETS = {
 VGGS = {'vgg_a': (1, 1, 2, 2, 2), 'vgg_16': (2, 2, 3, 3, 3), 'vgg_19': (2, 2, 4, 4, 4)}
 VGG_FILTERS = (64, 128, 256, 512, 512)
 
-# (filters, stride) of the separable convolutions.
-MOBILENET_V1 = (
-  (64, 1),
-  (128, 2),
-  (128, 1),
-  (256, 2),
-  (256, 1),
-  (512, 2),
-  (512, 1),
-  (512, 1),
-  (512, 1),
-  (512, 1),
-  (512, 1),
-  (1024, 2),
-  (1024, 1),
-)
 
-# (filters, stride) of the inverted residuals.
-MOBILENET_V2 = (
-  (16, 1),
-  (24, 2),
-  (24, 1),
-  (32, 2),
-  (32, 1),
-  (32, 1),
-  (64, 2),
-  (64, 1),
-  (64, 1),
-  (64, 1),
-  (96, 1),
-  (96, 1),
-  (96, 1),
-  (160, 2),
-  (160, 1),
-  (160, 1),
-  (320, 1),
+def _blocks(*groups: tuple[int, int, int]) -> tuple[tuple[int, int], ...]:
+  """(filters, stride) of each block; groups are (filters, first stride, number of blocks)."""
+  return tuple((filters, 1 if i else stride) for filters, stride, n in groups for i in range(n))
+
+
+# The separable convolutions.
+MOBILENET_V1 = _blocks((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 2, 6), (1024, 2, 2))
+# The inverted residuals.
+MOBILENET_V2 = _blocks(
+  (16, 1, 1), (24, 2, 2), (32, 2, 3), (64, 2, 4), (96, 1, 3), (160, 2, 3), (320, 1, 1)
 )
 
 

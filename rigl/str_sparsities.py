@@ -119,7 +119,7 @@ _PERCENTAGES = {
 
 
 def _resnet50_layer_names() -> tuple[str, ...]:
-  """Returns the scopes of the 54 layers, as the training graph names them."""
+  """The scopes of the 54 layers, as the training graph names them."""
   names = ['initial_conv']
   for group, n_blocks in enumerate(_BLOCKS_PER_GROUP, start=1):
     suffix = f'block_group_projection_block_group{group}'
@@ -135,36 +135,25 @@ LAYER_NAMES = _resnet50_layer_names()
 
 
 def read_table() -> dict[float, dict[str, float]]:
-  """Parses the published table.
-
-  Returns:
-    overall sparsity -> {layer name: sparsity of the layer}, sparsest last.
-  """
-  table = {}
-  for overall, row in _PERCENTAGES.items():
-    sparsities = [float(percentage) / 100 for percentage in row.split()]
-    table[float(overall) / 100] = dict(zip(LAYER_NAMES, sparsities))
-  return table
+  """{overall sparsity: {layer name: sparsity of the layer}} as published, sparsest last."""
+  return {
+    float(overall) / 100: dict(zip(LAYER_NAMES, (float(word) / 100 for word in row.split())))
+    for overall, row in _PERCENTAGES.items()
+  }
 
 
 def find_overall_sparsity(sparsity: float) -> float:
-  """Finds the published overall sparsity that a typed decimal means.
-
-  Args:
-    sparsity: for example 0.9805.
-
-  Returns:
-    The key of `read_table()` for it, for example 0.9804999999999999.
+  """The key of `read_table()` that a typed decimal means.
 
   Raises:
-    ValueError: if no published network has this sparsity.
+    ValueError: no published network has this sparsity.
   """
-  overall = [float(percentage) / 100 for percentage in _PERCENTAGES]
-  for key in overall:
+  table = read_table()
+  for key in table:
     # Wider than float32 rounding, far narrower than the gap between entries.
     if math.isclose(key, sparsity, rel_tol=0.0, abs_tol=1e-6):
       return key
-  options = ', '.join(f'{key:.4f}' for key in overall)
+  options = ', '.join(f'{key:.4f}' for key in table)
   raise ValueError(
     f'STR publishes no layer-wise sparsities for an overall sparsity of '
     f'{sparsity}. Choose one of: {options}.'

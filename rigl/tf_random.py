@@ -14,13 +14,6 @@ from rigl.compat import tf
 GENERATOR = 'philox'
 
 
-def _bits(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-  """int32 of `shape`, uniform over all its values."""
-  return tf.random.stateless_uniform(
-    shape, seed, minval=None, maxval=None, dtype=tf.int32, alg=GENERATOR
-  )
-
-
 def uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
   """U[0, 1) in steps of 2 ** -24, float32 of `shape`.
 
@@ -28,6 +21,9 @@ def uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     shape: int32 vector.
     seed: int32 [2].
   """
-  bits = tf.bitwise.right_shift(_bits(shape, seed), 7)
-  bits = tf.bitwise.bitwise_and(bits, 2**24 - 1)
+  # Without limits: uniform over all values of int32.
+  bits = tf.random.stateless_uniform(
+    shape, seed, minval=None, maxval=None, dtype=tf.int32, alg=GENERATOR
+  )
+  bits = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, 7), 2**24 - 1)
   return tf.cast(bits, tf.float32) * 2.0**-24
