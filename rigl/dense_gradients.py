@@ -33,11 +33,7 @@ class Averages(dict):
   """{weights.name: variable of the moving average of its dense gradient}."""
 
   def average(self, weights: tf.Variable) -> Optional[tf.Variable]:
-    """As tf.train.ExponentialMovingAverage.average.
-
-    Args:
-      weights: a variable; None is returned for one without a mask.
-    """
+    """As tf.train.ExponentialMovingAverage.average; None for a variable without a mask."""
     return self.get(weights.name)
 
 
@@ -60,12 +56,7 @@ def _sources(op: tf.Operation, ends: Collection[tf.Operation]) -> set[tf.Operati
 
 
 def of_call(pairs: GradsAndVars, dense: Mapping[str, tf.Tensor]) -> list[Computed]:
-  """The record of one call.
-
-  Args:
-    pairs: the (gradient, variable) pairs that it returns.
-    dense: {weights.name: dense gradient}.
-  """
+  """The record of a call that returns `pairs`; `dense` is {weights.name: dense gradient}."""
   return [
     Computed(v.name, gradient.op, dense.get(v.name))
     for gradient, v in pairs

@@ -73,11 +73,12 @@ class SparseOptimizer(OptimizerWrapper):
     self.method = method
     self._user_seed = seed
     self._use_tpu = use_tpu
-    self._distribution = (
-      mask_init_method,
-      default_sparsity,
-      dict(custom_sparsity_map or {}),
-      erk_power_scale,
+    self._sparsities = functools.partial(
+      sparse_utils.get_sparsities,
+      method=mask_init_method,
+      default_sparsity=default_sparsity,
+      custom_sparsity_map=dict(custom_sparsity_map or {}),
+      erk_power_scale=erk_power_scale,
     )
     self._step: Optional[tf.Tensor] = None
     self._begin_another_train_op()
@@ -89,18 +90,15 @@ class SparseOptimizer(OptimizerWrapper):
   def _last_update(self) -> tf.Tensor:
     """int64 scalar: the step of the last update."""
     memory = self._get_memory().read_value()
-    return tf.cast(memory, tf.int64) - 1 if (self.method.when == 'once') else memory
+    return tf.cast(memory, tf.int64) - 1 if self.method.when == 'once' else memory
 
   def _get_memory(self) -> tf.Variable:
     """The variable that the updates of a train op are remembered by."""
-    if self._memory is None:
-      self._memory = (
-        root_variable('is_snipped', [], tf.bool, False)
-        if self.method.when == 'once'
-        else root_variable(
-          'last_mask_update_step', [], tf.int64, self.method.initial_last_update_step
-        )
-      )
+    if self._memory is None and self.method.when == 'once':
+      self._memory = root_variable('is_snipped', [], tf.bool, False)
+    elif self._memory is None:
+      first = self.method.initial_last_update_step
+      self._memory = root_variable('last_mask_update_step', [], tf.int64, first)
     return self._memory
 
   def _remember_update(self, step: tf.Tensor) -> tf.Operation:
@@ -136,21 +134,11 @@ class SparseOptimizer(OptimizerWrapper):
     self._ema_grads = dense_gradients.Averages()
 
   def is_mask_update_iter(self, global_step: tf.Tensor, last_update_step: tf.Tensor) -> tf.Tensor:
-    """bool scalar: whether the schedule updates masks at `global_step`.
-
-    Args:
-      global_step: int64 scalar.
-      last_update_step: int64 scalar, the step of the last update.
-    """
+    """bool scalar: whether the schedule updates masks at `global_step`, int64 scalar."""
     return self.method.is_update(global_step, last_update_step)
 
   def get_drop_fraction(self, global_step: tf.Tensor, is_mask_update_iter: tf.Tensor) -> tf.Tensor:
-    """The annealed drop fraction, 0 unless masks are updated.
-
-    Args:
-      global_step: int64 scalar.
-      is_mask_update_iter: bool scalar.
-    """
+    """The annealed drop fraction, 0 unless masks are updated; all are scalars."""
     method = typing.cast(methods.DropAndGrow, self.method)
     fraction = method.drop_fraction_at(global_step)
     return tf.where(is_mask_update_iter, fraction, tf.zeros_like(fraction))
@@ -194,19 +182,14 @@ class SparseOptimizer(OptimizerWrapper):
   @property
   def _weight2masked_grads(self) -> dict[str, tf.Tensor]:
     """{weights.name: gradient}, see `dense_gradient`."""
-    return {
-      **{one.name: one.dense for one in self._computed if one.dense is not None},
-      **self._applied,
-    }
+    computed = {one.name: one.dense for one in self._computed if one.dense is not None}
+    return {**computed, **self._applied}
 
   def dense_gradient(self, weights: tf.Variable) -> tf.Tensor:
     """The dense gradient of a masked layer, [...] like `weights`.
 
     It belongs to the gradients that the last train op applies, or that were
     computed last if it applies none of the layer.
-
-    Args:
-      weights: variable of the layer.
 
     Raises:
       ValueError: `compute_gradients` of this optimizer was not called for
@@ -299,15 +282,9 @@ class SparseOptimizer(OptimizerWrapper):
   def generic_mask_update(
     self, mask: tf.Variable, weights: tf.Variable, noise_std: float = 1e-5
   ) -> tf.Operation:
-    """One update of one layer.
+    """The op of an update of a layer: assigns mask, weights (both [...]) and slots.
 
-    Args:
-      mask: 0/1 variable [...].
-      weights: variable of the same shape.
-      noise_std: standard deviation of the noise on the drop score.
-
-    Returns:
-      The op that assigns mask, weights and slots.
+    `noise_std` is the standard deviation of the noise on the drop score.
     """
     method = self.method
     if isinstance(method, methods.DropAndGrow):
@@ -344,12 +321,7 @@ class SparseOptimizer(OptimizerWrapper):
     return definition.new_weights(self._layer(None, weights))
 
   def reset_momentum(self, weights: tf.Variable, new_connections: tf.Tensor) -> tf.Operation:
-    """Resets every slot the wrapped optimizer keeps of new connections.
-
-    Args:
-      weights: the variable the slots belong to.
-      new_connections: bool [...], where to reset.
-    """
+    """Resets every slot that the wrapped optimizer keeps of new connections, bool [...]."""
     layer = self._layer(None, weights)
     return self._reset_slots(
       weights, new_connections, lambda _, slot: self.method.new_slot(layer, initial_value_of(slot))
@@ -360,10 +332,7 @@ class SparseOptimizer(OptimizerWrapper):
     state = self._ema_grads.get(weights.name)
     sparsity = 0.0
     if mask is not None and isinstance(self.method, methods.KeepBest):
-      distribution, default, custom, power_scale = self._distribution
-      sparsity = sparse_utils.get_sparsities(
-        self.get_masks(), distribution, default, custom, erk_power_scale=power_scale
-      )[mask.name]
+      sparsity = self._sparsities(self.get_masks())[mask.name]
     return methods.Layer(
       None if mask is None else mask.read_value(),
       weights.read_value(),

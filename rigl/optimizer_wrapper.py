@@ -21,14 +21,9 @@ _CLAIMED_STEPS = 'rigl/claimed_steps'
 
 
 def root_variable(name: str, shape: Sequence[int], dtype: tf.DType, value: Any) -> tf.Variable:
-  """A non-trainable variable whose name has no enclosing scope.
+  """A non-trainable variable whose name has no enclosing scope, filled with `value`.
 
-  Args:
-    name: name of the variable; a number is appended if the graph has one of
-      that name.
-    shape: shape of the variable.
-    dtype: dtype of the variable.
-    value: initial value of all elements.
+  The name gets a number at its end if the graph has a variable of that name.
   """
   # A variable of the same kind as the graph's: a resource variable assigned
   # from a reference variable, such as the global step, would share its memory
@@ -39,11 +34,8 @@ def root_variable(name: str, shape: Sequence[int], dtype: tf.DType, value: Any) 
   with tf.init_scope(), tf.variable_scope(root, auxiliary_name_scope=False):
     if not root.reuse:
       taken = {replicas.name_of(v) for v in tf.global_variables()}
-      numbers = itertools.count(1)
-      free = name
-      while free in taken:
-        free = f'{name}_{next(numbers)}'
-      name = free
+      numbered = (f'{name}_{i}' for i in itertools.count(1))
+      name = next(free for free in itertools.chain([name], numbered) if free not in taken)
     return tf.get_variable(name, shape, dtype, tf.constant_initializer(value), trainable=False)
 
 
@@ -77,11 +69,7 @@ def initial_value_of(variable: tf.Variable, must_repeat: bool = False) -> tf.Ten
 
 
 def schedule_step(global_step: Optional[tf.Variable]) -> tf.Variable:
-  """The step that a schedule reads: the one a train op advances or the graph's.
-
-  Args:
-    global_step: the variable that the train op advances; None if none.
-  """
+  """The step that a schedule reads: the one a train op advances, or the graph's if None."""
   return global_step if global_step is not None else tf.train.get_or_create_global_step()
 
 
@@ -173,13 +161,8 @@ class OptimizerWrapper(tf.train.Optimizer):
   ) -> tf.Operation:
     """`apply_gradients` for the copies of the variables on this device.
 
-    All gradients, dense ones too, are those of the whole batch. Subclasses
-    override this to do more than train.
-
-    Args:
-      grads_and_vars: pairs, summed over replicas.
-      global_step: as in `apply_gradients`.
-      name: name of the gradient op.
+    All gradients, dense ones too, are those of the whole batch, summed over
+    replicas. Subclasses override this to do more than train.
     """
     return self._train_weights(grads_and_vars, global_step, name)
 
@@ -304,11 +287,7 @@ class OptimizerWrapper(tf.train.Optimizer):
     mask * weights. Backpropagation computes it on the way to the gradient of
     the weights, so it costs nothing extra.
 
-    Args:
-      loss: scalar.
-      var_list: the variables to train; all trainable ones if None.
-      *args: see tf.train.Optimizer.compute_gradients.
-      **kwargs: see tf.train.Optimizer.compute_gradients.
+    Takes the arguments of tf.train.Optimizer.compute_gradients.
 
     Returns:
       (gradient, variable) pairs, and (dense gradient, weights) pairs of the

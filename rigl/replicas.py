@@ -21,12 +21,12 @@ _Own = TypeVar('_Own')
 
 def in_replica() -> bool:
   """Whether the graph of one of several replicas is being built."""
-  return tf.distribute.has_strategy() and (not tf.distribute.in_cross_replica_context())
+  return tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context()
 
 
 def in_update() -> bool:
   """Whether the graph of one device's part of an update is being built."""
-  return tf.distribute.has_strategy() and (tf.distribute.in_cross_replica_context())
+  return tf.distribute.has_strategy() and tf.distribute.in_cross_replica_context()
 
 
 def reuses_variables() -> bool:
@@ -35,38 +35,24 @@ def reuses_variables() -> bool:
 
 
 def copies(variable: tf.Variable) -> Sequence[tf.Variable]:
-  """The copies of a variable in this process, one for each of its replicas.
-
-  Args:
-    variable: variable of a strategy, or an ordinary one.
-  """
+  """The copies of a variable, of a strategy or not, on the replicas of this process."""
   return getattr(variable, 'values', (variable,))
 
 
 def name_of(variable: tf.Variable) -> str:
-  """The name of a variable without ':0', the same on all replicas.
-
-  Args:
-    variable: variable of a strategy, or an ordinary one.
-  """
+  """The name of a variable without ':0', the same on all replicas."""
   # Not the name of its op, which differs between replicas.
   return variable.name.partition(':')[0]
 
 
 def on_each_device(build: Callable[[], tf.Operation]) -> tf.Operation:
-  """Builds an op on each device, on that device's copies of the variables.
+  """The same op on each device, on that device's copies of the variables.
 
-  Unlike in a replica, tf.cond may assign variables inside it.
-
-  Args:
-    build: builds the op, the same on every device.
-
-  Returns:
-    The group of these ops, or `build()` without replicas.
+  Unlike in a replica, tf.cond may assign variables inside it. Without replicas
+  it is `build()`.
   """
   if not in_replica():
     return build()
-
   return tf.distribute.get_replica_context().merge_call(
     lambda strategy: strategy.extended.update(
       tf.train.get_or_create_global_step(), lambda _: build()
@@ -95,11 +81,9 @@ def _reduce(how: Any, tensor: tf.Tensor) -> tf.Tensor:
 def scale_loss(loss: tf.Tensor) -> tf.Tensor:
   """The loss of this replica divided by the number of replicas.
 
-  The sum over the replicas is then the mean loss of the whole batch, and the
-  sum of their gradients is its gradient.
-
-  Args:
-    loss: scalar, the mean over this replica's part of the batch.
+  The loss is a scalar, the mean over this replica's part of the batch. The sum
+  over the replicas is then the mean loss of the whole batch, and the sum of
+  their gradients is its gradient.
   """
   if not in_replica():
     return loss
@@ -107,12 +91,9 @@ def scale_loss(loss: tf.Tensor) -> tf.Tensor:
 
 
 def differences(tensor: tf.Tensor) -> tf.Tensor:
-  """Where a tensor is not the same on all replicas, bool of its shape.
+  """Where an int64 tensor is not the same on all replicas, bool of its shape.
 
   A collective operation, see `mean`.
-
-  Args:
-    tensor: int64 of this replica.
   """
   # Compared with the mean: if values differ, at least one replica differs from
   # it, and the second sum tells all replicas.
@@ -123,13 +104,9 @@ def differences(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def all_reduce_sum(pairs: Sequence[tuple[tf.Tensor, tf.Variable]]) -> list[tf.Tensor]:
-  """Sums tensors over all replicas.
+  """The sums of tensors over all replicas.
 
-  Args:
-    pairs: (tensor of this replica, variable on whose device to put the sum).
-
-  Returns:
-    The sums.
+  `pairs` are (tensor of this replica, variable on whose device to put the sum).
   """
   # ReplicaContext.all_reduce places its result without regard to variables.
   return tf.distribute.get_replica_context().merge_call(

@@ -180,15 +180,7 @@ class GradualPruningOptimizer(OptimizerWrapper):
     use_locking: bool = False,
     name: str = 'GradualPruningOptimizer',
   ):
-    """Wraps `optimizer`.
-
-    Args:
-      optimizer: trains the weights.
-      hparams: the schedule; the default one if None.
-      global_step: the step that the train op advances; the graph's if None.
-      use_locking: as in tf.train.Optimizer.
-      name: name of this optimizer.
-    """
+    """Prunes by the schedule `hparams`, and by the graph's global step if none is given."""
     super().__init__(optimizer, use_locking, name)
     self._pruning = pruning.Pruning(hparams, global_step)
 

@@ -85,24 +85,9 @@ class SparseRigLOptimizerBase(SparseSETOptimizerBase):
     name: str = 'SparseRigLOptimizer',
     stateless_seed_offset: int = 0,
   ):
-    """Wraps `optimizer`.
+    """See SparseSETOptimizerBase, and methods.RigL for `initial_acc_scale`.
 
-    Args:
-      optimizer: trains the weights.
-      begin_step: first step that may move masks.
-      end_step: last such step; negative for no end.
-      frequency: steps between updates.
-      drop_fraction: share of the active connections that an update moves.
-      drop_fraction_anneal: constant, cosine or exponential_<exponent>.
-      use_locking: as in tf.train.Optimizer.
-      grow_init: initial values of new connections, see rigl.core.grow_init.
-      initial_acc_scale: see methods.RigL.
-      use_tpu: whether to sum dense gradients over the replicas of a TPU.
-      name: name of this optimizer.
-      stateless_seed_offset: the user's seed.
-
-    Raises:
-      ValueError: a value out of its range or unknown; names the options.
+    `use_tpu` says whether to sum dense gradients over the replicas of a TPU.
     """
     self.method_class = functools.partial(methods.RigL, initial_acc_scale=initial_acc_scale)
     super().__init__(

@@ -13,24 +13,11 @@ import numpy as np
 
 from rigl.compat import tf
 from rigl.core import distributions, layer_names
-from rigl.core.distributions import get_n_zeros
-
-__all__ = [
-  'calculate_sparsity',
-  'get_mask_init_fn',
-  'get_mask_random',
-  'get_mask_random_numpy',
-  'get_n_zeros',
-  'get_sparsities',
-  'get_sparsities_erdos_renyi',
-  'get_sparsities_str',
-  'get_sparsities_uniform',
-  'get_stats',
-  'mask_extract_name_fn',
-]
 
 SparsityMap = Optional[Mapping[str, float]]
 NameFn = Callable[[str], str]
+
+get_n_zeros = distributions.get_n_zeros
 
 
 def get_stats(*args: Any, **kwargs: Any) -> Any:
@@ -58,11 +45,7 @@ def mask_extract_name_fn(mask_name: str) -> str:
 
 
 def calculate_sparsity(masks: Iterable[tf.Variable]) -> tf.Tensor:
-  """Share of zeros over all masks together, float32 scalar; 0 for no mask.
-
-  Args:
-    masks: 0/1 variables.
-  """
+  """Share of zeros in 0/1 masks, all together, float32 scalar; 0 for no mask."""
   masks = list(masks)
   if not masks:
     return tf.constant(0.0)
@@ -76,13 +59,7 @@ def get_mask_random_numpy(
 ) -> np.ndarray:
   """A random 0/1 mask with exactly floor(sparsity * size) zeros.
 
-  Args:
-    mask_shape: its shape.
-    sparsity: in [0, 1].
-    random_state: the generator; numpy's global one when None.
-
-  Returns:
-    array of `mask_shape`.
+  Drawn by `random_state`, or by numpy's global generator.
   """
   return distributions.random_mask(mask_shape, sparsity, random_state or np.random)
 
@@ -93,14 +70,7 @@ def get_mask_random(
   dtype: tf.DType,
   random_state: Optional[np.random.RandomState] = None,
 ) -> tf.Tensor:
-  """`get_mask_random_numpy` of the shape of `mask`, as a tensor of `dtype`.
-
-  Args:
-    mask: variable whose shape counts.
-    sparsity: share of zeros, in [0, 1].
-    dtype: dtype of the result.
-    random_state: draws the zeros; numpy's own if None.
-  """
+  """`get_mask_random_numpy` of the shape of `mask`, as a tensor of `dtype`."""
   values = get_mask_random_numpy(mask.shape.as_list(), sparsity, random_state)
   return tf.constant(values, dtype=dtype)
 
@@ -128,21 +98,7 @@ def get_sparsities_erdos_renyi(
   extract_name_fn: NameFn = mask_extract_name_fn,
   erk_power_scale: float = 1.0,
 ) -> dict[str, float]:
-  """Sparsities by Erdos-Renyi (ER) or, `include_kernel`, ERK.
-
-  See `rigl.core.distributions.erdos_renyi`.
-
-  Args:
-    all_masks: mask variables of the network, with `.name` and `.shape`.
-    default_sparsity: overall sparsity of layers not in the map, in [0, 1].
-    custom_sparsity_map: {layer name: sparsity} of exceptions.
-    include_kernel: whether height and width of kernels count too.
-    extract_name_fn: from the name of a mask to that of its layer.
-    erk_power_scale: exponent of the raw densities of ERK.
-
-  Returns:
-    {mask name: sparsity}.
-  """
+  """`get_sparsities` by Erdos-Renyi (ER) or, if `include_kernel`, ERK."""
   return get_sparsities(
     all_masks,
     'erdos_renyi_kernel' if include_kernel else 'erdos_renyi',
@@ -159,24 +115,12 @@ def get_sparsities_uniform(
   custom_sparsity_map: SparsityMap,
   extract_name_fn: NameFn = mask_extract_name_fn,
 ) -> dict[str, float]:
-  """{mask name: default_sparsity}, but for the layers of the custom map.
-
-  Args:
-    all_masks: mask variables of the network, with `.name` and `.shape`.
-    default_sparsity: sparsity of layers not in the map, in [0, 1].
-    custom_sparsity_map: {layer name: sparsity} of exceptions.
-    extract_name_fn: from the name of a mask to that of its layer.
-  """
+  """`get_sparsities` with the default sparsity in all layers outside the map."""
   return get_sparsities(all_masks, 'random', default_sparsity, custom_sparsity_map, extract_name_fn)
 
 
 def get_sparsities_str(all_masks: Iterable[Any], default_sparsity: float) -> dict[str, float]:
-  """{mask name: sparsity} published with STR (arXiv 2002.03231), ResNet-50.
-
-  Args:
-    all_masks: mask variables of a ResNet-50, with `.name` and `.shape`.
-    default_sparsity: one that the table has.
-  """
+  """`get_sparsities` of a ResNet-50 as published with STR (arXiv 2002.03231)."""
   return get_sparsities(all_masks, 'str', default_sparsity, None)
 
 
@@ -222,20 +166,10 @@ def get_mask_init_fn(
   erk_power_scale: float = 1.0,
   extract_name_fn: NameFn = mask_extract_name_fn,
 ) -> tf.Operation:
-  """An op that assigns every mask a fresh one of its layer's sparsity.
+  """An op that assigns every mask a fresh one of its sparsity, see `get_sparsities`.
 
-  Args:
-    all_masks: mask variables.
-    method: see `get_sparsities`.
-    default_sparsity: see `get_sparsities`.
-    custom_sparsity_map: see `get_sparsities`.
-    mask_fn: (mask, sparsity, dtype) -> tensor. The default draws all masks
-      from one generator, seeded by the seed of tf.set_random_seed.
-    erk_power_scale: see `get_sparsities`.
-    extract_name_fn: mask name -> layer name.
-
-  Returns:
-    The op.
+  `mask_fn` is (mask, sparsity, dtype) -> tensor. The default draws all masks
+  from one generator, seeded by the seed of tf.set_random_seed.
   """
   all_masks = list(all_masks)
   if mask_fn is get_mask_random:
@@ -247,7 +181,7 @@ def get_mask_init_fn(
     all_masks, method, default_sparsity, custom_sparsity_map, extract_name_fn, erk_power_scale
   )
   return tf.group(
-    *[
+    *(
       mask.assign(mask_fn(mask, sparsities[mask.name], mask.dtype.base_dtype)) for mask in all_masks
-    ]
+    )
   )

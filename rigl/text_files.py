@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 from rigl import files
@@ -9,16 +10,14 @@ from rigl.compat import tf
 
 
 def write(path: str, text: str) -> None:
-  """Writes a file, leaving the former one if it is interrupted.
-
-  Args:
-    path: path of the file; its folder is made if it does not exist.
-    text: the new content.
-  """
+  """Writes a file, and makes its folder; if it is interrupted, the former file stays."""
   tf.io.gfile.makedirs(os.path.dirname(path))
-  with files.replaced(path, _move, _remove) as temporary:
-    with tf.io.gfile.GFile(temporary, 'w') as stream:
-      stream.write(text)
+  move = functools.partial(tf.io.gfile.rename, overwrite=True)
+  with (
+    files.replaced(path, move, _remove) as temporary,
+    tf.io.gfile.GFile(temporary, 'w') as stream,
+  ):
+    stream.write(text)
 
 
 def read(path: str) -> str:
@@ -27,10 +26,6 @@ def read(path: str) -> str:
     return ''
   with tf.io.gfile.GFile(path) as stream:
     return stream.read()
-
-
-def _move(source: str, target: str) -> None:
-  tf.io.gfile.rename(source, target, overwrite=True)
 
 
 def _remove(path: str) -> None:

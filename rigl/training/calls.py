@@ -13,8 +13,9 @@ from typing import Any, Iterator, Mapping, Optional
 import numpy as np
 from absl import logging
 
+from rigl import checkpoint_files
 from rigl.compat import tf
-from rigl.training import checkpoints, history, signals
+from rigl.training import history, signals
 from rigl.training.experiment import Experiment
 
 
@@ -74,11 +75,15 @@ def train(
       be; names it.
     KeyboardInterrupt: a signal has stopped it; says what is kept.
   """
-  named = {'training_method': method, 'end_sparsity': sparsity}
-  for name, short in (('training_method', 'method'), ('end_sparsity', 'sparsity')):
+  given = dict(given)
+  for name, short, value in (
+    ('training_method', 'method', method),
+    ('end_sparsity', 'sparsity', sparsity),
+  ):
     if name in given:
       raise ValueError(f'Give {short} instead of {name}.')
-  given = {**given, **{name: value for name, value in named.items() if value is not None}}
+    if value is not None:
+      given[name] = value
   with contextlib.ExitStack() as stack:
     keeps = bool(given.get(kind.schema.folder))
     if not keeps:
@@ -93,11 +98,6 @@ def train(
       if stopped.number == signal.SIGINT:
         raise KeyboardInterrupt(str(stopped)) from stopped
       raise
-    return _result(folder, keeps)
-
-
-def _result(folder: str, keeps: bool) -> Result:
-  """The result of the last checkpoint and of the rows in a folder."""
-  prefix = checkpoints.latest(folder)
-  masks, weights = checkpoints.read_network(prefix) if prefix else ({}, {})
-  return Result(history.read(folder), masks, weights, folder if keeps else None)
+    prefix = checkpoint_files.latest(folder)
+    masks, weights = checkpoint_files.read_network(prefix) if prefix else ({}, {})
+    return Result(history.read(folder), masks, weights, folder if keeps else None)

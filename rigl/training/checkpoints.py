@@ -1,6 +1,6 @@
 """Checks that checkpoints fit a training, and reads values from them.
 
-Re-exports rigl.checkpoint_files, which finds and reads checkpoints.
+What this module uses of rigl.checkpoint_files, its callers find here, too.
 """
 
 from __future__ import annotations
@@ -11,40 +11,14 @@ import numpy as np
 
 from rigl.checkpoint_files import (
   PARAMETER_SUFFIXES,
-  holds_checkpoints,
   latest,
-  masked_layers,
   open_checkpoint,
   read_masks,
-  read_network,
   read_tensors,
   resolve,
 )
 from rigl.compat import tf
 from rigl.core import messages
-
-__all__ = [
-  'MisfitError',
-  'PARAMETER_SUFFIXES',
-  'check_fits',
-  'check_given',
-  'check_resumable',
-  'describe_latest',
-  'holds_checkpoints',
-  'initialize_parameters_from_ckpt',
-  'latest',
-  'latest_step',
-  'mask_sparsities',
-  'masked_layers',
-  'names_and_shapes',
-  'open_checkpoint',
-  'read_counters',
-  'read_masks',
-  'read_network',
-  'read_tensors',
-  'read_values',
-  'resolve',
-]
 
 
 def describe_latest(model_dir: str) -> str:
@@ -53,11 +27,9 @@ def describe_latest(model_dir: str) -> str:
     prefix = latest(model_dir)
   except ValueError as error:
     return str(error)
-  return (
-    f'The last good checkpoint is {prefix}.'
-    if prefix
-    else (f'There is no checkpoint in {model_dir} yet.')
-  )
+  if prefix:
+    return f'The last good checkpoint is {prefix}.'
+  return f'There is no checkpoint in {model_dir} yet.'
 
 
 def names_and_shapes(variables: Iterable[tf.Variable]) -> dict[str, tuple[int, ...]]:
@@ -72,12 +44,8 @@ class MisfitError(ValueError):
 def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
   """Raises MisfitError unless the checkpoint has all variables as expected.
 
-  Call it before restoring: tf.train.Saver gives a resource variable a value of
-  another shape without an error.
-
-  Args:
-    prefix: prefix of the checkpoint.
-    expected: {variable name: shape}; the checkpoint may hold more.
+  It may have more. Call this before restoring: tf.train.Saver gives a resource
+  variable a value of another shape without an error.
 
   Raises:
     MisfitError: names the variables that are missing or of another shape.
@@ -108,10 +76,7 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]) -> dict[str, np.n
 
 
 def check_resumable(model_dir: str, variables: Iterable[tf.Variable]) -> Optional[str]:
-  """Checks the checkpoint that training in `model_dir` would resume from.
-
-  Returns:
-    Its prefix; None if there is no checkpoint.
+  """The prefix of the checkpoint that training would resume from; None without one.
 
   Raises:
     ValueError: the checkpoint does not fit; names what differs.
@@ -135,9 +100,7 @@ def read_counters(prefix: str, names: Sequence[str]) -> dict[str, int]:
 def latest_step(model_dir: str) -> int:
   """The global step of the latest checkpoint; 0 without one."""
   prefix = latest(model_dir)
-  if not prefix:
-    return 0
-  return read_counters(prefix, ['global_step'])['global_step']
+  return read_counters(prefix, ['global_step'])['global_step'] if prefix else 0
 
 
 def mask_sparsities(prefix: str) -> dict[str, float]:
@@ -146,12 +109,7 @@ def mask_sparsities(prefix: str) -> dict[str, float]:
 
 
 def check_given(settings: Any, *names: str) -> None:
-  """Raises ValueError unless the checkpoints in some settings exist.
-
-  Args:
-    settings: object with the paths as attributes.
-    *names: names of these attributes; each is a prefix, a folder or ''.
-  """
+  """Raises ValueError unless settings of these names are checkpoints, or ''."""
   for name in names:
     path = getattr(settings, name)
     if path:

@@ -71,13 +71,7 @@ def _entry(name: str, default: Any, description: list[str], width: int) -> str:
 
 
 def help_text(schema: Schema, module: str, more: str = '') -> str:
-  """What --help prints: the docstring of a script and its flags, by groups.
-
-  Args:
-    schema: the settings of the script.
-    module: name of its module.
-    more: lines to end with.
-  """
+  """What --help prints: the docstring of a module, the flags by groups, and `more`."""
   # Where the output is no terminal either, unlike older releases of absl.
   columns = shutil.get_terminal_size(fallback=(80, 24)).columns
   width = max(min(columns, _MAX_WIDTH), _TEXT_COLUMN + _MIN_TEXT_WIDTH)
@@ -108,11 +102,7 @@ class _HelpFlag(app.HelpFlag):
     self._arguments = arguments
 
   def parse(self, arg: Any) -> None:
-    """Prints the text and ends the program.
-
-    Args:
-      arg: 'true', or what the command line has behind --help=.
-    """
+    """Prints the text and ends the program; `arg` is 'true', or what follows --help=."""
     if self.parser.parse(arg):
       try:
         print(help_text(*self._arguments), flush=True)
@@ -148,17 +138,10 @@ def only_evaluates() -> bool:
 
 
 def suggestions(word: str, schema: Schema) -> list[str]:
-  """Flags that a user may have meant by one that does not exist.
+  """The few flags that a user may have meant by `word`, which is none.
 
   Those that contain its words, such as num_epochs for epochs, come before
   those that are spelled nearly alike.
-
-  Args:
-    word: what the user gave as the name of a flag.
-    schema: the settings of the script.
-
-  Returns:
-    At most _MAX_SUGGESTIONS names.
   """
   if word in _RUN_FOLDERS:
     return [schema.folder] if schema.folder else []
@@ -177,19 +160,13 @@ def suggestions(word: str, schema: Schema) -> list[str]:
   containing.sort(
     key=lambda name: (f'_{word}_' not in f'_{name}_', words(name)[-len(wanted) :] != wanted)
   )
-  alike = messages.alike(word, FLAGS)
-  return list(dict.fromkeys([*containing, *alike]))[:_MAX_SUGGESTIONS]
+  return list(dict.fromkeys([*containing, *messages.alike(word, FLAGS)]))[:_MAX_SUGGESTIONS]
 
 
 def parse(argv: list[str], schema: Schema) -> list[str]:
-  """Parses the flags, or ends the program with one line on what is wrong.
+  """Parses and checks the flags, or ends the program with one line on what is wrong.
 
-  Args:
-    argv: the command line.
-    schema: the settings of the script, by which each value is checked.
-
-  Returns:
-    The name of the program alone; anything else that is not a flag is an error.
+  Returns the name of the program alone; anything else that is not a flag is an error.
   """
   try:
     program, *rest = FLAGS(argv)

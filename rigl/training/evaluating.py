@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Iterator, Sequence
 
-from rigl import gin_configs
+from rigl import checkpoint_files, gin_configs
 from rigl.training import checkpoints, resuming
 
 # Modes without training.
@@ -22,7 +22,7 @@ def is_run(mode: str, folder: str) -> bool:
   Otherwise the run is in a subfolder whose name is made of hyperparameters.
   """
   return mode in MODES and (
-    bool(gin_configs.files_in(folder)) or checkpoints.holds_checkpoints(folder)
+    bool(gin_configs.files_in(folder)) or checkpoint_files.holds_checkpoints(folder)
   )
 
 
@@ -36,9 +36,6 @@ def explained_misfits(
     folder: folder of the checkpoint.
     configs: the configs of the evaluation, of all classes in its config.gin.
     network: the fields, and flags of the same names, that shape the variables.
-
-  Raises:
-    MisfitError: the error of the block, explained.
   """
   try:
     yield

@@ -14,6 +14,7 @@ import functools
 import os
 from typing import TYPE_CHECKING, Any, ClassVar, Collection, Mapping, Optional, Sequence
 
+from rigl import checkpoint_files
 from rigl.compat import tf
 from rigl.training import (
   checkpoints,
@@ -64,10 +65,7 @@ class Experiment(abc.ABC):
   @classmethod
   @abc.abstractmethod
   def of(cls, given: Mapping[str, Any]) -> Self:
-    """The experiment of these settings, which are checked.
-
-    Args:
-      given: {name: value}, see `Schema`.
+    """The experiment of the settings {name: value}, which are checked, see `Schema`.
 
     Raises:
       ValueError: the settings are wrong or contradict each other; names them.
@@ -103,13 +101,7 @@ class Experiment(abc.ABC):
     return resuming.iterations_done(self.folder, self.sparsity)
 
   def check_common(self, batch_size: int, mode: str = 'train', use_tpu: bool = False) -> None:
-    """Raises ValueError for what no script can do.
-
-    Args:
-      batch_size: that of training.
-      mode: what to do.
-      use_tpu: whether to train on a TPU.
-    """
+    """Raises ValueError for what no script can do, with a training batch of a size."""
     settings = self.settings
     script.check_folder(self.schema.folder, getattr(settings, self.schema.folder))
     distribution.check(settings.num_replicas, batch_size, mode)
@@ -236,11 +228,7 @@ class StepExperiment(Experiment):
 
   def run(self) -> str:
     checkpoint = self._find_checkpoint()
-    experiment = (
-      self
-      if checkpoint is None
-      else dataclasses.replace(self, masked_layers=checkpoints.masked_layers(checkpoint))
-    )
+    layers = None if checkpoint is None else checkpoint_files.masked_layers(checkpoint)
     tpu = self.find_tpu()
     data = self.load_data()
     script.announce(
@@ -250,7 +238,7 @@ class StepExperiment(Experiment):
       self.folder,
     )
     with self.explained_errors(data):
-      experiment.train_or_evaluate(data, checkpoint, tpu)
+      dataclasses.replace(self, masked_layers=layers).train_or_evaluate(data, checkpoint, tpu)
     return self.folder
 
   def _find_checkpoint(self) -> Optional[str]:
@@ -280,13 +268,7 @@ class StepExperiment(Experiment):
   def train_or_evaluate(
     self, data: Any, checkpoint: Optional[str] = None, tpu: Optional[tpu_lib.TpuSetup] = None
   ) -> None:
-    """Does what `mode` says.
-
-    Args:
-      data: from `load_data`.
-      checkpoint: the one to evaluate; None to train or to wait for one.
-      tpu: from `find_tpu`.
-    """
+    """Does what `mode` says; without a checkpoint it trains, or waits for one."""
     settings = self.settings
     loop = runner.make_loop(
       specs.Job(
