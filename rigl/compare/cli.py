@@ -71,22 +71,20 @@ def _runs_of(
   args: argparse.Namespace, arguments: Sequence[str], folder: pathlib.Path
 ) -> list[plan.Run]:
   """The runs for a command line."""
-  words = {
-    name: list(filter(None, getattr(args, name).split(','))) for name in ('methods', 'sparsities')
-  }
-  for name, found in words.items():
-    if not found:
-      raise ValueError(f'--{name} is empty.')
-  for method in words['methods']:
+  methods, words = (list(filter(None, s.split(','))) for s in (args.methods, args.sparsities))
+  for flag, given in (('--methods', methods), ('--sparsities', words)):
+    if not given:
+      raise ValueError(f'{flag} is empty.')
+  for method in methods:
     names.method(method)
   try:
-    sparsities = [float(word) for word in words['sparsities']]
+    sparsities = [float(word) for word in words]
   except ValueError:
     raise ValueError(
       f'--sparsities takes numbers separated by commas, got {args.sparsities!r}.'
     ) from None
   return plan.make_runs(
-    plan.SCRIPTS[args.script], words['methods'], sparsities, args.seeds, folder, arguments
+    plan.SCRIPTS[args.script], methods, sparsities, args.seeds, folder, arguments
   )
 
 
@@ -149,9 +147,7 @@ def _compare(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     [outcome for run in runs if run.is_finished for outcome in [results.outcome_of(run)] if outcome]
   )
   if groups:
-    table = results.markdown(groups) + ''.join(
-      f'\n{warning}\n' for warning in results.warnings(groups)
-    )
+    table = '\n'.join([results.markdown(groups), *(f'{w}\n' for w in results.warnings(groups))])
     (folder / 'table.md').write_text(table)
     (folder / 'table.csv').write_text(results.csv(groups))
     figures.write(groups, folder / 'figure.png')
@@ -165,11 +161,7 @@ def _compare(args: argparse.Namespace, arguments: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command; returns its exit code.
-
-  Args:
-    argv: arguments of the command; None for those of the process.
-  """
+  """Runs the command with `argv`, or the arguments of the process; returns its exit code."""
   words = list(sys.argv[1:] if argv is None else argv)
   split = words.index('--') if '--' in words else len(words)
   parser = _parser()

@@ -14,27 +14,12 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 from rigl.compare.results import Group, sparsities_of
 
 # The colour-blind safe palette of Okabe and Ito, and two greys.
-_COLOURS = (
-  '#0072b2',
-  '#d55e00',
-  '#009e73',
-  '#cc79a7',
-  '#e69f00',
-  '#56b4e9',
-  '#000000',
-  '#7f7f7f',
-  '#bfbfbf',
-)
+_COLOURS = '#0072b2 #d55e00 #009e73 #cc79a7 #e69f00 #56b4e9 #000000 #7f7f7f #bfbfbf'.split()
 _MARKERS = 'osD^vP*Xh'
 
 
 def write(groups: Sequence[Group], path: pathlib.Path) -> None:
-  """Writes the figure: errors, sizes if known, learning curves.
-
-  Args:
-    groups: from `results.grouped`.
-    path: path of the file.
-  """
+  """Writes the figure: errors, learning curves, sizes if known."""
   has_sizes = any(g.n_bytes is not None and g.sparsity is not None for g in groups)
   figure = Figure(figsize=(5.0 * (2 + has_sizes), 4.0), layout='constrained')
   FigureCanvasAgg(figure)
@@ -65,10 +50,7 @@ def _draw_points(
   styles: dict[str, Any],
   place_of: Callable[[Group], Optional[float]],
 ) -> None:
-  """Plots the errors of each method at place_of(group).
-
-  Only for groups with a sparsity and a place.
-  """
+  """Plots the errors of each method at place_of(group), of groups with sparsity and place."""
   for method, style in styles.items():
     points = [
       (place, group)

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from rigl.core import checks, methods
 from rigl.training import history, names
@@ -116,28 +116,21 @@ def make_runs(
     ValueError: a name is unknown or repeated, or a number is out of range.
   """
   checks.positive('--seeds', n_seeds)
-  for sparsity in sparsities:
-    checks.below_one('--sparsities', sparsity)
+  for value in sparsities:
+    checks.below_one('--sparsities', value)
   for given in (method_names, sparsities):
     if len(set(given)) < len(given):
       raise ValueError(f'{", ".join(map(str, given))} has one of them twice.')
 
-  def runs() -> Iterator[Run]:
-    for seed, name in itertools.product(range(n_seeds), method_names):
-      has_masks = methods.METHODS[names.method(name)].uses_masks
-      for sparsity in sparsities if has_masks else [None]:
-        own = [f'--training_method={name}', f'--seed={seed}']
-        level = ''
-        if sparsity is not None:
-          own.append(f'--end_sparsity={sparsity!r}')
-          level = f'_sparsity{sparsity!r}'
-        yield Run(
-          script,
-          name,
-          sparsity,
-          seed,
-          folder / f'{name}{level}_seed{seed}',
-          (*script.arguments, *arguments, *own),
-        )
-
-  return list(runs())
+  runs = []
+  for seed, name in itertools.product(range(n_seeds), method_names):
+    has_masks = methods.METHODS[names.method(name)].uses_masks
+    for sparsity in sparsities if has_masks else [None]:
+      flags = [*script.arguments, *arguments, f'--training_method={name}', f'--seed={seed}']
+      level = ''
+      if sparsity is not None:
+        flags.append(f'--end_sparsity={sparsity!r}')
+        level = f'_sparsity{sparsity!r}'
+      own_folder = folder / f'{name}{level}_seed{seed}'
+      runs.append(Run(script, name, sparsity, seed, own_folder, tuple(flags)))
+  return runs

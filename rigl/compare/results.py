@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from typing import Any, Optional, Sequence
+from typing import Optional, Sequence
 
 from rigl.compare.plan import Run
 from rigl.micronet import formatting
@@ -120,40 +120,27 @@ def grouped(outcomes: Sequence[Outcome]) -> list[Group]:
 
 
 def sparsities_of(groups: Sequence[Group]) -> list[float]:
-  """All distinct sparsities, ascending.
-
-  Args:
-    groups: from `grouped`.
-  """
+  """All distinct sparsities, ascending."""
   return sorted({g.sparsity for g in groups if g.sparsity is not None})
 
 
 def markdown(groups: Sequence[Group]) -> str:
-  """A table of errors in %, with rows for methods and columns for sparsities.
-
-  Args:
-    groups: from `grouped`.
-  """
-  sparsities = sparsities_of(groups)
+  """A table of errors in %, with rows for methods and columns for sparsities."""
   found = {(g.method, g.sparsity): g for g in groups}
-  rows = []
-  for method in dict.fromkeys(g.method for g in groups):
-    cells = [_cell(found.get((method, s))) for s in (None, *sparsities)]
-    rows.append([method, *cells])
-  header = ['error in %', 'dense', *(f'{100 * s:g} %' for s in sparsities)]
-  # No column for dense networks if there are none.
-  if all(row[1] == '' for row in rows):
-    header, rows = [header[0], *header[2:]], [[r[0], *r[2:]] for r in rows]
-  return formatting.markdown_table(header, rows)
+  has_dense = any(g.sparsity is None for g in groups)
+  columns: dict[Optional[float], str] = {None: 'dense'} if has_dense else {}
+  columns |= {s: f'{100 * s:g} %' for s in sparsities_of(groups)}
+  rows = [
+    [method, *(_cell(found.get((method, sparsity))) for sparsity in columns)]
+    for method in dict.fromkeys(g.method for g in groups)
+  ]
+  return formatting.markdown_table(['error in %', *columns.values()], rows)
 
 
 def warnings(groups: Sequence[Group]) -> list[str]:
   """Warns of networks that are denser than others and thus not comparable.
 
   For example, if training ended before gradual pruning.
-
-  Args:
-    groups: from `grouped`.
   """
   found = []
   for sparsity in sparsities_of(groups):
@@ -172,28 +159,24 @@ def _cell(group: Optional[Group]) -> str:
   if group is None:
     return ''
   mean = f'{100.0 * group.error:.2f}'
-  return mean if group.deviation is None else (f'{mean} ± {100.0 * group.deviation:.2f}')
+  return mean if group.deviation is None else f'{mean} ± {100.0 * group.deviation:.2f}'
 
 
 def csv(groups: Sequence[Group]) -> str:
-  """A row for each method and sparsity.
-
-  Args:
-    groups: from `grouped`, at least one.
-  """
-
-  def record(group: Group) -> dict[str, Any]:
-    outcomes = group.outcomes
-    return {
-      'method': group.method,
-      'end_sparsity': group.sparsity or 0.0,
-      'sparsity': group.measured_sparsity,
-      'runs': len(outcomes),
-      'error': group.error,
-      'error_deviation': group.deviation,
-      'best_error': statistics.fmean(min(error for _, error in o.errors) for o in outcomes),
-      'bytes': group.n_bytes,
-      'seconds': statistics.fmean(o.seconds for o in outcomes),
-    }
-
-  return formatting.csv_table([record(group) for group in groups])
+  """A row for each method and sparsity, of which there is at least one."""
+  return formatting.csv_table(
+    [
+      {
+        'method': group.method,
+        'end_sparsity': group.sparsity or 0.0,
+        'sparsity': group.measured_sparsity,
+        'runs': len(group.outcomes),
+        'error': group.error,
+        'error_deviation': group.deviation,
+        'best_error': statistics.fmean(min(e for _, e in o.errors) for o in group.outcomes),
+        'bytes': group.n_bytes,
+        'seconds': statistics.fmean(o.seconds for o in group.outcomes),
+      }
+      for group in groups
+    ]
+  )

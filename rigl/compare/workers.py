@@ -33,7 +33,6 @@ class StoppedError(Exception):
   """
 
   def __init__(self, number: int):
-    """See the class."""
     super().__init__(f'stopped by signal {number}')
     self.number = number
 

@@ -301,21 +301,14 @@ class SparsityConfig(Settings):
     Begin and end steps are scaled and truncated; frequencies stay, so a longer
     training moves its masks more often.
 
-    Args:
-      multiplier: factor of the length.
-
     Raises:
       ValueError: multiplier <= 0, or one that leaves no valid schedule.
     """
     checks.positive('training_steps_multiplier', multiplier)
     scaled: dict[str, Any] = {
-      name: int(getattr(self, name) * multiplier)
-      for name in (
-        'maskupdate_begin_step',
-        'maskupdate_end_step',
-        'pruning_begin_step',
-        'pruning_end_step',
-      )
+      f'{prefix}_{end}_step': int(getattr(self, f'{prefix}_{end}_step') * multiplier)
+      for prefix in ('maskupdate', 'pruning')
+      for end in ('begin', 'end')
     }
     if self.maskupdate_end_step < 0:
       scaled['maskupdate_end_step'] = self.maskupdate_end_step

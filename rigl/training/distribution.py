@@ -133,13 +133,7 @@ def tidy_tf_config() -> None:
 
 
 def check(num_replicas: int, batch_size: int, mode: str = 'train') -> None:
-  """Raises ValueError unless the replicas can share the training.
-
-  Args:
-    num_replicas: devices of this process.
-    batch_size: examples in a training batch of all replicas.
-    mode: mode of the script.
-  """
+  """Raises ValueError unless a mode can work with the replicas, and they share a batch evenly."""
   if num_replicas < 1:
     raise ValueError(f'num_replicas must be >= 1, got {num_replicas}.')
   workers = n_workers()
@@ -167,14 +161,10 @@ def check(num_replicas: int, batch_size: int, mode: str = 'train') -> None:
 
 
 def make_strategy(num_replicas: int) -> Optional[tf.distribute.Strategy]:
-  """A strategy for `num_replicas` devices, or None for a single one.
+  """A strategy for GPUs if there are any, else logical CPU devices; None for one device.
 
-  Call it inside a graph: outside, a strategy of workers would start a server of
-  its own.
-
-  Args:
-    num_replicas: devices of this process; GPUs if there are any, else logical
-      CPU devices. With a TF_CONFIG of several workers each has one replica.
+  With a TF_CONFIG of several workers, each has one replica. Call it inside a
+  graph: outside, a strategy of workers would start a server of its own.
   """
   if n_workers() > 1:
     return tf.distribute.experimental.MultiWorkerMirroredStrategy()
@@ -187,12 +177,7 @@ def make_strategy(num_replicas: int) -> Optional[tf.distribute.Strategy]:
 def session_config(
   num_replicas: int, strategy: Optional[tf.distribute.Strategy] = None
 ) -> tf.ConfigProto:
-  """The config of the sessions of a training or an evaluation.
-
-  Args:
-    num_replicas: devices of this process: so many logical CPU devices.
-    strategy: from `make_strategy`.
-  """
+  """The config of sessions with as many logical CPU devices as replicas, see `make_strategy`."""
   config = tf.ConfigProto(allow_soft_placement=True)
   if num_replicas > 1:
     config.device_count['CPU'] = num_replicas
@@ -220,10 +205,7 @@ def server_target(config: tf.ConfigProto) -> str:
 
 
 def split_batches(input_fn: specs.InputFn) -> Callable[..., tf.data.Dataset]:
-  """Splits the batches of an input_fn among the replicas.
-
-  Args:
-    input_fn: () -> dataset of nested tensors [batch, ...].
+  """Splits the batches of an input_fn, nested tensors [batch, ...], among the replicas.
 
   Returns:
     input_context -> dataset of parts of batches, which the replicas of this
@@ -258,7 +240,6 @@ class WorkerLostError(ConnectionError):
   """This worker cannot train on with the others: all must start again."""
 
   def __init__(self, reason: str):
-    """Says why, and what to do."""
     super().__init__(
       f'This worker cannot go on with the others: {reason}. Start all '
       'workers again; they resume from the last checkpoint.'
@@ -274,11 +255,7 @@ class AgreementHook(tf.train.SessionRunHook):
   """
 
   def __init__(self, *periods: int):
-    """Adds the comparison of all variables to the graph of a replica.
-
-    Args:
-      *periods: global steps between checkpoints, as for saving.SaverHook.
-    """
+    """Adds the comparison of all variables to the graph; `periods` as for saving.SaverHook."""
     self._timer = saving.MultiplesTimer(periods)
     variables = tf.global_variables()
     self._names = [replicas.name_of(v) for v in variables]
@@ -323,11 +300,7 @@ class WorkerHook(tf.train.SessionRunHook):
   """Ends a worker that has lost another or whose input is out of step."""
 
   def __init__(self, first_step: int):
-    """Checks a training.
-
-    Args:
-      first_step: global step of the checkpoint at which its input starts.
-    """
+    """`first_step` is the global step of the checkpoint at which the input starts."""
     self._first_step = first_step
     self._has_session = False
 

@@ -45,16 +45,9 @@ def _build_masked(
   decode: Optional[Callable[[tf.Tensor], tf.Tensor]],
   class_names: Optional[Sequence[str]],
 ) -> dict[str, Any]:
-  """Builds the network as it was trained into the default graph.
+  """Builds the network as it was trained; see export_saved_model for the arguments.
 
-  Args:
-    build_logits: see export_saved_model.
-    image_shape: see export_saved_model.
-    decode: see export_saved_model.
-    class_names: see export_saved_model.
-
-  Returns:
-    {signature: (inputs, outputs)}, both {name: tensor}.
+  Returns {signature: (inputs, outputs)}, both {name: tensor}.
   """
   shape = [None, *image_shape]
   if decode is None:
@@ -79,9 +72,8 @@ def _build_masked(
 def _unmasked_meta_graph(outputs: Sequence[tf.Tensor]) -> Any:
   """The default graph with weights in place of masked weights.
 
-  Returns:
-    A MetaGraphDef of all ops that the outputs depend on, with the collections
-    of their variables.
+  A MetaGraphDef of all ops that the outputs depend on, with the collections of
+  their variables.
   """
   unmasked = {
     layer.masked_weights.op.name: tf.convert_to_tensor(layer.weights).op.name
@@ -125,14 +117,7 @@ def _signature(inputs: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor]
 def _write(
   meta_graph: Any, values: Mapping[str, np.ndarray], signatures: Mapping[str, Any], folder: str
 ) -> None:
-  """Writes a SavedModel.
-
-  Args:
-    meta_graph: MetaGraphDef of the network.
-    values: {variable name: value} of at least its variables.
-    signatures: {name: SignatureDef}.
-    folder: must not exist.
-  """
+  """Writes a SavedModel to a folder that must not exist."""
   # A training that runs meanwhile may hold all memory of the GPUs.
   config = tf.ConfigProto(device_count={'GPU': 0})
   with tf.Graph().as_default(), tf.Session(config=config) as session:

@@ -25,13 +25,10 @@ _KEEP_SQUARES = (tf.train.AdamOptimizer, tf.train.RMSPropOptimizer, tf.train.Ada
 def make_inner_optimizer(
   name: str, learning_rate: tf.Tensor, momentum: float, use_nesterov: bool
 ) -> tf.train.Optimizer:
-  """The optimizer that trains the weights.
+  """The optimizer that trains the weights, one of config.INNER_OPTIMIZERS.
 
-  Args:
-    name: one of config.INNER_OPTIMIZERS.
-    learning_rate: scalar.
-    momentum: coefficient of 'momentum' and 'rmsprop'.
-    use_nesterov: whether 'momentum' is Nesterov's.
+  `momentum` is the coefficient of 'momentum' and 'rmsprop', and `use_nesterov`
+  is for 'momentum'.
 
   Raises:
     ValueError: unknown name.
@@ -73,7 +70,7 @@ def make_optimizer(
   if method.prunes_gradually:
     hparams = pruning_hparams_of(config, custom_sparsity_map)
     return sparse_optimizers.GradualPruningOptimizer(inner, hparams.parse(pruning_hparams))
-  if getattr(method, 'initial_acc_scale', 0.0) and (isinstance(inner, _KEEP_SQUARES)):
+  if getattr(method, 'initial_acc_scale', 0.0) and isinstance(inner, _KEEP_SQUARES):
     logging.warning(
       'rigl_acc_scale=%g makes squares negative that %s keeps: weights may become NaN.',
       config.rigl_acc_scale,
@@ -94,32 +91,18 @@ def make_optimizer(
 def pruning_hparams_of(
   config: SparsityConfig, custom_sparsity_map: SparsityMap = None
 ) -> pruning.PruningHParams:
-  """The gradual pruning schedule of `config`.
-
-  Args:
-    config: the hyperparameters.
-    custom_sparsity_map: {layer name: sparsity} of exceptions.
-  """
+  """The gradual pruning schedule of `config`."""
   method = dataclasses.replace(config, training_method='prune').make_method()
+  custom = (custom_sparsity_map or {}).items()
   return pruning.PruningHParams.of(
-    method,
-    [
-      f'^{re.escape(layer)}/:{sparsity!r}'
-      for layer, sparsity in (custom_sparsity_map or {}).items()
-    ],
+    method, [f'^{re.escape(layer)}/:{sparsity!r}' for layer, sparsity in custom]
   )
 
 
 def warn_of_late_pruning(
   config: SparsityConfig, total_steps: int, pruning_hparams: str = ''
 ) -> None:
-  """Warns if training ends before gradual pruning reaches its target.
-
-  Args:
-    config: the hyperparameters, already scaled.
-    total_steps: the global step at which training ends.
-    pruning_hparams: 'name=value,...' that override those of `config`.
-  """
+  """Warns if training ends before gradual pruning, by a scaled config, reaches its target."""
   if not config.method.prunes_gradually:
     return
   hparams = pruning_hparams_of(config).parse(pruning_hparams)
@@ -137,12 +120,8 @@ def warn_of_late_pruning(
 def annealed_drop_fraction(config: SparsityConfig, step: tf.Tensor) -> Optional[tf.Tensor]:
   """The drop fraction of a mask update in an iteration, due or not.
 
-  Args:
-    config: the hyperparameters.
-    step: integer scalar, the global step before the iteration.
-
-  Returns:
-    float32 scalar; None for methods that drop nothing.
+  A float32 scalar; None for methods that drop nothing. `step` is an integer
+  scalar, the global step before the iteration.
   """
   method = config.make_method()
   if not isinstance(method, methods.DropAndGrow):
@@ -153,9 +132,7 @@ def annealed_drop_fraction(config: SparsityConfig, step: tf.Tensor) -> Optional[
 def compute_gradients(optimizer: tf.train.Optimizer, loss: tf.Tensor) -> GradsAndVars:
   """Gradients of a replica, whose sum over replicas is that of the batch.
 
-  Args:
-    optimizer: from `make_optimizer`.
-    loss: scalar, the mean over this replica's part of the batch.
+  The loss is a scalar, the mean over this replica's part of the batch.
   """
   return optimizer.compute_gradients(replicas.scale_loss(loss))
 

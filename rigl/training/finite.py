@@ -28,21 +28,13 @@ class NotFiniteHook(tf.train.SessionRunHook):
   """
 
   def __init__(self, model_dir: str):
-    """See the module.
-
-    Args:
-      model_dir: folder of the checkpoints, to name the last one; '' if none
-        are kept.
-    """
+    """Names the last checkpoint of a folder; '' if none are kept."""
     self._model_dir = model_dir
 
   def observe(self, loss: tf.Tensor, gradients: GradsAndVars) -> None:
-    """Sets the step that the hook checks.
+    """Sets the step that the hook checks, by its loss, a scalar, and all gradients.
 
-    Args:
-      loss: scalar.
-      gradients: (gradient, variable) of all trained variables. Squares are
-        summed in float32, so a norm above 1.8e19 counts as infinite.
+    Squares are summed in float32, so a norm above 1.8e19 counts as infinite.
     """
     halves = [
       tf.nn.l2_loss(tf.cast(g.values if isinstance(g, tf.IndexedSlices) else g, tf.float32))
@@ -65,7 +57,7 @@ class NotFiniteHook(tf.train.SessionRunHook):
     if math.isfinite(loss) and math.isfinite(norm):
       return
     step = run_context.session.run(self._global_step)
-    latest = self._model_dir and (f' {checkpoints.describe_latest(self._model_dir)}')
+    latest = self._model_dir and f' {checkpoints.describe_latest(self._model_dir)}'
     raise FloatingPointError(
       f'Training stops at step {step}: NaN or infinity: the loss is '
       f'{loss:g}, the norm of the gradients {norm:g}.{latest} Lower the '

@@ -29,10 +29,7 @@ _STATE_FILE = 'metrics_state.json'
 
 
 def read(folder: str) -> list[dict[str, Any]]:
-  """The rows of a training, in order.
-
-  Args:
-    folder: folder of the training, which may be running.
+  """The rows of a training, which may be running, in order.
 
   Raises:
     ValueError: a line is not a row; names it.
@@ -68,12 +65,7 @@ class History:
   """
 
   def __init__(self, folder: str, position: str = 'step'):
-    """Neither reads nor writes anything before `resume`.
-
-    Args:
-      folder: folder of the training.
-      position: the key that orders rows and checkpoints.
-    """
+    """Neither reads nor writes anything before `resume`; `position` orders rows."""
     self._folder = folder
     self._path = os.path.join(folder, METRICS_FILE)
     self._position = position
@@ -82,10 +74,7 @@ class History:
     self._begin = time.monotonic()
 
   def resume(self, at: int) -> Any:
-    """Goes back to a checkpoint.
-
-    Args:
-      at: position of the checkpoint; 0 without one.
+    """Goes back to the checkpoint at a position, 0 without one.
 
     Returns:
       The state that `save_state` saved there; None without one.
@@ -151,20 +140,14 @@ class History:
 
 
 def record_evaluation(folder: str, split: str, metrics: Mapping[str, Any]) -> None:
-  """Adds the metrics of a checkpoint to the rows in a folder.
+  """Adds the metrics of a checkpoint, its step as 'global_step', to the rows in a folder.
 
-  Args:
-    folder: folder of the training, or of a process that only evaluates it.
-    split: part of the data that was evaluated.
-    metrics: {name: value}, with the step as 'global_step'.
+  That of the training, or of a process that only evaluates it.
   """
   rows = History(folder)
   rows.resume(sys.maxsize)
-  rows.add(
-    split,
-    step=metrics['global_step'],
-    **{name: value for name, value in metrics.items() if name != 'global_step'},
-  )
+  rest = {name: value for name, value in metrics.items() if name != 'global_step'}
+  rows.add(split, step=metrics['global_step'], **rest)
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -15,10 +15,8 @@ class ResumableHook(tf.train.SessionRunHook):
   def __init__(self, model_dir: str, may_write: bool, says_so: bool = False):
     """Checks the latest checkpoint of `model_dir` when the graph is complete.
 
-    Args:
-      model_dir: folder of the training.
-      may_write: whether to restore a missing state file.
-      says_so: whether to print which checkpoint training resumes from.
+    If it `may_write`, it restores a missing state file; if it `says_so`, it
+    prints which checkpoint training resumes from.
     """
     self._model_dir = model_dir
     self._may_write = may_write
@@ -50,7 +48,6 @@ class LastIterationHook(tf.train.SessionRunHook):
   """
 
   def __init__(self, first_iteration: int, n_iterations: int):
-    """Ends a training of `n_iterations` that starts at `first_iteration`."""
     self._iteration = first_iteration
     self._n_iterations = n_iterations
 
@@ -71,7 +68,6 @@ class SaveState(tf.train.CheckpointSaverListener):
   """Saves the state of a history before each checkpoint."""
 
   def __init__(self, save: Callable[[], None]):
-    """Calls `save` before each checkpoint."""
     self._save = save
 
   def before_save(self, session: Any, global_step_value: int) -> None:

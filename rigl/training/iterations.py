@@ -25,12 +25,9 @@ _UPDATES = 'rigl/updates'
 def counted(
   build: Callable[[], tf.Operation], global_step: tf.Variable, first_iteration: int
 ) -> tf.Operation:
-  """A train op that also counts its runs.
+  """A train op that also counts its runs, from `first_iteration` on.
 
-  Args:
-    build: builds the train op.
-    global_step: the variable that the train op may advance.
-    first_iteration: number of runs before this session.
+  `build` builds the op, which may advance `global_step`.
   """
   root = tf.VariableScope(reuse=tf.AUTO_REUSE, name='')
   # The initial value must not depend on the caller's control dependencies.

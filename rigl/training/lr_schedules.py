@@ -33,33 +33,17 @@ EpochSchedule = Sequence[tuple[float, float]]
 
 
 def epoch_of(global_step: tf.Tensor, n_examples: int, batch_size: int) -> tf.Tensor:
-  """Epochs before `global_step`, with fractions, float32 scalar.
-
-  Args:
-    global_step: int64 scalar.
-    n_examples: size of the data set.
-    batch_size: examples per step.
-  """
+  """Epochs of `n_examples` before an int64 step, with fractions, float32 scalar."""
   return tf.cast(global_step, tf.float32) / (n_examples / batch_size)
 
 
 def scaled(schedule: EpochSchedule, multiplier: float) -> list[tuple[float, float]]:
-  """The schedule of a training that is `multiplier` times as long.
-
-  Args:
-    schedule: schedule of a training of the usual length.
-    multiplier: factor of the length.
-  """
+  """The schedule of a training that is `multiplier` times as long."""
   return [(value, epoch * multiplier) for value, epoch in schedule]
 
 
 def scaled_steps(name: str, steps: int, multiplier: float) -> int:
-  """The steps of a training that is `multiplier` times as long, at least 1.
-
-  Args:
-    name: name of the flag that gave the steps.
-    steps: steps of a training of the usual length.
-    multiplier: factor of the length; the flag training_steps_multiplier.
+  """The steps, given by the flag `name`, of a training that is `multiplier` times as long.
 
   Raises:
     ValueError: the product is below 1 or infinite.

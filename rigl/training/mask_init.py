@@ -1,4 +1,8 @@
-"""Initial masks of a training: loaded, random or all ones."""
+"""Initial masks of a training: loaded, random or all ones.
+
+A `custom_sparsity_map` is {layer name: sparsity} of exceptions, and
+`load_mask_dir` the prefix or folder of a checkpoint, or ''.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +38,10 @@ def _loaded_masks(load_mask_dir: str) -> dict[str, np.ndarray]:
 def random_masks(
   config: SparsityConfig, custom_sparsity_map: Optional[Mapping[str, float]] = None
 ) -> dict[str, np.ndarray]:
-  """Random masks of all masked layers at their sparsities.
+  """{mask variable name: 0/1 array}, random, of all masked layers at their sparsities.
 
   One generator, seeded by the config, draws all layers in order, so the masks
   are the same in every process.
-
-  Args:
-    config: sparsity, distribution and seed.
-    custom_sparsity_map: {layer name: sparsity} of exceptions.
-
-  Returns:
-    {mask variable name: 0/1 array}.
   """
   sparsities = _sparsities(config, custom_sparsity_map)
   random_state = np.random.RandomState(config.seed)
@@ -57,12 +54,7 @@ def random_masks(
 
 
 def check_load_mask_dir(config: SparsityConfig, load_mask_dir: str) -> None:
-  """Raises ValueError if masks are given to a method that takes none.
-
-  Args:
-    config: has the method.
-    load_mask_dir: checkpoint prefix or folder, or ''.
-  """
+  """Raises ValueError if masks are given to a method that takes none."""
   if load_mask_dir and not config.method.inits_masks:
     raise ValueError(
       f'load_mask_dir={load_mask_dir!r} has no meaning for '
@@ -79,11 +71,6 @@ def initial_sparsities(
   """{layer: sparsity} of the masks that `make_scaffold` sets.
 
   For methods that choose their masks later: their target sparsities.
-
-  Args:
-    config: method, sparsity and distribution.
-    custom_sparsity_map: {layer name: sparsity} of exceptions.
-    load_mask_dir: checkpoint prefix or folder, or ''.
   """
   if load_mask_dir:
     sparsities = {
@@ -109,11 +96,6 @@ def make_scaffold(
   The session loads the values into the variables: as constants they would add
   100 MB to every saved graph of a ResNet-50.
 
-  Args:
-    config: method, sparsity, distribution and seed.
-    custom_sparsity_map: {layer name: sparsity} of exceptions.
-    load_mask_dir: checkpoint prefix or folder, or ''.
-
   Raises:
     ValueError: `load_mask_dir` for a method that does not start from masks, or
       a checkpoint that does not fit.
@@ -122,10 +104,9 @@ def make_scaffold(
   check_load_mask_dir(config, load_mask_dir)
   if not config.method.inits_masks:
     return tf.train.Scaffold()
-  if load_mask_dir:
-    values = _loaded_masks(load_mask_dir)
-  else:
-    values = random_masks(config, custom_sparsity_map)
+  values = (
+    _loaded_masks(load_mask_dir) if load_mask_dir else random_masks(config, custom_sparsity_map)
+  )
 
   def load_masks(scaffold, session):
     del scaffold

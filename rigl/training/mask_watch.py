@@ -24,12 +24,7 @@ class MaskWatch:
   """
 
   def __init__(self, masks: Sequence[tf.Variable], all_pictures: bool = False):
-    """Watches `masks`.
-
-    Args:
-      masks: mask variables.
-      all_pictures: whether TensorBoard shows all masks or only the first.
-    """
+    """Watches `masks`; TensorBoard shows pictures of all or only of the first."""
     self.masks = summaries.layers_of(masks)
     self.updates: list[tf.Tensor] = []
     self.pictures: dict[str, tf.Tensor] = {}
@@ -51,13 +46,10 @@ class MaskWatch:
     }
 
   def start(self, session: tf.Session, is_first: bool, state: Optional[Mapping[str, Any]]) -> None:
-    """Resumes from the checkpoint of a session.
+    """Resumes from the checkpoint of a session, the first if the training has no iteration yet.
 
-    Args:
-      session: the session.
-      is_first: whether the training has no iteration yet.
-      state: the result of `state` at the checkpoint. Without it, connections
-        that were active only before count as never active.
+    `state` is the result of `state` at the checkpoint. Without it, connections
+    that were active only before count as never active.
     """
     state = state or {}
     self._seen = None
@@ -74,10 +66,10 @@ class MaskWatch:
     self._first = masks if is_first else None
 
   def after_run(self, session: tf.Session, updates: Sequence[Any], is_step: bool) -> None:
-    """Fetches the masks if they may have changed.
+    """Fetches the masks if they may have changed in an iteration.
 
     Args:
-      session: the session, after an iteration.
+      session: the session.
       updates: the fetched values of `self.updates`.
       is_step: whether the iteration made a step, with the masks before it.
     """
@@ -93,11 +85,7 @@ class MaskWatch:
     return {'masks': self._moves.state(), 'ever': self._explored.state()}
 
   def row(self, masks: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The values for metrics.jsonl; the next `moved` counts from these masks.
-
-    Args:
-      masks: {layer: 0/1 array}, the current masks.
-    """
+    """The values for metrics.jsonl; the next `moved` counts from these masks, {layer: array}."""
     return {
       'sparsity': connections.sparsity(masks),
       'moved': self._moves.look(masks),
@@ -107,12 +95,7 @@ class MaskWatch:
 
 
 def tags(row: Mapping[str, float], masks: Mapping[str, np.ndarray]) -> dict[str, float]:
-  """{tag: value} of the masks, for TensorBoard.
-
-  Args:
-    row: from `MaskWatch.row`, or a row of metrics.jsonl that includes it.
-    masks: the masks of the row.
-  """
+  """{tag: value} for TensorBoard, of some masks and a row that includes their `MaskWatch.row`."""
   return {
     'global_sparsity': row['sparsity'],
     **{name: row[name] for name in ('moved', 'itop_rate', 'dead_units')},

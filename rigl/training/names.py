@@ -15,9 +15,6 @@ DISTRIBUTIONS = {'uniform': 'random', '': 'random'}
 def method(name: str) -> str:
   """Resolves a name or alias to a key of methods.METHODS.
 
-  Args:
-    name: a key, or an alias in METHODS here.
-
   Raises:
     ValueError: there is no such method; suggests similar names.
   """
@@ -26,9 +23,6 @@ def method(name: str) -> str:
 
 def distribution(name: str) -> str:
   """Resolves a name or alias to one of distributions.DISTRIBUTIONS.
-
-  Args:
-    name: one of them, or an alias in DISTRIBUTIONS here.
 
   Raises:
     ValueError: there is no such distribution; suggests similar names.

@@ -40,15 +40,11 @@ def _counters(prefix: str) -> dict[str, int]:
 
 
 def iterations_done(model_dir: str, config: SparsityConfig) -> int:
-  """The number of batches that a training in `model_dir` has used.
+  """The number of batches that the training in a folder has used; 0 without a checkpoint.
 
   Checkpoints of earlier versions and of TPUs lack it. Then it is the global
   step plus the number of iterations that updated masks instead of training, by
   the schedule of `config`.
-
-  Args:
-    model_dir: folder of the checkpoints; without any the result is 0.
-    config: hyperparameters of that training.
   """
   prefix = checkpoints.latest(model_dir)
   if not prefix:
@@ -63,13 +59,7 @@ def iterations_done(model_dir: str, config: SparsityConfig) -> int:
 
 
 def differences(formers: Sequence[Any], configs: Sequence[Any], names: Sequence[str]) -> list[str]:
-  """'name=former, not new' of each field that differs.
-
-  Args:
-    formers: configs of a training.
-    configs: configs to compare with them.
-    names: names of fields of any of the configs.
-  """
+  """'name=former, not new' of each of the named fields that differs."""
   return [
     f'{name}={getattr(former, name)}, not {getattr(config, name)}'
     for former, config in zip(formers, configs)
@@ -79,22 +69,14 @@ def differences(formers: Sequence[Any], configs: Sequence[Any], names: Sequence[
 
 
 def former_configs(folder: str, configs: Sequence[Any]) -> list[Any]:
-  """The configs with the values of the config.gin of a run.
-
-  Args:
-    folder: folder of the run.
-    configs: one of each class in the file; give the values not bound there.
-  """
+  """The configs, of all classes in the config.gin of a run, with the values bound there."""
   bound = gin_configs.read(gin_configs.files_in(folder), (), map(type, configs))
-  return [
-    dataclasses.replace(
-      config,
-      **{
-        name: value for (config_class, name), value in bound.items() if config_class is type(config)
-      },
-    )
-    for config in configs
-  ]
+
+  def former(config: Any) -> Any:
+    values = {name: value for (kind, name), value in bound.items() if kind is type(config)}
+    return dataclasses.replace(config, **values)
+
+  return list(map(former, configs))
 
 
 def check_same_settings(
@@ -124,12 +106,8 @@ def check_same_settings(
   if method.uses_masks and not method.prunes_gradually:
     lasting += _OF_MASKS
   found = differences(formers, configs, lasting)
-  if (
-    not found
-    and method.is_dynamic
-    and method.replaces_step
-    and (iterations.NAME not in _counters(prefix))
-  ):
+  updates_replace_steps = method.is_dynamic and method.replaces_step
+  if not found and updates_replace_steps and iterations.NAME not in _counters(prefix):
     found = differences(formers, configs, _SCHEDULE)
   if found:
     raise ValueError(

@@ -40,11 +40,7 @@ def _write_state_file(model_dir: str, names: Sequence[str]) -> None:
 
 
 def remove_leftovers(model_dir: str) -> None:
-  """Removes incomplete files that a kill has left.
-
-  Args:
-    model_dir: folder of a training, in which no other process trains.
-  """
+  """Removes incomplete files of a kill from a folder, in which no other process trains."""
   for file in tf.io.gfile.listdir(model_dir):
     name = file.rstrip('/')  # Names of remote folders end with a slash.
     path = os.path.join(model_dir, name)
@@ -56,11 +52,7 @@ def remove_leftovers(model_dir: str) -> None:
 
 
 def restore_state_file(model_dir: str) -> None:
-  """Rewrites a missing state file, so that TensorFlow finds the checkpoints.
-
-  Args:
-    model_dir: folder of a training that has a checkpoint.
-  """
+  """Rewrites a missing state file, so that TensorFlow finds the checkpoints that there are."""
   state_file = os.path.join(model_dir, checkpoint_files.STATE_FILE)
   if not tf.io.gfile.exists(state_file):
     prefixes = checkpoint_files.all_complete(model_dir)
@@ -69,10 +61,9 @@ def restore_state_file(model_dir: str) -> None:
 
 
 class MultiplesTimer(tf.train.SecondOrStepTimer):
-  """Triggers once at or after each multiple of some numbers of steps."""
+  """Triggers once at or after each multiple of some numbers of steps, the periods."""
 
   def __init__(self, periods: Sequence[int]):
-    """See the class; `periods` are the numbers of steps."""
     super().__init__(every_steps=min(periods))
     self._periods = periods
 

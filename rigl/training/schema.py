@@ -161,9 +161,6 @@ class Schema:
   def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
     """The given values by the names of fields, each checked by itself.
 
-    Args:
-      given: {name: value}.
-
     Raises:
       ValueError: a setting does not exist or is given by two names, or its
         value is of the wrong type, out of its range or unknown; names it.
@@ -199,10 +196,7 @@ class Schema:
     )
 
   def settings(self, given: Mapping[str, Any]) -> Any:
-    """The instance of `settings_class`.
-
-    Args:
-      given: {name: value}; may hold hyperparameters too.
+    """The instance of `settings_class`; hyperparameters may be given, too.
 
     Raises:
       ValueError: see `checked`.

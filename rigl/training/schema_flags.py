@@ -28,9 +28,6 @@ def define(schema: Schema) -> None:
 
   Scripts may share a process. A flag that another one has defined stays: only
   its type matters, since the schema has the defaults, checks and help texts.
-
-  Args:
-    schema: the settings of the script.
   """
   for name, field in schema.fields.items():
     if name not in FLAGS:
@@ -47,11 +44,7 @@ def define(schema: Schema) -> None:
 
 
 def given(schema: Schema) -> dict[str, Any]:
-  """{setting: value} of the flags that the user has given.
-
-  Args:
-    schema: the settings of the script.
-  """
+  """{setting: value} of the flags that the user has given."""
   flag_names = {**{name: name for name in schema.fields}, **schema.other_names}
   return {
     setting: FLAGS[name].value

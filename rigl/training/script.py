@@ -31,12 +31,7 @@ class _PlainFormatter(python_logging.Formatter):
 
 
 def check_folder(flag: str, path: str) -> None:
-  """Raises ValueError for a folder that checkpoints would be lost in.
-
-  Args:
-    flag: its name.
-    path: its value.
-  """
+  """Raises ValueError for a folder, the value of a flag, that would lose checkpoints."""
   wildcards = sorted(set('*?[\\') & set(path))
   if wildcards:
     raise ValueError(
@@ -48,12 +43,8 @@ def check_folder(flag: str, path: str) -> None:
 def announce(mode: str, training: str, data: str, folder: str) -> None:
   """Says what is about to begin, before the graph is built.
 
-  Args:
-    mode: that of the script; only those that train have standard output begin
-      with it.
-    training: network, method, steps.
-    data: where the examples come from.
-    folder: folder of the run.
+  Only modes that train have standard output begin with it. `training` says
+  network, method and steps; `data` where the examples come from.
   """
   if mode.startswith('train'):
     print(f'{training}\nData: {data}\nRun: {folder}', flush=True)
@@ -70,14 +61,8 @@ def parse_flags(schema: Schema, module: str) -> list[str]:
   """Parses the command line; ends the program for --help and for a mistake.
 
   A script calls it behind its flags and before the imports that load
-  TensorFlow, so that neither has to wait for that.
-
-  Args:
-    schema: the settings of the script.
-    module: name of its module, whose docstring --help prints.
-
-  Returns:
-    The name of the program, for `run`.
+  TensorFlow, so that neither has to wait for that. --help prints the docstring
+  of `module`. Returns the name of the program, for `run`.
   """
   command_line.define_help(schema, module, _MORE_HELP)
   return command_line.parse(sys.argv, schema)
@@ -120,20 +105,15 @@ def run(
       tf.errors.OpError,
     ) as error:
       logging.debug('The error came from here:', exc_info=True)
-      is_of_tensorflow = isinstance(error, tf.errors.OpError)
-      sys.exit('Error: ' + (messages.reason(error) if is_of_tensorflow else str(error)))
+      text = messages.reason(error) if isinstance(error, tf.errors.OpError) else error
+      sys.exit(f'Error: {text}')
     except signals.StoppedError as stopped:
       _exit_by_signal(stopped.number, str(stopped))
     except KeyboardInterrupt:
       logging.debug('It came here:', exc_info=True)
+      more = ' The same command goes on from the last checkpoint, if there is one.'
       _exit_by_signal(
-        signal.SIGINT,
-        'Stopped by Ctrl-C.'
-        + (
-          ''
-          if command_line.only_evaluates()
-          else ' The same command goes on from the last checkpoint, if there is one.'
-        ),
+        signal.SIGINT, 'Stopped by Ctrl-C.' + more * (not command_line.only_evaluates())
       )
 
   app.run(

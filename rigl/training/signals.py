@@ -19,7 +19,6 @@ class StoppedError(Exception):
   """
 
   def __init__(self, number: int, message: str):
-    """See the class."""
     super().__init__(message)
     self.number = number
 

@@ -15,13 +15,9 @@ MAX_PIXELS = 1024
 
 
 def picture_of(mask: tf.Tensor) -> tf.Tensor:
-  """An image of a mask, 1 (white) at active connections.
+  """An image of a mask [..., units], 1 (white) at active connections.
 
-  Args:
-    mask: [..., units].
-
-  Returns:
-    float32 [1, incoming connections, units, 1], at most 1,024 of each.
+  float32 [1, incoming connections, units, 1], at most 1,024 of each.
   """
   n_units = mask.shape.as_list()[-1]
   rows = tf.reshape(tf.cast(mask, tf.float32), [1, -1, n_units, 1])
@@ -37,11 +33,8 @@ def layers_of(masks: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
 def mask_summaries(masks: Sequence[tf.Variable], with_img: bool = False) -> dict[str, tf.Tensor]:
   """The density and an image of each mask, and the overall sparsity.
 
-  For a TPU; elsewhere hooks write them, see `mask_watch`.
-
-  Args:
-    masks: mask variables.
-    with_img: whether to add images of all masks or only of the first.
+  For a TPU; elsewhere hooks write them, see `mask_watch`. Images are those of
+  all masks `with_img`, else only that of the first.
 
   Returns:
     {'density/<layer>': scalar, 'mask/<layer>': see `picture_of`,
@@ -58,12 +51,7 @@ def mask_summaries(masks: Sequence[tf.Variable], with_img: bool = False) -> dict
 
 
 def begin(folder: str, done: int) -> None:
-  """Makes TensorBoard drop the events after the checkpoint to resume from.
-
-  Args:
-    folder: folder of the event files.
-    done: step at which the training resumes.
-  """
+  """Makes TensorBoard drop the events after the step at which the training resumes."""
   tf.summary.FileWriterCache.get(folder).add_session_log(
     tf.SessionLog(status=tf.SessionLog.START), done + 1
   )
@@ -75,14 +63,7 @@ def write(
   values: Mapping[str, float],
   pictures: Mapping[str, bytes] = types.MappingProxyType({}),
 ) -> None:
-  """Writes an event from the host, at once.
-
-  Args:
-    folder: folder of the event file.
-    step: step of the event.
-    values: {tag: number}.
-    pictures: {tag: result of tf.summary.image}.
-  """
+  """Writes an event from the host, at once; pictures are results of tf.summary.image."""
   summary = tf.Summary(
     value=[tf.Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
   )
@@ -122,13 +103,11 @@ def norm_summaries(
     'var_norm': tf.linalg.global_norm([v for _, v in gradients]),
   }
   if masks:
-    found.update(
-      {
-        'active_connections': total([tf.math.count_nonzero(m) for m in masks]),
-        'nonzero_weights': total([tf.math.count_nonzero(w) for w in masked]),
-        'l1_norm': total([tf.reduce_sum(tf.abs(w)) for w in masked]),
-      }
-    )
+    found |= {
+      'active_connections': total([tf.math.count_nonzero(m) for m in masks]),
+      'nonzero_weights': total([tf.math.count_nonzero(w) for w in masked]),
+      'l1_norm': total([tf.reduce_sum(tf.abs(w)) for w in masked]),
+    }
   return found
 
 

@@ -57,12 +57,7 @@ class EstimatorLoop(specs.Loop):
   """
 
   def __init__(self, job: specs.Job, tpu: Optional[tpu_lib.TpuSetup] = None):
-    """Runs `job`.
-
-    Args:
-      job: what to run.
-      tpu: the TPU to use; None for CPU or GPU.
-    """
+    """Runs `job` on a TPU; on CPU or GPU if None."""
     self.folder = job.folder
     self._job = job
     self._tpu = tpu
