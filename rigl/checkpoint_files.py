@@ -207,14 +207,9 @@ def read_masks(prefix: str) -> dict[str, np.ndarray]:
 
 
 def fold_masks(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Multiplies masks into the weights they belong to.
+  """{variable name: value} without masks and thresholds, with masks * weights.
 
-  Args:
-    values: {variable name: value}. `<scope>/mask` belongs to
-      `<scope>/weights` or `<scope>/depthwise_weights`.
-
-  Returns:
-    The values without masks and thresholds, unmasked ones as they are.
+  `<scope>/mask` belongs to `<scope>/weights` or `<scope>/depthwise_weights`.
 
   Raises:
     ValueError: a mask has no weights or another shape than them; names it.
@@ -246,10 +241,7 @@ def fold_masks(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def read_network(prefix: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Masks and parameters of a checkpoint.
-
-  Returns:
-    ({layer: 0/1 mask, uint8}, {name: parameter, zero where a mask is}).
+  """({layer: 0/1 mask, uint8}, {name: parameter, zero where a mask is}) of a checkpoint.
 
   Raises:
     ValueError: the checkpoint cannot be read, or a mask does not fit; names it.

@@ -22,13 +22,9 @@ def run(
   text_of: Callable[[argparse.Namespace], str],
   errors: tuple[type[Exception], ...] = (ValueError,),
 ) -> int:
-  """Prints the text of a command; returns its exit code.
+  """Prints the text of parsed arguments, `argv` or those of the process; returns the exit code.
 
-  Args:
-    parser: the parser of its arguments.
-    argv: arguments of the command; None for those of the process.
-    text_of: makes the text of the parsed arguments.
-    errors: exceptions to report in one line, without a traceback.
+  `errors` are the exceptions to report in one line, without a traceback.
   """
   args = parser.parse_args(argv)
   # Lines of tables are not ASCII: print '?' where the terminal cannot show one.

@@ -18,10 +18,7 @@ from rigl.optimizer_wrapper import GradsAndVars
 class Computed(NamedTuple):
   """What one call of `compute_gradients` made for one variable.
 
-  Attributes:
-    name: name of the variable.
-    op: the op that computes the gradient.
-    dense: the dense gradient; None if the variable has no mask.
+  The op computes its gradient; a variable without a mask has no dense one.
   """
 
   name: str
@@ -65,11 +62,7 @@ def of_call(pairs: GradsAndVars, dense: Mapping[str, tf.Tensor]) -> list[Compute
 
 
 def of_applied(grads_and_vars: GradsAndVars, computed: Sequence[Computed]) -> dict[str, tf.Tensor]:
-  """{weights.name: dense gradient} of the calls that the pairs come from.
-
-  Args:
-    grads_and_vars: the pairs to apply.
-    computed: the records of all calls of `compute_gradients`.
+  """{weights.name: dense gradient} of those calls of all that the pairs to apply come from.
 
   Raises:
     ValueError: a gradient was combined from several calls; names its variable.
@@ -102,14 +95,10 @@ def of_applied(grads_and_vars: GradsAndVars, computed: Sequence[Computed]) -> di
 def of_whole_batch(
   pairs: Sequence[tuple[tf.Tensor, tf.Variable]], use_tpu: bool
 ) -> dict[str, tf.Tensor]:
-  """{weights.name: gradient}, summed over replicas.
+  """{weights.name: gradient}, summed over replicas, which may be those of a TPU.
 
   Every replica must rank the same gradient, that of the whole batch, to grow
   the same connections.
-
-  Args:
-    pairs: (gradient, weights) of this replica.
-    use_tpu: whether the replicas are those of a TPU.
   """
   gradients = [tf.convert_to_tensor(gradient) for gradient, _ in pairs]
   variables = [weights for _, weights in pairs]

@@ -31,17 +31,10 @@ def errors_name(path: str) -> Iterator[None]:
 def replaced(
   path: str, move: Callable[[str, str], None] = os.replace, remove: Callable[[str], None] = _remove
 ) -> Iterator[str]:
-  """A context that writes a temporary file and then renames it to `path`.
+  """A context of the path of a temporary file, which is then renamed to `path`.
 
   If it is interrupted, the old file stays and the temporary one is removed.
-
-  Args:
-    path: path of the file.
-    move: renames a file, replacing another.
-    remove: removes a file, which may not exist.
-
-  Yields:
-    The path to write to.
+  `move` replaces the old file, and what `remove` removes may not exist.
 
   Raises:
     OSError: the file cannot be written; names a path.

@@ -213,9 +213,7 @@ def values_in(folder: str) -> Optional[dict[str, Any]]:
 def write(folder: str, *configs: Any) -> None:
   """Writes the configs to `<folder>/config.gin`, readable by --gin_config.
 
-  Args:
-    folder: made if it does not exist; it may be remote.
-    *configs: instances of config classes.
+  The folder is made if it does not exist, and may be remote.
   """
   lines = ['# The hyperparameters in effect.']
   for config in configs:

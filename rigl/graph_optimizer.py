@@ -304,11 +304,7 @@ class SparseOptimizer(OptimizerWrapper):
     )
 
   def get_grow_tensor(self, weights: tf.Variable, method: str) -> tf.Tensor:
-    """Values for new connections, [...] of the type of `weights`.
-
-    Args:
-      weights: the variable they are for.
-      method: a `grow_init`, see rigl.core.grow_init.
+    """Values for new connections by a `grow_init`, [...] of the type of `weights`.
 
     Raises:
       ValueError: `method` is unknown or not a string, which names the

@@ -42,18 +42,12 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 def mobilenet_filters(
   blocks: Sequence[tuple[int, int]], width: float
 ) -> tuple[int, list[tuple[int, int]]]:
-  """The number of filters of a MobileNet's convolutions, at a width.
+  """(filters of the initial convolution, [(filters, stride) of each block]) of a MobileNet.
 
-  Multiples of 8, except for block 0. Blocks round int(filters * width); the
-  initial convolution rounds filters * width itself: at width 0.28 it has 16
-  filters, as 8 would be more than 10 % below 8.96.
-
-  Args:
-    blocks: MOBILENET_V1 or MOBILENET_V2.
-    width: multiplier of the channels.
-
-  Returns:
-    (filters of the initial convolution, [(filters, stride) of each block]).
+  The width multiplies filters, to multiples of 8 except for block 0. Blocks
+  round int(filters * width); the initial convolution rounds filters * width
+  itself: at width 0.28 it has 16 filters, as 8 would be more than 10 % below
+  8.96.
   """
   return make_divisible(width * 32), [
     (make_divisible(int(width * filters), 8 if i else 1), stride)

@@ -132,9 +132,6 @@ def update_each_device(
       creates variables.
     update: builds the op of a device from its `own`, its copy of `anchor` and
       the sums.
-
-  Returns:
-    The op that updates all replicas.
   """
 
   def merge(strategy, own, pairs):

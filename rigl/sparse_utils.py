@@ -30,10 +30,8 @@ def get_stats(*args: Any, **kwargs: Any) -> Any:
 def mask_extract_name_fn(mask_name: str) -> str:
   """The layer a mask belongs to: 'block1/conv/mask:0' -> 'block1/conv'.
 
-  A mask outside of all scopes, 'mask:0', belongs to the layer ''.
-
-  Args:
-    mask_name: `.name` of a mask variable, or without its ':0'.
+  The ':0' may be missing. A mask outside of all scopes, 'mask:0', belongs to
+  the layer ''.
 
   Raises:
     ValueError: `mask_name` is not that of a mask.

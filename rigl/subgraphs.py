@@ -24,13 +24,10 @@ def ancestors(tensor: tf.Tensor) -> list[tf.Operation]:
 
 
 def copy_here(tensor: tf.Tensor) -> tf.Tensor:
-  """The value of `tensor`, by copies of its operations in the default graph.
+  """The value of a tensor of this graph or one around it, by copies of its operations here.
 
   XLA turns random bits into floats in its own way, so there the copy of a
   random op gives other numbers of the same distribution.
-
-  Args:
-    tensor: tensor of the default graph or of a graph around it.
   """
   definition = tf.GraphDef()
   definition.versions.CopyFrom(tensor.graph.graph_def_versions)

@@ -15,12 +15,7 @@ GENERATOR = 'philox'
 
 
 def uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-  """U[0, 1) in steps of 2 ** -24, float32 of `shape`.
-
-  Args:
-    shape: int32 vector.
-    seed: int32 [2].
-  """
+  """U[0, 1) in steps of 2 ** -24, float32 of `shape`; the seed is int32 [2]."""
   # Without limits: uniform over all values of int32.
   bits = tf.random.stateless_uniform(
     shape, seed, minval=None, maxval=None, dtype=tf.int32, alg=GENERATOR

@@ -134,14 +134,15 @@ def _compare(args: argparse.Namespace, arguments: Sequence[str]) -> int:
   runs = _runs_of(args, arguments, folder)
   # Imported here, as they load TensorFlow.
   from rigl.compare import figures, results, workers
+  from rigl.training import signals
 
   module = workers.load(runs)
   left = [run for run in runs if not run.is_finished]
   progress = _Progress(len(runs) - len(left), len(left), n_jobs)
-  stopped: Optional[workers.StoppedError] = None
+  stopped: Optional[signals.StoppedError] = None
   try:
     workers.train(module, left, n_jobs, progress.on_end)
-  except workers.StoppedError as error:
+  except signals.StoppedError as error:
     stopped = error
   groups = results.grouped(
     [outcome for run in runs if run.is_finished for outcome in [results.outcome_of(run)] if outcome]
@@ -153,7 +154,7 @@ def _compare(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     figures.write(groups, folder / 'figure.png')
     print(f'\n{table}\nWrote table.md, table.csv and figure.png in {folder}.')
   if stopped:
-    print('Stopped; the same command goes on.', file=sys.stderr)
+    print(stopped, file=sys.stderr)
     return 128 + stopped.number
   for run, said in progress.failures:
     print(f'Error: {run} {said} (see {run.folder / "output.txt"})', file=sys.stderr)

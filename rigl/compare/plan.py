@@ -41,15 +41,10 @@ _FINISHED = 'finished.json'
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """One training.
+  """One training, by a method as the user named it.
 
-  Attributes:
-    script: its script.
-    method: its method, as the user named it.
-    sparsity: its end_sparsity; None for a method without masks.
-    seed: its seed.
-    folder: its folder.
-    arguments: its flags, except that of the folder.
+  The sparsity is None for a method without masks, and the arguments are all
+  flags except that of the folder.
   """
 
   script: Script
@@ -104,13 +99,8 @@ def make_runs(
 ) -> list[Run]:
   """All runs, ordered by seed, so that the first results show all methods.
 
-  Args:
-    script: the script of the runs.
-    method_names: names of methods.
-    sparsities: values of end_sparsity, for methods with masks.
-    n_seeds: number of seeds 0, 1, ...
-    folder: parent folder of the folders of the runs.
-    arguments: further flags of all runs.
+  The sparsities are for methods with masks, and the arguments further flags of
+  all runs, which have their folders in `folder`.
 
   Raises:
     ValueError: a name is unknown or repeated, or a number is out of range.

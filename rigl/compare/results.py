@@ -68,13 +68,7 @@ def outcome_of(run: Run) -> Optional[Outcome]:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """The outcomes of the seeds of a method at a sparsity.
-
-  Attributes:
-    method: name of the method.
-    sparsity: end_sparsity; None for a method without masks.
-    outcomes: results of all finished seeds.
-  """
+  """The outcomes of all finished seeds of a method at an end_sparsity, None without masks."""
 
   method: str
   sparsity: Optional[float]

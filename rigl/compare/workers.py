@@ -19,29 +19,14 @@ from typing import Any, Callable, Iterator, Sequence
 from absl import flags
 
 from rigl.compare.plan import Run
-from rigl.training import script, tpu_estimator
+from rigl.training import script, signals, tpu_estimator
 
 _OUTPUT = 'output.txt'
 _SECONDS_BETWEEN_LOOKS = 0.05
 
 
-class StoppedError(Exception):
-  """A signal has stopped the comparison.
-
-  Attributes:
-    number: number of the signal.
-  """
-
-  def __init__(self, number: int):
-    super().__init__(f'stopped by signal {number}')
-    self.number = number
-
-
 def load(runs: Sequence[Run]) -> Any:
-  """Imports the script of the runs and checks the flags of each.
-
-  Returns:
-    The module.
+  """The module of the script of the runs, once it has checked the flags of each.
 
   Raises:
     ValueError: a flag of a run is wrong; names it.
@@ -65,7 +50,7 @@ def load(runs: Sequence[Run]) -> Any:
 def train(
   module: Any, runs: Sequence[Run], n_jobs: int, on_end: Callable[[Run, str], None]
 ) -> None:
-  """Trains all runs.
+  """Trains all runs by the module from `load`, `n_jobs` at a time.
 
   Args:
     module: from `load`.
@@ -75,37 +60,37 @@ def train(
       of its log, else ''.
 
   Raises:
-    StoppedError: SIGINT or SIGTERM was received; all runs have stopped, with
-      checkpoints.
+    signals.StoppedError: SIGINT or SIGTERM was received; all runs have stopped,
+      with checkpoints.
   """
   waiting = list(reversed(runs))
   running: dict[int, Run] = {}
-  signals: list[int] = []
+  received: list[int] = []
   n_told = 0
   former = {
-    number: signal.signal(number, lambda number, _: signals.append(number))
+    number: signal.signal(number, lambda number, _: received.append(number))
     for number in (signal.SIGINT, signal.SIGTERM)
   }
   try:
-    while running or (waiting and not signals):
-      while waiting and len(running) < n_jobs and not signals:
+    while running or (waiting and not received):
+      while waiting and len(running) < n_jobs and not received:
         run = waiting.pop()
         running[_fork(module, run, n_jobs)] = run
       for pid, code in _ended(list(running)):
         run = running.pop(pid)
-        if code == 0 or not signals:
+        if code == 0 or not received:
           on_end(run, '' if code == 0 else _last_line(run, code))
       # The first signal makes runs save and end, a second end at once.
-      if len(signals) > n_told:
-        n_told = len(signals)
+      if len(received) > n_told:
+        n_told = len(received)
         for pid in running:
           os.kill(pid, signal.SIGTERM)
       time.sleep(_SECONDS_BETWEEN_LOOKS)
   finally:
     for number, handler in former.items():
       signal.signal(number, handler)
-  if signals:
-    raise StoppedError(signals[0])
+  if received:
+    raise signals.StoppedError(received[0], 'Stopped; the same command goes on.')
 
 
 def _ended(pids: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -63,12 +63,8 @@ def train(
 ) -> Result:
   """Trains as the script does that is called with these settings as flags.
 
-  Args:
-    kind: the class of the script's experiments.
-    method: training method.
-    sparsity: overall sparsity; None for the default of the script.
-    verbose: whether to print what the script prints.
-    given: {setting: value} of others.
+  The sparsity, if None, is the default of the script. If `verbose`, it prints
+  what the script prints. `given` is {setting: value} of all others.
 
   Raises:
     ValueError: a setting does not exist, is given twice, or its value cannot

@@ -122,12 +122,8 @@ def initialize_parameters_from_ckpt(
   """Initializes the parameters of the graph from a checkpoint.
 
   Not masks, slots and the global step. Does nothing if `model_dir` has a
-  checkpoint, because training then resumes from that.
-
-  Args:
-    ckpt_path: prefix or folder.
-    model_dir: folder of this training.
-    param_suffixes: last components of the names of parameters.
+  checkpoint, because training then resumes from that. The suffixes are the last
+  components of the names of parameters.
 
   Raises:
     ValueError: there is no checkpoint, or it lacks a parameter or has it in

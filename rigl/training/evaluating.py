@@ -30,12 +30,10 @@ def is_run(mode: str, folder: str) -> bool:
 def explained_misfits(
   folder: str, configs: Sequence[Any], network: Sequence[str]
 ) -> Iterator[None]:
-  """A context that adds cause and remedy to a MisfitError.
+  """A context that adds cause and remedy to a MisfitError of the checkpoint in a folder.
 
-  Args:
-    folder: folder of the checkpoint.
-    configs: the configs of the evaluation, of all classes in its config.gin.
-    network: the fields, and flags of the same names, that shape the variables.
+  The configs are those of the evaluation, of all classes in its config.gin, and
+  `network` the fields, and flags of the same names, that shape the variables.
   """
   try:
     yield

@@ -52,17 +52,11 @@ def make_optimizer(
   custom_sparsity_map: SparsityMap = None,
   pruning_hparams: str = '',
 ) -> tf.train.Optimizer:
-  """Wraps `inner` for the training method of `config`.
+  """Wraps `inner` for the training method of `config`, if that needs it.
 
-  Args:
-    config: the hyperparameters.
-    inner: trains the weights; already a CrossShardOptimizer on a TPU.
-    use_tpu: whether to sum dense gradients over the replicas of a TPU.
-    custom_sparsity_map: {layer name: sparsity} of exceptions.
-    pruning_hparams: 'name=value,...' that override those of `config`.
-
-  Returns:
-    `inner` itself for methods that need no wrapper.
+  On a TPU, `inner` is already a CrossShardOptimizer. The map is {layer name:
+  sparsity} of exceptions, and `pruning_hparams` 'name=value,...' that override
+  those of `config`.
   """
   method = config.make_method()
   if method.when == 'never':

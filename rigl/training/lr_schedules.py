@@ -11,16 +11,9 @@ from rigl.core import checks
 def step_decay(
   global_step: tf.Tensor, initial: float, boundaries: Sequence[int], factor: float
 ) -> tf.Tensor:
-  """`initial`, divided by `factor` after each boundary.
+  """`initial`, divided by `factor` after each boundary, float32 scalar.
 
-  Args:
-    global_step: integer scalar.
-    initial: learning rate up to and including the first boundary.
-    boundaries: increasing steps; a boundary step itself has the rate before it.
-    factor: divisor at each boundary.
-
-  Returns:
-    float32 scalar.
+  Boundaries are increasing steps; a boundary step itself has the rate before it.
   """
   values = [initial / factor**i for i in range(len(boundaries) + 1)]
   return tf.train.piecewise_constant(
@@ -58,14 +51,8 @@ def scaled_steps(name: str, steps: int, multiplier: float) -> int:
 def epoch_decay(epoch: Union[float, tf.Tensor], peak: float, schedule: EpochSchedule) -> tf.Tensor:
   """A staircase over epochs with a linear warm-up (arXiv 1706.02677).
 
-  Args:
-    epoch: scalar.
-    peak: learning rate that the multipliers of the schedule scale.
-    schedule: each multiplier holds from its epoch on. Until the first epoch the
-      rate rises linearly from 0; a first epoch of 0 means no warm-up.
-
-  Returns:
-    float32 scalar.
+  A float32 scalar. Each multiplier of the peak holds from its epoch on. Until
+  the first epoch the rate rises linearly from 0; 0 means no warm-up.
   """
   epoch = tf.cast(epoch, tf.float32)
   (first_value, first_epoch), *_ = schedule
@@ -86,15 +73,8 @@ def warm_restarts(
 ) -> tf.Tensor:
   """Cosine decay with restarts, SGDR (arXiv 1608.03983).
 
-  Args:
-    epoch: scalar.
-    peak: learning rate at the start.
-    first_cycle: length of the first cycle in epochs.
-    cycle_growth: length of a cycle divided by that of the previous one.
-    peak_decay: peak of a cycle divided by that of the previous one.
-
-  Returns:
-    float32 scalar.
+  A float32 scalar. The first cycle is in epochs; growth and decay are the
+  length and the peak of a cycle divided by those of the previous one.
   """
   return tf.train.cosine_decay_restarts(
     tf.constant(peak, tf.float32),

@@ -46,7 +46,7 @@ class MaskWatch:
     }
 
   def start(self, session: tf.Session, is_first: bool, state: Optional[Mapping[str, Any]]) -> None:
-    """Resumes from the checkpoint of a session, the first if the training has no iteration yet.
+    """Resumes from a checkpoint, the first one if the training has no iteration yet.
 
     `state` is the result of `state` at the checkpoint. Without it, connections
     that were active only before count as never active.
@@ -66,10 +66,10 @@ class MaskWatch:
     self._first = masks if is_first else None
 
   def after_run(self, session: tf.Session, updates: Sequence[Any], is_step: bool) -> None:
-    """Fetches the masks if they may have changed in an iteration.
+    """Fetches the masks if they may have changed.
 
     Args:
-      session: the session.
+      session: the session, after an iteration.
       updates: the fetched values of `self.updates`.
       is_step: whether the iteration made a step, with the masks before it.
     """

@@ -87,14 +87,7 @@ class SaverHook(tf.train.CheckpointSaverHook):
     keep: int = 0,
     listeners: Sequence[tf.train.CheckpointSaverListener] = (),
   ):
-    """Saves at each multiple of each of `periods`, and at the end.
-
-    Args:
-      model_dir: folder of the training.
-      *periods: global steps between checkpoints.
-      keep: checkpoints to keep; 0 for all.
-      listeners: called around each checkpoint.
-    """
+    """Saves at multiples of each of `periods`, in steps, and at the end; keeps all if 0."""
     super().__init__(model_dir, save_steps=min(periods), listeners=list(listeners))
     self._timer = MultiplesTimer(periods)
     self._keep = keep

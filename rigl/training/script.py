@@ -78,11 +78,8 @@ def run(
   `--verbosity=1` shows them all. A script that a signal stops says so and ends
   with 128 + its number, as a shell would report it.
 
-  Args:
-    main: called with the name of the program alone.
-    schema: the settings of the script.
-    arguments: what `parse_flags` has returned; None to call it for main's
-      module.
+  The arguments are what `parse_flags` has returned; without them it is called
+  for the module of `main`.
   """
   # Loads TensorFlow.
   from rigl.training import signals

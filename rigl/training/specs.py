@@ -98,22 +98,15 @@ class Loop(Protocol):
   ) -> None:
     """Trains, from the latest checkpoint of the folder if there is one.
 
-    Args:
-      input_fn: gives the training batches, from the next one on.
-      max_steps: the global step to stop at; None for the end of the data.
-      hooks: further hooks, which may end the training.
-      listeners: called around each checkpoint.
+    Until the global step is `max_steps`, the data from the next batch on end, or
+    a hook ends it. Listeners are called around each checkpoint.
     """
 
   def evaluate(self, input_fn: InputFn, checkpoint: str, steps: Optional[int]) -> dict[str, Any]:
     """{metric: value} of a checkpoint, with its step as 'global_step'.
 
-    Also writes them for TensorBoard, to <folder of the job>/eval.
-
-    Args:
-      input_fn: gives every example once.
-      checkpoint: its prefix.
-      steps: batches to evaluate, needed by a TPU; None for all.
+    Also writes them for TensorBoard, to <folder of the job>/eval. The input
+    gives every example once; `steps` is the number of batches, needed by a TPU.
 
     Raises:
       ValueError: the checkpoint lacks a variable or has it in another shape.

@@ -79,17 +79,13 @@ def write(
 def norm_summaries(
   gradients: Sequence[tuple[Optional[tf.Tensor], tf.Variable]],
 ) -> dict[str, tf.Tensor]:
-  """Sizes of gradients, variables and of the weights in use, float32 scalars.
+  """Sizes of all gradients, variables and of the weights in use, float32 scalars.
 
-  Args:
-    gradients: (gradient, variable) of all trained variables.
-
-  Returns:
-    grad_norm and var_norm, Euclidean; active_connections and nonzero_weights,
-    the numbers of non-zero entries of the masks and of mask * weights; l1_norm,
-    the sum of |mask * weights|. All count all layers together. In 2020,
-    fw_nz_mask, fw_nz_weight and fw_l1_weight were those of the first masked
-    layer, with its weights unmasked.
+  grad_norm and var_norm, Euclidean; active_connections and nonzero_weights, the
+  numbers of non-zero entries of the masks and of mask * weights; l1_norm, the
+  sum of |mask * weights|. All count all layers together. In 2020, fw_nz_mask,
+  fw_nz_weight and fw_l1_weight were those of the first masked layer, with its
+  weights unmasked.
   """
   masks, masked = pruning.get_masks(), pruning.get_masked_weights()
 
