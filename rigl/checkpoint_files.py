@@ -145,9 +145,8 @@ def resolve(path: str, flag: str = '', among: str = '') -> str:
   if prefix is None:
     named = f'--{flag}: ' if flag else ''
     raise ValueError(
-      f'{named}No checkpoint at {path!r}: neither the prefix of one (such as '
-      '.../model.ckpt-1000) nor a folder with one.'
-      f'{runs_below(among or path)}'
+      f'{named}No checkpoint at {path!r}: neither the prefix of one (such as .../model.ckpt-1000) '
+      f'nor a folder with one.{runs_below(among or path)}'
     )
   return prefix
 

@@ -80,13 +80,11 @@ def of_applied(grads_and_vars: GradsAndVars, computed: Sequence[Computed]) -> di
       used = [one for one in calls if one.op in sources]
     if len(used) != 1:
       raise ValueError(
-        f'compute_gradients was called {len(calls)} times for '
-        f'{weights.name}, and the gradient to apply comes from {len(used)} '
-        'of these calls; connections grow by the dense gradient of exactly '
-        'one. Add up the losses (those of towers too, which '
-        'colocate_gradients_with_ops=True keeps on their devices) and call '
-        'compute_gradients once. Gradients that a variable accumulates must '
-        'be those of a single call, too.'
+        f'compute_gradients was called {len(calls)} times for {weights.name}, and the gradient to '
+        f'apply comes from {len(used)} of these calls; connections grow by the dense gradient of '
+        'exactly one. Add up the losses (those of towers too, which '
+        'colocate_gradients_with_ops=True keeps on their devices) and call compute_gradients once. '
+        'Gradients that a variable accumulates must be those of a single call, too.'
       )
     found[weights.name] = used[0].dense
   return found

@@ -59,9 +59,8 @@ def _check(text: str, source: str, above: tuple[str, ...] = ()) -> list[Any]:
       _check_file(statement.filename, above)
     elif isinstance(statement, config_parser.BindingStatement) and (not statement.arg_name):
       raise ValueError(
-        f'{source} binds {statement.selector} without a class: '
-        'write <class>.<parameter> = <value>, such as '
-        'SparsityConfig.end_sparsity = 0.95.'
+        f'{source} binds {statement.selector} without a class: write <class>.<parameter> = '
+        '<value>, such as SparsityConfig.end_sparsity = 0.95.'
       )
     elif statement.scope:
       name = f'{statement.scope}/{statement.selector}'
@@ -130,9 +129,8 @@ def _find(path: str, config_classes: Iterable[type]) -> str:
   name = path.removesuffix('.gin')
   if own and name not in own:
     raise ValueError(
-      f'There is no gin file {path}, and those that come with '
-      f'this script are {", ".join(own)}.'
-      f'{messages.did_you_mean(messages.alike(name, own))}'
+      f'There is no gin file {path}, and those that come with this script are '
+      f'{", ".join(own)}.{messages.did_you_mean(messages.alike(name, own))}'
     )
   if not own:
     return path

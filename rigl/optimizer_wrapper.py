@@ -188,9 +188,8 @@ class OptimizerWrapper(tf.train.Optimizer):
       raise ValueError('The graph has no masked layers; build them with rigl.model_pruning.layers.')
     if tf.control_flow_v2_enabled() and not all(hasattr(mask, 'handle') for mask, _ in layers):
       raise ValueError(
-        'The masked layers have reference variables, which tf.cond cannot '
-        'assign here. Call tf.enable_resource_variables() before they are '
-        'built, or tf.disable_control_flow_v2().'
+        'The masked layers have reference variables, which tf.cond cannot assign here. Call '
+        'tf.enable_resource_variables() before they are built, or tf.disable_control_flow_v2().'
       )
     trained = {replicas.name_of(v) for gradient, v in grads_and_vars if gradient is not None}
     return [(mask, weights) for mask, weights in layers if replicas.name_of(weights) in trained]
@@ -313,9 +312,8 @@ class OptimizerWrapper(tf.train.Optimizer):
     for (gradient, _), (weights, _) in zip(pairs[len(var_list) :], layers):
       if gradient is None:
         raise ValueError(
-          f'The loss does not depend on the masked layer {weights.name}. '
-          '(tf.recompute_grad hides it: give the function the masked weights '
-          'as an argument.)'
+          f'The loss does not depend on the masked layer {weights.name}. (tf.recompute_grad hides '
+          'it: give the function the masked weights as an argument.)'
         )
       # The gradient of an embedding lookup is an IndexedSlices.
       dense.append((tf.convert_to_tensor(gradient), weights))

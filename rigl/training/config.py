@@ -53,9 +53,8 @@ class ScriptSettings(Settings):
   gin_config: tuple[str, ...] = setting(
     (),
     'General',
-    'Gin file of hyperparameters, lines such as '
-    'SparsityConfig.end_sparsity = 0.95; or the name of one that comes with '
-    'this script, such as rigl.',
+    'Gin file of hyperparameters, lines such as SparsityConfig.end_sparsity = 0.95; or the name '
+    'of one that comes with this script, such as rigl.',
     is_path=True,
   )
   gin_bindings: tuple[str, ...] = setting(
@@ -243,8 +242,7 @@ class SparsityConfig(Settings):
     checks.positive('pruning_frequency', self.pruning_frequency)
     if self.method.prunes_gradually and (self.pruning_end_step <= self.pruning_begin_step):
       raise ValueError(
-        'Pruning must end after it begins, got '
-        f'pruning_begin_step={self.pruning_begin_step} and '
+        f'Pruning must end after it begins, got pruning_begin_step={self.pruning_begin_step} and '
         f'pruning_end_step={self.pruning_end_step}.'
       )
 
@@ -262,10 +260,9 @@ class SparsityConfig(Settings):
       self.drop_fraction_anneal, schedule
     ):
       raise ValueError(
-        f'drop_fraction_anneal {self.drop_fraction_anneal!r} falls from '
-        'maskupdate_begin_step to maskupdate_end_step and needs an end after '
-        f'the begin, got {schedule.begin_step} and {schedule.end_step}. Use '
-        'constant to move masks without end.'
+        f'drop_fraction_anneal {self.drop_fraction_anneal!r} falls from maskupdate_begin_step to '
+        f'maskupdate_end_step and needs an end after the begin, got {schedule.begin_step} and '
+        f'{schedule.end_step}. Use constant to move masks without end.'
       )
     grow_init.parse_grow_init(
       self.grow_init, self.method.allows_gradient_grow_init or not self.method.is_dynamic

@@ -145,9 +145,8 @@ def check(num_replicas: int, batch_size: int, mode: str = 'train') -> None:
       )
     if mode != 'train':
       raise ValueError(
-        f'mode={mode} does not work with the {workers} workers '
-        'of TF_CONFIG. Use train there, and eval in a process '
-        'without TF_CONFIG.'
+        f'mode={mode} does not work with the {workers} workers of TF_CONFIG. Use train there, and '
+        'eval in a process without TF_CONFIG.'
       )
   elif num_replicas > 1:
     n_gpus = len(tf2.config.list_physical_devices('GPU'))

@@ -49,8 +49,6 @@ def explained_misfits(
     if not found:
       raise
     raise checkpoints.MisfitError(
-      f'The run in {folder} has '
-      f'{"; ".join(resuming.differences(formers, configs, found))}. '
-      f'Leave out {", ".join(f"--{name}" for name in found)}. '
-      f'{error}'
+      f'The run in {folder} has {"; ".join(resuming.differences(formers, configs, found))}. Leave '
+      f'out {", ".join(f"--{name}" for name in found)}. {error}'
     ) from error

@@ -59,7 +59,6 @@ class NotFiniteHook(tf.train.SessionRunHook):
     step = run_context.session.run(self._global_step)
     latest = self._model_dir and f' {checkpoints.describe_latest(self._model_dir)}'
     raise FloatingPointError(
-      f'Training stops at step {step}: NaN or infinity: the loss is '
-      f'{loss:g}, the norm of the gradients {norm:g}.{latest} Lower the '
-      'learning rate.'
+      f'Training stops at step {step}: NaN or infinity: the loss is {loss:g}, the norm of the '
+      f'gradients {norm:g}.{latest} Lower the learning rate.'
     )

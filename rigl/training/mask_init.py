@@ -57,9 +57,8 @@ def check_load_mask_dir(config: SparsityConfig, load_mask_dir: str) -> None:
   """Raises ValueError if masks are given to a method that takes none."""
   if load_mask_dir and not config.method.inits_masks:
     raise ValueError(
-      f'load_mask_dir={load_mask_dir!r} has no meaning for '
-      f'training_method {config.training_method!r}, which does '
-      'not start from masks.'
+      f'load_mask_dir={load_mask_dir!r} has no meaning for training_method '
+      f'{config.training_method!r}, which does not start from masks.'
     )
 
 

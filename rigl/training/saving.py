@@ -117,8 +117,7 @@ class SaverHook(tf.train.CheckpointSaverHook):
     spoilt = [name for name, is_finite in session.run(self._is_finite).items() if not is_finite]
     if spoilt:
       raise FloatingPointError(
-        f'Training stops at step {step}: NaN or infinity in '
-        f'{messages.first_few(spoilt, 3)}. '
+        f'Training stops at step {step}: NaN or infinity in {messages.first_few(spoilt, 3)}. '
         f'{checkpoints.describe_latest(self._checkpoint_dir)}'
       )
     for listener in self._listeners:

@@ -63,16 +63,13 @@ def _check_name(name: str, zone: str, project: str) -> None:
   """Raises ValueError unless a name can be looked up from this machine."""
   if importlib.util.find_spec('cloud_tpu_client') is None:
     raise ValueError(
-      f'Looking up the TPU {name!r} by its name needs a '
-      'package. To install it, run: pip install '
-      'cloud-tpu-client. Or give the address: '
-      '--tpu=grpc://<host>:<port>.'
+      f'Looking up the TPU {name!r} by its name needs a package. To install it, run: pip install '
+      'cloud-tpu-client. Or give the address: --tpu=grpc://<host>:<port>.'
     )
   if (not zone or not project) and not _answers(_METADATA_SERVER, 2.0):
     raise ValueError(
-      f'Cannot look up the TPU {name!r}: this machine is not on '
-      'Google Cloud, so --tpu_zone and --gcp_project are '
-      'needed.'
+      f'Cannot look up the TPU {name!r}: this machine is not on Google Cloud, so --tpu_zone and '
+      '--gcp_project are needed.'
     )
 
 
@@ -94,9 +91,8 @@ def find(tpu: str, zone: str = '', project: str = '', master: str = '') -> Any:
   tpu = tpu or master or next((os.environ[name] for name in _VARIABLES if os.environ.get(name)), '')
   if not tpu:
     raise ValueError(
-      '--use_tpu needs --tpu=<name>, --tpu=grpc://<host>:<port> '
-      'or --tpu=local; none is given and none of '
-      f'{", ".join(_VARIABLES)} is set.'
+      '--use_tpu needs --tpu=<name>, --tpu=grpc://<host>:<port> or --tpu=local; none is given and '
+      f'none of {", ".join(_VARIABLES)} is set.'
     )
   if tpu == 'local':
     if not any(glob.glob(pattern) for pattern in _DEVICE_FILES):
