@@ -62,7 +62,7 @@ def of_call(pairs: GradsAndVars, dense: Mapping[str, tf.Tensor]) -> list[Compute
 
 
 def of_applied(grads_and_vars: GradsAndVars, computed: Sequence[Computed]) -> dict[str, tf.Tensor]:
-  """{weights.name: dense gradient} of those calls of all that the pairs to apply come from.
+  """{weights.name: dense gradient} of the calls that the pairs to apply come from.
 
   Raises:
     ValueError: a gradient was combined from several calls; names its variable.

@@ -25,19 +25,15 @@ class PruningGetterTf1Mixin:
   """Finds the masked layers in the registry of rigl.model_pruning."""
 
   def get_weights(self):
-    """The masked weight variables."""
     return pruning.get_weights()
 
   def get_masks(self):
-    """The mask variables, in the order of `get_weights()`."""
     return pruning.get_masks()
 
   def get_masked_weights(self):
-    """The tensors mask * weights, in the order of `get_weights()`."""
     return pruning.get_masked_weights()
 
   def dense_gradient_sources(self):
-    """See OptimizerWrapper."""
     return [layer.dense_gradient_source for layer in pruning.masked_layers()]
 
 
@@ -180,7 +176,7 @@ class GradualPruningOptimizer(OptimizerWrapper):
     use_locking: bool = False,
     name: str = 'GradualPruningOptimizer',
   ):
-    """Prunes by the schedule `hparams`, and by the graph's global step if none is given."""
+    """Prunes by a schedule, the default one if None, and by the graph's step if None is given."""
     super().__init__(optimizer, use_locking, name)
     self._pruning = pruning.Pruning(hparams, global_step)
 

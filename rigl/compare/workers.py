@@ -52,12 +52,8 @@ def train(
 ) -> None:
   """Trains all runs by the module from `load`, `n_jobs` at a time.
 
-  Args:
-    module: from `load`.
-    runs: the runs to train.
-    n_jobs: number of runs at a time.
-    on_end: called with each run when it ends and, if it failed, the last line
-      of its log, else ''.
+  `on_end` is called with each run when it ends and, if it failed, the last line
+  of its log, else ''.
 
   Raises:
     signals.StoppedError: SIGINT or SIGTERM was received; all runs have stopped,

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import textwrap
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 from absl import app, flags
 
@@ -92,13 +92,12 @@ def help_text(schema: Schema, module: str, more: str = '') -> str:
   return '\n\n'.join([*blocks, f'{_FOOTER}\n{more}'.rstrip()])
 
 
-class _HelpFlag(app.HelpFlag):
-  """--help, which prints `help_text`."""
+class _HelpFlag(flags.BooleanFlag):
+  """--help and others, which print `help_text`."""
 
-  def __init__(self, *arguments: Any):
-    super().__init__()
-    # absl has defined a flag of this name.
-    self.allow_override = True
+  def __init__(self, name: str, short_name: Optional[str], *arguments: Any):
+    # absl has defined flags of these names.
+    super().__init__(name, False, 'show this help', short_name, allow_override=True)
     self._arguments = arguments
 
   def parse(self, arg: Any) -> None:
@@ -112,24 +111,11 @@ class _HelpFlag(app.HelpFlag):
       sys.exit()
 
 
-class _ShortHelpFlag(_HelpFlag):
-  """--helpshort, which means the same."""
-
-  NAME = 'helpshort'
-  SHORT_NAME = None
-
-
-class _HFlag(_ShortHelpFlag):
-  """-h, which other programs have for it."""
-
-  NAME = 'h'
-
-
 def define_help(schema: Schema, module: str, more: str = '') -> None:
   """Makes --help, --helpshort, -h and -? print `help_text` of the arguments."""
   app.define_help_flags()
-  for flag_class in (_HelpFlag, _ShortHelpFlag, _HFlag):
-    flags.DEFINE_flag(flag_class(schema, module, more))
+  for name, short_name in (('help', '?'), ('helpshort', None), ('h', None)):
+    flags.DEFINE_flag(_HelpFlag(name, short_name, schema, module, more))
 
 
 def only_evaluates() -> bool:

@@ -54,9 +54,9 @@ def make_optimizer(
 ) -> tf.train.Optimizer:
   """Wraps `inner` for the training method of `config`, if that needs it.
 
-  On a TPU, `inner` is already a CrossShardOptimizer. The map is {layer name:
-  sparsity} of exceptions, and `pruning_hparams` 'name=value,...' that override
-  those of `config`.
+  With `use_tpu`, dense gradients are summed over the replicas of a TPU, where
+  `inner` is already a CrossShardOptimizer. The map is {layer name: sparsity} of
+  exceptions, and `pruning_hparams` 'name=value,...' override those of `config`.
   """
   method = config.make_method()
   if method.when == 'never':

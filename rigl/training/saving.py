@@ -87,7 +87,7 @@ class SaverHook(tf.train.CheckpointSaverHook):
     keep: int = 0,
     listeners: Sequence[tf.train.CheckpointSaverListener] = (),
   ):
-    """Saves at multiples of each of `periods`, in steps, and at the end; keeps all if 0."""
+    """Saves at each multiple of each of `periods` (steps) and at the end; 0 keeps all."""
     super().__init__(model_dir, save_steps=min(periods), listeners=list(listeners))
     self._timer = MultiplesTimer(periods)
     self._keep = keep

@@ -49,12 +49,7 @@ class _CheckpointFits(tf.train.SessionRunHook):
 
 
 class EstimatorLoop(specs.Loop):
-  """A loop of TPUEstimator.
-
-  Attributes:
-    folder: folder of the job.
-    estimator: the TPUEstimator.
-  """
+  """A loop of TPUEstimator, the attribute `estimator`."""
 
   def __init__(self, job: specs.Job, tpu: Optional[tpu_lib.TpuSetup] = None):
     """Runs `job` on a TPU; on CPU or GPU if None."""
@@ -64,7 +59,14 @@ class EstimatorLoop(specs.Loop):
     self._listeners: Sequence[tf.train.CheckpointSaverListener] = ()
     lib = _estimator_module().tpu
     run_config = lib.RunConfig(
-      **(self._tpu_run_config(tpu) if tpu else {}),
+      tpu_config=tpu
+      and lib.TPUConfig(
+        iterations_per_loop=tpu.iterations_per_loop,
+        num_shards=tpu.n_cores,
+        tpu_job_name=tpu.job_name,
+        per_host_input_for_training=True,
+      ),
+      cluster=tpu and tpu.resolver,
       model_dir=job.folder,
       tf_random_seed=job.seed,
       save_checkpoints_secs=None,
@@ -83,19 +85,6 @@ class EstimatorLoop(specs.Loop):
       train_batch_size=tpu.train_batch_size if tpu else None,
       eval_batch_size=tpu.eval_batch_size if tpu else None,
     )
-
-  @staticmethod
-  def _tpu_run_config(tpu: tpu_lib.TpuSetup) -> dict[str, Any]:
-    """Arguments of RunConfig for a TPU."""
-    return {
-      'cluster': tpu.resolver,
-      'tpu_config': _estimator_module().tpu.TPUConfig(
-        iterations_per_loop=tpu.iterations_per_loop,
-        num_shards=tpu.n_cores,
-        tpu_job_name=tpu.job_name,
-        per_host_input_for_training=True,
-      ),
-    }
 
   def _model_fn(self, features: Any, labels: Any, mode: str, params: dict[str, Any]) -> Any:
     """The TPUEstimatorSpec of a mode."""
