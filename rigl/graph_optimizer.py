@@ -268,11 +268,8 @@ class SparseOptimizer(OptimizerWrapper):
     if isinstance(self.method, methods.DropAndGrow):
       self.drop_fraction = self.get_drop_fraction(step, is_update)
     # Functions take no reference variables.
-    call = (
-      called_apart
-      if all(hasattr(mask, 'handle') for mask, _ in layers)
-      else (lambda build: build())
-    )
+    can_call = all(hasattr(mask, 'handle') for mask, _ in layers)
+    call = called_apart if can_call else lambda build: build()
     # The branch without update is traced first: it creates the slots of the
     # wrapped optimizer, which the update resets.
     return tf.cond(

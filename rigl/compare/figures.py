@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import pathlib
 import statistics
 from typing import Any, Callable, Optional, Sequence
@@ -24,14 +25,11 @@ def write(groups: Sequence[Group], path: pathlib.Path) -> None:
   figure = Figure(figsize=(5.0 * (2 + has_sizes), 4.0), layout='constrained')
   FigureCanvasAgg(figure)
   axes = list(figure.subplots(1, 2 + has_sizes))
-  methods = list(dict.fromkeys(group.method for group in groups))
+  methods = dict.fromkeys(group.method for group in groups)
+  looks = itertools.cycle(zip(_COLOURS, _MARKERS))
   styles = {
-    method: {
-      'color': _COLOURS[i % len(_COLOURS)],
-      'marker': _MARKERS[i % len(_MARKERS)],
-      'markersize': 5.0,
-    }
-    for i, method in enumerate(methods)
+    method: {'color': colour, 'marker': marker, 'markersize': 5.0}
+    for method, (colour, marker) in zip(methods, looks)
   }
   _draw_errors(axes[0], groups, styles)
   _draw_curves(axes[1], groups, styles)

@@ -104,16 +104,6 @@ def _unmasked_meta_graph(outputs: Sequence[tf.Tensor]) -> Any:
   )
 
 
-def _signature(inputs: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor]) -> Any:
-  inputs, outputs = (
-    {name: tf.saved_model.build_tensor_info(tensor) for name, tensor in tensors.items()}
-    for tensors in (inputs, outputs)
-  )
-  return tf.saved_model.build_signature_def(
-    inputs, outputs, tf.saved_model.signature_constants.PREDICT_METHOD_NAME
-  )
-
-
 def _write(
   meta_graph: Any, values: Mapping[str, np.ndarray], signatures: Mapping[str, Any], folder: str
 ) -> None:
@@ -223,7 +213,9 @@ def export_saved_model(
         f'The network uses {", ".join(left)} elsewhere than in '
         'masked weights, so that masks cannot be folded.'
       )
-    signatures = {name: _signature(*tensors) for name, tensors in signatures.items()}
+    signatures = {
+      name: tf.saved_model.predict_signature_def(*tensors) for name, tensors in signatures.items()
+    }
   return _write_atomically(meta_graph, values, signatures, export_dir, step)
 
 
