@@ -42,10 +42,10 @@ class MisfitError(ValueError):
 
 
 def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
-  """Raises MisfitError unless the checkpoint has all variables as expected.
+  """Raises MisfitError unless the checkpoint has all of {variable name: shape}.
 
-  It may have more. Call this before restoring: tf.train.Saver gives a resource
-  variable a value of another shape without an error.
+  Call it before restoring: tf.train.Saver gives a resource variable a value of
+  another shape without an error.
 
   Raises:
     MisfitError: names the variables that are missing or of another shape.
@@ -76,7 +76,7 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]) -> dict[str, np.n
 
 
 def check_resumable(model_dir: str, variables: Iterable[tf.Variable]) -> Optional[str]:
-  """The prefix of the checkpoint that training would resume from; None without one.
+  """The prefix of the checkpoint that training would resume from, checked; None without one.
 
   Raises:
     ValueError: the checkpoint does not fit; names what differs.

@@ -140,9 +140,9 @@ class History:
 
 
 def record_evaluation(folder: str, split: str, metrics: Mapping[str, Any]) -> None:
-  """Adds the metrics of a checkpoint, its step as 'global_step', to the rows in a folder.
+  """Adds the metrics of a checkpoint, with its step as 'global_step', to the rows in a folder.
 
-  That of the training, or of a process that only evaluates it.
+  It is the folder of the training, or of a process that only evaluates it.
   """
   rows = History(folder)
   rows.resume(sys.maxsize)

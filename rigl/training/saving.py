@@ -40,7 +40,7 @@ def _write_state_file(model_dir: str, names: Sequence[str]) -> None:
 
 
 def remove_leftovers(model_dir: str) -> None:
-  """Removes incomplete files of a kill from a folder, in which no other process trains."""
+  """Removes incomplete files that a kill has left; no other process may train in the folder."""
   for file in tf.io.gfile.listdir(model_dir):
     name = file.rstrip('/')  # Names of remote folders end with a slash.
     path = os.path.join(model_dir, name)
