@@ -14,11 +14,7 @@ def _remove(path: str) -> None:
 
 @contextlib.contextmanager
 def errors_name(path: str) -> Iterator[None]:
-  """A context that adds `path` to OSErrors, which lack it on a full disk.
-
-  Raises:
-    OSError: the error of the block; with `path` if it has no file name.
-  """
+  """A context that adds `path` to an OSError without a file name, as on a full disk."""
   try:
     yield
   except OSError as error:

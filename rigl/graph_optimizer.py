@@ -144,13 +144,9 @@ class SparseOptimizer(OptimizerWrapper):
     return tf.where(is_mask_update_iter, fraction, tf.zeros_like(fraction))
 
   def compute_gradients(self, loss, var_list=None, *args, **kwargs) -> GradsAndVars:
-    """As tf.train.Optimizer.compute_gradients.
+    """As tf.train.Optimizer.compute_gradients; see `compute_dense_gradients` for errors.
 
-    With a method that trains all weights, masked layers have the dense
-    gradient.
-
-    Raises:
-      ValueError: see `compute_dense_gradients`.
+    With a method that trains all weights, masked layers have the dense gradient.
     """
     if self.method.gradient != 'dense':
       return super().compute_gradients(loss, var_list, *args, **kwargs)

@@ -178,11 +178,7 @@ class OptimizerWrapper(tf.train.Optimizer):
     return inner.apply_gradients(grads_and_vars, global_step, name, skip_gradients_aggregation=True)
 
   def _trained_layers(self, grads_and_vars: GradsAndVars) -> list[tuple[tf.Variable, tf.Variable]]:
-    """(mask, weights) of the masked layers among the trained variables.
-
-    Raises:
-      ValueError: there are no masked layers, or their masks cannot be updated.
-    """
+    """(mask, weights) of the masked layers among the trained variables, checked."""
     layers = list(zip(self.get_masks(), self.get_weights()))
     if not layers:
       raise ValueError('The graph has no masked layers; build them with rigl.model_pruning.layers.')

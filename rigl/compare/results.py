@@ -132,10 +132,7 @@ def markdown(groups: Sequence[Group]) -> str:
 
 
 def warnings(groups: Sequence[Group]) -> list[str]:
-  """Warns of networks that are denser than others and thus not comparable.
-
-  For example, if training ended before gradual pruning.
-  """
+  """Warns of networks denser than others, as if training ended before gradual pruning."""
   found = []
   for sparsity in sparsities_of(groups):
     some = [g for g in groups if g.sparsity == sparsity]

@@ -27,11 +27,7 @@ _EXAMPLE = (
 
 
 def _read_cluster(cluster: Any) -> dict[str, list[str]]:
-  """{job: addresses of its processes}, without empty jobs.
-
-  Raises:
-    ValueError: a job is unknown or not a list of addresses.
-  """
+  """{job: addresses of its processes}, without empty jobs, checked."""
   if not isinstance(cluster, dict):
     raise ValueError('its cluster must be of the form {"job": ["host:port"]}')
   cluster = {job: addresses for job, addresses in cluster.items() if addresses}
@@ -54,11 +50,7 @@ def _read_cluster(cluster: Any) -> dict[str, list[str]]:
 
 
 def _read_task(task: Any, cluster: dict[str, list[str]]) -> tuple[str, int]:
-  """(job, number) of this process.
-
-  Raises:
-    ValueError: the task is not a process of the cluster.
-  """
+  """(job, number) of this process, which must be one of the cluster."""
   if not isinstance(task, dict) or not {'type', 'index'} <= set(task):
     raise ValueError('its task must have a type and an index')
   job, index = task['type'], task['index']

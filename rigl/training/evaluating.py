@@ -17,10 +17,7 @@ MODES = ('eval', 'eval_once')
 
 
 def is_run(mode: str, folder: str) -> bool:
-  """Whether `folder` is that of a run to evaluate.
-
-  Otherwise the run is in a subfolder whose name is made of hyperparameters.
-  """
+  """Whether `folder` is that of a run to evaluate; else it is a subfolder of it."""
   return mode in MODES and (
     bool(gin_configs.files_in(folder)) or checkpoint_files.holds_checkpoints(folder)
   )

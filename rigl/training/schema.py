@@ -196,11 +196,7 @@ class Schema:
     )
 
   def settings(self, given: Mapping[str, Any]) -> Any:
-    """The instance of `settings_class`; hyperparameters may be given, too.
-
-    Raises:
-      ValueError: see `checked`.
-    """
+    """The instance of `settings_class`, see `checked`; hyperparameters may be given, too."""
     return self._build(self.settings_class, self.checked(given))
 
   def hyperparameters(

@@ -12,11 +12,7 @@ from rigl.training import iterations
 
 
 class StoppedError(Exception):
-  """A signal has stopped training; the message says what was saved.
-
-  Attributes:
-    number: number of the signal.
-  """
+  """A signal of this number has stopped training; the message says what was saved."""
 
   def __init__(self, number: int, message: str):
     super().__init__(message)
