@@ -17,7 +17,7 @@ MODES = ('eval', 'eval_once')
 
 
 def is_run(mode: str, folder: str) -> bool:
-  """Whether `folder` is that of a run to evaluate; else it is a subfolder of it."""
+  """Whether `folder` is that of a run to evaluate, not one with runs in subfolders."""
   return mode in MODES and (
     bool(gin_configs.files_in(folder)) or checkpoint_files.holds_checkpoints(folder)
   )
