@@ -105,7 +105,6 @@ def render(records: Sequence[dict[str, Any]]) -> str:
   return formatting.text_table(
     ['engine', 'network', 'threads', 'median', 'quartiles', 'faster'], rows, n_left=2
   ) + (
-    f'\nBatches of {first["batch"]}. "faster" is how many times longer '
-    f'{first["engine"]} takes on the {first["network"]}\nnetwork with as '
-    f'many threads.{load}\n'
+    f'\nBatches of {first["batch"]}. "faster" is how many times longer {first["engine"]} takes on '
+    f'the {first["network"]}\nnetwork with as many threads.{load}\n'
   )

@@ -53,9 +53,8 @@ class Network:
     batch = np.asarray(batch, np.float32)
     if batch.shape[1:] != self.input_shape or not batch.ndim:
       raise ValueError(
-        f'The network takes batches of the shape [batch, '
-        f'{", ".join(map(str, self.input_shape))}], got '
-        f'{list(batch.shape)}.'
+        f'The network takes batches of the shape [batch, {", ".join(map(str, self.input_shape))}], '
+        f'got {list(batch.shape)}.'
       )
     return self._run(batch)
 

@@ -85,9 +85,8 @@ def _of_run(path: str) -> Any:
       return saved_models.concrete_function(os.path.join(exports, str(step)))
   if checkpoint_files.latest(path) is None:
     raise ValueError(
-      f'{path} holds neither a SavedModel nor a run: there is '
-      f'no checkpoint in it.{checkpoint_files.runs_below(path)} '
-      f'export takes {_OPTIONS}.'
+      f'{path} holds neither a SavedModel nor a run: there is no checkpoint in '
+      f'it.{checkpoint_files.runs_below(path)} export takes {_OPTIONS}.'
     )
   from rigl.inference import runs
 

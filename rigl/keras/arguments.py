@@ -72,7 +72,6 @@ def check_inner(optimizer: Any, name: str) -> None:
     )
   if optimizer.built:
     raise ValueError(
-      f'{name} wraps an optimizer that is not built yet, but '
-      f'{optimizer.name} is. Make a new one, for example '
-      f'{type(optimizer).__name__}.from_config(optimizer.get_config()).'
+      f'{name} wraps an optimizer that is not built yet, but {optimizer.name} is. Make a new one, '
+      f'for example {type(optimizer).__name__}.from_config(optimizer.get_config()).'
     )

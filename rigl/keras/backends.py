@@ -192,8 +192,7 @@ def current() -> Backend:
   name = keras.backend.backend()
   if name not in known:
     raise ValueError(
-      f'rigl.keras trains on the Keras backends {", ".join(known)}, not on '
-      f'{name!r}. Set the environment variable KERAS_BACKEND to one of them '
-      'before Keras is imported.'
+      f'rigl.keras trains on the Keras backends {", ".join(known)}, not on {name!r}. Set the '
+      'environment variable KERAS_BACKEND to one of them before Keras is imported.'
     )
   return known[name]()

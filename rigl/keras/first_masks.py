@@ -52,8 +52,7 @@ def first_mask(
     if values is None:
       raise ValueError(
         f"mask_init 'magnitude' keeps the largest weights, but {path} has "
-        'none yet. Build the model first: give it an Input, or call it on a '
-        'batch.'
+        'none yet. Build the model first: give it an Input, or call it on a batch.'
       )
     score = np.abs(values.astype('float32'))
   else:

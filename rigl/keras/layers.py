@@ -27,9 +27,8 @@ def check_built(model: Any, wanted: str) -> None:
     raise ValueError(f'{wanted} takes a model of Keras 3, got {model!r}.')
   if not (model.built and model.weights):
     raise ValueError(
-      f'{wanted} needs the weights of {model.name!r}, which has none yet. '
-      'Build the model first: give it a keras.Input, call it on a batch, or '
-      'call model.build(input_shape).'
+      f'{wanted} needs the weights of {model.name!r}, which has none yet. Build the model first: '
+      'give it a keras.Input, call it on a batch, or call model.build(input_shape).'
     )
 
 
@@ -83,9 +82,8 @@ def layer_sparsities(
     path = variable.path
     if value is not None and by_path.setdefault(path, value) != value:
       raise ValueError(
-        f'Two kernels have the path {path}, but sparsities {by_path[path]:g} '
-        f'and {value:g}. Give their layers names of their own, or put '
-        f'{path!r} into custom_sparsities.'
+        f'Two kernels have the path {path}, but sparsities {by_path[path]:g} and {value:g}. Give '
+        f'their layers names of their own, or put {path!r} into custom_sparsities.'
       )
   return by_path
 

@@ -84,9 +84,8 @@ class SparsityLogger(keras.callbacks.Callback):
       return found
     kind = type(model.optimizer).__name__
     raise ValueError(
-      'SparsityLogger needs a model that is compiled with a sparse optimizer,'
-      f' got {kind}. Wrap the optimizer, as in rigl.keras.RigL(optimizer), '
-      'or leave the callback out.'
+      f'SparsityLogger needs a model that is compiled with a sparse optimizer, got {kind}. Wrap '
+      'the optimizer, as in rigl.keras.RigL(optimizer), or leave the callback out.'
     )
 
   def _look(self) -> None:

@@ -94,9 +94,8 @@ def matched(names: Mapping[str, float], paths: Sequence[str], argument: str) -> 
     left = [path for path in matching if path not in found]
     if not left:
       raise ValueError(
-        f'{argument} of {name!r} has no effect: other keys already decide '
-        f'about {", ".join(matching)}. Keys of more parts count first, then '
-        'the first one that matches.'
+        f'{argument} of {name!r} has no effect: other keys already decide about '
+        f'{", ".join(matching)}. Keys of more parts count first, then the first one that matches.'
       )
     found.update(dict.fromkeys(left, float(names[name])))
   return found

@@ -95,8 +95,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     self.method = self.make_method(self._arguments.sparsities, **hyperparameters)
     if 'initial_dist' in str(getattr(self.method, 'grow_init', '')):
       raise ValueError(
-        'grow_init initial_dist needs the initial weights, which Keras does '
-        'not keep. Use one of '
+        'grow_init initial_dist needs the initial weights, which Keras does not keep. Use one of '
         f'{", ".join(g for g in grow_init.GROW_INITS if g != "initial_dist")}.'
       )
     if self.method.warning():
@@ -184,10 +183,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
   def load_own_variables(self, store):
     if len(store.keys()) != len(self._saved):
       warnings.warn(
-        f'{self.name} has {len(self._saved)} variables, but the file holds '
-        f'{len(store.keys())} of its kind: it is not built yet, or the file '
-        'was written with another method or other sparse layers. The masks '
-        'begin anew, with the zeros that the weights have.',
+        f'{self.name} has {len(self._saved)} variables, but the file holds {len(store.keys())} of '
+        'its kind: it is not built yet, or the file was written with another method or other '
+        'sparse layers. The masks begin anew, with the zeros that the weights have.',
         stacklevel=2,
       )
       self._start()
