@@ -6,21 +6,10 @@ from typing import Optional
 
 from rigl.compat import tf
 from rigl.mnist import mnist_data
-from rigl.model_pruning import dense_layers, layers
+from rigl.model_pruning import dense_layers, sparse_layers
 
 LAYERS = ('layer1', 'layer2', 'layer3')
 _HIDDEN_UNITS = (300, 100)
-
-
-def _dense_layer(
-  inputs: tf.Tensor, n_units: int, activation_fn, regularizer, reuse: Optional[bool], scope: str
-) -> tf.Tensor:
-  """Variables `<scope>/kernel` and `<scope>/bias`, as in dense checkpoints."""
-  with tf.variable_scope(scope, reuse=reuse):
-    outputs = dense_layers.dense_fully_connected(
-      inputs, n_units, kernel_regularizer=regularizer, variable_names=('kernel', 'bias')
-    )
-    return outputs if activation_fn is None else activation_fn(outputs)
 
 
 def mnist_network_fc(
@@ -45,19 +34,17 @@ def mnist_network_fc(
   images, labels = input_batch
   regularizer = dense_layers.l2_regularizer(l2_scale)
   outputs = images
-  for scope, n_units in zip(LAYERS, (*_HIDDEN_UNITS, mnist_data.N_CLASSES)):
-    activation_fn = None if scope == LAYERS[-1] else tf.nn.relu
-    if model_pruning:
-      outputs = layers.masked_fully_connected(
+  with tf.variable_scope(tf.get_variable_scope(), reuse=reuse):
+    for name, n_units in zip(LAYERS, (*_HIDDEN_UNITS, mnist_data.N_CLASSES)):
+      outputs = sparse_layers.sparse_fully_connected(
         outputs,
         n_units,
-        activation_fn=activation_fn,
-        weights_regularizer=regularizer,
-        reuse=reuse,
-        scope=scope,
+        activation=None if name == LAYERS[-1] else tf.nn.relu,
+        kernel_regularizer=regularizer,
+        sparsity_technique='threshold' if model_pruning else 'baseline',
+        name=name,
+        dense_names=('kernel', 'bias'),
       )
-    else:
-      outputs = _dense_layer(outputs, n_units, activation_fn, regularizer, reuse, scope)
   cross_entropy = tf.reduce_mean(
     tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.cast(labels, tf.int64), logits=outputs)
   )

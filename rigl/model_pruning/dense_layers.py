@@ -1,8 +1,6 @@
-"""Ordinary layers, and functions that masked layers and networks share.
+"""Functions that dense layers, masked layers and networks share.
 
-These compute shapes of kernels, biases, padding that does not depend on the
-size of the image, batch normalization and pooling. Variables are stored in
-float32 for half-precision inputs.
+Variables are stored in float32 for half-precision inputs.
 """
 
 from __future__ import annotations
@@ -12,10 +10,10 @@ from typing import Callable, Optional, Sequence, Union
 import numpy as np
 
 from rigl.compat import tf
-from rigl.model_pruning import data_formats, initializers
+from rigl.model_pruning import data_formats
+from rigl.model_pruning.initializers import Initializer
 
 TensorFn = Callable[['tf.Tensor'], 'tf.Tensor']
-Initializer = Callable[..., 'tf.Tensor']
 Size = Union[int, Sequence[int]]
 
 BATCH_NORM_MOMENTUM = 0.9
@@ -114,114 +112,6 @@ def add_biases(
     name, [n], dtype or storage_dtype(x.dtype), initializer, regularizer, trainable
   )
   return tf.nn.bias_add(x, tf.cast(biases, x.dtype), data_format=data_format)
-
-
-def dense_conv2d(
-  x: tf.Tensor,
-  units: int,
-  kernel_size: Size,
-  strides: Size = 1,
-  padding: str = 'SAME',
-  data_format: str = 'channels_last',
-  kernel_initializer: Optional[Initializer] = None,
-  kernel_regularizer: Optional[TensorFn] = None,
-  use_bias: bool = False,
-  bias_initializer: Optional[Initializer] = None,
-  biases_regularizer: Optional[TensorFn] = None,
-  variable_names: Sequence[str] = ('weights', 'biases'),
-) -> tf.Tensor:
-  """Ordinary 2-D convolution, its variables in the current variable scope.
-
-  Args:
-    x: [batch, height, width, n_in], or channels first.
-    units: n_out.
-    kernel_size: k or (k_h, k_w).
-    strides: s or (s_h, s_w).
-    padding: 'SAME' or 'VALID'.
-    data_format: 'channels_last' or 'channels_first'.
-    kernel_initializer: Glorot uniform, seeded by scope, when None.
-    kernel_regularizer: regularizer of the kernel.
-    use_bias: whether to add biases.
-    bias_initializer: zeros when None.
-    biases_regularizer: regularizer of the biases.
-    variable_names: names of the kernel and of the biases.
-
-  Returns:
-    [batch, height', width', n_out], or channels first.
-
-  Raises:
-    ValueError: unknown data format, or the number of channels is not known.
-  """
-  x = tf.convert_to_tensor(x)
-  kernel_name, bias_name = variable_names
-  kernel = get_parameter(
-    kernel_name,
-    kernel_shape(x, data_formats.channel_axis(data_format), kernel_size, units),
-    x.dtype,
-    kernel_initializer or initializers.glorot_uniform(),
-    kernel_regularizer,
-  )
-  outputs = tf.nn.conv2d(
-    x,
-    kernel,
-    strides=strides,
-    padding=padding.upper(),
-    data_format=data_formats.DATA_FORMATS[data_format],
-  )
-  if use_bias:
-    outputs = add_biases(
-      outputs,
-      data_formats.DATA_FORMATS[data_format],
-      bias_name,
-      bias_initializer or tf.zeros_initializer(),
-      biases_regularizer,
-    )
-  return outputs
-
-
-def dense_fully_connected(
-  x: tf.Tensor,
-  units: int,
-  kernel_initializer: Optional[Initializer] = None,
-  kernel_regularizer: Optional[TensorFn] = None,
-  use_bias: bool = True,
-  bias_initializer: Optional[Initializer] = None,
-  biases_regularizer: Optional[TensorFn] = None,
-  variable_names: Sequence[str] = ('weights', 'biases'),
-) -> tf.Tensor:
-  """Ordinary fully connected layer, variables in the current variable scope.
-
-  Args:
-    x: [batch, n_in], or [batch, ...] of static size, which is flattened.
-    units: n_out.
-    kernel_initializer: Glorot uniform, seeded by scope, when None.
-    kernel_regularizer: regularizer of the kernel.
-    use_bias: whether to add biases.
-    bias_initializer: zeros when None.
-    biases_regularizer: regularizer of the biases.
-    variable_names: names of the kernel and of the biases.
-
-  Returns:
-    [batch, n_out].
-
-  Raises:
-    ValueError: the size of the inputs is not known.
-  """
-  x = flattened(x)
-  kernel_name, bias_name = variable_names
-  kernel = get_parameter(
-    kernel_name,
-    [x.shape[1], units],
-    x.dtype,
-    kernel_initializer or initializers.glorot_uniform(),
-    kernel_regularizer,
-  )
-  outputs = tf.matmul(x, kernel)
-  if use_bias:
-    outputs = add_biases(
-      outputs, 'NHWC', bias_name, bias_initializer or tf.zeros_initializer(), biases_regularizer
-    )
-  return outputs
 
 
 def fixed_padding(

@@ -14,7 +14,7 @@ from typing import Optional
 
 from rigl.compat import tf
 from rigl.core import checks
-from rigl.model_pruning import data_formats, dense_layers
+from rigl.model_pruning import data_formats, dense_layers, initializers
 from rigl.model_pruning.dense_layers import Initializer, Size, TensorFn
 
 SPARSITY_TECHNIQUES = ('baseline', 'threshold')
@@ -76,11 +76,12 @@ def sparse_conv2d(
   checks.one_of('sparsity_technique', sparsity_technique, SPARSITY_TECHNIQUES)
   data_formats.check(data_format)
   x = tf.convert_to_tensor(x)
+  kernel_initializer = kernel_initializer or initializers.glorot_uniform()
+  biases = (bias_initializer or tf.zeros_initializer()) if use_bias else None
   if sparsity_technique == 'threshold':
     # Imported here: its defaults load TensorFlow, which flags do not need.
     from rigl.model_pruning import layers
 
-    biases = (bias_initializer or tf.zeros_initializer()) if use_bias else None
     return layers.masked_conv2d(
       x,
       units,
@@ -98,23 +99,19 @@ def sparse_conv2d(
       variables_dtype=dense_layers.storage_dtype(x.dtype),
     )
   with tf.variable_scope(name, 'Conv') as scope:
-    outputs = dense_layers.dense_conv2d(
-      x,
-      units,
-      kernel_size,
-      strides,
-      padding,
-      data_format,
-      kernel_initializer,
-      kernel_regularizer,
-      use_bias and normalizer_fn is None,
-      bias_initializer,
-      biases_regularizer,
-      dense_names or _doubled_names(scope),
+    kernel_name, bias_name = dense_names or _doubled_names(scope)
+    axis = data_formats.channel_axis(data_format)
+    shape = dense_layers.kernel_shape(x, axis, kernel_size, units)
+    kernel = dense_layers.get_parameter(
+      kernel_name, shape, x.dtype, kernel_initializer, kernel_regularizer
     )
+    layout = data_formats.DATA_FORMATS[data_format]
+    x = tf.nn.conv2d(x, kernel, strides=strides, padding=padding.upper(), data_format=layout)
     if normalizer_fn is not None:
-      outputs = normalizer_fn(outputs)
-    return outputs if activation is None else activation(outputs)
+      x = normalizer_fn(x)
+    elif biases is not None:
+      x = dense_layers.add_biases(x, layout, bias_name, biases, biases_regularizer)
+    return x if activation is None else activation(x)
 
 
 def sparse_fully_connected(
@@ -132,33 +129,22 @@ def sparse_fully_connected(
 ) -> tf.Tensor:
   """Fully connected layer, with or without a mask on its weights.
 
-  Args:
-    x: [batch, n_in], or [batch, ...] of static size, which is flattened.
-    units: n_out.
-    activation: applied to the result; None for a linear layer.
-    use_bias: whether to add biases.
-    kernel_initializer: Glorot uniform, seeded by scope, when None.
-    kernel_regularizer: regularizer of the raw weights, inactive ones included.
-    bias_initializer: zeros when None.
-    biases_regularizer: regularizer of the biases.
-    sparsity_technique: 'baseline' (no mask) or 'threshold' (with mask).
-    name: variable scope; `fully_connected`, made unique, when None.
-    dense_names: names of kernel and biases in the scope of a layer without a
-      mask; <name>/weights and <name>/biases when None.
+  Takes [batch, n_in], or [batch, ...] of static size, which is flattened. The arguments are those
+  of `sparse_conv2d`; the default `name` is `fully_connected`.
 
   Returns:
-    [batch, n_out].
+    [batch, units].
 
   Raises:
     ValueError: unknown technique, or the size of the inputs is not known.
   """
   checks.one_of('sparsity_technique', sparsity_technique, SPARSITY_TECHNIQUES)
   x = tf.convert_to_tensor(x)
+  kernel_initializer = kernel_initializer or initializers.glorot_uniform()
+  biases = (bias_initializer or tf.zeros_initializer()) if use_bias else None
   if sparsity_technique == 'threshold':
-    # Imported here: its defaults load TensorFlow, which flags do not need.
     from rigl.model_pruning import layers
 
-    biases = (bias_initializer or tf.zeros_initializer()) if use_bias else None
     return layers.masked_fully_connected(
       x,
       units,
@@ -171,14 +157,12 @@ def sparse_fully_connected(
       variables_dtype=dense_layers.storage_dtype(x.dtype),
     )
   with tf.variable_scope(name, 'fully_connected') as scope:
-    outputs = dense_layers.dense_fully_connected(
-      x,
-      units,
-      kernel_initializer,
-      kernel_regularizer,
-      use_bias,
-      bias_initializer,
-      biases_regularizer,
-      dense_names or _doubled_names(scope),
+    kernel_name, bias_name = dense_names or _doubled_names(scope)
+    x = dense_layers.flattened(x)
+    kernel = dense_layers.get_parameter(
+      kernel_name, [x.shape[1], units], x.dtype, kernel_initializer, kernel_regularizer
     )
-    return outputs if activation is None else activation(outputs)
+    x = tf.matmul(x, kernel)
+    if biases is not None:
+      x = dense_layers.add_biases(x, 'NHWC', bias_name, biases, biases_regularizer)
+    return x if activation is None else activation(x)

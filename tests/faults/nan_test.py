@@ -7,7 +7,7 @@ import pytest
 
 from rigl.compat import tf
 from rigl.core import methods
-from rigl.model_pruning import dense_layers, layers
+from rigl.model_pruning import layers, sparse_layers
 from rigl.training import checkpoints, factory, finite, hooks, mask_init, saving
 from rigl.training.config import SparsityConfig
 from tests import combinations, sparse_net
@@ -34,8 +34,13 @@ def config_of(method):
 
 def dense(inputs, n_units, name):
   values = np.random.RandomState(n_units).uniform(-0.5, 0.5, [inputs.shape[1], n_units])
-  with tf.variable_scope(name):
-    return dense_layers.dense_fully_connected(inputs, n_units, tf.constant_initializer(values))
+  return sparse_layers.sparse_fully_connected(
+    inputs,
+    n_units,
+    kernel_initializer=tf.constant_initializer(values),
+    name=name,
+    dense_names=('weights', 'biases'),
+  )
 
 
 class Training:

@@ -10,7 +10,7 @@ import pytest
 from rigl import sparse_optimizers
 from rigl.compat import tf
 from rigl.core import distributions, methods
-from rigl.model_pruning import dense_layers, layers, pruning
+from rigl.model_pruning import layers, pruning, sparse_layers
 from rigl.training import factory, finite
 from rigl.training.config import SparsityConfig
 
@@ -82,8 +82,9 @@ def build(method, custom_map=CUSTOM_MAP, scopes='abc', pruning_hparams='', **fie
     if config.method.uses_masks:
       outputs = layers.masked_fully_connected(outputs, n_units, scope=scope)
     else:
-      with tf.variable_scope(scope):
-        outputs = dense_layers.dense_fully_connected(outputs, n_units)
+      outputs = sparse_layers.sparse_fully_connected(
+        outputs, n_units, name=scope, dense_names=('weights', 'biases')
+      )
   loss = tf.reduce_mean(tf.square(outputs - 1.0))
   optimizer = factory.make_optimizer(
     config,

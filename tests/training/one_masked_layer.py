@@ -7,7 +7,7 @@ from typing import Optional
 import numpy as np
 
 from rigl.compat import tf
-from rigl.model_pruning import dense_layers, layers
+from rigl.model_pruning import layers, sparse_layers
 from rigl.training import factory
 from rigl.training.config import SparsityConfig
 
@@ -35,10 +35,9 @@ def build(
   if config.method.uses_masks:
     outputs = layers.masked_fully_connected(inputs, n_units, scope='layer')
   else:
-    with tf.variable_scope('layer'):
-      outputs = dense_layers.dense_fully_connected(
-        inputs, n_units, variable_names=('kernel', 'bias')
-      )
+    outputs = sparse_layers.sparse_fully_connected(
+      inputs, n_units, name='layer', dense_names=('kernel', 'bias')
+    )
   loss = tf.reduce_mean(tf.square(outputs - 1.0))
   global_step = tf.train.get_or_create_global_step()
   optimizer = factory.make_optimizer(config, tf.train.MomentumOptimizer(0.05, 0.9))
