@@ -14,19 +14,11 @@ def check(data_format: str) -> None:
 
 
 def channel_axis(data_format: str) -> int:
-  """The axis of the channels of a batch of images.
-
-  Args:
-    data_format: channels_last or channels_first.
-  """
+  """The axis of the channels of a batch of images."""
   check(data_format)
   return 1 if data_format == 'channels_first' else 3
 
 
 def spatial_axes(data_format: str) -> list[int]:
-  """The axes of height and width of a batch of images.
-
-  Args:
-    data_format: channels_last or channels_first.
-  """
+  """The axes of height and width of a batch of images."""
   return [axis for axis in (1, 2, 3) if axis != channel_axis(data_format)]

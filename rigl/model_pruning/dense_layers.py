@@ -35,15 +35,7 @@ def get_parameter(
   initializer: Initializer,
   regularizer: Optional[TensorFn] = None,
 ) -> tf.Tensor:
-  """A trainable variable as a tensor of `dtype`, stored in at least float32.
-
-  Args:
-    name: name in the current variable scope.
-    shape: shape of the variable.
-    dtype: dtype of the tensor.
-    initializer: initializer of the variable.
-    regularizer: regularizer of the tensor, or None.
-  """
+  """A trainable variable as a tensor of `dtype`, stored in at least float32."""
   variable = tf.get_variable(name, shape, storage_dtype(dtype), initializer, regularizer)
   return tf.cast(variable, dtype)
 
@@ -56,13 +48,7 @@ def l2_regularizer(scale: float) -> Optional[TensorFn]:
 
 
 def kernel_shape(x: tf.Tensor, channel_axis: int, kernel_size: Size, units: int) -> list[int]:
-  """[k_h, k_w, n_in, n_out] of a convolution of `x`.
-
-  Args:
-    x: a batch of images.
-    channel_axis: axis of the channels of `x`.
-    kernel_size: k or (k_h, k_w).
-    units: n_out.
+  """[k_h, k_w, n_in, units] of a convolution of `x`.
 
   Raises:
     ValueError: the number of channels is not known.
@@ -96,16 +82,9 @@ def add_biases(
   trainable: bool = True,
   dtype: Optional[tf.DType] = None,
 ) -> tf.Tensor:
-  """Adds a variable to the channels of `x`.
+  """Adds a variable, by default in the `storage_dtype` of `x`, to the channels of `x`.
 
-  Args:
-    x: [batch, n], or images.
-    data_format: 'NHWC', also for [batch, n], or 'NCHW'.
-    name: name of the variable.
-    initializer: initializer of the variable.
-    regularizer: regularizer of the variable, or None.
-    trainable: whether it is trained.
-    dtype: dtype of the variable; `storage_dtype` of `x` when None.
+  The data format of [batch, n] is 'NHWC' as well.
   """
   n = x.shape[-1 if data_format == 'NHWC' else 1]
   biases = tf.get_variable(
@@ -204,27 +183,22 @@ def batch_norm(
   with tf.variable_scope(None, 'batch_normalization'):
     gamma = tf.get_variable('gamma', shape, dtype, zeros if init_zero else ones)
     beta = tf.get_variable('beta', shape, dtype, zeros)
-    moving_mean, moving_variance = (
+    moving_averages = [
       tf.get_variable(
         name, shape, dtype, initializer, trainable=False, aggregation=tf.VariableAggregation.MEAN
       )
       for name, initializer in (('moving_mean', zeros), ('moving_variance', ones))
-    )
-    outputs, mean, variance = _normalize(
-      x, gamma, beta, moving_mean, moving_variance, is_training, data_format, fused
+    ]
+    outputs, *statistics = _normalize(
+      x, gamma, beta, *moving_averages, is_training, data_format, fused
     )
     if is_training:
-      for moving, value in ((moving_mean, mean), (moving_variance, variance)):
+      for moving, value in zip(moving_averages, statistics):
         step = (1.0 - BATCH_NORM_MOMENTUM) * (moving - value)
         tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.assign_sub(moving, step).op)
   return outputs
 
 
 def global_average_pool(x: tf.Tensor, data_format: str) -> tf.Tensor:
-  """[batch, height, width, channels], or channels first -> [batch, channels].
-
-  Args:
-    x: a batch of images.
-    data_format: channels_last or channels_first.
-  """
+  """[batch, height, width, channels], or channels first -> [batch, channels]."""
   return tf.reduce_mean(x, data_formats.spatial_axes(data_format))

@@ -38,13 +38,7 @@ def glorot_uniform() -> Initializer:
 def variance_scaling(
   scale: float = 1.0, mode: str = 'fan_in', distribution: str = 'truncated_normal'
 ) -> Initializer:
-  """Like tf.keras.initializers.VarianceScaling: variance scale / fan.
-
-  Args:
-    scale: fan times the variance.
-    mode: fan_in, fan_out or fan_avg.
-    distribution: truncated_normal, untruncated_normal or uniform.
-  """
+  """Like tf.keras.initializers.VarianceScaling: variance scale / fan."""
   return _seeded(
     tf2.keras.initializers.VarianceScaling, scale=scale, mode=mode, distribution=distribution
   )

@@ -88,7 +88,7 @@ def masked_fully_connected(
   normalizer_params: Optional[dict[str, Any]] = None,
   weights_initializer: Optional[Callable[..., tf.Tensor]] = None,
   weights_regularizer: Optional[Callable[..., tf.Tensor]] = None,
-  biases_initializer: Optional[Callable[..., tf.Tensor]] = (tf.zeros_initializer()),
+  biases_initializer: Optional[Callable[..., tf.Tensor]] = tf.zeros_initializer(),
   biases_regularizer: Optional[Callable[..., tf.Tensor]] = None,
   reuse: Optional[bool] = None,
   trainable: bool = True,
@@ -97,23 +97,11 @@ def masked_fully_connected(
 ) -> tf.Tensor:
   """Fully connected layer with a mask on its weights.
 
-  Args:
-    inputs: [batch, n_in], or [batch, ...] of static size, which is flattened.
-    num_outputs: n_out.
-    activation_fn: applied to the result; None for a linear layer.
-    normalizer_fn: called instead of adding biases.
-    normalizer_params: keyword arguments of `normalizer_fn`.
-    weights_initializer: Glorot uniform, seeded by scope, when None.
-    weights_regularizer: regularizer of the raw weights, inactive ones included.
-    biases_initializer: None for no biases.
-    biases_regularizer: regularizer of the biases.
-    reuse: whether to use the existing variables of `scope`.
-    trainable: whether weights and biases are trained.
-    scope: variable scope; `fully_connected`, made unique, when None.
-    variables_dtype: the type of the variables; that of the inputs when None.
+  Takes [batch, n_in], or [batch, ...] of static size, which is flattened. The arguments are those
+  of `masked_conv2d`; the default scope is `fully_connected`.
 
   Returns:
-    [batch, n_out].
+    [batch, num_outputs].
 
   Raises:
     ValueError: the size of the inputs is not known.
@@ -155,7 +143,7 @@ def masked_conv2d(
   normalizer_params: Optional[dict[str, Any]] = None,
   weights_initializer: Optional[Callable[..., tf.Tensor]] = None,
   weights_regularizer: Optional[Callable[..., tf.Tensor]] = None,
-  biases_initializer: Optional[Callable[..., tf.Tensor]] = (tf.zeros_initializer()),
+  biases_initializer: Optional[Callable[..., tf.Tensor]] = tf.zeros_initializer(),
   biases_regularizer: Optional[Callable[..., tf.Tensor]] = None,
   reuse: Optional[bool] = None,
   trainable: bool = True,

@@ -206,12 +206,7 @@ class PruningHParams:
     return self
 
   def sparsity_by_pattern(self) -> dict[str, float]:
-    """The entries of weight_sparsity_map as {regex: target sparsity}.
-
-    Raises:
-      ValueError: an entry is not of the form regex:value, its regex or value is
-        invalid, or its regex is a duplicate; names it.
-    """
+    """The entries of weight_sparsity_map as {regex: target sparsity}."""
     return _sparsity_by_pattern(self.weight_sparsity_map)
 
   def _type_of(self, name: str) -> type:
@@ -283,24 +278,19 @@ class Pruning:
     ]
     if len(targets) > 1:
       raise ValueError(
-        f'Several entries of weight_sparsity_map match '
-        f'{name}: '
+        f'Several entries of weight_sparsity_map match {name}: '
         f'{list(self._hparams.weight_sparsity_map)}.'
       )
     return targets[0] if targets else self._method.target_sparsity
 
   def _update_layer(self, layer: MaskedLayer, step: tf.Tensor) -> tf.Operation:
-    [update] = self._method.update(
-      [
-        methods.Layer(
-          layer.mask.read_value(),
-          layer.weights.read_value(),
-          state=layer.threshold.read_value(),
-          sparsity=self._layer_sparsity(layer.weights),
-        )
-      ],
-      step,
+    values = methods.Layer(
+      layer.mask.read_value(),
+      layer.weights.read_value(),
+      state=layer.threshold.read_value(),
+      sparsity=self._layer_sparsity(layer.weights),
     )
+    [update] = self._method.update([values], step)
     return tf.group(layer.threshold.assign(update.state), layer.mask.assign(update.mask))
 
   def mask_update_op(self, step: Optional[tf.Tensor] = None) -> tf.Operation:
@@ -321,11 +311,7 @@ class Pruning:
       return self._last_update_step.assign(tf.cast(step, tf.int32)).op
 
   def conditional_mask_update_op(self, step: Optional[tf.Tensor] = None) -> tf.Operation:
-    """`mask_update_op()` at the steps of the schedule, else nothing.
-
-    Args:
-      step: see `mask_update_op`.
-    """
+    """`mask_update_op(step)` at the steps of the schedule, else nothing."""
 
     def update_if_due():
       now = self._global_step.read_value() if step is None else step
