@@ -10,8 +10,9 @@ only).
 from __future__ import annotations
 
 import dataclasses
-from typing import Callable, Mapping, Optional, Union
+from typing import Callable, Mapping, Optional, Sequence, Union
 
+from rigl import network_tables
 from rigl.compat import tf
 from rigl.core import checks
 from rigl.imagenet_resnet import initializers
@@ -109,8 +110,8 @@ def conv2d(
     filters: n_out.
     kernel_size: k.
     strides: s.
-    spec: specification of the network.
-    name: name of the layer; its mask is `<name>/mask`.
+    spec: of this layer.
+    name: its mask is `<name>/mask`.
     init_scale: the initial weights have variance init_scale / fan_in.
     dense_names: see `sparse_layers.sparse_conv2d`.
 
@@ -139,17 +140,7 @@ def depthwise_conv2d(
 ) -> tf.Tensor:
   """Depthwise convolution (arXiv 1704.04861): one filter for each channel.
 
-  Neither masked nor regularized, since it has few weights.
-
-  Args:
-    x: [batch, height, width, n_in], or channels first.
-    kernel_size: k.
-    strides: s.
-    spec: specification of the network.
-    name: name of the layer.
-
-  Returns:
-    [batch, ceil(height / s), ceil(width / s), n_in], or channels first.
+  Neither masked nor regularized, since it has few weights. Padded as `conv2d`.
   """
   x, padding = dense_layers.fixed_padding(x, kernel_size, strides, spec.data_format)
   axis = data_formats.channel_axis(spec.data_format)
@@ -174,14 +165,7 @@ def depthwise_conv2d(
 def batch_norm(
   x: tf.Tensor, is_training: bool, spec: LayerSpec, init_zero: bool = False
 ) -> tf.Tensor:
-  """Batch normalization; see `dense_layers.batch_norm`.
-
-  Args:
-    x: a batch of images.
-    is_training: whether to normalise by the batch.
-    spec: what the layers of the network share.
-    init_zero: whether the scale starts at 0 instead of 1.
-  """
+  """Batch normalization; see `dense_layers.batch_norm`."""
   return dense_layers.batch_norm(x, is_training, spec.data_format, init_zero)
 
 
@@ -193,15 +177,7 @@ def batch_norm_relu(x: tf.Tensor, is_training: bool, spec: LayerSpec) -> tf.Tens
 def max_pool(
   x: tf.Tensor, pool_size: int, strides: int, padding: str, spec: LayerSpec
 ) -> tf.Tensor:
-  """Maximum over windows of a batch of images.
-
-  Args:
-    x: a batch of images.
-    pool_size: height and width of a window.
-    strides: in both directions.
-    padding: SAME or VALID.
-    spec: what the layers of the network share.
-  """
+  """Maximum over square windows of a batch of images."""
   return tf.nn.max_pool2d(
     x, pool_size, strides, padding, data_format=data_formats.DATA_FORMATS[spec.data_format]
   )
@@ -214,21 +190,9 @@ def classifier(
   family: initializers.InitializerFamily,
   dense_names: Optional[tuple[str, str]] = None,
 ) -> tf.Tensor:
-  """The last layer `final_dense`, on the features averaged over the image.
-
-  Args:
-    x: [batch, height, width, n_in], or channels first.
-    num_classes: n_out.
-    spec: specification of this layer.
-    family: distribution of the initial weights.
-    dense_names: see `sparse_layers.sparse_fully_connected`.
-
-  Returns:
-    logits [batch, num_classes].
-  """
-  features = dense_layers.global_average_pool(x, spec.data_format)
+  """The last layer `final_dense`, on images averaged -> logits [batch, num_classes]."""
   return sparse_layers.sparse_fully_connected(
-    features,
+    dense_layers.global_average_pool(x, spec.data_format),
     num_classes,
     sparsity_technique=spec.pruning_method,
     kernel_initializer=spec.kernel_initializer('final_dense', family),
@@ -238,12 +202,50 @@ def classifier(
   )
 
 
-def scaled(filters: int, width: float) -> int:
-  """int(filters * width), at least 1.
+def mobilenet(
+  table: Sequence[tuple[int, int]],
+  block: Callable[..., tf.Tensor],
+  spec: LayerSpec,
+  num_classes: int,
+  width: float,
+  prune_first_layer: bool,
+  prune_last_layer: bool,
+  name: Optional[str],
+  n_features: Optional[int] = None,
+) -> ModelFn:
+  """Makes the function that builds a MobileNet.
 
   Args:
-    filters: number of channels at width 1.
-    width: multiplier of the channels.
+    table: a MobileNet of `network_tables`.
+    block: (x, is_training, filters, strides, spec, number of the block) -> x.
+    spec: of all layers but the first and the last.
+    num_classes: number of logits.
+    width: multiplies the number of channels.
+    prune_first_layer: whether the first convolution has a mask too.
+    prune_last_layer: whether the last layer has a mask too.
+    name: variable scope, `resnet_model` when None.
+    n_features: filters of a 1x1 convolution behind the blocks; None for none.
+  """
+  initial_filters, filters_and_strides = network_tables.mobilenet_filters(table, width)
+
+  def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
+    with tf.variable_scope(name or 'resnet_model'):
+      first_spec = spec.unless_pruned(prune_first_layer)
+      x = conv2d(inputs, initial_filters, 3, 2, first_spec, 'initial_conv', dense_names=KERAS_NAMES)
+      x = batch_norm_relu(x, is_training, spec)
+      for i, (filters, strides) in enumerate(filters_and_strides):
+        x = block(x, is_training, filters, strides, spec, i)
+      if n_features is not None:
+        x = conv2d(x, n_features, 1, 1, spec, 'final_1x1_conv')
+        x = batch_norm_relu(x, is_training, spec)
+      last_spec = spec.unless_pruned(prune_last_layer)
+      return classifier(x, num_classes, last_spec, initializers.fan_in_normal(), KERAS_NAMES)
+
+  return model
+
+
+def scaled(filters: int, width: float) -> int:
+  """int(filters * width), at least 1.
 
   Raises:
     ValueError: the width is not positive, or leaves no channel.

@@ -7,7 +7,7 @@ from typing import Mapping, Optional, Union
 from rigl import network_tables
 from rigl.compat import tf
 from rigl.core import checks
-from rigl.imagenet_resnet import blocks, initializers
+from rigl.imagenet_resnet import blocks
 
 
 def _separable_conv(
@@ -34,20 +34,8 @@ def mobilenet_v1(
 ) -> blocks.ModelFn:
   """Makes the function that builds a MobileNet-v1.
 
-  Depthwise convolutions have no masks.
-
-  Args:
-    num_classes: number of logits.
-    pruning_method: 'baseline' (no masks) or 'threshold' (with masks).
-    width: multiplies the number of channels.
-    prune_last_layer: whether the last layer has a mask too.
-    data_format: 'channels_last' or 'channels_first' (GPU and TPU only).
-    weight_decay: L2 coefficient of the kernels, depthwise ones left out.
-    name: variable scope, `resnet_model` when None.
-    init_method: 'baseline', 'sparse' or 'random_zeros'; see `initializers`.
-    end_sparsity: what `init_method` assumes; see `blocks.LayerSpec`.
-    prune_first_layer: whether the first convolution has a mask too. It has
-      none in the published checkpoints.
+  Depthwise convolutions have neither masks nor weight decay, and the first convolution has no mask
+  in the published checkpoints. The arguments are those of `resnet_model.resnet_v1_`.
 
   Returns:
     fn(inputs, is_training) -> logits [batch, num_classes], where inputs is
@@ -57,31 +45,13 @@ def mobilenet_v1(
     ValueError: an argument is not one of its options.
   """
   checks.positive('width', width)
-  initial_filters, block_filters = network_tables.mobilenet_filters(
-    network_tables.MOBILENET_V1, width
+  return blocks.mobilenet(
+    network_tables.MOBILENET_V1,
+    _separable_conv,
+    blocks.LayerSpec(pruning_method, init_method, data_format, end_sparsity, weight_decay),
+    num_classes,
+    width,
+    prune_first_layer,
+    prune_last_layer,
+    name,
   )
-  spec = blocks.LayerSpec(pruning_method, init_method, data_format, end_sparsity, weight_decay)
-
-  def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
-    with tf.variable_scope(name or 'resnet_model'):
-      x = blocks.conv2d(
-        inputs,
-        initial_filters,
-        3,
-        2,
-        spec.unless_pruned(prune_first_layer),
-        'initial_conv',
-        dense_names=blocks.KERAS_NAMES,
-      )
-      x = blocks.batch_norm_relu(x, is_training, spec)
-      for i, (filters, strides) in enumerate(block_filters):
-        x = _separable_conv(x, is_training, filters, strides, spec, i)
-      return blocks.classifier(
-        x,
-        num_classes,
-        spec.unless_pruned(prune_last_layer),
-        initializers.fan_in_normal(),
-        blocks.KERAS_NAMES,
-      )
-
-  return model

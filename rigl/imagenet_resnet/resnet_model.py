@@ -16,13 +16,6 @@ from rigl.core import checks
 from rigl.imagenet_resnet import blocks, initializers
 
 
-def _convolutions(kind: str, filters: int, strides: int) -> tuple[tuple[int, int, int], ...]:
-  """(kernel size, filters, strides) of the convolutions of a block."""
-  if kind == 'residual':
-    return (3, filters, strides), (3, filters, 1)
-  return (1, filters, 1), (3, filters, strides), (1, 4 * filters, 1)
-
-
 def _block(
   x: tf.Tensor,
   is_training: bool,
@@ -33,22 +26,14 @@ def _block(
   suffix: str,
   use_projection: bool,
 ) -> tf.Tensor:
-  """relu(shortcut(x) + convolutions(x)).
+  """relu(shortcut(x) + convolutions(x)); the shortcut is a convolution or the identity.
 
-  Args:
-    x: [batch, height, width, n_in], or channels first.
-    is_training: see `blocks.batch_norm`.
-    kind: 'residual' or 'bottleneck'.
-    filters: n_out of a residual block, n_out / 4 of a bottleneck block.
-    strides: strides of the block.
-    spec: specification of the network.
-    suffix: suffix of the names of the block's layers.
-    use_projection: whether the shortcut is a convolution, else the identity.
-
-  Returns:
-    [batch, height / strides, width / strides, n_out], or channels first.
+  A 'residual' block has `filters` channels, a 'bottleneck' block four times as many.
   """
-  convolutions = _convolutions(kind, filters, strides)
+  # (kernel size, filters, strides)
+  convolutions = [(1, filters, 1), (3, filters, strides), (1, 4 * filters, 1)]
+  if kind == 'residual':
+    convolutions = [(3, filters, strides), (3, filters, 1)]
   shortcut = x
   if use_projection:
     n_out = convolutions[-1][1]

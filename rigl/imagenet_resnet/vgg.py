@@ -26,9 +26,8 @@ def _check_size(inputs: tf.Tensor, data_format: str) -> None:
   sizes = [shape[axis] for axis in data_formats.spatial_axes(data_format)]
   if any(size is not None and size < MIN_SIZE for size in sizes):
     raise ValueError(
-      f'VGG halves an image {_N_POOLINGS} times, so that it '
-      f'needs at least {MIN_SIZE}x{MIN_SIZE} pixels, not '
-      f'{"x".join(map(str, sizes))}.'
+      f'VGG halves an image {_N_POOLINGS} times, so that it needs at least '
+      f'{MIN_SIZE}x{MIN_SIZE} pixels, not {"x".join(map(str, sizes))}.'
     )
 
 
@@ -72,18 +71,8 @@ def vgg(
 ) -> blocks.ModelFn:
   """Makes the function that builds a VGG.
 
-  Args:
-    num_classes: number of logits.
-    vgg_type: 'vgg_a' (11 layers), 'vgg_16' or 'vgg_19'.
-    pruning_method: 'baseline' (no masks) or 'threshold' (with masks).
-    init_method: 'baseline', 'sparse' or 'random_zeros'; see `initializers`.
-    width: multiplies the number of channels.
-    prune_first_layer: whether the first convolution has a mask too.
-    prune_last_layer: whether the last layer has a mask too.
-    data_format: 'channels_last' or 'channels_first' (GPU and TPU only).
-    end_sparsity: what `init_method` assumes; see `blocks.LayerSpec`.
-    weight_decay: L2 coefficient of the kernels.
-    name: variable scope, `vgg_type` when None.
+  The arguments are those of `resnet_model.resnet_v1_`, except for the default `name`, which is
+  `vgg_type`: 'vgg_a' (11 layers), 'vgg_16' or 'vgg_19'.
 
   Returns:
     fn(inputs, is_training) -> logits [batch, num_classes], where inputs is

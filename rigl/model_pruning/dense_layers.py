@@ -183,17 +183,17 @@ def batch_norm(
   with tf.variable_scope(None, 'batch_normalization'):
     gamma = tf.get_variable('gamma', shape, dtype, zeros if init_zero else ones)
     beta = tf.get_variable('beta', shape, dtype, zeros)
-    moving_averages = [
+    moving_mean, moving_variance = (
       tf.get_variable(
         name, shape, dtype, initializer, trainable=False, aggregation=tf.VariableAggregation.MEAN
       )
       for name, initializer in (('moving_mean', zeros), ('moving_variance', ones))
-    ]
-    outputs, *statistics = _normalize(
-      x, gamma, beta, *moving_averages, is_training, data_format, fused
+    )
+    outputs, mean, variance = _normalize(
+      x, gamma, beta, moving_mean, moving_variance, is_training, data_format, fused
     )
     if is_training:
-      for moving, value in zip(moving_averages, statistics):
+      for moving, value in ((moving_mean, mean), (moving_variance, variance)):
         step = (1.0 - BATCH_NORM_MOMENTUM) * (moving - value)
         tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.assign_sub(moving, step).op)
   return outputs
