@@ -54,11 +54,8 @@ def get_network(
     ValueError: on an unknown name or an invalid size, such as a width that
       leaves a layer without channels.
   """
-  given: dict[str, Any] = {
-    key: value
-    for key, value in (('width', width), ('input_size', input_size), ('num_classes', num_classes))
-    if value is not None
-  }
+  sizes = {'width': width, 'input_size': input_size, 'num_classes': num_classes}
+  given: dict[str, Any] = {key: value for key, value in sizes.items() if value is not None}
   for key, value in given.items():
     checks.positive(key, value)
   wide_resnet = re.fullmatch(r'wrn_(\d+)_(\d+)', name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,9 +36,10 @@ def read_masks(path: str) -> dict[str, Mask]:
   from rigl import checkpoint_files  # Loading TensorFlow takes seconds.
 
   prefix = checkpoint_files.resolve(path)
-  masks = {}
-  for layer, tensor in checkpoint_files.read_masks(prefix).items():
-    masks[layer] = Mask(tensor.shape, int(np.sum(tensor == 0)))
+  masks = {
+    layer: Mask(tensor.shape, int(np.sum(tensor == 0)))
+    for layer, tensor in checkpoint_files.read_masks(prefix).items()
+  }
   if not masks:
     raise ValueError(
       f'{prefix!r} holds no masks, variables named <layer>/mask. Count a dense network by '
@@ -60,10 +61,8 @@ def network_of_run(path: str) -> tuple[str | None, dict[str, float]]:
   Raises:
     ValueError: if there is no checkpoint, or its config.gin cannot be read.
   """
-  from rigl import (
-    checkpoint_files,  # Loading TensorFlow takes seconds.
-    gin_configs,
-  )
+  # Loading TensorFlow takes seconds.
+  from rigl import checkpoint_files, gin_configs
 
   folder = os.path.dirname(checkpoint_files.resolve(path))
   config = gin_configs.values_in(folder) or {}
@@ -85,12 +84,7 @@ def network_of_run(path: str) -> tuple[str | None, dict[str, float]]:
 
 
 def mismatch(network: Network, masks: Mapping[str, Mask]) -> str | None:
-  """Tells why masks do not belong to a network; None if they do.
-
-  Args:
-    network: the description.
-    masks: {layer name: mask}.
-  """
+  """Tells why masks do not belong to a network; None if they do."""
   shapes = kernel_shapes(network.layers)
   for name, mask in masks.items():
     if name not in shapes:
@@ -100,50 +94,24 @@ def mismatch(network: Network, masks: Mapping[str, Mask]) -> str | None:
   return None
 
 
-def get_network(
-  name: str,
-  masks: Mapping[str, Mask],
-  width: float | None = None,
-  input_size: int | None = None,
-  num_classes: int | None = None,
-) -> Network:
+def get_network(name: str, masks: Mapping[str, Mask], **sizes: Any) -> Network:
   """Builds the description of a network for the masks of a checkpoint.
 
-  Args:
-    name: name of the architecture.
-    masks: {layer name: mask}.
-    width: factor for the number of channels.
-    input_size: rows of the square input image.
-    num_classes: units of the last layer; None takes those of its mask, or the
-      usual ones if it has no mask.
+  Takes the sizes of `architectures.get_network`. By default the last layer has the units of its
+  mask, or the usual ones if it has no mask.
 
   Raises:
     ValueError: as `architectures.get_network`.
   """
-  network = architectures.get_network(name, width, input_size, num_classes)
+  network = architectures.get_network(name, **sizes)
   mask = masks.get(network.last_layer)
-  if num_classes is None and mask and mask.shape:
-    network = architectures.get_network(name, width, input_size, mask.shape[-1])
+  if sizes.get('num_classes') is None and mask and mask.shape:
+    network = architectures.get_network(name, **{**sizes, 'num_classes': mask.shape[-1]})
   return network
 
 
-def find_architecture(
-  masks: Mapping[str, Mask],
-  width: float | None = None,
-  input_size: int | None = None,
-  num_classes: int | None = None,
-) -> str:
-  """Finds the architecture that masks belong to.
-
-  Args:
-    masks: as from `read_masks`.
-    width: factor for the number of channels.
-    input_size: rows of the square input image.
-    num_classes: units of the last layer; None in these three as in
-      `get_network`.
-
-  Returns:
-    The name of the architecture, for `get_network`.
+def find_architecture(masks: Mapping[str, Mask], **sizes: Any) -> str:
+  """Finds the name of the architecture that masks belong to, at the sizes of `get_network`.
 
   Raises:
     ValueError: if none has all these layers in these shapes.
@@ -151,7 +119,7 @@ def find_architecture(
   n_unmasked = {}
   for name in _candidates(masks):
     try:
-      network = get_network(name, masks, width, input_size, num_classes)
+      network = get_network(name, masks, **sizes)
     except ValueError:  # Another network may have these sizes.
       continue
     if mismatch(network, masks) is None:

@@ -149,39 +149,18 @@ def _add_training_arguments(training: argparse._ArgumentGroup) -> None:
   )
 
 
-def custom_sparsities(
-  network: Network,
-  sparsity: float,
-  first_layer_sparsity: float | None = None,
-  last_layer_sparsity: float | None = None,
-  layer_sparsities: Sequence[str] = (),
-) -> dict[str, float]:
-  """Collects the layers that do not follow the distribution.
-
-  Args:
-    network: its factors apply to layers without another sparsity.
-    sparsity: default sparsity, which these factors multiply.
-    first_layer_sparsity: sparsity of the first layer; -1 lets it follow the
-      distribution.
-    last_layer_sparsity: the same for the last layer.
-    layer_sparsities: texts 'layer=sparsity', which take precedence.
-
-  Returns:
-    layer name -> sparsity.
-
-  Raises:
-    ValueError: on a text of another form.
-  """
-  custom = network.custom_sparsities(sparsity)
+def _custom_sparsities(network: Network, args: argparse.Namespace) -> dict[str, float]:
+  """The sparsities of the layers that do not follow the distribution."""
+  custom = network.custom_sparsities(args.sparsity)
   for name, value in (
-    (network.first_layer, first_layer_sparsity),
-    (network.last_layer, last_layer_sparsity),
+    (network.first_layer, args.first_layer_sparsity),
+    (network.last_layer, args.last_layer_sparsity),
   ):
     if value == -1:
       custom.pop(name, None)
     elif value is not None:
       custom[name] = value
-  for text in layer_sparsities:
+  for text in args.layer_sparsity:
     name, _, number_text = text.rpartition('=')
     try:
       number = float(number_text)
@@ -270,13 +249,7 @@ def _network_report(args: argparse.Namespace) -> report.Report:
     n_zeros = {scope: mask.n_zeros for scope, mask in masks.items()}
     count = count_network(layers, None, args.param_bits, n_zeros)
   else:
-    custom = custom_sparsities(
-      network,
-      args.sparsity,
-      args.first_layer_sparsity,
-      args.last_layer_sparsity,
-      args.layer_sparsity,
-    )
+    custom = _custom_sparsities(network, args)
     title = _title(name, network, args, custom)
     sparsities = distributions.get_sparsities(
       network.shapes, args.distribution, args.sparsity, custom, args.erk_power_scale
@@ -285,13 +258,6 @@ def _network_report(args: argparse.Namespace) -> report.Report:
   dense = count_network(layers, None, args.param_bits)
   multiples = report.training_multiples(count, dense, delta_t, args.length, schedule)
   return report.Report(title, count, dense, multiples, delta_t, args.length)
-
-
-def _check_no_network_is_meant(args: argparse.Namespace) -> None:
-  """Raises ValueError for arguments without effect on published tables."""
-  for name in _given(args):
-    if name != 'format':
-      raise ValueError(f'--{name} needs --architecture or --checkpoint.')
 
 
 def _published(output_format: str) -> str:
@@ -308,18 +274,14 @@ def _text(args: argparse.Namespace) -> str:
   if args.checkpoint is not None:
     args.checkpoint = checks.expanded_path('--checkpoint', args.checkpoint)
   if args.architecture is None and args.checkpoint is None:
-    _check_no_network_is_meant(args)
+    for name in _given(args):
+      if name != 'format':
+        raise ValueError(f'--{name} needs --architecture or --checkpoint.')
     return _published(args.format)
-  max_width = None
-  if sys.stdout.isatty():
-    max_width = shutil.get_terminal_size().columns
+  max_width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
   return report.render(_network_report(args), args.format, max_width)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command; returns its exit code.
-
-  Args:
-    argv: arguments of the command; None for those of the process.
-  """
+  """Runs the command; returns its exit code."""
   return console.run(_parser(), argv, _text)

@@ -50,27 +50,6 @@ from rigl.micronet.operations import (
   Strides,
 )
 
-__all__ = [
-  'ACTIVATION_FLOPS',
-  'Add',
-  'Arithmetic',
-  'Conv2D',
-  'Counts',
-  'DepthWiseConv2D',
-  'DotProducts',
-  'FullyConnected',
-  'GlobalAvg',
-  'Info',
-  'MicroNetCounter',
-  'Scale',
-  'add_counts',
-  'check_names',
-  'conv_output_size',
-  'count_ops',
-  'get_info',
-  'has_kernel',
-]
-
 # Name -> (multiplications, additions) for each output element. None is the
 # absence of an activation.
 ACTIVATION_FLOPS = {None: (0, 0), 'relu': (1, 0), 'swish': (3, 1), 'sigmoid': (2, 1)}
@@ -85,16 +64,7 @@ def add_counts(counts: Iterable[Counts]) -> Counts:
 
 
 def conv_output_size(input_size: int, kernel_size: int, padding: str, stride: int) -> int:
-  """Returns the number of rows of a convolution's output.
-
-  Args:
-    input_size: rows of the square input.
-    kernel_size: rows of the square kernel.
-    padding: 'same' or 'valid'.
-    stride: in both directions.
-
-  Returns:
-    ceil((input_size - kernel_size + 1 + 2 * pad) / stride).
+  """Returns the rows of the output of a convolution that is square throughout.
 
   Raises:
     ValueError: on another padding, a stride below 1, or an output without rows.
@@ -129,42 +99,37 @@ def _conv_sizes(op: Conv2D | DepthWiseConv2D) -> tuple[int, int]:
   return kernel_size, size**2
 
 
+def _dots(
+  op: Conv2D | DepthWiseConv2D | FullyConnected,
+  vector_length: int,
+  n_positions: int,
+  n_channels: int,
+) -> DotProducts:
+  return DotProducts(
+    n_weights=math.prod(op.kernel_shape),
+    vector_length=vector_length,
+    n_positions=n_positions,
+    n_channels=n_channels,
+    n_biases=op.kernel_shape[-1] if op.use_bias else 0,
+    activation=op.activation,
+  )
+
+
 def _conv_as_dots(op: Conv2D) -> DotProducts:
   kernel_size, n_positions = _conv_sizes(op)
   c_in, c_out = op.kernel_shape[2:]
-  return DotProducts(
-    n_weights=math.prod(op.kernel_shape),
-    vector_length=kernel_size**2 * c_in,
-    n_positions=n_positions,
-    n_channels=c_out,
-    n_biases=c_out if op.use_bias else 0,
-    activation=op.activation,
-  )
+  return _dots(op, kernel_size**2 * c_in, n_positions, c_out)
 
 
 def _depthwise_as_dots(op: DepthWiseConv2D) -> DotProducts:
   kernel_size, n_positions = _conv_sizes(op)
   channels, multiplier = op.kernel_shape[2:]
-  return DotProducts(
-    n_weights=math.prod(op.kernel_shape),
-    vector_length=kernel_size**2,
-    n_positions=n_positions,
-    n_channels=channels * multiplier,
-    n_biases=multiplier if op.use_bias else 0,
-    activation=op.activation,
-  )
+  return _dots(op, kernel_size**2, n_positions, channels * multiplier)
 
 
 def _fully_connected_as_dots(op: FullyConnected) -> DotProducts:
   c_in, c_out = op.kernel_shape
-  return DotProducts(
-    n_weights=c_in * c_out,
-    vector_length=c_in,
-    n_positions=1,
-    n_channels=c_out,
-    n_biases=c_out if op.use_bias else 0,
-    activation=op.activation,
-  )
+  return _dots(op, c_in, 1, c_out)
 
 
 def _count_dots(op: DotProducts, sparsity: float, param_bits: int) -> Counts:
@@ -259,13 +224,7 @@ def count_ops(op: Any, sparsity: float, param_bits: int) -> Counts:
 
 
 def get_info(op: Any) -> Info:
-  """Returns (input size, kernel size, in channels, out channels).
-
-  Args:
-    op: an instance of one of the operations of this module.
-
-  Returns:
-    The sizes, -1 where one does not apply.
+  """Returns the sizes of an operation of this module.
 
   Raises:
     ValueError: on an unknown operation.
@@ -311,14 +270,8 @@ class MicroNetCounter:
   ) -> tuple[float, float, float]:
     """Returns (10^6 bytes, 10^6 multiplications, 10^6 additions).
 
-    An operation on fewer bits than the base counts as the fraction of one.
-
-    Args:
-      param_bits_total: stored bits.
-      n_mults: multiplications.
-      n_adds: additions.
-      mul_bits: bits of an input of a multiplication.
-      add_bits: bits of an input of an addition.
+    An operation on fewer bits than the base, `mul_bits` or `add_bits`, counts as the fraction of
+    one.
 
     Raises:
       ValueError: `mul_bits` or `add_bits` is not positive.

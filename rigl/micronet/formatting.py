@@ -90,13 +90,7 @@ def text_table(
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_left: int = 1) -> str:
-  """Renders a table in GitHub's Markdown; arguments as in `text_table`.
-
-  Args:
-    header: names of the columns.
-    rows: lists of cells.
-    n_left: number of columns that are aligned to the left.
-  """
+  """Renders a table in GitHub's Markdown; arguments as in `text_table`."""
   rule = ['---' if i < n_left else '--:' for i in range(len(header))]
   lines = [header, rule, *rows]
   return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
@@ -114,11 +108,7 @@ def _rounded(value: Any) -> Any:
 
 
 def json_text(data: Any) -> str:
-  """Renders JSON.
-
-  Args:
-    data: a tree of dictionaries, lists, texts and finite numbers.
-  """
+  """Renders a tree of dictionaries, lists, texts and finite numbers as JSON."""
   return json.dumps(_rounded(data), indent=2, allow_nan=False) + '\n'
 
 

@@ -54,9 +54,6 @@ def trace(layer: Any) -> Call:
   Sizes come from the inputs of a functional model, otherwise from the first
   call or from building the layer.
 
-  Args:
-    layer: a Keras layer or model.
-
   Raises:
     NotCounted: its inputs are not known, or the backend cannot trace it.
   """
@@ -184,11 +181,7 @@ def input_shape(layer: Any) -> Shape:
 
 
 def children(layer: Any) -> list[Any]:
-  """Returns the layers directly inside a layer or model.
-
-  Args:
-    layer: a Keras layer or model.
-  """
+  """Returns the layers directly inside a layer or model."""
   # Keras 3 has no public name for layers inside a layer.
   return list(
     getattr(layer, 'layers', None) or layer._flatten_layers(include_self=False, recursive=False)

@@ -288,7 +288,7 @@ class _Collector:
     elif rule in keras_rules.HANDLERS:
       self._count(call, rule, name)
     elif rule in keras_rules.FREE:
-      self._note(self.free, layer, name, keras_rules.FREE[rule])
+      self._skip(layer, name, keras_rules.FREE[rule], is_free=True)
     else:
       for inner in call.inner:
         inner_name = prefix + inner.layer.name
@@ -360,20 +360,13 @@ class _Collector:
         reason = 'no rule for its own weights'
       self._skip(layer, name, reason, n_weights)
 
-  def _skip(self, layer: Any, name: str, reason: str, n_weights: int | None = None) -> None:
-    self._note(self.not_counted, layer, name, reason, n_weights)
-
-  def _note(
-    self,
-    notes: dict[tuple[int, str], Note],
-    layer: Any,
-    name: str,
-    reason: str,
-    n_weights: int | None = None,
+  def _skip(
+    self, layer: Any, name: str, reason: str, n_weights: int | None = None, is_free: bool = False
   ) -> None:
     """Lists a layer, by default with all its weights without an owner."""
     if n_weights is None:
       n_weights = self._claim(layer, getattr(layer, 'weights', ()))
+    notes = self.free if is_free else self.not_counted
     notes.setdefault((id(layer), reason), Note(name, type(layer).__name__, reason, n_weights))
 
   def _claim(self, layer: Any, weights: Sequence[Any]) -> int:

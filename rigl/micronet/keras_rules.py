@@ -27,46 +27,24 @@ FREE = {
   'InputLayer': 'holds the input',
   'BatchNormalization': 'folded into a neighbouring layer at inference',
   **dict.fromkeys(
-    (
-      'Dropout',
-      'SpatialDropout1D',
-      'SpatialDropout2D',
-      'SpatialDropout3D',
-      'GaussianNoise',
-      'GaussianDropout',
-      'AlphaDropout',
-      'ActivityRegularization',
-    ),
+    """
+      Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise
+      GaussianDropout AlphaDropout ActivityRegularization
+    """.split(),
     'does nothing at inference',
   ),
   **dict.fromkeys(
-    (
-      'MaxPooling1D',
-      'MaxPooling2D',
-      'MaxPooling3D',
-      'GlobalMaxPooling1D',
-      'GlobalMaxPooling2D',
-      'GlobalMaxPooling3D',
-      'Maximum',
-      'Minimum',
-    ),
+    """
+      MaxPooling1D MaxPooling2D MaxPooling3D GlobalMaxPooling1D GlobalMaxPooling2D
+      GlobalMaxPooling3D Maximum Minimum
+    """.split(),
     'comparisons are no FLOPs',
   ),
   **dict.fromkeys(
-    (
-      'Flatten',
-      'Reshape',
-      'Permute',
-      'RepeatVector',
-      'Concatenate',
-      'ZeroPadding1D',
-      'ZeroPadding2D',
-      'ZeroPadding3D',
-      'Cropping1D',
-      'Cropping2D',
-      'Cropping3D',
-      'Masking',
-    ),
+    """
+      Flatten Reshape Permute RepeatVector Concatenate ZeroPadding1D ZeroPadding2D
+      ZeroPadding3D Cropping1D Cropping2D Cropping3D Masking
+    """.split(),
     'only moves data',
   ),
 }
@@ -115,9 +93,6 @@ def kind_of(layer: Any) -> tuple[str, bool]:
   """Returns (name of its Keras class, whether it overrides the computation).
 
   A subclass may have more weights without overriding the computation.
-
-  Args:
-    layer: a layer of a Keras class or a subclass of one.
   """
   keras_class = next(iter(keras_classes(layer)), object)
   own = {'call'}.intersection(vars(layer))
@@ -142,10 +117,7 @@ def rule_of(layer: Any) -> str | None:
   """Returns the name of a layer in the tables of this module, or None.
 
   A layer that overrides the computation of its Keras class is a 'Layer': its
-  inner layers are counted.
-
-  Args:
-    layer: a Keras layer, or a function inside a model.
+  inner layers are counted. A function inside a model has no rule.
   """
   # In Keras 3 functions have classes, some named like layers.
   if not hasattr(layer, 'weights'):
@@ -182,11 +154,7 @@ def split_activation(layer: Any) -> tuple[str | None, str | None]:
 
 
 def kernel_of(layer: Any, part: str = '') -> Any:
-  """Returns the kernel variable.
-
-  Args:
-    layer: a Keras layer.
-    part: name of the part, in layers with two kernels.
+  """Returns the kernel variable, in layers with two kernels that of a part.
 
   Raises:
     NotCounted: the layer is not built.
@@ -205,11 +173,8 @@ def _shape_of(variable: Any) -> tuple[int, ...]:
 def known_size(dimensions: Sequence[Any]) -> int:
   """Returns the product of dimensions.
 
-  Args:
-    dimensions: sizes, None where not known.
-
   Raises:
-    NotCounted: one is not known.
+    NotCounted: one is None, not known.
   """
   if any(dimension is None for dimension in dimensions):
     raise NotCounted('its input size is not known')

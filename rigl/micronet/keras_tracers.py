@@ -16,88 +16,26 @@ from rigl.micronet.keras_rules import NotCounted, Shape, keras_classes
 
 # Operations that are free by the rules: they move, select or compare values.
 _FREE_OPERATIONS = frozenset(
-  (
-    'BroadcastTo',
-    'Cast',
-    'ConcatV2',
-    'Const',
-    'DepthToSpace',
-    'EnsureShape',
-    'ExpandDims',
-    'Fill',
-    'GatherNd',
-    'GatherV2',
-    'Identity',
-    'IdentityN',
-    'Max',
-    'MaxPool',
-    'Maximum',
-    'Min',
-    'Minimum',
-    'MirrorPad',
-    'OneHot',
-    'OnesLike',
-    'Pack',
-    'Pad',
-    'PadV2',
-    'Placeholder',
-    'PlaceholderWithDefault',
-    'PreventGradient',
-    'ReadVariableOp',
-    'Reshape',
-    'ResourceGather',
-    'ReverseV2',
-    'SelectV2',
-    'Slice',
-    'SpaceToDepth',
-    'Split',
-    'SplitV',
-    'Squeeze',
-    'StopGradient',
-    'StridedSlice',
-    'Tile',
-    'Transpose',
-    'Unpack',
-    'ZerosLike',
-  )
+  """
+    BroadcastTo Cast ConcatV2 Const DepthToSpace EnsureShape ExpandDims Fill GatherNd
+    GatherV2 Identity IdentityN Max MaxPool Maximum Min Minimum MirrorPad OneHot OnesLike
+    Pack Pad PadV2 Placeholder PlaceholderWithDefault PreventGradient ReadVariableOp Reshape
+    ResourceGather ReverseV2 SelectV2 Slice SpaceToDepth Split SplitV Squeeze StopGradient
+    StridedSlice Tile Transpose Unpack ZerosLike
+  """.split()
 )
 _FREE_PRIMITIVES = frozenset(
-  (
-    'argmax',
-    'argmin',
-    'broadcast_in_dim',
-    'concatenate',
-    'convert_element_type',
-    'copy',
-    'dynamic_slice',
-    'dynamic_update_slice',
-    'gather',
-    'iota',
-    'max',
-    'min',
-    'pad',
-    'reduce_max',
-    'reduce_min',
-    'reduce_window_max',
-    'reduce_window_min',
-    'reshape',
-    'rev',
-    'select_n',
-    'slice',
-    'split',
-    'squeeze',
-    'stop_gradient',
-    'transpose',
-  )
+  """
+    argmax argmin broadcast_in_dim concatenate convert_element_type copy dynamic_slice
+    dynamic_update_slice gather iota max min pad reduce_max reduce_min reduce_window_max
+    reduce_window_min reshape rev select_n slice split squeeze stop_gradient transpose
+  """.split()
 )
 _LOOPS = ('cond', 'scan', 'while')
 
 
 def of(layer: Any) -> TensorFlow | Jax:
-  """The tracer for the backend that a layer runs on.
-
-  Args:
-    layer: a Keras layer or model.
+  """The tracer for the backend that a layer or model runs on.
 
   Raises:
     NotCounted: the backend is not supported.
@@ -126,12 +64,9 @@ class TensorFlow:
     self._seen: set[Any] = set()
 
   def run(self, layer: Any, arguments: Any, function: Callable[[Any], None]) -> None:
-    """Runs function(arguments) on one example of each tensor.
+    """Runs function(arguments), which calls the layer, on one example of each tensor.
 
-    Args:
-      layer: the layer that the function calls.
-      arguments: a structure; objects with a shape stand for tensors.
-      function: calls the layer.
+    In the structure of arguments, objects with a shape stand for tensors.
     """
     tf = self._tf
 
@@ -162,28 +97,18 @@ class TensorFlow:
 
   @contextlib.contextmanager
   def scope(self, call: Any) -> Iterator[None]:
-    """A context that records the operations in it, outside inner scopes.
-
-    Args:
-      call: gets `arithmetic` and `in_loop`.
-    """
+    """A context that sets `arithmetic` and `in_loop` of a call; inner scopes are left out."""
     call.in_loop = self._tf.get_default_graph() is not self._graph
     n_before = len(self._graph.get_operations())
     yield
     own = set(self._graph.get_operations()[n_before:]) - self._seen
     self._seen.update(own)
-    call.arithmetic = tuple(
-      sorted(
-        {
-          operation.type
-          for operation in own
-          if operation.type not in _FREE_OPERATIONS
-          and any(
-            _is_number(output.dtype.name, output.shape.rank or 0) for output in operation.outputs
-          )
-        }
-      )
-    )
+    kinds = {
+      operation.type
+      for operation in own
+      if any(_is_number(output.dtype.name, output.shape.rank or 0) for output in operation.outputs)
+    }
+    call.arithmetic = tuple(sorted(kinds - _FREE_OPERATIONS))
 
 
 class Jax:
@@ -229,11 +154,7 @@ class Jax:
 
   @contextlib.contextmanager
   def scope(self, call: Any) -> Iterator[None]:
-    """See TensorFlow.scope; the call gets its values at the end of `run`.
-
-    Args:
-      call: gets `arithmetic` and `in_loop`.
-    """
+    """See TensorFlow.scope; the call gets its values at the end of `run`."""
     self._calls.append(call)
     self._names.append(set())
     with self._jax.named_scope(f'rigl_call_{len(self._calls) - 1}_'):
@@ -288,11 +209,7 @@ def _one_example(value: Any) -> Any:
 
 
 def dimensions(tensor: Any) -> Shape:
-  """The shape of a tensor, with None for each dimension that is not known.
-
-  Args:
-    tensor: any object; () is returned if it has no shape.
-  """
+  """The shape of a tensor, with None where it is not known; () for other objects."""
   shape: Any = getattr(tensor, 'shape', ())
   if hasattr(shape, 'as_list'):
     return (None,) if shape.rank is None else tuple(shape.as_list())

@@ -7,7 +7,9 @@ neither normalization nor biases. Residual additions and the global average are
 separate operations, which `Network.weighted_layers` leaves out, like the
 published figures.
 
-`rigl.micronet.architectures` finds a network by name.
+Each function takes the multiplier of the channels, the height and width of an
+image and the number of logits. `rigl.micronet.architectures` finds a network by
+name.
 """
 
 from __future__ import annotations
@@ -80,12 +82,6 @@ def resnet(
 ) -> Network:
   """ResNet for ImageNet, with the stride in the 3x3 convolution of a block.
 
-  Args:
-    depth: 18, 34, 50, 101, 152 or 200.
-    width: multiplier of the channels.
-    input_size: height and width of an image.
-    num_classes: number of logits.
-
   Raises:
     ValueError: there is no ResNet of this depth; names the options.
   """
@@ -155,12 +151,6 @@ def vgg(
 ) -> Network:
   """VGG with a global average instead of the large dense layers.
 
-  Args:
-    vgg_type: vgg_a, vgg_16 or vgg_19.
-    width: multiplier of the channels.
-    input_size: height and width of an image.
-    num_classes: number of logits.
-
   Raises:
     ValueError: the type is unknown, or the image too small for the poolings.
   """
@@ -184,12 +174,6 @@ def vgg(
 
 def wide_resnet(depth: int, width: float, input_size: int = 32, num_classes: int = 10) -> Network:
   """WideResNet-depth-width for CIFAR (https://arxiv.org/abs/1605.07146).
-
-  Args:
-    depth: number of layers, 6n + 4.
-    width: widening factor.
-    input_size: height and width of an image.
-    num_classes: number of logits.
 
   Raises:
     ValueError: the depth is not 6n + 4.

@@ -226,15 +226,6 @@ def scale_width(
 
   Except the input channels of the first layer, the output channels of the last
   layer, and dimensions of 1. Sizes are truncated to integers.
-
-  Args:
-    layers: what to scale, each with a kernel.
-    width: factor for the channels.
-    first_layer: name of the layer that sees the image.
-    last_layer: name of the layer that gives the predictions.
-
-  Returns:
-    The layers at the new width.
   """
 
   def scaled(channels: int) -> int:

@@ -54,6 +54,8 @@ _ROWS = {
         Uniform 0.9   100 12.5x  0.09x  2.392  70.59 mbv1_s90_uniform100x""",
 }
 
+_COUNTED = ('Training FLOPs', 'Inference FLOPs', 'Size (MB)')
+
 SAME, LAST_DIGIT, DIFFERENT = 'same', 'last digit', 'different'
 _MARKS = {SAME: '', LAST_DIGIT: '~', DIFFERENT: '!'}
 
@@ -181,51 +183,41 @@ def count_published(
 def published_tables() -> dict[str, list[Row]]:
   """Counts every published network; returns title -> rows."""
   return {
-    title: [_row(architecture, *line.split()) for line in lines.strip().splitlines()]
+    title: [_row(architecture, line) for line in lines.strip().splitlines()]
     for (title, architecture), lines in _ROWS.items()
   }
 
 
-def _row(
-  architecture: str,
-  distribution: str,
-  sparsity: str,
-  length: str,
-  training: str,
-  inference: str,
-  size: str,
-  top_1: str,
-  checkpoint: str,
-) -> Row:
+def _row(architecture: str, line: str) -> Row:
+  distribution, sparsity, length, *published, top_1, checkpoint = line.split()
   dense = count_published(architecture, 'Dense', 0.0)
   count = count_published(architecture, distribution, float(sparsity))
   if distribution == 'Dense':
     n_images = training_flops.PUBLISHED_STEPS * training_flops.PUBLISHED_BATCH_SIZE
-    training_count, inference_count = 3 * dense.flops * n_images, dense.flops
+    training, inference = 3 * dense.flops * n_images, dense.flops
   else:
-    training_count = training_flops.training_multiple(
+    training = training_flops.training_multiple(
       'rigl', count.flops, dense.flops, length=int(length)
     )
-    inference_count = count.flops / dense.flops
+    inference = count.flops / dense.flops
+  training_cell, inference_cell, size_cell = map(
+    Cell, published, (training, inference, count.megabytes)
+  )
   return Row(
     distribution,
     float(sparsity),
     count.real_sparsity,
     int(length),
-    Cell(training, training_count),
-    Cell(inference, inference_count),
-    Cell(size, count.megabytes),
+    training_cell,
+    inference_cell,
+    size_cell,
     top_1,
     checkpoint,
   )
 
 
 def as_records(tables: dict[str, list[Row]]) -> list[dict[str, Any]]:
-  """Returns the rows as plain dictionaries, for JSON and CSV.
-
-  Args:
-    tables: {title: rows}.
-  """
+  """Returns the rows of `published_tables` as plain dictionaries, for JSON and CSV."""
   records = []
   for title, rows in tables.items():
     for row in rows:
@@ -236,8 +228,7 @@ def as_records(tables: dict[str, list[Row]]) -> list[dict[str, Any]]:
         'real_sparsity': row.real_sparsity,
         'length': row.length,
       }
-      for name in ('training', 'inference', 'size'):
-        cell = getattr(row, name)
+      for name, cell in zip(('training', 'inference', 'size'), row.cells):
         record[f'{name}_published'] = cell.published
         record[f'{name}_computed'] = cell.computed
         record[f'{name}_agreement'] = cell.agreement
@@ -271,7 +262,7 @@ def render(tables: dict[str, list[Row]], is_markdown: bool) -> str:
 
 def _text_rows(rows: Iterable[Row]) -> str:
   header = ['Distribution', 'Sparsity', 'Length']
-  for title in ('Training FLOPs', 'Inference FLOPs', 'Size (MB)'):
+  for title in _COUNTED:
     # The spaces are above the marks.
     header += [title, 'counted  ']
   lines = []
@@ -284,24 +275,13 @@ def _text_rows(rows: Iterable[Row]) -> str:
 
 
 def _markdown_rows(rows: Iterable[Row]) -> str:
-  header = [
-    'Distribution',
-    'Sparsity',
-    'Length',
-    'Training FLOPs',
-    'Inference FLOPs',
-    'Size (MB)',
-    'Top-1 %',
-    'Checkpoint',
-  ]
+  header = ['Distribution', 'Sparsity', 'Length', *_COUNTED, 'Top-1 %', 'Checkpoint']
   lines = []
+  texts = {SAME: '{}', LAST_DIGIT: '{} ~', DIFFERENT: '**{} !**'}
   for row in rows:
     line = [row.distribution, f'{row.real_sparsity:.3f}', f'{row.length}x']
     for cell in row.cells:
-      counted = {SAME: cell.text, LAST_DIGIT: f'{cell.text} ~', DIFFERENT: f'**{cell.text} !**'}[
-        cell.agreement
-      ]
-      line.append(f'{cell.published} → {counted}')
+      line.append(f'{cell.published} → {texts[cell.agreement].format(cell.text)}')
     url = CHECKPOINT_URL.format(row.checkpoint)
     link = '-' if row.checkpoint == '-' else f'[link]({url})'
     lines.append([*line, row.top_1, link])

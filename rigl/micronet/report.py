@@ -45,13 +45,6 @@ def training_multiples(
   Gradual pruning ends at these masks. Until then the sparsities of all layers
   are scaled by the same factor, and FLOPs are linear in the sparsity.
 
-  Args:
-    count: count of the sparse network.
-    dense: count of the same network without masks.
-    delta_t: steps between mask updates.
-    length: steps of the training as a multiple of those of the dense one.
-    schedule: schedule of gradual pruning.
-
   Returns:
     method -> multiple of the cost of training the dense network.
   """
@@ -87,37 +80,31 @@ def render(report: Report, output_format: str, max_width: int | None = None) -> 
     for record in records:
       record['shape'] = formatting.shape_text(record['shape'])
     return formatting.csv_table(records)
-  training_header = ('training', f'length {report.length:g}')
-  note = (
-    f'Training in multiples of one dense training, with '
-    f'{report.delta_t:g} steps between mask updates.\n'
+  tables = (
+    (('network', 'inference', 'size', 'weights'), _summary_rows(report)),
+    (('training', f'length {report.length:g}'), _training_rows(report)),
   )
   if output_format == 'markdown':
-    return '\n'.join(
-      [
-        f'### {report.title}\n',
-        formatting.markdown_table(*_layer_table(report, ''), n_left=2),
-        formatting.markdown_table(_SUMMARY_HEADER, _summary_rows(report)),
-        formatting.markdown_table(training_header, _training_rows(report)),
-        note,
-      ]
-    )
-  prefix = _common_scope([layer.name for layer in report.count.layers])
-  scope = f' (names without {prefix})' if prefix else ''
-  return '\n'.join(
-    [
+    parts = [
+      f'### {report.title}\n',
+      formatting.markdown_table(*_layer_table(report, ''), n_left=2),
+      *(formatting.markdown_table(*table) for table in tables),
+    ]
+  else:
+    prefix = _common_scope([layer.name for layer in report.count.layers])
+    scope = f' (names without {prefix})' if prefix else ''
+    parts = [
       f'{report.title}{scope}\n',
       formatting.text_table(
         *_layer_table(report, prefix), n_left=2, max_width=max_width, has_total=True
       ),
-      formatting.text_table(_SUMMARY_HEADER, _summary_rows(report)),
-      formatting.text_table(training_header, _training_rows(report)),
-      note,
+      *(formatting.text_table(*table) for table in tables),
     ]
+  note = (
+    f'Training in multiples of one dense training, with '
+    f'{report.delta_t:g} steps between mask updates.\n'
   )
-
-
-_SUMMARY_HEADER = ('network', 'inference', 'size', 'weights')
+  return '\n'.join([*parts, note])
 
 
 def _common_scope(names: list[str]) -> str:
@@ -135,21 +122,11 @@ def _layer_table(report: Report, prefix: str) -> tuple[list[str], list[list[str]
   def row(name: str, shape: str, sparsity: float, part: LayerCount | NetworkCount) -> list[str]:
     weights = ['-'] * 4
     if part.n_weights:
-      weights = [
-        f'{sparsity:.4f}',
-        f'{1 - sparsity:.4f}',
-        f'{part.n_weights:,}',
-        f'{part.n_kept:,}',
-      ]
+      weights = [f'{sparsity:.4f}', f'{1 - sparsity:.4f}']
+      weights += [f'{part.n_weights:,}', f'{part.n_kept:,}']
     share = part.flops / total.flops if total.flops else 0.0
-    return [
-      name,
-      shape,
-      *weights,
-      f'{part.flops / factor:,.3f}',
-      f'{share:.1%}',
-      f'{part.n_bytes / 1e3:,.2f}',
-    ]
+    cost = f'{part.flops / factor:,.3f}', f'{share:.1%}', f'{part.n_bytes / 1e3:,.2f}'
+    return [name, shape, *weights, *cost]
 
   rows = [
     row(layer.name[len(prefix) :], formatting.shape_text(layer.shape), layer.sparsity, layer)

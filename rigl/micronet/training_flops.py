@@ -60,19 +60,12 @@ class PruningSchedule:
         f'{self.begin_step}, {self.end_step} and {self.n_steps}.'
       )
 
-  def sparsity(self, step: int, final_sparsity: float) -> float:
-    """Returns the sparsity of the masks that are updated at a step."""
-    progress = (step - self.begin_step) / (self.end_step - self.begin_step)
-    remaining = (1 - min(max(progress, 0.0), 1.0)) ** 3
-    return final_sparsity * (1 - remaining)
-
   def phases(self, final_sparsity: float) -> Iterator[tuple[float, int]]:
     """Yields (sparsity, number of steps it holds) over the training."""
     yield 0.0, self.begin_step
-    updates = range(self.begin_step, self.end_step, self.frequency)
-    for step in updates:
-      n_steps = min(step + self.frequency, self.end_step) - step
-      yield self.sparsity(step, final_sparsity), n_steps
+    for step in range(self.begin_step, self.end_step, self.frequency):
+      remaining = (1 - (step - self.begin_step) / (self.end_step - self.begin_step)) ** 3
+      yield final_sparsity * (1 - remaining), min(self.frequency, self.end_step - step)
     yield final_sparsity, self.n_steps - self.end_step
 
 
@@ -99,10 +92,7 @@ def _rigl(f_sparse: float, f_dense: float, delta_t: float) -> float:
 # of the training scripts. 'momentum' is SNFS.
 _MULTIPLES: dict[str, Callable[[float, float, float], float]] = {
   'baseline': lambda f_sparse, f_dense, delta_t: 1.0,
-  'scratch': _sparse_only,
-  'static': _sparse_only,
-  'snip': _sparse_only,
-  'set': _sparse_only,
+  **dict.fromkeys(('scratch', 'static', 'snip', 'set'), _sparse_only),
   'momentum': _dense_gradient,
   'dnw': _dense_gradient,
   'rigl': _rigl,
