@@ -79,15 +79,14 @@ def load_cifar(
       for the default data_dir of TensorFlow Datasets.
     use_synthetic_data: whether to generate data instead.
 
-  Returns:
-    The images and labels.
-
   Raises:
     FileNotFoundError: no files were found, or some are missing.
     ValueError: a file is damaged or not one of CIFAR-10.
   """
   if use_synthetic_data:
-    return _synthetic(directory)
+    if directory:
+      logging.warning('--use_synthetic_data is given: %s is not read.', directory)
+    return make_synthetic()
   path = os.fspath(directory)
   data = _load_files(pathlib.Path(path)) if path else None
   data = data or _load_prepared_tfds(path)
@@ -108,13 +107,7 @@ def load_cifar(
 
 
 def make_synthetic(n_train: int = 5000, n_test: int = 1000) -> CifarData:
-  """Generates the data that `synthetic_cifar` describes.
-
-  The same in every run, for any seed of the training.
-
-  Returns:
-    The images and labels.
-  """
+  """The data that `synthetic_cifar` describes, the same in every run, for any seed."""
   train, test = (
     synthetic_cifar.make_part(part, n, N_CLASSES, IMAGE_SHAPE[0])
     for part, n in (('train', n_train), ('test', n_test))
@@ -237,13 +230,6 @@ _VERSIONS = (
 )
 
 
-def _synthetic(directory: str | os.PathLike[str]) -> CifarData:
-  data = make_synthetic()
-  if directory:
-    logging.warning('--use_synthetic_data is given: %s is not read.', directory)
-  return data
-
-
 def _from_planes(planes: np.ndarray) -> np.ndarray:
   """Colour planes [n, 3072] as images [n, 32, 32, 3]."""
   images = planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
@@ -352,16 +338,10 @@ def _load_prepared_tfds(data_dir: str) -> Optional[CifarData]:
   builder = prepared_tfds.find(data_dir or prepared_tfds.default_dir(), 'cifar10')
   if builder is None:
     return None
-  (train_images, train_labels), (test_images, test_labels) = (
+  train, test = (
     _checked(
       *prepared_tfds.read_pictures(builder, part, IMAGE_SHAPE), f'{builder.data_dir}, split {part}'
     )
     for part in ('train', 'test')
   )
-  return CifarData(
-    train_images,
-    train_labels,
-    test_images,
-    test_labels,
-    f'TensorFlow Datasets in {builder.data_dir}',
-  )
+  return CifarData(*train, *test, source=f'TensorFlow Datasets in {builder.data_dir}')

@@ -17,20 +17,8 @@ def train(
                                           data_directory=...)
       result.history[-1]
 
-  Args:
-    method: training method.
-    sparsity: overall sparsity; that of the script unless given.
-    verbose: whether to print what the script prints.
-    **settings: flags of the script, by their names; `--help` lists them. With
-      output_dir the run is kept there, and the same call goes on with one that
-      was stopped. mode is train_and_eval unless given.
-
-  Returns:
-    Its history, masks and weights.
-
-  Raises:
-    ValueError: a setting does not exist or its value cannot be; names it.
-    KeyboardInterrupt: Ctrl-C, or the notebook, has stopped it.
+  Arguments, result and errors are those of `rigl.mnist.train`. The settings are flags of this
+  script: with output_dir the run is kept there, and mode is train_and_eval unless given.
   """
   # Loads TensorFlow.
   from rigl.imagenet_resnet.imagenet_experiment import ImageNetExperiment

@@ -161,18 +161,18 @@ def find_data(
     ValueError: a file is missing or damaged, or a number of images or classes
       is wrong.
   """
-  for name, value in (
-    ('num_train_images', num_train_images),
-    ('num_eval_images', num_eval_images),
-    ('num_classes', num_classes),
-  ):
-    checks.positive(name, value)
+  checks.positive('num_train_images', num_train_images)
+  checks.positive('num_eval_images', num_eval_images)
+  checks.positive('num_classes', num_classes)
   if use_synthetic_data:
-    return _synthetic(
-      data_directory,
+    if data_directory:
+      logging.warning('--use_synthetic_data is given: %s is not read.', data_directory)
+    return ImageNetData(
       Part('train', num_train_images),
       Part('validation', num_eval_images),
       num_classes,
+      'synthetic: images made up, not ImageNet; accuracies are not comparable',
+      is_synthetic=True,
     )
   directory = data_directory or ''
   data_dir = directory or prepared_tfds.default_dir()
@@ -249,22 +249,14 @@ def _not_found(directory: str) -> FileNotFoundError:
   return missing.not_found('ImageNet', directory, _names(directory), ways)
 
 
-def _synthetic(
-  directory: Optional[str], train: Part, validation: Part, num_classes: int
-) -> ImageNetData:
-  source = 'synthetic: images made up, not ImageNet; accuracies are not comparable'
-  if directory:
-    logging.warning('--use_synthetic_data is given: %s is not read.', directory)
-  return ImageNetData(train, validation, num_classes, source, is_synthetic=True)
-
-
 def _find_tfrecords(directory: str, numbers: dict[str, int]) -> Optional[_Found]:
   """The data in a folder of plain TFRecord files, or None."""
   files = {name: _find_shards(directory, name) for name in numbers}
   if not any(files.values()):
     return None
   parts = {name: Part(name, numbers[name], files[name], _sizes(files[name])) for name in numbers}
-  if not _is_remote(directory) and _n_bytes(parts) < _SMALL_BYTES:
+  n_bytes = sum(sum(part.sizes) for part in parts.values())
+  if not _is_remote(directory) and n_bytes < _SMALL_BYTES:
     for part in parts.values():
       found = sum(map(count_records, part.files))
       if part.files and found != part.num_images:
@@ -334,17 +326,12 @@ def _is_remote(path: str) -> bool:
   return '://' in path
 
 
-def _n_bytes(parts: dict[str, Part]) -> int:
-  return sum(sum(part.sizes) for part in parts.values())
-
-
 def _check_first_record(part: Part, data: ImageNetData) -> None:
   """Raises ValueError if the first record of a part cannot be used."""
-  not_empty = ((path, size) for path, size in zip(part.files, part.sizes) if size)
-  first = next(not_empty, None)
-  if first is None:
+  not_empty = [(path, size) for path, size in zip(part.files, part.sizes) if size]
+  if not not_empty:
     return
-  path, size = first
+  path, size = not_empty[0]
   with tf.gfile.GFile(path, 'rb') as stream:
     length = _record_length(stream, size)
     problem = (
@@ -359,10 +346,8 @@ def _check_first_record(part: Part, data: ImageNetData) -> None:
 def _find_problem(record: bytes, data: ImageNetData) -> Optional[str]:
   """The problem of a record, such as 'has no ...', or None."""
   layout = data.record_format
-  with (
-    tf.Graph().as_default(),
-    tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session,
-  ):
+  on_cpu = tf.ConfigProto(device_count={'GPU': 0})
+  with tf.Graph().as_default(), tf.Session(config=on_cpu) as session:
     try:
       encoded, label = session.run(layout.parse(tf.constant(record)))
     # TensorFlow cannot even say what it was unable to parse.

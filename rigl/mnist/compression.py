@@ -4,6 +4,9 @@ A unit (input pixel or neuron) is used only if a path of active connections
 leads from an input through it to an output. Removing all others shrinks the
 matrices. "Rigging the Lottery", https://arxiv.org/abs/1911.11134, Table 2,
 gives the remaining sizes and bytes of LeNet-300-100.
+
+All functions take the masks of consecutive layers, 0/1 arrays [n_in, n_out],
+which stay unchanged. They raise ValueError for others.
 """
 
 from __future__ import annotations
@@ -19,15 +22,9 @@ _BITS_PER_BYTE = 8
 def get_compressed_fc(masks: Sequence[np.ndarray]) -> tuple[list[float], list[int]]:
   """Measures a fully connected network without its unconnected units.
 
-  Args:
-    masks: 0/1 arrays [n_in, n_out] of consecutive layers; they stay unchanged.
-
   Returns:
     The sparsity of each layer's remaining matrix (1.0 where nothing remains),
     and the remaining units [n_inputs, n_hidden_1, ..., n_outputs].
-
-  Raises:
-    ValueError: the masks are not 0/1 matrices of consecutive layers.
   """
   compressed = compress_masks(masks)
   sparsities = [1.0 - float(mask.mean()) if mask.size else 1.0 for mask in compressed]
@@ -41,12 +38,6 @@ def compressed_size_bytes(masks: Sequence[np.ndarray]) -> int:
   Counts 4 bytes per active weight, 4 per bias of a remaining neuron and, to
   tell which weights are active, one bit per entry of the remaining matrices,
   rounded up to bytes per layer.
-
-  Args:
-    masks: 0/1 arrays [n_in, n_out] of consecutive layers.
-
-  Raises:
-    ValueError: the masks are not 0/1 matrices of consecutive layers.
   """
   size = 0
   for mask in compress_masks(masks):
@@ -59,14 +50,8 @@ def compressed_size_bytes(masks: Sequence[np.ndarray]) -> int:
 def compress_masks(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
   """The masks without the rows and columns of unconnected units.
 
-  Args:
-    masks: 0/1 arrays [n_in, n_out] of consecutive layers; they stay unchanged.
-
   Returns:
     bool arrays [n_in_kept, n_out_kept], one for each layer.
-
-  Raises:
-    ValueError: the masks are not 0/1 matrices of consecutive layers.
   """
   kept = connected_units(masks)
   return [
@@ -87,15 +72,9 @@ def connected_units(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
   - Outputs are never removed: the logit of an output without connections is its
     bias, so the network can still predict its class.
 
-  Args:
-    masks: 0/1 arrays [n_in, n_out] of consecutive layers.
-
   Returns:
     bool arrays, True for a unit that stays: one [n_in] for the inputs, then one
     [n_out] for each layer.
-
-  Raises:
-    ValueError: the masks are not 0/1 matrices of consecutive layers.
   """
   active = _validated(masks)
   from_inputs = [np.ones(active[0].shape[0], bool)]

@@ -14,7 +14,7 @@ import pathlib
 import struct
 import zipfile
 import zlib
-from typing import Any
+from typing import Any, Mapping
 
 import numpy as np
 
@@ -193,14 +193,7 @@ def _load_idx_folder(folder: pathlib.Path, source: str, is_sample: bool = False)
     field: read_idx(path, ndim=3 if field.endswith('images') else 1)
     for field, path in paths.items()
   }
-  for part in ('train', 'test'):
-    _check_part(
-      arrays[f'{part}_images'],
-      arrays[f'{part}_labels'],
-      images_name=str(paths[f'{part}_images']),
-      labels_name=str(paths[f'{part}_labels']),
-    )
-  return MnistData(**arrays, source=source, is_sample=is_sample)
+  return _checked(arrays, {field: str(path) for field, path in paths.items()}, source, is_sample)
 
 
 def _load_npz(path: pathlib.Path) -> MnistData:
@@ -226,33 +219,36 @@ def _load_npz(path: pathlib.Path) -> MnistData:
   for field, name in _NPZ_ARRAYS.items():
     if arrays[field].dtype != np.uint8:
       raise ValueError(f'{path}: expected {name} of bytes, found {arrays[field].dtype}.')
+  names = {field: f'{path}, {name}' for field, name in _NPZ_ARRAYS.items()}
+  return _checked(arrays, names, str(path))
+
+
+def _checked(
+  arrays: dict[str, np.ndarray], names: Mapping[str, str], source: str, is_sample: bool = False
+) -> MnistData:
+  """The data of the fields; raises ValueError unless they are digits, each with a label."""
   for part in ('train', 'test'):
-    _check_part(
-      arrays[f'{part}_images'],
-      arrays[f'{part}_labels'],
-      images_name=f'{path}, {_NPZ_ARRAYS[f"{part}_images"]}',
-      labels_name=f'{path}, {_NPZ_ARRAYS[f"{part}_labels"]}',
-    )
-  return MnistData(**arrays, source=str(path), is_sample=False)
-
-
-def _check_part(images: np.ndarray, labels: np.ndarray, images_name: str, labels_name: str) -> None:
-  """Raises ValueError unless these are digits, each with a label."""
-  if images.shape[1:] != IMAGE_SHAPE:
-    raise ValueError(
-      f'{images_name}: expected images of {"x".join(map(str, IMAGE_SHAPE))} pixels, found an array '
-      f'of shape {images.shape}.'
-    )
-  if not len(images):
-    raise ValueError(f'{images_name}: expected images, found none.')
-  if len(images) != len(labels):
-    raise ValueError(
-      f'{images_name} holds {len(images)} images, but {labels_name} holds'
-      f' {len(labels)} labels; expected one label for each image.'
-    )
-  for label in (labels.min(), labels.max()):
-    if not 0 <= label < N_CLASSES:
-      raise ValueError(f'{labels_name}: expected labels from 0 to {N_CLASSES - 1}, found {label}.')
+    images, labels = arrays[f'{part}_images'], arrays[f'{part}_labels']
+    images_name, labels_name = names[f'{part}_images'], names[f'{part}_labels']
+    if images.shape[1:] != IMAGE_SHAPE:
+      raise ValueError(
+        f'{images_name}: expected images of {"x".join(map(str, IMAGE_SHAPE))} pixels, found an '
+        f'array of shape {images.shape}.'
+      )
+    if not len(images):
+      raise ValueError(f'{images_name}: expected images, found none.')
+    if len(images) != len(labels):
+      raise ValueError(
+        f'{images_name} holds {len(images)} images, but {labels_name} holds'
+        f' {len(labels)} labels; expected one label for each image.'
+      )
+    for label in (labels.min(), labels.max()):
+      if not 0 <= label < N_CLASSES:
+        raise ValueError(
+          f'{labels_name}: expected labels from 0 to {N_CLASSES - 1}, found {label}.'
+        )
+    arrays[f'{part}_labels'] = labels.astype(np.uint8, copy=False)
+  return MnistData(**arrays, source=source, is_sample=is_sample)
 
 
 def _load_prepared_tfds(data_dir: str) -> MnistData | None:
@@ -263,15 +259,12 @@ def _load_prepared_tfds(data_dir: str) -> MnistData | None:
   builder = prepared_tfds.find(data_dir or prepared_tfds.default_dir(), 'mnist')
   if builder is None:
     return None
-  arrays = {}
+  arrays: dict[str, np.ndarray] = {}
   for part in ('train', 'test'):
     images, labels = prepared_tfds.read_pictures(builder, part, (*IMAGE_SHAPE, 1))
-    name = f'{builder.data_dir}, split {part}'
-    _check_part(images[..., 0], labels, images_name=name, labels_name=name)
-    arrays[f'{part}_images'] = images[..., 0]
-    arrays[f'{part}_labels'] = labels.astype(np.uint8)
-  source = f'TensorFlow Datasets in {builder.data_dir}'
-  return MnistData(**arrays, source=source, is_sample=False)
+    arrays |= {f'{part}_images': images[..., 0], f'{part}_labels': labels}
+  names = {field: f'{builder.data_dir}, split {field.partition("_")[0]}' for field in arrays}
+  return _checked(arrays, names, f'TensorFlow Datasets in {builder.data_dir}')
 
 
 def _load_sample() -> MnistData:
