@@ -121,18 +121,9 @@ def train_dataset(
 
 
 def eval_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
-  """All images exactly once and in order, standardised.
+  """All images exactly once and in order; the last batch may be smaller.
 
-  Args:
-    images: uint8 [n, 32, 32, 3].
-    labels: uint8 [n].
-    batch_size: images in a batch; the last one may be smaller.
-
-  Returns:
-    dataset of (float32 [batch, 32, 32, 3], int32 [batch]).
-
-  Raises:
-    ValueError: batch_size is not positive.
+  Arguments, result and errors are those of `train_dataset`.
   """
   checks.positive('batch_size', batch_size)
 

@@ -121,16 +121,6 @@ class WideResNetModel:
 
     The shortcut is the identity of x or, where the number of channels changes,
     a 1x1 convolution of the normalized x.
-
-    Args:
-      x: [batch, height, width, n_in], or channels first.
-      filters: n_out.
-      strides: strides of the first convolution and of the shortcut.
-      group: number of the block's group, for names.
-      index: index of the block in its group, for names.
-
-    Returns:
-      [batch, height / strides, width / strides, n_out], or channels first.
     """
     n_in = x.shape.as_list()[data_formats.channel_axis(self._data_format)]
     name = f'conv_{group}_{index}'

@@ -26,11 +26,7 @@ _BLOCK = 500
 def make_part(part: str, n: int, n_classes: int, size: int) -> tuple[np.ndarray, np.ndarray]:
   """Draws a part of the data, with equally many images per class.
 
-  Args:
-    part: name of the part; parts share the classes, not the images.
-    n: number of images.
-    n_classes: number of classes.
-    size: height and width.
+  Parts share the classes, not the images.
 
   Returns:
     uint8 images [n, size, size, 3] and uint8 labels [n].

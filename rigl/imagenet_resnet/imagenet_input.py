@@ -63,8 +63,7 @@ def explained_errors(data: imagenet_data.ImageNetData) -> Iterator[None]:
 
 def _explanation(error: Exception) -> Optional[str]:
   """The message of record_input in one of TensorFlow's errors, or None."""
-  is_own = messages.MARK in getattr(error, 'message', '')
-  return messages.reason(error) if is_own else None
+  return messages.reason(error) if messages.MARK in getattr(error, 'message', '') else None
 
 
 def _look_again(data: imagenet_data.ImageNetData) -> Optional[str]:
@@ -224,7 +223,7 @@ class Pipeline:
     if self.data.is_synthetic:
       arguments = (self.part.name, index, self.data.num_classes)
       image = synthetic_imagenet.image(*arguments, self.image_size)
-      return (tf.cast(image, self.dtype), synthetic_imagenet.label(*arguments))
+      return tf.cast(image, self.dtype), synthetic_imagenet.label(*arguments)
     # Position of the first example in the sequence of all hosts.
     begin = self.first_iteration * self.batch_size * self.n_hosts
     number = begin + number * self.n_hosts + self.host_index

@@ -39,14 +39,9 @@ def build_logits(
   init_sparsity: Optional[Mapping[str, float]] = None,
   masked_layers: Optional[Collection[str]] = None,
 ) -> tf.Tensor:
-  """The network on images of pixels 0 to 255 -> float32 [batch, classes].
+  """The network of `imagenet_config.make_network` -> float32 [batch, classes].
 
-  Args:
-    images: [batch, height, width, 3].
-    config: hyperparameters of the network.
-    is_training: whether batch norm takes the statistics of the batch.
-    init_sparsity: see `imagenet_config.make_network`.
-    masked_layers: see `imagenet_config.make_network`.
+  Images are [batch, height, width, 3], with pixels of 0 to 255.
   """
   network = imagenet_config.make_network(config, init_sparsity, masked_layers)
   return tf.cast(network(normalize(images, config), is_training), tf.float32)
@@ -55,28 +50,14 @@ def build_logits(
 def mask_sizes(
   config: imagenet_config.ImageNetConfig, masked_layers: Optional[Collection[str]] = None
 ) -> dict[str, int]:
-  """{layer: number of its weights} of all with a mask, as they are built.
-
-  Args:
-    config: hyperparameters of the network.
-    masked_layers: see `imagenet_config.make_network`.
-  """
+  """{layer: number of its weights} of all with a mask, in the order of `make_network`."""
   with tf.Graph().as_default():
     build_logits(tf.zeros([1, 64, 64, 3]), config, masked_layers=masked_layers)
     return {layer.name: layer.mask.shape.num_elements() for layer in pruning.masked_layers()}
 
 
 def export_checkpoint(config: imagenet_config.ImageNetConfig, checkpoint: str, folder: str) -> str:
-  """Writes `<folder>/<step>`, a SavedModel for images and JPEGs.
-
-  Args:
-    config: hyperparameters of the network.
-    checkpoint: its prefix.
-    folder: folder of the exports.
-
-  Returns:
-    The folder of the SavedModel.
-  """
+  """Writes `<folder>/<step>`, a SavedModel for images and JPEGs; returns its folder."""
   return export.export_saved_model(
     functools.partial(build_logits, config=config, is_training=config.use_batch_statistics),
     checkpoint,
@@ -102,13 +83,7 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, label_smoothing: float) 
 
 
 def metric_fn(labels: tf.Tensor, logits: tf.Tensor, label_smoothing: float) -> dict[str, Any]:
-  """Metrics over all evaluated images; a label of -1 marks one that is not.
-
-  Args:
-    labels: int32 [batch].
-    logits: [batch, classes].
-    label_smoothing: share of a label that is spread over all classes.
-  """
+  """Metrics over all evaluated images; arguments as of `mean_loss`."""
   weights = tf.cast(labels >= 0, tf.float32)
   values = {
     'top_1_accuracy': metrics.in_top_k(labels, logits, 1),
@@ -119,13 +94,7 @@ def metric_fn(labels: tf.Tensor, logits: tf.Tensor, label_smoothing: float) -> d
 
 
 def mean_loss(labels: tf.Tensor, logits: tf.Tensor, label_smoothing: float) -> tf.Tensor:
-  """Mean of `cross_entropy` over the images that are not padding.
-
-  Args:
-    labels: int32 [batch]; -1 marks padding.
-    logits: float32 [batch, classes].
-    label_smoothing: see `cross_entropy`.
-  """
+  """Mean of `cross_entropy` over the images that are not padding, which has the label -1."""
   weights = tf.cast(labels >= 0, tf.float32)
   total = tf.reduce_sum(weights * cross_entropy(labels, logits, label_smoothing))
   return total / tf.maximum(tf.reduce_sum(weights), 1.0)

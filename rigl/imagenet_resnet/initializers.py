@@ -38,16 +38,10 @@ def normal(stddev: float) -> InitializerFamily:
 
 
 def random_zeros(initializer: Initializer, sparsity: float) -> Initializer:
-  """Draws from `initializer`, then zeroes random positions.
+  """Draws from `initializer`, then zeroes floor(sparsity * size) random positions.
 
-  Args:
-    initializer: initializer of the weights.
-    sparsity: floor(sparsity * size) positions, chosen uniformly without
-      replacement, become zero.
-
-  Returns:
-    An initializer whose zeros depend only on the variable scope and the graph's
-    seed, see rigl.model_pruning.initializers.
+  They are chosen uniformly without replacement and depend only on the variable scope and the
+  graph's seed, see rigl.model_pruning.initializers.
   """
 
   def initialize(shape, dtype=tf.float32, partition_info=None) -> tf.Tensor:
@@ -79,14 +73,7 @@ def kernel_initializer(
   With `random_zeros`, exactly a fraction `sparsity` of the kernel starts at
   zero, with or without a mask, and is trained like the rest.
 
-  Args:
-    init_method: 'baseline', 'sparse' or 'random_zeros'.
-    family: (factor of the variance) -> baseline initializer.
-    sparsity: sparsity of the layer, in [0, 1).
-    is_masked: whether the layer has a mask.
-
-  Returns:
-    An initializer. Call it in the variable scope of the layer.
+  Call the initializer in the variable scope of the layer.
 
   Raises:
     ValueError: unknown method.

@@ -62,16 +62,7 @@ def preprocess_train(
 def preprocess_eval(
   encoded: tf.Tensor, image_size: int = 224, dtype: tf.DType = tf.float32
 ) -> tf.Tensor:
-  """The central crop of a picture, see `central_window`.
-
-  Args:
-    encoded: string scalar, a JPEG or PNG.
-    image_size: height and width of the result.
-    dtype: dtype of the result.
-
-  Returns:
-    `dtype` [image_size, image_size, 3], from 0 to 255.
-  """
+  """The `central_window` of a picture; arguments and result as of `preprocess_train`."""
   image = decode_window(encoded, lambda height, width: central_window(height, width, image_size))
   return _finish(_resize(image, image_size), image_size, dtype)
 
@@ -82,10 +73,11 @@ def random_window(
   """Draws a crop of random size and position.
 
   Args:
-    height: int32 scalar, height of the picture.
-    width: int32 scalar, width of the picture.
+    height: int32 scalar, that of the picture.
+    width: int32 scalar, that of the picture.
     seed: int64 [2].
-    image_size: see `central_window`, which is used if no draw fits.
+    image_size: height and width of the result; it decides on the `central_window`, which is used
+      if no draw fits.
 
   Returns:
     int32 [4]: top, left, height and width of the crop.
@@ -111,13 +103,7 @@ def random_window(
 def central_window(height: tf.Tensor, width: tf.Tensor, image_size: int) -> tf.Tensor:
   """The central square, image_size / (image_size + 32) of the short side.
 
-  Args:
-    height: int32 scalar, height of the picture.
-    width: int32 scalar, width of the picture.
-    image_size: size to which the square is resized.
-
-  Returns:
-    int32 [4]: top, left, height and width of the square.
+  Arguments and result are those of `random_window`.
   """
   side = tf.minimum(height, width) * image_size // (image_size + CROP_PADDING)
   side = tf.maximum(side, 1)
@@ -125,15 +111,7 @@ def central_window(height: tf.Tensor, width: tf.Tensor, image_size: int) -> tf.T
 
 
 def decode_window(encoded: tf.Tensor, window: _Window) -> tf.Tensor:
-  """Decodes a crop of a picture.
-
-  Args:
-    encoded: string scalar, a JPEG or PNG of any colour space.
-    window: function from height and width of the picture to the crop.
-
-  Returns:
-    uint8 [height, width, 3].
-  """
+  """Decodes a crop of a JPEG or PNG of any colour space as uint8 [height, width, 3]."""
 
   def decode_jpeg() -> tf.Tensor:
     shape = tf.image.extract_jpeg_shape(encoded)
@@ -149,20 +127,12 @@ def decode_window(encoded: tf.Tensor, window: _Window) -> tf.Tensor:
 
 
 def decode_all(encoded: tf.Tensor) -> tf.Tensor:
-  """Decodes a whole JPEG or PNG as uint8 [height, width, 3].
-
-  Args:
-    encoded: string scalar, the bytes of a file.
-  """
+  """Decodes a whole JPEG or PNG as uint8 [height, width, 3]."""
   return decode_window(encoded, lambda height, width: tf.stack([0, 0, height, width]))
 
 
 def looks_complete(encoded: tf.Tensor) -> tf.Tensor:
-  """Whether bytes start and end like a JPEG, bool scalar.
-
-  Args:
-    encoded: string scalar, the bytes of a file.
-  """
+  """Whether bytes, a string scalar, start and end like a JPEG; bool scalar."""
   n = tf.strings.length(encoded)
   end = tf.strings.substr(encoded, tf.maximum(n - 2, 0), 2)
   return tf.logical_and(_starts_with(encoded, _JPEG_START), tf.equal(end, _JPEG_END))

@@ -85,16 +85,7 @@ def training_records(
 def ordered_records(
   data: imagenet_data.ImageNetData, part: imagenet_data.Part, skips_corrupt: bool = False
 ) -> tf.data.Dataset:
-  """Each record of a part once, in the order of the files.
-
-  Args:
-    data: the data.
-    part: the part to read.
-    skips_corrupt: whether to warn where a file cannot be read.
-
-  Returns:
-    dataset of (path, position in the file as int64, record), all scalars.
-  """
+  """Each record of a part once, in the order of the files; see `training_records`."""
   if data.is_synthetic:
     return _synthetic_records(part)
   files = tf.data.Dataset.from_tensor_slices(_columns(part))
@@ -103,13 +94,7 @@ def ordered_records(
 
 
 def check(condition: tf.Tensor, message: tf.Tensor, warns: bool = False) -> tf.Operation:
-  """An operation that raises InvalidArgumentError unless a condition holds.
-
-  Args:
-    condition: bool scalar.
-    message: string scalar.
-    warns: whether to print the message to stderr instead.
-  """
+  """An operation that raises InvalidArgumentError, or warns, unless a condition holds."""
   if warns:
     return tf.cond(
       condition,
@@ -122,12 +107,7 @@ def check(condition: tf.Tensor, message: tf.Tensor, warns: bool = False) -> tf.O
 
 
 def place(path: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-  """Names a record in a message.
-
-  Args:
-    path: string scalar, path of the file.
-    index: int64 scalar, position of the record.
-  """
+  """Names a record in a message, by the path of its file and its position."""
   return tf.strings.join([path, ': record ', tf.as_string(index), ' (counted from 0)'])
 
 
@@ -162,16 +142,9 @@ def _file_records(
     state: tuple[tf.Tensor, tf.Tensor], element: tuple[tf.Tensor, tf.Tensor]
   ) -> tuple[tuple, tuple]:
     (index, position), (record, is_end) = state, element
-    message = tf.strings.join(
-      [
-        place(path, index),
-        ', at byte ',
-        tf.as_string(position),
-        ' of ',
-        tf.as_string(size),
-        ', cannot be read; the file is truncated or damaged.',
-      ]
-    )
+    bytes_read = [', at byte ', tf.as_string(position), ' of ', tf.as_string(size)]
+    end = ', cannot be read; the file is truncated or damaged.'
+    message = tf.strings.join([place(path, index), *bytes_read, end])
     is_complete = tf.logical_or(tf.logical_not(is_end), tf.equal(position, size))
     with tf.control_dependencies([check(is_complete, message, skips_corrupt)]):
       found = tf.where_v2(is_end, tf.constant(_END_OF_FILE, tf.int64), index)

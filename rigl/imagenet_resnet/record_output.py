@@ -20,19 +20,9 @@ def make_example(
   image_format: str = 'JPEG',
   colour_space: str = 'RGB',
 ) -> tf.train.Example:
-  """A record as in ImageNet's TFRecords.
+  """A record as in ImageNet's TFRecords, with a bounding box of the whole picture.
 
-  Args:
-    encoded: the encoded picture.
-    size: width and height.
-    class_number: number of the class, from 0.
-    class_name: name of the class.
-    name: name of the picture's file.
-    image_format: format of the picture.
-    colour_space: 'RGB' or 'CMYK'.
-
-  Returns:
-    The record, with a bounding box of the whole picture.
+  The size is width and height; classes are counted from 0. The colour space is 'RGB' or 'CMYK'.
   """
 
   def text(value: str | bytes) -> tf.train.Feature:
@@ -72,16 +62,9 @@ def make_example(
 def write_file(
   folder: str, part: str, shard: int, n_shards: int, examples: Iterable[tf.train.Example]
 ) -> str:
-  """Writes one of the files of a part; returns its path.
+  """Writes a file of a part, 'train' or 'validation'; returns its path.
 
-  The file appears when it is complete.
-
-  Args:
-    folder: an existing folder.
-    part: 'train' or 'validation'.
-    shard: number of the file, from 0.
-    n_shards: number of files of the part.
-    examples: the records of this file.
+  The file appears in the existing folder when it is complete. Shards are counted from 0.
   """
   path = os.path.join(folder, f'{part}-{shard:05d}-of-{n_shards:05d}')
   with files.replaced(path) as temporary:
@@ -95,15 +78,7 @@ def write_file(
 def training_command(
   folder: str, num_classes: int, num_train: int, num_eval: int, flags: Sequence[str]
 ) -> str:
-  """A command line that trains on the written records.
-
-  Args:
-    folder: the folder of the records.
-    num_classes: number of classes.
-    num_train: number of training pictures.
-    num_eval: number of validation pictures.
-    flags: further lines of flags.
-  """
+  """A command line that trains on the records in a folder, with further lines of flags."""
   lines = (
     '  python -m rigl.imagenet_resnet.imagenet_train_eval',
     f'--data_directory={shlex.quote(folder)} --num_label_classes={num_classes}',

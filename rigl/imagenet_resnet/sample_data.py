@@ -40,12 +40,7 @@ _JPEG_QUALITY = 90
 
 
 def draw_picture(class_number: int, random_state: np.random.RandomState) -> Image.Image:
-  """A picture of a class, 48 to 96 pixels high and wide.
-
-  Args:
-    class_number: 0 to 9.
-    random_state: generator of position, size and colours.
-  """
+  """A picture of a class, 0 to 9, that is 48 to 96 pixels high and wide."""
   colour, shape = CLASSES[class_number].split()
   width, height = random_state.randint(_SIDES[0], _SIDES[1] + 1, 2).tolist()
   hue = random_state.uniform(*_COLOURS[colour])
@@ -76,12 +71,7 @@ def draw_picture(class_number: int, random_state: np.random.RandomState) -> Imag
 
 
 def encode(picture: Image.Image, encoding: str = 'JPEG') -> bytes:
-  """The bytes of a picture as 'JPEG', as 'PNG' or as a 'CMYK' JPEG.
-
-  Args:
-    picture: in RGB.
-    encoding: JPEG, PNG or CMYK.
-  """
+  """The bytes of an RGB picture as 'JPEG', as 'PNG' or as a 'CMYK' JPEG."""
   stream = io.BytesIO()
   if encoding == 'PNG':
     picture.save(stream, 'PNG')
@@ -92,21 +82,12 @@ def encode(picture: Image.Image, encoding: str = 'JPEG') -> bytes:
 
 
 def make_part(part: str, n: int, seed: int) -> list[tf.train.Example]:
-  """Draws a part of the data set, with as many pictures of each class.
-
-  Args:
-    part: 'train' or 'validation'.
-    n: number of pictures.
-    seed: seed of all random numbers.
-
-  Returns:
-    The records, in random order.
-  """
+  """Draws n records, in random order, with as many pictures of each class."""
   random_state = np.random.RandomState(seeding.stable_seed('sample_data', part, seed))
   examples = []
   for i, label in enumerate(random_state.permutation(np.arange(n) % len(CLASSES)).tolist()):
     picture = draw_picture(label, random_state)
-    encoding = {1: 'PNG', 2: 'CMYK'}.get(i, 'JPEG') if part == 'train' else ('JPEG')
+    encoding = {1: 'PNG', 2: 'CMYK'}.get(i, 'JPEG') if part == 'train' else 'JPEG'
     # All are labelled as JPEGs, as in ImageNet.
     examples.append(
       record_output.make_example(
@@ -122,24 +103,15 @@ def make_part(part: str, n: int, seed: int) -> list[tf.train.Example]:
 
 
 def write(output_dir: str, num_train: int = 120, num_eval: int = 40, seed: int = 0) -> list[str]:
-  """Writes the data set.
+  """Writes the data set to a folder, made if it does not exist; returns the paths of the files.
 
   Files appear when they are complete.
-
-  Args:
-    output_dir: folder, made if it does not exist.
-    num_train: number of training pictures.
-    num_eval: number of validation pictures.
-    seed: seed of all draws.
-
-  Returns:
-    The paths of the files.
 
   Raises:
     ValueError: a number is not positive.
   """
-  for name, n in (('num_train', num_train), ('num_eval', num_eval)):
-    checks.positive(name, n)
+  checks.positive('num_train', num_train)
+  checks.positive('num_eval', num_eval)
   os.makedirs(output_dir, exist_ok=True)
   paths = []
   for part, n in (('train', num_train), ('validation', num_eval)):

@@ -24,30 +24,18 @@ _NOISE = 25.0
 
 
 def label(part: str, index: tf.Tensor, num_classes: int) -> tf.Tensor:
-  """The class of an image, an int32 scalar.
+  """The class of image number `index` of a part, an int32 scalar.
 
   Every num_classes consecutive images have one image of each class.
-
-  Args:
-    part: 'train' or 'validation'.
-    index: int64 scalar, number of the image in its part.
-    num_classes: number of classes.
   """
   order = plane_waves.random_state(_NAME, f'{part}/labels').permutation(num_classes)
   return tf.gather(tf.constant(order, tf.int32), index % num_classes)
 
 
 def image(part: str, index: tf.Tensor, num_classes: int, image_size: int) -> tf.Tensor:
-  """An image.
+  """Image number `index`, an int64 scalar: float32 [image_size, image_size, 3], from 0 to 255.
 
-  Args:
-    part: 'train' or 'validation'; they share the classes, not the images.
-    index: int64 scalar, number of the image in its part.
-    num_classes: number of classes.
-    image_size: height and width.
-
-  Returns:
-    float32 [image_size, image_size, 3], from 0 to 255.
+  The parts, 'train' and 'validation', share the classes, not the images.
   """
 
   def draw(purpose: str) -> tf.Tensor:
