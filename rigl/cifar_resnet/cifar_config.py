@@ -43,11 +43,7 @@ class CifarConfig(ScaledConfig):
     return lr_schedules.scaled_steps('max_steps', self.max_steps, self.training_steps_multiplier)
 
   def learning_rate_at(self, global_step: tf.Tensor) -> tf.Tensor:
-    """0.1, divided by 5 every 30,000 steps times the multiplier.
-
-    Args:
-      global_step: int64 scalar.
-    """
+    """0.1, divided by 5 every 30,000 steps times the multiplier."""
     boundaries = [int(step * self.training_steps_multiplier) for step in (30000, 60000, 90000)]
     return lr_schedules.step_decay(global_step, 0.1, boundaries, 5.0)
 

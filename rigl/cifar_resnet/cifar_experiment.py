@@ -69,13 +69,7 @@ def build_model(
 
 
 def metric_fn(labels: tf.Tensor, logits: tf.Tensor, per_class: bool) -> dict[str, Any]:
-  """Metrics over all evaluated images.
-
-  Args:
-    labels: int32 [batch].
-    logits: float32 [batch, classes].
-    per_class: whether precision and recall of each class are among them.
-  """
+  """Metrics over all evaluated images; `per_class` with precision and recall of each class."""
   found = {
     'accuracy': tf.metrics.mean(metrics.in_top_k(labels, logits, 1)),
     'top_5_accuracy': tf.metrics.mean(metrics.in_top_k(labels, logits, 5)),
@@ -191,15 +185,8 @@ class CifarExperiment(StepExperiment):
     cross_entropy = tf.losses.get_losses()[-1]
     loss = cross_entropy + tf.losses.get_regularization_loss()
     if mode == 'train':
-      return self._train_spec(
-        loss,
-        {
-          'loss': loss,
-          'cross_entropy_loss': cross_entropy,
-          'accuracy': accuracy,
-          'top_5_accuracy': top_5,
-        },
-      )
+      scalars = {'loss': loss, 'cross_entropy_loss': cross_entropy}
+      return self._train_spec(loss, {**scalars, 'accuracy': accuracy, 'top_5_accuracy': top_5})
     return specs.EvalSpec(
       loss,
       lambda labels, logits: metric_fn(labels, logits, self.settings.per_class_metrics),

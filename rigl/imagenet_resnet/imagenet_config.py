@@ -131,8 +131,7 @@ class ImageNetConfig(ScaledConfig):
       )
     if self.is_vgg and self.image_size < vgg.MIN_SIZE:
       raise ValueError(
-        f'image_size {self.image_size} is too small for '
-        f'{self.model_architecture}, which needs '
+        f'image_size {self.image_size} is too small for {self.model_architecture}, which needs '
         f'{vgg.MIN_SIZE}.'
       )
     # Only checks here.
@@ -173,19 +172,11 @@ class ImageNetConfig(ScaledConfig):
     return lr_schedules.scaled(schedule, self.training_steps_multiplier)
 
   def epoch_at(self, global_step: tf.Tensor) -> tf.Tensor:
-    """Passes over the training images before a step, float32 scalar.
-
-    Args:
-      global_step: int64 scalar.
-    """
+    """Passes over the training images before a step, float32 scalar."""
     return lr_schedules.epoch_of(global_step, self.num_train_images, self.train_batch_size)
 
   def learning_rate_at(self, global_step: tf.Tensor) -> tf.Tensor:
-    """The rate at a step, float32 scalar; restarts are not scaled.
-
-    Args:
-      global_step: int64 scalar.
-    """
+    """The rate at a step, float32 scalar; restarts are not scaled."""
     if self.use_adam:
       return tf.constant(self.peak_learning_rate, tf.float32)
     epoch = self.epoch_at(global_step)
@@ -323,17 +314,8 @@ SCHEMA = Schema(
 def check_combination(
   config: ImageNetConfig, sparsity: SparsityConfig, n_cores: Optional[int]
 ) -> None:
-  """Raises ValueError unless they fit each other and the machine.
-
-  Args:
-    config: the hyperparameters of this script.
-    sparsity: those of sparse training.
-    n_cores: number of cores of the TPU that is to be used; None on CPU and GPU.
-  """
-  if sparsity.mask_init_method == 'str' and (config.model_architecture, config.resnet_depth) != (
-    'resnet',
-    50,
-  ):
+  """Raises ValueError unless they fit each other and the TPU; None for CPU and GPU."""
+  if sparsity.mask_init_method == 'str' and config.network_name != 'resnet-50':
     raise ValueError('mask_init_method=str is a table of ResNet-50 and not of other networks.')
   if (
     config.data_format == 'channels_first'
@@ -373,7 +355,7 @@ def make_network(
   arguments: dict[str, Any] = {
     'num_classes': config.num_label_classes,
     'pruning_method': 'threshold',
-    'init_method': 'baseline' if init_sparsity is None else (config.init_method),
+    'init_method': 'baseline' if init_sparsity is None else config.init_method,
     'end_sparsity': init_sparsity or 0.0,
     'width': config.width if config.width > 0.0 else 1.0,
     'prune_first_layer': prune_first,

@@ -61,22 +61,16 @@ class ImageNetExperiment(StepExperiment):
     sparsity, config = self.sparsity, self.config
     if not self.settings.use_folder_stub:
       return self.settings.output_dir
-    return os.path.join(
-      self.settings.output_dir,
-      sparsity.training_method,
-      *map(
-        str,
-        (
-          sparsity.end_sparsity,
-          sparsity.maskupdate_begin_step,
-          sparsity.maskupdate_end_step,
-          sparsity.maskupdate_frequency,
-          sparsity.drop_fraction,
-          config.label_smoothing,
-          config.weight_decay,
-        ),
-      ),
+    numbers = (
+      sparsity.end_sparsity,
+      sparsity.maskupdate_begin_step,
+      sparsity.maskupdate_end_step,
+      sparsity.maskupdate_frequency,
+      sparsity.drop_fraction,
+      config.label_smoothing,
+      config.weight_decay,
     )
+    return os.path.join(self.settings.output_dir, sparsity.training_method, *map(str, numbers))
 
   def check(self) -> None:
     settings, config = self.settings, self.config
@@ -268,23 +262,13 @@ class ImageNetExperiment(StepExperiment):
       self.sparsity, inner, self.settings.use_tpu, self.custom_sparsity_map
     )
 
-  def build_train_op(
+  def _build_train_op(
     self,
     loss: tf.Tensor,
     scalars: Mapping[str, tf.Tensor],
-    not_finite: Optional[finite.NotFiniteHook] = None,
+    not_finite: Optional[finite.NotFiniteHook],
   ) -> tuple[tf.Operation, dict[str, tf.Tensor]]:
-    """One training step.
-
-    Args:
-      loss: scalar.
-      scalars: what to report beside what is added here.
-      not_finite: see factory.make_train_op.
-
-    Returns:
-      (train op, {tag: what to write as summaries}), which show the network that
-      the step begins with.
-    """
+    """The train op, and {tag: what to report} of the network that its step begins with."""
     use_tpu = self.settings.use_tpu
     global_step = tf.train.get_or_create_global_step()
     step = global_step.read_value()
@@ -329,7 +313,7 @@ class ImageNetExperiment(StepExperiment):
     mean_loss = replicas.mean(loss)
     # On a TPU no hook sees each step: there the Estimator looks at the loss.
     not_finite = None if settings.use_tpu else finite.NotFiniteHook(self.folder)
-    train_op, reported = self.build_train_op(loss, scalars, not_finite)
+    train_op, reported = self._build_train_op(loss, scalars, not_finite)
 
     def host_call(**tensors):
       return summaries.host_call_fn(

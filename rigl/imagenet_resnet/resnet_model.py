@@ -21,21 +21,24 @@ def _block(
   is_training: bool,
   kind: str,
   filters: int,
-  strides: int,
   spec: blocks.LayerSpec,
-  suffix: str,
-  use_projection: bool,
+  group: int,
+  index: int,
 ) -> tf.Tensor:
-  """relu(shortcut(x) + convolutions(x)); the shortcut is a convolution or the identity.
+  """relu(shortcut(x) + convolutions(x)) of a block; groups count from 1, their blocks from 0.
 
-  A 'residual' block has `filters` channels, a 'bottleneck' block four times as many.
+  A 'residual' block has `filters` channels, a 'bottleneck' block four times as many. The first
+  block of a group has a convolution as its shortcut, and a stride, except in the first group.
   """
+  strides = 2 if group > 1 and index == 0 else 1
+  suffix = f'block_group{group}'
+  suffix = f'{suffix}_{index}_1' if index else f'block_group_projection_{suffix}'
   # (kernel size, filters, strides)
   convolutions = [(1, filters, 1), (3, filters, strides), (1, 4 * filters, 1)]
   if kind == 'residual':
     convolutions = [(3, filters, strides), (3, filters, 1)]
   shortcut = x
-  if use_projection:
+  if index == 0:
     n_out = convolutions[-1][1]
     shortcut = blocks.conv2d(x, n_out, 1, strides, spec, f'{kind}_projection_{suffix}')
     shortcut = blocks.batch_norm(shortcut, is_training, spec)
@@ -46,33 +49,6 @@ def _block(
   # At gamma = 0 the block starts as its shortcut (arXiv 1706.02677).
   x = blocks.batch_norm(x, is_training, spec, init_zero=True)
   return tf.nn.relu(x + shortcut)
-
-
-def _block_group(
-  x: tf.Tensor,
-  is_training: bool,
-  kind: str,
-  filters: int,
-  n_blocks: int,
-  strides: int,
-  spec: blocks.LayerSpec,
-  name: str,
-) -> tf.Tensor:
-  with tf.name_scope(name):
-    x = _block(
-      x,
-      is_training,
-      kind,
-      filters,
-      strides,
-      spec,
-      f'block_group_projection_{name}',
-      use_projection=True,
-    )
-    for i in range(1, n_blocks):
-      with tf.name_scope(f'block_group_{i}'):
-        x = _block(x, is_training, kind, filters, 1, spec, f'{name}_{i}_1', use_projection=False)
-  return x
 
 
 def resnet_v1_(
@@ -122,17 +98,12 @@ def resnet_v1_(
       )
       x = blocks.batch_norm_relu(x, is_training, spec)
       x = blocks.max_pool(x, 3, 2, 'SAME', spec)
-      for i, n_blocks in enumerate(group_sizes):
-        x = _block_group(
-          x,
-          is_training,
-          kind,
-          filters[i],
-          n_blocks,
-          1 if i == 0 else 2,
-          spec,
-          f'block_group{i + 1}',
-        )
+      for group, (n, n_blocks) in enumerate(zip(filters, group_sizes), start=1):
+        with tf.name_scope(f'block_group{group}'):
+          x = _block(x, is_training, kind, n, spec, group, 0)
+          for i in range(1, n_blocks):
+            with tf.name_scope(f'block_group_{i}'):
+              x = _block(x, is_training, kind, n, spec, group, i)
       return blocks.classifier(
         x, num_classes, spec.unless_pruned(prune_last_layer), initializers.normal(0.01)
       )

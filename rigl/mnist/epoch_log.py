@@ -73,8 +73,7 @@ class Fetches:
 def network_values(masks: Mapping[str, np.ndarray]) -> dict[str, Any]:
   """The values of a row about the network: sparsities and sizes.
 
-  Args:
-    masks: {layer: 0/1 [inputs, outputs]}; empty for a dense network.
+  Masks are {layer: 0/1 [inputs, outputs]}, empty for a dense network.
   """
   values: dict[str, Any] = {'sparsity': connections.sparsity(masks)}
   if masks:
@@ -91,11 +90,7 @@ def network_values(masks: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def text_of(row: Mapping[str, Any]) -> str:
-  """The lines for a test row in the text file of the script of 2020.
-
-  Args:
-    row: a row of `metrics.jsonl`.
-  """
+  """The lines for a test row of metrics.jsonl in the text file of the script of 2020."""
 
   def joined(numbers):
     return ' '.join(f'{number:.4f}' for number in numbers)
@@ -230,7 +225,7 @@ class EpochLog(tf.train.SessionRunHook):
     self._iteration += 1
     session = run_context.session
     self._watch.after_run(session, results['updates'], all(results['advanced']))
-    if self._schedule.record_frequency and (self._iteration % self._schedule.record_frequency == 0):
+    if self._schedule.record_frequency and self._iteration % self._schedule.record_frequency == 0:
       self._record(session)
     if self._iteration % self._schedule.n_batches == 0 and (
       self._iteration <= self._schedule.n_iterations

@@ -61,13 +61,7 @@ class MnistConfig(OptimizerConfig):
   )
 
   def learning_rate_at(self, global_step: tf.Tensor, is_dense: bool, n_batches: int) -> Any:
-    """The rate at a step; the dense baseline drops it three times.
-
-    Args:
-      global_step: int64 scalar.
-      is_dense: whether the training method is the baseline.
-      n_batches: steps in an epoch.
-    """
+    """The rate at a step; the dense baseline drops it three times."""
     if self.optimizer == 'adam':
       return self.learning_rate
     epochs = (60, 70, 80) if is_dense else (self.lr_drop_epoch, self.lr_drop_epoch + 20)
@@ -120,33 +114,11 @@ SCHEMA = Schema(
 )
 
 
-def custom_sparsity_map(sparsity: SparsityConfig, config: MnistConfig) -> dict[str, float]:
-  """The layers that are not as sparse as the rest: the last one is dense.
-
-  Args:
-    sparsity: hyperparameters.
-    config: hyperparameters.
-
-  Raises:
-    ValueError: sparsity_scale leaves nothing of the second layer.
-  """
-  second = sparsity.end_sparsity * config.sparsity_scale
-  if second >= 1.0:
-    raise ValueError(
-      f'sparsity_scale={config.sparsity_scale} makes the '
-      f'sparsity of layer2 {second}, which is not in [0, 1).'
-    )
-  return {'layer2': second, 'layer3': 0.0}
-
-
 def kept_pixels(path: str) -> Optional[np.ndarray]:
-  """bool [pixels]: those that layer1 of another run was connected to.
+  """bool [pixels]: those that layer1 of another run was connected to; None for all.
 
   Args:
     path: the input_mask_path, a prefix or a folder; '' for all pixels.
-
-  Returns:
-    None for all pixels.
 
   Raises:
     ValueError: it has no mask of all pixels, or one that connects none.
@@ -173,16 +145,9 @@ def kept_pixels(path: str) -> Optional[np.ndarray]:
 
 
 def input_pixels(path: str, folder: str) -> Optional[np.ndarray]:
-  """The `kept_pixels` that a run began with, or those that it is to begin with.
+  """The `kept_pixels` that the run in a folder, if any, began with, or is to begin with.
 
   The other run may have moved its masks since, or be gone.
-
-  Args:
-    path: the input_mask_path.
-    folder: folder of the run; '' if it has none.
-
-  Returns:
-    bool [pixels], or None for all.
 
   Raises:
     ValueError: see `kept_pixels`; or the file in `folder` is damaged.
@@ -203,12 +168,7 @@ def input_pixels(path: str, folder: str) -> Optional[np.ndarray]:
 
 
 def keep_input_pixels(kept: Optional[np.ndarray], folder: str) -> None:
-  """Writes what `input_pixels` of a run that goes on will be.
-
-  Args:
-    kept: bool [pixels], or None for all.
-    folder: folder of the run.
-  """
+  """Writes what `input_pixels` of a run that goes on will be; nothing for all pixels."""
   if kept is not None:
     with files.replaced(os.path.join(folder, _PIXELS_FILE)) as temporary:
       with open(temporary, 'wb') as file:
@@ -219,10 +179,6 @@ def run_name(sparsity: SparsityConfig, config: MnistConfig) -> str:
   """The hyperparameters that tell runs apart, as a file name.
 
   Not their number of epochs: who trains longer goes on with the same files.
-
-  Args:
-    sparsity: hyperparameters of the method.
-    config: hyperparameters of the script.
   """
   parts = [sparsity.training_method, config.optimizer, f'lr{config.learning_rate:g}']
   if sparsity.method.uses_masks:

@@ -75,8 +75,18 @@ class MnistExperiment(Experiment):
 
   @property
   def custom_sparsity_map(self) -> dict[str, float]:
-    """See Experiment: the last layer is dense."""
-    return mnist_config.custom_sparsity_map(self.sparsity, self.config)
+    """See Experiment; the second layer is less sparse, and the last one dense.
+
+    Raises:
+      ValueError: sparsity_scale leaves nothing of the second layer.
+    """
+    second = self.sparsity.end_sparsity * self.config.sparsity_scale
+    if second >= 1.0:
+      raise ValueError(
+        f'sparsity_scale={self.config.sparsity_scale} makes the '
+        f'sparsity of layer2 {second}, which is not in [0, 1).'
+      )
+    return {'layer2': second, 'layer3': 0.0}
 
   # --- Run ------------------------------------------------------------------
 
@@ -118,7 +128,7 @@ class MnistExperiment(Experiment):
       kept,
     )
     (logging.warning if data.is_sample else logging.info)('Data: %s.', data.source)
-    first, n_iterations = (graph.schedule.first_iteration, graph.schedule.n_iterations)
+    first, n_iterations = graph.schedule.first_iteration, graph.schedule.n_iterations
     factory.warn_of_late_pruning(self.sparsity, n_iterations)
     if first and first >= n_iterations:
       n_epochs = first // graph.schedule.n_batches

@@ -11,25 +11,13 @@ from rigl.core import ordering
 
 
 def flat_pixels(images: np.ndarray, kept_pixels: Optional[np.ndarray] = None) -> np.ndarray:
-  """Images as rows of all pixels, or of the kept ones.
-
-  Args:
-    images: uint8 [n, 28, 28].
-    kept_pixels: bool [784].
-
-  Returns:
-    uint8 [n, n_pixels].
-  """
+  """uint8 images [n, 28, 28] as rows [n, n_pixels] of all pixels, or of those in bool [784]."""
   rows = images.reshape(len(images), -1)
   return rows if kept_pixels is None else np.ascontiguousarray(rows[:, kept_pixels])
 
 
 def scale_pixels(images: tf.Tensor) -> tf.Tensor:
-  """uint8 pixels as float32 in [0, 1].
-
-  Args:
-    images: uint8 [...].
-  """
+  """uint8 pixels as float32 in [0, 1]."""
   return tf.cast(images, tf.float32) / 255.0
 
 

@@ -192,13 +192,7 @@ def write_png(film: Film, path: _Path) -> None:
 
 
 def write_gif(film: Film, path: _Path, fps: float) -> None:
-  """Writes the frames as an endless animation.
-
-  Args:
-    film: the frames.
-    path: path of the GIF file.
-    fps: frames per second; the last frame stays longer.
-  """
+  """Writes the frames as an endless animation; the last frame stays longer."""
   pictures = _render(film)
   # One palette for all, or the colours would flicker. Every picture contains
   # the colour bar, and thus all colours.
@@ -320,9 +314,7 @@ def _text(args: argparse.Namespace) -> str:
   suffix = output.suffix.lower()
   if suffix not in _DEFAULT_FRAMES:
     raise ValueError(f'--output={output}: expected a name that ends in .png or .gif.')
-  records_path = _find_records(
-    pathlib.Path(checks.expanded_path('--records_path', args.records_path))
-  )
+  records_path = _find_records(checks.expanded_path('--records_path', args.records_path))
   records = MaskRecords.load(records_path)
   try:
     film = make_film(records, args.layer, args.num_frames or _DEFAULT_FRAMES[suffix])
@@ -336,8 +328,9 @@ def _text(args: argparse.Namespace) -> str:
   return f'Wrote {output} of {len(film.frames)} iteration{plural}.\n'
 
 
-def _find_records(path: pathlib.Path) -> pathlib.Path:
+def _find_records(given_path: str) -> pathlib.Path:
   """The file of --records_path; raises ValueError if there is none."""
+  path = pathlib.Path(given_path)
   given = f'--records_path={path}'
   if not path.is_dir():
     if not path.exists() and any(c in str(path) for c in '*?['):
@@ -357,11 +350,7 @@ def _find_records(path: pathlib.Path) -> pathlib.Path:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-  """Runs the command; returns its exit code.
-
-  Args:
-    argv: arguments of the command; None for those of the process.
-  """
+  """Runs the command; returns its exit code."""
   return console.run(_parser(), argv, _text, (ValueError, OSError))
 
 
