@@ -33,15 +33,13 @@ _MAX_FILE_BYTES = 10**9
 
 _THREE_WAYS = (
   'CIFAR-10 can be given in three ways:\n'
-  '  1. --data_directory=FOLDER with the files data_batch_1 ... '
-  'data_batch_5 and test_batch of its python version, the same with .bin '
-  'of its binary version, or cifar-10-python.tar.gz or '
-  'cifar-10-binary.tar.gz, all from '
-  'https://www.cs.toronto.edu/~kriz/cifar.html;\n'
-  '  2. --data_directory=DATA_DIR in which TensorFlow Datasets has prepared '
-  'cifar10 (without the flag: $TFDS_DATA_DIR or ~/tensorflow_datasets);\n'
-  '  3. --use_synthetic_data for a synthetic problem of the same shape, '
-  'whose accuracies are not comparable with those on CIFAR-10.'
+  '  1. --data_directory=FOLDER with the files data_batch_1 ... data_batch_5 and test_batch of '
+  'its python version, the same with .bin of its binary version, or cifar-10-python.tar.gz or '
+  'cifar-10-binary.tar.gz, all from https://www.cs.toronto.edu/~kriz/cifar.html;\n'
+  '  2. --data_directory=DATA_DIR in which TensorFlow Datasets has prepared cifar10 (without the '
+  'flag: $TFDS_DATA_DIR or ~/tensorflow_datasets);\n'
+  '  3. --use_synthetic_data for a synthetic problem of the same shape, whose accuracies are not '
+  'comparable with those on CIFAR-10.'
 )
 
 
@@ -293,9 +291,8 @@ def _load_archive(path: pathlib.Path) -> CifarData:
         pass
   except (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
     raise ValueError(
-      f'{path}: expected a complete .tar.gz archive of CIFAR-10, found '
-      f'{path.stat().st_size} bytes that cannot be unpacked ({error}); the '
-      'file is truncated or damaged.'
+      f'{path}: expected a complete .tar.gz archive of CIFAR-10, found {path.stat().st_size} bytes '
+      f'that cannot be unpacked ({error}); the file is truncated or damaged.'
     ) from error
   version = _VERSIONS[1 if any(n.endswith('.bin') for n in parts) else 0]
   _check_complete(parts, version, path)
@@ -316,9 +313,8 @@ def _check_complete(found: Collection[str], version: _Version, place: pathlib.Pa
   if lacking:
     names = os.listdir(place) if place.is_dir() else found
     raise FileNotFoundError(
-      f'{place} does not hold all of CIFAR-10, but '
-      f'{missing.listing(names) or "none of it"}. Expected '
-      f'{", ".join(version.files)}; missing: {", ".join(lacking)}.'
+      f'{place} does not hold all of CIFAR-10, but {missing.listing(names) or "none of it"}. '
+      f'Expected {", ".join(version.files)}; missing: {", ".join(lacking)}.'
     )
 
 

@@ -112,24 +112,17 @@ class CifarExperiment(StepExperiment):
   @property
   def own_folder(self) -> str:
     """<train_dir>/method/end_sparsity/begin/end/frequency."""
-    sparsity = self.sparsity
-    parts = [0.0] * 4
-    if sparsity.method.is_dynamic:
-      parts = [
-        sparsity.end_sparsity,
+    sparsity, method = self.sparsity, self.sparsity.method
+    steps: tuple[float, ...] = 0.0, 0.0, 0.0
+    if method.is_dynamic:
+      steps = (
         sparsity.maskupdate_begin_step,
         sparsity.maskupdate_end_step,
         sparsity.maskupdate_frequency,
-      ]
-    elif sparsity.method.prunes_gradually:
-      parts = [
-        sparsity.end_sparsity,
-        sparsity.pruning_begin_step,
-        sparsity.pruning_end_step,
-        sparsity.pruning_frequency,
-      ]
-    elif sparsity.method.uses_masks:
-      parts[0] = sparsity.end_sparsity
+      )
+    elif method.prunes_gradually:
+      steps = sparsity.pruning_begin_step, sparsity.pruning_end_step, sparsity.pruning_frequency
+    parts = sparsity.end_sparsity if method.uses_masks else 0.0, *steps
     return os.path.join(self.settings.train_dir, sparsity.training_method, *map(str, parts))
 
   def load_data(self) -> cifar_data.CifarData:

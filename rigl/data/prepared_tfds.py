@@ -67,9 +67,8 @@ def find(data_dir: str, name: str) -> Optional[Any]:
     parts = [file for file in names if re.match(rf'\d+\.\d+\.\d+|{name}-.*\.tfrecord', file)]
     if parts:
       raise ValueError(
-        f'{folder} holds a part of {name} only: {missing.listing(parts)}. '
-        f'TensorFlow Datasets adds {_INFO} and {_FEATURES} when it has '
-        'prepared all.'
+        f'{folder} holds a part of {name} only: {missing.listing(parts)}. TensorFlow Datasets adds '
+        f'{_INFO} and {_FEATURES} when it has prepared all.'
       )
   return None
 
@@ -124,15 +123,7 @@ def read_pictures(
 
 
 def parse_undecoded(builder: Any, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  """The picture, still encoded, and the label of an example.
-
-  Args:
-    builder: from `find`; its examples have the features image and label.
-    serialized: string scalar, the example.
-
-  Returns:
-    string scalar and int64 scalar.
-  """
+  """The picture, still encoded, and the label of an example, string and int64 scalars."""
   import tensorflow_datasets as tfds
 
   example = builder.info.features.deserialize_example(

@@ -213,18 +213,10 @@ def mobilenet(
   name: Optional[str],
   n_features: Optional[int] = None,
 ) -> ModelFn:
-  """Makes the function that builds a MobileNet.
+  """Makes the function that builds a MobileNet of a table in `network_tables`.
 
-  Args:
-    table: a MobileNet of `network_tables`.
-    block: (x, is_training, filters, strides, spec, number of the block) -> x.
-    spec: of all layers but the first and the last.
-    num_classes: number of logits.
-    width: multiplies the number of channels.
-    prune_first_layer: whether the first convolution has a mask too.
-    prune_last_layer: whether the last layer has a mask too.
-    name: variable scope, `resnet_model` when None.
-    n_features: filters of a 1x1 convolution behind the blocks; None for none.
+  A block is (x, is_training, filters, strides, spec, its number) -> x. Behind the blocks is a 1x1
+  convolution to `n_features`, if given. Other arguments are those of `resnet_model.resnet_v1_`.
   """
   initial_filters, filters_and_strides = network_tables.mobilenet_filters(table, width)
 

@@ -93,9 +93,6 @@ def convert(
       has no validation pictures.
     seed: seed of that draw and of the order of the records.
 
-  Returns:
-    The result.
-
   Raises:
     ValueError: the folder has another structure, pictures are damaged or of
       another format, or output_dir is not empty.
@@ -233,9 +230,8 @@ def _checked(paths: dict[str, list[tuple[str, int]]]) -> dict[str, list[Picture]
   if problems:
     n = sum(map(len, paths.values()))
     raise ValueError(
-      f'{len(problems)} of {n} files cannot be used: '
-      f'{_first_few(problems)}. Repair, convert or remove them; '
-      'nothing was written.'
+      f'{len(problems)} of {n} files cannot be used: {_first_few(problems)}. Repair, convert or '
+      'remove them; nothing was written.'
     )
   return pictures
 
@@ -270,9 +266,8 @@ def _split(pictures: list[Picture], share: float, seed: int) -> dict[str, list[P
     parts['train'] += [members[i] for i in sorted(order[n_drawn:])]
   if not parts['validation']:
     raise ValueError(
-      f'A share of {share} of so few pictures leaves none for '
-      'validation. Add pictures, or a larger '
-      '--validation_share.'
+      f'A share of {share} of so few pictures leaves none for validation. Add pictures, or a '
+      'larger --validation_share.'
     )
   return parts
 

@@ -34,19 +34,15 @@ _SHARD = re.compile(r'(\w+)-(\d{5,})-of-(\d{5,})(\.tfrecords?)?')
 _CLASS_FOLDER = re.compile(r'n\d{8}/?')
 _THREE_WAYS = (
   'ImageNet can be given in three ways:\n'
-  '  1. --data_directory=FOLDER with TFRecord files train-00000-of-01024 ... '
-  'and validation-00000-of-00128 ... (any number of files; also in the '
-  'sub-folders train and validation, also with val in place of '
-  'validation);\n'
-  '  2. --data_directory=DATA_DIR in which TensorFlow Datasets has prepared '
-  'imagenet2012 (without the flag: $TFDS_DATA_DIR or '
-  '~/tensorflow_datasets);\n'
-  '  3. --use_synthetic_data for a synthetic problem of the same shape, to '
-  'try things out.\n'
-  '`python -m rigl.imagenet_resnet.sample_data --output_dir=FOLDER` writes '
-  'a small data set for the first way, and `python -m '
-  'rigl.imagenet_resnet.convert_images --input=FOLDER --output=RECORDS` '
-  'makes one of your own pictures.'
+  '  1. --data_directory=FOLDER with TFRecord files train-00000-of-01024 ... and '
+  'validation-00000-of-00128 ... (any number of files; also in the sub-folders train and '
+  'validation, also with val in place of validation);\n'
+  '  2. --data_directory=DATA_DIR in which TensorFlow Datasets has prepared imagenet2012 (without '
+  'the flag: $TFDS_DATA_DIR or ~/tensorflow_datasets);\n'
+  '  3. --use_synthetic_data for a synthetic problem of the same shape, to try things out.\n'
+  '`python -m rigl.imagenet_resnet.sample_data --output_dir=FOLDER` writes a small data set for '
+  'the first way, and `python -m rigl.imagenet_resnet.convert_images --input=FOLDER '
+  '--output=RECORDS` makes one of your own pictures.'
 )
 
 
@@ -153,9 +149,6 @@ def find_data(
     num_eval_images: number of validation images.
     num_classes: number of classes.
 
-  Returns:
-    The data.
-
   Raises:
     FileNotFoundError: there are no data.
     ValueError: a file is missing or damaged, or a number of images or classes
@@ -198,9 +191,8 @@ def wrong_number(part: Part, found: object) -> str:
   """The message for a wrong number of images; `found` is the right one."""
   flag = 'num_train_images' if part.name == 'train' else 'num_eval_images'
   return (
-    f'{flag} is {part.num_images}, but the {part.name} files in '
-    f'{os.path.dirname(part.files[0])} hold {found} images: give '
-    f'--{flag}={found}.'
+    f'{flag} is {part.num_images}, but the {part.name} files in {os.path.dirname(part.files[0])} '
+    f'hold {found} images: give --{flag}={found}.'
   )
 
 
@@ -217,9 +209,8 @@ def count_records(path: str) -> int:
       length = _record_length(stream, size - position)
       if length is None:
         raise ValueError(
-          f'{path}: record {n} (counted from 0), at byte {position}, does '
-          f'not fit into the {size} bytes; the file is truncated, damaged '
-          'or no TFRecord file.'
+          f'{path}: record {n} (counted from 0), at byte {position}, does not fit into the {size} '
+          'bytes; the file is truncated, damaged or no TFRecord file.'
         )
       n, position = n + 1, position + length + RECORD_OVERHEAD
       stream.seek(position)

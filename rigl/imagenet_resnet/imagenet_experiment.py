@@ -80,9 +80,8 @@ class ImageNetExperiment(StepExperiment):
     n_replicas = distribution.total_replicas(settings.num_replicas)
     if n_replicas > 1 and (settings.use_tpu or config.transpose_input):
       raise ValueError(
-        f'{n_replicas} replicas (num_replicas, or workers of TF_CONFIG) do '
-        'not work with use_tpu, where num_cores says how many share a batch, '
-        'nor with transpose_input.'
+        f'{n_replicas} replicas (num_replicas, or workers of TF_CONFIG) do not work with use_tpu, '
+        'where num_cores says how many share a batch, nor with transpose_input.'
       )
     self.check_common(config.train_batch_size, settings.mode, settings.use_tpu)
 

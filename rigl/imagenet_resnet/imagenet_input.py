@@ -282,9 +282,8 @@ class Pipeline:
       message = tf.strings.join(
         [
           record_input.place(path, index),
-          f' does not hold a JPEG or PNG under {layout.image_key!r} and a '
-          f'label from {layout.first_label} to {last} under '
-          f'{layout.label_key!r}.',
+          f' does not hold a JPEG or PNG under {layout.image_key!r} and a label from '
+          f'{layout.first_label} to {last} under {layout.label_key!r}.',
           details,
         ]
       )

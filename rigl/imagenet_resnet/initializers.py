@@ -29,7 +29,7 @@ InitializerFamily = Callable[[float], Initializer]
 
 def fan_in_normal(scale: float = 1.0) -> InitializerFamily:
   """Truncated normal of variance scale / fan_in (arXiv 1502.01852: scale 2)."""
-  return lambda factor: initializers.variance_scaling(scale * factor, 'fan_in')
+  return lambda factor: initializers.variance_scaling(scale * factor)
 
 
 def normal(stddev: float) -> InitializerFamily:

@@ -47,9 +47,6 @@ def get_network(
     num_classes: units of the last layer. If None, these three have the values
       for the data set on which the network is trained.
 
-  Returns:
-    The network.
-
   Raises:
     ValueError: on an unknown name or an invalid size, such as a width that
       leaves a layer without channels.

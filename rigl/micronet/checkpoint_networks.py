@@ -126,9 +126,8 @@ def find_architecture(masks: Mapping[str, Mask], **sizes: Any) -> str:
       n_unmasked[name] = len(network.weighted_layers) - len(masks)
   if not n_unmasked:
     raise ValueError(
-      f'No known architecture has the masked layers {list(masks)[:3]}, ... '
-      f'in their shapes. Give --architecture, and those of --width, '
-      f'--input_size and --num_classes that are not as usual.'
+      f'No known architecture has the masked layers {list(masks)[:3]}, ... in their shapes. Give '
+      '--architecture, and those of --width, --input_size and --num_classes that are not as usual.'
     )
   # The layers of ResNet-18 are also layers of ResNet-34.
   return min(n_unmasked, key=n_unmasked.__getitem__)

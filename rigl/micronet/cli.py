@@ -90,8 +90,7 @@ def _add_sparsity_arguments(sparsity: argparse._ArgumentGroup) -> None:
     metavar='NAME',
     default='erdos_renyi_kernel',
     help='how it is spread over layers: '
-    f'{", ".join(distributions.DISTRIBUTIONS)}; random is uniform (default: '
-    '%(default)s)',
+    f'{", ".join(distributions.DISTRIBUTIONS)}; random is uniform (default: %(default)s)',
   )
   sparsity.add_argument(
     '--erk_power_scale',
@@ -130,8 +129,7 @@ def _add_training_arguments(training: argparse._ArgumentGroup) -> None:
     type=float,
     metavar='N',
     help='steps between mask updates, for the cost of RigL alone; inf for '
-    'none; a run has its own (default: '
-    f'{training_flops.DEFAULT_DELTA_T})',
+    f'none; a run has its own (default: {training_flops.DEFAULT_DELTA_T})',
   )
   training.add_argument(
     '--length',

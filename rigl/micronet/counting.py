@@ -200,15 +200,12 @@ def check_names(names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def count_ops(op: Any, sparsity: float, param_bits: int) -> Counts:
-  """Counts one operation.
+  """Counts the stored bits, multiplications and additions of an operation.
 
   Args:
     op: an instance of one of the operations of this module.
     sparsity: fraction of zeros in its kernel, in [0, 1].
     param_bits: bits of a stored value.
-
-  Returns:
-    (stored bits, multiplications, additions).
 
   Raises:
     ValueError: on an operation, activation or padding without a rule, a shape

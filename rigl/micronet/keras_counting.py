@@ -210,9 +210,8 @@ def count_model(
   checks.positive('param_size', param_size)
   if counts_zeros and (default_sparsity or custom_sparsities):
     raise ValueError(
-      'counts_zeros takes the sparsities from the weights: leave out '
-      f'default_sparsity ({default_sparsity!r}) and custom_sparsities '
-      f'({custom_sparsities!r}).'
+      'counts_zeros takes the sparsities from the weights: leave out default_sparsity '
+      f'({default_sparsity!r}) and custom_sparsities ({custom_sparsities!r}).'
     )
   collector = _Collector()
   collector.visit_model(model)

@@ -156,9 +156,6 @@ def count_published(
     custom_sparsities: layer name -> sparsity; None takes those of the published
       networks.
 
-  Returns:
-    The count.
-
   Raises:
     ValueError: on an unknown name, an impossible number, or a sparsity for
       'Dense'.
@@ -238,14 +235,9 @@ def as_records(tables: dict[str, list[Row]]) -> list[dict[str, Any]]:
 
 
 def render(tables: dict[str, list[Row]], is_markdown: bool) -> str:
-  """Renders the tables for people: published value, then the count.
+  """Renders the tables of `published_tables`: published value, then the count.
 
-  Args:
-    tables: from `published_tables`.
-    is_markdown: with links to the checkpoints, instead of aligned text.
-
-  Returns:
-    The text, with a legend and notes at its end.
+  Markdown has links to the checkpoints. A legend and notes are at the end.
   """
   parts = []
   for title, rows in tables.items():

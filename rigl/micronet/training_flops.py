@@ -118,9 +118,6 @@ def training_multiple(
       stands for no updates.
     length: steps of this training as a multiple of those of the dense one.
 
-  Returns:
-    The multiple.
-
   Raises:
     ValueError: on an unknown method or invalid numbers.
   """
@@ -153,9 +150,6 @@ def pruning_multiple(
     final_sparsity: sparsity at the end of the schedule.
     schedule: schedule of the pruning; a longer training scales it.
     length: steps of this training as a multiple of those of the dense one.
-
-  Returns:
-    The multiple.
 
   Raises:
     ValueError: on invalid numbers.

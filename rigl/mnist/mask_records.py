@@ -103,9 +103,7 @@ class MaskRecords:
   def mask(self, name: str, index: int) -> np.ndarray:
     """The mask of a layer in one record, uint8 of the layer's shape.
 
-    Args:
-      name: name of the layer.
-      index: index of the record, from 0; from the end if negative.
+    A negative index counts from the end.
 
     Raises:
       ValueError: there are no records of this layer.
@@ -131,11 +129,7 @@ class MaskRecords:
       del bits[n_kept:]
 
   def save(self, path: _Path) -> None:
-    """Writes all records; an interruption leaves no incomplete file.
-
-    Args:
-      path: path of the file, which is replaced.
-    """
+    """Writes all records; an interruption leaves the former file, or none."""
     arrays: dict[str, Any] = {
       'version': np.array(_VERSION, np.int64),
       'iterations': self.iterations,

@@ -77,9 +77,8 @@ class RunSettings(ScriptSettings):
   mnist: str = setting(
     '/tmp/data',
     'Data',
-    'Folder with the four IDX files of MNIST, gzipped or not. Without them, '
-    'and if the flag is not given, TensorFlow Datasets or the sample in the '
-    'package is used.',
+    'Folder with the four IDX files of MNIST, gzipped or not. Without them, and if the flag is '
+    'not given, TensorFlow Datasets or the sample in the package is used.',
     is_path=True,
   )
   save_path: str = setting(

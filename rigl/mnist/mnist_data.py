@@ -83,9 +83,6 @@ def load_mnist(folder: str | os.PathLike[str], explicit: bool = True) -> MnistDa
       of TensorFlow Datasets.
     explicit: Whether the user named the folder, as opposed to a default.
 
-  Returns:
-    The digits.
-
   Raises:
     FileNotFoundError: If the folder has only some of the four files, or none
       although the user named it.
@@ -185,9 +182,8 @@ def _load_idx_folder(folder: pathlib.Path, source: str, is_sample: bool = False)
   lacking = [name for field, name in IDX_FILES.items() if field not in paths]
   if lacking:
     raise FileNotFoundError(
-      f'{folder} holds only a part of MNIST: '
-      f'{missing.listing(os.listdir(folder))}. {_EXPECTED}, missing: '
-      f'{", ".join(lacking)}.'
+      f'{folder} holds only a part of MNIST: {missing.listing(os.listdir(folder))}. {_EXPECTED}, '
+      f'missing: {", ".join(lacking)}.'
     )
   arrays = {
     field: read_idx(path, ndim=3 if field.endswith('images') else 1)

@@ -62,9 +62,8 @@ class MnistExperiment(Experiment):
     self.check_common(self.config.batch_size)
     if distribution.n_workers() > 1 and (settings.mask_record_frequency or not settings.save_path):
       raise ValueError(
-        'The workers of TF_CONFIG need a save_path, got '
-        f'{settings.save_path!r}, and mask_record_frequency=0, got '
-        f'{settings.mask_record_frequency}.'
+        f'The workers of TF_CONFIG need a save_path, got {settings.save_path!r}, and '
+        f'mask_record_frequency=0, got {settings.mask_record_frequency}.'
       )
     if settings.mask_record_frequency and not self.sparsity.method.uses_masks:
       logging.warning(

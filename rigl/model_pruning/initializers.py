@@ -35,13 +35,9 @@ def glorot_uniform() -> Initializer:
   return _seeded(tf2.keras.initializers.GlorotUniform)
 
 
-def variance_scaling(
-  scale: float = 1.0, mode: str = 'fan_in', distribution: str = 'truncated_normal'
-) -> Initializer:
-  """Like tf.keras.initializers.VarianceScaling: variance scale / fan."""
-  return _seeded(
-    tf2.keras.initializers.VarianceScaling, scale=scale, mode=mode, distribution=distribution
-  )
+def variance_scaling(scale: float = 1.0) -> Initializer:
+  """Truncated normal of variance scale / fan_in."""
+  return _seeded(tf2.keras.initializers.VarianceScaling, scale=scale)
 
 
 def random_normal(stddev: float) -> Initializer:

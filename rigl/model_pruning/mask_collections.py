@@ -119,9 +119,8 @@ def _check_new(
   for layer in layers:
     if layer.mask is mask or layer.name == _scope_of(weights):
       raise ValueError(
-        f'{weights.name} needs a scope and a mask of its own: '
-        f'{layer.weights.name} has the scope {layer.name!r} and the mask '
-        f'{layer.mask.name}.'
+        f'{weights.name} needs a scope and a mask of its own: {layer.weights.name} has the scope '
+        f'{layer.name!r} and the mask {layer.mask.name}.'
       )
   if is_probe and mask is not None and (mask.dtype.base_dtype != weights.dtype.base_dtype):
     raise ValueError(
@@ -221,9 +220,8 @@ def apply_mask(
   """
   if tf.executing_eagerly() or not hasattr(weights, 'op'):
     raise ValueError(
-      f'Masks are for ordinary variables of a graph, not for {weights.name}. '
-      'Build the layer in `with tf.Graph().as_default():`, outside of a '
-      'scope with a partitioner.'
+      f'Masks are for ordinary variables of a graph, not for {weights.name}. Build the layer in '
+      '`with tf.Graph().as_default():`, outside of a scope with a partitioner.'
     )
   known = [layer for layer in _registered(weights.op.graph) if layer.weights is weights]
   for layer in known:

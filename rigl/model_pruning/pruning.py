@@ -111,15 +111,13 @@ class PruningHParams:
       self.set_hparam(field.name, getattr(self, field.name))
     if 0 <= self.end_pruning_step < self.begin_pruning_step:
       raise ValueError(
-        f'end_pruning_step ({self.end_pruning_step}) must not lie before '
-        f'begin_pruning_step ({self.begin_pruning_step}); a negative one '
-        'means no end.'
+        f'end_pruning_step ({self.end_pruning_step}) must not lie before begin_pruning_step '
+        f'({self.begin_pruning_step}); a negative one means no end.'
       )
     if self.sparsity_function_end_step <= self.sparsity_function_begin_step:
       raise ValueError(
-        f'sparsity_function_end_step ({self.sparsity_function_end_step}) '
-        'must lie behind sparsity_function_begin_step '
-        f'({self.sparsity_function_begin_step}).'
+        f'sparsity_function_end_step ({self.sparsity_function_end_step}) must lie behind '
+        f'sparsity_function_begin_step ({self.sparsity_function_begin_step}).'
       )
     if any(self.sparsity_by_pattern().values()) and not self.target_sparsity:
       raise ValueError('weight_sparsity_map needs a target_sparsity > 0.')

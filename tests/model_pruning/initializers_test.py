@@ -97,10 +97,9 @@ def test_variance_scaling_has_the_deviation_of_the_reference(shape, stddev):
   np.testing.assert_allclose(values.std(), np.sqrt(1.0 / np.prod(shape[:3])), rtol=0.03)
 
 
-def test_variance_scaling_takes_scale_mode_and_distribution():
-  values = _draw(lambda: initializers.variance_scaling(2.0, 'fan_out', 'uniform'), shape=[50, 200])
-  bound = np.sqrt(3.0 * 2.0 / 200)
-  assert bound * 0.99 < np.abs(values).max() <= bound
+def test_variance_scaling_takes_a_scale():
+  values = _draw(lambda: initializers.variance_scaling(2.0), shape=[200, 100])
+  np.testing.assert_allclose(values.std(), np.sqrt(2.0 / 200), rtol=0.03)
 
 
 def test_random_normal_has_its_deviation():
