@@ -164,17 +164,9 @@ def _describe(value: Any) -> str:
 
 
 def parse_binary_batch(content: bytes, source: str) -> _Part:
-  """Reads a file of the binary version.
+  """Reads a file of the binary version: for each image its label, then its three planes.
 
-  Args:
-    content: the file: for each image its label, then its three planes.
-    source: name of the file, for error messages.
-
-  Returns:
-    uint8 images [n, 32, 32, 3] and uint8 labels [n].
-
-  Raises:
-    ValueError: the file is truncated or not of this format.
+  Result and errors are those of `parse_python_batch`.
   """
   if len(content) % _RECORD_BYTES:
     raise ValueError(

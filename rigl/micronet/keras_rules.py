@@ -23,55 +23,35 @@ Handler = Callable[[Any, Sequence[Shape], Shape], list[Layer]]
 # tf_keras is Keras 2 for TensorFlow versions that come with Keras 3.
 PACKAGES = ('keras', 'tf_keras')
 
-FREE = {
-  'InputLayer': 'holds the input',
-  'BatchNormalization': 'folded into a neighbouring layer at inference',
-  **dict.fromkeys(
-    """
-      Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise
-      GaussianDropout AlphaDropout ActivityRegularization
-    """.split(),
-    'does nothing at inference',
-  ),
-  **dict.fromkeys(
-    """
-      MaxPooling1D MaxPooling2D MaxPooling3D GlobalMaxPooling1D GlobalMaxPooling2D
-      GlobalMaxPooling3D Maximum Minimum
-    """.split(),
-    'comparisons are no FLOPs',
-  ),
-  **dict.fromkeys(
-    """
-      Flatten Reshape Permute RepeatVector Concatenate ZeroPadding1D ZeroPadding2D
-      ZeroPadding3D Cropping1D Cropping2D Cropping3D Masking
-    """.split(),
-    'only moves data',
-  ),
+_FREE_LAYERS = {
+  'holds the input': 'InputLayer',
+  'folded into a neighbouring layer at inference': 'BatchNormalization',
+  'does nothing at inference': """
+    Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise
+    GaussianDropout AlphaDropout ActivityRegularization
+  """,
+  'comparisons are no FLOPs': """
+    MaxPooling1D MaxPooling2D MaxPooling3D GlobalMaxPooling1D GlobalMaxPooling2D
+    GlobalMaxPooling3D Maximum Minimum
+  """,
+  'only moves data': """
+    Flatten Reshape Permute RepeatVector Concatenate ZeroPadding1D ZeroPadding2D
+    ZeroPadding3D Cropping1D Cropping2D Cropping3D Masking
+  """,
 }
+# Layer -> why it takes no FLOPs.
+FREE = {name: reason for reason, names in _FREE_LAYERS.items() for name in names.split()}
 
 # Their inner layers are counted; their own operations are listed.
-COMPOSITE = (
-  'Functional',
-  'GroupedQueryAttention',
-  'Layer',
-  'Model',
-  'MultiHeadAttention',
-  'Sequential',
-  'Wrapper',
-)
+COMPOSITE = """
+  Functional GroupedQueryAttention Layer Model MultiHeadAttention Sequential Wrapper
+""".split()
 
 # Methods for creating and saving a layer, which do not change what it computes.
-_HARMLESS = (
-  'build',
-  'build_from_config',
-  'compute_mask',
-  'compute_output_shape',
-  'compute_output_spec',
-  'count_params',
-  'from_config',
-  'get_build_config',
-  'get_config',
-)
+_HARMLESS = """
+  build build_from_config compute_mask compute_output_shape compute_output_spec count_params
+  from_config get_build_config get_config
+""".split()
 
 
 class NotCounted(Exception):

@@ -68,13 +68,11 @@ class Film:
   Attributes:
     frames: at least one.
     title: title of the whole picture.
-    unit: label of the colour bar.
     is_matrix: whether the pictures are masks, not counts.
   """
 
   frames: list[Frame]
   title: str
-  unit: str
   is_matrix: bool
 
   @property
@@ -137,12 +135,12 @@ def make_film(records: MaskRecords, layer: str, n_frames: int) -> Film:
   if kept is None:
     title = f'Mask of {layer} (rows: inputs, columns: outputs)'
     frames = [_matrix_frame(*pair) for pair in zip(iterations, masks)]
-    return Film(frames, title, 'mask', True)
+    return Film(frames, title, is_matrix=True)
   title = f'Connections of the input pixels in {layer}'
   if not kept.all():
     title += ' (grey: no input)'
   frames = [_pixel_frame(*pair, kept) for pair in zip(iterations, masks)]
-  return Film(frames, title, 'connections', False)
+  return Film(frames, title, is_matrix=False)
 
 
 def _kept_pixels(records: MaskRecords, layer: str) -> Optional[np.ndarray]:
@@ -267,7 +265,7 @@ def _add_colour_bar(figure: Figure, image: Any, axes: Any, film: Film) -> None:
     extendfrac=1 / aspect,
   )
   bar.locator = MaxNLocator(6, steps=[1, 2, 5, 10], integer=True)
-  bar.set_label(film.unit)
+  bar.set_label('mask' if film.is_matrix else 'connections')
 
 
 def _parser() -> argparse.ArgumentParser:
