@@ -71,8 +71,8 @@ def vgg(
 ) -> blocks.ModelFn:
   """Makes the function that builds a VGG.
 
-  The arguments are those of `resnet_model.resnet_v1_`, except for the default `name`, which is
-  `vgg_type`: 'vgg_a' (11 layers), 'vgg_16' or 'vgg_19'.
+  `vgg_type` is 'vgg_a' (11 layers), 'vgg_16' or 'vgg_19', and the default `name`. The other
+  arguments are those of `resnet_model.resnet_v1_`.
 
   Returns:
     fn(inputs, is_training) -> logits [batch, num_classes], where inputs is

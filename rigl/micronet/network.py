@@ -225,7 +225,7 @@ def scale_width(
   """Multiplies the channels of kernels.
 
   Except the input channels of the first layer, the output channels of the last
-  layer, and dimensions of 1. Sizes are truncated to integers.
+  layer, and dimensions of 1. Sizes are truncated to integers. Each layer needs a kernel.
   """
 
   def scaled(channels: int) -> int:
