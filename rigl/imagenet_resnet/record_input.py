@@ -94,7 +94,7 @@ def ordered_records(
 
 
 def check(condition: tf.Tensor, message: tf.Tensor, warns: bool = False) -> tf.Operation:
-  """An operation that raises InvalidArgumentError, or warns, unless a condition holds."""
+  """An operation that raises InvalidArgumentError, or warns on stderr, unless a condition holds."""
   if warns:
     return tf.cond(
       condition,
