@@ -261,11 +261,11 @@ class ImageNetExperiment(StepExperiment):
       self.sparsity, inner, self.settings.use_tpu, self.custom_sparsity_map
     )
 
-  def _build_train_op(
+  def build_train_op(
     self,
     loss: tf.Tensor,
     scalars: Mapping[str, tf.Tensor],
-    not_finite: Optional[finite.NotFiniteHook],
+    not_finite: Optional[finite.NotFiniteHook] = None,
   ) -> tuple[tf.Operation, dict[str, tf.Tensor]]:
     """The train op, and {tag: what to report} of the network that its step begins with."""
     use_tpu = self.settings.use_tpu
@@ -312,7 +312,7 @@ class ImageNetExperiment(StepExperiment):
     mean_loss = replicas.mean(loss)
     # On a TPU no hook sees each step: there the Estimator looks at the loss.
     not_finite = None if settings.use_tpu else finite.NotFiniteHook(self.folder)
-    train_op, reported = self._build_train_op(loss, scalars, not_finite)
+    train_op, reported = self.build_train_op(loss, scalars, not_finite)
 
     def host_call(**tensors):
       return summaries.host_call_fn(
