@@ -255,13 +255,12 @@ def render(tables: dict[str, list[Row]], is_markdown: bool) -> str:
 def _text_rows(rows: Iterable[Row]) -> str:
   header = ['Distribution', 'Sparsity', 'Length']
   for title in _COUNTED:
-    # The spaces are above the marks.
-    header += [title, 'counted  ']
+    header += [title, 'counted']
   lines = []
   for row in rows:
     line = [row.distribution, f'{row.real_sparsity:.3f}', f'{row.length}x']
     for cell in row.cells:
-      line += [cell.published, f'{cell.text} {_MARKS[cell.agreement] or " "}']
+      line += [cell.published, f'{_MARKS[cell.agreement]} {cell.text}'.lstrip()]
     lines.append([*line, row.top_1])
   return formatting.text_table([*header, 'Top-1 %'], lines)
 

@@ -66,7 +66,7 @@ class TestPublishedTables:
     text = _run(capsys)
     assert 'ResNet-50, extended training' in text
     assert 'MobileNet-v1, extended training' in text
-    assert ' 102.122    102.1219 ' in text
+    assert ' 102.122   102.1219 ' in text
 
   def test_formats_hold_the_same_rows(self, capsys):
     records = _json(capsys)
@@ -527,7 +527,7 @@ def test_ascii_terminal():
     env={**os.environ, 'PYTHONIOENCODING': 'ascii'},
   ).stdout.decode('ascii')
   assert '?' * 20 in output
-  assert ' 102.122    102.1219 ' in output
+  assert ' 102.122   102.1219 ' in output
 
 
 def test_help_tells_the_defaults(capsys):
