@@ -43,7 +43,7 @@ def read_masks(path: str) -> dict[str, Mask]:
   if not masks:
     raise ValueError(
       f'{prefix!r} holds no masks, variables named <layer>/mask. Count a dense network by '
-      '--architecture and --sparsity=0.'
+      '--architecture, without --checkpoint.'
     )
   return masks
 

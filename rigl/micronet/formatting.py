@@ -15,9 +15,9 @@ import rich.table
 
 FORMATS = ('table', 'json', 'csv', 'markdown')
 
-# Characters in a line of a table without limit, and in its first column at least.
+# Characters in a line of a table without limit, and of a name in one line at least.
 _NO_LIMIT = 10**4
-_SHORTEST_NAME = 12
+_SHORTEST_NAME = 20
 
 _UNITS = ((1e18, 'E'), (1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
 
@@ -26,7 +26,7 @@ def quantity(value: float, unit: str) -> str:
   """Formats with a decimal prefix: 8202340776 FLOPs are '8.202 GFLOPs'."""
   for factor, prefix in _UNITS:
     # A value that rounds to 1000 of a unit is 1 of the next.
-    if abs(value) >= 0.9995 * factor:
+    if abs(value) >= 0.99995 * factor:
       return f'{value / factor:.4g} {prefix}{unit}'
   return f'{value:.4g} {unit}'
 
@@ -54,8 +54,8 @@ def text_table(
     header: titles of the columns.
     rows: cells as text.
     n_left: number of columns aligned to the left; the others go to the right.
-    max_width: texts of the first column that do not fit go on in the next line;
-      None for no limit.
+    max_width: texts of the first column that do not fit go on in the next line,
+      if the other columns leave them some room; None for no limit.
     has_total: draws a line above the last row.
 
   Returns:
@@ -76,11 +76,15 @@ def text_table(
   for row in rows[:-1] if has_total else rows:
     drawn.add_row(*row)
   numbers = list(zip(header, *rows))[1:]
-  narrowest = _SHORTEST_NAME + sum(2 + max(map(rich.cells.cell_len, column)) for column in numbers)
+  left = (max_width or 0) - sum(2 + max(map(rich.cells.cell_len, cells)) for cells in numbers)
   console = rich.console.Console(
     file=io.StringIO(),
-    width=max(max_width or _NO_LIMIT, narrowest),
+    width=max_width if max_width and left >= _SHORTEST_NAME else _NO_LIMIT,
+    # The rest keeps rich from asking terminal, notebook and environment.
+    height=1,
     color_system=None,
+    force_terminal=False,
+    force_jupyter=False,
     markup=False,
     emoji=False,
   )

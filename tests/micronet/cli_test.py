@@ -409,7 +409,7 @@ class TestCheckpoint:
 
   def test_no_masks(self, capsys, tmp_path):
     _save(tmp_path, {}, {'layer1/weights': (3, 4)})
-    assert '--architecture and --sparsity=0' in _fail(capsys, f'--checkpoint={tmp_path}')
+    assert 'without --checkpoint' in _fail(capsys, f'--checkpoint={tmp_path}')
 
   def test_not_a_mask(self, capsys, tmp_path):
     _save(tmp_path, {'layer1': np.full((784, 300), 0.5, np.float32)})
@@ -474,6 +474,7 @@ class TestFormatting:
       (8202340776.0, '8.202 GFLOPs'),
       (18898.0, '18.9 kFLOPs'),
       (999.96e3, '1 MFLOPs'),
+      (999.5e3, '999.5 kFLOPs'),
       (3.2e18, '3.2 EFLOPs'),
       (12.0, '12 FLOPs'),
     ],
@@ -499,9 +500,19 @@ class TestFormatting:
     lines = formatting.text_table(['layer', 'size'], rows).splitlines()
     assert lines[2:] == ['層一      3', 'ab        4']
 
-  def test_narrow_terminal_keeps_numbers(self):
-    table = formatting.text_table(['layer', 'size'], [['x' * 50, '123456789']], max_width=5)
-    assert '123456789' in table
+  @pytest.mark.parametrize('max_width', [5, 25])
+  def test_without_room_for_names_no_line_is_folded(self, max_width):
+    table = formatting.text_table(['layer', 'size'], [['x' * 50, '123456789']], max_width=max_width)
+    assert table.splitlines()[2] == 'x' * 50 + '  123456789'
+
+  @pytest.mark.parametrize('name', ['FORCE_COLOR', 'TTY_COMPATIBLE', 'JPY_PARENT_PID', 'COLUMNS'])
+  def test_the_environment_changes_nothing(self, name, monkeypatch):
+    rows = [['x' * 100, '123456789']]
+    table = formatting.text_table(['layer', 'size'], rows)
+    monkeypatch.setenv('TERM', 'dumb')
+    monkeypatch.setenv(name, '1')
+    assert formatting.text_table(['layer', 'size'], rows) == table
+    assert table.splitlines()[2] == 'x' * 100 + '  123456789'
 
 
 def test_network_without_flops(capsys):
