@@ -1,6 +1,6 @@
 r"""Trains and evaluates WideResNets on CIFAR-10 with sparse training methods.
 
-    python rigl/cifar_resnet/resnet_train_eval.py --training_method=rigl \
+    python -m rigl.cifar_resnet.resnet_train_eval --training_method=rigl \
         --mask_init_method=erdos_renyi_kernel --data_directory=/data/cifar10
 
 A run has its own folder below --train_dir. Started again it goes on where it

@@ -28,7 +28,7 @@ are read, interrupted ones go on.
 def _parser() -> argparse.ArgumentParser:
   parser = console.Parser(
     prog='python -m rigl.compare',
-    description='Trains methods at sparsities with several seeds, and writes '
+    description='Trains methods at sparsities with several seeds, and writes\n'
     'a table (table.md, table.csv) and a figure (figure.png) of the errors.',
     epilog=_EXAMPLES,
     formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -77,8 +77,9 @@ def _draw_errors(axis: Any, groups: Sequence[Group], styles: dict[str, Any]) -> 
   _draw_points(axis, groups, styles, lambda g: 1.0 - (g.sparsity or 0.0))
   sparsities = sparsities_of(groups)
   if sparsities:
-    # Each step to the right halves the number of connections.
-    axis.set_xscale('log')
+    if len(sparsities) > 1:
+      # Each step to the right halves the number of connections.
+      axis.set_xscale('log')
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xticks([1.0 - s for s in sparsities], [f'{100 * s:g} %' for s in sparsities])

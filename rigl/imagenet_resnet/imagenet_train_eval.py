@@ -1,6 +1,6 @@
 r"""Trains and evaluates ResNets, MobileNets and VGGs on ImageNet.
 
-    python rigl/imagenet_resnet/imagenet_train_eval.py --training_method=rigl \
+    python -m rigl.imagenet_resnet.imagenet_train_eval --training_method=rigl \
         --mask_init_method=erdos_renyi_kernel --first_layer_sparsity=-1 \
         --train_steps=32000 --train_batch_size=4096 --data_directory=$IMAGENET
 

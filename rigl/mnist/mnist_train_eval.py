@@ -1,6 +1,6 @@
 r"""Trains LeNet-300-100 on MNIST with any of the sparse training methods.
 
-    python rigl/mnist/mnist_train_eval.py --training_method=rigl \
+    python -m rigl.mnist.mnist_train_eval --training_method=rigl \
         --end_sparsity=0.98 --save_path=/tmp/mnist_rigl
 
 Started again with the same --save_path it goes on where it stopped.

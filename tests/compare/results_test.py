@@ -147,6 +147,7 @@ def test_networks_that_are_not_as_sparse_are_named(outcomes):
     lambda o: True,
     lambda o: o.run.method == 'dense',
     lambda o: o.run.method == 'rigl' and o.run.seed == 0,
+    lambda o: o.run.sparsity == 0.9,
   ],
 )
 def test_figure_of_any_part_of_the_outcomes(keep, outcomes, tmp_path):

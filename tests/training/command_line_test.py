@@ -66,9 +66,8 @@ def test_help_has_each_flag_once_and_those_not_used_last(help_of_script, server,
 
 
 def test_help_begins_with_what_the_script_does_and_a_command(help_of_script, server):
-  path = scripts.SCRIPTS[server.script].replace('.', '/') + '.py'
   assert re.match(r'Trains [^\n]*\.\n\n    python ', help_of_script)
-  assert f'python {path} --training_method=rigl' in help_of_script
+  assert f'python -m {scripts.SCRIPTS[server.script]} --training_method=rigl' in help_of_script
 
 
 def test_help_fits_a_terminal(help_of_script):
