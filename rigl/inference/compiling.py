@@ -31,6 +31,8 @@ class _Compiler(Steps):
     last_uses = _last_uses(graph)
     for i, node in enumerate(graph.nodes):
       getattr(self, f'_compile_{node.kind}')(node)
+      while self.temporary:
+        self.arena.give_back(self.temporary.pop())
       for index, last in last_uses.items():
         if last == i and index in self.layouts:
           self.arena.give_back(self.layouts[index])
@@ -40,80 +42,48 @@ class _Compiler(Steps):
     if is_vector(self.shapes[node.output]):
       self._compile_vector(node)
       return
-    places, plane, temporary = self.places_of_taps(node)
+    places, plane = self.places_of_taps(node)
     n, n_inputs = len(node.weights), node.weights.shape[3]
     # Ordered by input channel, so that consecutive taps are close in memory.
-    weights = node.weights.reshape(n, -1, n_inputs).transpose(0, 2, 1)
+    weights = node.weights.reshape(n, -1, n_inputs).transpose(0, 2, 1).reshape(n, -1)
     all_places = (np.arange(n_inputs)[:, None] * plane + places).ravel()
-    weights = weights.reshape(n, -1)
-    residual = copied = None
-    if len(node.inputs) > 1:
-      residual, copied = self.in_planes(node.inputs[1])
-    layout = self.new_output(node)
+    residual = self.in_planes(node.inputs[1]) if len(node.inputs) > 1 else None
     if simplifying.shares_loads(node):
-      self.add_shared(node, layout, weights, all_places, residual)
-    else:
-      kept, columns = np.nonzero(weights)
-      values, offsets = weights[kept, columns], all_places[columns]
-      if residual is not None:
-        kept = np.concatenate([kept, np.arange(n)])
-        order = np.argsort(kept, kind='stable')
-        kept = kept[order]
-        values = np.concatenate([values, np.ones(n)])[order]
-        offsets = np.concatenate([offsets, residual.base + np.arange(n) * residual.channel])[order]
-      self.add_sparse(node, layout, kept, values, offsets)
-    for used in (copied, temporary):
-      if used is not None:
-        self.arena.give_back(used)
+      self.add_shared(node, weights, all_places, residual)
+      return
+    kept, columns = np.nonzero(weights)
+    values, offsets = weights[kept, columns], all_places[columns]
+    if residual is not None:
+      kept = np.concatenate([kept, np.arange(n)])
+      order = np.argsort(kept, kind='stable')
+      kept = kept[order]
+      values = np.concatenate([values, np.ones(n)])[order]
+      offsets = np.concatenate([offsets, residual.base + np.arange(n) * residual.channel])[order]
+    self.add_sparse(node, kept, values, offsets)
 
   def _compile_depthwise(self, node: Node) -> None:
     if is_vector(self.shapes[node.output]):
       self._compile_vector(node)
       return
-    places, plane, temporary = self.places_of_taps(node)
-    layout = self.new_output(node)
+    places, plane = self.places_of_taps(node)
     n = self.shapes[node.output][2]
     multiplier = n // self.shapes[node.inputs[0]][2]
     weights = node.weights.reshape(-1, n).T
     kept, taps = np.nonzero(weights)
-    self.add_sparse(
-      node,
-      layout,
-      kept,
-      weights[kept, taps],
-      places[taps] + kept // multiplier * plane,
-      is_channelwise=True,
-    )
-    if temporary is not None:
-      self.arena.give_back(temporary)
+    offsets = places[taps] + kept // multiplier * plane
+    self.add_sparse(node, kept, weights[kept, taps], offsets, is_channelwise=True)
 
   def _compile_add(self, node: Node) -> None:
     n = self.shapes[node.output][2]
     node.biases = np.zeros(n, np.float32)
+    kept, ones = np.repeat(np.arange(n), 2), np.ones(2 * n)
     if is_vector(self.shapes[node.output]):
-      places = np.stack([self.places(i).ravel() for i in node.inputs], 1)
-      self.add_vector(
-        2 * np.arange(n + 1),
-        np.ones(2 * n),
-        places,
-        node.biases,
-        self.new_output(node),
-        node.limits,
-      )
+      offsets = np.stack([self.places(i).ravel() for i in node.inputs], 1)
+      self.add_vector(node, kept, ones, offsets.ravel())
       return
     sources = [self.in_planes(index) for index in node.inputs]
-    places = np.stack([layout.base + np.arange(n) * layout.channel for layout, _ in sources], 1)
-    self.add_sparse(
-      node,
-      self.new_output(node),
-      np.repeat(np.arange(n), 2),
-      np.ones(2 * n),
-      places.ravel(),
-      is_channelwise=True,
-    )
-    for _, copied in sources:
-      if copied is not None:
-        self.arena.give_back(copied)
+    offsets = np.stack([layout.base + np.arange(n) * layout.channel for layout in sources], 1)
+    self.add_sparse(node, kept, ones, offsets.ravel(), is_channelwise=True)
 
   def _compile_vector(self, node: Node) -> None:
     """Compiles a layer whose output has a single position."""
@@ -134,26 +104,11 @@ class _Compiler(Steps):
       kept, columns = np.nonzero(weights)
       multiplier = n // shape[2]
       offsets = window.reshape(-1, shape[2])[columns, kept // multiplier]
-    values = weights[kept, columns]
-    counts = np.bincount(kept, minlength=n)
-    self.add_vector(
-      np.concatenate([[0], np.cumsum(counts)]),
-      values,
-      offsets,
-      node.biases,
-      self.new_output(node),
-      node.limits,
-    )
-
-  def _compile_max_pool(self, node: Node) -> None:
-    self._compile_pool(node)
-
-  def _compile_average_pool(self, node: Node) -> None:
-    self._compile_pool(node)
+    self.add_vector(node, kept, weights[kept, columns], offsets)
 
   def _compile_pool(self, node: Node) -> None:
     shape, output = (self.shapes[i] for i in (node.inputs[0], node.output))
-    size, temporary = output[:2], None
+    size = output[:2]
     if is_vector(output):
       source = self.layout_of(node.inputs[0])
       plane = source.channel
@@ -167,7 +122,7 @@ class _Compiler(Steps):
       )
       n_groups, row_stride = 0, 1
     else:
-      places, plane, temporary = self.places_of_taps(node)
+      places, plane = self.places_of_taps(node)
       n_groups = self.planes.n_groups(size)
       row_stride = self.planes.row_stride(size)
     factor = -1
@@ -178,49 +133,24 @@ class _Compiler(Steps):
       factors[: counts.size] = 1 / counts.ravel()
       factor = self.factors.add(factors)
     layout = self.new_output(node)
-    self.add(
-      kernels.POOL,
-      [
-        self.add_taps([], places),
-        n_groups,
-        layout.base,
-        layout.channel,
-        plane,
-        *self.geometry(node),
-        len(places),
-        factor,
-      ],
-      np.ones(output[2]),
-      node.limits,
-    )
-    if temporary is not None:
-      self.arena.give_back(temporary)
+    arguments = [self.add_taps([], places), n_groups, layout.base, layout.channel, plane]
+    arguments += [*self.geometry(node), len(places), factor]
+    self.add(kernels.POOL, arguments, np.ones(output[2]), node.limits)
+
+  _compile_max_pool = _compile_average_pool = _compile_pool
 
   def _compile_mean(self, node: Node) -> None:
     height, width, n = self.shapes[node.inputs[0]]
     source = self.layout_of(node.inputs[0])
-    self.add(
-      kernels.MEAN,
-      [
-        source.base,
-        source.channel,
-        source.row,
-        source.column,
-        height,
-        width,
-        self.new_output(node).base,
-      ],
-      np.ones(n),
-    )
+    target = self.new_output(node).base
+    self.add(kernels.MEAN, [*source, height, width, target], np.ones(n))
 
   def _compile_flatten(self, node: Node) -> None:
     self.flat[node.output] = self.places(node.inputs[0]).reshape(1, 1, -1)
 
   def _compile_softmax(self, node: Node) -> None:
-    source = self.layout_of(node.inputs[0])
-    self.add(
-      kernels.SOFTMAX, [source.base, self.shapes[node.output][2], self.new_output(node).base], [1]
-    )
+    source, n = self.layout_of(node.inputs[0]).base, self.shapes[node.output][2]
+    self.add(kernels.SOFTMAX, [source, n, self.new_output(node).base], [1])
 
 
 def _last_uses(graph: Graph) -> dict[int, int]:

@@ -20,7 +20,7 @@ class Engine:
     self.input_shape = graph.input_shape
     self._output_shape = graph.output_shape
     self._program = compiling.make_program(graph, n_threads)
-    self._team = threads.Team(self._program.arrays(), n_threads)
+    self._team = threads.Team(self._program.arrays, n_threads)
     self._lock = threading.Lock()
 
   def __call__(self, batch: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ class Steps:
     planes: the shapes of images in memory.
     layouts: {activation: where its values are}.
     flat: flattened images stay in place: {activation: offsets of its values}.
+    temporary: copies of images, to be freed after the node that reads them.
     factors: numbers that averages are multiplied by.
   """
 
@@ -33,6 +34,7 @@ class Steps:
     self.arena = layouts.Arena()
     self.layouts: dict[int, Layout] = {}
     self.flat: dict[int, np.ndarray] = {}
+    self.temporary: list[Layout] = []
     self.factors = Numbers(np.float32)
     self._n_threads = n_threads
     self.planes = layouts.Planes(graph)
@@ -55,20 +57,12 @@ class Steps:
     """
     if self.arena.size > _MAX_ARENA:
       raise ValueError("The images are too large for this engine: use engine='litert'.")
-    return Program(
-      np.array(self._steps, np.int64),
-      np.array(self._limits, np.float32),
-      np.array(self._cuts, np.int64),
-      self.arena.make(),
-      self._values.all(),
-      self._offsets.all(),
-      self._rows.all(),
-      self._biases.all(),
-      self._tables.all(),
-      self.factors.all(),
-      inputs,
-      self.places(output).ravel().astype(np.int64),
-    )
+    steps, cuts = (np.array(rows, np.int64) for rows in (self._steps, self._cuts))
+    limits = np.array(self._limits, np.float32)
+    arena = self.arena.make()
+    numbers = (self._values, self._offsets, self._rows, self._biases, self._tables, self.factors)
+    arrays = (steps, limits, cuts, arena, *(one.all() for one in numbers))
+    return Program(arrays, arena, inputs, self.places(output).ravel().astype(np.int64))
 
   def add(
     self, kind: int, arguments: list[int], work: Any, limits: tuple[float, float] = (0.0, 0.0)
@@ -95,12 +89,11 @@ class Steps:
       layout = self.arena.vector(shape[2])
     else:
       size = shape[:2]
-      is_bordered = node.output in self.planes.bordered
       layout = self.arena.planes(
         layouts.round_up(shape[2], kernels.SHARED_CHANNELS),
         self.planes.n_groups(size) * GROUP,
         self.planes.row_stride(size),
-        self.planes.margin(size) if is_bordered else 0,
+        self.planes.margin(size) if node.output in self.planes.bordered else 0,
       )
     self.layouts[node.output] = layout
     return layout
@@ -113,7 +106,7 @@ class Steps:
     fill: float,
     strides: tuple[int, int],
   ) -> tuple[Layout, dict[tuple[int, int], int]]:
-    """Copies phases of an image; returns their layout and numbers."""
+    """Copies phases of an image for this node; returns their layout and numbers."""
     source = self.layout_of(index)
     phases = sorted(taps.sizes)
     n = self.shapes[index][2]
@@ -131,132 +124,104 @@ class Steps:
     )
     table = self._tables.add([(*phase, *strides, *taps.sizes[phase]) for phase in phases])
     work = np.repeat([np.prod(taps.sizes[phase]) + 1 for phase in phases], n)
-    self.add(
-      kernels.COPY,
-      [
-        source.base,
-        source.channel,
-        source.row,
-        source.column,
-        n,
-        layout.base,
-        layout.channel,
-        row_stride,
-        table,
-      ],
-      work,
-    )
+    self.add(kernels.COPY, [*source, n, layout.base, layout.channel, row_stride, table], work)
+    self.temporary.append(layout)
     return layout, {phase: i for i, phase in enumerate(phases)}
 
   def layout_of(self, index: int) -> Layout:
     """The strides of an activation; copies it if it was flattened."""
     if index not in self.layouts:
       places = self.flat[index].ravel()
-      layout = self.arena.vector(places.size)
-      self.add_vector(
-        np.arange(places.size + 1),
-        np.ones(places.size),
-        places,
-        np.zeros(places.size),
-        layout,
-        (-np.inf, np.inf),
-      )
-      self.layouts[index] = layout
+      n = places.size
+      copy = Node('copy', [], index, biases=np.zeros(n))
+      self.add_vector(copy, np.arange(n), np.ones(n), places)
     return self.layouts[index]
 
-  def in_planes(self, index: int) -> tuple[Layout, Optional[Layout]]:
-    """(layout of an image as planes, layout to free after use)."""
-    layout = self.layout_of(index)
-    if layout.column == 1 and layout.row == self.planes.row_stride(self.shapes[index][:2]):
-      return layout, None
-    shape = self.shapes[index]
+  def in_planes(self, index: int) -> Layout:
+    """The layout of an image as planes; copies it if it is another."""
+    layout, shape = self.layout_of(index), self.shapes[index]
+    if layout.column == 1 and layout.row == self.planes.row_stride(shape[:2]):
+      return layout
     taps = Taps([(0, 0)], [(0, 0)], {(0, 0): shape[:2]})
-    layout, _ = self._copy(index, taps, shape, 0.0, (1, 1))
-    return layout, layout
+    return self._copy(index, taps, shape, 0.0, (1, 1))[0]
 
-  def places_of_taps(self, node: Node) -> tuple[np.ndarray, int, Optional[Layout]]:
+  def places_of_taps(self, node: Node) -> tuple[np.ndarray, int]:
     """Offsets of the taps of a window for its first position and channel 0.
 
     Returns:
-      (offset of each tap, distance of channels, layout to free after use).
+      (offset of each tap, distance of channels).
     """
     index, output = node.inputs[0], self.shapes[node.output]
     shape = self.shapes[index]
     taps = Taps.of(node, shape, output)
     layout = self.layout_of(index)
     row_stride = self.planes.row_stride(output[:2])
-    numbers, temporary = {(0, 0): 0}, None
-    if not (
-      taps.is_direct(node, shape, output) and layout.column == 1 and layout.row == row_stride
-    ):
+    numbers = {(0, 0): 0}
+    is_in_planes = layout.column == 1 and layout.row == row_stride
+    if not (is_in_planes and taps.is_direct(node, shape, output)):
       layout, numbers = self._copy(index, taps, output, layouts.fill_of(node), node.strides)
-      temporary = layout
     places = [
       layout.base + numbers[phase] * shape[2] * layout.channel + shift[0] * row_stride + shift[1]
       for phase, shift in zip(taps.phases, taps.shifts)
     ]
-    return np.array(places), layout.channel, temporary
+    return np.array(places), layout.channel
 
   def geometry(self, node: Node) -> list[int]:
     """height, width, row stride and whether there is a border to clear."""
-    height, width, _ = self.shapes[node.output]
-    return [
-      height,
-      width,
-      self.planes.row_stride((height, width)),
-      node.output in self.planes.bordered,
-    ]
+    size = self.shapes[node.output][:2]
+    return [*size, self.planes.row_stride(size), node.output in self.planes.bordered]
 
   def add_shared(
-    self,
-    node: Node,
-    layout: Layout,
-    weights: np.ndarray,
-    places: np.ndarray,
-    residual: Optional[Layout],
+    self, node: Node, weights: np.ndarray, places: np.ndarray, residual: Optional[Layout]
   ) -> None:
     """Adds a step that computes blocks of channels."""
     n = kernels.SHARED_CHANNELS
     # The last block is padded with channels that are not read.
     n_more = -len(weights) % n
     weights = np.pad(weights, ((0, n_more), (0, 0)))
+    biases = np.pad(node.biases, (0, n_more))
     own = None
     if residual is not None:
       last = len(node.weights) - 1
       own = residual.base + residual.channel * np.minimum(np.arange(len(weights)), last)
     packed = blocks.Blocks.of(weights, places, n, own)
     start = self.add_taps(packed.values, packed.offsets)
-    self._add_image(
-      kernels.SHARED,
-      node,
-      self._rows.add(start + packed.rows),
-      layout,
-      np.pad(node.biases, (0, n_more)),
-      packed.n_values + 2 * n,
-    )
+    rows = self._rows.add(start + packed.rows)
+    self._add_image(kernels.SHARED, node, rows, biases, packed.n_values + 2 * n)
 
   def add_sparse(
     self,
     node: Node,
-    layout: Layout,
     kept: np.ndarray,
     values: np.ndarray,
     offsets: np.ndarray,
     is_channelwise: bool = False,
   ) -> None:
-    """Adds a step that computes taps; `kept` has the output of each."""
-    n = self.shapes[node.output][2]
-    counts = np.bincount(kept, minlength=n)
+    """Adds a step that computes taps; `kept` has the output of each, in order."""
+    rows, work = self._add_rows(node, kept, values, offsets)
+    self._add_image(kernels.SPARSE, node, rows, node.biases, work, is_channelwise)
+
+  def add_vector(
+    self, node: Node, kept: np.ndarray, values: np.ndarray, offsets: np.ndarray
+  ) -> None:
+    """As `add_sparse`, for an output of one position."""
+    rows, work = self._add_rows(node, kept, values, offsets)
+    biases = self._biases.add(node.biases)
+    self.add(kernels.VECTOR, [rows, self.new_output(node).base, biases], work, node.limits)
+
+  def _add_rows(
+    self, node: Node, kept: np.ndarray, values: np.ndarray, offsets: np.ndarray
+  ) -> tuple[int, np.ndarray]:
+    """Appends taps, sorted by output; returns the index of their rows, and the work of each."""
+    counts = np.bincount(kept, minlength=len(node.biases))
     start = self.add_taps(values, offsets)
-    rows = self._rows.add(start + np.concatenate([[0], np.cumsum(counts)]))
-    self._add_image(kernels.SPARSE, node, rows, layout, node.biases, counts + 2, is_channelwise)
+    return self._rows.add(start + np.concatenate([[0], np.cumsum(counts)])), counts + 2
 
   def _add_image(
     self,
     kind: int,
     node: Node,
     rows: int,
-    layout: Layout,
     biases: np.ndarray,
     work: np.ndarray,
     is_channelwise: bool = False,
@@ -267,38 +232,14 @@ class Steps:
     is_stream = is_channelwise and n_groups > 2 * kernels.TILE_GROUPS
     # Then each thread mostly reads its own outputs.
     by_position = not is_stream and n_groups >= _MIN_GROUPS * self._n_threads
+    layout = self.new_output(node)
+    bias = self._biases.add(biases)
+    arguments = [rows, n_groups, layout.base, layout.channel, bias, len(work), by_position]
     self.add(
       kind,
-      [
-        rows,
-        n_groups,
-        layout.base,
-        layout.channel,
-        self._biases.add(biases),
-        len(work),
-        by_position,
-        *self.geometry(node),
-        is_stream,
-      ],
+      [*arguments, *self.geometry(node), is_stream],
       np.ones(n_groups) if by_position else work,
       node.limits,
-    )
-
-  def add_vector(
-    self,
-    rows: np.ndarray,
-    values: np.ndarray,
-    offsets: np.ndarray,
-    biases: np.ndarray,
-    layout: Layout,
-    limits: tuple[float, float],
-  ) -> None:
-    start = self.add_taps(values, offsets)
-    self.add(
-      kernels.VECTOR,
-      [self._rows.add(start + rows), layout.base, self._biases.add(biases)],
-      np.diff(rows) + 2,
-      limits,
     )
 
   def add_taps(self, values: Any, offsets: Any) -> int:
