@@ -80,19 +80,9 @@ def _sparse_tiles(
     n = (end - done) // (n_tiles - tile)
     position = done * GROUP
     for o in range(first, last):
-      _tile(
-        n,
-        arena,
-        values,
-        offsets,
-        rows[row + o],
-        rows[row + o + 1],
-        position,
-        biases[bias + o],
-        low,
-        high,
-        out + o * plane + position,
-      )
+      start, stop = rows[row + o], rows[row + o + 1]
+      target = out + o * plane + position
+      _tile(n, arena, values, offsets, start, stop, position, biases[bias + o], low, high, target)
     done += n
 
 
@@ -103,29 +93,11 @@ def _sparse(step, limits, arena, values, offsets, rows, biases, first, last):
   height, width, row_stride, is_bordered, is_stream = step[8:13]
   low, high = limits
   begin, end, first, last = _part(by_position, n_groups, n_channels, first, last)
-  if is_stream:
-    # One channel after the other, which share no input.
-    for o in range(first, last):
-      _sparse_tiles(
-        arena, values, offsets, rows, row, biases, bias, low, high, out, plane, begin, end, o, o + 1
-      )
-  else:
+  # All channels together, or one after the other if they share no input.
+  n = 1 if is_stream else max(1, last - first)
+  for o in range(first, last, n):
     _sparse_tiles(
-      arena,
-      values,
-      offsets,
-      rows,
-      row,
-      biases,
-      bias,
-      low,
-      high,
-      out,
-      plane,
-      begin,
-      end,
-      first,
-      last,
+      arena, values, offsets, rows, row, biases, bias, low, high, out, plane, begin, end, o, o + n
     )
   if is_bordered:
     for o in range(first, last):
@@ -145,21 +117,10 @@ def _shared(step, limits, arena, values, offsets, rows, biases, first, last):
     n = (end - done) // (n_tiles - tile)
     position = done * GROUP
     for block in range(first, last):
-      o = block * SHARED_CHANNELS
+      o, start = block * SHARED_CHANNELS, row + block * SHARED_ROWS
+      target = out + o * plane + position
       _shared_tile(
-        n,
-        arena,
-        values,
-        offsets,
-        rows,
-        row + block * SHARED_ROWS,
-        position,
-        biases,
-        bias + o,
-        low,
-        high,
-        out + o * plane + position,
-        plane,
+        n, arena, values, offsets, rows, start, position, biases, bias + o, low, high, target, plane
       )
     done += n
   if is_bordered:
@@ -280,27 +241,14 @@ def _wait(counts, wanted):
 
 @_jit
 def run(
-  thread,
-  n_threads,
-  counts,
-  call,
-  steps,
-  limits,
-  cuts,
-  arena,
-  values,
-  offsets,
-  rows,
-  biases,
-  tables,
-  factors,
+  thread, counts, call, steps, limits, cuts, arena, values, offsets, rows, biases, tables, factors
 ):
   """Runs the part of one thread in all steps.
 
   Args:
     thread: number of this thread.
-    n_threads: number of threads.
-    counts: int64 [N_COUNTS], initially 0, see `begin`.
+    counts: int64 [N_COUNTS], initially 0: at CALLS the calls started, at ARRIVALS the steps
+      finished by a thread.
     call: number of earlier calls.
     steps: int64 [steps, N_COLUMNS].
     limits: float32 [steps, 2], limits of the outputs.
@@ -313,6 +261,7 @@ def run(
     tables: int64, phases of copies.
     factors: float32, factors of means.
   """
+  n_threads = cuts.shape[1] - 1
   for i in range(len(steps)):
     step, limit = steps[i], (limits[i, 0], limits[i, 1])
     first, last = cuts[i, thread], cuts[i, thread + 1]
@@ -337,24 +286,19 @@ def run(
 
 @_jit
 def begin(counts):
-  """Makes the threads in `serve` start a call.
-
-  Args:
-    counts: number of calls started, and of steps finished by a thread.
-  """
+  """Makes the threads in `serve` start a call, which it counts."""
   waiting.arrive(counts, CALLS)
 
 
 @_jit
-def serve(thread, n_threads, counts, call, *arrays):
+def serve(thread, counts, call, *arrays):
   """Takes part in calls until none starts for about a millisecond.
 
   Waking a sleeping thread takes longer than many a layer.
 
   Args:
     thread: see `run`.
-    n_threads: see `run`.
-    counts: see `begin`.
+    counts: see `run`.
     call: number of calls in which this thread took part.
     *arrays: the arguments of `run` from `steps` on.
 
@@ -364,7 +308,7 @@ def serve(thread, n_threads, counts, call, *arrays):
   spins = 0
   while spins < _SPINS_BEFORE_SLEEP:
     if waiting.look(counts, CALLS) > call:
-      run(thread, n_threads, counts, call, *arrays)
+      run(thread, counts, call, *arrays)
       call += 1
       spins = 0
     waiting.pause()

@@ -44,9 +44,7 @@ class Team:
     self._shared = _Shared(np.zeros(kernels.N_COUNTS, np.int64), threading.Condition())
     self._n_calls = 0
     for thread in range(1, n_threads):
-      threading.Thread(
-        target=_take_part, args=(arrays, thread, n_threads, self._shared), daemon=True
-      ).start()
+      threading.Thread(target=_take_part, args=(arrays, thread, self._shared), daemon=True).start()
     weakref.finalize(self, self._shared.close)
 
   def run(self) -> None:
@@ -56,11 +54,11 @@ class Team:
       with shared.condition:
         kernels.begin(shared.counts)
         shared.condition.notify_all()
-    kernels.run(0, self._n_threads, shared.counts, self._n_calls, *self._arrays)
+    kernels.run(0, shared.counts, self._n_calls, *self._arrays)
     self._n_calls += 1
 
 
-def _take_part(arrays: tuple[Any, ...], thread: int, n_threads: int, shared: _Shared) -> None:
+def _take_part(arrays: tuple[Any, ...], thread: int, shared: _Shared) -> None:
   """The main function of the other threads."""
   call = 0
   while True:
@@ -69,4 +67,4 @@ def _take_part(arrays: tuple[Any, ...], thread: int, n_threads: int, shared: _Sh
         shared.condition.wait()
       if shared.is_closed:
         return
-    call = kernels.serve(thread, n_threads, shared.counts, call, *arrays)
+    call = kernels.serve(thread, shared.counts, call, *arrays)

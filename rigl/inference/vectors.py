@@ -103,26 +103,28 @@ class _Builder:
 
 
 def pointer_of(context: Any, builder: Any, signature: Any, args: Any, index: int) -> Any:
-  """The pointer to the first element of an array among the arguments.
+  """The pointer to the first element of the argument of an intrinsic, an array, at `index`."""
+  return context.make_array(signature.args[index])(context, builder, args[index]).data
 
-  Args:
-    context: as for an intrinsic of numba.
-    builder: as for an intrinsic of numba.
-    signature: as for an intrinsic of numba.
-    args: as for an intrinsic of numba.
-    index: number of the argument.
-  """
-  array = context.make_array(signature.args[index])(context, builder, args[index])
-  return array.data
+
+def _element(builder: Any, array: Any, index: Any) -> Any:
+  return builder.load(builder.gep(array, [index]))
+
+
+def _place(builder: Any, offsets: Any, k: Any) -> Any:
+  """offsets[k], int32, as int64."""
+  return builder.sext(_element(builder, offsets, k), _INT)
+
+
+def _loop(builder: Any, begin: Any, end: Any, step: int = 1) -> Any:
+  """A context in which code for (k, _) is emitted, from begin to end."""
+  return cgutils.for_range_slice(builder, begin, end, ir.Constant(_INT, step))
 
 
 def _emit_for_each(n_most: int, emit: Callable[..., None]) -> Callable[..., Any]:
   """Code with a branch for each number of groups, which is the first argument.
 
-  Args:
-    n_most: largest number.
-    emit: (n, context, builder, signature, args) emits the code for n groups;
-      signature and args are without the first argument.
+  `emit` gets a number from 1 to `n_most`, and what an intrinsic gets, without the first argument.
   """
 
   def generate(context, builder, signature, args):
@@ -158,19 +160,19 @@ def _emit_tile(n_groups, context, builder, signature, args):
       builder.store(zero if i else first, pointer)
 
   def add(k, row):
-    value = vectors.splat(builder.load(builder.gep(values, [k])))
-    start = builder.add(builder.sext(builder.load(builder.gep(offsets, [k])), _INT), position)
+    value = vectors.splat(_element(builder, values, k))
+    start = builder.add(_place(builder, offsets, k), position)
     for i, pointer in enumerate(row):
       loaded = vectors.load(arena, vectors.plus(start, i * WIDTH))
       builder.store(vectors.multiply_add(value, loaded, builder.load(pointer)), pointer)
 
   n_rest = builder.srem(builder.sub(end, begin), ir.Constant(_INT, n_sums))
   whole_end = builder.sub(end, n_rest)
-  with cgutils.for_range_slice(builder, begin, whole_end, ir.Constant(_INT, n_sums)) as (k, _):
+  with _loop(builder, begin, whole_end, n_sums) as (k, _):
     for i, row in enumerate(sums):
       add(vectors.plus(k, i), row)
   if n_sums > 1:
-    with cgutils.for_range_slice(builder, whole_end, end, ir.Constant(_INT, 1)) as (k, _):
+    with _loop(builder, whole_end, end) as (k, _):
       add(k, sums[0])
   low, high = vectors.splat(low), vectors.splat(high)
   for i in range(n_vectors):
@@ -204,10 +206,9 @@ def _emit_shared_tile(n_channels, n_groups, context, builder, signature, args):
   """The code of `make_shared_tile` for `n_groups` groups."""
   n_vectors = n_groups * (GROUP // WIDTH)
   vectors = _Builder(builder)
-  arena, values, offsets, rows = (
-    pointer_of(context, builder, signature, args, i) for i in range(4)
+  arena, values, offsets, rows, biases = (
+    pointer_of(context, builder, signature, args, i) for i in (0, 1, 2, 3, 6)
   )
-  biases = pointer_of(context, builder, signature, args, 6)
   row, position = args[4:6]
   first_bias, low, high, out, plane = args[7:]
   sums = [
@@ -217,35 +218,30 @@ def _emit_shared_tile(n_channels, n_groups, context, builder, signature, args):
   for channel, pointers in enumerate(sums):
     vectors.prefetch(arena, line, n_groups)
     line = builder.add(line, plane)
-    bias = builder.load(builder.gep(biases, [vectors.plus(first_bias, channel)]))
+    bias = _element(builder, biases, vectors.plus(first_bias, channel))
     for pointer in pointers:
       builder.store(vectors.splat(bias), pointer)
-  bounds = [
-    builder.load(builder.gep(rows, [vectors.plus(row, i)])) for i in range(2**n_channels + 1)
-  ]
+  bounds = [_element(builder, rows, vectors.plus(row, i)) for i in range(2**n_channels + 1)]
   value = cgutils.alloca_once_value(builder, bounds[0])
   for i in range(1, 2**n_channels):
     chosen = [sums[c] for c in range(n_channels) if i >> c & 1]
-    with cgutils.for_range_slice(builder, bounds[i], bounds[i + 1], ir.Constant(_INT, 1)) as (k, _):
+    with _loop(builder, bounds[i], bounds[i + 1]) as (k, _):
       first = builder.load(value)
-      start = builder.add(builder.sext(builder.load(builder.gep(offsets, [k])), _INT), position)
+      start = builder.add(_place(builder, offsets, k), position)
       factors = [
-        vectors.splat(builder.load(builder.gep(values, [vectors.plus(first, c)])))
-        for c in range(len(chosen))
+        vectors.splat(_element(builder, values, vectors.plus(first, c))) for c in range(len(chosen))
       ]
       for j in range(n_vectors):
         loaded = vectors.load(arena, vectors.plus(start, j * WIDTH))
         for factor, pointers in zip(factors, chosen):
-          builder.store(
-            vectors.multiply_add(factor, loaded, builder.load(pointers[j])), pointers[j]
-          )
+          total = vectors.multiply_add(factor, loaded, builder.load(pointers[j]))
+          builder.store(total, pointers[j])
       builder.store(vectors.plus(first, len(chosen)), value)
   low, high = vectors.splat(low), vectors.splat(high)
   for pointers in sums:
     for i, pointer in enumerate(pointers):
-      vectors.store(
-        vectors.clip(builder.load(pointer), low, high), arena, vectors.plus(out, i * WIDTH)
-      )
+      total = vectors.clip(builder.load(pointer), low, high)
+      vectors.store(total, arena, vectors.plus(out, i * WIDTH))
     out = builder.add(out, plane)
 
 
@@ -255,36 +251,18 @@ def make_shared_tile(n_channels: int, n_most: int) -> Any:
   The offsets of a block of channels are sorted by the set of channels with a
   weight there, so that each set has a loop without branches.
 
-  Args:
-    n_channels: output channels.
-    n_most: largest number of groups of positions of each.
-
   Returns:
-    tile(n_groups, arena, values, offsets, rows, row, position, biases,
-    first_bias, low, high, out, plane). The values of the block start at
-    rows[row]. Set i, whose bits are channels, has the offsets rows[row + i] to
-    rows[row + i + 1]. The values of the same offset are consecutive.
+    tile(n, arena, values, offsets, rows, row, position, biases, bias, low, high, out, plane), for
+    n groups. The values of the block start at rows[row], its biases at `bias`. Set i, whose bits
+    are channels, has the offsets rows[row + i] to rows[row + i + 1]. The values of the same
+    offset are consecutive.
   """
 
   @intrinsic
   def tile(
-    typing_context,
-    n_groups,
-    arena,
-    values,
-    offsets,
-    rows,
-    row,
-    position,
-    biases,
-    first_bias,
-    low,
-    high,
-    out,
-    plane,
+    context, n, arena, values, offsets, rows, row, position, biases, bias, low, high, out, plane
   ):
-    del typing_context, n_groups, row, position, first_bias, low, high, out
-    del plane
+    del context, n, row, position, bias, low, high, out, plane
     i64, f32 = types.int64, types.float32
     signature = types.void(
       i64, arena, values, offsets, rows, i64, i64, biases, i64, f32, f32, i64, i64
@@ -310,13 +288,9 @@ def make_every_second(n: int) -> Any:
       data = pointer_of(context, builder, signature, args, 0)
       source, target = (builder.gep(data, [i]) for i in args[1:])
       loaded = builder.load(builder.bitcast(source, wide.as_pointer()), align=4)
-      even = builder.shuffle_vector(
-        loaded,
-        ir.Constant(wide, ir.Undefined),
-        ir.Constant(
-          ir.VectorType(ir.IntType(32), n), [ir.Constant(ir.IntType(32), 2 * i) for i in range(n)]
-        ),
-      )
+      number = ir.IntType(32)
+      kept = ir.Constant(ir.VectorType(number, n), [ir.Constant(number, 2 * i) for i in range(n)])
+      even = builder.shuffle_vector(loaded, ir.Constant(wide, ir.Undefined), kept)
       builder.store(even, builder.bitcast(target, even.type.as_pointer()), align=4)
       return context.get_dummy_value()
 
@@ -327,27 +301,18 @@ def make_every_second(n: int) -> Any:
 
 @intrinsic
 def copy_every(typing_context, arena, source, step, target, begin, end):
-  """Copies strided values to consecutive places, without bounds checks.
+  """Copies arena[source + i * step] to arena[target + i], i from begin to end.
 
-  Args:
-    typing_context: as for an intrinsic of numba.
-    arena: float32.
-    source: index of value 0.
-    step: distance of values.
-    target: index to which value 0 is copied.
-    begin: the first value to copy.
-    end: one past the last.
+  Without bounds checks.
   """
   del typing_context
 
   def generate(context, builder, signature, args):
     data = pointer_of(context, builder, signature, args, 0)
     source, step, target, begin, end = args[1:]
-    with cgutils.for_range_slice(builder, begin, end, ir.Constant(_INT, 1)) as (i, _):
-      place = builder.add(source, builder.mul(i, step))
-      builder.store(
-        builder.load(builder.gep(data, [place])), builder.gep(data, [builder.add(target, i)])
-      )
+    with _loop(builder, begin, end) as (i, _):
+      value = _element(builder, data, builder.add(source, builder.mul(i, step)))
+      builder.store(value, builder.gep(data, [builder.add(target, i)]))
     return context.get_dummy_value()
 
   return types.void(arena, *[types.int64] * 5), generate
@@ -355,16 +320,7 @@ def copy_every(typing_context, arena, source, step, target, begin, end):
 
 @intrinsic
 def dot(typing_context, arena, values, offsets, begin, end):
-  """The sum of values[k] * arena[offsets[k]], without bounds checks.
-
-  Args:
-    typing_context: as for an intrinsic of numba.
-    arena: float32.
-    values: float32.
-    offsets: int32.
-    begin: the first k.
-    end: one past the last.
-  """
+  """The sum of values[k] * arena[offsets[k]], k from begin to end, without bounds checks."""
   del typing_context
 
   def generate(context, builder, signature, args):
@@ -374,18 +330,16 @@ def dot(typing_context, arena, values, offsets, begin, end):
     sums = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
 
     def add(k, pointer):
-      place = builder.sext(builder.load(builder.gep(offsets, [k])), _INT)
-      product = builder.fmul(
-        builder.load(builder.gep(values, [k])), builder.load(builder.gep(arena, [place]))
-      )
+      place = _place(builder, offsets, k)
+      product = builder.fmul(_element(builder, values, k), _element(builder, arena, place))
       builder.store(builder.fadd(builder.load(pointer), product), pointer)
 
-    n = ir.Constant(_INT, len(sums))
-    whole_end = builder.sub(end, builder.srem(builder.sub(end, begin), n))
-    with cgutils.for_range_slice(builder, begin, whole_end, n) as (k, _):
+    n_rest = builder.srem(builder.sub(end, begin), ir.Constant(_INT, len(sums)))
+    whole_end = builder.sub(end, n_rest)
+    with _loop(builder, begin, whole_end, len(sums)) as (k, _):
       for i, pointer in enumerate(sums):
         add(builder.add(k, ir.Constant(_INT, i)), pointer)
-    with cgutils.for_range_slice(builder, whole_end, end, ir.Constant(_INT, 1)) as (k, _):
+    with _loop(builder, whole_end, end) as (k, _):
       add(k, sums[0])
     a, b, c, d = map(builder.load, sums)
     return builder.fadd(builder.fadd(a, b), builder.fadd(c, d))

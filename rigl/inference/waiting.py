@@ -29,11 +29,9 @@ else:
 
 
 def _of_element(array, emit):
-  """The result of an intrinsic on an element of an int64 array.
+  """An intrinsic on an element of an array of this type, int64.
 
-  Args:
-    array: type of the array.
-    emit: (builder, pointer to the element) -> its result, int64.
+  `emit` gets the builder and the pointer to the element; it returns the result, int64.
   """
 
   def generate(context, builder, signature, args):
@@ -45,13 +43,7 @@ def _of_element(array, emit):
 
 @intrinsic
 def arrive(typing_context, array, index):
-  """Adds 1 to an element of an int64 array, atomically; returns the old value.
-
-  Args:
-    typing_context: as for an intrinsic of numba.
-    array: int64.
-    index: index of the element.
-  """
+  """Adds 1 to an element of an int64 array, atomically; returns the old value."""
   del typing_context, index
   return _of_element(
     array,
@@ -61,13 +53,7 @@ def arrive(typing_context, array, index):
 
 @intrinsic
 def look(typing_context, array, index):
-  """Reads an element that another thread may write.
-
-  Args:
-    typing_context: as for an intrinsic of numba.
-    array: int64.
-    index: index of the element.
-  """
+  """Reads an element of an int64 array that another thread may write."""
   del typing_context, index
   return _of_element(array, lambda builder, pointer: builder.load_atomic(pointer, 'seq_cst', 8))
 
@@ -79,12 +65,9 @@ def pause(typing_context):
 
   def generate(context, builder, signature, args):
     if platform.machine().lower() in ('x86_64', 'amd64'):
-      builder.call(
-        cgutils.get_or_insert_function(
-          builder.module, ir.FunctionType(ir.VoidType(), []), 'llvm.x86.sse2.pause'
-        ),
-        [],
-      )
+      kind = ir.FunctionType(ir.VoidType(), [])
+      name = 'llvm.x86.sse2.pause'
+      builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
     return context.get_dummy_value()
 
   return types.void(), generate
