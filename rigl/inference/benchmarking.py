@@ -82,18 +82,14 @@ def _networks(path: str, against: Optional[str], n_threads: int) -> dict[tuple[s
 
 
 def render(records: Sequence[dict[str, Any]]) -> str:
-  """The records as a table.
-
-  Args:
-    records: from `benchmark`.
-  """
+  """The records of `benchmark` as a table."""
   rows = [
     [
       record['engine'],
       record['network'],
       str(record['threads']),
       f'{1000 * record["seconds"]:.4g} ms',
-      f'{1000 * record["quartiles"][0]:.4g} - {1000 * record["quartiles"][1]:.4g}',
+      ' - '.join(f'{1000 * quartile:.4g}' for quartile in record['quartiles']),
       f'{record["ratio"]:.2f}x',
     ]
     for record in records
@@ -102,9 +98,9 @@ def render(records: Sequence[dict[str, Any]]) -> str:
   load = ''
   if hasattr(os, 'getloadavg'):
     load = f'\nLoad of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors.'
-  return formatting.text_table(
-    ['engine', 'network', 'threads', 'median', 'quartiles', 'faster'], rows, n_left=2
-  ) + (
-    f'\nBatches of {first["batch"]}. "faster" is how many times longer {first["engine"]} takes on '
-    f'the {first["network"]}\nnetwork with as many threads.{load}\n'
+  header = ['engine', 'network', 'threads', 'median', 'quartiles', 'faster']
+  return (
+    formatting.text_table(header, rows, n_left=2)
+    + f'\nBatches of {first["batch"]}. "faster" is how many times longer {first["engine"]} takes '
+    f'on the {first["network"]}\nnetwork with as many threads.{load}\n'
   )

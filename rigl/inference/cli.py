@@ -29,8 +29,8 @@ def _parser() -> argparse.ArgumentParser:
   export = commands.add_parser(
     'export',
     help='write a network as a sparse .tflite file',
-    description='Writes a network as a .tflite file with sparse weights and '
-    'without dead units, and prints what that saves.',
+    description='Writes a network as a .tflite file with sparse weights and without dead units, '
+    'and prints what that saves.',
   )
   export.add_argument(
     'source',
@@ -68,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     default=5.0,
     help='how long to measure (default: %(default)g)',
   )
-  for command in (export, benchmark):
+  for command, text_of in ((export, _export), (benchmark, _benchmark)):
+    command.set_defaults(text_of=text_of)
     command.add_argument(
       '--format',
       choices=('table', 'json'),
@@ -98,12 +99,9 @@ def _benchmark(args: argparse.Namespace) -> str:
     raise ValueError(
       f'--threads takes numbers separated by commas, got {args.threads!r}.'
     ) from None
-  for name, value in (
-    ('--threads', min(threads)),
-    ('--batch', args.batch),
-    ('--seconds', args.seconds),
-  ):
-    checks.positive(name, value)
+  checks.positive('--threads', min(threads))
+  checks.positive('--batch', args.batch)
+  checks.positive('--seconds', args.seconds)
   records = benchmarking.benchmark(args.model, args.against, threads, args.batch, args.seconds)
   if args.format == 'json':
     return formatting.json_text(records)
@@ -111,13 +109,5 @@ def _benchmark(args: argparse.Namespace) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command; returns its exit code.
-
-  Args:
-    argv: arguments of the command; None for those of the process.
-  """
-
-  def text_of(args: argparse.Namespace) -> str:
-    return (_export if args.command == 'export' else _benchmark)(args)
-
-  return console.run(_parser(), argv, text_of, (OSError, ValueError))
+  """Runs the command; returns its exit code."""
+  return console.run(_parser(), argv, lambda args: args.text_of(args), (OSError, ValueError))

@@ -59,9 +59,6 @@ def export(source: Any, path: str, quantize: Optional[str] = None) -> Exported:
     quantize: None for weights in float32, 'int8' for weights rounded to 8 bits,
       which are still computed with in float32.
 
-  Returns:
-    The written file, see `Exported`.
-
   Raises:
     ValueError: the source is not one of these, or has several inputs or
       outputs; or `quantize` is unknown.
@@ -81,7 +78,7 @@ def export(source: Any, path: str, quantize: Optional[str] = None) -> Exported:
 
 def _dense_file(source: Any) -> bytes:
   """The network as a dense file of TensorFlow's converter."""
-  if isinstance(source, (str, os.PathLike)) and (os.fspath(source).endswith('.tflite')):
+  if isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith('.tflite'):
     return read_file(os.fspath(source))
   function = sources.concrete_function(source)
   with _quiet():
@@ -122,7 +119,7 @@ def _free_batch(model: Any) -> None:
       continue
     tensor = graph.tensors[operator.inputs[1]]
     shape = tflite_files.values_of(model, tensor)
-    if shape is not None and shape.size > 1 and shape[0] == 1 and ((shape > 0).all()):
+    if shape is not None and shape.size > 1 and shape[0] == 1 and (shape > 0).all():
       tflite_files.set_values(model, tensor, np.concatenate([[-1], shape[1:]]).astype(shape.dtype))
       if operator.builtinOptions is not None:
         operator.builtinOptions.newShape = None
@@ -138,11 +135,7 @@ def _make_compact(model: Any, quantize: Optional[str]) -> None:
     if code in codes.WEIGHTED:
       index = int(operator.inputs[1])
       if index not in compact:
-        output = graph.tensors[int(operator.outputs[0])]
-        is_vector = code == codes.FULLY_CONNECTED and (
-          math.prod(tflite_files.shape_of(output)[:-1]) == 1
-        )
-        compact[index] = _compact(model, index, quantize, is_vector, operators)
+        compact[index] = _compact(model, operator, quantize, operators)
       operator.inputs = np.array(operator.inputs, np.int32)
       operator.inputs[1] = compact[index]
       if graph.tensors[compact[index]].sparsity is not None:
@@ -153,28 +146,29 @@ def _make_compact(model: Any, quantize: Optional[str]) -> None:
   _drop_unused(model)
 
 
-def _compact(
-  model: Any, index: int, quantize: Optional[str], is_vector: bool, operators: list[Any]
-) -> int:
-  """Stores weights; returns the tensor that the layer reads.
+def _compact(model: Any, operator: Any, quantize: Optional[str], operators: list[Any]) -> int:
+  """Stores the weights of a layer; returns the tensor that it reads.
 
   The operators DENSIFY and DEQUANTIZE, which LiteRT runs once when it loads the
   file, restore dense weights in float32. Layers that compute a single vector
   read very sparse weights directly.
   """
-  tensor = model.subgraphs[0].tensors[index]
+  index, tensors = int(operator.inputs[1]), model.subgraphs[0].tensors
+  tensor, output = tensors[index], tensors[int(operator.outputs[0])]
+  code = tflite_files.operator_code(model, operator)
   weights = tflite_files.values_of(model, tensor)
   if weights is None or weights.ndim < 2 or weights.dtype != np.float32:
     return index
   is_quantized = quantize == 'int8' and weights.size >= _MIN_QUANTIZED
   stored = weights
   if is_quantized:
-    axis = 3 if _is_depthwise(model, index) else 0
+    axis = 3 if code == codes.DEPTHWISE_CONV_2D else 0
     tensor.type = tflite_files.INT8
     tensor.quantization, stored = _quantize(weights, axis)
     tflite_files.set_values(model, tensor, stored)
   stays_sparse = (
-    is_vector
+    code == codes.FULLY_CONNECTED
+    and math.prod(tflite_files.shape_of(output)[:-1]) == 1
     and not is_quantized
     and bool(np.count_nonzero(weights) <= (1 - CSR_SPARSITY) * weights.size)
   )
@@ -198,14 +192,6 @@ def _quantize(weights: np.ndarray, axis: int) -> tuple[Any, np.ndarray]:
   quantization.zeroPoint = np.zeros(scale.size, np.int64)
   quantization.quantizedDimension = axis
   return quantization, np.rint(weights / scale).astype(np.int8)
-
-
-def _is_depthwise(model: Any, index: int) -> bool:
-  return any(
-    tflite_files.operator_code(model, operator) == codes.DEPTHWISE_CONV_2D
-    and operator.inputs[1] == index
-    for operator in model.subgraphs[0].operators
-  )
 
 
 def _pack(model: Any, tensor: Any, weights: np.ndarray, by_rows: bool) -> bool:
@@ -261,27 +247,19 @@ def _shorten_names(model: Any) -> None:
   """
   graph = model.subgraphs[0]
   layers = [
-    operator
+    (int(operator.outputs[0]), int(operator.inputs[1]))
     for operator in graph.operators
     if tflite_files.operator_code(model, operator) in codes.WEIGHTED
   ]
-  outputs = [graph.tensors[int(operator.outputs[0])] for operator in layers]
-  short = names.short_names(
-    [
-      ';'.join(
-        (graph.tensors[int(index)].name or b'').decode(errors='replace')
-        for index in (operator.outputs[0], operator.inputs[1])
-      )
-      for operator in layers
-    ]
-  )
-  ends = [graph.tensors[int(i)] for i in (*graph.inputs, *graph.outputs)]
-  for tensor in graph.tensors:
-    if not any(tensor is end for end in ends):
-      tensor.name = None
-  for tensor, name in zip(outputs, short):
-    if not any(tensor is end for end in ends):
-      tensor.name = name.encode()
+  long = [
+    ';'.join((graph.tensors[index].name or b'').decode(errors='replace') for index in pair)
+    for pair in layers
+  ]
+  short = {output: name for (output, _), name in zip(layers, names.short_names(long))}
+  ends = {int(i) for i in (*graph.inputs, *graph.outputs)}
+  for index, tensor in enumerate(graph.tensors):
+    if index not in ends:
+      tensor.name = short[index].encode() if index in short else None
 
 
 def _drop_unused(model: Any) -> None:

@@ -27,7 +27,7 @@ class LiteRT:
     """
     module = requirements.litert()
     resolvers = module.OpResolverType
-    self._name, self._lock = name, threading.Lock()
+    self._lock = threading.Lock()
     try:
       self._interpreter = module.Interpreter(
         model_content=data,

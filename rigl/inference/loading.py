@@ -32,12 +32,7 @@ class Network:
   """
 
   def __init__(self, run: Any, engine: str) -> None:
-    """Wraps an engine.
-
-    Args:
-      run: an Engine or LiteRT.
-      engine: name of the engine.
-    """
+    """Wraps an Engine or LiteRT of this name."""
     self._run, self.engine = run, engine
     self.input_shape: tuple[int, ...] = tuple(run.input_shape)
 
@@ -71,9 +66,6 @@ def load(path: str, num_threads: int = 1, engine: str = 'auto', batch_size: int 
       library cannot run the network, LiteRT does, with a message in the log.
     batch_size: batch size of that measurement. The network accepts batches of
       any size.
-
-  Returns:
-    A function of a batch, see `Network`.
 
   Raises:
     ValueError: the file cannot be read, is damaged, or, with engine='rigl',
@@ -134,21 +126,13 @@ def _choose(
   found = remembered.get(key)
   if isinstance(found, dict) and found.get('engine') in networks:
     return found['engine']
-  examples = np.random.default_rng(0).random(
-    (batch_size, *networks['rigl'].input_shape), np.float32
-  )
-  samples = timing.seconds_in_turn(
-    {name: functools.partial(run, examples) for name, run in networks.items()},
-    _SECONDS_TO_CHOOSE,
-    num_threads,
-  )
+  shape = (batch_size, *networks['rigl'].input_shape)
+  examples = np.random.default_rng(0).random(shape, np.float32)
+  calls = {name: functools.partial(run, examples) for name, run in networks.items()}
+  samples = timing.seconds_in_turn(calls, _SECONDS_TO_CHOOSE, num_threads)
   chosen = faster(samples)
-  remembered[key] = {
-    'engine': chosen,
-    'milliseconds': {
-      name: round(1000 * float(np.median(times)), 4) for name, times in samples.items()
-    },
-  }
+  medians = {name: round(1000 * float(np.median(times)), 4) for name, times in samples.items()}
+  remembered[key] = {'engine': chosen, 'milliseconds': medians}
   try:
     exporting.write_file(memory, (json.dumps(remembered, indent=2) + '\n').encode())
   except OSError as error:
@@ -159,12 +143,8 @@ def _choose(
 def faster(samples: dict[str, list[float]]) -> str:
   """The engine to use: 'litert' unless 'rigl' is clearly faster.
 
-  It must win three of four rounds, so that noise on a busy machine does not
-  decide.
-
-  Args:
-    samples: seconds per call of 'rigl' and 'litert', from
-      `timing.seconds_in_turn`.
+  It must win three of four rounds, so that noise on a busy machine does not decide. `samples` are
+  those of `timing.seconds_in_turn`.
   """
   wins = np.array(samples['rigl']) < np.array(samples['litert'])
   return 'rigl' if wins.mean() >= 0.75 else 'litert'
@@ -177,8 +157,8 @@ def _key(data: bytes, num_threads: int, batch_size: int) -> str:
   digest = hashlib.sha256(data).hexdigest()[:16]
   version = metadata.version('ai-edge-litert')
   return (
-    f'{digest}, {num_threads} threads, batch {batch_size}, '
-    f'{_processor()}, LiteRT {version}, rigl {_VERSION}'
+    f'{digest}, {num_threads} threads, batch {batch_size}, {_processor()}, LiteRT {version}, '
+    f'rigl {_VERSION}'
   )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Optional
 
 import numpy as np
@@ -102,7 +103,7 @@ class _Reader:
     return tflite_files.values_of(self._model, self._tensors[index])
 
   def _weights(self, operator: Any) -> np.ndarray:
-    index = int(operator.inputs[1])
+    index = operator.inputs[1]
     weights = self._constant(index)
     if weights is None:
       raise UnknownOperation('weights that are no constants')
@@ -112,7 +113,7 @@ class _Reader:
   def _biases(self, operator: Any, n: int) -> np.ndarray:
     if len(operator.inputs) < 3 or operator.inputs[2] < 0:
       return np.zeros(n, np.float32)
-    biases = self._constant(int(operator.inputs[2]))
+    biases = self._constant(operator.inputs[2])
     if biases is None or biases.shape != (n,):
       raise self._damaged(f'a bias of {n} units', getattr(biases, 'shape', None))
     return biases
@@ -126,12 +127,14 @@ class _Reader:
     read = getattr(self, f'_read_{name.lower()}', None)
     if read is None:
       raise UnknownOperation(name)
-    for index in (int(operator.inputs[0]), int(operator.outputs[0])):
+    operator.inputs = [int(i) for i in operator.inputs]
+    operator.outputs = [int(i) for i in operator.outputs]
+    for index in (operator.inputs[0], operator.outputs[0]):
       self._check_float(index)
       if self._constant(index) is None:
         self._shape(index)
-    operator.inputs = [self._names.get(int(i), int(i)) for i in operator.inputs]
-    read(operator, operator.builtinOptions)
+    operator.inputs = [self._names.get(i, i) for i in operator.inputs]
+    read(operator)
 
   def _unpack(self, operator: Any, code: int) -> None:
     source = int(operator.inputs[0])
@@ -143,22 +146,20 @@ class _Reader:
     self._constants[int(operator.outputs[0])] = values
 
   def _add(self, kind: str, operator: Any, **settings: Any) -> None:
-    names = [self._name_of(int(operator.outputs[0]))]
+    output = operator.outputs[0]
+    name = self._name_of(output)
     if 'weights' in settings:
-      names.append(self._name_of(int(operator.inputs[1])))
-    self._nodes.append(
-      Node(
-        kind, [int(operator.inputs[0])], int(operator.outputs[0]), name=';'.join(names), **settings
-      )
-    )
+      name += ';' + self._name_of(operator.inputs[1])
+    self._nodes.append(Node(kind, [operator.inputs[0]], output, name=name, **settings))
 
   def _window(
-    self, operator: Any, kernel: tuple[int, ...], dilations: tuple[int, int] = (1, 1)
+    self, operator: Any, kernel: tuple[int, ...], is_dilated: bool = True
   ) -> dict[str, Any]:
     """Kernel, strides and padding, including a preceding operator PAD."""
-    options, source = operator.builtinOptions, int(operator.inputs[0])
+    options, source = operator.builtinOptions, operator.inputs[0]
     strides = (options.strideH, options.strideW)
-    sizes, outputs = self._shape(source), self._shape(int(operator.outputs[0]))
+    dilations = (options.dilationHFactor, options.dilationWFactor) if is_dilated else (1, 1)
+    sizes, outputs = self._shape(source), self._shape(operator.outputs[0])
     pads, expected = [0, 0, 0, 0], []
     if min(*kernel, *strides, *dilations) < 1:
       raise self._damaged('a window', (kernel, strides, dilations))
@@ -185,53 +186,42 @@ class _Reader:
 
   def _check_channels(self, operator: Any, n: int, is_image: bool = True) -> None:
     """Raises ValueError unless a layer has n outputs (at each position)."""
-    shape = self._shape(int(operator.outputs[0]))
+    shape = self._shape(operator.outputs[0])
     if shape[2] != n or not (is_image or shape[:2] == (1, 1)):
       raise self._damaged('the output of a layer', shape)
 
-  def _limits(self, options: Any) -> tuple[float, float]:
-    limits = codes.ACTIVATIONS.get(options.fusedActivationFunction)
-    if limits is None:
-      raise UnknownOperation(f'activation {options.fusedActivationFunction}')
-    return limits
+  def _limits(self, operator: Any) -> tuple[float, float]:
+    activation = operator.builtinOptions.fusedActivationFunction
+    if activation not in codes.ACTIVATIONS:
+      raise UnknownOperation(f'activation {activation}')
+    return codes.ACTIVATIONS[activation]
 
-  def _read_conv_2d(self, operator: Any, options: Any) -> None:
+  def _add_layer(
+    self, kind: str, operator: Any, weights: np.ndarray, n: int, **window: Any
+  ) -> None:
+    """Adds a layer of n outputs (at each position)."""
+    biases, limits = self._biases(operator, n), self._limits(operator)
+    self._add(kind, operator, weights=weights, biases=biases, limits=limits, **window)
+
+  def _read_conv_2d(self, operator: Any) -> None:
     weights = self._weights(operator)
-    if weights.shape[3] != self._shape(int(operator.inputs[0]))[2]:
+    if weights.shape[3] != self._shape(operator.inputs[0])[2]:
       raise UnknownOperation('CONV_2D with groups')
     self._check_channels(operator, len(weights))
-    window = self._window(
-      operator, weights.shape[1:3], (options.dilationHFactor, options.dilationWFactor)
-    )
-    self._add(
-      'conv',
-      operator,
-      weights=weights,
-      biases=self._biases(operator, len(weights)),
-      limits=self._limits(options),
-      **window,
-    )
+    window = self._window(operator, weights.shape[1:3])
+    self._add_layer('conv', operator, weights, len(weights), **window)
 
-  def _read_depthwise_conv_2d(self, operator: Any, options: Any) -> None:
+  def _read_depthwise_conv_2d(self, operator: Any) -> None:
     weights = self._weights(operator)[0]
     self._check_channels(operator, weights.shape[2])
-    if weights.shape[2] % self._shape(int(operator.inputs[0]))[2]:
+    if weights.shape[2] % self._shape(operator.inputs[0])[2]:
       raise self._damaged('a depthwise kernel', weights.shape)
-    window = self._window(
-      operator, weights.shape[:2], (options.dilationHFactor, options.dilationWFactor)
-    )
-    self._add(
-      'depthwise',
-      operator,
-      weights=weights,
-      biases=self._biases(operator, weights.shape[2]),
-      limits=self._limits(options),
-      **window,
-    )
+    window = self._window(operator, weights.shape[:2])
+    self._add_layer('depthwise', operator, weights, weights.shape[2], **window)
 
-  def _read_fully_connected(self, operator: Any, options: Any) -> None:
+  def _read_fully_connected(self, operator: Any) -> None:
     weights = self._weights(operator)
-    source = int(operator.inputs[0])
+    source = operator.inputs[0]
     if len(tflite_files.shape_of(self._tensors[source])) == 3:
       raise UnknownOperation('FULLY_CONNECTED of a sequence')
     if weights.shape[1] != np.prod(self._shape(source)):
@@ -239,13 +229,7 @@ class _Reader:
     self._check_channels(operator, len(weights), is_image=False)
     if self._shape(source)[:2] != (1, 1):
       operator.inputs = [self._flatten(source), *operator.inputs[1:]]
-    self._add(
-      'conv',
-      operator,
-      weights=weights[:, None, None],
-      biases=self._biases(operator, len(weights)),
-      limits=self._limits(options),
-    )
+    self._add_layer('conv', operator, weights[:, None, None], len(weights))
 
   def _flatten(self, source: int) -> int:
     self._next += 1
@@ -253,9 +237,8 @@ class _Reader:
     self._nodes.append(Node('flatten', [source], self._next))
     return self._next
 
-  def _read_reshape(self, operator: Any, options: Any) -> None:
-    del options
-    source, output = int(operator.inputs[0]), int(operator.outputs[0])
+  def _read_reshape(self, operator: Any) -> None:
+    source, output = operator.inputs[0], operator.outputs[0]
     shape, wanted = self._shape(source), self._shape(output)
     if wanted == shape:
       self._names[output] = source
@@ -264,25 +247,11 @@ class _Reader:
     else:
       raise UnknownOperation(f'RESHAPE from {shape} to {wanted}')
 
-  def _read_squeeze(self, operator: Any, options: Any) -> None:
-    self._read_reshape(operator, options)
+  _read_squeeze = _read_reshape
 
-  def _read_add(self, operator: Any, options: Any) -> None:
-    self._elementwise(operator, options, 'ADD')
-
-  def _read_mul(self, operator: Any, options: Any) -> None:
-    self._elementwise(operator, options, 'MUL')
-
-  def _read_sub(self, operator: Any, options: Any) -> None:
-    self._elementwise(operator, options, 'SUB')
-
-  def _read_div(self, operator: Any, options: Any) -> None:
-    self._elementwise(operator, options, 'DIV')
-
-  def _elementwise(self, operator: Any, options: Any, name: str) -> None:
-    limits = self._limits(options)
-    inputs = [int(i) for i in operator.inputs]
-    output = int(operator.outputs[0])
+  def _elementwise(self, name: str, operator: Any) -> None:
+    limits = self._limits(operator)
+    inputs, output = operator.inputs, operator.outputs[0]
     constant, is_first = self._constant(inputs[1]), False
     if constant is None and name != 'DIV':
       constant, is_first = self._constant(inputs[0]), True
@@ -310,6 +279,11 @@ class _Reader:
       factors = 1 / values if name == 'DIV' else values
     self._scale(inputs[0], output, factors, biases, limits)
 
+  _read_add = functools.partialmethod(_elementwise, 'ADD')
+  _read_mul = functools.partialmethod(_elementwise, 'MUL')
+  _read_sub = functools.partialmethod(_elementwise, 'SUB')
+  _read_div = functools.partialmethod(_elementwise, 'DIV')
+
   def _scale(
     self,
     source: int,
@@ -318,66 +292,55 @@ class _Reader:
     biases: np.ndarray,
     limits: tuple[float, float],
   ) -> None:
-    self._shape(source)
     self._nodes.append(
       Node('depthwise', [source], output, weights=weights[None, None], biases=biases, limits=limits)
     )
 
-  def _read_relu(
-    self, operator: Any, options: Any, limits: tuple[float, float] = (0.0, INFINITY)
-  ) -> None:
-    del options
-    source = int(operator.inputs[0])
-    n = self._shape(source)[2]
-    if self._shape(int(operator.outputs[0])) != self._shape(source):
-      raise self._damaged('the output of a ReLU', self._shape(source))
-    self._scale(
-      source, int(operator.outputs[0]), np.ones(n, np.float32), np.zeros(n, np.float32), limits
-    )
+  def _read_relu(self, operator: Any, largest: float = INFINITY) -> None:
+    source, output = operator.inputs[0], operator.outputs[0]
+    shape = self._shape(source)
+    if self._shape(output) != shape:
+      raise self._damaged('the output of a ReLU', shape)
+    ones = np.ones(shape[2], np.float32)
+    self._scale(source, output, ones, np.zeros_like(ones), (0.0, largest))
 
-  def _read_relu6(self, operator: Any, options: Any) -> None:
-    self._read_relu(operator, options, (0.0, 6.0))
+  _read_relu6 = functools.partialmethod(_read_relu, largest=6.0)
 
-  def _read_pad(self, operator: Any, options: Any) -> None:
-    del options
-    pads = self._constant(int(operator.inputs[1]))
-    if pads is None or pads.shape != (4, 2) or pads[[0, 3]].any() or ((pads < 0).any()):
+  def _read_pad(self, operator: Any) -> None:
+    pads = self._constant(operator.inputs[1])
+    if pads is None or pads.shape != (4, 2) or pads[[0, 3]].any() or (pads < 0).any():
       raise UnknownOperation('PAD of batch or channels')
-    shape = self._shape(int(operator.inputs[0]))
+    shape = self._shape(operator.inputs[0])
     padded = (shape[0] + pads[1].sum(), shape[1] + pads[2].sum(), shape[2])
-    if self._shape(int(operator.outputs[0])) != padded:
+    if self._shape(operator.outputs[0]) != padded:
       raise self._damaged('the output of PAD', padded)
-    self._pads[int(operator.outputs[0])] = (
-      int(operator.inputs[0]),
+    self._pads[operator.outputs[0]] = (
+      operator.inputs[0],
       (int(pads[1, 0]), int(pads[2, 0]), int(pads[1, 1]), int(pads[2, 1])),
     )
 
-  def _pool(self, kind: str, operator: Any, options: Any) -> None:
-    pads_count = int(operator.inputs[0]) in self._pads
-    self._check_channels(operator, self._shape(int(operator.inputs[0]))[2])
+  def _pool(self, kind: str, operator: Any) -> None:
+    options, pads_count = operator.builtinOptions, operator.inputs[0] in self._pads
+    self._check_channels(operator, self._shape(operator.inputs[0])[2])
     if pads_count and options.padding == codes.SAME:
       raise UnknownOperation('PAD before pooling that pads too')
-    window = self._window(operator, (options.filterHeight, options.filterWidth))
-    self._add(kind, operator, limits=self._limits(options), pads_count=pads_count, **window)
+    window = self._window(operator, (options.filterHeight, options.filterWidth), False)
+    self._add(kind, operator, limits=self._limits(operator), pads_count=pads_count, **window)
 
-  def _read_max_pool_2d(self, operator: Any, options: Any) -> None:
-    self._pool('max_pool', operator, options)
+  _read_max_pool_2d = functools.partialmethod(_pool, 'max_pool')
+  _read_average_pool_2d = functools.partialmethod(_pool, 'average_pool')
 
-  def _read_average_pool_2d(self, operator: Any, options: Any) -> None:
-    self._pool('average_pool', operator, options)
-
-  def _read_mean(self, operator: Any, options: Any) -> None:
-    del options
-    axes = self._constant(int(operator.inputs[1]))
-    rank = len(tflite_files.shape_of(self._tensors[int(operator.inputs[0])]))
-    if axes is None or rank != 4 or (sorted(int(axis) % 4 for axis in axes.ravel()) != [1, 2]):
+  def _read_mean(self, operator: Any) -> None:
+    axes = self._constant(operator.inputs[1])
+    rank = len(tflite_files.shape_of(self._tensors[operator.inputs[0]]))
+    if axes is None or rank != 4 or sorted(int(axis) % 4 for axis in axes.ravel()) != [1, 2]:
       raise UnknownOperation('MEAN over other axes than rows and columns')
-    n = self._shape(int(operator.inputs[0]))[2]
+    n = self._shape(operator.inputs[0])[2]
     self._check_channels(operator, n, is_image=False)
     self._add('mean', operator)
 
-  def _read_softmax(self, operator: Any, options: Any) -> None:
-    if options.beta != 1 or self._shape(int(operator.inputs[0]))[:2] != (1, 1):
+  def _read_softmax(self, operator: Any) -> None:
+    if operator.builtinOptions.beta != 1 or self._shape(operator.inputs[0])[:2] != (1, 1):
       raise UnknownOperation('SOFTMAX of images')
-    self._check_channels(operator, self._shape(int(operator.inputs[0]))[2], is_image=False)
+    self._check_channels(operator, self._shape(operator.inputs[0])[2], is_image=False)
     self._add('softmax', operator)

@@ -13,15 +13,9 @@ from rigl.inference import names, reading, tflite_files
 from rigl.inference.exporting import Exported
 from rigl.micronet import counting, formatting, network
 
-_KINDS = {'conv': 'Conv2D', 'depthwise': 'DepthwiseConv2D'}
-
 
 def sizes(exported: Exported) -> dict[str, int]:
-  """Sizes of the files, uncompressed and compressed.
-
-  Args:
-    exported: from `export`.
-  """
+  """Bytes of the files, uncompressed and compressed."""
   return {
     'dense': len(exported.dense),
     'sparse': len(exported.sparse),
@@ -33,11 +27,7 @@ def sizes(exported: Exported) -> dict[str, int]:
 def layers(exported: Exported) -> Optional[list[dict[str, Any]]]:
   """A record of each layer with weights; None if their operators are unknown.
 
-  FLOPs are counted by the rules of the MicroNet Challenge, see
-  `rigl.micronet.counting`.
-
-  Args:
-    exported: from `export`.
+  FLOPs are counted by the rules of the MicroNet Challenge, see `rigl.micronet.counting`.
   """
   try:
     dense, sparse = (
@@ -76,30 +66,23 @@ def _weighted(graph: graphs.Graph) -> list[graphs.Node]:
 def _layer(name: str, node: graphs.Node, graph: graphs.Graph) -> network.Layer:
   height, width, n_outputs = graph.shapes[node.output]
   n_inputs = node.weights.shape[3] if node.kind == 'conv' else 1
-  activation = None if math.isinf(node.limits[0]) else 'relu'
   op = counting.DotProducts(
     n_weights=node.weights.size,
     vector_length=math.prod(node.kernel) * n_inputs,
     n_positions=height * width,
     n_channels=n_outputs,
     n_biases=n_outputs,
-    activation=activation,
+    activation=None if math.isinf(node.limits[0]) else 'relu',
   )
-  shape: tuple[int, ...] = (*node.kernel, n_outputs, 1)
-  if node.kind == 'conv':
-    shape = (*node.kernel, n_inputs, n_outputs)
-  kind = _KINDS[node.kind]
-  if node.kind == 'conv' and node.kernel == (1, 1) and height * width == 1:
-    kind, shape = 'Dense', (n_inputs, n_outputs)
-  return network.Layer(name, op, shape, kind)
+  if node.kind != 'conv':
+    return network.Layer(name, op, (*node.kernel, n_outputs, 1), 'DepthwiseConv2D')
+  if node.kernel == (1, 1) and height * width == 1:
+    return network.Layer(name, op, (n_inputs, n_outputs), 'Dense')
+  return network.Layer(name, op, (*node.kernel, n_inputs, n_outputs), 'Conv2D')
 
 
 def as_record(exported: Exported) -> dict[str, Any]:
-  """The report as a tree for JSON.
-
-  Args:
-    exported: from `export`.
-  """
+  """The report as a tree for JSON."""
   return {
     'path': exported.path,
     'bytes': sizes(exported),
@@ -109,53 +92,35 @@ def as_record(exported: Exported) -> dict[str, Any]:
 
 
 def render(exported: Exported) -> str:
-  """The report as text.
-
-  Args:
-    exported: from `export`.
-  """
+  """The report as text."""
   found = layers(exported)
-  text = f'Wrote {exported.path}\n\n'
   if found is None:
-    text += 'It has operations that are not counted here.\n\n'
+    table = 'It has operations that are not counted here.\n'
   else:
-    rows = [
-      [
-        row['layer'],
-        row['kind'],
-        formatting.shape_text(row['shape']),
-        f'{row["zeros"]:.2%}',
-        formatting.quantity(row['dense_flops'], ''),
-        formatting.quantity(row['sparse_flops'], ''),
-      ]
-      for row in found
-    ]
-    totals = [sum(row[key] for row in found) for key in ('dense_flops', 'sparse_flops')]
-    weights = [math.prod(row['shape']) for row in found]
-    zeros = sum(row['zeros'] * n for row, n in zip(found, weights))
-    rows.append(
-      [
-        'all',
-        '',
-        '',
-        f'{zeros / sum(weights):.2%}',
-        *(formatting.quantity(total, '') for total in totals),
-      ]
-    )
-    text += (
-      formatting.text_table(
-        ['layer', 'kind', 'shape', 'zeros', 'FLOPs dense', 'FLOPs sparse'],
-        rows,
-        n_left=2,
-        has_total=True,
-      )
-      + '\n'
-    )
+    table = _layer_table(found)
   return (
-    text
-    + _size_table(sizes(exported))
-    + (f'\nUnits removed, which changed nothing: {exported.n_removed}\n')
+    f'Wrote {exported.path}\n\n{table}\n{_size_table(sizes(exported))}\n'
+    f'Units removed, which changed nothing: {exported.n_removed}\n'
   )
+
+
+def _layer_table(records: list[dict[str, Any]]) -> str:
+  """The records of `layers` as a table."""
+
+  def flops(rows):
+    keys = ('dense_flops', 'sparse_flops')
+    return [formatting.quantity(sum(row[key] for row in rows), '') for key in keys]
+
+  rows = [
+    [row['layer'], row['kind'], formatting.shape_text(row['shape']), f'{row["zeros"]:.2%}']
+    + flops([row])
+    for row in records
+  ]
+  weights = [math.prod(row['shape']) for row in records]
+  zeros = sum(row['zeros'] * n for row, n in zip(records, weights)) / sum(weights)
+  rows.append(['all', '', '', f'{zeros:.2%}', *flops(records)])
+  header = ['layer', 'kind', 'shape', 'zeros', 'FLOPs dense', 'FLOPs sparse']
+  return formatting.text_table(header, rows, n_left=2, has_total=True)
 
 
 def _size_table(n_bytes: dict[str, int]) -> str:

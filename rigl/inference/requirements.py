@@ -1,4 +1,7 @@
-"""The packages of the extra `inference`, loaded at first use."""
+"""The packages of the extra `inference`, loaded at first use.
+
+Raises ValueError if one is not installed.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +9,24 @@ import importlib
 import importlib.util
 from typing import Any
 
-_REMEDY = "Install it with pip install 'rigl[inference]'."
-
 
 def _load(module: str, package: str, what: str) -> Any:
   try:
     return importlib.import_module(module)
   except ImportError as error:
     raise ValueError(
-      f'{what} needs the package {package}, which is not installed. {_REMEDY}'
+      f'{what} needs the package {package}, which is not installed. '
+      "Install it with pip install 'rigl[inference]'."
     ) from error
 
 
 def litert_schema() -> Any:
-  """The classes of the .tflite format.
-
-  Raises:
-    ValueError: ai-edge-litert is not installed.
-  """
+  """The classes of the .tflite format."""
   return _load('ai_edge_litert.schema_py_generated', 'ai-edge-litert', 'Reading .tflite files')
 
 
 def litert() -> Any:
-  """The module of LiteRT's interpreter.
-
-  Raises:
-    ValueError: ai-edge-litert is not installed.
-  """
+  """The module of LiteRT's interpreter."""
   return _load('ai_edge_litert.interpreter', 'ai-edge-litert', 'Running .tflite files')
 
 
@@ -42,9 +36,5 @@ def has_numba() -> bool:
 
 
 def numba() -> Any:
-  """The compiler of the engine of this library.
-
-  Raises:
-    ValueError: numba is not installed.
-  """
+  """The compiler of the engine of this library."""
   return _load('numba', 'numba', "engine='rigl'")

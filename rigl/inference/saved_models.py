@@ -18,10 +18,7 @@ def is_one(path: str) -> bool:
 
 
 def concrete_function(path: str) -> Any:
-  """The network of a SavedModel as a function of one example.
-
-  Args:
-    path: its folder.
+  """The network of the SavedModel in a folder as a function of one example.
 
   Raises:
     ValueError: it does not have one input and one output, or logits.
@@ -59,21 +56,15 @@ def concrete_function(path: str) -> Any:
 
 
 def of_fixed_size(network: Any, shape: Any, dtype: Any, name: str) -> Any:
-  """A network as a concrete function of a batch of 1.
-
-  Args:
-    network: function of a batch.
-    shape: of an example.
-    dtype: of an example.
-    name: what an error calls the network.
+  """A function of a batch as a concrete function of one example of this shape.
 
   Raises:
     ValueError: a size of the shape is not known.
   """
   if any(size is None for size in shape):
     raise ValueError(
-      f'{name} takes inputs of the shape {list(shape)}. Give it '
-      'an input of a fixed size to export it.'
+      f'{name} takes inputs of the shape {list(shape)}. Give it an input of a fixed size to '
+      'export it.'
     )
   spec = tf2.TensorSpec([1, *shape], tf2.as_dtype(dtype), name='inputs')
   function = tf2.function(network).get_concrete_function(spec)

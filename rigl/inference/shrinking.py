@@ -16,13 +16,7 @@ import numpy as np
 
 from rigl.inference import codes, requirements, tflite_files
 
-_CHANNELWISE = (
-  codes.DEPTHWISE_CONV_2D,
-  codes.MAX_POOL_2D,
-  codes.AVERAGE_POOL_2D,
-  codes.MEAN,
-  codes.RESHAPE,
-)
+_POOLS = (codes.MAX_POOL_2D, codes.AVERAGE_POOL_2D)
 _ENDS = (codes.CONV_2D, codes.FULLY_CONNECTED)
 
 
@@ -73,9 +67,10 @@ class _Pass:
 
   def _has_weights(self, operator: Any) -> bool:
     """Whether its weights and biases are constants that only it reads."""
-    constants = [int(index) for index in operator.inputs[1:] if index >= 0]
     return all(
-      self._values(index) is not None and len(self._readers[index]) == 1 for index in constants
+      self._values(index) is not None and len(self._readers[index]) == 1
+      for index in map(int, operator.inputs[1:])
+      if index >= 0
     )
 
   def _between(self, index: int) -> Optional[_Between]:
@@ -89,7 +84,7 @@ class _Pass:
         return None
       if code in _ENDS and self._has_weights(operator):
         found.ends.append(operator)
-      elif code in _CHANNELWISE and self._is_channelwise(operator):
+      elif self._is_channelwise(operator):
         rest = self._between(int(operator.outputs[0]))
         if rest is None:
           return None
@@ -109,15 +104,12 @@ class _Pass:
       return shapes[0][-1] == shapes[1][-1] and self._has_weights(operator)
     if code == codes.RESHAPE:
       # Flattening keeps the first dimension.
-      return len(shapes[0]) == 4 and len(shapes[1]) == 2 and (shapes[0][0] == shapes[1][0])
+      return len(shapes[0]) == 4 and len(shapes[1]) == 2 and shapes[0][0] == shapes[1][0]
     if code == codes.MEAN:
       axes = self._values(int(operator.inputs[1]))
-      return (
-        len(shapes[0]) == 4
-        and axes is not None
-        and (sorted(int(axis) % 4 for axis in axes.ravel()) == [1, 2])
-      )
-    return True
+      is_known = len(shapes[0]) == 4 and axes is not None
+      return is_known and sorted(int(axis) % 4 for axis in axes.ravel()) == [1, 2]
+    return code in _POOLS
 
   def _shrink_layer(self, operator: Any, between: _Between) -> int:
     weights = self._values(int(operator.inputs[1]))
@@ -145,9 +137,7 @@ class _Pass:
     return int((~is_kept).sum())
 
   def _biases(self, operator: Any, n: int) -> np.ndarray:
-    if len(operator.inputs) < 3 or operator.inputs[2] < 0:
-      return np.zeros(n)
-    return self._values(int(operator.inputs[2]))
+    return self._values(int(operator.inputs[2])) if _has_biases(operator) else np.zeros(n)
 
   def _columns(self, end: Any, n: int) -> np.ndarray:
     """The weights of a layer as [units, positions, input channels]."""
@@ -172,14 +162,12 @@ class _Pass:
       return
     added = self._columns(end, len(constants)).sum(1) @ constants
     biases = self._biases(end, len(added)) + added
-    if len(end.inputs) < 3 or end.inputs[2] < 0:
+    if not _has_biases(end):
       tensor = requirements.litert_schema().TensorT()
       tensor.name, tensor.type = b'biases', tflite_files.FLOAT32
       self._graph.tensors.append(tensor)
       end.inputs = np.array([*end.inputs[:2], len(self._graph.tensors) - 1], np.int32)
-    tflite_files.set_values(
-      self._model, self._graph.tensors[int(end.inputs[2])], biases.astype(np.float32)
-    )
+    self._set(end.inputs[2], biases.astype(np.float32))
 
   def _remove(self, operator: Any, between: _Between, is_kept: np.ndarray) -> None:
     for index in operator.inputs[1:]:
@@ -207,17 +195,21 @@ class _Pass:
 
   def _reshape(self, operator: Any) -> None:
     shape = self._graph.tensors[int(operator.outputs[0])].shape
-    tflite_files.set_values(
-      self._model, self._graph.tensors[int(operator.inputs[1])], np.array(shape, np.int32)
-    )
+    self._set(operator.inputs[1], np.array(shape, np.int32))
     operator.builtinOptions = None
     operator.builtinOptionsType = 0
 
   def _take(self, index: int, is_kept: np.ndarray, axis: int) -> None:
-    if index < 0:
-      return
-    tensor, values = self._graph.tensors[index], self._values(index)
-    tflite_files.set_values(self._model, tensor, np.compress(is_kept, values, axis % values.ndim))
+    if index >= 0:
+      values = self._values(index)
+      self._set(index, np.compress(is_kept, values, axis % values.ndim))
+
+  def _set(self, index: int, values: np.ndarray) -> None:
+    tflite_files.set_values(self._model, self._graph.tensors[int(index)], values)
+
+
+def _has_biases(operator: Any) -> bool:
+  return len(operator.inputs) > 2 and operator.inputs[2] >= 0
 
 
 def _activated(operator: Any, values: np.ndarray) -> np.ndarray:
@@ -227,8 +219,5 @@ def _activated(operator: Any, values: np.ndarray) -> np.ndarray:
 
 def _pads(operator: Any, code: int, n_positions: int) -> bool:
   """Whether some positions may read padding."""
-  return (
-    code != codes.FULLY_CONNECTED
-    and n_positions > 1
-    and (operator.builtinOptions.padding == codes.SAME)
-  )
+  is_window = code != codes.FULLY_CONNECTED and n_positions > 1
+  return is_window and operator.builtinOptions.padding == codes.SAME

@@ -41,14 +41,12 @@ def _join_scales(graph: Graph, nodes: list[Node]) -> list[Node]:
   for node in nodes:
     maker = makers.get(node.inputs[0])
     if (
-      node.is_pointwise_scale
-      and maker is not None
-      and (
-        maker.is_pointwise_scale
-        and maker.limits == _NO_LIMITS
-        and readers[maker.output] == 1
-        and maker.weights.shape == node.weights.shape
-      )
+      maker is not None
+      and maker.is_pointwise_scale
+      and node.is_pointwise_scale
+      and maker.limits == _NO_LIMITS
+      and readers[maker.output] == 1
+      and maker.weights.shape == node.weights.shape
     ):
       joined = [one for one in joined if one is not maker]
       node = dataclasses.replace(
@@ -73,7 +71,9 @@ def _join_sums(graph: Graph, nodes: list[Node]) -> list[Node]:
         if (
           maker.output in node.inputs
           and maker.kind == 'conv'
-          and (maker.limits == _NO_LIMITS and readers[maker.output] == 1 and len(maker.inputs) == 1)
+          and maker.limits == _NO_LIMITS
+          and readers[maker.output] == 1
+          and len(maker.inputs) == 1
         ):
           (other,) = [i for i in node.inputs if i != maker.output]
           joined = [one for one in joined if one is not maker]

@@ -15,13 +15,9 @@ _OPTIONS = (
 
 
 def concrete_function(source: Any) -> Any:
-  """The network as a function of one example, batch of 1, to its logits.
+  """The network of a model or a path as a function of one example, batch of 1, to its logits.
 
-  Args:
-    source: a Keras model, a path, or the path of a folder.
-
-  Returns:
-    A concrete function of TensorFlow with one input.
+  It is a concrete function of TensorFlow with one input.
 
   Raises:
     ValueError: the source is not one of these, or has several inputs or
@@ -73,14 +69,8 @@ def _of_keras(model: Any) -> Any:
 def _of_run(path: str) -> Any:
   """The newest export in the folder of a run, or its newest checkpoint."""
   exports = os.path.join(path, 'export')
-  steps = sorted(
-    (
-      int(name)
-      for name in (os.listdir(exports) if os.path.isdir(exports) else ())
-      if name.isdigit()
-    )
-  )
-  for step in reversed(steps):
+  names = os.listdir(exports) if os.path.isdir(exports) else []
+  for step in sorted((int(name) for name in names if name.isdigit()), reverse=True):
     if saved_models.is_one(os.path.join(exports, str(step))):
       return saved_models.concrete_function(os.path.join(exports, str(step)))
   if checkpoint_files.latest(path) is None:

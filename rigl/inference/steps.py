@@ -61,7 +61,7 @@ class Steps:
     limits = np.array(self._limits, np.float32)
     arena = self.arena.make()
     numbers = (self._values, self._offsets, self._rows, self._biases, self._tables, self.factors)
-    arrays = (steps, limits, cuts, arena, *(one.all() for one in numbers))
+    arrays: tuple[np.ndarray, ...] = (steps, limits, cuts, arena, *(one.all() for one in numbers))
     return Program(arrays, arena, inputs, self.places(output).ravel().astype(np.int64))
 
   def add(

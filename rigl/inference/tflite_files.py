@@ -32,10 +32,7 @@ _ALIGNMENT = 16
 
 
 def read(data: bytes, name: str) -> Any:
-  """Unpacks a model.
-
-  Returns:
-    A ModelT of the schema.
+  """Unpacks a model, a ModelT of the schema.
 
   Raises:
     ValueError: the data are not a model, or damaged.
@@ -43,8 +40,8 @@ def read(data: bytes, name: str) -> Any:
   schema = requirements.litert_schema()
   if data[4:8] != _IDENTIFIER:
     raise ValueError(
-      f'{name} is not a .tflite file, or a damaged one: it '
-      'lacks the identifier TFL3. Export it again.'
+      f'{name} is not a .tflite file, or a damaged one: it lacks the identifier TFL3. Export it '
+      'again.'
     )
   # Damaged offsets can cause any error.
   try:
@@ -62,11 +59,7 @@ def read(data: bytes, name: str) -> Any:
 
 
 def write(model: Any) -> bytes:
-  """Packs a ModelT into the bytes of a file.
-
-  Args:
-    model: from `read`.
-  """
+  """Packs a ModelT into the bytes of a file."""
   import flatbuffers
 
   class Builder(flatbuffers.Builder):
@@ -132,25 +125,14 @@ def values_of(model: Any, tensor: Any) -> Optional[np.ndarray]:
 
 
 def set_values(model: Any, tensor: Any, values: np.ndarray) -> None:
-  """Sets values and shape of a tensor, in a new buffer.
-
-  Args:
-    model: ModelT.
-    tensor: one of its tensors.
-    values: array of the tensor's type.
-  """
-  schema = requirements.litert_schema()
-  buffer = schema.BufferT()
-  buffer.data = _bytes_of(values)
+  """Sets values, of the tensor's type, and shape of a tensor, in a new buffer."""
+  buffer = requirements.litert_schema().BufferT()
+  buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
   model.buffers.append(buffer)
   tensor.buffer = len(model.buffers) - 1
   tensor.shape = np.asarray(values.shape, np.int32)
   tensor.shapeSignature = None
   tensor.sparsity = None
-
-
-def _bytes_of(values: np.ndarray) -> np.ndarray:
-  return np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
 
 
 def _indices(schema: Any, values: np.ndarray) -> tuple[int, Any]:
@@ -225,8 +207,8 @@ def unpack(sparsity: Any, values: np.ndarray, shape: tuple[int, ...], name: str)
     ValueError: indices, values and shape do not match.
   """
   problem = ValueError(
-    f'The sparse weights {name} are damaged: their indices '
-    'do not fit their shape. Export the model again.'
+    f'The sparse weights {name} are damaged: their indices do not fit their shape. Export the '
+    'model again.'
   )
   order = [int(i) for i in sparsity.traversalOrder]
   blocks = [] if sparsity.blockMap is None else list(sparsity.blockMap)
@@ -276,18 +258,12 @@ def unpack(sparsity: Any, values: np.ndarray, shape: tuple[int, ...], name: str)
 
 
 def dequantized(tensor: Any, values: np.ndarray) -> np.ndarray:
-  """Dequantizes int8 values to float32.
-
-  Args:
-    tensor: TensorT with their scales.
-    values: its int8 values.
-  """
+  """The values of a tensor, int8 with its scales or float16, as float32."""
   if values.dtype == np.float16:
     return values.astype(np.float32)
   scale = np.asarray(tensor.quantization.scale, np.float32)
   zero = np.asarray(tensor.quantization.zeroPoint, np.float32)
   shape = [1] * values.ndim
-  shape[tensor.quantization.quantizedDimension] = scale.size
-  if scale.size == 1:
-    shape = [1] * values.ndim
+  if scale.size != 1:
+    shape[tensor.quantization.quantizedDimension] = scale.size
   return (values - zero.reshape(shape)) * scale.reshape(shape)

@@ -34,11 +34,9 @@ class Team:
   """
 
   def __init__(self, arrays: tuple[Any, ...], n_threads: int) -> None:
-    """Starts the threads.
+    """Starts the threads, of which the calling one is one.
 
-    Args:
-      arrays: arguments of `kernels.run`, from `steps` on.
-      n_threads: number of threads, including the calling one.
+    `arrays` are the arguments of `kernels.run`, from `steps` on.
     """
     self._arrays, self._n_threads = arrays, n_threads
     self._shared = _Shared(np.zeros(kernels.N_COUNTS, np.int64), threading.Condition())
