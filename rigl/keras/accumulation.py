@@ -34,12 +34,7 @@ class Window:
     return condition & self._is_at_end if self._length > 1 else condition
 
   def at_end(self, value: Any, otherwise: Any) -> Any:
-    """`value` at the end of a window, else `otherwise`, [...].
-
-    Args:
-      value: tensor [...].
-      otherwise: tensor [...] of the same type.
-    """
+    """`value` at the end of a window, else `otherwise`, tensors [...] of the same type."""
     if self._length == 1:
       return value
     return arrays.of(value).where(self._is_at_end, value, otherwise)
@@ -61,17 +56,12 @@ class Window:
   def masked(self, grad: Any, mask: Any, accumulator: Any) -> Any:
     """Masks a gradient and the accumulated ones at the end of a window.
 
-    Before the end they stay dense, because an update uses their mean.
-
-    Args:
-      grad: [...].
-      mask: bool variable [...].
-      accumulator: variable with the sum of those before, or None.
+    Before the end they stay dense, because an update uses their mean. `grad` and `accumulator` are
+    those of `mean`; `mask` is a bool variable [...].
     """
     if self._length == 1:
       return kernel_variables.where(mask, grad)
-    xp = arrays.of(grad)
-    passes = xp.asarray(mask) | ~self._is_at_end
+    passes = arrays.of(grad).asarray(mask) | ~self._is_at_end
     accumulator.assign(kernel_variables.where(passes, accumulator))
     return kernel_variables.where(passes, grad)
 

@@ -31,12 +31,9 @@ class Arguments:
   def as_config(self) -> dict[str, Any]:
     """Arguments of the constructor that JSON can hold."""
     config = {
-      **{
-        field.name: getattr(self.sparsities, field.name)
-        for field in dataclasses.fields(self.sparsities)
-      },
+      **vars(self.sparsities),
       # Masks are saved with the other variables.
-      'mask_init': (self.mask_init if isinstance(self.mask_init, str) else 'random'),
+      'mask_init': self.mask_init if isinstance(self.mask_init, str) else 'random',
       'seed': self.seed,
       **self.hyperparameters,
     }
@@ -53,10 +50,8 @@ def check_inner(optimizer: Any, name: str) -> None:
       f'Use keras.optimizers.get({optimizer!r}).'
     )
   if isinstance(optimizer, type):
-    raise ValueError(
-      f'{name} wraps an optimizer, got the class '
-      f'{optimizer.__name__}. Call it: {optimizer.__name__}().'
-    )
+    kind = optimizer.__name__
+    raise ValueError(f'{name} wraps an optimizer, got the class {kind}. Call it: {kind}().')
   if not isinstance(optimizer, keras.optimizers.Optimizer):
     raise ValueError(
       f'{name} wraps an optimizer of Keras 3, got {optimizer!r} of {type(optimizer).__module__}.'

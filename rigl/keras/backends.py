@@ -28,21 +28,11 @@ class Backend:
     step(grads)
 
   def on_replicas(self, function: Callable[[Sequence[Any]], None], grads: Sequence[Any]) -> None:
-    """Runs function(grads) on each replica. Call it within `once`.
-
-    Args:
-      function: called with the gradients of the replica.
-      grads: gradients from `once`.
-    """
+    """Runs function(grads) on each replica, with its gradients. Call it within `once`."""
     function(grads)
 
   def total(self, grad: Any, variable: Any) -> Any:
-    """The sum of a gradient over the replicas, dense. Call it within `once`.
-
-    Args:
-      grad: a gradient from `once`.
-      variable: its variable.
-    """
+    """The sum of the gradient of a variable over the replicas, dense. Call it within `once`."""
     del variable
     return arrays.of(grad).asarray(grad)
 
@@ -53,14 +43,7 @@ class Backend:
     if_false: Callable[[], None],
     variables: Sequence[Any],
   ) -> None:
-    """Runs one of two functions that assign variables.
-
-    Args:
-      condition: bool scalar.
-      if_true: called if it holds.
-      if_false: called if not.
-      variables: all variables that either may assign.
-    """
+    """Runs one of two functions by a bool scalar; `variables` are all that either may assign."""
     del variables
     keras.ops.cond(condition, if_true, if_false)
 
@@ -107,10 +90,10 @@ class _TensorFlow(Backend):
 
   def once(self, step, grads):
     tf = self._tf
-    if tf.distribute.in_cross_replica_context():
+    if self._is_outside_replicas():
       raise ValueError(
-        'apply() was called outside of the replicas of a tf.distribute '
-        'strategy. Call it in the function given to strategy.run.'
+        'apply() was called outside of the replicas of a tf.distribute strategy. Call it in the '
+        'function given to strategy.run.'
       )
     tf.__internal__.distribute.interim.maybe_merge_call(
       lambda strategy, grads: step(grads), tf.distribute.get_strategy(), list(grads)
@@ -140,16 +123,11 @@ class _TensorFlow(Backend):
     return tf.convert_to_tensor(grad)
 
   def branch(self, condition, if_true, if_false, variables):
-    tf = self._tf
-
     def run(function):
-      def build():
-        function()
-        return tf.constant(True)
+      function()
+      return self._tf.constant(True)
 
-      return build
-
-    tf.cond(condition, run(if_true), run(if_false))
+    self._tf.cond(condition, lambda: run(if_true), lambda: run(if_false))
 
   def outside(self, function):
     tf = self._tf
@@ -162,9 +140,8 @@ class _TensorFlow(Backend):
       function()
 
   def has_value(self, variable):
-    value = variable.value
     # A distributed variable is initialized if all its copies are.
-    return bool(value.is_initialized())
+    return bool(variable.value.is_initialized())
 
   def update(self, variable, function, *others):
     tf = self._tf

@@ -65,16 +65,10 @@ class Kernel:
     return [variable for variable in (self.mask, self.state, self.inactive) if variable is not None]
 
   def zero_now(self, mask: np.ndarray, weights: np.ndarray) -> bool:
-    """Sets inactive weights to 0, not in a graph.
+    """Sets inactive weights to 0, not in a graph; returns whether any of them was not 0.
 
-    By numpy, because JAX would compile an operation for each shape.
-
-    Args:
-      mask: the value of `mask`.
-      weights: the value of `variable`.
-
-    Returns:
-      Whether any of them was not 0.
+    Gets the values of `mask` and `variable`. By numpy, because JAX would compile an operation for
+    each shape.
     """
     was_dense = bool(np.any(weights[~mask]))
     if was_dense:
@@ -89,10 +83,8 @@ class Kernel:
   ) -> methods.Layer:
     """The kernel as input of a method.
 
-    Args:
-      method: the method.
-      seed: returns the seed of random numbers for a purpose.
-      gradient: returns the gradient of the whole batch, [...].
+    `seed` returns the seed of random numbers for a purpose, `gradient` the gradient of the whole
+    batch, [...].
     """
     xp = arrays.of(self.variable)
     active, weights = xp.asarray(self.mask), xp.asarray(self.variable)
@@ -109,13 +101,7 @@ class Kernel:
     )
 
   def apply(self, method: methods.Method, layer: methods.Layer, update: methods.Update) -> None:
-    """Assigns the result of an update.
-
-    Args:
-      method: the method of the update.
-      layer: result of `layer`.
-      update: new mask and state, and the connections to re-initialize.
-    """
+    """Assigns the update of a layer by its method."""
     weights = layer.weights
     xp = arrays.of(weights)
     mask = xp.not_equal(update.mask, xp.zeros_like(update.mask))
@@ -140,20 +126,14 @@ class Kernel:
 
 
 def where(mask: Any, values: Any, otherwise: Any = None) -> Any:
-  """Values where a mask is set, elsewhere 0 or others, [...].
+  """Values where a mask is set, elsewhere 0 or others, all tensors or variables [...].
 
   Not a product, since 0 * NaN is NaN.
-
-  Args:
-    mask: bool tensor or variable [...].
-    values: tensor or variable [...].
-    otherwise: tensor or variable of the same type, or None for 0.
   """
   xp = arrays.of(mask)
   values = xp.asarray(values)
-  return xp.where(
-    xp.asarray(mask), values, xp.zeros_like(values) if otherwise is None else xp.asarray(otherwise)
-  )
+  others = xp.zeros_like(values) if otherwise is None else xp.asarray(otherwise)
+  return xp.where(xp.asarray(mask), values, others)
 
 
 def masks_of(kernels: Sequence[Kernel]) -> dict[str, np.ndarray]:
@@ -169,11 +149,7 @@ def masks_of(kernels: Sequence[Kernel]) -> dict[str, np.ndarray]:
 
 
 def read(variable: Any) -> np.ndarray:
-  """The value of a variable, [...].
-
-  Args:
-    variable: variable of Keras, or tensor.
-  """
+  """The value of a variable of Keras, or of a tensor, [...]."""
   # Keras' own conversion of variables and of bfloat16 causes numpy warnings.
   xp = arrays.of(variable)
   tensor = xp.asarray(variable)
@@ -192,9 +168,8 @@ def recorded_slots() -> Iterator[list[tuple[Any, str, Slot]]]:
 
   def record(self, reference_variable, name=None, initializer='zeros'):
     variable = original(self, reference_variable, name, initializer)
-    made.append(
-      (reference_variable, name or '', Slot(variable, keras.initializers.get(initializer)))
-    )
+    slot = Slot(variable, keras.initializers.get(initializer))
+    made.append((reference_variable, name or '', slot))
     return variable
 
   base.add_variable_from_reference = record
@@ -206,12 +181,7 @@ def recorded_slots() -> Iterator[list[tuple[Any, str, Slot]]]:
 
 
 def give_slots(kernels: Sequence[Kernel], made: Sequence[tuple[Any, str, Slot]]) -> None:
-  """Gives each kernel its slots.
-
-  Args:
-    kernels: the kernels of one optimizer.
-    made: from `recorded_slots`.
-  """
+  """Gives each kernel of an optimizer its slots among the `recorded_slots`."""
   for kernel in kernels:
     for reference, name, slot in made:
       if reference is not kernel.variable:

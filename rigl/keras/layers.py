@@ -17,12 +17,7 @@ from rigl.micronet import keras_calls, keras_rules
 
 
 def check_built(model: Any, wanted: str) -> None:
-  """Raises ValueError unless a model has its weights.
-
-  Args:
-    model: a model, built or not.
-    wanted: what the weights are needed for, for the error.
-  """
+  """Raises ValueError unless a model has its weights, which `wanted` needs."""
   if not isinstance(model, keras.layers.Layer):
     raise ValueError(f'{wanted} takes a model of Keras 3, got {model!r}.')
   if not (model.built and model.weights):
@@ -64,31 +59,21 @@ def layer_sparsities(
   check_built(model, 'layer_sparsities')
   depthwise, shapes = set(), {}
   for layer in _layers_in(model):
-    kind = type(layer)
-    if issubclass(kind, _DEPTHWISE):
+    if isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)):
       depthwise.add(id(layer.kernel))
-    elif issubclass(kind, keras.layers.EinsumDense):
+    elif isinstance(layer, keras.layers.EinsumDense):
       shapes[id(layer.kernel)] = keras_rules.einsum_shape(layer)
-  variables = [
-    variable
-    for variable in model.trainable_variables
-    if callable(filters) or id(variable) not in depthwise
-  ]
+  variables = [v for v in model.trainable_variables if callable(filters) or id(v) not in depthwise]
   sparsities = selection.Sparsities(sparsity, distribution, custom_sparsities, filters)
+  values = sparsities.of(variables, lambda v: shapes.get(id(v), tuple(v.shape)))
   by_path: dict[str, float] = {}
-  for variable, value in zip(
-    variables, sparsities.of(variables, lambda v: shapes.get(id(v), tuple(v.shape)))
-  ):
-    path = variable.path
+  for path, value in zip((v.path for v in variables), values):
     if value is not None and by_path.setdefault(path, value) != value:
       raise ValueError(
         f'Two kernels have the path {path}, but sparsities {by_path[path]:g} and {value:g}. Give '
         f'their layers names of their own, or put {path!r} into custom_sparsities.'
       )
   return by_path
-
-
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
 
 def _layers_in(layer: Any) -> Iterator[Any]:

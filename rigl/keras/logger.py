@@ -14,9 +14,7 @@ from rigl.keras.sparse_optimizer import SparseOptimizer
 def sparse_optimizers(model: Any) -> list[SparseOptimizer]:
   """The sparse optimizers that a model is compiled with.
 
-  Args:
-    model: compiled with one, or with a LossScaleOptimizer or MultiOptimizer
-      around some.
+  Also those in a LossScaleOptimizer or MultiOptimizer.
   """
   return _sparse_in(getattr(model, 'optimizer', None))
 

@@ -6,8 +6,6 @@ method as keywords; `help(rigl.keras.RigL)` lists them.
 
 from __future__ import annotations
 
-import inspect
-
 import keras
 
 from rigl.core import methods
@@ -93,14 +91,10 @@ class GradualPruning(SparseOptimizer):
   @classmethod
   def hyperparameters(cls):
     """The same hyperparameters of the schedule as for other methods."""
-    of_method = super().hyperparameters()
-    end_step = inspect.Parameter('end_step', inspect.Parameter.KEYWORD_ONLY, default=1000)
-    return {
-      'begin_step': of_method['begin_step'],
-      'end_step': end_step,
-      'frequency': of_method['frequency'],
-      **{name: of_method[name] for name in ('initial_sparsity', 'exponent', 'threshold_decay')},
-    }
+    found = super().hyperparameters()
+    found['end_step'] = found['end_step'].replace(default=1000)
+    names = 'begin_step end_step frequency initial_sparsity exponent threshold_decay'
+    return {name: found[name] for name in names.split()}
 
   @classmethod
   def make_method(cls, sparsities, **hyperparameters):
@@ -108,8 +102,7 @@ class GradualPruning(SparseOptimizer):
     cls.check_hyperparameters(hyperparameters)
     values = {name: parameter.default for name, parameter in cls.hyperparameters().items()}
     values.update(hyperparameters)
-    begin, end = values['begin_step'], values['end_step']
-    frequency = values['frequency']
+    begin, end, frequency = (values[name] for name in ('begin_step', 'end_step', 'frequency'))
     # The last update must not come before the end of the ramp.
     first = max(begin, frequency)
     last = first + max(0, -(-(end - first) // frequency)) * frequency

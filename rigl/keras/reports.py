@@ -20,9 +20,7 @@ def sparsity_of(model: Any) -> float:
     ValueError: the model is not built, or has no such kernel.
   """
   check_built(model, 'sparsity_of')
-  values = [
-    kernel_variables.read(weight) for weight in model.weights if selection.is_kernel(weight)
-  ]
+  values = [kernel_variables.read(v) for v in model.weights if selection.is_kernel(v)]
   if not values:
     raise ValueError(
       f'{model.name!r} has no kernel that is sparse by default, only '
@@ -51,18 +49,15 @@ def summary(model: Any, param_size: int = 32, print_fn: Callable[[str], Any] = p
   sparse = keras_counting.count_model(model, counts_zeros=True, param_size=param_size)
   dense = keras_counting.count_model(model, param_size=param_size)
   rows = [_row(layer.name, layer) for layer in sparse.count.layers]
-  rows.append(_row('total', sparse.count))
-  rows.append(_row('total if dense', dense.count))
+  rows += [_row('total', sparse.count), _row('total if dense', dense.count)]
   lines = [
     f'Model: "{model.name}"',
     formatting.text_table(('layer', 'shape', 'density', 'FLOPs', 'bytes'), rows, n_left=2),
   ]
   if sparse.not_counted:
     lines.append('Not in these numbers:')
-    lines.extend(
-      f'  {note.name} ({note.kind}), {note.n_weights:,} weights: {note.reason}'
-      for note in sparse.not_counted
-    )
+  for note in sparse.not_counted:
+    lines.append(f'  {note.name} ({note.kind}), {note.n_weights:,} weights: {note.reason}')
   print_fn('\n'.join(lines))
 
 

@@ -51,14 +51,14 @@ def _searched(pattern: str, paths: Sequence[str], argument: str) -> list[str]:
     found = [path for path in paths if re.search(pattern, path)]
   except re.error as error:
     raise ValueError(
-      f'{argument} has {pattern!r}, which is neither part of a '
-      f'path nor a regular expression: {error}.'
+      f'{argument} has {pattern!r}, which is neither part of a path nor a regular expression: '
+      f'{error}.'
     ) from error
   if not found:
     raise ValueError(
-      f'{argument} names {pattern!r}, which matches none of the kernels:'
-      f' {", ".join(paths) or "there are none"}. (Paths in a Sequential that '
-      'was loaded lack the name of the model.)'
+      f'{argument} names {pattern!r}, which matches none of the kernels: '
+      f'{", ".join(paths) or "there are none"}. (Paths in a Sequential that was loaded lack the '
+      'name of the model.)'
     )
   return found
 
@@ -89,7 +89,7 @@ def matched(names: Mapping[str, float], paths: Sequence[str], argument: str) -> 
     matching = (
       [path for path in paths if path == name]
       or [path for path in paths if _is_named(name, path)]
-      or (_searched(name, paths, argument))
+      or _searched(name, paths, argument)
     )
     left = [path for path in matching if path not in found]
     if not left:
@@ -128,8 +128,8 @@ class Sparsities:
     if isinstance(self.sparsity, Mapping):
       if self.custom_sparsities:
         raise ValueError(
-          'custom_sparsities are exceptions to a sparsity that is one number,'
-          f' got {self.sparsity!r}: put them into that.'
+          'custom_sparsities are exceptions to a sparsity that is one number, got '
+          f'{self.sparsity!r}: put them into that.'
         )
       for name, value in self.sparsity.items():
         checks.in_unit_interval(f'sparsity of {name!r}', value)
@@ -162,26 +162,22 @@ class Sparsities:
     if not kernels:
       raise ValueError(
         'There is no kernel to make sparse. The variables are: '
-        f'{", ".join(v.path for v in variables) or "none"}. A kernel is '
-        f'called {", ".join(_KERNELS)}, and neither of its last two '
-        'dimensions is 1. A function as filters can choose others.'
+        f'{", ".join(v.path for v in variables) or "none"}. A kernel is called '
+        f'{", ".join(_KERNELS)}, and neither of its last two dimensions is 1. A function as '
+        'filters can choose others.'
       )
-    paths = {i: v.path for i, v in kernels.items()}
+    paths = [v.path for v in kernels.values()]
     if isinstance(self.sparsity, Mapping):
-      by_path = matched(self.sparsity, list(paths.values()), 'sparsity')
-      found = {i: by_path[path] for i, path in paths.items() if path in by_path}
+      by_path = matched(self.sparsity, paths, 'sparsity')
     else:
-      by_path = matched(self.custom_sparsities or {}, list(paths.values()), 'custom_sparsities')
-      # By position, since paths may repeat.
-      named = {str(i): tuple(shape_of(v)) for i, v in kernels.items()}
-      spread = distributions.get_sparsities(
-        named,
-        {'uniform': 'random'}.get(self.distribution, self.distribution),
-        self.sparsity,
-        {str(i): by_path[path] for i, path in paths.items() if path in by_path},
-      )
-      found = {int(i): sparsity for i, sparsity in spread.items()}
-    return [found.get(i) for i in range(len(variables))]
+      by_path = matched(self.custom_sparsities or {}, paths, 'custom_sparsities')
+    # By position, since paths may repeat.
+    found = {str(i): by_path[v.path] for i, v in kernels.items() if v.path in by_path}
+    if not isinstance(self.sparsity, Mapping):
+      shapes = {str(i): tuple(shape_of(v)) for i, v in kernels.items()}
+      distribution = 'random' if self.distribution == 'uniform' else self.distribution
+      found = distributions.get_sparsities(shapes, distribution, self.sparsity, found)
+    return [found.get(str(i)) for i in range(len(variables))]
 
   def _chosen(self, variables: Sequence[Any]) -> dict[int, Any]:
     """{position: variable} of the variables that `filters` selects."""
@@ -191,9 +187,6 @@ class Sparsities:
     if filters is None or callable(filters) or not found:
       return found
     paths = [v.path for v in found.values()]
-    chosen = {
-      path
-      for name in ([filters] if isinstance(filters, str) else filters)
-      for path in _searched(name, paths, 'filters')
-    }
+    patterns = [filters] if isinstance(filters, str) else filters
+    chosen = {path for pattern in patterns for path in _searched(pattern, paths, 'filters')}
     return {i: v for i, v in found.items() if v.path in chosen}

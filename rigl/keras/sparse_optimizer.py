@@ -86,13 +86,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     arguments.check_inner(inner_optimizer, type(self).__name__)
     super().__init__(learning_rate=0.0, name=name)
     self.inner_optimizer = inner_optimizer
-    self._arguments = Arguments(
-      Sparsities(sparsity, distribution, custom_sparsities, filters),
-      mask_init,
-      seed,
-      hyperparameters,
-    )
-    self.method = self.make_method(self._arguments.sparsities, **hyperparameters)
+    sparsities = Sparsities(sparsity, distribution, custom_sparsities, filters)
+    self._arguments = Arguments(sparsities, mask_init, seed, hyperparameters)
+    self.method = self.make_method(sparsities, **hyperparameters)
     if 'initial_dist' in str(getattr(self.method, 'grow_init', '')):
       raise ValueError(
         'grow_init initial_dist needs the initial weights, which Keras does not keep. Use one of '
@@ -113,10 +109,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
   @classmethod
   def hyperparameters(cls) -> dict[str, inspect.Parameter]:
     """The hyperparameters of the method by name, with their defaults."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
     return {
-      field.name: inspect.Parameter(
-        field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default
-      )
+      field.name: inspect.Parameter(field.name, keyword, default=field.default)
       for field in dataclasses.fields(cls.method_class)
     }
 
@@ -140,8 +135,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       known = [*list(inspect.signature(SparseOptimizer).parameters)[:-1], *cls.hyperparameters()]
       alike = [name for word in unknown for name in messages.alike(word, known)]
       raise TypeError(
-        f'{cls.__name__} does not know {", ".join(map(repr, unknown))}. It '
-        f'takes {", ".join(known)}.{messages.did_you_mean(alike)}'
+        f'{cls.__name__} does not know {", ".join(map(repr, unknown))}. It takes '
+        f'{", ".join(known)}.{messages.did_you_mean(alike)}'
       )
 
   # What Keras asks of an optimizer around another one.
@@ -240,11 +235,10 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       name='last_mask_update_step',
     )
     # Tuples, since Keras tracks lists.
+    sparsities = self._arguments.sparsities.of(variables)
     self.kernels = tuple(
       self._new_kernel(position, variable, sparsity)
-      for position, (variable, sparsity) in enumerate(
-        zip(variables, self._arguments.sparsities.of(variables))
-      )
+      for position, (variable, sparsity) in enumerate(zip(variables, sparsities))
       if sparsity is not None
     )
     self._backend.outside(self._start)
@@ -259,19 +253,17 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     unknown = [v.path for v in variables if id(v) not in known]
     if unknown:
       raise ValueError(
-        f'{self.name} was built without {", ".join(unknown)}. Compile with a '
-        'new optimizer after making layers trainable; zeros stay zeros.'
+        f'{self.name} was built without {", ".join(unknown)}. Compile with a new optimizer after '
+        'making layers trainable; zeros stay zeros.'
       )
     return [known[id(v)] for v in variables]
 
   def _new_kernel(self, position: int, variable: Any, sparsity: float) -> Kernel:
-    path = variable.path
+    path, shape, method = variable.path, tuple(variable.shape), self.method
 
     def add(name, shape, dtype, initializer='zeros'):
       return self.add_variable(shape, initializer, dtype, name=f'{path.replace("/", "_")}_{name}')
 
-    shape = tuple(variable.shape)
-    method = self.method
     first_state = method.first_state(np.zeros(shape, 'float32'))
     brings_back = method.trains_all_weights or method.prunes_gradually
     return Kernel(
@@ -281,7 +273,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       sparsity,
       mask=add('mask', shape, 'bool', np.ones),
       state=None if first_state is None else add('mask_state', first_state.shape, 'float32'),
-      inactive=(add('inactive', shape, variable.dtype) if brings_back else None),
+      inactive=add('inactive', shape, variable.dtype) if brings_back else None,
     )
 
   # The first masks.
@@ -291,9 +283,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     self._is_stale = False
     self._waits_for_weights = False
     for number, kernel in enumerate(self.kernels):
-      values = (
-        kernel_variables.read(kernel.variable) if self._backend.has_value(kernel.variable) else None
-      )
+      has_value = self._backend.has_value(kernel.variable)
+      values = kernel_variables.read(kernel.variable) if has_value else None
       mask = first_masks.first_mask(
         self.method, self._arguments.mask_init, kernel, values, self.seed_for(number, 'mask_init')
       )

@@ -16,12 +16,7 @@ from rigl.keras.kernel_variables import Kernel
 
 
 def hold_at_zero(backend: Backend, all_kernels: Sequence[Kernel]) -> None:
-  """Sets inactive weights to 0.
-
-  Args:
-    backend: runs it, within `Backend.once` or outside all replicas.
-    all_kernels: the sparse kernels.
-  """
+  """Sets inactive weights to 0, within `Backend.once` or outside all replicas."""
   for kernel in all_kernels:
     backend.update(
       kernel.variable, lambda weights, mask: kernel_variables.where(mask, weights), kernel.mask
@@ -122,9 +117,12 @@ class Step:
       for number in self._trained:
         kernel = self.kernels[number]
         self.backend.update(kernel.variable, lambda _, weights: weights, kernel.inactive)
-      self.backend.on_replicas(self._apply, self.grads)
-    else:
-      self.backend.on_replicas(lambda grads: self._apply(self._masked(grads)), self.grads)
+
+    def apply(grads):
+      masked = grads if self.method.trains_all_weights else self._masked(grads)
+      self.inner_optimizer.apply(masked, self.variables)
+
+    self.backend.on_replicas(apply, self.grads)
 
   def _hold_at_zero(self) -> None:
     hold_at_zero(self.backend, self.kernels)
@@ -132,9 +130,6 @@ class Step:
   def _train_and_hold(self) -> None:
     self._train()
     self._hold_at_zero()
-
-  def _apply(self, grads: Sequence[Any]) -> None:
-    self.inner_optimizer.apply(grads, self.variables)
 
   def _masked(self, grads: Sequence[Any]) -> list[Any]:
     """Gradients that leave the slots of inactive connections unchanged."""
