@@ -109,6 +109,7 @@ class _Compiler(Steps):
   def _compile_pool(self, node: Node) -> None:
     shape, output = (self.shapes[i] for i in (node.inputs[0], node.output))
     size = output[:2]
+    limits = node.limits
     if is_vector(output):
       source = self.layout_of(node.inputs[0])
       plane = source.channel
@@ -121,6 +122,9 @@ class _Compiler(Steps):
         ]
       )
       n_groups, row_stride = 0, 1
+      if node.pads_count and node.kind == 'max_pool' and len(places) < np.prod(node.kernel):
+        # Padding is one of the values.
+        limits = (max(limits[0], 0.0), max(limits[1], 0.0))
     else:
       places, plane = self.places_of_taps(node)
       n_groups = self.planes.n_groups(size)
@@ -135,7 +139,7 @@ class _Compiler(Steps):
     layout = self.new_output(node)
     arguments = [self.add_taps([], places), n_groups, layout.base, layout.channel, plane]
     arguments += [*self.geometry(node), len(places), factor]
-    self.add(kernels.POOL, arguments, np.ones(output[2]), node.limits)
+    self.add(kernels.POOL, arguments, np.ones(output[2]), limits)
 
   _compile_max_pool = _compile_average_pool = _compile_pool
 

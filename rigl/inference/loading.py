@@ -105,6 +105,7 @@ def own_engine(
     return None
   try:
     graph = reading.read_graph(tflite_files.read(data, path), path)
+    return engines.Engine(graph, num_threads)
   except graphs.UnknownOperation as error:
     logging.warning('%s runs on LiteRT: the engine of rigl does not know %s.', path, error)
     return None
@@ -113,7 +114,6 @@ def own_engine(
       raise
     logging.warning('%s runs on LiteRT: %s', path, error)
     return None
-  return engines.Engine(graph, num_threads)
 
 
 def _choose(

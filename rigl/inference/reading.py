@@ -56,15 +56,16 @@ class _Reader:
       self._read(operator)
     computed = {first}
     for node in self._nodes:
+      node.inputs = [self._names.get(index, index) for index in node.inputs]
       if not computed.issuperset(node.inputs):
         raise UnknownOperation(f'PAD before {node.kind}')
       computed.add(node.output)
+    shapes = [tflite_files.shape_of(self._tensors[i]) for i in (first, last)]
     last = self._names.get(last, last)
     if last not in computed - {first}:
       raise UnknownOperation('an output that nothing computes')
-    shapes = [
-      tflite_files.shape_of(self._tensors[int(i[0])]) for i in (graph.inputs, graph.outputs)
-    ]
+    if all(node.kind == 'flatten' for node in self._nodes):
+      raise UnknownOperation('a network that only changes shapes')
     return Graph(self._nodes, self.shapes, first, last, shapes[0][1:], shapes[1][1:])
 
   def _name_of(self, index: int) -> str:
@@ -133,7 +134,6 @@ class _Reader:
       self._check_float(index)
       if self._constant(index) is None:
         self._shape(index)
-    operator.inputs = [self._names.get(i, i) for i in operator.inputs]
     read(operator)
 
   def _unpack(self, operator: Any, code: int) -> None:
@@ -225,6 +225,8 @@ class _Reader:
     if len(tflite_files.shape_of(self._tensors[source])) == 3:
       raise UnknownOperation('FULLY_CONNECTED of a sequence')
     if weights.shape[1] != np.prod(self._shape(source)):
+      if weights.shape[1] == self._shape(source)[2]:
+        raise UnknownOperation('FULLY_CONNECTED at each position')
       raise self._damaged(f'the input of {weights.shape[1]} weights', self._shape(source))
     self._check_channels(operator, len(weights), is_image=False)
     if self._shape(source)[:2] != (1, 1):
@@ -241,7 +243,7 @@ class _Reader:
     source, output = operator.inputs[0], operator.outputs[0]
     shape, wanted = self._shape(source), self._shape(output)
     if wanted == shape:
-      self._names[output] = source
+      self._names[output] = self._names.get(source, source)
     elif np.prod(shape) == np.prod(wanted) and wanted[:2] == (1, 1):
       self._add('flatten', operator)
     else:
@@ -263,11 +265,8 @@ class _Reader:
       self._nodes.append(Node('add', inputs, output, limits=limits))
       return
     n = self._shape(inputs[0])[2]
-    if (
-      constant.size not in (1, n)
-      or constant.shape[-1:] not in ((), (1,), (n,))
-      or self._shape(output) != self._shape(inputs[0])
-    ):
+    is_of_channels = constant.size == 1 or (constant.size == n and constant.shape[-1] == n)
+    if not is_of_channels or self._shape(output) != self._shape(inputs[0]):
       raise UnknownOperation(f'{name} of a constant for each position')
     values = np.broadcast_to(constant.ravel(), (n,)).astype(np.float32)
     factors: np.ndarray = np.ones(n, np.float32)

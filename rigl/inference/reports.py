@@ -117,7 +117,7 @@ def _layer_table(records: list[dict[str, Any]]) -> str:
     for row in records
   ]
   weights = [math.prod(row['shape']) for row in records]
-  zeros = sum(row['zeros'] * n for row, n in zip(records, weights)) / sum(weights)
+  zeros = sum(row['zeros'] * n for row, n in zip(records, weights)) / (sum(weights) or 1)
   rows.append(['all', '', '', f'{zeros:.2%}', *flops(records)])
   header = ['layer', 'kind', 'shape', 'zeros', 'FLOPs dense', 'FLOPs sparse']
   return formatting.text_table(header, rows, n_left=2, has_total=True)

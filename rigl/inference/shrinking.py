@@ -9,8 +9,7 @@ pooling, means and flattening. Units that a residual addition reads stay.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -28,12 +27,11 @@ def shrink(model: Any) -> int:
   return n_removed
 
 
-@dataclasses.dataclass
-class _Between:
-  """The operations between a layer and those that read it."""
+class _Path(NamedTuple):
+  """The operations from a layer to one that reads it, and that one."""
 
-  channelwise: list[Any] = dataclasses.field(default_factory=list)
-  ends: list[Any] = dataclasses.field(default_factory=list)
+  channelwise: list[Any]
+  end: Any
 
 
 class _Pass:
@@ -53,9 +51,9 @@ class _Pass:
     # Backwards, so that units made unused by a removal go in the same pass.
     for operator in reversed(self._graph.operators):
       if self._code(operator) in _ENDS and self._has_weights(operator):
-        between = self._between(int(operator.outputs[0]))
-        if between is not None:
-          n_removed += self._shrink_layer(operator, between)
+        paths = self._paths(int(operator.outputs[0]))
+        if paths is not None:
+          n_removed += self._shrink_layer(operator, paths)
     return n_removed
 
   def _code(self, operator: Any) -> int:
@@ -73,23 +71,22 @@ class _Pass:
       if index >= 0
     )
 
-  def _between(self, index: int) -> Optional[_Between]:
-    """The readers of the channels of a tensor; None if they must stay."""
+  def _paths(self, index: int) -> Optional[list[_Path]]:
+    """To all readers of the channels of a tensor; None if they must stay."""
     if index in self._outputs or not self._readers.get(index):
       return None
-    found = _Between()
+    found = []
     for operator in self._readers[index]:
       code = self._code(operator)
       if int(operator.inputs[0]) != index:
         return None
       if code in _ENDS and self._has_weights(operator):
-        found.ends.append(operator)
+        found.append(_Path([], operator))
       elif self._is_channelwise(operator):
-        rest = self._between(int(operator.outputs[0]))
+        rest = self._paths(int(operator.outputs[0]))
         if rest is None:
           return None
-        found.channelwise += [operator, *rest.channelwise]
-        found.ends += rest.ends
+        found += [_Path([operator, *path.channelwise], path.end) for path in rest]
       else:
         return None
     return found
@@ -111,29 +108,29 @@ class _Pass:
       return is_known and sorted(int(axis) % 4 for axis in axes.ravel()) == [1, 2]
     return code in _POOLS
 
-  def _shrink_layer(self, operator: Any, between: _Between) -> int:
+  def _shrink_layer(self, operator: Any, paths: Sequence[_Path]) -> int:
     weights = self._values(int(operator.inputs[1]))
     n = len(weights)
     is_constant = ~weights.reshape(n, -1).any(1)
     constants = np.where(is_constant, _activated(operator, self._biases(operator, n)), 0.0)
-    for one in between.channelwise:
-      if self._code(one) == codes.DEPTHWISE_CONV_2D:
-        is_constant, constants = self._through_depthwise(one, is_constant, constants)
-    is_read = np.zeros(n, bool)
-    for end in between.ends:
-      columns = self._columns(end, n)
-      is_read |= columns.any((0, 1))
-      if _pads(end, self._code(end), columns.shape[1]):
-        is_constant &= constants == 0
-    is_kept = is_read & ~is_constant
+    is_kept, constants_read = np.zeros(n, bool), []
+    for path in paths:
+      is_constant_here, constants_here = is_constant, constants
+      for one in path.channelwise:
+        is_constant_here, constants_here = self._through(one, is_constant_here, constants_here)
+      columns = self._columns(path.end, n)
+      if _pads(path.end, self._code(path.end), columns.shape[1]):
+        is_constant_here = is_constant_here & (constants_here == 0)
+      is_kept |= columns.any((0, 1)) & ~is_constant_here
+      constants_read.append(constants_here)
     if not is_kept.any():
       # A layer must keep at least one unit.
       is_kept[0] = True
     if is_kept.all():
       return 0
-    for end in between.ends:
-      self._fold(end, np.where(is_kept, 0.0, constants))
-    self._remove(operator, between, is_kept)
+    for path, constants in zip(paths, constants_read):
+      self._fold(path.end, np.where(is_kept, 0.0, constants))
+    self._remove(operator, paths, is_kept)
     return int((~is_kept).sum())
 
   def _biases(self, operator: Any, n: int) -> np.ndarray:
@@ -144,9 +141,15 @@ class _Pass:
     weights = self._values(int(end.inputs[1]))
     return weights.reshape(len(weights), -1, n)
 
-  def _through_depthwise(
+  def _through(
     self, operator: Any, is_constant: np.ndarray, constants: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
+    """Which channels are constant behind a channelwise operation, and their values."""
+    code = self._code(operator)
+    if code in _POOLS:
+      constants = np.where(is_constant, _activated(operator, constants), 0.0)
+    if code != codes.DEPTHWISE_CONV_2D:
+      return is_constant, constants
     n = len(constants)
     weights = self._values(int(operator.inputs[1])).reshape(-1, n)
     if _pads(operator, codes.DEPTHWISE_CONV_2D, len(weights)):
@@ -169,11 +172,12 @@ class _Pass:
       end.inputs = np.array([*end.inputs[:2], len(self._graph.tensors) - 1], np.int32)
     self._set(end.inputs[2], biases.astype(np.float32))
 
-  def _remove(self, operator: Any, between: _Between, is_kept: np.ndarray) -> None:
+  def _remove(self, operator: Any, paths: Sequence[_Path], is_kept: np.ndarray) -> None:
     for index in operator.inputs[1:]:
       self._take(int(index), is_kept, axis=0)
     self._narrow(operator, is_kept)
-    for one in between.channelwise:
+    # Paths begin with the same operations.
+    for one in {id(one): one for path in paths for one in path.channelwise}.values():
       code = self._code(one)
       if code == codes.DEPTHWISE_CONV_2D:
         for index in one.inputs[1:]:
@@ -181,8 +185,8 @@ class _Pass:
       self._narrow(one, is_kept)
       if code == codes.RESHAPE:
         self._reshape(one)
-    for end in between.ends:
-      index = int(end.inputs[1])
+    for path in paths:
+      index = int(path.end.inputs[1])
       size = tflite_files.shape_of(self._graph.tensors[index])[-1]
       self._take(index, np.tile(is_kept, size // len(is_kept)), axis=-1)
 

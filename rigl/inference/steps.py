@@ -7,7 +7,7 @@ from typing import Any, Optional
 import numpy as np
 
 from rigl.inference import blocks, kernels, layouts
-from rigl.inference.graph import Graph, Node
+from rigl.inference.graph import Graph, Node, UnknownOperation
 from rigl.inference.layouts import GROUP, Layout, Taps, is_vector
 from rigl.inference.programs import Numbers, Program
 
@@ -53,10 +53,10 @@ class Steps:
       output: the activation that is its result.
 
     Raises:
-      ValueError: the activations exceed 2**31 values.
+      UnknownOperation: the activations exceed 2**31 values.
     """
     if self.arena.size > _MAX_ARENA:
-      raise ValueError("The images are too large for this engine: use engine='litert'.")
+      raise UnknownOperation('images as large as these')
     steps, cuts = (np.array(rows, np.int64) for rows in (self._steps, self._cuts))
     limits = np.array(self._limits, np.float32)
     arena = self.arena.make()

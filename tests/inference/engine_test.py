@@ -114,6 +114,15 @@ _LAYERS = {
   'residual of the input': lambda x: L.Add()([L.Conv2D(3, 3, padding='same')(x), x]),
   'sum of the input': lambda x: L.Conv2D(2, 1)(L.Add()([x, L.ReLU()(x)])),
   'padded': lambda x: L.Conv2D(5, 3)(L.ZeroPadding2D(((0, 1), (2, 3)))(x)),
+  'padded whole pool': lambda x: L.Dense(2)(
+    L.Flatten()(L.MaxPooling2D((11, 13))(L.ZeroPadding2D(1)(x - 9.0)))
+  ),
+  'padded whole pool, ReLU': lambda x: L.Dense(2)(
+    L.Flatten()(L.ReLU(6.0)(L.MaxPooling2D((11, 13))(L.ZeroPadding2D(1)(x - 9.0))))
+  ),
+  'window of padding': lambda x: L.Conv2D(2, 1)(
+    L.MaxPooling2D(2, 12)(L.ZeroPadding2D(((2, 0), (2, 0)))(x - 9.0))
+  ),
   'padded pool': lambda x: L.MaxPooling2D(3, 2)(L.ZeroPadding2D(1)(L.Conv2D(4, 1)(x))),
   'dilated': lambda x: L.Conv2D(5, 3, dilation_rate=2, padding='same')(x),
   'global pools': lambda x: L.Add()(
@@ -142,6 +151,7 @@ _MATRIX_LAYERS = {
     L.Conv2D(5, 3, padding='same')(L.Reshape((9, 11, 1))(L.Rescaling(2.0, offset=-1.0)(x)))
   ),
   'padded as an image': lambda x: L.Conv2D(5, 3)(L.ZeroPadding2D(2)(L.Reshape((9, 11, 1))(x))),
+  'mean of an image': lambda x: L.Dense(3)(L.GlobalAveragePooling2D()(L.Reshape((9, 11, 1))(x))),
   'sum of both': lambda x: L.Reshape((9, 11))(
     L.Add()([L.Reshape((9, 11, 1))(x), L.Conv2D(1, 3, padding='same')(L.Reshape((9, 11, 1))(x))])
   ),

@@ -342,3 +342,37 @@ def test_command_line_errors_are_one_line(tmp_path, capsys):
     cli.main(['export', str(tmp_path), f'--output={tmp_path / "m"}'])
   assert stop.value.code == 2
   assert capsys.readouterr().err.startswith('Error: ')
+
+
+def _behind_a_dead_unit(x):
+  return {
+    'max pool, ReLU': lambda: L.ReLU()(L.MaxPooling2D(2)(x)),
+    'max pool with padding, ReLU6': lambda: L.ReLU(6.0)(L.MaxPooling2D(2, 2, 'same')(x)),
+    'average pool, ReLU': lambda: L.ReLU()(L.AveragePooling2D(2)(x)),
+    'two branches': lambda: L.Concatenate()(
+      [L.Conv2D(2, 1)(L.DepthwiseConv2D(1)(x)), L.Conv2D(2, 1)(x), L.Conv2D(2, 1)(L.ReLU()(x))]
+    ),
+    'branches behind a pool': lambda: L.Concatenate()(
+      [
+        L.Conv2D(2, 1)(y)
+        for pooled in [L.MaxPooling2D(2)(x)]
+        for y in (pooled, L.DepthwiseConv2D(1)(pooled))
+      ]
+    ),
+  }
+
+
+@pytest.mark.parametrize('bias', [-1.0, 2.0])
+@pytest.mark.parametrize('name', _behind_a_dead_unit(None))
+def test_constants_of_dead_units_arrive_as_their_operations_make_them(name, bias, tmp_path):
+  inputs = keras.Input((9, 8, 3))
+  layer = L.Conv2D(4, 3)
+  x = _behind_a_dead_unit(layer(inputs))[name]()
+  model = networks.sparsified(keras.Model(inputs, L.Dense(3)(L.Flatten()(x))), 0.2)
+  kernel, biases = layer.get_weights()
+  kernel[..., 1], biases[1] = 0.0, bias
+  layer.set_weights([kernel, biases])
+  rigl.inference.export(model, path := tmp_path / 'm.tflite')
+  batch, wanted = networks.batch_of(model)
+  for engine in ('litert', 'rigl'):
+    networks.assert_close(rigl.inference.load(path, engine=engine)(batch), wanted)

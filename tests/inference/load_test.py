@@ -16,7 +16,7 @@ from hypothesis import strategies
 
 import rigl.inference
 from rigl.compat import tf2
-from rigl.inference import benchmarking, cli, loading, timing
+from rigl.inference import benchmarking, cli, loading, steps, timing
 from tests import environment
 from tests.inference import networks
 
@@ -192,6 +192,35 @@ _ON_SEQUENCES = {
   'convolution': lambda x: L.Conv1D(3, 2)(x),
   'folded': lambda x: L.Conv2D(3, 2)(L.Reshape((3, 2, 4))(x)),
 }
+
+
+_ON_IMAGES = {
+  'dense': lambda x: L.Dense(3, 'relu')(x),
+  'sequences of channels': lambda x: L.Dense(3)(L.Reshape((4, 4))(L.Conv2D(1, 1)(x))),
+  'by row': lambda x: L.Normalization(axis=1, mean=[1.0, 2.0, 3.0, 4.0], variance=[1.0] * 4)(x),
+  'by column': lambda x: L.Normalization(axis=2, mean=[1.0, 2.0, 3.0, 4.0], variance=[1.0] * 4)(x),
+  'flat': lambda x: x,
+}
+
+
+@pytest.mark.parametrize('name', _ON_IMAGES)
+def test_what_treats_positions_apart_runs_on_litert(name, tmp_path):
+  inputs = keras.Input((4, 4, 4))
+  outputs = L.Flatten()(_ON_IMAGES[name](inputs))
+  model = keras.Model(inputs, outputs if name == 'flat' else L.Dense(2)(outputs))
+  rigl.inference.export(model, path := tmp_path / 'm.tflite')
+  network = rigl.inference.load(path, engine='rigl')
+  assert network.engine == 'litert'
+  batch, wanted = networks.batch_of(model)
+  networks.assert_close(network(batch), wanted)
+
+
+def test_images_too_large_for_the_engine_run_on_litert(exported, monkeypatch, caplog):
+  _, path = exported
+  monkeypatch.setattr(steps, '_MAX_ARENA', 10)
+  with caplog.at_level('WARNING'):
+    assert rigl.inference.load(path).engine == 'litert'
+  assert 'images as large' in caplog.text
 
 
 @pytest.mark.parametrize('name', _ON_SEQUENCES)
