@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf, tf2
+from tests import quick_sessions
 
 EAGER = 'eager'
 GRAPH = 'graph session'
@@ -65,7 +66,8 @@ def run_each(mode, function, cases):
     assert tf.executing_eagerly()
     results.append([tensor.numpy() for tensor in function(*tensors)])
 
-  with tf.Graph().as_default(), tf.Session() as session:
+  config = None if mode == GRAPH else quick_sessions.unoptimized()
+  with tf.Graph().as_default(), tf.Session(config=config) as session:
     inputs = [tf.placeholder(a.dtype, a.shape) for a in cases[0]]
     feeds = [dict(zip(inputs, case)) for case in cases]
     if mode == EAGER:

@@ -11,6 +11,7 @@ from rigl.cifar_resnet import resnet_model as cifar_resnet_model
 from rigl.compat import tf
 from rigl.imagenet_resnet import mobilenetv1_model, mobilenetv2_model, resnet_model, vgg
 from rigl.model_pruning import pruning
+from tests import quick_sessions
 
 GOLDENS = pathlib.Path(__file__).parent / 'goldens'
 NOT_TRAINED = {'mask', 'threshold', 'moving_mean', 'moving_variance'}
@@ -118,7 +119,7 @@ def n_regularizers():
 
 
 def initialized_session(graph=None):
-  session = tf.Session(graph=graph)
+  session = tf.Session(graph=graph, config=quick_sessions.unoptimized())
   with session.graph.as_default():
     session.run(tf.global_variables_initializer())
   return session

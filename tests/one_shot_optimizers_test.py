@@ -69,7 +69,7 @@ def test_snip(inner):
 
 
 def test_snip_by_hand():
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
     layers.masked_fully_connected(
       tf.ones([1, 4]),
       1,
@@ -133,7 +133,7 @@ def test_dnw(inner):
 
 def test_dnw_trains_inactive_weights_and_biases():
   """One step by hand: x = (1, 2), y = 1 * w1 + b, loss = y."""
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
     outputs = layers.masked_fully_connected(
       tf.constant([[1.0, 2.0]]),
       1,

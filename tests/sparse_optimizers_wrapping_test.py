@@ -69,7 +69,7 @@ def test_one_backward_pass(method):
 @pytest.mark.parametrize('method', sparse_net.METHODS)
 @pytest.mark.parametrize('all_variables', [True, False])
 def test_gradients_are_those_of_the_variables_asked_for(method, all_variables):
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
     loss = _two_layers()
     variables = tf.trainable_variables()[:: 1 if all_variables else -2]
     expected = tf.gradients(loss, variables)
@@ -109,7 +109,7 @@ def test_slots_inside_an_optimizer_that_hides_them_are_reset():
     def apply_gradients(self, *args, **kwargs):
       return self._optimizer.apply_gradients(*args, **kwargs)
 
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
     optimizer = sparse_optimizers.SparseSETOptimizer(
       _Hiding(tf.train.MomentumOptimizer(0.1, 0.9)), 0, -1, 1, 0.5
     )
@@ -151,7 +151,7 @@ def test_reference_variables_need_control_flow_of_their_kind(method):
 
 def test_without_a_global_step_the_graphs_own_is_read():
   """It then does not advance."""
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
     step = tf.train.get_or_create_global_step()
     optimizer = _wrap('set', tf.train.GradientDescentOptimizer(0.1))
     train_op = optimizer.minimize(_two_layers())
@@ -210,7 +210,7 @@ def test_stateful_draws_are_warned_of_once(monkeypatch):
   )
   results = []
   for use_stateless in (True, False):
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), sparse_net.quick_session() as session:
       train_op = _wrap(
         'set', tf.train.GradientDescentOptimizer(0.1), begin_step=0, use_stateless=use_stateless
       ).minimize(_two_layers(), tf.train.get_or_create_global_step())
@@ -277,7 +277,7 @@ def test_another_library_of_masked_layers_can_plug_in():
     def get_masked_weights(self):
       return [product]
 
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
     kernel = tf.get_variable('kernel', initializer=[1.0, 2.0, 3.0, 4.0])
     connections = tf.get_variable('connections', initializer=[1.0, 1.0, 0.0, 0.0], trainable=False)
     product = kernel * connections

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import random
@@ -45,12 +46,24 @@ def disk(tmp_path):
 # --- Full disk, read-only folder ---------------------------------------------
 
 
+@pytest.fixture(scope='module')
+def whole_of(data, servers, tmp_path_factory):
+  """fn(script) -> folder of a whole training, made once."""
+
+  @functools.cache
+  def get(script):
+    folder = tmp_path_factory.mktemp('whole') / 'run'
+    assert servers(script).run(scripts.arguments(script, data, folder, 'set')).code == 0
+    return folder
+
+  return get
+
+
 @pytest.mark.parametrize('script', MNIST_FIRST)
-def test_full_disk_and_room_again(script, data, servers, disk, tmp_path):
+def test_full_disk_and_room_again(script, data, servers, disk, whole_of):
   """Names the file, keeps the last checkpoint, and resumes from it."""
   server = servers(script)
-  whole = tmp_path / 'whole'
-  assert server.run(scripts.arguments(script, data, whole, 'set')).code == 0
+  whole = whole_of(script)
   sizes = {path: path.stat().st_size for path in whole.rglob('*') if path.is_file()}
   last = checkpoints.latest(str(scripts.run_folder(whole)))
   a_checkpoint = sum(size for path, size in sizes.items() if str(path).startswith(f'{last}.'))
@@ -189,16 +202,14 @@ def test_any_flipped_bit_is_refused_or_harmless(trained, tmp_path):
 
 
 @pytest.mark.parametrize('script', MNIST_FIRST)
-def test_lost_state_file_is_no_new_start(script, data, servers, trained, tmp_path):
+def test_lost_state_file_is_no_new_start(script, data, servers, whole_of, trained, tmp_path):
   """As after a kill before the first checkpoint is written."""
-  whole = tmp_path / 'whole'
-  assert servers(script).run(scripts.arguments(script, data, whole, 'set')).code == 0
   folder = shutil.copytree(trained(script), tmp_path / 'run')
   (scripts.run_folder(folder) / 'checkpoint').unlink()
   result = servers(script).run(scripts.arguments(script, data, folder, 'set'))
   assert result.code == 0, result.stderr
   assert 'going on from' in result.stderr
-  scripts.assert_same(folder, whole)
+  scripts.assert_same(folder, whole_of(script))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing import plugin_event_accumulator
@@ -44,11 +46,26 @@ def shown(folder):
 
 
 def train(servers, data, script, folder, method, loop, **values):
-  if script != 'mnist':
+  if script == 'mnist':
+    values = {'mask_record_frequency': 1, **scripts.MNIST_METHODS.get(method, {}), **values}
+  else:
     values = {'mode': 'train_and_eval', **values}
   result = servers(script).run(scripts.arguments(script, data, folder, method, loop=loop, **values))
   assert result.code == 0, result.stderr
   return scripts.run_folder(folder)
+
+
+@pytest.fixture(scope='module')
+def trained(data, servers, tmp_path_factory):
+  """fn(script, method, loop) -> a folder above that of its run, trained once."""
+
+  @functools.cache
+  def get(script, method, loop):
+    folder = tmp_path_factory.mktemp('trained')
+    train(servers, data, script, folder, method, loop)
+    return folder
+
+  return get
 
 
 @pytest.mark.parametrize('loop', LOOPS)
@@ -61,8 +78,9 @@ def train(servers, data, script, folder, method, loop, **values):
     ('mnist', 'baseline'),
   ),
 )
-def test_tags_and_values(script, method, loop, data, servers, tmp_path):
-  folder = train(servers, data, script, tmp_path, method, loop)
+def test_tags_and_values(script, method, loop, trained):
+  above = trained(script, method, loop)
+  folder = scripts.run_folder(above)
   found, tests = shown(folder), shown(folder / 'eval')
   # Each in one chart.
   for tag in ('loss', ACCURACY[script]):
@@ -78,7 +96,7 @@ def test_tags_and_values(script, method, loop, data, servers, tmp_path):
 
   masks = {
     name[: -len('/mask')]: value
-    for name, value in scripts.final_values(tmp_path).items()
+    for name, value in scripts.final_values(above).items()
     if name.endswith('/mask')
   }
   assert bool(masks) == methods.METHODS[method].uses_masks
@@ -100,11 +118,11 @@ def test_tags_and_values(script, method, loop, data, servers, tmp_path):
 
 
 @pytest.mark.parametrize('script', combinations.quick(scripts.SCRIPTS, 'mnist', 'imagenet'))
-def test_it_shows_the_rows_of_metrics_jsonl(script, data, servers, tmp_path):
-  folder = train(servers, data, script, tmp_path, 'rigl', 'session')
-  found = shown(folder)
+def test_it_shows_the_rows_of_metrics_jsonl(script, trained):
+  folder = trained(script, 'rigl', 'session')
+  found = shown(scripts.run_folder(folder))
   position = 'iteration' if script == 'mnist' else 'step'
-  rows = {row[position]: row for row in scripts.rows_of(tmp_path) if row['split'] == 'train'}
+  rows = {row[position]: row for row in scripts.rows_of(folder) if row['split'] == 'train'}
   for tag in ('moved', 'itop_rate', 'dead_units', 'global_sparsity'):
     assert {
       step: pytest.approx(row[tag.removeprefix('global_')]) for step, row in rows.items()
@@ -115,12 +133,12 @@ def test_it_shows_the_rows_of_metrics_jsonl(script, data, servers, tmp_path):
 
 
 @pytest.mark.parametrize('script', combinations.quick(scripts.SCRIPTS, 'mnist', 'imagenet'))
-def test_two_processes_show_what_one_does(script, data, servers, tmp_path):
-  length = {'mnist': 'num_epochs', 'cifar': 'max_steps', 'imagenet': 'train_steps'}[script]
-  half, whole = {'mnist': (2, 4), 'cifar': (8, 16), 'imagenet': (4, 12)}[script]
-  for name, n in (('whole', whole), ('parts', half), ('parts', whole)):
-    train(servers, data, script, tmp_path / name, 'rigl', 'session', **{length: n})
-  one, two = (shown(scripts.run_folder(tmp_path / name)) for name in ('whole', 'parts'))
+def test_two_processes_show_what_one_does(script, data, servers, trained, tmp_path):
+  part = {'mnist': {'num_epochs': 2}, 'cifar': {'max_steps': 8}, 'imagenet': {'train_steps': 4}}
+  for values in (part[script], {}):
+    train(servers, data, script, tmp_path, 'rigl', 'session', **values)
+  whole = trained(script, 'rigl', 'session')
+  one, two = (shown(scripts.run_folder(folder)) for folder in (whole, tmp_path))
   assert set(one) == set(two)
   assert one == two
 
@@ -131,23 +149,14 @@ def test_two_processes_show_what_one_does(script, data, servers, tmp_path):
     [name for name, method in methods.METHODS.items() if method.uses_masks], 'rigl', 'snip', 'prune'
   ),
 )
-def test_itop_rate_of_the_masks_of_all_iterations(method, data, servers, tmp_path):
+def test_itop_rate_of_the_masks_of_all_iterations(method, trained):
   """Compared with the union of all mask records."""
-  folder = train(
-    servers,
-    data,
-    'mnist',
-    tmp_path,
-    method,
-    'session',
-    mask_record_frequency=1,
-    **scripts.MNIST_METHODS.get(method, {}),
-  )
-  (path,) = folder.glob('*_masks.npz')
+  folder = trained('mnist', method, 'session')
+  (path,) = folder.rglob('*_masks.npz')
   records = mask_records.MaskRecords.load(path)
   # Before a step trains, RigL moves the first masks, and SNIP sets them.
   first = int(methods.METHODS[method].replaces_step)
-  for row in scripts.rows_of(tmp_path):
+  for row in scripts.rows_of(folder):
     if row['split'] == 'train':
       n_ever = n = 0
       for layer in records.shapes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import glob
 import os
 import pathlib
@@ -33,6 +34,7 @@ from tests import (
   conftest,
   imagenet_script,
   quick_sessions,
+  sparse_net,
   tiny_imagenet,
   whole_steps,
 )
@@ -158,7 +160,7 @@ def test_bfloat16_rounds_what_the_network_computes_and_not_its_variables():
         if op.type in ('Conv2D', 'MatMul')
       }
       assert kinds == {tf.as_dtype(precision)}
-      with tf.Session() as session:
+      with sparse_net.quick_session() as session:
         session.run(tf.global_variables_initializer())
         outputs.append(session.run(logits))
   assert not np.array_equal(*outputs)
@@ -178,7 +180,7 @@ def test_initial_weights_follow_the_density_of_their_layer(init_method, method, 
     with tf.Graph().as_default():
       tf.set_random_seed(0)
       imagenet_model.build_logits(tf.constant(images()), made.config, True, sparsities)
-      with tf.Session() as session:
+      with sparse_net.quick_session() as session:
         session.run(tf.global_variables_initializer())
         drawn.append(session.run({v.op.name.rsplit('/', 1)[0]: v for v in pruning.get_weights()}))
   assert any(sparsities.values()) == (method == 'rigl')
@@ -195,7 +197,7 @@ def test_initial_weights_follow_the_density_of_their_layer(init_method, method, 
 
 def test_pixels_are_normalised_by_the_statistics_of_imagenet():
   pixels = np.float32([[[[0, 0, 0], [255, 255, 255]]]])
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
     actual = session.run(imagenet_model.normalize(tf.constant(pixels), CONFIG))
     first = session.run(
       imagenet_model.normalize(
@@ -205,6 +207,18 @@ def test_pixels_are_normalised_by_the_statistics_of_imagenet():
   mean, stddev = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
   np.testing.assert_allclose(actual, (pixels / 255 - mean) / stddev, rtol=1e-5)
   np.testing.assert_array_equal(first, actual.transpose(0, 3, 1, 2))
+
+
+@functools.cache
+def short_network():
+  """({name: shape} of all variables, trained ones, masks) of any method."""
+  with tf.Graph().as_default():
+    imagenet_model.build_logits(tf.constant(images()), CONFIG, True)
+    return (
+      {v.op.name: v.shape.as_list() for v in tf.global_variables()},
+      [v.op.name for v in tf.trainable_variables()],
+      [v.op.name for v in pruning.get_masks()],
+    )
 
 
 @pytest.mark.parametrize(
@@ -223,11 +237,7 @@ def test_pixels_are_normalised_by_the_statistics_of_imagenet():
 )
 def test_training_adds_slots_and_the_variables_of_the_method(method, extra, short):
   made = training(method=method)
-  with tf.Graph().as_default():
-    imagenet_model.build_logits(tf.constant(images()), made.config, True)
-    network = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
-    trained = [v.op.name for v in tf.trainable_variables()]
-    masks = [v.op.name for v in pruning.get_masks()]
+  network, trained, masks = short_network()
   expected = {
     **network,
     'global_step': [],
@@ -246,7 +256,7 @@ def test_batch_statistics_move_on_steps_that_move_masks(short):
     op, reported = train_op(made, tf.constant(images()), tf.constant([1, 2, 3, 4]))
     moving = [v for v in tf.global_variables() if 'moving_' in v.op.name]
     step = tf.train.get_global_step()
-    with tf.Session() as session:
+    with sparse_net.quick_session() as session:
       session.run([tf.global_variables_initializer(), tf.tables_initializer()])
       made.make_scaffold().init_fn(session)
       states = []
@@ -262,7 +272,7 @@ def test_batch_statistics_move_on_steps_that_move_masks(short):
 def test_loss_has_label_smoothing_and_weight_decay(short):
   config = dataclasses.replace(CONFIG, weight_decay=0.5, label_smoothing=0.2)
   labels = np.array([1, 9, 0, 4], np.int32)
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
     logits = imagenet_model.build_logits(tf.constant(images()), config, True)
     losses = imagenet_model.cross_entropy(labels, logits, 0.2)
     penalty = tf.losses.get_regularization_loss()
@@ -280,7 +290,7 @@ def test_metrics_leave_padding_out():
   logits = rng.randn(6, 10).astype(np.float32)
   labels = np.array([3, -1, 5, 0, -1, 9], np.int32)
   logits[3] = 0.0  # Ties: the lowest classes are the best.
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
     metrics = imagenet_model.metric_fn(tf.constant(labels), tf.constant(logits), 0.0)
     session.run(tf.local_variables_initializer())
     session.run([update for _, update in metrics.values()])
@@ -415,7 +425,7 @@ def test_summaries_show_the_network_a_step_begins_with(short):
   made = training()
   with tf.Graph().as_default():
     op, reported = train_op(made, tf.constant(images()), tf.constant([1, 2, 3, 4]))
-    with tf.Session() as session:
+    with sparse_net.quick_session() as session:
       session.run([tf.global_variables_initializer(), tf.tables_initializer()])
       made.make_scaffold().init_fn(session)
       session.run(op)  # Moves the masks.
@@ -450,7 +460,7 @@ def test_export_predicts_what_evaluation_sees(short, tmp_path):
   assert sorted(p.name for p in exported.iterdir()) == ['2', '4']
   model = tf2.saved_model.load(str(exported / '4'))
   config = script.experiment_from_flags().config
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
     logits = imagenet_model.build_logits(tf.constant(images()), config)
     tf.train.Saver().restore(session, tf.train.latest_checkpoint(folder))
     expected = session.run(logits)

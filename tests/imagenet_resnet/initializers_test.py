@@ -9,7 +9,7 @@ import pytest
 
 from rigl.compat import tf
 from rigl.imagenet_resnet import blocks, initializers
-from tests import networks
+from tests import networks, sparse_net
 
 SHAPES = [(3, 3, 16, 32), (200, 30), (64,)]
 
@@ -19,7 +19,7 @@ def _draw(initializer, shape, scope='layer', seed=0):
     tf.set_random_seed(seed)
     with tf.variable_scope(scope):
       weights = initializer(list(shape), tf.float32)
-    with tf.Session() as session:
+    with sparse_net.quick_session() as session:
       return session.run(weights)
 
 
@@ -138,7 +138,7 @@ def test_sparsity_by_layer():
     with tf.Graph().as_default():
       with tf.variable_scope('net'):
         initializer = spec.kernel_initializer(name, initializers.normal(1.0))
-      with tf.variable_scope('layer'), tf.Session() as session:
+      with tf.variable_scope('layer'), sparse_net.quick_session() as session:
         return session.run(initializer([50], tf.float32))
 
   np.testing.assert_allclose(draw('a'), 2 * draw('b'), rtol=1e-5)

@@ -132,34 +132,37 @@ def test_around_a_multi_optimizer():
   assert [len(kernel.slots) for kernel in optimizer.kernels] == [2, 2, 2]
 
 
-@pytest.mark.parametrize(
-  'layers, n_sparse',
-  [
-    (
-      lambda: [
-        keras.Input((8, 8, 3)),
-        keras.layers.Conv2D(8, 3),
-        keras.layers.SeparableConv2D(8, 3),
-        keras.layers.DepthwiseConv2D(3),
-        keras.layers.Flatten(),
-      ],
-      3,
-    ),
-    (lambda: [keras.Input((7,)), keras.layers.Embedding(50, 8), keras.layers.LSTM(8)], 3),
-    (lambda: [keras.Input((7, 6)), keras.layers.Conv1DTranspose(8, 3), keras.layers.GRU(8)], 4),
-    (
-      lambda: [
-        keras.Input((7, 6)),
-        keras.layers.EinsumDense('abc,cde->abde', (7, 2, 4)),
-        keras.layers.Flatten(),
-      ],
-      2,
-    ),
-  ],
-  ids=['convolutions', 'lstm', 'gru', 'einsum'],
-)
-@pytest.mark.parametrize('method', ['rigl', 'snip'])
-def test_all_layers(method, layers, n_sparse):
+# {name: (layers, how many kernels of theirs and of the last layer are sparse)}.
+LAYERS = {
+  'convolutions': (
+    lambda: [
+      keras.Input((8, 8, 3)),
+      keras.layers.Conv2D(8, 3),
+      keras.layers.SeparableConv2D(8, 3),
+      keras.layers.DepthwiseConv2D(3),
+      keras.layers.Flatten(),
+    ],
+    3,
+  ),
+  'lstm': (lambda: [keras.Input((7,)), keras.layers.Embedding(50, 8), keras.layers.LSTM(8)], 3),
+  'gru': (
+    lambda: [keras.Input((7, 6)), keras.layers.Conv1DTranspose(8, 3), keras.layers.GRU(8)],
+    4,
+  ),
+  'einsum': (
+    lambda: [
+      keras.Input((7, 6)),
+      keras.layers.EinsumDense('abc,cde->abde', (7, 2, 4)),
+      keras.layers.Flatten(),
+    ],
+    2,
+  ),
+}
+
+
+@pytest.mark.parametrize('name, method', combinations.thinned(LAYERS, ['rigl', 'snip']))
+def test_all_layers(name, method):
+  layers, n_sparse = LAYERS[name]
   model = keras.Sequential([*layers(), keras.layers.Dense(5)])
   optimizer = small.optimizer(method, keras.optimizers.Adam())
   small.compiled(model, optimizer)

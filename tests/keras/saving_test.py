@@ -41,13 +41,6 @@ def state(model):
   return small.values([*model.trainable_variables, *model.optimizer.variables])
 
 
-def whole_training(method):
-  model, _ = make(method)
-  train(model, 0, 12)
-  train(model, 12, 24)
-  return state(model)
-
-
 def by_model_file(model, method, folder):
   del method
   model.save(folder / 'model.keras')
@@ -81,11 +74,11 @@ def test_training_goes_on_bit_identical(method, way, tmp_path):
   loaded = way(model, method, tmp_path)
   for got, expected in zip(state(loaded), state(model)):
     np.testing.assert_array_equal(got, expected)
-  train(loaded, 12, 24)
-  expected = whole_training(method)
-  assert len(state(loaded)) == len(expected)
-  for got, value in zip(state(loaded), expected):
-    np.testing.assert_array_equal(got, value)
+  for one in (model, loaded):
+    train(one, 12, 24)
+  assert len(state(loaded)) == len(state(model))
+  for got, expected in zip(state(loaded), state(model)):
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_masks_are_saved_once_and_as_bool(tmp_path):
@@ -247,17 +240,21 @@ TRAINING = """
 
 @pytest.mark.parametrize('method', ['rigl', pytest.param('dnw', marks=pytest.mark.slow)])
 def test_a_killed_fit_goes_on_from_its_backup(method, tmp_path):
-  ends = []
-  for kills in ([], ['1 5']):
-    folder = tmp_path / f'{len(kills)}'
+  """And ends as one that was not killed, in this process."""
+  folders = {name: tmp_path / name for name in ('whole', 'killed')}
+  for folder in folders.values():
     folder.mkdir()
-    settings = {'METHOD': method, 'FOLDER': str(folder)}
-    for kill in kills:
-      process = run(TRAINING, KILL=kill, **settings)
-      _, errors = process.communicate()
-      assert process.returncode == -signal.SIGKILL, errors[-3000:]
-    finished(TRAINING, KILL='', **settings)
-    ends.append(np.load(folder / 'end.npz'))
+  settings = {'METHOD': method, 'FOLDER': str(folders['killed'])}
+  process = run(TRAINING, KILL='1 5', **settings)
+  _, errors = process.communicate()
+  assert process.returncode == -signal.SIGKILL, errors[-3000:]
+  finished(TRAINING, KILL='', **settings)
+  with pytest.MonkeyPatch.context() as patch:
+    for name, value in {**settings, 'KILL': '', 'FOLDER': str(folders['whole'])}.items():
+      patch.setenv(name, value)
+    keras.utils.clear_session()  # Layers have the names that they have there.
+    exec(textwrap.dedent(TRAINING), {})
+  ends = [np.load(folder / 'end.npz') for folder in folders.values()]
   assert len(ends[0].files) > 10
   for name in ends[0].files:
     np.testing.assert_array_equal(ends[0][name], ends[1][name])
@@ -295,7 +292,7 @@ MIRRORED = """
     tf.config.set_logical_device_configuration(
         device, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
-    for method in small.METHODS:
+    for method in os.environ['METHODS'].split():
       found = []
       for scope in (strategy, tf.distribute.get_strategy()):
         with scope.scope():
@@ -323,5 +320,10 @@ MIRRORED = """
 
 
 @pytest.mark.skipif(BACKEND != 'tensorflow', reason='TensorFlow has strategies')
-def test_replicas_are_one_device():
-  assert finished(MIRRORED).split()[-len(small.METHODS) :] == list(small.METHODS)
+@pytest.mark.parametrize(
+  'methods',
+  ['rigl snip dnw prune', pytest.param('set momentum static scratch', marks=pytest.mark.slow)],
+)
+def test_replicas_are_one_device(methods):
+  out = finished(MIRRORED, METHODS=methods)
+  assert out.splitlines()[-4:] == methods.split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -173,7 +174,14 @@ def test_accumulated_gradients_are_those_of_a_large_batch(method):
 
 
 @pytest.mark.parametrize(
-  'scaled, method', combinations.thinned(['factor', 'around'], small.METHODS)
+  'scaled, method',
+  combinations.quick(
+    itertools.product(['factor', 'around'], small.METHODS),
+    ('factor', 'rigl'),
+    ('around', 'momentum'),
+    ('factor', 'snip'),
+    ('around', 'dnw'),
+  ),
 )
 def test_scaled_losses(scaled, method):
   expected = built_fit(method)
@@ -206,7 +214,12 @@ def test_weights_without_a_value_wait_for_the_first_batch():
 
 
 @tensorflow_only
-@pytest.mark.parametrize('steps, method', combinations.thinned([1, 4], small.METHODS))
+@pytest.mark.parametrize(
+  'steps, method',
+  combinations.quick(
+    itertools.product([1, 4], small.METHODS), (4, 'rigl'), (1, 'snip'), (4, 'dnw'), (1, 'prune')
+  ),
+)
 def test_training_without_shapes_only_loses_the_first_batch(steps, method):
   model, optimizer = make(method, has_input=False)
   small.compiled(model, optimizer, steps_per_execution=steps)

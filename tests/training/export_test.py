@@ -15,7 +15,7 @@ from rigl.compat import tf, tf2
 from rigl.model_pruning import layers, sparse_layers
 from rigl.training import checkpoints, export, mask_init, resuming, runner, specs
 from rigl.training.config import SparsityConfig
-from tests import checkpoint_values, combinations, imagenet_script, networks
+from tests import checkpoint_values, combinations, imagenet_script, networks, sparse_net
 from tests.training import one_masked_layer, runner_test
 
 # --- fold_masks: by hand -----------------------------------------------------
@@ -135,7 +135,7 @@ def short(monkeypatch):
 def jpegs(n):
   """So many encoded 32x32 images."""
   pixels = np.random.RandomState(0).randint(0, 256, [n, 32, 32, 3], np.uint8)
-  with tf.Graph().as_default(), tf.Session() as session:
+  with tf.Graph().as_default(), sparse_net.quick_session() as session:
     return [session.run(tf.io.encode_jpeg(image)) for image in pixels]
 
 
@@ -176,7 +176,7 @@ def predict(path, inputs):
     ({signature: {output: value}}, graph, {variable name: value}).
   """
   outputs = {}
-  with tf.Graph().as_default() as graph, tf.Session() as session:
+  with tf.Graph().as_default() as graph, sparse_net.quick_session() as session:
     signatures = tf.saved_model.load(session, ['serve'], path).signature_def
     for signature, values in inputs.items():
       definition = signatures[signature]

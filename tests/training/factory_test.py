@@ -13,6 +13,7 @@ from rigl.core import distributions, methods
 from rigl.model_pruning import layers, pruning, sparse_layers
 from rigl.training import factory, finite
 from rigl.training.config import SparsityConfig
+from tests import sparse_net
 
 CUSTOM_MAP = {'b': 0.5, 'c': 0.0}
 
@@ -100,7 +101,7 @@ def build(method, custom_map=CUSTOM_MAP, scopes='abc', pruning_hparams='', **fie
 
 def run(train_op, n_runs):
   """Runs the op; returns the sparsity of each layer."""
-  with tf.Session() as session:
+  with sparse_net.quick_session() as session:
     session.run(tf.global_variables_initializer())
     for _ in range(n_runs):
       session.run(train_op)
@@ -134,7 +135,7 @@ def steps_of(name, use_nesterov, n_steps=3):
     weight
   )
   values = []
-  with tf.Session() as session:
+  with sparse_net.quick_session() as session:
     session.run(tf.global_variables_initializer())
     for _ in range(n_steps):
       session.run(train_op)
@@ -316,7 +317,7 @@ def test_gradual_pruning_goes_by_the_step_before_the_gradient():
     threshold_decay=0.0,
   )
   n_zeros = []
-  with tf.Session() as session:
+  with sparse_net.quick_session() as session:
     session.run(tf.global_variables_initializer())
     for _ in range(5):
       session.run(train_op)
