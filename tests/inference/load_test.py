@@ -215,6 +215,20 @@ def test_what_treats_positions_apart_runs_on_litert(name, tmp_path):
   networks.assert_close(network(batch), wanted)
 
 
+def test_examples_of_a_batch_do_not_mix(tmp_path):
+  """Here the converter joins the last reshape and a difference."""
+  x = inputs = keras.Input((4, 9, 2))
+  x = L.Reshape((1, 1, 2))(L.Softmax()(L.GlobalAveragePooling2D()(x)))
+  x = L.Conv2D(1, 3, padding='same')(L.Normalization(-1, mean=[0.1, 0.2], variance=[1.0, 2.0])(x))
+  model = networks.sparsified(keras.Model(inputs, L.Dense(3)(L.Flatten()(L.Add()([x, x])))), 0.0)
+  rigl.inference.export(model, path := tmp_path / 'm.tflite')
+  for engine in ('litert', 'rigl'):
+    network = rigl.inference.load(path, engine=engine)
+    for n in (1, 3, 2):
+      batch, wanted = networks.batch_of(model, n)
+      networks.assert_close(network(batch), wanted)
+
+
 def test_images_too_large_for_the_engine_run_on_litert(exported, monkeypatch, caplog):
   _, path = exported
   monkeypatch.setattr(steps, '_MAX_ARENA', 10)
