@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 import numpy as np
@@ -36,12 +36,14 @@ class Exported:
     dense: the same network as a dense file, as bytes.
     sparse: the sparse file, as bytes.
     n_removed: units that were removed.
+    layers: {scope in the dense file: name of the layer} of a Keras model.
   """
 
   path: str
   dense: bytes = dataclasses.field(repr=False)
   sparse: bytes = dataclasses.field(repr=False)
   n_removed: int
+  layers: Mapping[str, str]
 
 
 def export(source: Any, path: str, quantize: Optional[str] = None) -> Exported:
@@ -66,24 +68,24 @@ def export(source: Any, path: str, quantize: Optional[str] = None) -> Exported:
   """
   checks.one_of('quantize', quantize, QUANTIZE)
   path = os.path.expanduser(os.fspath(path))
-  dense = _dense_file(source)
+  dense, layers = _dense_file(source)
   model = tflite_files.read(dense, path)
   n_removed = shrinking.shrink(model)
   _free_batch(model)
-  _make_compact(model, quantize)
+  _make_compact(model, quantize, layers)
   sparse = tflite_files.write(model)
   write_file(path, sparse)
-  return Exported(path, dense, sparse, n_removed)
+  return Exported(path, dense, sparse, n_removed, layers)
 
 
-def _dense_file(source: Any) -> bytes:
-  """The network as a dense file of TensorFlow's converter."""
+def _dense_file(source: Any) -> tuple[bytes, Mapping[str, str]]:
+  """(the network as a dense file of TensorFlow's converter, layers of its scopes)."""
   if isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith('.tflite'):
-    return read_file(os.fspath(source))
-  function = sources.concrete_function(source)
+    return read_file(os.fspath(source)), {}
+  function, layers = sources.concrete_function(source)
   with _quiet():
     converter = tf2.lite.TFLiteConverter.from_concrete_functions([function])
-    return converter.convert()
+    return converter.convert(), layers
 
 
 def read_file(path: str) -> bytes:
@@ -125,7 +127,7 @@ def _free_batch(model: Any) -> None:
         operator.builtinOptions.newShape = None
 
 
-def _make_compact(model: Any, quantize: Optional[str]) -> None:
+def _make_compact(model: Any, quantize: Optional[str], layers: Mapping[str, str]) -> None:
   """Stores weights as sparse if smaller, and in 8 bits if asked."""
   graph = model.subgraphs[0]
   operators: list[Any] = []
@@ -142,7 +144,7 @@ def _make_compact(model: Any, quantize: Optional[str]) -> None:
         _use_version(model, operator, code, _SPARSE_FULLY_CONNECTED_VERSION)
     operators.append(operator)
   graph.operators = operators
-  _shorten_names(model)
+  _shorten_names(model, layers)
   _drop_unused(model)
 
 
@@ -240,7 +242,7 @@ def _use_version(model: Any, operator: Any, code: int, version: int) -> None:
   operator.opcodeIndex = len(model.operatorCodes) - 1
 
 
-def _shorten_names(model: Any) -> None:
+def _shorten_names(model: Any, layer_of_scope: Mapping[str, str]) -> None:
   """Keeps only the names of input and output, and short names of layers.
 
   The converter's names take as many bytes as thousands of weights.
@@ -255,7 +257,9 @@ def _shorten_names(model: Any) -> None:
     ';'.join((graph.tensors[index].name or b'').decode(errors='replace') for index in pair)
     for pair in layers
   ]
-  short = {output: name for (output, _), name in zip(layers, names.short_names(long))}
+  short = {
+    output: name for (output, _), name in zip(layers, names.short_names(long, layer_of_scope))
+  }
   ends = {int(i) for i in (*graph.inputs, *graph.outputs)}
   for index, tensor in enumerate(graph.tensors):
     if index not in ends:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # Parts of TensorFlow's names of operations with weights.
 _OPERATIONS = ('onv', 'MatMul', 'BiasAdd', 'depthwise')
 
 
-def short_names(names: Sequence[str]) -> list[str]:
+def short_names(names: Sequence[str], layers: Mapping[str, str]) -> list[str]:
   """Names of layers, from the converter's names of their outputs.
 
   The converter joins the names of all fused operations with their scopes:
-  'model/relu/Relu;model/conv1/convolution'.
+  'model/relu/Relu;model/conv1/convolution'. `layers` are those of `sources.concrete_function`.
   """
   short, seen = [], set()
   for i, name in enumerate(names):
@@ -22,7 +22,7 @@ def short_names(names: Sequence[str]) -> list[str]:
       for scope in scopes
       if len(scope) > 1 and any(word in scope[-1] for word in _OPERATIONS)
     ]
-    choice = known[0] if known else f'layer_{i}'
+    choice = layers.get(known[0], known[0]) if known else f'layer_{i}'
     if choice in seen:
       choice = f'{choice}_{i}'
     seen.add(choice)

@@ -37,7 +37,7 @@ def layers(exported: Exported) -> Optional[list[dict[str, Any]]]:
   except (graphs.UnknownOperation, graphs.NotFloat32):
     return None
   before, after = _weighted(dense), _weighted(sparse)
-  titles = names.short_names([node.name for node in before])
+  titles = names.short_names([node.name for node in before], exported.layers)
   full = network.count_network([_layer(name, node, dense) for name, node in zip(titles, before)])
   kept = network.count_network(
     [_layer(name, node, sparse) for name, node in zip(titles, after)],

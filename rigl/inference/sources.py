@@ -14,10 +14,12 @@ _OPTIONS = (
 )
 
 
-def concrete_function(source: Any) -> Any:
+def concrete_function(source: Any) -> tuple[Any, dict[str, str]]:
   """The network of a model or a path as a function of one example, batch of 1, to its logits.
 
-  It is a concrete function of TensorFlow with one input.
+  Returns:
+    (concrete function of TensorFlow with one input, {scope of a layer in it: name of the layer}).
+    The second has the scopes of Keras models only, whose scopes have other numbers than layers.
 
   Raises:
     ValueError: the source is not one of these, or has several inputs or
@@ -32,8 +34,8 @@ def concrete_function(source: Any) -> Any:
     what = 'is another file' if os.path.exists(path) else 'does not exist'
     raise ValueError(f'{path} {what}. export takes {_OPTIONS}.')
   if saved_models.is_one(path):
-    return saved_models.concrete_function(path)
-  return _of_run(path)
+    return saved_models.concrete_function(path), {}
+  return _of_run(path), {}
 
 
 def _read_keras(path: str) -> Any:
@@ -49,7 +51,7 @@ def _read_keras(path: str) -> Any:
     raise ValueError(f'Cannot read {path}: {error}') from error
 
 
-def _of_keras(model: Any) -> Any:
+def _of_keras(model: Any) -> tuple[Any, dict[str, str]]:
   inputs = getattr(model, 'inputs', None)
   if not callable(model) or not inputs:
     raise ValueError(
@@ -61,9 +63,17 @@ def _of_keras(model: Any) -> Any:
       f'{model.name!r} has {len(inputs)} inputs and '
       f'{len(model.outputs)} outputs; export takes one each.'
     )
-  return saved_models.of_fixed_size(
+  function = saved_models.of_fixed_size(
     lambda batch: model(batch, training=False), inputs[0].shape[1:], inputs[0].dtype, model.name
   )
+  # A layer reads 'kernel' of its path in an operation of its scope.
+  paths = {id(variable.value.handle): variable.path.split('/') for variable in model.variables}
+  layers = {
+    tensor.op.name.split('/')[-4]: paths[id(handle)][-2]
+    for handle, tensor in function.graph.captures
+    if len(paths.get(id(handle), ())) > 1 and tensor.op.name.count('/') > 2
+  }
+  return function, layers
 
 
 def _of_run(path: str) -> Any:

@@ -12,7 +12,7 @@ import pytest
 
 import rigl.inference
 from rigl.compat import tf2
-from rigl.inference import cli, litert, requirements, tflite_files
+from rigl.inference import cli, litert, reports, requirements, tflite_files
 from tests.inference import networks
 
 L = keras.layers
@@ -123,7 +123,23 @@ def test_layers_have_short_names_and_constants_none(tmp_path):
   dense = tflite_files.read(exported.dense, 'model').subgraphs[0]
   ends = {dense.tensors[int(i)].name for i in (*dense.inputs, *dense.outputs)}
   assert ends < set(names) and len(names) == 28 + 2
-  assert {b'conv_pw_1_1', b'conv_dw_13_1'} < set(names)
+  assert {b'conv_pw_1', b'conv_dw_13'} < set(names)
+
+
+def test_layers_of_a_report_have_the_names_of_the_model(tmp_path):
+  block = keras.Sequential([keras.Input((6, 6, 3)), L.Conv2D(4, 3), L.ReLU()])
+  x = inputs = keras.Input((6, 6, 3))
+  x = L.Flatten()(L.DepthwiseConv2D(2)(L.Conv2D(4, 2)(block(x))))
+  for _ in range(3):
+    x = L.Dense(4)(x)
+  model = keras.Model(inputs, x)
+  named = [
+    layer.name
+    for layer in [block.layers[0], *model.layers]
+    if isinstance(layer, (L.Dense, L.Conv2D, L.DepthwiseConv2D))
+  ]
+  exported = rigl.inference.export(model, tmp_path / 'm.tflite')
+  assert [record['layer'] for record in reports.layers(exported)] == named
 
 
 @pytest.mark.parametrize('quantize, tolerance', [(None, 1e-5), ('int8', 0.02)])
