@@ -127,10 +127,10 @@ def runs_below(folder: str) -> str:
 
 
 def resolve(path: str, flag: str = '', among: str = '') -> str:
-  """The prefix of a checkpoint given by its prefix or its folder.
+  """The prefix of a checkpoint given by its prefix, its index file or its folder.
 
   Args:
-    path: prefix or folder.
+    path: prefix, index file (as shells complete prefixes) or folder.
     flag: the flag that gave the path, for the error.
     among: folder of several runs, whose names the error gives; `path` if empty.
 
@@ -139,16 +139,17 @@ def resolve(path: str, flag: str = '', among: str = '') -> str:
   """
   # The folder may be remote.
   is_folder = tf.io.gfile.isdir(path)
-  if not is_folder and tf.io.gfile.exists(f'{path}.index'):
-    return path
-  prefix = latest(path) if is_folder else None
-  if prefix is None:
+  prefix = path.removesuffix('.index')
+  if not is_folder and tf.io.gfile.exists(f'{prefix}.index'):
+    return prefix
+  newest = latest(path) if is_folder else None
+  if newest is None:
     named = f'--{flag}: ' if flag else ''
     raise ValueError(
       f'{named}No checkpoint at {path!r}: neither the prefix of one (such as .../model.ckpt-1000) '
       f'nor a folder with one.{runs_below(among or path)}'
     )
-  return prefix
+  return newest
 
 
 def open_checkpoint(prefix: str):
