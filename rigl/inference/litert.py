@@ -43,8 +43,8 @@ class LiteRT:
     (self._output,) = self._interpreter.get_output_details()
     self.input_shape = tuple(int(n) for n in self._input['shape'][1:])
     self._batch_size = int(self._input['shape'][0])
-    # Whether it computes each example of a batch as it does alone; None if not known.
-    self._takes_batches: Optional[bool] = None
+    # Whether examples of a batch change each other's outputs; None if not known.
+    self._mixes: Optional[bool] = None
 
   def __call__(self, batch: np.ndarray) -> np.ndarray:
     """Computes the outputs of a batch.
@@ -56,9 +56,11 @@ class LiteRT:
     with self._lock:
       if not len(batch):
         return np.zeros((0, *self._output['shape'][1:]), np.float32)
-      if self._takes_batches is not False and self._resize(len(batch)):
+      if not self._mixes and self._resize(len(batch)):
         outputs = self._invoke(batch)
-        if len(batch) == 1 or self._takes_batches or self._is_last_of(outputs, batch[-1:]):
+        if self._mixes is None and len(batch) > 1:
+          self._mixes = self._differs_alone(batch[-1:], outputs[-1:])
+        if not self._mixes:
           return outputs
       self._resize(1)
       return np.concatenate([self._invoke(one[None]) for one in batch])
@@ -68,16 +70,16 @@ class LiteRT:
     self._interpreter.invoke()
     return self._interpreter.get_tensor(self._output['index'])
 
-  def _is_last_of(self, outputs: np.ndarray, example: np.ndarray) -> bool:
-    """Whether the last of the outputs is that of the example alone.
+  def _differs_alone(self, example: np.ndarray, output: np.ndarray) -> bool:
+    """Whether an example of a batch has another output in a batch of 1.
 
     The converter may have fixed a batch of 1 in the shape of a constant, so that
-    the examples of a batch become positions of one image.
+    the examples of a batch become positions of one image. A network that takes
+    no batch of 1 was made for another one.
     """
-    self._takes_batches = self._resize(1) and np.allclose(
-      self._invoke(example)[0], outputs[-1], rtol=1e-3, atol=1e-5, equal_nan=True
+    return self._resize(1) and not np.allclose(
+      self._invoke(example), output, rtol=1e-3, atol=1e-5, equal_nan=True
     )
-    return self._takes_batches
 
   def _resize(self, n: int) -> bool:
     """Resizes to batches of n; returns whether the network allows it."""

@@ -182,6 +182,14 @@ def test_unknown_operations_run_on_litert(engine, tmp_path, caplog):
   networks.assert_close(network(batch), wanted)
 
 
+def _check_runs_on_litert(model, path):
+  rigl.inference.export(model, path)
+  network = rigl.inference.load(path, engine='rigl')
+  assert network.engine == 'litert'
+  batch, wanted = networks.batch_of(model)
+  networks.assert_close(network(batch), wanted)
+
+
 _ON_SEQUENCES = {
   'dense': lambda x: L.Dense(3)(x),
   'of one': lambda x: L.Dense(3)(x[:, :1]),
@@ -208,11 +216,7 @@ def test_what_treats_positions_apart_runs_on_litert(name, tmp_path):
   inputs = keras.Input((4, 4, 4))
   outputs = L.Flatten()(_ON_IMAGES[name](inputs))
   model = keras.Model(inputs, outputs if name == 'flat' else L.Dense(2)(outputs))
-  rigl.inference.export(model, path := tmp_path / 'm.tflite')
-  network = rigl.inference.load(path, engine='rigl')
-  assert network.engine == 'litert'
-  batch, wanted = networks.batch_of(model)
-  networks.assert_close(network(batch), wanted)
+  _check_runs_on_litert(model, tmp_path / 'm.tflite')
 
 
 def test_examples_of_a_batch_do_not_mix(tmp_path):
@@ -229,6 +233,20 @@ def test_examples_of_a_batch_do_not_mix(tmp_path):
       networks.assert_close(network(batch), wanted)
 
 
+def test_networks_made_for_one_batch_size_run_on_it(tmp_path):
+  weights = np.random.default_rng(0).random((6, 2), np.float32)
+  network = tf2.function(lambda x: tf2.matmul(tf2.reshape(x, [4, 6]), weights))
+  converter = tf2.lite.TFLiteConverter.from_concrete_functions(
+    [network.get_concrete_function(tf2.TensorSpec([4, 2, 3]))]
+  )
+  path = tmp_path / 'm.tflite'
+  path.write_bytes(converter.convert())
+  loaded = rigl.inference.load(path, engine='litert')
+  for seed in (1, 2):
+    batch = np.random.default_rng(seed).random((4, 2, 3), np.float32)
+    networks.assert_close(loaded(batch), batch.reshape(4, 6) @ weights)
+
+
 def test_images_too_large_for_the_engine_run_on_litert(exported, monkeypatch, caplog):
   _, path = exported
   monkeypatch.setattr(steps, '_MAX_ARENA', 10)
@@ -241,11 +259,7 @@ def test_images_too_large_for_the_engine_run_on_litert(exported, monkeypatch, ca
 def test_sequences_run_on_litert(name, tmp_path):
   inputs = keras.Input((6, 4))
   model = keras.Model(inputs, L.Dense(2)(L.Flatten()(_ON_SEQUENCES[name](inputs))))
-  rigl.inference.export(model, path := tmp_path / 'm.tflite')
-  network = rigl.inference.load(path, engine='rigl')
-  assert network.engine == 'litert'
-  batch, wanted = networks.batch_of(model)
-  networks.assert_close(network(batch), wanted)
+  _check_runs_on_litert(model, tmp_path / 'm.tflite')
 
 
 def _int8_file(path):
