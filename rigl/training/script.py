@@ -108,10 +108,10 @@ def run(
       _exit_by_signal(stopped.number, str(stopped))
     except KeyboardInterrupt:
       logging.debug('It came here:', exc_info=True)
-      more = ' The same command goes on from the last checkpoint, if there is one.'
-      _exit_by_signal(
-        signal.SIGINT, 'Stopped by Ctrl-C.' + more * (not command_line.only_evaluates())
-      )
+      text = 'Stopped by Ctrl-C.'
+      if not command_line.only_evaluates():
+        text += ' The same command goes on from the last checkpoint, if there is one.'
+      _exit_by_signal(signal.SIGINT, text)
 
   app.run(
     run_main,
