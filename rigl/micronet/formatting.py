@@ -77,9 +77,10 @@ def text_table(
     drawn.add_row(*row)
   numbers = list(zip(header, *rows))[1:]
   left = (max_width or 0) - sum(2 + max(map(rich.cells.cell_len, cells)) for cells in numbers)
+  text = io.StringIO()
   console = rich.console.Console(
-    file=io.StringIO(),
-    width=max_width if max_width and left >= _SHORTEST_NAME else _NO_LIMIT,
+    file=text,
+    width=max_width if left >= _SHORTEST_NAME else _NO_LIMIT,
     # The rest keeps rich from asking terminal, notebook and environment.
     height=1,
     color_system=None,
@@ -88,9 +89,8 @@ def text_table(
     markup=False,
     emoji=False,
   )
-  with console.capture() as captured:
-    console.print(drawn)
-  return ''.join(line.rstrip() + '\n' for line in captured.get().splitlines())
+  console.print(drawn)
+  return ''.join(line.rstrip() + '\n' for line in text.getvalue().splitlines())
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_left: int = 1) -> str:
