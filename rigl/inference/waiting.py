@@ -5,10 +5,8 @@ As with `vectors`: after a change of this file, touch `kernels`.
 
 from __future__ import annotations
 
-import os
 import platform
 
-import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -18,14 +16,7 @@ from rigl.inference.vectors import pointer_of
 
 _INT = ir.IntType(64)
 
-if os.name == 'posix':
-  give_way = types.ExternalFunction('sched_yield', types.int32())
-else:
-
-  @numba.njit(nogil=True)
-  def give_way():
-    """Does nothing on Windows."""
-    return 0
+give_way = types.ExternalFunction('sched_yield', types.int32())
 
 
 def _of_element(array, emit):

@@ -16,23 +16,17 @@ import keras
 import numpy as np
 import pytest
 
-from rigl.inference import engine, exporting, reading, tflite_files
+from rigl.inference import exporting
 from tests import combinations
 from tests.inference import networks
 
 L = keras.layers
 
 
-def _engine(model, path, n_threads=1):
-  exported = exporting.export(model, path)
-  parsed = tflite_files.read(exported.sparse, 'model')
-  return engine.Engine(reading.read_graph(parsed, 'model'), n_threads)
-
-
 def _check(outputs, inputs, tmp_path, sparsity=0.6, n_threads=1, batch=2):
   model = networks.sparsified(keras.Model(inputs, outputs), sparsity)
   examples, wanted = networks.batch_of(model, batch)
-  network = _engine(model, tmp_path / 'model.tflite', n_threads)
+  network = networks.engine_of(model, tmp_path / 'model.tflite', n_threads)
   for _ in range(2):
     # Twice: the state of memory after the first run must not matter.
     networks.assert_close(network(examples), wanted)
@@ -175,7 +169,7 @@ def test_threads_that_sleep_take_part_again_and_end_with_the_engine(tmp_path):
   model = networks.mobilenet(0.9, 32)
   examples, wanted = networks.batch_of(model, 1)
   before = threading.active_count()
-  network = _engine(model, tmp_path / 'm.tflite', 3)
+  network = networks.engine_of(model, tmp_path / 'm.tflite', 3)
   assert threading.active_count() == before + 2
   for _ in range(3):
     time.sleep(0.05)
@@ -191,7 +185,7 @@ def test_threads_that_sleep_take_part_again_and_end_with_the_engine(tmp_path):
 def test_calls_from_several_threads_do_not_mix(tmp_path):
   model = networks.lenet(0.9)
   examples, wanted = networks.batch_of(model, 40)
-  network = _engine(model, tmp_path / 'm.tflite')
+  network = networks.engine_of(model, tmp_path / 'm.tflite')
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     found = list(pool.map(lambda i: network(examples[i : i + 1]), range(40)))
   networks.assert_close(np.concatenate(found), wanted)
@@ -201,7 +195,7 @@ def test_an_engine_does_not_keep_its_examples(tmp_path):
   """NaN in one image does not affect the next one."""
   model = networks.mobilenet(0.9, 32)
   examples, wanted = networks.batch_of(model, 1)
-  network = _engine(model, tmp_path / 'm.tflite')
+  network = networks.engine_of(model, tmp_path / 'm.tflite')
   network(np.full_like(examples, np.nan))
   networks.assert_close(network(examples), wanted)
 

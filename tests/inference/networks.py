@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from rigl.inference import engine, exporting, reading, tflite_files
+
 
 def sparsified(model, sparsity, seed=0):
   """Random weights everywhere, of which some kernels lose a share.
@@ -62,6 +64,19 @@ def mobilenet(sparsity, size=64):
     ),
     sparsity,
   )
+
+
+def engine_of(model, path, n_threads=1):
+  """The engine of a model.
+
+  Args:
+    model: a Keras model.
+    path: of a .tflite file to write.
+    n_threads: of the engine.
+  """
+  exported = exporting.export(model, path)
+  parsed = tflite_files.read(exported.sparse, 'model')
+  return engine.Engine(reading.read_graph(parsed, 'model'), n_threads)
 
 
 def batch_of(model, n=2, seed=1):
