@@ -8,6 +8,7 @@ the data set; each batch is passed to it as bytes.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any, Iterator, Mapping, Optional
 
@@ -92,17 +93,6 @@ def train_dataset(
   if batch_size > len(images):
     raise ValueError(f'batch_size {batch_size} is more than the {len(images)} training images.')
   checks.not_negative('first_iteration', first_iteration)
-  n_batches = len(images) // batch_size
-
-  def batches() -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    epoch, order = -1, np.empty(0, int)
-    for iteration in itertools.count(first_iteration):
-      if epoch != iteration // n_batches:
-        epoch = iteration // n_batches
-        order = ordering.epoch_order(len(images), seed, epoch)
-      begin = iteration % n_batches * batch_size
-      chosen = order[begin : begin + batch_size]
-      yield images[chosen], labels[chosen], iteration
 
   def prepare(
     pixels: tf.Tensor, label: tf.Tensor, iteration: tf.Tensor
@@ -115,9 +105,25 @@ def train_dataset(
     return (tf.cast(cropped, tf.float32) - mean) / stddev, tf.cast(label, tf.int32)
 
   dataset = tf.data.Dataset.from_generator(
-    batches, output_signature=(*_batch_spec(batch_size), tf.TensorSpec([], tf.int64))
+    functools.partial(training_batches, images, labels, batch_size, seed, first_iteration),
+    output_signature=(*_batch_spec(batch_size), tf.TensorSpec([], tf.int64)),
   )
   return _in_parallel(dataset, prepare)
+
+
+def training_batches(
+  images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, first_iteration: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+  """The images, labels and number of each batch of `train_dataset`, before augmentation."""
+  n_batches = len(images) // batch_size
+  epoch, order = -1, np.empty(0, int)
+  for iteration in itertools.count(first_iteration):
+    if epoch != iteration // n_batches:
+      epoch = iteration // n_batches
+      order = ordering.epoch_order(len(images), seed, epoch)
+    begin = iteration % n_batches * batch_size
+    chosen = order[begin : begin + batch_size]
+    yield images[chosen], labels[chosen], iteration
 
 
 def eval_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
@@ -127,16 +133,22 @@ def eval_dataset(images: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.
   """
   checks.positive('batch_size', batch_size)
 
-  def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for begin in range(0, len(images), batch_size):
-      yield (images[begin : begin + batch_size], labels[begin : begin + batch_size])
-
   def prepare(pixels: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     mean, stddev = pixel_statistics(pixels)
     return (tf.cast(pixels, tf.float32) - mean) / stddev, tf.cast(label, tf.int32)
 
-  dataset = tf.data.Dataset.from_generator(batches, output_signature=_batch_spec(None))
+  dataset = tf.data.Dataset.from_generator(
+    functools.partial(eval_batches, images, labels, batch_size), output_signature=_batch_spec(None)
+  )
   return _in_parallel(dataset, prepare)
+
+
+def eval_batches(
+  images: np.ndarray, labels: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """The images and labels of each batch of `eval_dataset`."""
+  for begin in range(0, len(images), batch_size):
+    yield images[begin : begin + batch_size], labels[begin : begin + batch_size]
 
 
 def pixel_statistics(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -25,6 +25,8 @@ SHUFFLE_BUFFER = 4096
 
 _READ_BUFFER_BYTES = 2**20
 _AUTOTUNE = tf.data.experimental.AUTOTUNE
+# The functions of this file have no control flow to convert.
+_as_it_is = tf.autograph.experimental.do_not_convert
 # Stand for the position of a record in its file.
 _END_OF_FILE, _END_OF_EPOCH = -1, -2
 
@@ -51,6 +53,7 @@ def training_records(
   first_epoch, n_skipped = divmod(first_example, part.num_images)
   digest = seeding.stable_seed('imagenet', 'order', seed)
 
+  @_as_it_is
   def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
     # The seed of shuffle also depends on that of the graph.
     tf.set_random_seed(0)
@@ -124,6 +127,7 @@ def _synthetic_records(part: imagenet_data.Part) -> tf.data.Dataset:
   )
 
 
+@_as_it_is
 def _file_records(
   path: tf.Tensor, pattern: tf.Tensor, size: tf.Tensor, skips_corrupt: bool
 ) -> tf.data.Dataset:
@@ -163,6 +167,7 @@ def _only_records(
     (tf.constant(''), tf.constant(_END_OF_EPOCH, tf.int64), tf.constant(''))
   )
 
+  @_as_it_is
   def is_record(number: tf.Tensor, element: tuple[tf.Tensor, ...]) -> tf.Tensor:
     index = element[1]
     if skips_corrupt:

@@ -67,7 +67,7 @@ def _mnist(prefix: str) -> Any:
     return outputs
 
   spec = tf2.TensorSpec([1, len(layers[0][0])], tf2.float32, name='pixels')
-  return tf2.function(network).get_concrete_function(spec)
+  return tf2.function(network, autograph=False).get_concrete_function(spec)
 
 
 def _weights_of(shapes: Mapping[str, Any], layer: str) -> str:

@@ -67,7 +67,7 @@ def of_fixed_size(network: Any, shape: Any, dtype: Any, name: str) -> Any:
       'export it.'
     )
   spec = tf2.TensorSpec([1, *shape], tf2.as_dtype(dtype), name='inputs')
-  function = tf2.function(network).get_concrete_function(spec)
+  function = tf2.function(network, autograph=False).get_concrete_function(spec)
   # A SavedModel of TensorFlow 1 has collections of variables, whose
   # initializers the converter would look for.
   for collection in list(function.graph.collections):

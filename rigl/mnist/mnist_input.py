@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Iterator, Optional
 
 import numpy as np
@@ -45,26 +46,36 @@ def train_dataset(
   Returns:
     dataset of (float32 [batch, n_pixels] in [0, 1], int32 [batch]).
   """
-  n_batches = len(images) // batch_size
-
-  def epochs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    # One Python call and one gather for all batches of an epoch.
-    for epoch in range(first_iteration // n_batches, -(-end_iteration // n_batches)):
-      order = ordering.epoch_order(len(images), seed, epoch)
-      begin = max(first_iteration - epoch * n_batches, 0)
-      end = min(end_iteration - epoch * n_batches, n_batches)
-      chosen = order[begin * batch_size : end * batch_size]
-      yield (
-        images[chosen].reshape(end - begin, batch_size, -1),
-        labels[chosen].reshape(end - begin, batch_size),
-      )
-
   n_pixels = images.shape[1]
   dataset = tf.data.Dataset.from_generator(
-    epochs,
+    functools.partial(epochs, images, labels, batch_size, first_iteration, end_iteration, seed),
     (tf.uint8, tf.uint8),
     (tf.TensorShape([None, batch_size, n_pixels]), tf.TensorShape([None, batch_size])),
   )
   dataset = dataset.flat_map(lambda *epoch: tf.data.Dataset.from_tensor_slices(epoch))
   dataset = dataset.map(lambda image, label: (scale_pixels(image), tf.cast(label, tf.int32)))
   return dataset.prefetch(4)
+
+
+def epochs(
+  images: np.ndarray,
+  labels: np.ndarray,
+  batch_size: int,
+  first_iteration: int,
+  end_iteration: int,
+  seed: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """The batches of `train_dataset`, (uint8 [n, batch, n_pixels], uint8 [n, batch]) an epoch.
+
+  TensorFlow calls Python, and numpy gathers, once for all batches of an epoch.
+  """
+  n_batches = len(images) // batch_size
+  for epoch in range(first_iteration // n_batches, -(-end_iteration // n_batches)):
+    order = ordering.epoch_order(len(images), seed, epoch)
+    begin = max(first_iteration - epoch * n_batches, 0)
+    end = min(end_iteration - epoch * n_batches, n_batches)
+    chosen = order[begin * batch_size : end * batch_size]
+    yield (
+      images[chosen].reshape(end - begin, batch_size, images.shape[1]),
+      labels[chosen].reshape(end - begin, batch_size),
+    )

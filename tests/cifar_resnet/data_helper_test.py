@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import subprocess
@@ -43,6 +44,17 @@ def train(n: int | None = None, seed: int = 0, **arguments):
   return take(
     lambda: data_helper.train_dataset(DATA.train_images, IDS, BATCH, seed, **arguments), n
   )
+
+
+def training_labels(n: int, seed: int = 0, first: int = 0) -> list[list[int]]:
+  """The labels of n batches; checks their images and numbers."""
+  found = []
+  batches = data_helper.training_batches(DATA.train_images, IDS, BATCH, seed, first)
+  for wanted, (images, labels, iteration) in enumerate(itertools.islice(batches, n), first):
+    np.testing.assert_array_equal(images, DATA.train_images[labels])
+    assert iteration == wanted
+    found.append(labels.tolist())
+  return found
 
 
 def assert_same_batches(found, expected):
@@ -130,31 +142,27 @@ def test_statistics_are_those_of_numpy(graph):
 
 def test_evaluation_images_are_standardised_and_nothing_else(graph):
   images = np.concatenate([DATA.test_images, np.full((1, 32, 32, 3), 7, np.uint8)])
-  ((found, labels),) = take(
-    lambda: data_helper.eval_dataset(images, np.arange(24, dtype=np.uint8), 100)
-  )
+  batches = take(lambda: data_helper.eval_dataset(images, np.arange(24, dtype=np.uint8), 7))
+  assert [len(labels) for _, labels in batches] == [7, 7, 7, 3]
+  found, labels = map(np.concatenate, zip(*batches))
   assert found.dtype == np.float32 and labels.dtype == np.int32
+  assert labels.tolist() == list(range(24))
   np.testing.assert_allclose(found, standardised(images), atol=1e-5)
   assert not found[-1].any()
   (theirs,) = run(tf.image.per_image_standardization(tf.constant(images)))
   np.testing.assert_allclose(found, theirs, atol=1e-5)
 
 
-@pytest.mark.parametrize('batch_size', [1, 7, 128, 10000])
+@pytest.mark.parametrize('batch_size', [1, 7, 37, 128, 10000])
 def test_evaluation_sees_every_image_once_and_in_order(batch_size):
-  data = tiny_cifar.make_images(1, 259)
-  labels = np.arange(259) % 256
-  batches = take(
-    lambda: data_helper.eval_dataset(data.test_images, labels.astype(np.uint8), batch_size)
+  images, labels = np.arange(2 * 259).reshape(259, 2), np.arange(259)
+  batches = list(data_helper.eval_batches(images, labels, batch_size))
+  assert [len(batch_labels) for _, batch_labels in batches[:-1]] == [batch_size] * (
+    -(-259 // batch_size) - 1
   )
-  sizes = [len(batch_labels) for _, batch_labels in batches]
-  assert sizes[:-1] == [batch_size] * (259 // batch_size - (259 % batch_size == 0))
-  np.testing.assert_array_equal(
-    np.concatenate([batch_labels for _, batch_labels in batches]), labels
-  )
-  np.testing.assert_allclose(
-    np.concatenate([images for images, _ in batches]), standardised(data.test_images), atol=1e-5
-  )
+  found_images, found_labels = map(np.concatenate, zip(*batches))
+  np.testing.assert_array_equal(found_images, images)
+  np.testing.assert_array_equal(found_labels, labels)
 
 
 def test_training_batches_are_those_of_numpy():
@@ -188,7 +196,7 @@ def test_training_types_and_shapes():
 
 
 def test_an_epoch_has_no_image_twice_and_drops_the_incomplete_batch():
-  labels = np.concatenate([labels for _, labels in train(3 * N_BATCHES)])
+  labels = np.concatenate(training_labels(3 * N_BATCHES))
   epochs = labels.reshape(3, N_BATCHES * BATCH)
   for epoch in epochs:
     assert len(set(epoch)) == N_BATCHES * BATCH
@@ -209,9 +217,14 @@ def test_a_resumed_training_gets_the_rest(whole, first):
   assert_same_batches(train(3 * N_BATCHES - first, seed=3, first_iteration=first), whole[first:])
 
 
+def test_batches_begin_anywhere():
+  whole = training_labels(2 * N_BATCHES)
+  for first in range(2 * N_BATCHES + 1):
+    assert training_labels(2 * N_BATCHES - first, first=first) == whole[first:]
+
+
 def test_seeds_change_the_order():
-  ((_, labels),), ((_, other_labels),) = train(1), train(1, seed=1)
-  assert labels.tolist() != other_labels.tolist()
+  assert training_labels(1) != training_labels(1, seed=1)
 
 
 def test_iterations_and_seeds_change_the_augmentation():

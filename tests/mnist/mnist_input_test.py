@@ -33,18 +33,26 @@ def batches(first, end, seed=0, batch_size=BATCH_SIZE):
         return result
 
 
-def labels_of(some_batches):
-  return [labels.tolist() for _, labels in some_batches]
+def numbers(first, end, seed=0, batch_size=BATCH_SIZE):
+  """The digits of each batch."""
+  found = []
+  for images, labels in mnist_input.epochs(*digits(), batch_size, first, end, seed):
+    np.testing.assert_array_equal(images, labels[..., None] + np.arange(N_PIXELS))
+    found += labels.tolist()
+  return found
 
 
 @pytest.fixture(scope='module')
 def stream():
   """Three epochs."""
-  return batches(0, 3 * N_BATCHES)
+  return numbers(0, 3 * N_BATCHES)
 
 
-def test_types_scale_and_that_labels_belong_to_images(stream):
-  for images, labels in stream:
+@pytest.mark.parametrize('first, end', [(0, 3 * N_BATCHES), (5, 7), (3, 2 * N_BATCHES + 1), (9, 9)])
+def test_types_scale_and_that_labels_belong_to_images(stream, first, end):
+  found = batches(first, end)
+  assert [labels.tolist() for _, labels in found] == stream[first:end]
+  for images, labels in found:
     assert images.dtype == np.float32 and labels.dtype == np.int32
     np.testing.assert_allclose(images, (labels[:, None] + np.arange(N_PIXELS)) / 255.0, rtol=1e-6)
 
@@ -52,12 +60,12 @@ def test_types_scale_and_that_labels_belong_to_images(stream):
 def test_an_epoch_has_each_digit_at_most_once_in_whole_batches(stream):
   assert len(stream) == 3 * N_BATCHES
   for epoch in range(3):
-    seen = sum(labels_of(stream[epoch * N_BATCHES :][:N_BATCHES]), [])
+    seen = sum(stream[epoch * N_BATCHES :][:N_BATCHES], [])
     assert len(seen) == len(set(seen)) == N_BATCHES * BATCH_SIZE
 
 
 def test_epochs_differ_in_order_and_in_what_they_leave_out(stream):
-  epochs = [sum(labels_of(stream[e * N_BATCHES :][:N_BATCHES]), []) for e in range(3)]
+  epochs = [sum(stream[e * N_BATCHES :][:N_BATCHES], []) for e in range(3)]
   assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
   assert len({frozenset(epoch) for epoch in epochs}) > 1
   assert epochs[0] != sorted(epochs[0])
@@ -65,32 +73,31 @@ def test_epochs_differ_in_order_and_in_what_they_leave_out(stream):
 
 @pytest.mark.parametrize('first', range(3 * N_BATCHES + 1))
 def test_later_start_gives_the_rest_of_the_stream(stream, first):
-  assert labels_of(batches(first, 3 * N_BATCHES)) == labels_of(stream[first:])
+  assert numbers(first, 3 * N_BATCHES) == stream[first:]
 
 
 @pytest.mark.parametrize('end', [0, 1, N_BATCHES, N_BATCHES + 1])
 def test_earlier_end_cuts_the_stream(stream, end):
-  assert labels_of(batches(0, end)) == labels_of(stream[:end])
+  assert numbers(0, end) == stream[:end]
 
 
 def test_start_and_end_within_one_epoch(stream):
-  assert labels_of(batches(5, 7)) == labels_of(stream[5:7])
+  assert numbers(5, 7) == stream[5:7]
 
 
 def test_nothing_after_the_end():
-  assert batches(3 * N_BATCHES + 2, 3 * N_BATCHES) == []
+  assert numbers(3 * N_BATCHES + 2, 3 * N_BATCHES) == []
 
 
 def test_seed_decides_the_order(stream):
-  assert labels_of(batches(0, 3 * N_BATCHES, seed=0)) == labels_of(stream)
-  assert labels_of(batches(0, 3 * N_BATCHES, seed=1)) != labels_of(stream)
+  assert numbers(0, 3 * N_BATCHES, seed=0) == stream
+  assert numbers(0, 3 * N_BATCHES, seed=1) != stream
   # Epoch 1 of a seed is no epoch of the next one.
-  assert labels_of(batches(0, N_BATCHES, seed=1)) != labels_of(stream[N_BATCHES : 2 * N_BATCHES])
+  assert numbers(0, N_BATCHES, seed=1) != stream[N_BATCHES : 2 * N_BATCHES]
 
 
 def test_one_batch_an_epoch():
-  result = batches(0, 3, batch_size=N)
-  assert [sorted(labels) for labels in labels_of(result)] == [list(range(N))] * 3
+  assert [sorted(batch) for batch in numbers(0, 3, batch_size=N)] == [list(range(N))] * 3
 
 
 def test_flat_pixels():
