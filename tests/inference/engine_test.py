@@ -101,6 +101,7 @@ _LAYERS = {
   'one by one': lambda x: L.Conv2D(6, 1)(x),
   'whole image': lambda x: L.Conv2D(6, (9, 11))(x),
   'softmax': lambda x: L.Dense(4, 'softmax')(L.Flatten()(x)),
+  'softmax of the image': lambda x: L.Softmax()(L.Flatten()(L.Conv2D(2, 3)(x))),
   'vectors': lambda x: L.ReLU()(L.Add()([L.Dense(9)(L.Flatten()(x)), L.Dense(9)(L.Flatten()(x))])),
   'scaled vector': lambda x: L.Dense(3)(
     L.BatchNormalization()(L.ReLU()(L.Dense(9)(L.Flatten()(x))))
@@ -117,6 +118,7 @@ _LAYERS = {
   'window of padding': lambda x: L.Conv2D(2, 1)(
     L.MaxPooling2D(2, 12)(L.ZeroPadding2D(((2, 0), (2, 0)))(x - 9.0))
   ),
+  'padded average': lambda x: L.AveragePooling2D(3, 2)(L.ZeroPadding2D(1)(L.Conv2D(4, 1)(x))),
   'padded pool': lambda x: L.MaxPooling2D(3, 2)(L.ZeroPadding2D(1)(L.Conv2D(4, 1)(x))),
   'dilated': lambda x: L.Conv2D(5, 3, dilation_rate=2, padding='same')(x),
   'global pools': lambda x: L.Add()(

@@ -12,7 +12,7 @@ import pytest
 
 import rigl.inference
 from rigl.compat import tf2
-from rigl.inference import cli, litert, reports, requirements, tflite_files
+from rigl.inference import cli, litert, names, reports, requirements, tflite_files
 from tests.inference import networks
 
 L = keras.layers
@@ -321,6 +321,50 @@ def test_errors_name_what_is_wrong(source, message, tmp_path):
     rigl.inference.export(source, tmp_path / 'm.tflite')
 
 
+def test_a_keras_file_that_is_none_is_an_error(tmp_path):
+  (tmp_path / 'm.keras').write_text('no archive')
+  with pytest.raises(ValueError, match='Cannot read .*m.keras'):
+    rigl.inference.export(tmp_path / 'm.keras', tmp_path / 'm.tflite')
+
+
+def _saved(path, signatures):
+  module = tf2.Module()
+  spec = tf2.TensorSpec([None, 3])
+  module.one = tf2.function(lambda a: {'x': a}, [spec])
+  module.two_outputs = tf2.function(lambda a: {'x': a, 'y': a}, [spec])
+  module.two_inputs = tf2.function(lambda a, b: {'x': a + b}, [spec, spec])
+  module.unknown_size = tf2.function(lambda a: {'x': a}, [tf2.TensorSpec([None, None])])
+  tf2.saved_model.save(module, path, {name: getattr(module, of) for name, of in signatures.items()})
+
+
+@pytest.mark.parametrize(
+  'signatures, message',
+  [
+    ({}, 'has no signature serving_default, but none'),
+    ({'mine': 'one'}, r"has no signature serving_default, but \['mine'\]"),
+    ({'serving_default': 'two_outputs'}, r"outputs \['x', 'y'\], none of which is logits"),
+    ({'serving_default': 'two_inputs'}, r"the inputs \['a', 'b'\]; export takes one"),
+    ({'serving_default': 'unknown_size'}, r'inputs of the shape \[None\]'),
+  ],
+)
+def test_saved_models_of_another_kind_are_errors(signatures, message, tmp_path):
+  _saved(str(tmp_path / 'saved'), signatures)
+  with pytest.raises(ValueError, match=message):
+    rigl.inference.export(tmp_path / 'saved', tmp_path / 'm.tflite')
+
+
+def test_layers_of_the_same_name_get_numbers():
+  assert names.short_names(['a/x/MatMul', 'b/x/MatMul', 'y/MatMul'], {}) == ['x', 'x_1', 'y']
+
+
+def test_operations_without_rules_have_no_table(tmp_path):
+  inputs = keras.Input((6,))
+  model = keras.Model(inputs, L.Dense(3)(L.Activation('tanh')(inputs)))
+  exported = rigl.inference.export(model, tmp_path / 'm.tflite')
+  assert reports.as_record(exported)['layers'] is None
+  assert 'It has operations that are not counted here.' in reports.render(exported)
+
+
 def test_wrong_settings_are_errors(tmp_path):
   with pytest.raises(ValueError, match='quantize'):
     rigl.inference.export(networks.lenet(0.9), tmp_path / 'm', 'int4')
@@ -365,6 +409,7 @@ def _behind_a_dead_unit(x):
     'max pool, ReLU': lambda: L.ReLU()(L.MaxPooling2D(2)(x)),
     'max pool with padding, ReLU6': lambda: L.ReLU(6.0)(L.MaxPooling2D(2, 2, 'same')(x)),
     'average pool, ReLU': lambda: L.ReLU()(L.AveragePooling2D(2)(x)),
+    'dense without biases': lambda: L.Dense(3, use_bias=False)(L.Flatten()(x)),
     'two branches': lambda: L.Concatenate()(
       [L.Conv2D(2, 1)(L.DepthwiseConv2D(1)(x)), L.Conv2D(2, 1)(x), L.Conv2D(2, 1)(L.ReLU()(x))]
     ),

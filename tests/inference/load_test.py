@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pathlib
+import platform
 import subprocess
 import sys
 import time
@@ -121,6 +123,26 @@ def test_auto_measures_both(exported, monkeypatch):
   assert network.engine == list(records.values())[1]['engine']
 
 
+def test_a_folder_that_cannot_be_written_does_not_stop_the_choice(exported, monkeypatch, caplog):
+  _, path = exported
+  monkeypatch.setattr(timing, 'seconds_in_turn', lambda *_: {'rigl': [1.0], 'litert': [2.0]})
+  path.with_name('m.tflite.engine.json').mkdir()
+  with caplog.at_level('INFO'):
+    assert rigl.inference.load(path).engine == 'rigl'
+  assert 'the next load measures again' in caplog.text
+
+
+@pytest.mark.parametrize('content', ['Features : fp asimd\n', None])
+def test_processors_without_a_name_have_their_kind(content, monkeypatch):
+  def read(path, **_):
+    if content is None:
+      raise FileNotFoundError(path)
+    return io.StringIO(content)
+
+  monkeypatch.setattr(loading, 'open', read, raising=False)
+  assert loading._processor() == (platform.processor() or platform.machine())
+
+
 def test_one_thread_is_timed_by_its_processor_time():
   """Sleeping takes none of it; with more threads the time of day counts."""
   sleep = {'sleep': lambda: time.sleep(0.01)}
@@ -208,6 +230,9 @@ _ON_IMAGES = {
   'by row': lambda x: L.Normalization(axis=1, mean=[1.0, 2.0, 3.0, 4.0], variance=[1.0] * 4)(x),
   'by column': lambda x: L.Normalization(axis=2, mean=[1.0, 2.0, 3.0, 4.0], variance=[1.0] * 4)(x),
   'flat': lambda x: x,
+  'padded': lambda x: L.ReLU()(L.ZeroPadding2D(1)(x)),
+  'padded twice': lambda x: L.MaxPooling2D(3, 1, 'same')(L.ZeroPadding2D(1)(x)),
+  'product': lambda x: L.Multiply()([x, L.ReLU()(x)]),
 }
 
 
@@ -357,6 +382,23 @@ def test_benchmark_compares_with_the_dense_network(exported, capsys):
   assert records[0]['ratio'] == 1
   assert cli.main(['benchmark', str(path), '--seconds=0.1']) == 0
   assert '1.00x' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('threads', ['1,a', '2,', '1.5'])
+def test_threads_are_numbers(threads, capsys):
+  with pytest.raises(SystemExit):
+    cli.main(['benchmark', 'm.tflite', f'--threads={threads}'])
+  assert '--threads takes numbers separated by commas, got' in capsys.readouterr().err
+
+
+def test_benchmark_needs_networks_of_the_same_input(tmp_path):
+  paths = []
+  for n in (2, 3):
+    model = keras.Sequential([keras.Input((n,)), L.Dense(2)])
+    paths.append(str(tmp_path / f'{n}.tflite'))
+    rigl.inference.export(model, paths[-1])
+  with pytest.raises(ValueError, match=r'take different inputs: \[\(2,\), \(3,\)\]'):
+    benchmarking.benchmark(*paths, seconds=0.01)
 
 
 def test_export_of_a_keras_file_prints_no_log(tmp_path):
