@@ -157,6 +157,15 @@ def test_variables_of_another_graph():
   assert [call.output for call in keras_calls.trace(model).inner] == [(1, 3)]
 
 
+def test_other_backends_are_named(monkeypatch):
+  layer = K.Dense(3)
+  layer(tf2.keras.Input((4,)))
+  if layer.__module__.startswith('keras.src.'):
+    monkeypatch.setattr('keras.backend.backend', lambda: 'torch')
+    with pytest.raises(NotCounted, match="backend 'torch' cannot be traced, only tensorflow and"):
+      keras_calls.trace(layer)
+
+
 def test_nothing_is_left_behind():
   inputs = tf2.keras.Input((4,))
   model = tf2.keras.Model(inputs, K.Dropout(0.5)(K.BatchNormalization()(K.Dense(3)(inputs))))

@@ -267,6 +267,34 @@ class TestLayerKinds:
     layer = K.Dense(8, activation='swish')
     assert self._flops(layer, (10, 5)) == 10 * 8 * (2 * 5 + 4)
 
+  @pytest.mark.parametrize(
+    'equation, bias, n_weights, flops',
+    [
+      # A dense layer at each of 6 positions.
+      ('abc,cd->abd', 'd', 8 * 5 + 5, 6 * 5 * 2 * 8),
+      # A matrix of its own at each position.
+      ('abc,bcd->abd', 'bd', 6 * 8 * 5 + 6 * 5, 6 * 5 * 2 * 8),
+    ],
+  )
+  def test_einsum(self, equation, bias, n_weights, flops):
+    layer = K.EinsumDense(equation, (6, 5), bias_axes=bias)
+    assert self._flops(layer, (6, 8)) == flops
+    assert layer.count_params() == n_weights
+
+  @pytest.mark.parametrize(
+    'equation, output, bias, reason',
+    [
+      ('abc,cd->ad', 5, 'd', 'sums the input over more than the kernel'),
+      ('abc,cd->abd', (6, 5), 'b', 'a bias of another size than the channels'),
+    ],
+  )
+  def test_einsum_without_rule(self, equation, output, bias, reason):
+    inputs = tf.keras.Input((6, 8))
+    layer = K.EinsumDense(equation, output, bias_axes=bias)
+    result = count_model(tf.keras.Model(inputs, layer(inputs)))
+    (note,) = result.not_counted
+    assert reason in note.reason
+
   def test_embedding_is_stored_but_computes_nothing(self):
     layer = K.Embedding(100, 8)
     assert self._flops(layer, (20,)) == 0

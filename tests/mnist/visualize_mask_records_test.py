@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import pathlib
 import re
 import subprocess
@@ -385,7 +386,7 @@ def test_command_line(records_path, tmp_path, arguments, returncode, message):
   result = subprocess.run(
     [*command, f'--records_path={records_path}', *arguments],
     cwd=tmp_path,
-    env={'PYTHONPATH': str(ROOT)},
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
     capture_output=True,
     text=True,
     check=False,
