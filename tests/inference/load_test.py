@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_written_does_not_stop_the_choice(exported, monk
   _, path = exported
   monkeypatch.setattr(timing, 'seconds_in_turn', lambda *_: {'rigl': [1.0], 'litert': [2.0]})
   path.with_name('m.tflite.engine.json').mkdir()
-  with caplog.at_level('INFO'):
+  with caplog.at_level('INFO', logger='absl'):
     assert rigl.inference.load(path).engine == 'rigl'
   assert 'the next load measures again' in caplog.text
 
