@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from absl import flags
 
-from rigl import network_tables
+from rigl import networks
 from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_train_eval as script
 from tests import quick_sessions
@@ -37,11 +37,11 @@ SMALL = {
 
 def shorten_networks(monkeypatch) -> None:
   """Leaves each kind of network a few of its blocks, of every kind."""
-  monkeypatch.setitem(network_tables.RESNETS, 18, ('residual', (2,)))
-  monkeypatch.setitem(network_tables.RESNETS, 50, ('bottleneck', (1, 1)))
-  monkeypatch.setattr(network_tables, 'MOBILENET_V1', ((64, 1), (128, 2)))
-  monkeypatch.setattr(network_tables, 'MOBILENET_V2', ((16, 1), (16, 1)))
-  monkeypatch.setitem(network_tables.VGGS, 'vgg_a', (1, 1, 0, 0, 1))
+  monkeypatch.setitem(networks.RESNETS, 18, ('residual', (2,)))
+  monkeypatch.setitem(networks.RESNETS, 50, ('bottleneck', (1, 1)))
+  monkeypatch.setattr(networks, 'MOBILENET_V1', ((64, 1), (128, 2)))
+  monkeypatch.setattr(networks, 'MOBILENET_V2', ((16, 1), (16, 1)))
+  monkeypatch.setitem(networks.VGGS, 'vgg_a', (1, 1, 0, 0, 1))
 
 
 def set_flags(**values) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Collection, Optional
+from typing import Any, Callable, Collection, ContextManager, Optional
 
-from rigl import tf_random
+from rigl import networks, tf_random
 from rigl.compat import tf
 from rigl.core import checks, seeding
 from rigl.model_pruning import data_formats, dense_layers, sparse_layers
@@ -31,7 +31,7 @@ def masked_as(masked_layers: Collection[str]) -> dict[str, Any]:
 
 
 class WideResNetModel:
-  """Builds a WideResNet-depth-width, with pre-activation blocks."""
+  """Builds a WideResNet-depth-width of the layers that `networks.wide_resnet` asks for."""
 
   def __init__(
     self,
@@ -70,34 +70,34 @@ class WideResNetModel:
     self._prune_first_layer = prune_first_layer
     self._prune_last_layer = prune_last_layer
 
-  def _technique(self, is_pruned: bool = True) -> str:
-    return self._pruning_method if is_pruned else 'baseline'
-
-  def _conv(
-    self,
-    x: tf.Tensor,
-    filters: int,
-    kernel_size: int,
-    strides: int,
-    name: str,
-    is_pruned: bool = True,
+  def conv(
+    self, x: tf.Tensor, filters: int, size: int, strides: int, name: str, is_first: bool = False
   ) -> tf.Tensor:
+    """Convolution without biases, with padding 'SAME'."""
     return sparse_layers.sparse_conv2d(
       x,
       filters,
-      kernel_size,
+      size,
       strides=strides,
       padding='SAME',
       data_format=self._data_format,
       kernel_regularizer=self._regularizer,
-      sparsity_technique=self._technique(is_pruned),
+      sparsity_technique=self._technique(self._prune_first_layer or not is_first),
       name=name,
     )
 
-  def _batch_norm_relu(self, x: tf.Tensor) -> tf.Tensor:
-    return tf.nn.relu(dense_layers.batch_norm(x, self._is_training, self._data_format, fused=False))
+  def _technique(self, is_pruned: bool) -> str:
+    return self._pruning_method if is_pruned else 'baseline'
 
-  def _dropout(self, x: tf.Tensor, name: str) -> tf.Tensor:
+  def norm(self, x: tf.Tensor) -> tf.Tensor:
+    """Batch normalization."""
+    return dense_layers.batch_norm(x, self._is_training, self._data_format, fused=False)
+
+  def relu(self, x: tf.Tensor) -> tf.Tensor:
+    """max(x, 0)."""
+    return tf.nn.relu(x)
+
+  def dropout(self, x: tf.Tensor, name: str) -> tf.Tensor:
     """Drops a fraction `droprate` of the activations while training.
 
     The layer, the graph's seed and the global step determine the dropped
@@ -116,24 +116,24 @@ class WideResNetModel:
     kept = noise >= self._droprate
     return tf.where(kept, x / (1.0 - self._droprate), tf.zeros_like(x))
 
-  def _block(self, x: tf.Tensor, filters: int, strides: int, group: int, index: int) -> tf.Tensor:
-    """shortcut(x) + convolutions(relu(batch_norm(x))).
+  def add(self, x: tf.Tensor, shortcut: tf.Tensor, name: str) -> tf.Tensor:
+    """x + shortcut; the name is for the counter alone."""
+    del name
+    return x + shortcut
 
-    The shortcut is the identity of x or, where the number of channels changes,
-    a 1x1 convolution of the normalized x.
-    """
-    n_in = x.shape.as_list()[data_formats.channel_axis(self._data_format)]
-    name = f'conv_{group}_{index}'
-    with tf.name_scope(f'res_{index}'):
-      shortcut = x
-      x = self._batch_norm_relu(x)
-      if n_in != filters:
-        shortcut = self._conv(x, filters, 1, strides, f'skip_conv_{group}')
-      x = self._conv(x, filters, 3, strides, f'{name}_1')
-      x = self._batch_norm_relu(x)
-      x = self._dropout(x, name)
-      x = self._conv(x, filters, 3, 1, f'{name}_2')
-      return x + shortcut
+  def classifier(self, x: tf.Tensor, num_classes: int, name: str) -> tf.Tensor:
+    """The last layer, on images averaged -> logits [batch, num_classes]."""
+    return sparse_layers.sparse_fully_connected(
+      dense_layers.global_average_pool(x, self._data_format),
+      num_classes,
+      kernel_regularizer=self._regularizer,
+      sparsity_technique=self._technique(self._prune_last_layer),
+      name=name,
+    )
+
+  def name_scope(self, name: str) -> ContextManager[Any]:
+    """A scope of operations alone."""
+    return tf.name_scope(name)
 
   def build(
     self, inputs: tf.Tensor, depth: int, width: int, num_classes: int, name: Optional[str] = None
@@ -156,18 +156,4 @@ class WideResNetModel:
     check_depth(depth)
     checks.positive('width', width)
     with tf.variable_scope(name or SCOPE):
-      x = self._conv(inputs, 16, 3, 1, 'conv_1', self._prune_first_layer)
-      for group, strides in ((2, 1), (3, 2), (4, 2)):
-        filters = int(16 * width * 2 ** (group - 2))
-        with tf.name_scope(f'conv_{group}'):
-          for i in range((depth - 4) // 6):
-            x = self._block(x, filters, strides if i == 0 else 1, group, i)
-      x = self._batch_norm_relu(x)
-      features = dense_layers.global_average_pool(x, self._data_format)
-      return sparse_layers.sparse_fully_connected(
-        features,
-        num_classes,
-        kernel_regularizer=self._regularizer,
-        sparsity_technique=self._technique(self._prune_last_layer),
-        name='logits',
-      )
+      return networks.wide_resnet(self, inputs, depth, width, num_classes)

@@ -1,26 +1,19 @@
-"""Building blocks of the ImageNet networks.
+"""The layers of the ImageNet networks, which `rigl.networks` describes.
 
-Every builder makes one `LayerSpec` from its arguments and passes it to all its
-layers; only the first and the last layer may get another one. Images are
-[batch, height, width, channels], or [batch, channels, height, width] when the
-spec's data_format is 'channels_first' (which TensorFlow runs on GPU and TPU
-only).
+Images are [batch, height, width, channels], or [batch, channels, height, width] when the
+data_format is 'channels_first' (which TensorFlow runs on GPU and TPU only).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Callable, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, ContextManager, Mapping, NamedTuple, Optional, Union
 
-from rigl import network_tables
 from rigl.compat import tf
 from rigl.core import checks
 from rigl.imagenet_resnet import initializers
 from rigl.model_pruning import data_formats, dense_layers, sparse_layers
 from rigl.model_pruning import initializers as seeded_initializers
-
-# Names of kernel and biases in published checkpoints with Keras names.
-KERAS_NAMES = ('kernel', 'bias')
 
 # Builds a network: (images, is_training) -> logits [batch, classes].
 ModelFn = Callable[['tf.Tensor', bool], 'tf.Tensor']
@@ -93,157 +86,162 @@ class LayerSpec:
     return initializers.kernel_initializer(self.init_method, family, sparsity, self.is_masked)
 
 
-def conv2d(
-  x: tf.Tensor,
-  filters: int,
-  kernel_size: int,
-  strides: int,
-  spec: LayerSpec,
-  name: str,
-  init_scale: float = 1.0,
-  dense_names: Optional[tuple[str, str]] = None,
-) -> tf.Tensor:
-  """Convolution without biases, with fixed padding where it is strided.
+class Layers(NamedTuple):
+  """The layers of which networks of `rigl.networks` are made, in the default graph."""
 
-  Args:
-    x: [batch, height, width, n_in], or channels first.
-    filters: n_out.
-    kernel_size: k.
-    strides: s.
-    spec: of this layer.
-    name: its mask is `<name>/mask`.
-    init_scale: the initial weights have variance init_scale / fan_in.
-    dense_names: see `sparse_layers.sparse_conv2d`.
+  spec: LayerSpec
+  is_training: bool
+  prune_first_layer: bool = True
+  prune_last_layer: bool = True
 
-  Returns:
-    [batch, ceil(height / s), ceil(width / s), filters], or channels first.
-  """
-  x, padding = dense_layers.fixed_padding(x, kernel_size, strides, spec.data_format)
-  family = initializers.fan_in_normal(init_scale)
-  return sparse_layers.sparse_conv2d(
-    x,
-    filters,
-    kernel_size,
-    strides=strides,
-    padding=padding,
-    data_format=spec.data_format,
-    sparsity_technique=spec.pruning_method,
-    kernel_initializer=spec.kernel_initializer(name, family),
-    kernel_regularizer=spec.regularizer,
-    name=name,
-    dense_names=dense_names,
-  )
-
-
-def depthwise_conv2d(
-  x: tf.Tensor, kernel_size: int, strides: int, spec: LayerSpec, name: str
-) -> tf.Tensor:
-  """Depthwise convolution (arXiv 1704.04861): one filter for each channel.
-
-  Neither masked nor regularized, since it has few weights. Padded as `conv2d`.
-  """
-  x, padding = dense_layers.fixed_padding(x, kernel_size, strides, spec.data_format)
-  axis = data_formats.channel_axis(spec.data_format)
-  steps = [1, strides, strides]
-  steps.insert(axis, 1)
-  with tf.variable_scope(name):
-    kernel = dense_layers.get_parameter(
-      'depthwise_weights',
-      [kernel_size, kernel_size, x.shape[axis], 1],
-      x.dtype,
-      seeded_initializers.glorot_uniform(),
-    )
-    return tf.nn.depthwise_conv2d(
+  def conv(
+    self,
+    x: tf.Tensor,
+    filters: int,
+    size: int,
+    strides: int,
+    name: str,
+    is_first: bool = False,
+    init_scale: float = 1.0,
+    keras_names: bool = False,
+  ) -> tf.Tensor:
+    """Convolution without biases, with fixed padding where it is strided."""
+    spec = self.spec.unless_pruned(self.prune_first_layer or not is_first)
+    x, padding = dense_layers.fixed_padding(x, size, strides, spec.data_format)
+    return sparse_layers.sparse_conv2d(
       x,
-      kernel,
-      strides=steps,
+      filters,
+      size,
+      strides=strides,
       padding=padding,
-      data_format=data_formats.DATA_FORMATS[spec.data_format],
+      data_format=spec.data_format,
+      sparsity_technique=spec.pruning_method,
+      kernel_initializer=spec.kernel_initializer(name, initializers.fan_in_normal(init_scale)),
+      kernel_regularizer=spec.regularizer,
+      name=name,
+      dense_names=('kernel', 'bias') if keras_names else None,
     )
 
+  def depthwise(self, x: tf.Tensor, size: int, strides: int, name: str) -> tf.Tensor:
+    """Depthwise convolution (arXiv 1704.04861), padded as `conv`.
 
-def batch_norm(
-  x: tf.Tensor, is_training: bool, spec: LayerSpec, init_zero: bool = False
-) -> tf.Tensor:
-  """Batch normalization; see `dense_layers.batch_norm`."""
-  return dense_layers.batch_norm(x, is_training, spec.data_format, init_zero)
+    Neither masked nor regularized, since it has few weights.
+    """
+    data_format = self.spec.data_format
+    x, padding = dense_layers.fixed_padding(x, size, strides, data_format)
+    axis = data_formats.channel_axis(data_format)
+    steps = [1, strides, strides]
+    steps.insert(axis, 1)
+    with tf.variable_scope(name):
+      kernel = dense_layers.get_parameter(
+        'depthwise_weights',
+        [size, size, x.shape[axis], 1],
+        x.dtype,
+        seeded_initializers.glorot_uniform(),
+      )
+      return tf.nn.depthwise_conv2d(
+        x,
+        kernel,
+        strides=steps,
+        padding=padding,
+        data_format=data_formats.DATA_FORMATS[data_format],
+      )
+
+  def norm(self, x: tf.Tensor, init_zero: bool = False) -> tf.Tensor:
+    """Batch normalization; see `dense_layers.batch_norm`."""
+    return dense_layers.batch_norm(x, self.is_training, self.spec.data_format, init_zero)
+
+  def relu(self, x: tf.Tensor) -> tf.Tensor:
+    """max(x, 0)."""
+    return tf.nn.relu(x)
+
+  def max_pool(self, x: tf.Tensor, size: int, strides: int, padding: str) -> tf.Tensor:
+    """Maximum over square windows."""
+    data_format = data_formats.DATA_FORMATS[self.spec.data_format]
+    return tf.nn.max_pool2d(x, size, strides, padding, data_format=data_format)
+
+  def add(self, x: tf.Tensor, shortcut: tf.Tensor, name: str) -> tf.Tensor:
+    """x + shortcut; the name is for the counter alone."""
+    del name
+    return x + shortcut
+
+  def classifier(
+    self,
+    x: tf.Tensor,
+    num_classes: int,
+    name: str,
+    stddev: Optional[float] = None,
+    keras_names: bool = False,
+  ) -> tf.Tensor:
+    """The last layer, on images averaged -> logits [batch, num_classes]."""
+    spec = self.spec.unless_pruned(self.prune_last_layer)
+    family = initializers.fan_in_normal() if stddev is None else initializers.normal(stddev)
+    return sparse_layers.sparse_fully_connected(
+      dense_layers.global_average_pool(x, spec.data_format),
+      num_classes,
+      sparsity_technique=spec.pruning_method,
+      kernel_initializer=spec.kernel_initializer(name, family),
+      kernel_regularizer=spec.regularizer,
+      name=name,
+      dense_names=('kernel', 'bias') if keras_names else None,
+    )
+
+  def conv_classifier(
+    self, x: tf.Tensor, num_classes: int, name: str, init_scale: float = 1.0
+  ) -> tf.Tensor:
+    """1x1 convolution of the average over the image -> logits [batch, num_classes].
+
+    If the last layer is dense, it differs from the others: it has biases, Glorot-uniform weights,
+    no weight decay and no doubled scope.
+    """
+    data_format = self.spec.data_format
+    spatial = data_formats.spatial_axes(data_format)
+    x = tf.reduce_mean(x, spatial, keepdims=True)
+    if self.prune_last_layer:
+      x = self.conv(x, num_classes, 1, 1, name, init_scale=init_scale)
+    else:
+      x = sparse_layers.sparse_conv2d(
+        x,
+        num_classes,
+        1,
+        use_bias=True,
+        data_format=data_format,
+        name=name,
+        dense_names=('weights', 'biases'),
+      )
+    return tf.squeeze(x, spatial)
+
+  def scope(self, name: str) -> ContextManager[Any]:
+    """A scope of variables and operations."""
+    return tf.variable_scope(name)
+
+  def name_scope(self, name: str) -> ContextManager[Any]:
+    """A scope of operations alone."""
+    return tf.name_scope(name)
 
 
-def batch_norm_relu(x: tf.Tensor, is_training: bool, spec: LayerSpec) -> tf.Tensor:
-  """Batch normalization, then a ReLU."""
-  return tf.nn.relu(batch_norm(x, is_training, spec))
-
-
-def max_pool(
-  x: tf.Tensor, pool_size: int, strides: int, padding: str, spec: LayerSpec
-) -> tf.Tensor:
-  """Maximum over square windows of a batch of images."""
-  return tf.nn.max_pool2d(
-    x, pool_size, strides, padding, data_format=data_formats.DATA_FORMATS[spec.data_format]
-  )
-
-
-def classifier(
-  x: tf.Tensor,
-  num_classes: int,
-  spec: LayerSpec,
-  family: initializers.InitializerFamily,
-  dense_names: Optional[tuple[str, str]] = None,
-) -> tf.Tensor:
-  """The last layer `final_dense`, on images averaged -> logits [batch, num_classes]."""
-  return sparse_layers.sparse_fully_connected(
-    dense_layers.global_average_pool(x, spec.data_format),
-    num_classes,
-    sparsity_technique=spec.pruning_method,
-    kernel_initializer=spec.kernel_initializer('final_dense', family),
-    kernel_regularizer=spec.regularizer,
-    name='final_dense',
-    dense_names=dense_names,
-  )
-
-
-def mobilenet(
-  table: Sequence[tuple[int, int]],
-  block: Callable[..., tf.Tensor],
+def make_model(
+  network: Callable[..., tf.Tensor],
   spec: LayerSpec,
   num_classes: int,
   width: float,
   prune_first_layer: bool,
   prune_last_layer: bool,
-  name: Optional[str],
-  n_features: Optional[int] = None,
+  name: Optional[str] = None,
 ) -> ModelFn:
-  """Makes the function that builds a MobileNet of a table in `network_tables`.
-
-  A block is (x, is_training, filters, strides, spec, its number) -> x. Behind the blocks is a 1x1
-  convolution to `n_features`, if given. Other arguments are those of `resnet_model.resnet_v1_`.
-  """
-  initial_filters, filters_and_strides = network_tables.mobilenet_filters(table, width)
+  """Makes the function that builds a network of `rigl.networks`; see `resnet_model.resnet_v1_`."""
+  checks.positive('width', width)
 
   def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
+    net = Layers(spec, is_training, prune_first_layer, prune_last_layer)
     with tf.variable_scope(name or 'resnet_model'):
-      first_spec = spec.unless_pruned(prune_first_layer)
-      x = conv2d(inputs, initial_filters, 3, 2, first_spec, 'initial_conv', dense_names=KERAS_NAMES)
-      x = batch_norm_relu(x, is_training, spec)
-      for i, (filters, strides) in enumerate(filters_and_strides):
-        x = block(x, is_training, filters, strides, spec, i)
-      if n_features is not None:
-        x = conv2d(x, n_features, 1, 1, spec, 'final_1x1_conv')
-        x = batch_norm_relu(x, is_training, spec)
-      last_spec = spec.unless_pruned(prune_last_layer)
-      return classifier(x, num_classes, last_spec, initializers.fan_in_normal(), KERAS_NAMES)
+      return network(net, inputs, width=width, num_classes=num_classes)
 
   return model
 
 
-def scaled(filters: int, width: float) -> int:
-  """int(filters * width), at least 1.
-
-  Raises:
-    ValueError: the width is not positive, or leaves no channel.
-  """
+def check_width(filters: int, width: float) -> None:
+  """Raises ValueError if the width is not positive, or leaves none of `filters` channels."""
   checks.positive('width', width)
-  channels = int(filters * width)
-  if not channels:
+  if not int(filters * width):
     raise ValueError(f'width {width} leaves none of {filters} channels.')
-  return channels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Collection, Mapping, Optional, Union
 
-from rigl import network_tables
+from rigl import networks
 from rigl.compat import tf, tf2
 from rigl.core import checks
 from rigl.imagenet_resnet import (
@@ -20,7 +20,7 @@ from rigl.training import lr_schedules
 from rigl.training.config import ScaledConfig, SparsityConfig, TrainEvalSettings
 from rigl.training.schema import Schema, setting
 
-ARCHITECTURES = ('resnet', 'mobilenet_v1', 'mobilenet_v2', *sorted(network_tables.VGGS))
+ARCHITECTURES = ('resnet', 'mobilenet_v1', 'mobilenet_v2', *sorted(networks.VGGS))
 PRECISIONS = ('float32', 'bfloat16')
 
 # (multiplier of the peak rate, epoch), for 120 epochs and more.
@@ -141,7 +141,7 @@ class ImageNetConfig(ScaledConfig):
   @property
   def is_vgg(self) -> bool:
     """Whether the network is a VGG."""
-    return self.model_architecture in network_tables.VGGS
+    return self.model_architecture in networks.VGGS
 
   @property
   def network_name(self) -> str:
@@ -354,19 +354,22 @@ def make_network(
     prune_last = config.last_layer in masked_layers
   arguments: dict[str, Any] = {
     'num_classes': config.num_label_classes,
-    'pruning_method': 'threshold',
-    'init_method': 'baseline' if init_sparsity is None else config.init_method,
-    'end_sparsity': init_sparsity or 0.0,
     'width': config.width if config.width > 0.0 else 1.0,
     'prune_first_layer': prune_first,
     'prune_last_layer': prune_last,
+  }
+  spec: dict[str, Any] = {
+    'pruning_method': 'threshold',
+    'init_method': 'baseline' if init_sparsity is None else config.init_method,
+    'end_sparsity': init_sparsity or 0.0,
     'data_format': config.data_format,
     'weight_decay': config.weight_decay,
   }
   if config.is_vgg:
-    return vgg.vgg(vgg_type=config.model_architecture, **arguments)
+    return vgg.vgg(vgg_type=config.model_architecture, **arguments, **spec)
   if config.model_architecture == 'mobilenet_v1':
-    return mobilenetv1_model.mobilenet_v1(**arguments)
+    return mobilenetv1_model.mobilenet_v1(**arguments, **spec)
   if config.model_architecture == 'mobilenet_v2':
-    return mobilenetv2_model.mobilenet_v2(expansion_factor=config.expansion_factor, **arguments)
-  return resnet_model.resnet_v1_(config.resnet_depth, **arguments)
+    expansion = config.expansion_factor
+    return mobilenetv2_model.mobilenet_v2(expansion_factor=expansion, **arguments, **spec)
+  return resnet_model.resnet_v1_(config.resnet_depth, **arguments, **spec)

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 from typing import Mapping, Optional, Union
 
-from rigl import network_tables
-from rigl.compat import tf
-from rigl.core import checks
+from rigl import networks
 from rigl.imagenet_resnet import blocks
-
-
-def _separable_conv(
-  x: tf.Tensor, is_training: bool, filters: int, strides: int, spec: blocks.LayerSpec, index: int
-) -> tf.Tensor:
-  """Depthwise 3x3, then 1x1 convolution to `filters`, each normalized."""
-  x = blocks.depthwise_conv2d(x, 3, strides, spec, f'depthwise_nxn_{index}')
-  x = blocks.batch_norm_relu(x, is_training, spec)
-  x = blocks.conv2d(x, filters, 1, 1, spec, f'contraction_1x1_{index}')
-  return blocks.batch_norm_relu(x, is_training, spec)
 
 
 def mobilenet_v1(
@@ -35,23 +23,9 @@ def mobilenet_v1(
   """Makes the function that builds a MobileNet-v1.
 
   Depthwise convolutions have neither masks nor weight decay, and the first convolution has no mask
-  in the published checkpoints. The arguments are those of `resnet_model.resnet_v1_`.
-
-  Returns:
-    fn(inputs, is_training) -> logits [batch, num_classes], where inputs is
-    [batch, height, width, channels], or channels first, of any size.
-
-  Raises:
-    ValueError: an argument is not one of its options.
+  in the published checkpoints. Arguments, result and errors are those of `resnet_model.resnet_v1_`.
   """
-  checks.positive('width', width)
-  return blocks.mobilenet(
-    network_tables.MOBILENET_V1,
-    _separable_conv,
-    blocks.LayerSpec(pruning_method, init_method, data_format, end_sparsity, weight_decay),
-    num_classes,
-    width,
-    prune_first_layer,
-    prune_last_layer,
-    name,
+  spec = blocks.LayerSpec(pruning_method, init_method, data_format, end_sparsity, weight_decay)
+  return blocks.make_model(
+    networks.mobilenet_v1, spec, num_classes, width, prune_first_layer, prune_last_layer, name
   )

@@ -1,54 +1,13 @@
-"""ResNet-18 to ResNet-200 (https://arxiv.org/abs/1512.03385) with masks.
-
-The variant trained on ImageNet: the stride of a bottleneck block is in its 3x3
-convolution, and the batch normalization that ends a block starts at gamma = 0.
-Every group starts with a projection shortcut, even the first of ResNet-18 and
-ResNet-34, where the number of channels does not change.
-"""
+"""ResNet-18 to ResNet-200 (https://arxiv.org/abs/1512.03385) with masks."""
 
 from __future__ import annotations
 
+import functools
 from typing import Mapping, Optional, Union
 
-from rigl import network_tables
-from rigl.compat import tf
+from rigl import networks
 from rigl.core import checks
-from rigl.imagenet_resnet import blocks, initializers
-
-
-def _block(
-  x: tf.Tensor,
-  is_training: bool,
-  kind: str,
-  filters: int,
-  spec: blocks.LayerSpec,
-  group: int,
-  index: int,
-) -> tf.Tensor:
-  """relu(shortcut(x) + convolutions(x)) of a block; groups count from 1, their blocks from 0.
-
-  A 'residual' block has `filters` channels, a 'bottleneck' block four times as many. The first
-  block of a group has a convolution as its shortcut, and a stride, except in the first group.
-  """
-  strides = 2 if group > 1 and index == 0 else 1
-  suffix = f'block_group{group}'
-  suffix = f'{suffix}_{index}_1' if index else f'block_group_projection_{suffix}'
-  # (kernel size, filters, strides)
-  convolutions = [(1, filters, 1), (3, filters, strides), (1, 4 * filters, 1)]
-  if kind == 'residual':
-    convolutions = [(3, filters, strides), (3, filters, 1)]
-  shortcut = x
-  if index == 0:
-    n_out = convolutions[-1][1]
-    shortcut = blocks.conv2d(x, n_out, 1, strides, spec, f'{kind}_projection_{suffix}')
-    shortcut = blocks.batch_norm(shortcut, is_training, spec)
-  for i, (kernel_size, n_out, stride) in enumerate(convolutions, start=1):
-    x = blocks.conv2d(x, n_out, kernel_size, stride, spec, f'{kind}_{i}_{suffix}')
-    if i < len(convolutions):
-      x = blocks.batch_norm_relu(x, is_training, spec)
-  # At gamma = 0 the block starts as its shortcut (arXiv 1706.02677).
-  x = blocks.batch_norm(x, is_training, spec, init_zero=True)
-  return tf.nn.relu(x + shortcut)
+from rigl.imagenet_resnet import blocks
 
 
 def resnet_v1_(
@@ -86,26 +45,10 @@ def resnet_v1_(
   Raises:
     ValueError: an argument is not one of its options.
   """
-  checks.one_of('resnet_depth', resnet_depth, network_tables.RESNETS)
-  kind, group_sizes = network_tables.RESNETS[resnet_depth]
-  filters = [blocks.scaled(64 * 2**i, width) for i in range(len(group_sizes))]
+  checks.one_of('resnet_depth', resnet_depth, networks.RESNETS)
+  blocks.check_width(64, width)
+  network = functools.partial(networks.resnet, depth=resnet_depth)
   spec = blocks.LayerSpec(pruning_method, init_method, data_format, end_sparsity, weight_decay)
-
-  def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
-    with tf.variable_scope(name or 'resnet_model'):
-      x = blocks.conv2d(
-        inputs, filters[0], 7, 2, spec.unless_pruned(prune_first_layer), 'initial_conv'
-      )
-      x = blocks.batch_norm_relu(x, is_training, spec)
-      x = blocks.max_pool(x, 3, 2, 'SAME', spec)
-      for group, (n, n_blocks) in enumerate(zip(filters, group_sizes), start=1):
-        with tf.name_scope(f'block_group{group}'):
-          x = _block(x, is_training, kind, n, spec, group, 0)
-          for i in range(1, n_blocks):
-            with tf.name_scope(f'block_group_{i}'):
-              x = _block(x, is_training, kind, n, spec, group, i)
-      return blocks.classifier(
-        x, num_classes, spec.unless_pruned(prune_last_layer), initializers.normal(0.01)
-      )
-
-  return model
+  return blocks.make_model(
+    network, spec, num_classes, width, prune_first_layer, prune_last_layer, name
+  )

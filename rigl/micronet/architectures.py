@@ -11,18 +11,16 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from rigl import network_tables
+from rigl import networks
 from rigl.core import checks
 from rigl.micronet import keras_networks, model_ops
 from rigl.micronet.network import Network, check_channels
 
 _BUILDERS: dict[str, Callable[..., Network]] = {
-  **{
-    f'resnet{depth}': functools.partial(model_ops.resnet, depth) for depth in network_tables.RESNETS
-  },
+  **{f'resnet{depth}': functools.partial(model_ops.resnet, depth) for depth in networks.RESNETS},
   'mobilenet_v1': model_ops.mobilenet_v1,
   'mobilenet_v2': model_ops.mobilenet_v2,
-  **{name: functools.partial(model_ops.vgg, name) for name in network_tables.VGGS},
+  **{name: functools.partial(model_ops.vgg, name) for name in networks.VGGS},
   'lenet_300_100': model_ops.lenet_300_100,
   'resnet50_keras': keras_networks.resnet50_keras,
   'mobilenet_v1_keras': keras_networks.mobilenet_v1_keras,

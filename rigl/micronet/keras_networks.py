@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rigl import network_tables
+from rigl import networks
 from rigl.micronet.counting import Conv2D, DepthWiseConv2D, FullyConnected
 from rigl.micronet.network import Layer, Network, scale_width
 
@@ -39,7 +39,7 @@ def resnet50_keras(width: float = 1.0, input_size: int = 224, num_classes: int =
   # The input of conv1 has three pixels of zero padding.
   layers = [Layer('conv1', _conv(input_size + 6, 7, 3, 64, 2))]
   size, c_in = -(-input_size // 4), 64
-  _, group_sizes = network_tables.RESNETS[50]
+  _, group_sizes = networks.RESNETS[50]
   for group, n_blocks in enumerate(group_sizes, start=2):
     filters = 64 * 2 ** (group - 2)
     for block in range(n_blocks):
@@ -68,7 +68,7 @@ def mobilenet_v1_keras(
   # The inputs of strided layers have one more row and column of zeros.
   layers = [Layer('conv1', _conv(input_size + 1, 3, 3, 32, 2))]
   size, c_in = -(-input_size // 2), 32
-  for i, (c_out, stride) in enumerate(network_tables.MOBILENET_V1, start=1):
+  for i, (c_out, stride) in enumerate(networks.MOBILENET_V1, start=1):
     depthwise = DepthWiseConv2D(
       size + stride - 1, (3, 3, c_in, 1), (stride, stride), 'same', True, 'relu'
     )

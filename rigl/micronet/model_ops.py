@@ -1,4 +1,4 @@
-"""The networks of the paper as lists of layers, without building a graph.
+"""The networks of the paper as lists of operations, which `rigl.networks` describes.
 
 Layers have the names of the masks in the training graphs, for example
 `resnet_model/initial_conv`. As in the paper, each layer with a kernel is
@@ -14,10 +14,13 @@ name.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from rigl import network_tables
+from rigl import networks
 from rigl.core import checks
 from rigl.micronet.counting import (
   Add,
@@ -29,52 +32,96 @@ from rigl.micronet.counting import (
 )
 from rigl.micronet.network import Layer, Network
 
+# (rows, channels) of a square image.
+_Image = tuple[int, int]
 
-class _Builder:
-  """Appends layers and tracks the size of the image."""
 
-  def __init__(self, prefix: str, input_size: int, use_bias: bool = True):
+class _Layers:
+  """Lists the operations that a network of `rigl.networks` is made of."""
+
+  def __init__(self, scope: str, use_bias: bool):
     self.layers: list[Layer] = []
-    self.size = input_size
-    self.channels = 3
-    self._prefix = prefix
+    self._scope = scope
     self._use_bias = use_bias
 
   def _append(self, name: str, op: Any) -> None:
-    self.layers.append(Layer(self._prefix + name, op))
+    self.layers.append(Layer(f'{self._scope}{name}', op))
 
-  def conv(self, name: str, kernel: int, filters: int, stride: int = 1) -> None:
-    shape = (kernel, kernel, self.channels, filters)
-    self._append(name, Conv2D(self.size, shape, (stride, stride), 'same', self._use_bias, 'relu'))
-    self.shrink(stride)
-    self.channels = filters
+  def conv(self, x: _Image, filters: int, size: int, strides: int, name: str, **_: Any) -> _Image:
+    n_rows, channels = x
+    shape = (size, size, channels, filters)
+    op = Conv2D(n_rows, shape, (strides, strides), 'same', self._use_bias, 'relu')
+    self._append(name, op)
+    return -(-n_rows // strides), filters
 
-  def projection(self, name: str, filters: int, stride: int) -> None:
-    """Appends a 1x1 convolution parallel to the layers that follow."""
-    size, channels = self.size, self.channels
-    self.conv(name, 1, filters, stride)
-    self.size, self.channels = size, channels
+  def depthwise(self, x: _Image, size: int, strides: int, name: str) -> _Image:
+    n_rows, channels = x
+    shape = (size, size, channels, 1)
+    self._append(name, DepthWiseConv2D(n_rows, shape, (strides, strides), 'same', True, 'relu'))
+    return -(-n_rows // strides), channels
 
-  def depthwise(self, name: str, stride: int) -> None:
-    self._append(
-      name,
-      DepthWiseConv2D(self.size, (3, 3, self.channels, 1), (stride, stride), 'same', True, 'relu'),
-    )
-    self.shrink(stride)
+  def norm(self, x: _Image, **_: Any) -> _Image:
+    return x
 
-  def shrink(self, stride: int) -> None:
-    self.size = -(-self.size // stride)
+  def relu(self, x: _Image) -> _Image:
+    return x
 
-  def add(self, name: str) -> None:
-    self._append(name, Add(self.size, self.channels))
+  def dropout(self, x: _Image, name: str) -> _Image:
+    return x
 
-  def global_average(self) -> None:
-    self._append('global_average', GlobalAvg(self.size, self.channels))
-    self.size = 1
+  def max_pool(self, x: _Image, size: int, strides: int, padding: str) -> _Image:
+    n_rows, channels = x
+    if padding == 'VALID':
+      n_rows -= size - 1
+    return -(-n_rows // strides), channels
 
-  def dense(self, name: str, units: int) -> None:
-    self._append(name, FullyConnected((self.channels, units), True, 'relu'))
-    self.channels = units
+  def add(self, x: _Image, shortcut: _Image, name: str) -> _Image:
+    self._append(name, Add(*x))
+    return x
+
+  def _global_average(self, x: _Image) -> _Image:
+    self._append('global_average', GlobalAvg(*x))
+    return 1, x[1]
+
+  def classifier(self, x: _Image, num_classes: int, name: str, **_: Any) -> _Image:
+    return self.dense(self._global_average(x), num_classes, name)
+
+  def conv_classifier(self, x: _Image, num_classes: int, name: str, **_: Any) -> _Image:
+    return self.conv(self._global_average(x), num_classes, 1, 1, name)
+
+  def dense(self, x: _Image, units: int, name: str, **_: Any) -> _Image:
+    self._append(name, FullyConnected((x[1], units), True, 'relu'))
+    return 1, units
+
+  @contextlib.contextmanager
+  def scope(self, name: str) -> Iterator[None]:
+    outer, self._scope = self._scope, f'{self._scope}{name}/'
+    yield
+    self._scope = outer
+
+  def name_scope(self, name: str) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
+def make_network(
+  network: Callable[..., Any],
+  width: float = 1.0,
+  input_size: int = 224,
+  num_classes: int = 1000,
+  channels: int = 3,
+  scope: str = 'resnet_model/',
+  use_bias: bool = True,
+) -> Network:
+  """Lists the operations of a network of `rigl.networks` on images of these channels.
+
+  By default its first layer and its depthwise layers have no mask.
+  """
+  net = _Layers(scope, use_bias)
+  network(net, (input_size, channels), width=width, num_classes=num_classes)
+  first, *others = (layer for layer in net.layers if has_kernel(layer.op))
+  unmasked = [first, *(layer for layer in others if isinstance(layer.op, DepthWiseConv2D))]
+  factors = {layer.name: 0.0 for layer in unmasked}
+  return Network(tuple(net.layers), first.name, others[-1].name, factors)
 
 
 def resnet(
@@ -85,65 +132,19 @@ def resnet(
   Raises:
     ValueError: there is no ResNet of this depth; names the options.
   """
-  checks.one_of('The depth of a ResNet', depth, network_tables.RESNETS)
-  kind, group_sizes = network_tables.RESNETS[depth]
-  is_bottleneck = kind == 'bottleneck'
-  net = _Builder('resnet_model/', input_size)
-  net.conv('initial_conv', 7, int(64 * width), 2)
-  net.shrink(2)
-  for group, n_blocks in enumerate(group_sizes, start=1):
-    filters = int(64 * 2 ** (group - 1) * width)
-    for block in range(n_blocks):
-      stride = 2 if group > 1 and block == 0 else 1
-      suffix = f'block_group{group}_{block}_1'
-      if block == 0:
-        suffix = f'block_group_projection_block_group{group}'
-        net.projection(
-          f'{kind}_projection_{suffix}', 4 * filters if is_bottleneck else filters, stride
-        )
-      if is_bottleneck:
-        net.conv(f'{kind}_1_{suffix}', 1, filters)
-        net.conv(f'{kind}_2_{suffix}', 3, filters, stride)
-        net.conv(f'{kind}_3_{suffix}', 1, 4 * filters)
-      else:
-        net.conv(f'{kind}_1_{suffix}', 3, filters, stride)
-        net.conv(f'{kind}_2_{suffix}', 3, filters)
-      net.add(f'{kind}_add_{suffix}')
-  net.global_average()
-  net.dense('final_dense', num_classes)
-  return _network(net, unmasked=('initial_conv',))
+  checks.one_of('The depth of a ResNet', depth, networks.RESNETS)
+  network = functools.partial(networks.resnet, depth=depth)
+  return make_network(network, width, input_size, num_classes)
 
 
 def mobilenet_v1(width: float = 1.0, input_size: int = 224, num_classes: int = 1000) -> Network:
   """MobileNet-v1 (https://arxiv.org/abs/1704.04861)."""
-  net = _Builder('resnet_model/', input_size)
-  initial_filters, blocks = network_tables.mobilenet_filters(network_tables.MOBILENET_V1, width)
-  net.conv('initial_conv', 3, initial_filters, 2)
-  for i, (filters, stride) in enumerate(blocks):
-    net.depthwise(f'depthwise_nxn_{i}', stride)
-    net.conv(f'contraction_1x1_{i}', 1, filters)
-  net.global_average()
-  net.dense('final_dense', num_classes)
-  return _network(net, unmasked=('initial_conv', 'depthwise'))
+  return make_network(networks.mobilenet_v1, width, input_size, num_classes)
 
 
 def mobilenet_v2(width: float = 1.0, input_size: int = 224, num_classes: int = 1000) -> Network:
   """MobileNet-v2 (https://arxiv.org/abs/1801.04381)."""
-  net = _Builder('resnet_model/', input_size)
-  initial_filters, blocks = network_tables.mobilenet_filters(network_tables.MOBILENET_V2, width)
-  net.conv('initial_conv', 3, initial_filters, 2)
-  for i, (filters, stride) in enumerate(blocks):
-    in_channels = net.channels
-    if i > 0:
-      net.conv(f'expand_1x1_{i}', 1, 6 * in_channels)
-    net.depthwise(f'depthwise_nxn_{i}', stride)
-    net.conv(f'contraction_1x1_{i}', 1, filters)
-    if stride == 1 and in_channels == filters:
-      net.add(f'add_{i}')
-  net.conv('final_1x1_conv', 1, network_tables.mobilenet_v2_features(width))
-  net.global_average()
-  net.dense('final_dense', num_classes)
-  return _network(net, unmasked=('initial_conv', 'depthwise'))
+  return make_network(networks.mobilenet_v2, width, input_size, num_classes)
 
 
 def vgg(
@@ -154,22 +155,18 @@ def vgg(
   Raises:
     ValueError: the type is unknown, or the image too small for the poolings.
   """
-  checks.one_of('vgg_type', vgg_type, network_tables.VGGS)
-  net = _Builder(f'{vgg_type}/', input_size, use_bias=False)
-  groups = zip(network_tables.VGG_FILTERS, network_tables.VGGS[vgg_type])
-  for group, (filters, n_convs) in enumerate(groups, start=1):
-    if group > 1:
-      net.size //= 2
-    if not net.size:
-      raise ValueError(
-        f'input_size {input_size} is too small for {vgg_type}: '
-        f'pooling {group - 1} leaves nothing of the image.'
-      )
-    for i in range(1, n_convs + 1):
-      net.conv(f'conv{group}/conv{group}_{i}', 3, int(filters * width))
-  net.global_average()
-  net.conv('fc8', 1, num_classes)
-  return _network(net)
+  checks.one_of('vgg_type', vgg_type, networks.VGGS)
+  # Each of the poolings between the groups takes one binary digit off the size.
+  if input_size.bit_length() < len(networks.VGG_FILTERS):
+    raise ValueError(
+      f'input_size {input_size} is too small for {vgg_type}: '
+      f'pooling {input_size.bit_length()} leaves nothing of the image.'
+    )
+  network = functools.partial(networks.vgg, vgg_type=vgg_type)
+  description = make_network(
+    network, width, input_size, num_classes, scope=f'{vgg_type}/', use_bias=False
+  )
+  return dataclasses.replace(description, sparsity_factors={})
 
 
 def wide_resnet(depth: int, width: float, input_size: int = 32, num_classes: int = 10) -> Network:
@@ -180,37 +177,13 @@ def wide_resnet(depth: int, width: float, input_size: int = 32, num_classes: int
   """
   if depth < 10 or (depth - 4) % 6:
     raise ValueError(f'The depth of a WideResNet is 6n + 4, got {depth}.')
-  net = _Builder('resnet_model/', input_size)
-  net.conv('conv_1', 3, 16)
-  for group in (2, 3, 4):
-    filters = int(16 * 2 ** (group - 2) * width)
-    for block in range((depth - 4) // 6):
-      stride = 2 if group > 2 and block == 0 else 1
-      if block == 0 and net.channels != filters:
-        net.projection(f'skip_conv_{group}', filters, stride)
-      net.conv(f'conv_{group}_{block}_1', 3, filters, stride)
-      net.conv(f'conv_{group}_{block}_2', 3, filters)
-      net.add(f'add_{group}_{block}')
-  net.global_average()
-  net.dense('logits', num_classes)
-  return _network(net, unmasked=('conv_1',))
+  network = functools.partial(networks.wide_resnet, depth=depth)
+  return make_network(network, width, input_size, num_classes)
 
 
 def lenet_300_100(width: float = 1.0, input_size: int = 28, num_classes: int = 10) -> Network:
   """Two hidden layers on MNIST; layer2 is less sparse and layer3 is dense."""
-  net = _Builder('', input_size)
-  net.channels = input_size**2
-  net.dense('layer1', int(300 * width))
-  net.dense('layer2', int(100 * width))
-  net.dense('layer3', num_classes)
-  return dataclasses.replace(_network(net), sparsity_factors={'layer2': 0.9, 'layer3': 0.0})
-
-
-def _network(net: _Builder, unmasked: tuple[str, ...] = ()) -> Network:
-  """The network of a builder; `unmasked` are prefixes of layer names."""
-  layers = tuple(net.layers)
-  weighted = [layer.name for layer in layers if has_kernel(layer.op)]
-  factors = {
-    name: 0.0 for name in weighted if unmasked and name.rpartition('/')[2].startswith(unmasked)
-  }
-  return Network(layers, weighted[0], weighted[-1], factors)
+  description = make_network(
+    networks.lenet_300_100, width, 1, num_classes, channels=input_size**2, scope=''
+  )
+  return dataclasses.replace(description, sparsity_factors={'layer2': 0.9, 'layer3': 0.0})

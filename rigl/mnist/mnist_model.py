@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import NamedTuple, Optional
 
+from rigl import networks
 from rigl.compat import tf
 from rigl.mnist import mnist_data
 from rigl.model_pruning import dense_layers, sparse_layers
 
-LAYERS = ('layer1', 'layer2', 'layer3')
-_HIDDEN_UNITS = (300, 100)
+
+class _Layers(NamedTuple):
+  """The layers of `networks.lenet_300_100` in the default graph."""
+
+  technique: str
+  regularizer: Optional[dense_layers.TensorFn]
+
+  def dense(self, x: tf.Tensor, units: int, name: str, is_last: bool = False) -> tf.Tensor:
+    return sparse_layers.sparse_fully_connected(
+      x,
+      units,
+      activation=None if is_last else tf.nn.relu,
+      kernel_regularizer=self.regularizer,
+      sparsity_technique=self.technique,
+      name=name,
+      dense_names=('kernel', 'bias'),
+    )
 
 
 def mnist_network_fc(
@@ -32,19 +48,10 @@ def mnist_network_fc(
     (cross entropy, accuracy): float32 scalars, means over the batch.
   """
   images, labels = input_batch
-  regularizer = dense_layers.l2_regularizer(l2_scale)
-  outputs = images
+  technique = 'threshold' if model_pruning else 'baseline'
+  layers = _Layers(technique, dense_layers.l2_regularizer(l2_scale))
   with tf.variable_scope(tf.get_variable_scope(), reuse=reuse):
-    for name, n_units in zip(LAYERS, (*_HIDDEN_UNITS, mnist_data.N_CLASSES)):
-      outputs = sparse_layers.sparse_fully_connected(
-        outputs,
-        n_units,
-        activation=None if name == LAYERS[-1] else tf.nn.relu,
-        kernel_regularizer=regularizer,
-        sparsity_technique='threshold' if model_pruning else 'baseline',
-        name=name,
-        dense_names=('kernel', 'bias'),
-      )
+    outputs = networks.lenet_300_100(layers, images, mnist_data.N_CLASSES)
   cross_entropy = tf.reduce_mean(
     tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.cast(labels, tf.int64), logits=outputs)
   )

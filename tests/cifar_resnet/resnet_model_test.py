@@ -134,7 +134,7 @@ def _dropouts(
     model = resnet_model.WideResNetModel(is_training, droprate=droprate)
 
     def drop():
-      return tf.stack([model._dropout(tf.ones([100, 100]), name) for name in names])
+      return tf.stack([model.dropout(tf.ones([100, 100]), name) for name in names])
 
     outputs = drop() if jit_compile is None else tf2.function(drop, jit_compile=jit_compile)()
     results = []

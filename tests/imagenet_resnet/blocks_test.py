@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
-from rigl.imagenet_resnet import blocks, initializers, pruning_layers
+from rigl.imagenet_resnet import blocks, pruning_layers
 from rigl.model_pruning import sparse_layers
 from tests import networks
 from tests.reference import networks as reference_networks
@@ -54,11 +54,10 @@ def test_regularizer():
 def test_weight_decay_is_of_kernels_with_their_inactive_weights():
   spec = blocks.LayerSpec('threshold', weight_decay=0.5)
   with tf.Graph().as_default():
-    images = tf.ones([1, 4, 4, 2])
-    x = blocks.conv2d(images, 3, 3, 1, spec, 'conv')
-    x = blocks.depthwise_conv2d(x, 3, 1, spec, 'depthwise')
-    x = blocks.batch_norm_relu(x, True, spec)
-    blocks.classifier(x, 5, spec, initializers.normal(1.0))
+    net = blocks.Layers(spec, is_training=True)
+    x = net.conv(tf.ones([1, 4, 4, 2]), 3, 3, 1, 'conv')
+    x = net.relu(net.norm(net.depthwise(x, 3, 1, 'depthwise')))
+    net.classifier(x, 5, 'final_dense', stddev=1.0)
     losses = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
     assert networks.regularized_variables() == ['conv/weights', 'final_dense/weights']
     with networks.initialized_session() as session:
@@ -80,10 +79,10 @@ def test_weight_decay_is_of_kernels_with_their_inactive_weights():
 @pytest.mark.parametrize('size', [7, 8])
 @pytest.mark.parametrize('strides', [1, 2])
 def test_depthwise_conv_is_that_of_numpy(size, strides):
-  spec = blocks.LayerSpec()
+  net = blocks.Layers(blocks.LayerSpec(), is_training=True)
   x = networks.images([2, size, size, 4])
   with tf.Graph().as_default():
-    outputs = blocks.depthwise_conv2d(tf.constant(x), 3, strides, spec, 'depthwise')
+    outputs = net.depthwise(tf.constant(x), 3, strides, 'depthwise')
     (kernel,) = tf.trainable_variables()
     assert kernel.op.name == 'depthwise/depthwise_weights'
     with networks.initialized_session() as session:
@@ -95,13 +94,8 @@ def test_depthwise_conv_is_that_of_numpy(size, strides):
 
 def test_batch_norm_is_fused():
   with tf.Graph().as_default() as graph:
-    blocks.batch_norm(tf.ones([1, 4, 4, 2]), True, blocks.LayerSpec())
+    blocks.Layers(blocks.LayerSpec(), is_training=True).norm(tf.ones([1, 4, 4, 2]))
     assert 'FusedBatchNormV3' in {op.type for op in graph.get_operations()}
-
-
-def test_scaled():
-  assert blocks.scaled(64, 0.3) == 19
-  assert blocks.scaled(64, 1 / 64) == 1
 
 
 @pytest.mark.parametrize(
@@ -115,7 +109,8 @@ def test_scaled():
 )
 def test_width_that_leaves_no_number_of_channels(width, message):
   with pytest.raises(ValueError, match=message):
-    blocks.scaled(64, width)
+    blocks.check_width(64, width)
+  blocks.check_width(64, 1 / 64)
 
 
 def test_old_path_of_the_sparse_layers():

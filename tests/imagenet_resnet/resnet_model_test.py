@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rigl import network_tables
 from rigl.compat import tf
 from rigl.imagenet_resnet import resnet_model
 from rigl.model_pruning import pruning
+from rigl.networks import RESNETS
 from tests import networks
 from tests.reference import networks as reference_networks
 
@@ -109,7 +109,7 @@ def test_width_scales_the_channels():
 
 @pytest.mark.parametrize('depth', [18, 34, 50, 101, 152, 200])
 def test_depth_counts_the_layers_with_weights(depth):
-  kind, group_sizes = network_tables.RESNETS[depth]
+  kind, group_sizes = RESNETS[depth]
   n_per_block = {'residual': 2, 'bottleneck': 3}[kind]
   assert 2 + n_per_block * sum(group_sizes) == depth
 

@@ -48,13 +48,13 @@ def test_mnist(uses_masks, tmp_path):
       tf.train.Saver().save(session, str(tmp_path / 'run' / 'model.ckpt'), 7)
   batch = np.random.default_rng(1).random((2, 784)).astype(np.float32)
   x = batch
-  for layer in mnist_model.LAYERS:
+  for layer in ('layer1', 'layer2', 'layer3'):
     if uses_masks:
       weights = values[f'{layer}/weights'] * values[f'{layer}/mask']
       x = x @ weights + values[f'{layer}/biases']
     else:
       x = x @ values[f'{layer}/kernel'] + values[f'{layer}/bias']
-    if layer != mnist_model.LAYERS[-1]:
+    if layer != 'layer3':
       x = np.maximum(x, 0)
   exported = _check(tmp_path / 'run', batch, x, tmp_path)
   if uses_masks:

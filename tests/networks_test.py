@@ -1,10 +1,10 @@
-"""Rounding of channels; the graphs' own tests check the tables."""
+"""Rounding of channels; the tests of graphs and of the counter check the rest."""
 
 from __future__ import annotations
 
 import pytest
 
-from rigl import network_tables
+from rigl import networks
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,4 @@ from rigl import network_tables
 )
 def test_make_divisible(channels, divisor, expected):
   # 9 and 19 would lose more than a tenth by going down to 8 and 16.
-  assert network_tables.make_divisible(channels, divisor) == expected
+  assert networks.make_divisible(channels, divisor) == expected
