@@ -99,7 +99,7 @@ def main() -> None:
     help='runs of each, in turns (default: %(default)s)',
   )
   arguments = parser.parse_args()
-  print('   weights   bisection        sort   ratio')
+  print('   weights   selection        sort   ratio')
   for size in arguments.sizes:
     ours, theirs = measure(size, arguments.repeats)
     print(f'{size:10,d} {1e3 * ours:8.2f} ms {1e3 * theirs:8.2f} ms {theirs / ours:6.1f}x')

@@ -1,11 +1,11 @@
 """The n highest scores of a tensor of TensorFlow, without sorting.
 
 The same rule as `core.mask_math`, which calls it, by fewer passes over the
-data: at most 33, each of static shape, and no more once a threshold separates
-exactly n scores, which is the rule. Only when scores tie across the threshold
-does a second bisection, over positions, decide in favour of the lower flat
-index. `tf.math.top_k` gives the same set, but it sorts, and needs a scatter to
-turn indices into a mask; `benchmarks/mask_update.py` compares the two.
+data: each counts the scores above a threshold, about a dozen times until exactly
+n are, and all shapes are static. Only when scores tie across the threshold does a
+second search, over positions, decide in favour of the lower flat index.
+`tf.math.top_k` gives the same set, but it sorts, and needs a scatter to turn
+indices into a mask; `benchmarks/mask_update.py` compares the two.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ from rigl.core.shared_graphs import shared_graph
 # As many as there are positive NaN.
 _KEY_OF_ZERO = 2**23 - 1
 _KEY_OF_MINUS_INF = _KEY_OF_ZERO - 0x7F800000
-# Keys from a float to its double.
-_KEYS_PER_OCTAVE = 2**23
+# Keys between a float and 16 times as much.
+_NEAR = 4 * 2**23
 # The key of no float: below -inf. Marks positions that must not be selected.
 _NOT_ELIGIBLE = -(2**31)
 # Numbers in a part at most, and parts of a layer; see _in_parts.
 _PART_SIZE = 80_000
 _PARTS = (1, 2, 4)
+# The search leaves at least this share of its range on either side of a guess, and trusts the
+# count at one end less and less while only the other end moves.
+_MARGIN = 2.0**-10
+_FADING = 0.7
 # Counts of a row fit a byte.
 _ROW_LENGTH = 240
 
@@ -103,12 +107,16 @@ def _large_counter(keys: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
 def _nth_largest(
   parts: list[tf.Tensor], n: tf.Tensor, is_large: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """Bisects for a threshold that `n` of the eligible keys reach.
+  """Searches for a threshold that `n` of the eligible keys reach, by false position.
+
+  `excess` keys too many reach `low`, `lack` too few reach `high`. The next guess is where a
+  straight line between the two would cross 0. Because the counts really follow a curve, the number
+  at the end that did not move fades (as in the Illinois method): otherwise one end would creep.
 
   Args:
     parts: parts of the keys, int32 vectors; those of _NOT_ELIGIBLE do not
       count.
-    n: int32 scalar.
+    n: int32 scalar, not negative.
     is_large: whether there is one part, a large one.
 
   Returns:
@@ -117,39 +125,47 @@ def _nth_largest(
     `threshold` is the n-th largest key.
   """
   count_at_least = _large_counter(parts[0]) if is_large else _small_counter(parts)
-  size = tf.add_n([tf.size(part) for part in parts])
 
-  def unfinished(low, step, count):
-    return tf.logical_and(tf.not_equal(count, n), tf.not_equal(step, 0))
+  def surplus(threshold):
+    return tf.cast(count_at_least(threshold) - n, tf.float32)
 
-  def halve(low, step, count):
-    reached = count_at_least(low + step)
-    enough = reached >= n
+  def unfinished(low, high, excess, lack):
+    del lack
+    return tf.logical_and(tf.not_equal(excess, 0.0), tf.not_equal(high - low, 1))
+
+  def narrow(low, high, excess, lack):
+    share = _clip(excess / (excess + lack), _MARGIN, 1.0 - _MARGIN)
+    span = high - low
+    step = tf.maximum(tf.cast(share * tf.cast(span, tf.float32), tf.int32), 1)
+    # A span of 2**31 or more wraps around. It contains 0.
+    middle = tf.where_v2(span < 0, 0, low + step)
+    found = surplus(middle)
+    enough = found >= 0.0
     return (
-      tf.where_v2(enough, low + step, low),
-      tf.abs(step // 2),
-      tf.where_v2(enough, reached, count),
+      tf.where_v2(enough, middle, low),
+      tf.where_v2(enough, high, middle),
+      tf.where_v2(enough, found, _FADING * excess),
+      tf.where_v2(enough, _FADING * lack, -found),
     )
 
-  # `low` is reached by enough keys, `low + 2 * step` by too few. Most of the
-  # time 1/16 of the largest score is low enough, which spares seven passes.
-  span = 4 * _KEYS_PER_OCTAVE
+  # Most of the time 1/16 of the largest score is low enough.
   largest = tf.reduce_max(tf.stack([tf.reduce_max(part) for part in parts]))
-  near = tf.maximum(largest, span - 1) - (span - 1)
-  n_near = count_at_least(near)
-  is_near = n_near >= n
-  # A step of 2**31, half of all integers, is the same as one of -2**31.
-  low, _, count = tf.while_loop(
+  near = tf.maximum(largest, _NEAR - 1) - (_NEAR - 1)
+  found = surplus(near)
+  is_near = found >= 0.0
+  size = tf.add_n([tf.size(part) for part in parts])
+  low, _, excess, _ = tf.while_loop(
     unfinished,
-    halve,
+    narrow,
     (
       tf.where_v2(is_near, near, _NOT_ELIGIBLE + 1),
-      tf.where_v2(is_near, span // 2, -(2**31)),
-      tf.where_v2(is_near, n_near, size),
+      tf.where_v2(is_near, largest + 1, near),
+      tf.where_v2(is_near, found, tf.cast(size - n, tf.float32)),
+      tf.where_v2(is_near, tf.cast(n, tf.float32), -found),
     ),
     parallel_iterations=1,
   )
-  return low, tf.equal(count, n)
+  return low, tf.equal(excess, 0.0)
 
 
 def _break_ties(
@@ -174,6 +190,7 @@ def _flat_top_k_mask(n_parts: Optional[int]) -> Callable[..., tf.Tensor]:
     parts = [
       _ordered_keys(*part) for part in zip(_in_parts(scores, n_parts), _in_parts(eligible, n_parts))
     ]
+    n = tf.maximum(n, 0)
     threshold, is_exact = _nth_largest(parts, n, n_parts is None)
     return tf.cond(
       is_exact,
