@@ -1,4 +1,4 @@
-"""Shared by the commands that use argparse."""
+"""Errors and output of the commands that use argparse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Config classes in gin files: reading bindings, writing what was in effect."""
+"""Reads hyperparameters from gin files, and writes those of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FORM = 'bindings are of the form <class>.<parameter> = <value>'
 
 
 class _Literals(config_parser.ParserDelegate):
-  """Refuses values that are more than literals."""
+  """Refuses values that are not literals."""
 
   def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
     # Gin would call what is named.
@@ -37,11 +37,11 @@ class _Literals(config_parser.ParserDelegate):
 
 
 def _check(text: str, source: str, above: tuple[str, ...] = ()) -> list[Any]:
-  """The statements; refuses what gin would run or lose, in included files too.
+  """The statements; refuses those that gin would execute or ignore, in included files too.
 
-  Gin would run the code of a module that is imported; none needs it. It would
-  keep a binding in a scope for a call in that scope, and there is none. Read
-  by gin's own parser, so that nothing is overlooked that gin then finds.
+  Gin runs the code of imported modules, which no file needs, and applies a
+  binding in a scope to calls in that scope only, of which there are none. Gin's
+  own parser reads the text, so no statement is missed.
   """
   try:
     statements = list(config_parser.ConfigParser(text, _Literals()))
@@ -78,13 +78,13 @@ atexit.register(_unzipped.close)
 
 
 def _open(path: str) -> Any:
-  """As gin opens it: it must not read other lines than were checked."""
+  """Opens a file as gin does, so that gin reads the lines that were checked."""
   if os.path.isfile(path):
     return open(path, encoding='utf-8')
   return tf.io.gfile.GFile(path)
 
 
-# Functions of ours, since naming TensorFlow's here would load it.
+# Lambdas, because naming TensorFlow's functions here would load it.
 gin.config.register_file_reader(
   lambda path: tf.io.gfile.GFile(path), lambda path: tf.io.gfile.exists(path)
 )
@@ -188,7 +188,7 @@ def read(
 
 
 def files_in(folder: str) -> list[str]:
-  """The path of the config.gin that a run has written, if there is one."""
+  """[path] of the config.gin of a run; [] without one."""
   path = os.path.join(folder, CONFIG_FILE)
   return [path] if tf.io.gfile.exists(path) else []
 

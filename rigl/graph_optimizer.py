@@ -1,7 +1,7 @@
 """Any method of rigl.core.methods around a tf.compat.v1.train optimizer.
 
-`SparseOptimizer` owns what a method has none of: variables, optimizer slots and
-the condition of a graph. It does not know where the masks come from: a subclass
+A method only computes. `SparseOptimizer` adds the variables, the optimizer slots
+and the condition in the graph. It does not know where the masks come from: a subclass
 gives `get_weights`, `get_masks` and `get_masked_weights`, three lists in one
 order, so any library of masked layers can plug in.
 """
@@ -28,7 +28,7 @@ from rigl.optimizer_wrapper import (
 
 
 class SparseOptimizer(OptimizerWrapper):
-  """Trains by the optimizer it wraps and moves masks by a method.
+  """Trains with the optimizer it wraps and updates masks by a method.
 
   Attributes:
     method: see rigl.core.methods.
@@ -93,7 +93,7 @@ class SparseOptimizer(OptimizerWrapper):
     return tf.cast(memory, tf.int64) - 1 if self.method.when == 'once' else memory
 
   def _get_memory(self) -> tf.Variable:
-    """The variable that the updates of a train op are remembered by."""
+    """The variable that holds the last update of a train op."""
     if self._memory is None and self.method.when == 'once':
       self._memory = root_variable('is_snipped', [], tf.bool, False)
     elif self._memory is None:

@@ -4,8 +4,9 @@ r"""Trains and evaluates WideResNets on CIFAR-10 with sparse training methods.
         --mask_init_method=erdos_renyi_kernel --data_directory=/data/cifar10
 
 A run has its own folder below --train_dir. Started again it goes on where it
-stopped; `--mode=eval` follows a run and evaluates its newest checkpoint at each
-look. It takes the folder of the run as --train_dir, and the network from there.
+stopped. `--mode=eval` evaluates the newest checkpoint of a run, then those that
+follow. It takes the folder of the run as --train_dir, and the network from
+there.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def wide_resnet_w_pruning(
     features: images float32 [batch, 32, 32, 3].
     labels: int32 [batch].
     mode: 'train' or 'eval'.
-    params: 'experiment', that of the flags when it is not there.
+    params: may hold 'experiment'; without it, the flags say what to build.
   """
   experiment = params.get('experiment') or experiment_from_flags()
   return experiment.model_fn(features, labels, mode)

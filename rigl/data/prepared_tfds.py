@@ -111,7 +111,7 @@ def read_pictures(
       found = builder.info.features['image'].shape
       if found != shape:
         raise ValueError(f'its pictures are of shape {found}.')
-    # TensorFlow cannot even say what it was unable to parse.
+    # UnicodeDecodeError, a ValueError, if TensorFlow cannot decode its own message.
     except (tf.errors.OpError, LookupError, ValueError) as error:
       raise ValueError(
         f'{path}: expected {n} records, each with a picture of shape {shape} '

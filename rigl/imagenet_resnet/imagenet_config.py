@@ -314,7 +314,10 @@ SCHEMA = Schema(
 def check_combination(
   config: ImageNetConfig, sparsity: SparsityConfig, n_cores: Optional[int]
 ) -> None:
-  """Raises ValueError unless they fit each other and the TPU; None for CPU and GPU."""
+  """Raises ValueError unless the configs fit each other and the device.
+
+  `n_cores` are those of the TPU, None for CPU or GPU.
+  """
   if sparsity.mask_init_method == 'str' and config.network_name != 'resnet-50':
     raise ValueError('mask_init_method=str is a table of ResNet-50 and not of other networks.')
   if (
@@ -338,7 +341,7 @@ def make_network(
   """The function that builds the network, with masks whatever the method.
 
   Args:
-    config: which one.
+    config: architecture and options.
     init_sparsity: what config.init_method assumes, see `blocks.LayerSpec`;
       None for ordinary initial weights.
     masked_layers: names of the layers that have a mask in a checkpoint, by

@@ -341,7 +341,7 @@ def _find_problem(record: bytes, data: ImageNetData) -> Optional[str]:
   with tf.Graph().as_default(), tf.Session(config=on_cpu) as session:
     try:
       encoded, label = session.run(layout.parse(tf.constant(record)))
-    # TensorFlow cannot even say what it was unable to parse.
+    # TensorFlow fails to decode its own message about a record that is not text.
     except (tf.errors.OpError, UnicodeDecodeError) as error:
       return f'is no tf.train.Example with one picture and one label ({messages.reason(error)})'
     if not encoded:

@@ -37,8 +37,8 @@ _Example = tuple[tf.Tensor, tf.Tensor]
 def explained_errors(data: imagenet_data.ImageNetData) -> Iterator[None]:
   """A context that explains TensorFlow's errors about input data.
 
-  Put it around what runs a session that reads from a `Pipeline`. A picture that
-  no message names is looked for among all pictures.
+  Run sessions that read from a `Pipeline` within it. If no message names the
+  damaged picture, it decodes all pictures to find it.
 
   Raises:
     ValueError: instead of a tf.errors.OpError about a damaged file; names the
@@ -46,7 +46,7 @@ def explained_errors(data: imagenet_data.ImageNetData) -> Iterator[None]:
   """
   try:
     yield
-  # TensorFlow cannot even say what it was unable to parse.
+  # TensorFlow fails to decode its own message about a record that is not text.
   except (tf.errors.OpError, UnicodeDecodeError) as error:
     text = getattr(error, 'message', 'decode')
     message = _explanation(error)
@@ -170,8 +170,7 @@ class Pipeline:
 
     Returns:
       dataset of (images [batch, image_size, image_size, 3] from 0 to 255,
-      labels int32 [batch] from 0). Its errors are those `explained_errors` is
-      for.
+      labels int32 [batch] from 0). Read it within `explained_errors`.
     """
     is_training = self.mode == 'train'
     begin = 0

@@ -5,8 +5,8 @@ r"""Trains and evaluates ResNets, MobileNets and VGGs on ImageNet.
         --train_steps=32000 --train_batch_size=4096 --data_directory=$IMAGENET
 
 A run has its own folder below --output_dir. Started again it goes on where it
-stopped; `--mode=eval` follows a run and evaluates its newest checkpoint at each
-look, `--mode=eval_once` evaluates one. Both take the folder of the run as
+stopped. `--mode=eval` evaluates the newest checkpoint of a run, then those that
+follow; `--mode=eval_once` evaluates one. Both take the folder of the run as
 --output_dir, and the network from there. docs/imagenet.md has the commands of
 all published results.
 """
@@ -60,7 +60,7 @@ def resnet_model_fn_w_pruning(
     features: images [batch, height, width, 3] of values 0 to 255.
     labels: int32 [batch].
     mode: 'train' or 'eval'.
-    params: 'experiment', that of the flags when it is not there.
+    params: may hold 'experiment'; without it, the flags say what to build.
   """
   experiment = params.get('experiment') or experiment_from_flags()
   return experiment.model_fn(features, labels, mode)

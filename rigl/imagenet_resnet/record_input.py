@@ -27,7 +27,7 @@ _READ_BUFFER_BYTES = 2**20
 _AUTOTUNE = tf.data.experimental.AUTOTUNE
 # The functions of this file have no control flow to convert.
 _as_it_is = tf.autograph.experimental.do_not_convert
-# Stand for the position of a record in its file.
+# Markers in place of the position of a record in its file.
 _END_OF_FILE, _END_OF_EPOCH = -1, -2
 
 

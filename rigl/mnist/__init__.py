@@ -34,7 +34,7 @@ def train(
     Its history, masks and weights.
 
   Raises:
-    ValueError: a setting does not exist or its value cannot be; names it.
+    ValueError: a setting does not exist or has a wrong value; names it.
     KeyboardInterrupt: Ctrl-C, or the notebook, has stopped it.
   """
   # Loads TensorFlow.

@@ -144,9 +144,10 @@ def kept_pixels(path: str) -> Optional[np.ndarray]:
 
 
 def input_pixels(path: str, folder: str) -> Optional[np.ndarray]:
-  """The `kept_pixels` that the run in a folder, if any, began with, or is to begin with.
+  """The `kept_pixels` of the run in `folder`, or those of a new run.
 
-  The other run may have moved its masks since, or be gone.
+  A run goes on with the pixels that it began with: the other run may have moved
+  its masks since, or be gone.
 
   Raises:
     ValueError: see `kept_pixels`; or the file in `folder` is damaged.
@@ -167,7 +168,7 @@ def input_pixels(path: str, folder: str) -> Optional[np.ndarray]:
 
 
 def keep_input_pixels(kept: Optional[np.ndarray], folder: str) -> None:
-  """Writes what `input_pixels` of a run that goes on will be; nothing for all pixels."""
+  """Saves the pixels for `input_pixels`; nothing for all pixels."""
   if kept is not None:
     with files.replaced(os.path.join(folder, _PIXELS_FILE)) as temporary:
       with open(temporary, 'wb') as file:
@@ -175,9 +176,9 @@ def keep_input_pixels(kept: Optional[np.ndarray], folder: str) -> None:
 
 
 def run_name(sparsity: SparsityConfig, config: MnistConfig) -> str:
-  """The hyperparameters that tell runs apart, as a file name.
+  """The hyperparameters that distinguish runs, as a file name.
 
-  Not their number of epochs: who trains longer goes on with the same files.
+  Without the number of epochs: a training that is extended keeps its files.
   """
   parts = [sparsity.training_method, config.optimizer, f'lr{config.learning_rate:g}']
   if sparsity.method.uses_masks:

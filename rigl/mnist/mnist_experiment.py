@@ -38,7 +38,7 @@ class MnistExperiment(Experiment):
   """LeNet-300-100 on MNIST, trained for epochs and tested after each.
 
   Attributes:
-    has_own_data: whether settings.mnist is the user's own choice.
+    has_own_data: whether the user named the folder settings.mnist.
   """
 
   schema = mnist_config.SCHEMA
@@ -191,7 +191,7 @@ class MnistExperiment(Experiment):
     )
 
   def _text_of_checkpoint(self) -> str:
-    """Its name, and why that has another number than there were iterations."""
+    """The last checkpoint, and why its number is not that of the iterations."""
     name = os.path.basename(checkpoints.latest(self.folder) or '')
     done = self.first_iteration
     n_updates = done - checkpoints.latest_step(self.folder)
@@ -200,7 +200,7 @@ class MnistExperiment(Experiment):
     return f'{name} (the other {n_updates:,} of {done:,} iterations set masks)'
 
   def _print_end(self, log: epoch_log.EpochLog) -> None:
-    """How good the network is, where it is, and what to do with it."""
+    """Prints the test errors, the files that are kept, and commands for them."""
     best = log.best
     if log.last_accuracy is None or not best:
       return
@@ -234,7 +234,7 @@ class Graph:
   """The graph of an experiment: training step, test network and their log.
 
   Attributes:
-    experiment: whose graph it is.
+    experiment: the experiment.
     schedule: when to test and to log.
     test_images: uint8 [test digits, pixels].
     test_labels: uint8 [test digits].

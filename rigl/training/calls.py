@@ -1,4 +1,4 @@
-"""Trainings that are called from Python, without flags."""
+"""Trains from Python: settings are keyword arguments instead of flags."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from rigl.training.experiment import Experiment
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What a training has come to.
+  """The result of a training.
 
   Attributes:
     history: the rows of metrics.jsonl.
     masks: {layer: 0/1 array}; empty for a dense network.
     weights: {name of a parameter: array}, zero where a mask is.
-    folder: folder of the run; None if none was asked for, then it is gone.
+    folder: folder of the run; None for a temporary one, which is gone.
   """
 
   history: list[dict[str, Any]]
@@ -38,7 +38,7 @@ class Result:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Without a word on the terminal or in the notebook; errors pass."""
+  """A context in which nothing is printed or logged; errors pass."""
   loggers = (logging.get_absl_logger(), tf.get_logger())
   levels = [logger.level for logger in loggers]
   verbosity = logging.get_verbosity()
@@ -61,14 +61,14 @@ def train(
   verbose: bool,
   given: Mapping[str, Any],
 ) -> Result:
-  """Trains as the script does that is called with these settings as flags.
+  """Trains as the script does, with these settings instead of flags.
 
   The sparsity, if None, is the default of the script. If `verbose`, it prints
   what the script prints. `given` is {setting: value} of all others.
 
   Raises:
-    ValueError: a setting does not exist, is given twice, or its value cannot
-      be; names it.
+    ValueError: a setting does not exist, is given twice, or has a wrong value;
+      names it.
     KeyboardInterrupt: a signal has stopped it; says what is kept.
   """
   given = dict(given)
@@ -86,7 +86,7 @@ def train(
       given[kind.schema.folder] = stack.enter_context(tempfile.TemporaryDirectory())
     if not verbose:
       stack.enter_context(_quiet())
-    # Event files stay open else, in a folder that may be gone.
+    # Event files would stay open, in a folder that may be gone.
     stack.callback(tf.summary.FileWriterCache.clear)
     try:
       folder = kind.of(given).run()

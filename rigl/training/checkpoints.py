@@ -1,6 +1,6 @@
 """Checks that checkpoints fit a training, and reads values from them.
 
-What this module uses of rigl.checkpoint_files, its callers find here, too.
+Re-exports the functions of rigl.checkpoint_files that it uses.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Command lines of the training scripts: parsing, --help, mistakes.
+"""Command lines of the training scripts: parsing, --help, errors.
 
 What --help says of a flag comes from the schema of the script, see
 `schema.setting`.
@@ -28,7 +28,7 @@ Of every script:
 _TEXT_COLUMN = 28
 _MIN_TEXT_WIDTH = 30
 _MAX_WIDTH = 100
-# textwrap breaks lines at other spaces only.
+# textwrap does not break lines here.
 _UNBREAKABLE = '\N{NO-BREAK SPACE}'
 
 # What the scripts, and others, call the folder of their runs.
@@ -72,7 +72,7 @@ def _entry(name: str, default: Any, description: list[str], width: int) -> str:
 
 def help_text(schema: Schema, module: str, more: str = '') -> str:
   """What --help prints: the docstring of a module, the flags by groups, and `more`."""
-  # Where the output is no terminal either, unlike older releases of absl.
+  # 80 columns where the output is not a terminal.
   columns = shutil.get_terminal_size(fallback=(80, 24)).columns
   width = max(min(columns, _MAX_WIDTH), _TEXT_COLUMN + _MIN_TEXT_WIDTH)
   entries: dict[str, list[str]] = {title: [] for title in GROUPS}
@@ -106,7 +106,8 @@ class _HelpFlag(flags.BooleanFlag):
       try:
         print(help_text(*self._arguments), flush=True)
       except BrokenPipeError:
-        # Nobody reads on, as in `--help | head`; nor what is left at the exit.
+        # The reader has closed the pipe, as in `--help | head`: drop the rest,
+        # which Python would write at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       sys.exit()
 
@@ -124,7 +125,7 @@ def only_evaluates() -> bool:
 
 
 def suggestions(word: str, schema: Schema) -> list[str]:
-  """The few flags that a user may have meant by `word`, which is none.
+  """The few flags that a user may have meant by `word`, which is not a flag.
 
   Those that contain its words, such as num_epochs for epochs, come before
   those that are spelled nearly alike.

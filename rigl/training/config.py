@@ -39,8 +39,8 @@ _LOOPS = {
 LOOPS = tuple(_LOOPS)
 # --mode of the scripts.
 MODES = {
-  'train': 'train, on from the last checkpoint if there is one',
-  'eval': 'follow a run and evaluate its newest checkpoint at each look',
+  'train': 'train; resume from the last checkpoint if there is one',
+  'eval': 'evaluate the newest checkpoint of a run, then those that follow',
   'eval_once': 'evaluate one checkpoint',
   'train_and_eval': 'both in turns',
 }

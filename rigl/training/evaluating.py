@@ -29,8 +29,8 @@ def explained_misfits(
 ) -> Iterator[None]:
   """A context that adds cause and remedy to a MisfitError of the checkpoint in a folder.
 
-  The configs are those of the evaluation, of all classes in its config.gin, and
-  `network` the fields, and flags of the same names, that shape the variables.
+  `configs` are those of the evaluation, one of each class in config.gin;
+  `network` names the fields that determine the shapes of variables.
   """
   try:
     yield

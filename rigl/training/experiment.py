@@ -1,8 +1,8 @@
 """An experiment: what a script trains, by which settings, in which folder.
 
-A script defines its data, network, loss and metrics in a subclass. What follows
-from them is here: reading the settings, checking them, training, evaluating in
-turns or along, and going on with what the folder holds.
+A script defines its data, network, loss and metrics in a subclass. The rest is
+here: it reads and checks the settings, trains, evaluates, and resumes from the
+checkpoints in the folder.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Experiment(abc.ABC):
   """
 
   schema: ClassVar[Schema]
-  # Names of the hyperparameters that shape the variables, and of further ones
-  # that a training keeps when it goes on.
+  # Hyperparameters that determine the shapes of variables, and others that must
+  # not change when a training resumes.
   network_fields: ClassVar[Sequence[str]] = ()
   lasting_fields: ClassVar[Sequence[str]] = ()
 
@@ -101,7 +101,7 @@ class Experiment(abc.ABC):
     return resuming.iterations_done(self.folder, self.sparsity)
 
   def check_common(self, batch_size: int, mode: str = 'train', use_tpu: bool = False) -> None:
-    """Raises ValueError for what no script can do, with a training batch of a size."""
+    """Raises ValueError for settings that no script supports at this batch size."""
     settings = self.settings
     script.check_folder(self.schema.folder, getattr(settings, self.schema.folder))
     distribution.check(settings.num_replicas, batch_size, mode)
@@ -192,7 +192,7 @@ class StepExperiment(Experiment):
     """Called once the last step is done and saved."""
 
   def describe(self, checkpoint: str) -> None:
-    """Prints more of a single checkpoint that was evaluated."""
+    """Prints more about the checkpoint that `eval_once` has evaluated."""
 
   # --- What follows from it -------------------------------------------------
 
@@ -208,7 +208,7 @@ class StepExperiment(Experiment):
 
   @classmethod
   def _run_to_evaluate(cls, settings: Any) -> Optional[str]:
-    """The folder whose config.gin says what evaluation is not told."""
+    """The run whose config.gin gives an evaluation the settings that are not given."""
     if settings.mode not in evaluating.MODES:
       return None
     path = getattr(settings, cls.schema.folder)
@@ -220,7 +220,7 @@ class StepExperiment(Experiment):
 
   @property
   def run_folder(self) -> str:
-    """The folder of the run: that of runs itself if it is one to evaluate."""
+    """The folder of the run: the given folder if that is a run to evaluate."""
     folder = getattr(self.settings, self.schema.folder)
     if evaluating.is_run(self.settings.mode, folder):
       return folder
@@ -242,7 +242,7 @@ class StepExperiment(Experiment):
     return self.folder
 
   def _find_checkpoint(self) -> Optional[str]:
-    """The checkpoint to evaluate, the first one by `eval`, if there is any."""
+    """The checkpoint to evaluate, for `eval` the first one; None without any."""
     settings = self.settings
     if settings.mode == 'eval_once':
       return checkpoints.resolve(

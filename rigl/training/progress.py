@@ -1,4 +1,4 @@
-"""Prints and records how a training is getting on."""
+"""Prints and records the progress of a training."""
 
 from __future__ import annotations
 

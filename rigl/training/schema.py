@@ -1,9 +1,9 @@
 """Settings: dataclass fields that are flags, gin parameters and keywords.
 
-A field made by `setting` says all there is to know of a hyperparameter: its
-type, default, help, group in --help and check. A `Schema` lists the dataclasses
-of one script. Whoever gives values, the command line, gin or a call in Python,
-they take the same way:
+A field made by `setting` has everything about a hyperparameter in one place: type,
+default, help, group in --help and check. A `Schema` lists the dataclasses of one
+script. Values of the command line, of gin and of calls from Python take the same
+way:
 
     {name: value} -> Schema.hyperparameters and Schema.settings -> dataclasses
 """
@@ -52,8 +52,8 @@ def setting(
     help_text: what the setting means.
     check: called with name and value; raises ValueError for a wrong value.
     options: the values that are allowed; a mapping also says what each means.
-    resolve: returns the value that a given one stands for, or raises
-      ValueError; then it checks the options.
+    resolve: maps a given value, such as an alias, to the one to use, or raises
+      ValueError; replaces the check of `options`.
     is_path: whether the value is a path, or several, in which ~ is the home
       folder.
   """

@@ -1,4 +1,4 @@
-"""How a training script starts."""
+"""Starts a training script: parses flags, runs it, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rigl.training import command_line
 from rigl.training.schema import Schema
 
 _MORE_HELP = """\
-  --verbosity=1             tracebacks, and what TensorFlow has to say"""
+  --verbosity=1             tracebacks, and the log of TensorFlow"""
 
 
 class _PlainFormatter(python_logging.Formatter):
-  """Messages as they are; one that is a warning or worse says so."""
+  """Formats messages without time and place; warnings and errors say what they are."""
 
   def format(self, record: python_logging.LogRecord) -> str:
     """The lines of a message."""
@@ -31,7 +31,7 @@ class _PlainFormatter(python_logging.Formatter):
 
 
 def check_folder(flag: str, path: str) -> None:
-  """Raises ValueError for a folder, the value of a flag, that would lose checkpoints."""
+  """Raises ValueError for a folder in which TensorFlow would not find checkpoints."""
   wildcards = sorted(set('*?[\\') & set(path))
   if wildcards:
     raise ValueError(
@@ -41,10 +41,10 @@ def check_folder(flag: str, path: str) -> None:
 
 
 def announce(mode: str, training: str, data: str, folder: str) -> None:
-  """Says what is about to begin, before the graph is built.
+  """Tells the user what begins, before the graph is built.
 
-  Only modes that train have standard output begin with it. `training` says
-  network, method and steps; `data` where the examples come from.
+  Modes that train print it, others log it. `training` describes network, method
+  and steps; `data` where the examples come from.
   """
   if mode.startswith('train'):
     print(f'{training}\nData: {data}\nRun: {folder}', flush=True)
@@ -60,9 +60,9 @@ def _exit_by_signal(number: int, message: str) -> NoReturn:
 def parse_flags(schema: Schema, module: str) -> list[str]:
   """Parses the command line; ends the program for --help and for a mistake.
 
-  A script calls it behind its flags and before the imports that load
-  TensorFlow, so that neither has to wait for that. --help prints the docstring
-  of `module`. Returns the name of the program, for `run`.
+  A script calls it before the imports that load TensorFlow, so that --help and
+  errors appear at once. --help prints the docstring of `module`. Returns the
+  name of the program, for `run`.
   """
   command_line.define_help(schema, module, _MORE_HELP)
   return command_line.parse(sys.argv, schema)
@@ -71,7 +71,7 @@ def parse_flags(schema: Schema, module: str) -> list[str]:
 def run(
   main: Callable[[list[str]], Any], schema: Schema, arguments: Optional[list[str]] = None
 ) -> None:
-  """app.run(main), with the terminal left to what the script reports.
+  """Runs app.run(main), and leaves the terminal to the reports of the script.
 
   TensorFlow's own messages are hidden, and so are the place and the time of
   ours, and a user's mistake ends in one line instead of a traceback.

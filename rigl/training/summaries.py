@@ -110,8 +110,8 @@ def norm_summaries(
 def format_tensors(*values: Mapping[str, Any]) -> dict[str, tf.Tensor]:
   """Merges {tag: tensor or number} into what a host_call can take.
 
-  Each replica of a TPU hands over its tensors, which are then put one after
-  the other along their first dimension, so that scalars need one.
+  A TPU concatenates the tensors of its replicas along the first dimension, so
+  scalars get one.
 
   Returns:
     {tag: tensor of at least one dimension}; None values are left out.
@@ -137,10 +137,10 @@ def host_call_fn(
   Args:
     model_dir: folder of the event files.
     global_step: int64 [n_replicas], all the same.
-    steps_per_summary: steps between what is written.
-    trained: bool [n_replicas], all the same: whether this iteration makes the
-      step. One that moves masks instead, on a batch of its own, has the number
-      of the next that does, and writes nothing. All write if None.
+    steps_per_summary: steps between summaries.
+    trained: bool [n_replicas], all the same: whether this iteration made a step.
+      One that moved masks instead writes nothing, since the next step has the
+      same number. All write if None.
     **tensors: from `format_tensors`: vectors are written as the mean over the
       replicas, tensors of four dimensions as the picture of the first.
 
