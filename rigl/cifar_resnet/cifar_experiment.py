@@ -10,7 +10,7 @@ from rigl.cifar_resnet import cifar_config, cifar_data, data_helper, resnet_mode
 from rigl.cifar_resnet.cifar_config import CifarConfig, RunSettings
 from rigl.compat import tf
 from rigl.model_pruning import dense_layers, pruning
-from rigl.training import factory, finite, hooks, mask_watch, metrics, specs
+from rigl.training import factory, hooks, mask_watch, specs, stop_at_nan, top_k
 from rigl.training.config import SparsityConfig
 from rigl.training.experiment import StepExperiment
 from rigl.training.progress import ProgressHook
@@ -64,15 +64,15 @@ def build_model(
   labels = tf.cast(labels, tf.int32)
   with tf.name_scope('computing_cross_entropy_loss'):
     tf.losses.sparse_softmax_cross_entropy(labels, logits)
-  accuracy, top_5 = (tf.reduce_mean(metrics.in_top_k(labels, logits, k)) for k in (1, 5))
+  accuracy, top_5 = (tf.reduce_mean(top_k.in_top_k(labels, logits, k)) for k in (1, 5))
   return global_step, accuracy, top_5, logits
 
 
 def metric_fn(labels: tf.Tensor, logits: tf.Tensor, per_class: bool) -> dict[str, Any]:
   """Metrics over all evaluated images; `per_class` with precision and recall of each class."""
   found = {
-    'accuracy': tf.metrics.mean(metrics.in_top_k(labels, logits, 1)),
-    'top_5_accuracy': tf.metrics.mean(metrics.in_top_k(labels, logits, 5)),
+    'accuracy': tf.metrics.mean(top_k.in_top_k(labels, logits, 1)),
+    'top_5_accuracy': tf.metrics.mean(top_k.in_top_k(labels, logits, 5)),
   }
   if per_class:
     predictions = tf.argmax(logits, 1, output_type=tf.int32)
@@ -198,7 +198,7 @@ class CifarExperiment(StepExperiment):
       pruning_hparams=self.pruning_hparams,
     )
     drop_fraction = factory.annealed_drop_fraction(self.sparsity, global_step.read_value())
-    not_finite = finite.NotFiniteHook(self.folder)
+    not_finite = stop_at_nan.NotFiniteHook(self.folder)
     train_op = factory.make_train_op(
       optimizer,
       loss,

@@ -9,7 +9,7 @@ import pathlib
 from typing import Any, Optional, Sequence
 
 from rigl.core import checks, methods
-from rigl.training import history, names
+from rigl.training import aliases, history
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ def make_runs(
 
   runs = []
   for seed, name in itertools.product(range(n_seeds), method_names):
-    has_masks = methods.METHODS[names.method(name)].uses_masks
+    has_masks = methods.METHODS[aliases.method(name)].uses_masks
     for sparsity in sparsities if has_masks else [None]:
       flags = [*script.arguments, *arguments, f'--training_method={name}', f'--seed={seed}']
       level = ''

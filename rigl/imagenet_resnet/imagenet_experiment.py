@@ -17,13 +17,13 @@ from rigl.training import (
   distribution,
   export,
   factory,
-  finite,
   hooks,
   mask_init,
   mask_watch,
-  metrics,
   specs,
+  stop_at_nan,
   summaries,
+  top_k,
 )
 from rigl.training import tpu as tpu_lib
 from rigl.training.experiment import StepExperiment
@@ -239,7 +239,7 @@ class ImageNetExperiment(StepExperiment):
         {
           'cross_loss': cross_loss,
           'reg_loss': reg_loss,
-          'top_1_accuracy': tf.reduce_mean(metrics.in_top_k(labels, logits, 1)),
+          'top_1_accuracy': tf.reduce_mean(top_k.in_top_k(labels, logits, 1)),
         },
       )
     return specs.EvalSpec(
@@ -265,7 +265,7 @@ class ImageNetExperiment(StepExperiment):
     self,
     loss: tf.Tensor,
     scalars: Mapping[str, tf.Tensor],
-    not_finite: Optional[finite.NotFiniteHook] = None,
+    not_finite: Optional[stop_at_nan.NotFiniteHook] = None,
   ) -> tuple[tf.Operation, dict[str, tf.Tensor]]:
     """The train op, and {tag: what to report} of the network that its step begins with."""
     use_tpu = self.settings.use_tpu
@@ -311,7 +311,7 @@ class ImageNetExperiment(StepExperiment):
     scalars = {tag: replicas.mean(value) for tag, value in scalars.items()}
     mean_loss = replicas.mean(loss)
     # On a TPU no hook sees each step: there the Estimator looks at the loss.
-    not_finite = None if settings.use_tpu else finite.NotFiniteHook(self.folder)
+    not_finite = None if settings.use_tpu else stop_at_nan.NotFiniteHook(self.folder)
     train_op, reported = self.build_train_op(loss, scalars, not_finite)
 
     def host_call(**tensors):

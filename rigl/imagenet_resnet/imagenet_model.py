@@ -8,7 +8,7 @@ from typing import Any, Collection, Mapping, Optional
 from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_config, preprocessing
 from rigl.model_pruning import pruning
-from rigl.training import export, metrics
+from rigl.training import export, top_k
 
 # Of the pixels of ImageNet, 0 to 255, red, green and blue.
 MEAN_RGB = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -86,8 +86,8 @@ def metric_fn(labels: tf.Tensor, logits: tf.Tensor, label_smoothing: float) -> d
   """Metrics over all evaluated images; arguments as of `mean_loss`."""
   weights = tf.cast(labels >= 0, tf.float32)
   values = {
-    'top_1_accuracy': metrics.in_top_k(labels, logits, 1),
-    'top_5_accuracy': metrics.in_top_k(labels, logits, 5),
+    'top_1_accuracy': top_k.in_top_k(labels, logits, 1),
+    'top_5_accuracy': top_k.in_top_k(labels, logits, 5),
     'cross_loss': cross_entropy(labels, logits, label_smoothing),
   }
   return {name: tf.metrics.mean(value, weights) for name, value in values.items()}

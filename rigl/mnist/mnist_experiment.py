@@ -22,13 +22,13 @@ from rigl.training import (
   checkpoints,
   distribution,
   factory,
-  finite,
   history,
   hooks,
   mask_init,
   runner,
   signals,
   specs,
+  stop_at_nan,
 )
 from rigl.training.experiment import Experiment
 
@@ -279,7 +279,7 @@ class Graph:
     )
     drop_fraction = factory.annealed_drop_fraction(sparsity, global_step.read_value())
     # The folder of the settings is '' if nothing is kept.
-    not_finite = finite.NotFiniteHook(experiment.settings.save_path)
+    not_finite = stop_at_nan.NotFiniteHook(experiment.settings.save_path)
     train_op = factory.make_train_op(
       optimizer,
       loss,

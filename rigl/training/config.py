@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, Optional
 
 from rigl.core import checks, grow_init, methods, schedules
-from rigl.training import names
+from rigl.training import aliases
 from rigl.training.schema import Settings, setting
 
 # {field of a method: field of SparsityConfig}.
@@ -136,9 +136,9 @@ class SparsityConfig(Settings):
     'baseline',
     'Sparse training',
     'Training method; other names: '
-    + ', '.join(f'{other} is {name}' for other, name in names.METHODS.items())
+    + ', '.join(f'{other} is {name}' for other, name in aliases.METHODS.items())
     + '.',
-    resolve=names.method,
+    resolve=aliases.method,
     options={
       name: method.description + f' ({method.paper})' * bool(method.paper)
       for name, method in methods.METHODS.items()
@@ -156,7 +156,7 @@ class SparsityConfig(Settings):
     'How sparsity is spread over layers: random (the same in each), '
     'erdos_renyi, erdos_renyi_kernel (ERK), str (the table published with '
     'STR); random if it is uniform or empty.',
-    resolve=names.distribution,
+    resolve=aliases.distribution,
   )
   erk_power_scale: float = setting(
     1.0,

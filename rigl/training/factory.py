@@ -13,7 +13,7 @@ from rigl.compat import tf
 from rigl.core import checks, methods
 from rigl.model_pruning import pruning
 from rigl.optimizer_wrapper import GradsAndVars
-from rigl.training import finite, iterations
+from rigl.training import iterations, stop_at_nan
 from rigl.training.config import INNER_OPTIMIZERS, SparsityConfig
 
 SparsityMap = Optional[Mapping[str, float]]
@@ -136,7 +136,7 @@ def make_train_op(
   loss: tf.Tensor,
   global_step: tf.Variable,
   gradients: Optional[GradsAndVars] = None,
-  not_finite: Optional[finite.NotFiniteHook] = None,
+  not_finite: Optional[stop_at_nan.NotFiniteHook] = None,
   update_ops: Sequence[tf.Operation] = (),
   first_iteration: Optional[int] = None,
   reported: Sequence[Optional[tf.Tensor]] = (),

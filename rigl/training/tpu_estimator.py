@@ -32,7 +32,7 @@ def is_available() -> bool:
 def _without_nan(loss: tf.Tensor) -> tf.Tensor:
   """The loss with NaN replaced by infinity.
 
-  An Estimator aborts on NaN before finite.NotFiniteHook, used in every training
+  An Estimator aborts on NaN before stop_at_nan.NotFiniteHook, used in every training
   without a TPU, can report the step and a remedy.
   """
   return tf.where_v2(tf.math.is_nan(loss), tf.constant(float('inf'), loss.dtype), loss)

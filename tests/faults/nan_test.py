@@ -8,7 +8,7 @@ import pytest
 from rigl.compat import tf
 from rigl.core import methods
 from rigl.model_pruning import layers, sparse_layers
-from rigl.training import checkpoints, factory, finite, hooks, mask_init, saving
+from rigl.training import checkpoints, factory, hooks, mask_init, saving, stop_at_nan
 from rigl.training.config import SparsityConfig
 from tests import combinations, sparse_net
 from tests.faults import scripts
@@ -71,7 +71,7 @@ class Training:
     loss = identity(loss)
     self.global_step = tf.train.get_or_create_global_step()
     self.optimizer = factory.make_optimizer(self.config, tf.train.MomentumOptimizer(0.05, 0.9))
-    self.hook = finite.NotFiniteHook(str(folder))
+    self.hook = stop_at_nan.NotFiniteHook(str(folder))
     self.train_op = factory.make_train_op(
       self.optimizer, loss, self.global_step, not_finite=self.hook, update_ops=updates
     )
@@ -90,7 +90,7 @@ def test_dense_gradient_is_checked_through_that_of_the_weights(position):
   spoilt = np.zeros([3, 2], np.float32)
   spoilt[0, 0] = NAN
   gradient = mask * (dense + spoilt)
-  hook = finite.NotFiniteHook('')
+  hook = stop_at_nan.NotFiniteHook('')
   hook.observe(tf.constant(0.0), [(gradient, mask)])
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())

@@ -11,7 +11,7 @@ from rigl import sparse_optimizers
 from rigl.compat import tf
 from rigl.core import distributions, methods
 from rigl.model_pruning import layers, pruning, sparse_layers
-from rigl.training import factory, finite
+from rigl.training import factory, stop_at_nan
 from rigl.training.config import SparsityConfig
 from tests import sparse_net
 
@@ -94,7 +94,7 @@ def build(method, custom_map=CUSTOM_MAP, scopes='abc', pruning_hparams='', **fie
     pruning_hparams=pruning_hparams,
   )
   train_op = factory.make_train_op(
-    optimizer, loss, tf.train.get_or_create_global_step(), not_finite=finite.NotFiniteHook('')
+    optimizer, loss, tf.train.get_or_create_global_step(), not_finite=stop_at_nan.NotFiniteHook('')
   )
   return train_op, optimizer, config
 

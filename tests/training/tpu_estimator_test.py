@@ -89,7 +89,7 @@ def test_a_tf_config_of_one_process_is_kept_from_it(tmp_path, monkeypatch):
 
 @needs_estimator
 def test_nan_does_not_make_it_abort(tmp_path):
-  """finite.NotFiniteHook reports the step instead."""
+  """stop_at_nan.NotFiniteHook reports the step instead."""
 
   def model_fn(features, labels, mode):
     step = tf.train.get_or_create_global_step()

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
-from rigl.training import metrics
+from rigl.training import top_k
 
 
 def in_top_k(labels, logits, k):
   with tf.Graph().as_default(), tf.Session() as session:
-    outputs = metrics.in_top_k(tf.constant(labels, tf.int32), tf.constant(logits, tf.float32), k)
+    outputs = top_k.in_top_k(tf.constant(labels, tf.int32), tf.constant(logits, tf.float32), k)
     assert outputs.dtype == tf.float32
     assert outputs.shape.as_list() == [len(labels)]
     return session.run(outputs)

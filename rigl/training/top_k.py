@@ -1,4 +1,4 @@
-"""Metrics of the scripts."""
+"""Top-k accuracy."""
 
 from __future__ import annotations
 
