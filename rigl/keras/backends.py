@@ -47,12 +47,12 @@ class Backend:
     del variables
     keras.ops.cond(condition, if_true, if_false)
 
-  def outside(self, function: Callable[[], None]) -> None:
+  def run_eagerly(self, function: Callable[[], None]) -> None:
     """Runs a function now, even while a graph is traced."""
     function()
 
   def has_value(self, variable: Any) -> bool:
-    """Whether a variable has a value. Call it within `outside`."""
+    """Whether a variable has a value. Call it within `run_eagerly`."""
     return getattr(variable, '_value', None) is not None
 
   def update(self, variable: Any, function: Callable[..., Any], *others: Any) -> None:
@@ -129,7 +129,7 @@ class _TensorFlow(Backend):
 
     self._tf.cond(condition, lambda: run(if_true), lambda: run(if_false))
 
-  def outside(self, function):
+  def run_eagerly(self, function):
     tf = self._tf
 
     def now(create, **kwargs):

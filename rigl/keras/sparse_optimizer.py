@@ -241,7 +241,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       for position, (variable, sparsity) in enumerate(zip(variables, sparsities))
       if sparsity is not None
     )
-    self._backend.outside(self._start)
+    self._backend.run_eagerly(self._start)
     with kernel_variables.recorded_slots() as made:
       self.inner_optimizer.build(variables)
     kernel_variables.give_slots(self.kernels, made)
@@ -327,12 +327,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
   def _apply(self, grads: Sequence[Any], variables: Sequence[Any]) -> None:
     """A step of all replicas together."""
     if not self.built:
-      self._backend.outside(lambda: self.build(variables))
+      self._backend.run_eagerly(lambda: self.build(variables))
       if self._is_stale and not self._backend.is_tracing:
         # The gradient is that of the dense network.
         return
     if self._waits_for_weights:
-      self._backend.outside(self._look_for_weights)
+      self._backend.run_eagerly(self._look_for_weights)
     all_variables = [*self.variables, *self._trainable_variables]
     step = Step(
       self._backend,
