@@ -58,7 +58,7 @@ class SparseOptimizer(OptimizerWrapper):
     Args:
       optimizer: trains the weights.
       method: moves the masks.
-      seed: the user's seed of all draws.
+      seed: the user's seed of all random numbers.
       default_sparsity: in [0, 1]; for methods that set whole masks.
       mask_init_method: their distribution, see sparse_utils.get_sparsities.
       custom_sparsity_map: {layer name: sparsity} of exceptions.

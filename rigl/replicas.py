@@ -64,7 +64,7 @@ def mean(tensor: tf.Tensor) -> tf.Tensor:
   """The mean of a tensor over all replicas, or the tensor itself outside one.
 
   A collective operation: all processes must run it at the same step, or the
-  others wait forever. A model_fn therefore lists it in `means` of its
+  others wait forever. A model_fn therefore lists it in `replica_means` of its
   TrainSpec, which the session loop runs at each step.
   """
   if not in_replica():

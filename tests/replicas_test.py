@@ -214,7 +214,7 @@ def test_replicas_compute_their_means_at_each_step(n_replicas, n_computed, tmp_p
     value.set_shape([])
     mean = replicas.mean(value)
     train_op = replicas.on_each_device(lambda: step.assign_add(1).op)
-    return specs.TrainSpec(loss, train_op, means=[mean])
+    return specs.TrainSpec(loss, train_op, replica_means=[mean])
 
   job = specs.Job(model_fn, str(tmp_path), seed=0, save_steps=None, keep_checkpoint_max=0)
   session_loop.SessionLoop(job, n_replicas).train(

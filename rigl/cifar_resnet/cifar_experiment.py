@@ -223,5 +223,5 @@ class CifarExperiment(StepExperiment):
       hooks=[not_finite],
       chief_hooks=[progress],
       listeners=[hooks.SaveState(progress.save_state)],
-      means=list(scalars.values()),
+      replica_means=list(scalars.values()),
     )

@@ -349,7 +349,7 @@ class ImageNetExperiment(StepExperiment):
       chief_hooks=chief_hooks,
       listeners=listeners,
       host_call=(host_call, reported),
-      means=[mean_loss, *scalars.values()],
+      replica_means=[mean_loss, *scalars.values()],
     )
 
   # --- Exports --------------------------------------------------------------

@@ -152,7 +152,7 @@ def main() -> None:
   for flag, default, meaning in (
     ('--num_train', 120, 'training pictures'),
     ('--num_eval', 40, 'validation pictures'),
-    ('--seed', 0, 'seed of all draws'),
+    ('--seed', 0, 'seed of the pictures'),
   ):
     parser.add_argument(
       flag, type=int, default=default, metavar='N', help=f'{meaning} (default: {default})'

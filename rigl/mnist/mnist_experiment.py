@@ -298,7 +298,7 @@ class Graph:
       hooks=[not_finite, hooks.LastIterationHook(schedule.first_iteration, schedule.n_iterations)],
       chief_hooks=[log],
       listeners=[hooks.SaveState(log.save)],
-      means=means,
+      replica_means=means,
     )
 
   def _make_log(

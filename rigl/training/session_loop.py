@@ -33,7 +33,7 @@ def _build_replica(job: specs.Job, features: Any, labels: Any) -> specs.TrainSpe
     return spec
   agreement = distribution.AgreementHook(*job.saving_periods or (1000,))
   return dataclasses.replace(
-    spec, train_op=tf.group(spec.train_op, *spec.means), hooks=[*spec.hooks, agreement]
+    spec, train_op=tf.group(spec.train_op, *spec.replica_means), hooks=[*spec.hooks, agreement]
   )
 
 

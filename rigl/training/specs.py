@@ -24,7 +24,7 @@ class TrainSpec:
     host_call: (function that makes ops that write summaries, its arguments); on
       a TPU the host runs them.
     listeners: called around each checkpoint, in the process that writes.
-    means: results of `replicas.mean`, a collective operation: all replicas run
+    replica_means: results of `replicas.mean`, a collective operation: all replicas run
       them at each step.
   """
 
@@ -35,7 +35,7 @@ class TrainSpec:
   chief_hooks: Sequence[tf.train.SessionRunHook] = ()
   host_call: Optional[tuple[Callable[..., Any], Mapping[str, tf.Tensor]]] = None
   listeners: Sequence[tf.train.CheckpointSaverListener] = ()
-  means: Sequence[tf.Tensor] = ()
+  replica_means: Sequence[tf.Tensor] = ()
 
 
 @dataclasses.dataclass(frozen=True)
