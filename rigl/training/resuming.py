@@ -42,9 +42,9 @@ def _counters(prefix: str) -> dict[str, int]:
 def iterations_done(model_dir: str, config: SparsityConfig) -> int:
   """The number of batches that the training in a folder has used; 0 without a checkpoint.
 
-  Checkpoints of earlier versions and of TPUs lack it. Then it is the global
-  step plus the number of iterations that updated masks instead of training, by
-  the schedule of `config`.
+  Checkpoints of earlier versions and of TPUs lack the variable `iteration`. Then
+  the number is that of the global steps, plus that of the iterations that updated
+  masks instead of training, by the schedule of `config`.
   """
   prefix = checkpoints.latest(model_dir)
   if not prefix:
