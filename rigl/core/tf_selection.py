@@ -16,7 +16,8 @@ from typing import Callable, Optional
 from rigl.compat import tf
 from rigl.core.shared_graphs import shared_graph
 
-# As many as there are positive NaN.
+# The bits of 2**23 - 1 floats, all NaN, lie above those of infinity. Keys of NaN wrap around, to
+# below that of -infinity.
 _KEY_OF_ZERO = 2**23 - 1
 _KEY_OF_MINUS_INF = _KEY_OF_ZERO - 0x7F800000
 # Keys between a float and 16 times as much.
@@ -30,7 +31,7 @@ _PARTS = (1, 2, 4)
 # count at one end less and less while only the other end moves.
 _MARGIN = 2.0**-10
 _FADING = 0.7
-# Counts of a row fit a byte.
+# At most 255, so that a byte holds the count of a row.
 _ROW_LENGTH = 240
 
 

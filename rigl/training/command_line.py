@@ -21,7 +21,7 @@ from rigl.training.schema import GROUPS, Schema
 FLAGS = flags.FLAGS
 
 _FOOTER = """\
-Of every script:
+In every script:
   --helpfull                all flags there are, those of libraries too
   --flagfile=FILE           reads flags from a file"""
 

@@ -55,7 +55,7 @@ def help_of_script(server):
 def test_help_has_each_flag_once_and_those_not_used_last(help_of_script, server, goldens):
   found = groups(help_of_script)
   *titles, footer = found
-  assert footer == 'Of every script'
+  assert footer == 'In every script'
   assert titles == [t for t in GROUPS if t in titles]
   names = [name for title in titles for name in _FLAG.findall(found[title])]
   assert len(names) == len(set(names))
@@ -264,7 +264,7 @@ Devices:
 Not used:
   --colour                  Not used. (default: red)
 
-Of every script:
+In every script:
   --helpfull                all flags there are, those of libraries too
   --flagfile=FILE           reads flags from a file
 The end."""
