@@ -126,7 +126,7 @@ def _select_in_numpy(scores: Array, n: int, eligible: Optional[Array]) -> Array:
   flat = np.ravel(scores).astype('float32')
   allowed = np.ones(flat.shape, bool) if eligible is None else np.ravel(eligible)
   keys = _ordered_keys(flat, allowed)
-  n = min(max(int(n), 0), np.count_nonzero(allowed))
+  n = min(max(int(n), 0), int(np.count_nonzero(allowed)))
   lowest = np.partition(keys, -n)[-n] if n else _ALL_BUT_SIGN
   chosen = keys > lowest
   chosen[np.flatnonzero(keys == lowest)[: n - np.count_nonzero(chosen)]] = True
