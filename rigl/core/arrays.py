@@ -118,6 +118,15 @@ class _Jax(_Numpy):
 
   library = 'jax'
 
+  def split(self, x, sizes):
+    import jax
+
+    # The barrier makes starts inputs of kernels, so that XLA compiles one for all parts of a
+    # size, and keeps it from computing `x` anew in each of them.
+    starts = np.cumsum([0, *sizes[:-1]], dtype='int32')
+    x, *starts = jax.lax.optimization_barrier((x, *starts))
+    return [jax.lax.dynamic_slice_in_dim(x, start, n) for start, n in zip(starts, sizes)]
+
   def repeat_while(self, condition, step, state):
     import jax
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Optional, Sequence
 
+import numpy as np
+
 from rigl.core import arrays
 from rigl.core.arrays import Array
 from rigl.core.rows import Rows
@@ -119,6 +121,18 @@ def _select(rows: Rows, scores: Array, n: Array, eligible: Optional[Array]) -> A
   return reaching(key, place)
 
 
+def _select_in_numpy(scores: Array, n: int, eligible: Optional[Array]) -> Array:
+  """`top_k_mask` of an array of numpy, which partitions in a fifth of the time of a bisection."""
+  flat = np.ravel(scores).astype('float32')
+  allowed = np.ones(flat.shape, bool) if eligible is None else np.ravel(eligible)
+  keys = _ordered_keys(flat, allowed)
+  n = min(max(int(n), 0), int(np.count_nonzero(allowed)))
+  lowest = np.partition(keys, -n)[-n] if n else _ALL_BUT_SIGN
+  chosen = keys > lowest
+  chosen[np.flatnonzero(keys == lowest)[: n - np.count_nonzero(chosen)]] = True
+  return np.reshape(chosen, np.shape(scores))
+
+
 def _is_tf_graph(xp: Any) -> bool:
   """Whether `core.tf_selection` selects, one layer at a time."""
   return xp.library == 'tensorflow' and xp.is_graph()
@@ -143,12 +157,14 @@ def top_k_masks(
     bool tensors of the shapes of `scores` with exactly min(n, eligible) True.
   """
   xp = arrays.of(scores[0])
+  allowed = [None] * len(scores) if eligible is None else eligible
   if _is_tf_graph(xp):
     # Here, because it loads TensorFlow.
     from rigl.core import tf_selection
 
-    allowed = [None] * len(scores) if eligible is None else eligible
     return [tf_selection.top_k_mask(*layer) for layer in zip(scores, xp.unstack(n), allowed)]
+  if xp.library == 'numpy':
+    return [_select_in_numpy(*layer) for layer in zip(scores, n, allowed)]
   rows = Rows(xp, [score.shape for score in scores])
   return rows.split(
     _select(

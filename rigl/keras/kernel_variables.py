@@ -118,11 +118,10 @@ class Kernel:
       self.state.assign(update.state)
     if not method.trains_all_weights:
       for slot in self.slots:
-        start = slot.first_value()
-        value = where(mask, slot.variable, start)
+        start, value = slot.first_value(), xp.asarray(slot.variable)
         if update.restarted is not None:
           value = xp.where(update.restarted, method.new_slot(layer, start), value)
-        slot.variable.assign(value)
+        slot.variable.assign(where(mask, value, start))
 
 
 def where(mask: Any, values: Any, otherwise: Any = None) -> Any:

@@ -8,7 +8,8 @@ import pytest
 from rigl.compat import tf2
 from rigl.core import arrays, rows
 
-jnp = pytest.importorskip('jax.numpy')
+jax = pytest.importorskip('jax')
+jnp = jax.numpy
 
 LIBRARIES = {'numpy': np.asarray, 'tensorflow': tf2.constant, 'jax': jnp.asarray}
 SHAPES = [(2, 3), (), (4,), (0, 5), (9,)]
@@ -67,3 +68,14 @@ def test_counts_of_each_layer(tensor):
   counts = found.count(found.join(chosen, 'bool'))
   np.testing.assert_array_equal(counts, [np.sum(np.asarray(c)) for c in chosen])
   assert str(np.asarray(counts).dtype) == 'int32'
+
+
+def test_xla_compiles_one_kernel_for_all_layers_of_a_size():
+  def halves(matrix):
+    found = rows.Rows(arrays.of(matrix), [(rows._WIDTH,)] * 3)
+    return [0.5 * layer for layer in found.split(matrix)]
+
+  program = jax.jit(halves).lower(jnp.zeros((3, rows._WIDTH))).compile().as_text()
+  # A start that is a constant would make it a kernel of its own.
+  assert ' dynamic-slice(' in program
+  assert ' slice(' not in program
