@@ -9,8 +9,8 @@ corrected for the sign, have the order of the floats, so the n-th largest score
 is found by bisecting the integers and counting how many keys reach the middle.
 Shapes are static, and n may be traced. All layers are searched in one loop,
 which a compiler sees once. Graphs of TensorFlow 1 have a quicker way of their
-own with the same result, see `core.tf_selection`; under XLA, by which Keras
-trains, this one is as fast.
+own with the same result, see `core.tf_selection`, and `top_k_masks` of numpy
+partitions; under XLA, by which Keras trains, this one is as fast.
 """
 
 from __future__ import annotations
