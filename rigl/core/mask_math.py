@@ -66,15 +66,13 @@ def _select(rows: Rows, scores: Array, n: Array, eligible: Optional[Array]) -> A
   Args:
     rows: how the layers form a matrix.
     scores: float32 [rows, width].
-    n: int32 [layers], how many to select of each.
+    n: int32 [layers], how many to select of each, not negative.
     eligible: bool [rows, width], or None for all but padding.
 
   Returns:
     bool [rows, width].
   """
   xp = rows.xp
-  n = xp.asarray(n, 'int32')
-  n = xp.maximum(n, xp.zeros_like(n))
   inside = rows.positions < rows.spread(xp.asarray(rows.sizes, 'int32'))
   keys = _ordered_keys(scores, inside if eligible is None else inside & eligible)
   largest = max(1, *rows.sizes)
@@ -122,11 +120,14 @@ def _select(rows: Rows, scores: Array, n: Array, eligible: Optional[Array]) -> A
 
 
 def _select_in_numpy(scores: Array, n: int, eligible: Optional[Array]) -> Array:
-  """`top_k_mask` of an array of numpy, which partitions in a fifth of the time of a bisection."""
+  """`top_k_mask` of an array of numpy, which partitions in a fifth of the time of a bisection.
+
+  `n` is not negative.
+  """
   flat = np.ravel(scores).astype('float32')
   allowed = np.ones(flat.shape, bool) if eligible is None else np.ravel(eligible)
   keys = _ordered_keys(flat, allowed)
-  n = min(max(int(n), 0), int(np.count_nonzero(allowed)))
+  n = min(int(n), int(np.count_nonzero(allowed)))
   lowest = np.partition(keys, -n)[-n] if n else _ALL_BUT_SIGN
   chosen = keys > lowest
   chosen[np.flatnonzero(keys == lowest)[: n - np.count_nonzero(chosen)]] = True
@@ -157,6 +158,8 @@ def top_k_masks(
     bool tensors of the shapes of `scores` with exactly min(n, eligible) True.
   """
   xp = arrays.of(scores[0])
+  n = xp.asarray(n, 'int32')
+  n = xp.maximum(n, xp.zeros_like(n))
   allowed = [None] * len(scores) if eligible is None else eligible
   if _is_tf_graph(xp):
     # Here, because it loads TensorFlow.

@@ -191,7 +191,6 @@ def _flat_top_k_mask(n_parts: Optional[int]) -> Callable[..., tf.Tensor]:
     parts = [
       _ordered_keys(*part) for part in zip(_in_parts(scores, n_parts), _in_parts(eligible, n_parts))
     ]
-    n = tf.maximum(n, 0)
     threshold, is_exact = _nth_largest(parts, n, n_parts is None)
     return tf.cond(
       is_exact,
@@ -207,7 +206,7 @@ def top_k_mask(scores: tf.Tensor, n: tf.Tensor, eligible: Optional[tf.Tensor] = 
 
   Args:
     scores: real tensor [...].
-    n: int32 scalar.
+    n: int32 scalar, not negative.
     eligible: bool [...].
   """
   if eligible is None:
