@@ -5,14 +5,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
-import functools
 import importlib.resources
+import itertools
 import os
-import re
 import tokenize
-from typing import Any, Iterable, Optional
+from typing import Any, Iterable, NamedTuple, Optional
 
-import gin
 from gin import config_parser
 
 from rigl import text_files
@@ -36,13 +34,22 @@ class _Literals(config_parser.ParserDelegate):
     raise ValueError(f'The macro %{macro_name} is not allowed: give a value.')
 
 
-def _check(text: str, source: str, above: tuple[str, ...] = ()) -> list[Any]:
-  """The statements; refuses those that gin would execute or ignore, in included files too.
+class _Binding(NamedTuple):
+  """A binding, or the head of a block of bindings, which has no field."""
 
-  Gin runs the code of imported modules, which no file needs, and applies a
-  binding in a scope to calls in that scope only, of which there are none. Gin's
-  own parser reads the text, so no statement is missed.
+  class_name: str
+  field: Optional[str]
+  value: Any
+  place: str
+
+
+def _parse(text: str, path: str = '', above: tuple[str, ...] = ()) -> list[_Binding]:
+  """The bindings of a file, those of included files too; without a path, of --gin_bindings.
+
+  Gin's parser reads the text. Nothing is executed, and what gin would execute, or
+  apply to calls in a scope only, is refused.
   """
+  source = f'The gin file {path}' if path else '--gin_bindings'
   try:
     statements = list(config_parser.ConfigParser(text, _Literals()))
   except (ValueError, SyntaxError, tokenize.TokenError) as error:
@@ -50,56 +57,45 @@ def _check(text: str, source: str, above: tuple[str, ...] = ()) -> list[Any]:
     number = getattr(error, 'lineno', None) or 0
     line = ''.join(f' {line!r}' for line in text.splitlines()[max(number - 1, 0) : number])
     raise ValueError(f'{source}: {messages.reason(error)}{line} ({_FORM})') from error
+  bindings: list[_Binding] = []
   for statement in statements:
     if isinstance(statement, config_parser.ImportStatement):
       raise ValueError(
         f'{source} imports a module. Only bindings of hyperparameters and includes are allowed.'
       )
+    _, number, _, line = statement.location
+    where = f'file "{path}",' if path else 'bindings string'
+    place = f'In {where} line {number} {line.strip()}'
     if isinstance(statement, config_parser.IncludeStatement):
-      _check_file(statement.filename, above)
-    elif isinstance(statement, config_parser.BindingStatement) and (not statement.arg_name):
+      included = _parse_file(statement.filename, above)
+      bindings += [binding._replace(place=f'{binding.place} {place}') for binding in included]
+      continue
+    field = getattr(statement, 'arg_name', None)
+    if field == '':
       raise ValueError(
         f'{source} binds {statement.selector} without a class: write <class>.<parameter> = '
         '<value>, such as SparsityConfig.end_sparsity = 0.95.'
       )
-    elif statement.scope:
-      name = f'{statement.scope}/{statement.selector}'
-      if isinstance(statement, config_parser.BindingStatement):
-        name += f'.{statement.arg_name}'
+    if statement.scope:
+      name = f'{statement.scope}/{statement.selector}' + (f'.{field}' if field else '')
       raise ValueError(
         f'{source} binds {name} in a scope. Only <class>.<parameter> = <value> has an effect.'
       )
-  return statements
+    value = getattr(statement, 'value', None)
+    bindings.append(_Binding(statement.selector, field, value, place))
+  return bindings
 
 
-# Gin files of a package in a zip file, until the program ends.
-_unzipped = contextlib.ExitStack()
-atexit.register(_unzipped.close)
-
-
-def _open(path: str) -> Any:
-  """Opens a file as gin does, so that gin reads the lines that were checked."""
-  if os.path.isfile(path):
-    return open(path, encoding='utf-8')
-  return tf.io.gfile.GFile(path)
-
-
-# Lambdas, because naming TensorFlow's functions here would load it.
-gin.config.register_file_reader(
-  lambda path: tf.io.gfile.GFile(path), lambda path: tf.io.gfile.exists(path)
-)
-
-
-def _check_file(path: str, above: tuple[str, ...] = ()) -> list[Any]:
-  """The statements of a file, see `_check`."""
+def _parse_file(path: str, above: tuple[str, ...] = ()) -> list[_Binding]:
   if path in above:
     raise ValueError(f'The gin file {path} includes itself.')
   try:
-    with _open(path) as stream:
-      text = stream.read()
+    # Python, unlike TensorFlow, knows the line ends of all systems.
+    with open(path, encoding='utf-8') if os.path.isfile(path) else tf.io.gfile.GFile(path) as file:
+      text = file.read()
   except (OSError, UnicodeDecodeError, tf.errors.OpError) as error:
     raise ValueError(f'Cannot read the gin file {path}: {error}') from error
-  return _check(text, f'The gin file {path}', (*above, path))
+  return _parse(text, path, (*above, path))
 
 
 def _files_beside(module: str) -> list[Any]:
@@ -113,8 +109,9 @@ def _files_beside(module: str) -> list[Any]:
   )
 
 
-# Gin refuses to register a class twice.
-_register = functools.cache(gin.external_configurable)
+# Gin files of a package in a zip file, until the program ends.
+_unzipped = contextlib.ExitStack()
+atexit.register(_unzipped.close)
 
 
 def _find(path: str, config_classes: Iterable[type]) -> str:
@@ -155,35 +152,28 @@ def read(
     ValueError: unreadable file, an import in it, bad syntax, an unknown class
       or an unknown parameter; names it.
   """
-  config_classes = list(config_classes)
-  paths = [_find(path, config_classes) for path in paths]
-  for path in paths:
-    _check_file(path)
-  _check('\n'.join(bindings), '--gin_bindings')
-  gin.clear_config(clear_constants=True)
-  for config_class in config_classes:
-    _register(config_class)
-  known = {c.__name__ for c in config_classes}
-  try:
-    gin.parse_config_files_and_bindings(list(paths), list(bindings))
-  except (ValueError, SyntaxError) as error:
-    known_names = [*known, *(field.name for c in config_classes for field in dataclasses.fields(c))]
-    alike = [
-      name
-      for word in re.findall(r"'(\w+)'", str(error))
-      if word not in known
-      for name in messages.alike(word, known_names)
-    ]
-    raise ValueError(
-      f'{messages.reason(error)} ({_FORM} with a class of '
-      f'{sorted(known)}).{messages.did_you_mean(alike)}'
-    ) from error
+  fields = {c: [field.name for field in dataclasses.fields(c)] for c in config_classes}
+  found = [binding for path in paths for binding in _parse_file(_find(path, fields))]
+  found += _parse('\n'.join(bindings))
+
   bound = {}
-  for config_class in config_classes:
-    for field in dataclasses.fields(config_class):
-      name = f'{config_class.__name__}.{field.name}'
-      with contextlib.suppress(ValueError):  # Not bound.
-        bound[config_class, field.name] = gin.query_parameter(name)
+  for name, field, value, place in found:
+    # A class may have the modules around it before its name.
+    matching = [c for c in fields if f'.{c.__module__}.{c.__name__}'.endswith(f'.{name}')]
+    if not matching:
+      wrong, problem = name, f"No configurable matching '{name}'."
+    elif field is None:
+      continue
+    elif field not in fields[matching[0]]:
+      wrong, problem = field, f"Configurable '{name}' doesn't have a parameter named '{field}'."
+    else:
+      bound[matching[0], field] = value
+      continue
+    classes = sorted(c.__name__ for c in fields)
+    alike = messages.alike(wrong, itertools.chain(classes, *fields.values()))
+    raise ValueError(
+      f'{problem} {place} ({_FORM} with a class of {classes}).{messages.did_you_mean(alike)}'
+    )
   return bound
 
 
@@ -200,11 +190,7 @@ def values_in(folder: str) -> Optional[dict[str, Any]]:
     ValueError: it cannot be read, or is no list of bindings; names it.
   """
   for path in files_in(folder):
-    return {
-      statement.arg_name: statement.value
-      for statement in _check_file(path)
-      if isinstance(statement, config_parser.BindingStatement)
-    }
+    return {field: value for _, field, value, _ in _parse_file(path) if field}
   return None
 
 

@@ -118,6 +118,9 @@ def test_a_file_that_includes_itself_is_refused(tmp_path):
   [
     (['NoConfig.whole = 1'], ['NoConfig', 'KindsConfig', 'SparsityConfig']),
     (['KindsConfig.no_field = 1'], ['KindsConfig', 'no_field']),
+    # Gin itself would accept these, without an effect.
+    (['macro.value = 1'], ['macro', 'KindsConfig']),
+    (['KindsConfig.self = 1'], ['KindsConfig', 'self']),
     (['KindsConfig.whole = '], ['<class>.<parameter> = <value>']),
     (['KindsConfig.whole = 1 2'], ['<class>.<parameter> = <value>']),
     (['KindsConfig.whole'], ['<class>.<parameter> = <value>']),
