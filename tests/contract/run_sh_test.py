@@ -18,11 +18,10 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# Its version is that of its name, python3.12, and 3.11 without one.
+# Its version is that of its name, such as python3.12.
 STAND_IN = r"""#!/usr/bin/env bash
 set -eu
-version=3.11
-[[ ! ${0##*/} =~ ^python(3\.[0-9]+)$ ]] || version=${BASH_REMATCH[1]}
+version=${0##*/python}
 case "${1:-} ${2:-}" in
   -c*)
     [[ " $* " == *" $version "* ]]
@@ -43,30 +42,13 @@ case "${1:-} ${2:-}" in
   *) echo "${0##*/} $version $*" ;;
 esac
 """
-# What run.sh, .ci/run and the stand-in need of a system.
+# What run.sh, .ci/run, the stand-in and the tests need of a system.
 TOOLS = (
-  'bash',
-  'cat',
-  'chmod',
-  'cksum',
-  'dirname',
-  'env',
-  'flock',
-  'grep',
-  'head',
-  'ls',
-  'mkdir',
-  'mv',
-  'rm',
-  'sed',
-  'sleep',
-  'tail',
-  'touch',
-  'true',
+  'bash cat chmod cksum dirname echo env flock grep head ls mkdir mv rm sed sleep tail touch true'
 )
 
 
-def make_executable(path: pathlib.Path, text: str) -> pathlib.Path:
+def make_executable(path: pathlib.Path, text: str = STAND_IN) -> pathlib.Path:
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(text)
   path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -74,19 +56,30 @@ def make_executable(path: pathlib.Path, text: str) -> pathlib.Path:
 
 
 class Checkout:
-  """A folder with run.sh and no environment yet."""
+  """A folder with run.sh and no environment yet, on a system of a few commands."""
 
   def __init__(self, folder: pathlib.Path):
     self.folder = folder / 'a checkout'
-    self.folder.mkdir()
     for name in ('run.sh', 'pyproject.toml', 'setup.py', '.ci/run'):
-      (self.folder / name).parent.mkdir(exist_ok=True)
+      (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
       shutil.copy(ROOT / name, self.folder / name)
-    self._python = make_executable(folder / 'python', STAND_IN)
+    self.pyenv = folder / 'pyenv'
+    self._bin = folder / 'bin'
+    self._bin.mkdir()
+    for tool in TOOLS.split():
+      (self._bin / tool).symlink_to(shutil.which(tool))
     self._calls = folder / 'calls'
     self.failure = folder / 'calls.fail'
 
+  def add(self, name: str, text: str = STAND_IN) -> None:
+    make_executable(self._bin / name, text)
+
+  def add_to_pyenv(self, version: str) -> None:
+    folder = self.pyenv / 'versions' / version / 'bin'
+    make_executable(folder / f'python{version.rpartition(".")[0]}')
+
   def start(self, *command: str, script: str = 'run.sh', **variables: str) -> subprocess.Popen:
+    known = {'PATH': str(self._bin), 'HOME': str(self.pyenv), 'PYENV_ROOT': str(self.pyenv)}
     return subprocess.Popen(
       ['bash', self.folder / script, *command],
       text=True,
@@ -94,13 +87,7 @@ class Checkout:
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       start_new_session=True,
-      env={
-        **os.environ,
-        'PYTHON': str(self._python),
-        'ESTIMATOR': '',
-        'CALLS': str(self._calls),
-        **variables,
-      },
+      env={'CALLS': str(self._calls), **known, **variables},
     )
 
   def run(self, *command: str, **arguments: str) -> tuple[int, str, str]:
@@ -115,43 +102,16 @@ class Checkout:
     return [line.split()[-1] for line in calls.splitlines() if '--editable' in line]
 
 
-class System:
-  """A system that has some commands only."""
-
-  def __init__(self, folder: pathlib.Path, checkout: Checkout):
-    self.checkout = checkout
-    self.pyenv = folder / 'pyenv'
-    self._bin = folder / 'bin'
-    self._bin.mkdir()
-    for tool in TOOLS:
-      (self._bin / tool).symlink_to(shutil.which(tool))
-
-  def add(self, name: str, text: str = STAND_IN) -> None:
-    make_executable(self._bin / name, text)
-
-  def add_to_pyenv(self, version: str) -> None:
-    folder = self.pyenv / 'versions' / version / 'bin'
-    make_executable(folder / f'python{version.rpartition(".")[0]}', STAND_IN)
-
-  def run(self, *command: str, **arguments: str) -> tuple[int, str, str]:
-    return self.checkout.run(
-      *command,
-      PATH=str(self._bin),
-      PYENV_ROOT=str(self.pyenv),
-      PYTHON='',
-      HOME=str(self.pyenv),
-      **arguments,
-    )
-
-
 @pytest.fixture
-def checkout(tmp_path):
+def bare(tmp_path):
+  """A checkout on a system without Python."""
   return Checkout(tmp_path)
 
 
 @pytest.fixture
-def system(tmp_path, checkout):
-  return System(tmp_path, checkout)
+def checkout(bare):
+  bare.add('python3.11')
+  return bare
 
 
 # --- Setting up --------------------------------------------------------------
@@ -231,28 +191,28 @@ def test_folder_of_something_else_is_left_alone(checkout):
 # --- Which Python ------------------------------------------------------------
 
 
-def test_the_newest_python_is_taken(system):
+def test_the_newest_python_is_taken(bare):
   for name in ('python3.10', 'python3.12', 'python3.14'):
-    system.add(name)
+    bare.add(name)
   # As pyenv leaves them for versions that are not selected.
-  system.add('python3.13', '#!/usr/bin/env bash\nexit 127\n')
-  assert 'with Python 3.12.4 ' in system.run('true')[2]
-  system.add_to_pyenv('3.11.9')
-  assert 'with Python 3.11.4 ' in system.run('true', ESTIMATOR='1')[2]
+  bare.add('python3.13', '#!/usr/bin/env bash\nexit 127\n')
+  assert 'with Python 3.12.4 ' in bare.run('true')[2]
+  bare.add_to_pyenv('3.11.9')
+  assert 'with Python 3.11.4 ' in bare.run('true', ESTIMATOR='1')[2]
 
 
-def test_a_later_one_on_the_path_or_ofpyenv_or_of_uv_is_found(system):
-  system.add('uv', '#!/usr/bin/env bash\necho "$PYENV_ROOT/of_uv/python$3"\n')
-  make_executable(pathlib.Path(system.pyenv, 'of_uv', 'python3.12'), STAND_IN)
-  assert 'with Python 3.12.4 ' in system.run('true')[2]
-  shutil.rmtree(system.checkout.folder / 'env')
-  system.add_to_pyenv('3.13.1')
-  assert 'with Python 3.13.4 ' in system.run('true')[2]
+def test_a_later_one_on_the_path_or_of_pyenv_or_of_uv_is_found(bare):
+  bare.add('uv', '#!/usr/bin/env bash\necho "$PYENV_ROOT/of_uv/python$3"\n')
+  make_executable(bare.pyenv / 'of_uv' / 'python3.12')
+  assert 'with Python 3.12.4 ' in bare.run('true')[2]
+  shutil.rmtree(bare.folder / 'env')
+  bare.add_to_pyenv('3.13.1')
+  assert 'with Python 3.13.4 ' in bare.run('true')[2]
 
 
 def test_another_python_is_used_when_asked_for(checkout, tmp_path):
   checkout.run('true')
-  other = make_executable(tmp_path / 'python3.12', STAND_IN)
+  other = make_executable(tmp_path / 'python3.12')
   assert 'with Python 3.12.4' in checkout.run('true', PYTHON=str(other))[2]
   assert checkout.run('true', PYTHON='') == (0, '', '')
 
@@ -260,35 +220,33 @@ def test_another_python_is_used_when_asked_for(checkout, tmp_path):
 @pytest.mark.parametrize(
   'estimator, python', [('', '/no/python'), ('1', 'python3.12'), ('', 'python3.9')]
 )
-def test_unsuitable_python_is_named(checkout, tmp_path, estimator, python):
+def test_unsuitable_python_is_named(bare, estimator, python):
   for name in ('python3.9', 'python3.12'):
-    make_executable(tmp_path / name, STAND_IN)
-  code, _, err = checkout.run(
-    'true', PYTHON=python, ESTIMATOR=estimator, PATH=f'{tmp_path}:{os.environ["PATH"]}'
-  )
+    bare.add(name)
+  code, _, err = bare.run('true', PYTHON=python, ESTIMATOR=estimator)
   assert code == 3
   assert f'PYTHON={python} is none of Python 3.1' in err
 
 
-def test_without_python_only_commands_that_exist_are_recommended(system):
-  code, out, err = system.run('echo', 'ran')
+def test_without_python_only_commands_that_exist_are_recommended(bare):
+  code, out, err = bare.run('echo', 'ran')
   assert (code, out) == (3, '')
   assert 'none of Python 3.13 3.12 3.11 3.10' in err
   assert 'install 3.1' not in err and 'python=' not in err
-  system.add('pyenv', '#!/usr/bin/env bash\n')
-  system.add('apt-cache', '#!/usr/bin/env bash\n[ "$2" = python3.11-venv ]\n')
-  commands = [line.strip() for line in system.run('true')[2].splitlines() if line.startswith('  ')]
+  bare.add('pyenv', '#!/usr/bin/env bash\n')
+  bare.add('apt-cache', '#!/usr/bin/env bash\n[ "$2" = python3.11-venv ]\n')
+  commands = [line.strip() for line in bare.run('true')[2].splitlines() if line.startswith('  ')]
   assert commands == ['pyenv install 3.13', 'apt-get install python3.11-venv']
-  assert '  pyenv install 3.11\n' in system.run('true', ESTIMATOR='1')[2]
+  assert '  pyenv install 3.11\n' in bare.run('true', ESTIMATOR='1')[2]
 
 
 # --- Continuous integration --------------------------------------------------
 
 
-def test_ci_runs_all_tests_and_those_of_the_older_tensorflow(system):
+def test_ci_runs_all_tests_and_those_of_the_older_tensorflow(bare):
   for name in ('python3.11', 'python3.13'):
-    system.add(name)
-  code, out, _ = system.run(script='.ci/run')
+    bare.add(name)
+  code, out, _ = bare.run(script='.ci/run')
   assert code == 0
   *checks, mkdocs, newest, on_jax, older = out.splitlines()
   assert checks == [
@@ -304,9 +262,9 @@ def test_ci_runs_all_tests_and_those_of_the_older_tensorflow(system):
   assert '--ignore=tests/core' in older
 
 
-def test_ci_passes_without_a_python_for_the_older_tensorflow(system):
-  system.add('python3.13')
-  code, out, _ = system.run(script='.ci/run')
+def test_ci_passes_without_a_python_for_the_older_tensorflow(bare):
+  bare.add('python3.13')
+  code, out, _ = bare.run(script='.ci/run')
   assert code == 0
   message, *_, last = out.splitlines()
   assert message.startswith('Nothing is tested on TensorFlow 2.15')
