@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import dataclasses
 import importlib.resources
 import itertools
@@ -43,7 +41,7 @@ class _Binding(NamedTuple):
   place: str
 
 
-def _parse(text: str, path: str = '', above: tuple[str, ...] = ()) -> list[_Binding]:
+def _parse(text: str, path: Any = '', above: tuple[Any, ...] = ()) -> list[_Binding]:
   """The bindings of a file, those of included files too; without a path, of --gin_bindings.
 
   Gin's parser reads the text. Nothing is executed, and what gin would execute, or
@@ -86,13 +84,20 @@ def _parse(text: str, path: str = '', above: tuple[str, ...] = ()) -> list[_Bind
   return bindings
 
 
-def _parse_file(path: str, above: tuple[str, ...] = ()) -> list[_Binding]:
+def _read(path: Any) -> str:
+  """The text of a file, which may be remote, or in a zip file if it comes with the package."""
+  if not isinstance(path, str):
+    return path.read_text(encoding='utf-8')
+  # Python, unlike TensorFlow, knows the line ends of all systems.
+  with open(path, encoding='utf-8') if os.path.isfile(path) else tf.io.gfile.GFile(path) as stream:
+    return stream.read()
+
+
+def _parse_file(path: Any, above: tuple[Any, ...] = ()) -> list[_Binding]:
   if path in above:
     raise ValueError(f'The gin file {path} includes itself.')
   try:
-    # Python, unlike TensorFlow, knows the line ends of all systems.
-    with open(path, encoding='utf-8') if os.path.isfile(path) else tf.io.gfile.GFile(path) as file:
-      text = file.read()
+    text = _read(path)
   except (OSError, UnicodeDecodeError, tf.errors.OpError) as error:
     raise ValueError(f'Cannot read the gin file {path}: {error}') from error
   return _parse(text, path, (*above, path))
@@ -109,12 +114,7 @@ def _files_beside(module: str) -> list[Any]:
   )
 
 
-# Gin files of a package in a zip file, until the program ends.
-_unzipped = contextlib.ExitStack()
-atexit.register(_unzipped.close)
-
-
-def _find(path: str, config_classes: Iterable[type]) -> str:
+def _find(path: str, config_classes: Iterable[type]) -> Any:
   """The gin file of a path, or of the name of one that a script comes with."""
   if os.path.basename(path) != path or os.path.isfile(path):
     return path
@@ -129,9 +129,7 @@ def _find(path: str, config_classes: Iterable[type]) -> str:
       f'There is no gin file {path}, and those that come with this script are '
       f'{", ".join(own)}.{messages.did_you_mean(messages.alike(name, own))}'
     )
-  if not own:
-    return path
-  return str(_unzipped.enter_context(importlib.resources.as_file(own[name])))
+  return own[name] if own else path
 
 
 def read(
