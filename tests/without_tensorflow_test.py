@@ -141,7 +141,6 @@ CORE = [
     'rigl.checkpoints',
     'rigl.training.command_line',
     'rigl.training.config',
-    'rigl.training.schema_flags',
     'rigl.gin_configs',
     'rigl.training.script',
     'rigl.mnist.mnist_config',

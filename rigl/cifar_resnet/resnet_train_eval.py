@@ -15,9 +15,9 @@ from typing import Any, Union
 
 from rigl.cifar_resnet.cifar_config import SCHEMA
 from rigl.compat import tf
-from rigl.training import schema_flags, script
+from rigl.training import command_line, script
 
-schema_flags.define(SCHEMA)
+command_line.define(SCHEMA)
 
 if __name__ == '__main__':
   # Ends here for --help and for mistakes: what follows loads TensorFlow.
@@ -36,7 +36,7 @@ def experiment_from_flags() -> CifarExperiment:
   Raises:
     ValueError: a value is out of its range or unknown; names it.
   """
-  return CifarExperiment.of(schema_flags.given(SCHEMA))
+  return CifarExperiment.of(command_line.given(SCHEMA))
 
 
 def wide_resnet_w_pruning(

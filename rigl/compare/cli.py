@@ -13,7 +13,7 @@ from typing import Optional
 from rigl import console
 from rigl.compare import plan
 from rigl.core import checks
-from rigl.training import aliases
+from rigl.training.config import SparsityConfig
 
 _EXAMPLES = """further flags of the script follow --:
   python -m rigl.compare --script=mnist --methods=rigl,set,snip,dense \\
@@ -76,7 +76,7 @@ def _runs_of(
     if not given:
       raise ValueError(f'{flag} is empty.')
   for method in methods:
-    aliases.method(method)
+    SparsityConfig(training_method=method)  # Only a check here.
   try:
     sparsities = [float(word) for word in words]
   except ValueError:

@@ -8,8 +8,9 @@ import json
 import pathlib
 from typing import Any, Optional, Sequence
 
-from rigl.core import checks, methods
-from rigl.training import aliases, history
+from rigl.core import checks
+from rigl.training import history
+from rigl.training.config import SparsityConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ def make_runs(
 
   runs = []
   for seed, name in itertools.product(range(n_seeds), method_names):
-    has_masks = methods.METHODS[aliases.method(name)].uses_masks
+    has_masks = SparsityConfig(training_method=name).method.uses_masks
     for sparsity in sparsities if has_masks else [None]:
       flags = [*script.arguments, *arguments, f'--training_method={name}', f'--seed={seed}']
       level = ''

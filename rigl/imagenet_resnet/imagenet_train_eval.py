@@ -17,9 +17,9 @@ from typing import Any, Union
 
 from rigl.compat import tf
 from rigl.imagenet_resnet.imagenet_config import SCHEMA
-from rigl.training import schema_flags, script
+from rigl.training import command_line, script
 
-schema_flags.define(SCHEMA)
+command_line.define(SCHEMA)
 
 if __name__ == '__main__':
   # Ends here for --help and for mistakes: what follows loads TensorFlow.
@@ -39,7 +39,7 @@ def experiment_from_flags() -> ImageNetExperiment:
     ValueError: a value is out of its range or unknown, or two contradict each
       other; names them.
   """
-  return ImageNetExperiment.of(schema_flags.given(SCHEMA))
+  return ImageNetExperiment.of(command_line.given(SCHEMA))
 
 
 def set_lr_schedule() -> list[tuple[float, float]]:

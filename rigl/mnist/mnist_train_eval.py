@@ -9,9 +9,9 @@ Started again with the same --save_path it goes on where it stopped.
 from __future__ import annotations
 
 from rigl.mnist.mnist_config import SCHEMA
-from rigl.training import schema_flags, script
+from rigl.training import command_line, script
 
-schema_flags.define(SCHEMA)
+command_line.define(SCHEMA)
 
 if __name__ == '__main__':
   # Ends here for --help and for mistakes: what follows loads TensorFlow.
@@ -28,7 +28,7 @@ def experiment_from_flags() -> MnistExperiment:
   Raises:
     ValueError: a value is out of its range or unknown; names it.
   """
-  return MnistExperiment.of(schema_flags.given(SCHEMA))
+  return MnistExperiment.of(command_line.given(SCHEMA))
 
 
 def main(argv: list[str]) -> None:

@@ -1,7 +1,6 @@
-"""Command lines of the training scripts: parsing, --help, errors.
+"""Command lines of the training scripts: flags, parsing, --help, errors.
 
-What --help says of a flag comes from the schema of the script, see
-`schema.setting`.
+Each setting of the schema of a script is a flag, and says what --help says of it.
 """
 
 from __future__ import annotations
@@ -10,15 +9,26 @@ import os
 import shutil
 import sys
 import textwrap
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence
 
 from absl import app, flags
 
 from rigl.core import messages
-from rigl.training import schema_flags
 from rigl.training.schema import GROUPS, Schema
 
+# Flags belong to the script that asks for them, in --helpfull.
+flags.disclaim_key_flags()
+
 FLAGS = flags.FLAGS
+
+_DEFINE_BY_TYPE: dict[type, Callable[..., Any]] = {
+  bool: flags.DEFINE_bool,
+  int: flags.DEFINE_integer,
+  float: flags.DEFINE_float,
+  str: flags.DEFINE_string,
+  tuple: flags.DEFINE_multi_string,
+  type(None): flags.DEFINE_string,
+}
 
 _FOOTER = """\
 In every script:
@@ -35,6 +45,36 @@ _UNBREAKABLE = '\N{NO-BREAK SPACE}'
 _RUN_FOLDERS = ('output_dir', 'train_dir', 'save_path', 'model_dir', 'logdir')
 _OTHER_NAMES = {'lr': 'learning_rate'}
 _MAX_SUGGESTIONS = 4
+
+
+def define(schema: Schema) -> None:
+  """Defines the flags of a script.
+
+  Scripts may share a process. A flag that another one has defined stays: only
+  its type matters, since the schema has the defaults, checks and help texts.
+  """
+  for name, field in schema.fields.items():
+    if name not in FLAGS:
+      default = schema.default_of(name)
+      _DEFINE_BY_TYPE[type(field.default)](
+        name, list(default) if isinstance(default, tuple) else default, field.metadata['help']
+      )
+  for name, default in schema.not_used.items():
+    if name not in FLAGS:
+      _DEFINE_BY_TYPE[type(default)](name, default, 'Not used.')
+  for name, setting in schema.other_names.items():
+    if name not in FLAGS:
+      flags.DEFINE_alias(name, setting)
+
+
+def given(schema: Schema) -> dict[str, Any]:
+  """{setting: value} of the flags that the user has given."""
+  flag_names = {**{name: name for name in schema.fields}, **schema.other_names}
+  return {
+    setting: FLAGS[name].value
+    for name, setting in flag_names.items()
+    if not FLAGS[name].using_default_value
+  }
 
 
 def _description(
@@ -157,7 +197,7 @@ def parse(argv: list[str], schema: Schema) -> list[str]:
   """
   try:
     program, *rest = FLAGS(argv)
-    schema.checked(schema_flags.given(schema))
+    schema.checked(given(schema))
   except flags.UnrecognizedFlagError as error:
     similar = [f'--{name}' for name in suggestions(error.flagname, schema)]
     sys.exit(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Optional
 
-from rigl.core import checks, grow_init, methods, schedules
-from rigl.training import aliases
+from rigl.core import checks, distributions, grow_init, methods, schedules
 from rigl.training.schema import Settings, setting
 
 # {field of a method: field of SparsityConfig}.
@@ -29,6 +28,11 @@ _PRUNING = {
   'ramp_end_step': 'pruning_end_step',
   'threshold_decay': 'threshold_decay',
 }
+
+# {name in papers and other programs: name here}.
+METHOD_ALIASES = {'dense': 'baseline', 'snfs': 'momentum'}
+# The ImageNet script of 2020 accepts ''.
+DISTRIBUTION_ALIASES = {'uniform': 'random', '': 'random'}
 
 # The modules that read these load TensorFlow; flags do not.
 INNER_OPTIMIZERS = ('sgd', 'momentum', 'adam', 'rmsprop', 'adagrad')
@@ -136,9 +140,9 @@ class SparsityConfig(Settings):
     'baseline',
     'Sparse training',
     'Training method; other names: '
-    + ', '.join(f'{other} is {name}' for other, name in aliases.METHODS.items())
+    + ', '.join(f'{other} is {name}' for other, name in METHOD_ALIASES.items())
     + '.',
-    resolve=aliases.method,
+    aliases=METHOD_ALIASES,
     options={
       name: method.description + f' ({method.paper})' * bool(method.paper)
       for name, method in methods.METHODS.items()
@@ -156,7 +160,8 @@ class SparsityConfig(Settings):
     'How sparsity is spread over layers: random (the same in each), '
     'erdos_renyi, erdos_renyi_kernel (ERK), str (the table published with '
     'STR); random if it is uniform or empty.',
-    resolve=aliases.distribution,
+    options=distributions.DISTRIBUTIONS,
+    aliases=DISTRIBUTION_ALIASES,
   )
   erk_power_scale: float = setting(
     1.0,

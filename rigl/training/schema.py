@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import types
 from typing import Any, Callable, Mapping, Optional, Sequence
 
 from rigl import gin_configs
@@ -41,7 +42,7 @@ def setting(
   *,
   check: Optional[Callable[[str, Any], Any]] = None,
   options: Mapping[str, str] | Sequence[str] = (),
-  resolve: Optional[Callable[[Any], Any]] = None,
+  aliases: Mapping[str, str] = types.MappingProxyType({}),
   is_path: bool = False,
 ) -> Any:
   """A field of a `Settings` class.
@@ -52,8 +53,7 @@ def setting(
     help_text: what the setting means.
     check: called with name and value; raises ValueError for a wrong value.
     options: the values that are allowed; a mapping also says what each means.
-    resolve: maps a given value, such as an alias, to the one to use, or raises
-      ValueError; replaces the check of `options`.
+    aliases: {other name of an option: option}.
     is_path: whether the value is a path, or several, in which ~ is the home
       folder.
   """
@@ -65,7 +65,7 @@ def setting(
       'help': help_text,
       'check': check,
       'options': options,
-      'resolve': resolve,
+      'aliases': aliases,
       'is_path': is_path,
     },
   )
@@ -97,10 +97,9 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
     if isinstance(value, tuple):
       return tuple(checks.expanded_path(name, path) for path in value)
     return checks.expanded_path(name, value)
-  if metadata['resolve']:
-    return metadata['resolve'](value)
   if metadata['options']:
-    checks.one_of(name, value, metadata['options'])
+    value = metadata['aliases'].get(value, value)
+    checks.one_of(name, value, metadata['options'], filter(None, metadata['aliases']))
   if metadata['check']:
     metadata['check'](name, value)
   return value

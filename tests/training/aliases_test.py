@@ -11,7 +11,7 @@ from rigl.cifar_resnet import resnet_train_eval
 from rigl.core import distributions, methods
 from rigl.imagenet_resnet import imagenet_train_eval
 from rigl.mnist import mnist_train_eval
-from rigl.training import aliases
+from rigl.training.config import DISTRIBUTION_ALIASES, METHOD_ALIASES
 from tests import script_flags
 
 SCRIPTS = {'mnist': mnist_train_eval, 'cifar': resnet_train_eval, 'imagenet': imagenet_train_eval}
@@ -42,8 +42,8 @@ WAYS = [by_flag, by_gin, from_python]
 @pytest.mark.parametrize(
   'setting, name, meant',
   [
-    *(('training_method', *pair) for pair in aliases.METHODS.items()),
-    *(('mask_init_method', *pair) for pair in aliases.DISTRIBUTIONS.items()),
+    *(('training_method', *pair) for pair in METHOD_ALIASES.items()),
+    *(('mask_init_method', *pair) for pair in DISTRIBUTION_ALIASES.items()),
   ],
 )
 def test_other_names(setting, name, meant, way, script):
@@ -52,10 +52,10 @@ def test_other_names(setting, name, meant, way, script):
 
 
 def test_other_names_are_of_what_there_is():
-  assert set(aliases.METHODS.values()) <= set(methods.METHODS)
-  assert not set(aliases.METHODS) & set(methods.METHODS)
-  assert set(aliases.DISTRIBUTIONS.values()) <= set(distributions.DISTRIBUTIONS)
-  assert not set(aliases.DISTRIBUTIONS) & set(distributions.DISTRIBUTIONS)
+  assert set(METHOD_ALIASES.values()) <= set(methods.METHODS)
+  assert not set(METHOD_ALIASES) & set(methods.METHODS)
+  assert set(DISTRIBUTION_ALIASES.values()) <= set(distributions.DISTRIBUTIONS)
+  assert not set(DISTRIBUTION_ALIASES) & set(distributions.DISTRIBUTIONS)
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
@@ -107,7 +107,7 @@ def test_gin_files_that_come_with_a_script(script):
   files = {path.stem for path in folder.glob('*.gin')}
   for name in files:
     config = by_flag(script, gin_config=name)
-    if name in methods.METHODS or name in aliases.METHODS:
-      assert config.training_method == aliases.METHODS.get(name, name)
-  papers = {name: other for other, name in aliases.METHODS.items()}
+    if name in methods.METHODS or name in METHOD_ALIASES:
+      assert config.training_method == METHOD_ALIASES.get(name, name)
+  papers = {name: other for other, name in METHOD_ALIASES.items()}
   assert {papers.get(name, name) for name in methods.METHODS} <= files

@@ -14,7 +14,7 @@ from rigl.cifar_resnet import resnet_train_eval
 from rigl.core import checks, methods
 from rigl.imagenet_resnet import imagenet_config, imagenet_train_eval
 from rigl.mnist import mnist_train_eval
-from rigl.training import schema_flags
+from rigl.training import command_line
 from rigl.training.config import SparsityConfig
 from rigl.training.schema import GROUPS, Schema, Settings, setting
 from tests import script_flags
@@ -73,8 +73,8 @@ def test_each_setting_has_a_flag_a_group_and_a_text(name):
 def test_a_script_in_the_process_of_others_keeps_its_defaults(name):
   schema = SCHEMAS[name]
   with script_flags.parsed([]):
-    assert not schema_flags.given(schema)
-    for config in schema.hyperparameters(schema_flags.given(schema)):
+    assert not command_line.given(schema)
+    for config in schema.hyperparameters(command_line.given(schema)):
       assert config == type(config)(
         **{field.name: schema.default_of(field.name) for field in dataclasses.fields(config)}
       )
@@ -111,7 +111,7 @@ def test_the_2020_names_and_the_settings_are_one_flag(name, other):
   field = schema.other_names[other]
   for flag in (other, field):
     with script_flags.parsed([f'--{flag}=29999']):
-      given = schema_flags.given(schema)
+      given = command_line.given(schema)
     assert given == {field: 29999}
     assert 29999 in [
       getattr(config, field, None)
@@ -148,11 +148,6 @@ class OwnConfig(Settings):
   test_flag: bool = setting(True, 'Network', 'Whether.')
 
 
-def _resolve(value):
-  checks.one_of('test_alias', value, ('round', 'flat', 'disc'))
-  return {'disc': 'round'}.get(value, value)
-
-
 @dataclasses.dataclass(frozen=True)
 class OwnSettings(Settings):
   """Settings of a script."""
@@ -163,7 +158,11 @@ class OwnSettings(Settings):
   test_path: str = setting('a', 'Devices', 'Where.', is_path=True)
   test_choice: str = setting('b', 'Devices', 'Which.', options=('b', 'c'))
   test_shape: str = setting(
-    'flat', 'Devices', 'Which.', resolve=_resolve, options={'round': 'a disc', 'flat': 'a line'}
+    'flat',
+    'Devices',
+    'Which.',
+    options={'round': 'a disc', 'flat': 'a line'},
+    aliases={'disc': 'round'},
   )
   test_address: str = setting(None, 'Evaluation', 'Where.')
 
@@ -182,7 +181,7 @@ SCHEMA = Schema(
 def defined():
   """The flags of SCHEMA, for as long as the context lasts."""
   before = set(FLAGS)
-  schema_flags.define(SCHEMA)
+  command_line.define(SCHEMA)
   try:
     yield
   finally:
@@ -197,7 +196,7 @@ def by_flags(given):
     for value in (values if isinstance(values, tuple) else [values])
   ]
   with defined(), script_flags.parsed(argv):
-    return schema_flags.given(SCHEMA)
+    return command_line.given(SCHEMA)
 
 
 def by_keywords(given):
@@ -243,7 +242,7 @@ def test_defaults_of_the_schema_come_before_those_of_the_classes(way):
     ('test_share', 1.5, ['test_share', '[0, 1)', '1.5']),
     ('test_number', 0, ['test_count', '> 0']),
     ('test_choice', 'a', ["test_choice 'a' is not one of b, c"]),
-    ('test_shape', 'rund', ['test_alias', 'rund', 'Did you mean round?']),
+    ('test_shape', 'rund', ['test_shape', 'rund', 'Did you mean round?']),
     ('training_method', 'lottery', ['training_method', *methods.METHODS]),
     ('test_path', '~nobody/x', ['test_path', '~nobody', 'whole path']),
   ],
