@@ -17,6 +17,7 @@ from typing import Any, Callable
 import numpy as np
 import pytest
 
+from rigl import checkpoint_files
 from rigl.cifar_resnet import cifar_config, cifar_experiment
 from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_config, imagenet_experiment, imagenet_model
@@ -89,7 +90,7 @@ def folder(network, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def prefix(folder):
-  return checkpoints.resolve(str(folder))
+  return checkpoint_files.resolve(str(folder))
 
 
 def load(folder: pathlib.Path, name: str) -> np.ndarray:
@@ -104,7 +105,7 @@ def test_variables_of_training_are_those_of_the_checkpoint(network, folder, pref
     CASES[network].model_fn(images, labels, 'train', str(folder))
     variables = tf.global_variables()
     here = checkpoints.names_and_shapes(v for v in variables if v.op.name != iterations.NAME)
-    there = checkpoints.open_checkpoint(prefix).get_variable_to_shape_map()
+    there = checkpoint_files.open_checkpoint(prefix).get_variable_to_shape_map()
     assert here == {name: tuple(shape) for name, shape in there.items()}
     assert checkpoints.check_resumable(str(folder), variables) == prefix
 

@@ -7,7 +7,7 @@ import math
 import os
 from typing import Any, Mapping, Optional
 
-from rigl import replicas
+from rigl import checkpoint_files, replicas
 from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_config, imagenet_data, imagenet_input, imagenet_model
 from rigl.imagenet_resnet.imagenet_config import ImageNetConfig, RunSettings
@@ -380,4 +380,4 @@ class ImageNetExperiment(StepExperiment):
       return
     step = checkpoints.latest_step(self.folder)
     if not tf.io.gfile.isdir(os.path.join(self.folder, 'export', str(step))):
-      self._export(checkpoints.resolve(self.folder))
+      self._export(checkpoint_files.resolve(self.folder))

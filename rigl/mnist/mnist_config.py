@@ -8,11 +8,11 @@ from typing import Any, Optional
 
 import numpy as np
 
-from rigl import files
+from rigl import checkpoint_files, files
 from rigl.compat import tf
 from rigl.core import checks, layer_names
 from rigl.mnist import mnist_data
-from rigl.training import checkpoints, lr_schedules
+from rigl.training import lr_schedules
 from rigl.training.config import INNER_OPTIMIZERS, OptimizerConfig, ScriptSettings, SparsityConfig
 from rigl.training.schema import Schema, setting
 
@@ -124,8 +124,8 @@ def kept_pixels(path: str) -> Optional[np.ndarray]:
   """
   if not path:
     return None
-  prefix = checkpoints.resolve(path, 'input_mask_path')
-  shapes = checkpoints.open_checkpoint(prefix).get_variable_to_shape_map()
+  prefix = checkpoint_files.resolve(path, 'input_mask_path')
+  shapes = checkpoint_files.open_checkpoint(prefix).get_variable_to_shape_map()
   name = layer_names.mask_of('layer1')
   n_pixels = shapes.get(name, [None])[0]
   if n_pixels is None:
@@ -136,7 +136,7 @@ def kept_pixels(path: str) -> Optional[np.ndarray]:
       f'{n_pixels} of the {mnist_data.N_PIXELS} pixels, as that run had an input mask itself. '
       'Give a run on all pixels.'
     )
-  mask = checkpoints.read_tensors(prefix, [name])[name]
+  mask = checkpoint_files.read_tensors(prefix, [name])[name]
   kept = mask.any(axis=1)
   if not kept.any():
     raise ValueError(f'input_mask_path={path}: no pixel is connected in {prefix}.')
@@ -153,7 +153,7 @@ def input_pixels(path: str, folder: str) -> Optional[np.ndarray]:
     ValueError: see `kept_pixels`; or the file in `folder` is damaged.
   """
   file = os.path.join(folder, _PIXELS_FILE)
-  if not (path and folder and os.path.exists(file) and checkpoints.latest(folder)):
+  if not (path and folder and os.path.exists(file) and checkpoint_files.latest(folder)):
     return kept_pixels(path)
   try:
     kept = np.load(file)

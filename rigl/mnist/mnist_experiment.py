@@ -12,7 +12,7 @@ from typing import Any, Mapping, Optional
 import numpy as np
 from absl import logging
 
-from rigl import replicas
+from rigl import checkpoint_files, replicas
 from rigl.compat import tf
 from rigl.mnist import epoch_log, mnist_config, mnist_data, mnist_input
 from rigl.mnist.mnist_config import MnistConfig, RunSettings
@@ -192,7 +192,7 @@ class MnistExperiment(Experiment):
 
   def _text_of_checkpoint(self) -> str:
     """The last checkpoint, and why its number is not that of the iterations."""
-    name = os.path.basename(checkpoints.latest(self.folder) or '')
+    name = os.path.basename(checkpoint_files.latest(self.folder) or '')
     done = self.first_iteration
     n_updates = done - checkpoints.latest_step(self.folder)
     if not n_updates:

@@ -1,7 +1,4 @@
-"""Checks that checkpoints fit a training, and reads values from them.
-
-Re-exports the functions of rigl.checkpoint_files that it uses.
-"""
+"""Checks that checkpoints fit a training, and reads values from them."""
 
 from __future__ import annotations
 
@@ -9,14 +6,7 @@ from typing import Any, Iterable, Mapping, Optional, Sequence
 
 import numpy as np
 
-from rigl.checkpoint_files import (
-  PARAMETER_SUFFIXES,
-  latest,
-  open_checkpoint,
-  read_masks,
-  read_tensors,
-  resolve,
-)
+from rigl import checkpoint_files
 from rigl.compat import tf
 from rigl.core import messages
 
@@ -24,7 +14,7 @@ from rigl.core import messages
 def describe_latest(model_dir: str) -> str:
   """A sentence about the checkpoint that training would resume from."""
   try:
-    prefix = latest(model_dir)
+    prefix = checkpoint_files.latest(model_dir)
   except ValueError as error:
     return str(error)
   if prefix:
@@ -51,7 +41,7 @@ def check_fits(prefix: str, expected: Mapping[str, Sequence[int]]) -> None:
     MisfitError: names the variables that are missing or of another shape.
     ValueError: the checkpoint cannot be read.
   """
-  shapes = open_checkpoint(prefix).get_variable_to_shape_map()
+  shapes = checkpoint_files.open_checkpoint(prefix).get_variable_to_shape_map()
   different = [
     f'{name} is {list(shapes[name])} there and {list(shape)} here'
     for name, shape in expected.items()
@@ -72,7 +62,7 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]) -> dict[str, np.n
     ValueError: see check_fits, or the data cannot be read.
   """
   check_fits(prefix, names_and_shapes(variables))
-  return read_tensors(prefix, [v.op.name for v in variables])
+  return checkpoint_files.read_tensors(prefix, [v.op.name for v in variables])
 
 
 def check_resumable(model_dir: str, variables: Iterable[tf.Variable]) -> Optional[str]:
@@ -81,7 +71,7 @@ def check_resumable(model_dir: str, variables: Iterable[tf.Variable]) -> Optiona
   Raises:
     ValueError: the checkpoint does not fit; names what differs.
   """
-  prefix = latest(model_dir)
+  prefix = checkpoint_files.latest(model_dir)
   if prefix:
     read_values(prefix, list(variables))
   return prefix
@@ -94,18 +84,20 @@ def read_counters(prefix: str, names: Sequence[str]) -> dict[str, int]:
     ValueError: a variable is missing or no scalar, or cannot be read.
   """
   check_fits(prefix, dict.fromkeys(names, ()))
-  return {name: int(value) for name, value in read_tensors(prefix, names).items()}
+  return {name: int(value) for name, value in checkpoint_files.read_tensors(prefix, names).items()}
 
 
 def latest_step(model_dir: str) -> int:
   """The global step of the latest checkpoint; 0 without one."""
-  prefix = latest(model_dir)
+  prefix = checkpoint_files.latest(model_dir)
   return read_counters(prefix, ['global_step'])['global_step'] if prefix else 0
 
 
 def mask_sparsities(prefix: str) -> dict[str, float]:
   """{layer: share of zeros} of all masks in a checkpoint."""
-  return {layer: float(np.mean(mask == 0)) for layer, mask in read_masks(prefix).items()}
+  return {
+    layer: float(np.mean(mask == 0)) for layer, mask in checkpoint_files.read_masks(prefix).items()
+  }
 
 
 def check_given(settings: Any, *names: str) -> None:
@@ -113,11 +105,13 @@ def check_given(settings: Any, *names: str) -> None:
   for name in names:
     path = getattr(settings, name)
     if path:
-      resolve(path, name)
+      checkpoint_files.resolve(path, name)
 
 
 def initialize_parameters_from_ckpt(
-  ckpt_path: str, model_dir: str, param_suffixes: Sequence[str] = PARAMETER_SUFFIXES
+  ckpt_path: str,
+  model_dir: str,
+  param_suffixes: Sequence[str] = checkpoint_files.PARAMETER_SUFFIXES,
 ) -> None:
   """Initializes the parameters of the graph from a checkpoint.
 
@@ -129,9 +123,9 @@ def initialize_parameters_from_ckpt(
     ValueError: there is no checkpoint, or it lacks a parameter or has it in
       another shape; names it.
   """
-  if latest(model_dir):
+  if checkpoint_files.latest(model_dir):
     return
-  prefix = resolve(ckpt_path)
+  prefix = checkpoint_files.resolve(ckpt_path)
   parameters = {
     v.op.name: v for v in tf.global_variables() if v.op.name.rsplit('/', 1)[-1] in param_suffixes
   }

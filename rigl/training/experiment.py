@@ -245,12 +245,12 @@ class StepExperiment(Experiment):
     """The checkpoint to evaluate, for `eval` the first one; None without any."""
     settings = self.settings
     if settings.mode == 'eval_once':
-      return checkpoints.resolve(
+      return checkpoint_files.resolve(
         os.path.join(self.folder, settings.eval_once_ckpt_prefix),
         among=getattr(settings, self.schema.folder),
       )
     if settings.mode == 'eval':
-      return checkpoints.latest(self.folder)
+      return checkpoint_files.latest(self.folder)
     checkpoints.check_given(settings, 'load_mask_dir', 'initial_value_checkpoint')
     self.check_resumable()
     return None

@@ -201,7 +201,7 @@ def export_saved_model(
     ValueError: the checkpoint cannot be read, or does not fit the network.
     OSError: the folder cannot be written; names it.
   """
-  checkpoint = checkpoints.resolve(checkpoint)
+  checkpoint = checkpoint_files.resolve(checkpoint)
   step = checkpoints.read_counters(checkpoint, ['global_step'])['global_step']
   with tf.Graph().as_default():
     signatures = _build_masked(build_logits, image_shape, decode, class_names)
@@ -273,6 +273,6 @@ class ExportModelHook(tf.train.CheckpointSaverListener):
       self._export()
 
   def _export(self) -> None:
-    path = self._export_fn(checkpoints.resolve(self._model_dir))
+    path = self._export_fn(checkpoint_files.resolve(self._model_dir))
     logging.info('Exported %s.', path)
     self._is_exported = True

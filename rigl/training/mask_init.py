@@ -10,7 +10,7 @@ from typing import Mapping, Optional
 
 import numpy as np
 
-from rigl import replicas, sparse_utils
+from rigl import checkpoint_files, replicas, sparse_utils
 from rigl.compat import tf
 from rigl.model_pruning import pruning
 from rigl.training import checkpoints
@@ -32,7 +32,7 @@ def _sparsities(
 
 def _loaded_masks(load_mask_dir: str) -> dict[str, np.ndarray]:
   """{mask variable name: 0/1 array} of all masks of the graph."""
-  return checkpoints.read_values(checkpoints.resolve(load_mask_dir), pruning.get_masks())
+  return checkpoints.read_values(checkpoint_files.resolve(load_mask_dir), pruning.get_masks())
 
 
 def random_masks(

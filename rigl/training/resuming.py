@@ -7,7 +7,7 @@ from typing import Any, Sequence
 
 from absl import logging
 
-from rigl import gin_configs
+from rigl import checkpoint_files, gin_configs
 from rigl.training import checkpoints, iterations
 from rigl.training.config import SparsityConfig
 
@@ -29,7 +29,7 @@ _FREE = ('num_epochs', 'max_steps', 'train_steps', 'eval_batch_size', 'num_eval_
 
 def _counters(prefix: str) -> dict[str, int]:
   """{name: value} of the counters of steps that a checkpoint has."""
-  shapes = checkpoints.open_checkpoint(prefix).get_variable_to_shape_map()
+  shapes = checkpoint_files.open_checkpoint(prefix).get_variable_to_shape_map()
   return checkpoints.read_counters(
     prefix,
     [
@@ -46,7 +46,7 @@ def iterations_done(model_dir: str, config: SparsityConfig) -> int:
   the number is that of the global steps, plus that of the iterations that updated
   masks instead of training, by the schedule of `config`.
   """
-  prefix = checkpoints.latest(model_dir)
+  prefix = checkpoint_files.latest(model_dir)
   if not prefix:
     return 0
   counters = _counters(prefix)
@@ -97,7 +97,7 @@ def check_same_settings(
   Raises:
     ValueError: a field has changed; names it, both values and the folder.
   """
-  prefix = checkpoints.latest(model_dir)
+  prefix = checkpoint_files.latest(model_dir)
   if not prefix or not gin_configs.files_in(model_dir):
     return
   formers = former_configs(model_dir, configs)

@@ -7,6 +7,7 @@ from typing import Any, Callable, Iterator, Optional, Sequence
 
 from absl import logging
 
+from rigl import checkpoint_files
 from rigl.compat import tf
 from rigl.core import messages
 from rigl.training import (
@@ -192,7 +193,7 @@ def train_in_turns(
   if evaluate and (
     step >= total or (step and step % chunk == 0 and not _is_evaluated(folder, step))
   ):
-    evaluate(checkpoints.resolve(folder))
+    evaluate(checkpoint_files.resolve(folder))
   if step >= total:
     return
   is_first = True
@@ -207,10 +208,10 @@ def train_in_turns(
         f'{total}, saved in {folder}. The same command goes on.',
       )
     if evaluate:
-      evaluate(checkpoints.resolve(folder))
+      evaluate(checkpoint_files.resolve(folder))
   if distribution.is_chief():
     print(
-      f'Trained to step {checkpoints.latest_step(folder)}: {checkpoints.resolve(folder)}.',
+      f'Trained to step {checkpoints.latest_step(folder)}: {checkpoint_files.resolve(folder)}.',
       flush=True,
     )
 
@@ -234,7 +235,7 @@ def evaluate(
     ValueError: the checkpoint or an example cannot be read, or the checkpoint
       lacks a variable or has it in another shape; names it.
   """
-  checkpoints.open_checkpoint(checkpoint)
+  checkpoint_files.open_checkpoint(checkpoint)
   try:
     return loop.evaluate(input_fn, checkpoint, steps)
   except tf.errors.OpError as error:
@@ -245,7 +246,7 @@ def evaluate(
 
 def _checkpoints_of(model_dir: str, timeout_seconds: float) -> Iterator[str]:
   """Yields new checkpoints, until none appears for `timeout_seconds`."""
-  first = checkpoints.latest(model_dir)
+  first = checkpoint_files.latest(model_dir)
   # Without a state file TensorFlow does not find the checkpoint.
   is_alone = first is not None and not tf.train.latest_checkpoint(model_dir)
   if first is None:
@@ -281,7 +282,7 @@ def evaluate_until(
     The metrics of each checkpoint, as `evaluate`.
 
   Raises:
-    ValueError: the folder or a checkpoint is damaged, see checkpoints.latest
+    ValueError: the folder or a checkpoint is damaged, see checkpoint_files.latest
       and `evaluate`.
   """
   last_step = None

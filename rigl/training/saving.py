@@ -25,7 +25,7 @@ def _is_latest(prefix: str) -> bool:
   folder, name = os.path.split(prefix)
   # The state file may spell the folder differently.
   return tf.io.gfile.exists(f'{prefix}.index') and (
-    os.path.basename(checkpoints.latest(folder) or '') == name
+    os.path.basename(checkpoint_files.latest(folder) or '') == name
   )
 
 

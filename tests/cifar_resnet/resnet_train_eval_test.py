@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 
 import rigl
-from rigl import gin_configs
+from rigl import checkpoint_files, gin_configs
 from rigl.cifar_resnet import cifar_data, cifar_experiment
 from rigl.cifar_resnet import resnet_train_eval as script
 from rigl.cifar_resnet.cifar_config import CifarConfig
@@ -155,7 +155,7 @@ def test_it_trains_from_python_as_the_script_does(data, tmp_path, monkeypatch, c
       result.weights[f'{layer}/weights'], expected[f'{layer}/weights'] * mask
     )
   assert set(result.weights) == {
-    name for name in expected if name.rpartition('/')[2] in checkpoints.PARAMETER_SUFFIXES
+    name for name in expected if name.rpartition('/')[2] in checkpoint_files.PARAMETER_SUFFIXES
   }
 
 
@@ -312,7 +312,7 @@ def test_parameters_and_nothing_else_are_loaded(data, trained, tmp_path):
       assert (value != source[name]).any()
     elif leaf == 'Momentum':
       assert not value.any()
-    elif leaf in checkpoints.PARAMETER_SUFFIXES:
+    elif leaf in checkpoint_files.PARAMETER_SUFFIXES:
       np.testing.assert_array_equal(value, source[name], err_msg=name)
   assert {'mask', 'Momentum', 'weights', 'gamma', 'moving_mean'} <= leaves
 

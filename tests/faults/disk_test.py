@@ -12,7 +12,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from rigl.training import checkpoints
+from rigl import checkpoint_files
 from tests import checkpoint_values, combinations
 from tests.faults import scripts
 
@@ -65,7 +65,7 @@ def test_full_disk_and_room_again(script, data, servers, disk, whole_of):
   server = servers(script)
   whole = whole_of(script)
   sizes = {path: path.stat().st_size for path in whole.rglob('*') if path.is_file()}
-  last = checkpoints.latest(str(scripts.run_folder(whole)))
+  last = checkpoint_files.latest(str(scripts.run_folder(whole)))
   a_checkpoint = sum(size for path, size in sizes.items() if str(path).startswith(f'{last}.'))
   # The size of a whole training minus half a checkpoint.
   n_free = sum(sizes.values()) - a_checkpoint // 2
@@ -79,9 +79,9 @@ def test_full_disk_and_room_again(script, data, servers, disk, whole_of):
   assert 'No space left on device' in error
   assert 'model.ckpt-' in error and str(folder) in error
   kept = scripts.run_folder(folder / 'run')
-  prefix = checkpoints.latest(str(kept))
+  prefix = checkpoint_files.latest(str(kept))
   assert prefix and f'The last good checkpoint is {prefix}.' in error
-  checkpoints.read_tensors(prefix, ['global_step'])
+  checkpoint_files.read_tensors(prefix, ['global_step'])
   assert not list(kept.glob('*_temp'))
   filler.unlink()
   result = server.run(argv)
@@ -162,7 +162,7 @@ def test_damaged_checkpoint_is_named_and_nothing_begins(script, data, servers, t
       continue  # All scripts use the same code.
     folder = pathlib.Path(shutil.copytree(trained(script), tmp_path / str(number)))
     run_folder = scripts.run_folder(folder)
-    latest = os.path.basename(checkpoints.latest(str(run_folder)))
+    latest = os.path.basename(checkpoint_files.latest(str(run_folder)))
     path = run_folder / name.format(latest)
     damage(path)
     before = scripts.files(folder)
@@ -178,7 +178,7 @@ def test_any_flipped_bit_is_refused_or_harmless(trained, tmp_path):
   """At many random places in the files of a checkpoint."""
   rng = random.Random(0)
   folder = scripts.run_folder(trained('mnist'))
-  prefix = checkpoints.latest(str(folder))
+  prefix = checkpoint_files.latest(str(folder))
   good = checkpoint_values.of(prefix)
   n_refused = 0
   for suffix in ('index', 'data-00000-of-00001'):
@@ -190,7 +190,7 @@ def test_any_flipped_bit_is_refused_or_harmless(trained, tmp_path):
       content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
       path.write_bytes(content)
       try:
-        values = checkpoints.read_tensors(f'{tmp_path}/model.ckpt-1', good)
+        values = checkpoint_files.read_tensors(f'{tmp_path}/model.ckpt-1', good)
       except ValueError as error:
         assert f'{tmp_path}/model.ckpt-1' in str(error)
         assert '\n' not in str(error)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rigl import checkpoint_files
 from rigl.compat import tf
 from rigl.core import methods
 from rigl.model_pruning import layers, sparse_layers
-from rigl.training import checkpoints, factory, hooks, mask_init, saving, stop_at_nan
+from rigl.training import factory, hooks, mask_init, saving, stop_at_nan
 from rigl.training.config import SparsityConfig
 from tests import combinations, sparse_net
 from tests.faults import scripts
@@ -139,14 +140,14 @@ def test_stop_names_the_step_and_keeps_the_last_checkpoint(method, kind, bad, tm
       for _ in range(5):
         session.run(training.train_op)
       step = session.raw_session().run(training.global_step)
-      prefix = checkpoints.latest(str(tmp_path))
+      prefix = checkpoint_files.latest(str(tmp_path))
       contents = {path: path.read_bytes() for path in tmp_path.glob('model.ckpt*')}
       session.run(training.train_op, training.feed(**{kind: bad}))
   assert prefix == f'{tmp_path}/model.ckpt-{step}'
   assert f'{prefix}.' in str(error.value)
   assert f'step {step + 1}:' in str(error.value)
   assert 'learning rate' in str(error.value) and '\n' not in str(error.value)
-  assert checkpoints.latest(str(tmp_path)) == prefix
+  assert checkpoint_files.latest(str(tmp_path)) == prefix
   assert contents == {path: path.read_bytes() for path in tmp_path.glob('model.ckpt*')}
 
 
@@ -163,7 +164,7 @@ def test_spoilt_weights_are_never_saved(tmp_path):
   """Even if the loss and the gradients of the step were finite."""
   training = Training('set', tmp_path)
   train(training, tmp_path, [GOOD] * 2)
-  prefix = checkpoints.latest(str(tmp_path))
+  prefix = checkpoint_files.latest(str(tmp_path))
   with tf.Graph().as_default():
     training = Training('set', tmp_path)
     (weights,) = [v for v in tf.global_variables() if v.op.name == 'a/weights']
@@ -172,7 +173,7 @@ def test_spoilt_weights_are_never_saved(tmp_path):
     with pytest.raises(FloatingPointError, match='infinity in a/weights') as e:
       train(training, tmp_path, [GOOD] * 2, save_steps=1)
   assert prefix in str(e.value)
-  assert checkpoints.latest(str(tmp_path)) == prefix
+  assert checkpoint_files.latest(str(tmp_path)) == prefix
 
 
 # --- Masks that leave nothing to choose --------------------------------------
@@ -237,7 +238,11 @@ def test_script_whose_training_diverges(script, spoil, data, servers, tmp_path):
   error = scripts.error_line(
     servers(script).run(scripts.arguments(script, data, tmp_path, 'rigl', **spoil))
   )
-  for word in ('step ', 'NaN or infinity', checkpoints.latest(str(scripts.run_folder(tmp_path)))):
+  for word in (
+    'step ',
+    'NaN or infinity',
+    checkpoint_files.latest(str(scripts.run_folder(tmp_path))),
+  ):
     assert word in error
   for name, value in scripts.final_values(tmp_path).items():
     assert np.isfinite(value).all(), name

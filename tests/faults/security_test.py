@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from rigl import gin_configs
+from rigl import checkpoint_files, gin_configs
 from rigl.cifar_resnet import cifar_data
 from rigl.compat import tf
 from rigl.imagenet_resnet import imagenet_data
@@ -60,7 +60,7 @@ def test_pickle_in_place_of_any_file(protocol, trace, tmp_path):
   for suffix in ('index', 'data-00000-of-00001'):
     (tmp_path / f'model.ckpt-1.{suffix}').write_bytes(content)
   with pytest.raises(ValueError, match='model.ckpt-1'):
-    checkpoints.read_tensors(str(tmp_path / 'model.ckpt-1'), ['global_step'])
+    checkpoint_files.read_tensors(str(tmp_path / 'model.ckpt-1'), ['global_step'])
 
 
 def test_array_of_objects_among_mask_records(trace, tmp_path):

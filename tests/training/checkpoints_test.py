@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
+from rigl import checkpoint_files
 from rigl.compat import tf
 from rigl.training import checkpoints
 from tests.training.small_checkpoints import DATA, VALUES, damage, make_variables, save
@@ -28,29 +29,31 @@ def variables_like(values):
 
 
 def test_resolves_a_prefix_to_itself(prefix):
-  assert checkpoints.resolve(prefix) == prefix
-  assert checkpoints.resolve(f'{prefix}.index') == prefix
+  assert checkpoint_files.resolve(prefix) == prefix
+  assert checkpoint_files.resolve(f'{prefix}.index') == prefix
 
 
 def test_resolves_a_folder_to_its_latest(tmp_path):
   save(tmp_path / 'run', step=10)
   latest = save(tmp_path / 'run', step=9)
-  assert checkpoints.resolve(str(tmp_path / 'run')) == latest
-  assert checkpoints.resolve(str(tmp_path / 'run') + '/') == latest
+  assert checkpoint_files.resolve(str(tmp_path / 'run')) == latest
+  assert checkpoint_files.resolve(str(tmp_path / 'run') + '/') == latest
   earlier = str(tmp_path / 'run' / 'model.ckpt-10')
-  assert checkpoints.resolve(earlier) == earlier
+  assert checkpoint_files.resolve(earlier) == earlier
 
 
 def test_resolves_a_folder_without_a_state_file_to_the_last_step(tmp_path):
   latest = save(tmp_path / 'run', step=10)
   save(tmp_path / 'run', step=9)
   (tmp_path / 'run' / 'checkpoint').unlink()
-  assert checkpoints.resolve(str(tmp_path / 'run')) == latest
+  assert checkpoint_files.resolve(str(tmp_path / 'run')) == latest
 
 
 def test_resolves_a_folder_that_was_moved(tmp_path, prefix):
   shutil.move(tmp_path / 'run', tmp_path / 'moved')
-  assert checkpoints.resolve(str(tmp_path / 'moved')) == str(tmp_path / 'moved' / 'model.ckpt-30')
+  assert checkpoint_files.resolve(str(tmp_path / 'moved')) == str(
+    tmp_path / 'moved' / 'model.ckpt-30'
+  )
 
 
 def without_state_file(folder, *steps, cut):
@@ -65,17 +68,17 @@ def without_state_file(folder, *steps, cut):
 
 def test_an_index_cut_short_is_no_checkpoint(tmp_path):
   folder = without_state_file(tmp_path, 0, 9, 10, cut=10)
-  assert checkpoints.resolve(folder) == f'{folder}/model.ckpt-9'
+  assert checkpoint_files.resolve(folder) == f'{folder}/model.ckpt-9'
 
 
 def test_a_first_checkpoint_cut_short_is_a_new_start(tmp_path):
-  assert checkpoints.latest(without_state_file(tmp_path, 0, cut=0)) is None
+  assert checkpoint_files.latest(without_state_file(tmp_path, 0, cut=0)) is None
 
 
 def test_a_later_checkpoint_cut_short_is_not_a_new_start(tmp_path):
   folder = without_state_file(tmp_path, 7, cut=7)
   with pytest.raises(ValueError, match='can be read') as error:
-    checkpoints.latest(folder)
+    checkpoint_files.latest(folder)
   assert f'{folder}/model.ckpt-7' in str(error.value)
 
 
@@ -92,7 +95,7 @@ def test_a_later_checkpoint_cut_short_is_not_a_new_start(tmp_path):
 def test_no_checkpoint_is_an_error_that_names_the_path(make, tmp_path):
   path = str(make(tmp_path / 'x'))
   with pytest.raises(ValueError, match='No checkpoint') as error:
-    checkpoints.resolve(path)
+    checkpoint_files.resolve(path)
   assert path in str(error.value)
   assert '\n' not in str(error.value)
 
@@ -100,7 +103,7 @@ def test_no_checkpoint_is_an_error_that_names_the_path(make, tmp_path):
 def test_a_data_file_of_a_checkpoint_is_not_its_prefix(prefix):
   path = f'{prefix}.data-00000-of-00001'
   with pytest.raises(ValueError) as error:
-    checkpoints.resolve(path)
+    checkpoint_files.resolve(path)
   assert path in str(error.value)
 
 
@@ -148,7 +151,7 @@ def test_only_long_lists_of_misfits_are_cut(prefix, n, end):
 @pytest.mark.parametrize('how', ['truncated', 'empty', 'garbage', 'missing'])
 def test_damaged_index_is_named(prefix, how):
   damage(prefix, '.index', how)
-  for use in (checkpoints.open_checkpoint, lambda p: checkpoints.check_fits(p, {})):
+  for use in (checkpoint_files.open_checkpoint, lambda p: checkpoints.check_fits(p, {})):
     with pytest.raises(ValueError, match='Cannot read') as error:
       use(prefix)
     assert prefix in str(error.value)

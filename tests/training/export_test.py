@@ -570,7 +570,7 @@ class Exports:
     self._folder = str(folder)
 
   def __call__(self, prefix):
-    values = checkpoints.read_tensors(prefix, ['global_step', 'layer/mask'])
+    values = checkpoint_files.read_tensors(prefix, ['global_step', 'layer/mask'])
     self.steps.append(int(values['global_step']))
     self.masks.append(values['layer/mask'])
     return export.export_saved_model(
@@ -617,7 +617,7 @@ def test_exported_in_training_is_what_the_checkpoints_hold(tmp_path):
   images = np.eye(6, dtype=np.float32)
   kernels = []
   for step in exports.steps:
-    values = checkpoints.read_tensors(
+    values = checkpoint_files.read_tensors(
       str(tmp_path / f'model.ckpt-{step}'), ['layer/weights', 'layer/mask', 'layer/biases']
     )
     outputs, _, _ = predict(

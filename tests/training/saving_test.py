@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from rigl import checkpoint_files
 from rigl.compat import tf
 from rigl.training import checkpoints, saving
 from tests.training.small_checkpoints import save
@@ -30,7 +31,7 @@ def test_leftovers_of_a_kill_are_removed(tmp_path):
     (tmp_path / name).write_text('x')
   saving.remove_leftovers(str(tmp_path))
   assert {path.name for path in tmp_path.iterdir()} == {*before, *kept}
-  assert checkpoints.latest(str(tmp_path)) == prefix
+  assert checkpoint_files.latest(str(tmp_path)) == prefix
 
 
 # --- The state file ----------------------------------------------------------
@@ -52,7 +53,7 @@ def test_a_state_file_that_is_there_stays(tmp_path):
   save(tmp_path, step=10)
   prefix = save(tmp_path, step=9)
   saving.restore_state_file(str(tmp_path))
-  assert checkpoints.latest(str(tmp_path)) == prefix
+  assert checkpoint_files.latest(str(tmp_path)) == prefix
 
 
 # --- SaverHook ---------------------------------------------------------------
