@@ -45,31 +45,6 @@ class Schedule:
     return self.n_epochs * self.n_batches
 
 
-@dataclasses.dataclass(frozen=True)
-class Fetches:
-  """Tensors of the training graph.
-
-  Attributes:
-    loss: training loss, scalar.
-    accuracy: training accuracy, scalar.
-    learning_rate: scalar.
-    drop_fraction: annealed, scalar; None without mask updates.
-    test_loss: scalar, on the digits in `test_feed`.
-    test_accuracy: scalar, on the same digits.
-    test_feed: {placeholder: array}.
-    masks: mask variables in the order of the layers; may be empty.
-  """
-
-  loss: tf.Tensor
-  accuracy: tf.Tensor
-  learning_rate: tf.Tensor
-  drop_fraction: Optional[tf.Tensor]
-  test_loss: tf.Tensor
-  test_accuracy: tf.Tensor
-  test_feed: dict[tf.Tensor, np.ndarray]
-  masks: Sequence[tf.Variable]
-
-
 def network_values(masks: Mapping[str, np.ndarray]) -> dict[str, Any]:
   """The values of a row about the network: sparsities and sizes.
 
@@ -125,7 +100,10 @@ class EpochLog(tf.train.SessionRunHook):
 
   def __init__(
     self,
-    fetches: Fetches,
+    train: Mapping[str, Optional[tf.Tensor]],
+    test: Mapping[str, tf.Tensor],
+    test_feed: Mapping[tf.Tensor, np.ndarray],
+    masks: Sequence[tf.Variable],
     schedule: Schedule,
     folder: str,
     text_file: str,
@@ -135,15 +113,21 @@ class EpochLog(tf.train.SessionRunHook):
     """Resumes the files of an earlier process, if any.
 
     Args:
-      fetches: tensors to report.
+      train: scalars of a training step: loss, accuracy, learning_rate, and
+        drop_fraction, which is None without mask updates.
+      test: scalars of `test_feed`: loss and accuracy.
+      test_feed: {placeholder: array}, the test digits.
+      masks: mask variables in the order of the layers; may be empty.
       schedule: when to report.
       folder: folder of metrics.jsonl and TensorBoard's files.
       text_file: path of the text file, with one or two lines per epoch.
       records_file: path of the mask records (.npz).
       kept_pixels: bool [784], the pixels that are inputs; None for all.
     """
-    self._fetches = fetches
-    self._watch = mask_watch.MaskWatch(fetches.masks)
+    self._train = {name: value for name, value in train.items() if value is not None}
+    self._test = dict(test)
+    self._test_feed = test_feed
+    self._watch = mask_watch.MaskWatch(masks)
     self._schedule = schedule
     self._folder = folder
     # TensorBoard draws one tag of several folders into one chart.
@@ -207,16 +191,8 @@ class EpochLog(tf.train.SessionRunHook):
 
   def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
     del run_context
-    fetches = {
-      'loss': self._fetches.loss,
-      'accuracy': self._fetches.accuracy,
-      'learning_rate': self._fetches.learning_rate,
-      'advanced': iterations.advanced(),
-      'updates': self._watch.updates,
-    }
-    if self._fetches.drop_fraction is not None:
-      fetches['drop_fraction'] = self._fetches.drop_fraction
-    return tf.train.SessionRunArgs(fetches)
+    others = {'advanced': iterations.advanced(), 'updates': self._watch.updates}
+    return tf.train.SessionRunArgs({**self._train, **others})
 
   def after_run(self, run_context: Any, run_values: Any) -> None:
     results = run_values.results
@@ -239,15 +215,8 @@ class EpochLog(tf.train.SessionRunHook):
   # --- Reports --------------------------------------------------------------
 
   def _report(self, session: Any, results: Mapping[str, float]) -> None:
-    step, test_loss, accuracy, masks, pictures = session.run(
-      [
-        self._global_step,
-        self._fetches.test_loss,
-        self._fetches.test_accuracy,
-        self._watch.masks,
-        self._watch.pictures,
-      ],
-      self._fetches.test_feed,
+    step, test, masks, pictures = session.run(
+      [self._global_step, self._test, self._watch.masks, self._watch.pictures], self._test_feed
     )
     loss, train_accuracy, n_iterations = self._totals
     self._totals = np.zeros(3)
@@ -264,7 +233,7 @@ class EpochLog(tf.train.SessionRunHook):
     }
     of_masks = self._watch.row(masks)
     self._history.add('train', **place, **train, **of_masks)
-    self._history.add('test', **place, loss=test_loss, accuracy=accuracy, **network_values(masks))
+    self._history.add('test', **place, **test, **network_values(masks))
     row = self._history.rows[-1]
     self.last_accuracy = row['accuracy']
     self._print(train['loss'], row)
@@ -273,7 +242,7 @@ class EpochLog(tf.train.SessionRunHook):
     summaries.write(
       self._folder, self._iteration, {**train, **mask_watch.tags(of_masks, masks)}, pictures
     )
-    summaries.write(self._test_folder, self._iteration, {'loss': test_loss, 'accuracy': accuracy})
+    summaries.write(self._test_folder, self._iteration, test)
 
   def _print(self, train_loss: float, row: Mapping[str, Any]) -> None:
     """Prints the line of an epoch."""

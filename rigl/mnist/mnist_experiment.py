@@ -289,7 +289,14 @@ class Graph:
       reported=[learning_rate, drop_fraction],
     )
     means = replicas.mean(loss), replicas.mean(accuracy)
-    log = self._make_log(*means, learning_rate, drop_fraction)
+    log = self._make_log(
+      {
+        'loss': means[0],
+        'accuracy': means[1],
+        'learning_rate': learning_rate,
+        'drop_fraction': drop_fraction,
+      }
+    )
     self.logs.append(log)
     return specs.TrainSpec(
       loss,
@@ -301,38 +308,25 @@ class Graph:
       replica_means=means,
     )
 
-  def _make_log(
-    self,
-    loss: tf.Tensor,
-    accuracy: tf.Tensor,
-    learning_rate: tf.Tensor,
-    drop_fraction: Optional[tf.Tensor],
-  ) -> epoch_log.EpochLog:
-    """Builds the test network on the trained variables, and the log."""
+  def _make_log(self, train: Mapping[str, Optional[tf.Tensor]]) -> epoch_log.EpochLog:
+    """Builds the test network on the trained variables, and the log of it and of `train`."""
     experiment = self.experiment
     images = tf.placeholder(tf.uint8, [None, self.test_images.shape[1]], 'test_images')
     labels = tf.placeholder(tf.uint8, [None], 'test_labels')
-    test_loss, test_accuracy = mnist_network_fc(
+    loss, accuracy = mnist_network_fc(
       (mnist_input.scale_pixels(images), labels),
       reuse=True,
       model_pruning=experiment.sparsity.method.uses_masks,
       l2_scale=0.0,
     )
-    fetches = epoch_log.Fetches(
-      loss=loss,
-      accuracy=accuracy,
-      learning_rate=learning_rate,
-      drop_fraction=drop_fraction,
-      test_loss=test_loss,
-      test_accuracy=test_accuracy,
-      test_feed={images: self.test_images, labels: self.test_labels},
-      masks=pruning.get_masks(),
-    )
     path = os.path.join(
       experiment.folder, mnist_config.run_name(experiment.sparsity, experiment.config)
     )
     return epoch_log.EpochLog(
-      fetches,
+      train,
+      {'loss': loss, 'accuracy': accuracy},
+      {images: self.test_images, labels: self.test_labels},
+      pruning.get_masks(),
       self.schedule,
       experiment.folder,
       f'{path}.txt',

@@ -49,16 +49,15 @@ class Training:
       tf.no_op, tf.train.get_or_create_global_step(), first_iteration
     )
     self.log = epoch_log.EpochLog(
-      epoch_log.Fetches(
-        loss=scalars['loss'],
-        accuracy=scalars['accuracy'],
-        learning_rate=scalars['loss'] / 100.0,
-        drop_fraction=scalars['drop_fraction'] if is_dynamic else None,
-        test_loss=tf.reduce_mean(digits_fed),
-        test_accuracy=self.test_accuracy,
-        test_feed={digits_fed: digits},
-        masks=self.masks,
-      ),
+      {
+        'loss': scalars['loss'],
+        'accuracy': scalars['accuracy'],
+        'learning_rate': scalars['loss'] / 100.0,
+        'drop_fraction': scalars['drop_fraction'] if is_dynamic else None,
+      },
+      {'loss': tf.reduce_mean(digits_fed), 'accuracy': self.test_accuracy},
+      {digits_fed: digits},
+      self.masks,
       epoch_log.Schedule(
         n_batches=N_BATCHES,
         n_epochs=n_epochs,
