@@ -228,9 +228,15 @@ def make_model(
   prune_first_layer: bool,
   prune_last_layer: bool,
   name: Optional[str] = None,
+  min_filters: Optional[int] = None,
 ) -> ModelFn:
-  """Makes the function that builds a network of `rigl.networks`; see `resnet_model.resnet_v1_`."""
+  """Makes the function that builds a network of `rigl.networks`; see `resnet_model.resnet_v1_`.
+
+  `min_filters` are the channels of its narrowest layer at width 1; None if it never has none.
+  """
   checks.positive('width', width)
+  if min_filters and not int(min_filters * width):
+    raise ValueError(f'width {width} leaves none of {min_filters} channels.')
 
   def model(inputs: tf.Tensor, is_training: bool) -> tf.Tensor:
     net = Layers(spec, is_training, prune_first_layer, prune_last_layer)
@@ -238,10 +244,3 @@ def make_model(
       return network(net, inputs, width=width, num_classes=num_classes)
 
   return model
-
-
-def check_width(filters: int, width: float) -> None:
-  """Raises ValueError if the width is not positive, or leaves none of `filters` channels."""
-  checks.positive('width', width)
-  if not int(filters * width):
-    raise ValueError(f'width {width} leaves none of {filters} channels.')

@@ -46,9 +46,8 @@ def resnet_v1_(
     ValueError: an argument is not one of its options.
   """
   checks.one_of('resnet_depth', resnet_depth, networks.RESNETS)
-  blocks.check_width(64, width)
   network = functools.partial(networks.resnet, depth=resnet_depth)
   spec = blocks.LayerSpec(pruning_method, init_method, data_format, end_sparsity, weight_decay)
   return blocks.make_model(
-    network, spec, num_classes, width, prune_first_layer, prune_last_layer, name
+    network, spec, num_classes, width, prune_first_layer, prune_last_layer, name, 64
   )

@@ -45,7 +45,6 @@ def vgg(
   and training and inference build the same graph.
   """
   checks.one_of('vgg_type', vgg_type, networks.VGGS)
-  blocks.check_width(64, width)
 
   def network(net: blocks.Layers, x: tf.Tensor, **sizes: Any) -> tf.Tensor:
     _check_size(x, data_format)
@@ -53,5 +52,5 @@ def vgg(
 
   spec = blocks.LayerSpec(pruning_method, init_method, data_format, end_sparsity, weight_decay)
   return blocks.make_model(
-    network, spec, num_classes, width, prune_first_layer, prune_last_layer, name or vgg_type
+    network, spec, num_classes, width, prune_first_layer, prune_last_layer, name or vgg_type, 64
   )

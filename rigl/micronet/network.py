@@ -70,8 +70,24 @@ class Network:
     return {name: factor * sparsity for name, factor in self.sparsity_factors.items()}
 
 
+class _Counted:
+  """What follows from `counts`: stored bits, multiplications and additions."""
+
+  counts: Any
+
+  @property
+  def flops(self) -> float:
+    """Multiplications and additions."""
+    return self.counts.flops
+
+  @property
+  def n_bytes(self) -> float:
+    """Stored size: kernels with their masks, and biases."""
+    return self.counts.param_bits / 8
+
+
 @dataclasses.dataclass(frozen=True)
-class LayerCount:
+class LayerCount(_Counted):
   """The cost of a layer.
 
   Attributes:
@@ -92,19 +108,9 @@ class LayerCount:
   n_kept: int
   counts: counting.Counts
 
-  @property
-  def flops(self) -> float:
-    """Multiplications and additions."""
-    return self.counts.flops
-
-  @property
-  def n_bytes(self) -> float:
-    """Bytes of what is stored."""
-    return self.counts.param_bits / 8
-
 
 @dataclasses.dataclass(frozen=True)
-class NetworkCount:
+class NetworkCount(_Counted):
   """The layers of a network and their sums."""
 
   layers: tuple[LayerCount, ...]
@@ -113,16 +119,6 @@ class NetworkCount:
   def counts(self) -> counting.Counts:
     """The sum over the layers."""
     return counting.add_counts(layer.counts for layer in self.layers)
-
-  @property
-  def flops(self) -> float:
-    """Multiplications and additions."""
-    return self.counts.flops
-
-  @property
-  def n_bytes(self) -> float:
-    """Stored size: kernels with their masks, and biases."""
-    return self.counts.param_bits / 8
 
   @property
   def megabytes(self) -> float:

@@ -117,7 +117,8 @@ class Row:
     sparsity: default sparsity of the distribution.
     real_sparsity: zeros over all kernels.
     length: length of the training, as a multiple of the dense one.
-    training, inference, size: the counted cells; sizes in 10^6 bytes.
+    cells: training, inference and size, in the order of the columns; sizes in
+      10^6 bytes.
     top_1: published accuracy in percent.
     checkpoint: name of the published checkpoint, or '-'.
   """
@@ -126,16 +127,9 @@ class Row:
   sparsity: float
   real_sparsity: float
   length: int
-  training: Cell
-  inference: Cell
-  size: Cell
+  cells: dict[str, Cell]
   top_1: str
   checkpoint: str
-
-  @property
-  def cells(self) -> tuple[Cell, Cell, Cell]:
-    """The three counted cells, in the order of the columns."""
-    return self.training, self.inference, self.size
 
 
 def count_published(
@@ -197,19 +191,10 @@ def _row(architecture: str, line: str) -> Row:
       'rigl', count.flops, dense.flops, length=int(length)
     )
     inference = count.flops / dense.flops
-  training_cell, inference_cell, size_cell = map(
-    Cell, published, (training, inference, count.megabytes)
-  )
+  counted = training, inference, count.megabytes
+  cells = dict(zip(('training', 'inference', 'size'), map(Cell, published, counted)))
   return Row(
-    distribution,
-    float(sparsity),
-    count.real_sparsity,
-    int(length),
-    training_cell,
-    inference_cell,
-    size_cell,
-    top_1,
-    checkpoint,
+    distribution, float(sparsity), count.real_sparsity, int(length), cells, top_1, checkpoint
   )
 
 
@@ -225,7 +210,7 @@ def as_records(tables: dict[str, list[Row]]) -> list[dict[str, Any]]:
         'real_sparsity': row.real_sparsity,
         'length': row.length,
       }
-      for name, cell in zip(('training', 'inference', 'size'), row.cells):
+      for name, cell in row.cells.items():
         record[f'{name}_published'] = cell.published
         record[f'{name}_computed'] = cell.computed
         record[f'{name}_agreement'] = cell.agreement
@@ -259,7 +244,7 @@ def _text_rows(rows: Iterable[Row]) -> str:
   lines = []
   for row in rows:
     line = [row.distribution, f'{row.real_sparsity:.3f}', f'{row.length}x']
-    for cell in row.cells:
+    for cell in row.cells.values():
       line += [cell.published, f'{_MARKS[cell.agreement]} {cell.text}'.lstrip()]
     lines.append([*line, row.top_1])
   return formatting.text_table([*header, 'Top-1 %'], lines)
@@ -271,7 +256,7 @@ def _markdown_rows(rows: Iterable[Row]) -> str:
   texts = {SAME: '{}', LAST_DIGIT: '{} ~', DIFFERENT: '**{} !**'}
   for row in rows:
     line = [row.distribution, f'{row.real_sparsity:.3f}', f'{row.length}x']
-    for cell in row.cells:
+    for cell in row.cells.values():
       line.append(f'{cell.published} → {texts[cell.agreement].format(cell.text)}')
     url = CHECKPOINT_URL.format(row.checkpoint)
     link = '-' if row.checkpoint == '-' else f'[link]({url})'
@@ -280,7 +265,9 @@ def _markdown_rows(rows: Iterable[Row]) -> str:
 
 
 def _legend(tables: dict[str, list[Row]], is_markdown: bool) -> str:
-  agreements = [cell.agreement for rows in tables.values() for row in rows for cell in row.cells]
+  agreements = [
+    cell.agreement for rows in tables.values() for row in rows for cell in row.cells.values()
+  ]
   meanings = {
     SAME: f'of {len(agreements)} cells round to the published digits',
     LAST_DIGIT: 'differ by less than one unit of the last published digit',

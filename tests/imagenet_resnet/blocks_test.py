@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
-from rigl.imagenet_resnet import blocks, pruning_layers
+from rigl.imagenet_resnet import blocks, pruning_layers, resnet_model
 from rigl.model_pruning import sparse_layers
 from tests import networks
 from tests.reference import networks as reference_networks
@@ -109,8 +109,8 @@ def test_batch_norm_is_fused():
 )
 def test_width_that_leaves_no_number_of_channels(width, message):
   with pytest.raises(ValueError, match=message):
-    blocks.check_width(64, width)
-  blocks.check_width(64, 1 / 64)
+    resnet_model.resnet_v1_(18, 10, width=width)
+  resnet_model.resnet_v1_(18, 10, width=1 / 64)
 
 
 def test_old_path_of_the_sparse_layers():

@@ -63,10 +63,10 @@ def test_rows_agree_with_the_reference_rows(tables):
       published = dict(zip(('train_x', 'inference_x', 'size_mb'), published))
     else:
       inference = reference['inference_x']
-      assert row.training.computed == pytest.approx(reference['train_x_rigl'], abs=5.1e-6)
-    assert row.inference.computed == pytest.approx(inference, abs=5.1e-6)
-    assert row.size.computed == pytest.approx(reference['size_mb'], abs=5.1e-5)
-    for cell, key in zip(row.cells, ('train_x', 'inference_x', 'size_mb')):
+      assert row.cells['training'].computed == pytest.approx(reference['train_x_rigl'], abs=5.1e-6)
+    assert row.cells['inference'].computed == pytest.approx(inference, abs=5.1e-6)
+    assert row.cells['size'].computed == pytest.approx(reference['size_mb'], abs=5.1e-5)
+    for cell, key in zip(row.cells.values(), ('train_x', 'inference_x', 'size_mb')):
       if published[key] is not None:
         assert float(cell.published.rstrip('x')) == published[key]
 
@@ -77,7 +77,7 @@ class TestAgreement:
       (title.split(',')[0], row.distribution, row.sparsity, column)
       for title, rows in tables.items()
       for row in rows
-      for column, cell in zip(('training', 'inference', 'size'), row.cells)
+      for column, cell in row.cells.items()
       if cell.agreement == DIFFERENT
     }
     mobilenet = {
@@ -92,7 +92,9 @@ class TestAgreement:
     }
 
   def test_every_other_cell_is_within_one_digit(self, tables):
-    agreements = [cell.agreement for rows in tables.values() for row in rows for cell in row.cells]
+    agreements = [
+      cell.agreement for rows in tables.values() for row in rows for cell in row.cells.values()
+    ]
     assert [agreements.count(value) for value in (SAME, LAST_DIGIT, DIFFERENT)] == [48, 5, 16]
 
   @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ class TestRendering:
     text = published_table.render(tables, is_markdown=False)
     for rows in tables.values():
       for row in rows:
-        for cell in row.cells:
+        for cell in row.cells.values():
           assert f' {cell.published} ' in text
           assert f' {cell.text} ' in text
     assert '48 of 69 cells' in text
