@@ -16,7 +16,7 @@ from typing import Callable, Mapping, Optional, Sequence
 from rigl import dense_gradients, replicas, sparse_utils
 from rigl.compat import tf
 from rigl.core import checks, layer_names, methods, seeding, stateless_random
-from rigl.core.shared_graphs import called_apart
+from rigl.core.shared_graphs import noinline_call
 from rigl.optimizer_wrapper import (
   GradsAndVars,
   OptimizerWrapper,
@@ -265,7 +265,7 @@ class SparseOptimizer(OptimizerWrapper):
       self.drop_fraction = self.get_drop_fraction(step, is_update)
     # Functions take no reference variables.
     can_call = all(hasattr(mask, 'handle') for mask, _ in layers)
-    call = called_apart if can_call else lambda build: build()
+    call = noinline_call if can_call else lambda build: build()
     # The branch without update is traced first: it creates the slots of the
     # wrapped optimizer, which the update resets.
     return tf.cond(

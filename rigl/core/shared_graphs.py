@@ -30,7 +30,7 @@ def shared_graph(
   return decorate
 
 
-def called_apart(build: Callable[[], tf.Tensor]) -> tf.Tensor:
+def noinline_call(build: Callable[[], tf.Tensor]) -> tf.Tensor:
   """Builds a graph inside a function that is not inlined, and calls it.
 
   The executor visits all nodes of a branch, thousands of them, even if the

@@ -12,20 +12,20 @@ NUMBERS = json.loads((GOLDENS / 'schedules.json').read_text())['extract_number']
 
 
 @pytest.mark.parametrize(
-  'token, expected', [(t, v) for t, v in NUMBERS.items() if not isinstance(v, str)]
+  'option, expected', [(t, v) for t, v in NUMBERS.items() if not isinstance(v, str)]
 )
-def test_numbers_are_those_of_the_reference(token, expected):
-  assert numeric_suffix.split(token)[1] == expected
+def test_numbers_are_those_of_the_reference(option, expected):
+  assert numeric_suffix.split(option)[1] == expected
 
 
-@pytest.mark.parametrize('token', [t for t, v in NUMBERS.items() if isinstance(v, str)])
-def test_what_the_reference_rejects_is_rejected(token):
-  with pytest.raises(ValueError, match=repr(token)):
-    numeric_suffix.split(token)
+@pytest.mark.parametrize('option', [t for t, v in NUMBERS.items() if isinstance(v, str)])
+def test_what_the_reference_rejects_is_rejected(option):
+  with pytest.raises(ValueError, match=repr(option)):
+    numeric_suffix.split(option)
 
 
 @pytest.mark.parametrize(
-  'token, name',
+  'option, name',
   [
     ('grad_scale_10', 'grad_scale'),
     ('a_1_2', 'a_1'),
@@ -38,11 +38,11 @@ def test_what_the_reference_rejects_is_rejected(token):
     ('x_3\n', 'x_3\n'),
   ],
 )
-def test_names(token, name):
-  assert numeric_suffix.split(token)[0] == name
+def test_names(option, name):
+  assert numeric_suffix.split(option)[0] == name
 
 
-@pytest.mark.parametrize('token', [None, 3, 0.0, b'zeros', ['zeros']])
-def test_only_strings_have_a_number(token):
+@pytest.mark.parametrize('option', [None, 3, 0.0, b'zeros', ['zeros']])
+def test_only_strings_have_a_number(option):
   with pytest.raises(ValueError, match='not a string'):
-    numeric_suffix.split(token)
+    numeric_suffix.split(option)
