@@ -31,11 +31,7 @@ from rigl.training import specs
 
 
 def experiment_from_flags() -> CifarExperiment:
-  """The experiment of the flags.
-
-  Raises:
-    ValueError: a value is out of its range or unknown; names it.
-  """
+  """The experiment of the flags; raises ValueError for wrong ones, and names them."""
   return CifarExperiment.of(command_line.given(SCHEMA))
 
 

@@ -11,14 +11,7 @@ from rigl.core import messages
 
 
 def one_of(name: str, value: Any, options: Iterable[Any], aliases: Iterable[str] = ()) -> None:
-  """Raises ValueError unless `value` is one of the options.
-
-  Args:
-    name: name of the argument or flag.
-    value: its value.
-    options: the allowed values.
-    aliases: further names to suggest for a misspelled value.
-  """
+  """Raises ValueError unless `value` is one of the options; may suggest one, or an alias."""
   options = tuple(options)
   if value not in options:
     words = [o for o in (*options, *aliases) if isinstance(o, str)]
@@ -31,12 +24,8 @@ def one_of(name: str, value: Any, options: Iterable[Any], aliases: Iterable[str]
 def expanded_path(name: str, value: str) -> str:
   """Replaces ~ at the start of a path by the home folder.
 
-  Args:
-    name: name of the argument or flag, for the error.
-    value: the path.
-
   Raises:
-    ValueError: the home folder is unknown.
+    ValueError: the home folder is unknown; names the argument or flag.
   """
   path = os.path.expanduser(value)
   if path.startswith('~'):

@@ -48,11 +48,7 @@ class Moves:
   def look(self, masks: Mapping[Any, np.ndarray]) -> float:
     """The share of active connections that were inactive at the last look.
 
-    Args:
-      masks: {layer: 0/1 array}, of the same layers each time.
-
-    Returns:
-      The share; 0 at the first look, and without masks.
+    0 at the first look, and without masks. The layers are the same each time.
     """
     active = {name: np.asarray(mask, bool) for name, mask in masks.items()}
     former = self._former or active
@@ -90,11 +86,7 @@ class Explored:
     return bool(self._ever)
 
   def add(self, masks: Mapping[Any, np.ndarray]) -> None:
-    """Counts the active connections of masks.
-
-    Args:
-      masks: {layer: 0/1 array}, of the same layers each time.
-    """
+    """Counts the active connections of masks, of the same layers each time."""
     for layer, mask in masks.items():
       active = np.asarray(mask, bool)
       ever = self._ever.get(layer)

@@ -32,12 +32,7 @@ DISTRIBUTIONS = ('random', 'erdos_renyi', 'erdos_renyi_kernel', 'str')
 
 
 def get_n_zeros(size: int, sparsity: float) -> int:
-  """Returns floor(sparsity * size) in float64: 100 weights at 0.29 have 28.
-
-  Args:
-    size: number of weights.
-    sparsity: share of zeros, in [0, 1].
-  """
+  """Returns floor(sparsity * size) in float64: 100 weights at 0.29 have 28."""
   return math.floor(float(sparsity) * int(size))
 
 
@@ -46,18 +41,10 @@ def random_mask(
   sparsity: float,
   random_state: Union[np.random.RandomState, types.ModuleType],
 ) -> np.ndarray:
-  """Draws a mask with exactly `get_n_zeros` zeros at random positions.
+  """Draws a float32 mask with exactly `get_n_zeros` zeros at random positions.
 
   Shuffles a flat array of zeros followed by ones, once: the state of the
   generator determines the mask.
-
-  Args:
-    shape: shape of the layer, any number of dimensions.
-    sparsity: fraction of zeros in [0, 1].
-    random_state: generator, which advances.
-
-  Returns:
-    float32 array of zeros and ones of the given shape.
 
   Raises:
     ValueError: if the sparsity is outside [0, 1].
@@ -75,13 +62,7 @@ def uniform(
 ) -> dict[str, float]:
   """Gives every layer the default sparsity, except those in the custom map.
 
-  Args:
-    shapes: layer name -> shape of its weights.
-    default_sparsity: sparsity of the layers outside the custom map.
-    custom_sparsity_map: layer name -> sparsity. 0 makes a layer dense.
-
-  Returns:
-    layer name -> sparsity, in the order of `shapes`.
+  Arguments and result are those of `get_sparsities`.
 
   Raises:
     ValueError: on a sparsity outside [0, 1] or a custom key that names no
@@ -183,7 +164,7 @@ def get_sparsities(
     shapes: layer name -> shape of its weights.
     method: one of `DISTRIBUTIONS`; 'random' is the uniform distribution.
     default_sparsity: sparsity to reach with the layers outside the custom map.
-    custom_sparsity_map: layer name -> sparsity.
+    custom_sparsity_map: layer name -> sparsity. 0 makes a layer dense.
     erk_power_scale: exponent of 'erdos_renyi_kernel'; the others ignore it.
 
   Returns:

@@ -16,12 +16,7 @@ THRESHOLD = 'threshold'
 
 
 def variable_of(layer: str, leaf: str) -> str:
-  """The name of a layer's variable: 'block1/conv/weights'.
-
-  Args:
-    layer: name of the layer; '' outside all scopes.
-    leaf: last part of the variable's name.
-  """
+  """The name of a layer's variable: 'block1/conv/weights'; the layer outside all scopes is ''."""
   return f'{layer}/{leaf}' if layer else leaf
 
 
@@ -31,12 +26,7 @@ def mask_of(layer: str) -> str:
 
 
 def layer_of_mask(name: str) -> Optional[str]:
-  """The layer that a mask belongs to; None if `name` is not that of a mask.
-
-  Args:
-    name: name of a variable, 'block1/conv/mask:0', or of its value in a
-      checkpoint, 'block1/conv/mask'.
-  """
+  """The layer of a mask, 'block1/conv/mask' or 'block1/conv/mask:0'; None for other variables."""
   found = re.fullmatch(rf'(?:(.*)/)?{MASK}(?::\d+)?', name)
   return (found[1] or '') if found else None
 

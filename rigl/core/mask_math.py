@@ -180,13 +180,7 @@ def top_k_masks(
 
 
 def top_k_mask(scores: Array, n: Array, eligible: Optional[Array] = None) -> Array:
-  """`top_k_masks` of one layer.
-
-  Args:
-    scores: real tensor [...].
-    n: int32 scalar, how many to select.
-    eligible: bool tensor of the same shape, or None for all.
-  """
+  """`top_k_masks` of one layer; `n` is an int32 scalar."""
   xp = arrays.of(scores)
   [chosen] = top_k_masks(
     [scores], xp.reshape(xp.asarray(n, 'int32'), (1,)), None if eligible is None else [eligible]
@@ -257,13 +251,6 @@ def drop_and_grow_all(
 def drop_and_grow(
   mask: Array, score_drop: Array, score_grow: Array, drop_fraction: Array
 ) -> MaskUpdate:
-  """`drop_and_grow_all` of one layer.
-
-  Args:
-    mask: 0/1 tensor [...] of any real type.
-    score_drop: real tensor of the same shape.
-    score_grow: real tensor of the same shape.
-    drop_fraction: scalar in [0, 1].
-  """
+  """`drop_and_grow_all` of one layer."""
   [update] = drop_and_grow_all([mask], [score_drop], [score_grow], drop_fraction)
   return update

@@ -8,18 +8,10 @@ from rigl.core import seeding
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
-  """The order in which an epoch visits the examples.
+  """The order in which an epoch, counted from 0, visits n examples, a permutation of 0 ... n - 1.
 
   A resumed training thus finds its place without replaying earlier batches:
   iteration k takes batch `k % n_batches` of epoch `k // n_batches`.
-
-  Args:
-    n: number of examples.
-    seed: the user's seed.
-    epoch: number of the epoch, from 0.
-
-  Returns:
-    int [n], a permutation of 0 ... n - 1.
   """
   digest = seeding.stable_seed(f'epoch/{epoch}', 'examples', seed)
   # RandomState, unlike Generator, promises the same stream in every release.

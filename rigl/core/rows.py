@@ -29,12 +29,7 @@ class Rows:
   """
 
   def __init__(self, xp: Any, shapes: Sequence[Sequence[int]]):
-    """Places the layers.
-
-    Args:
-      xp: operations of their library, from `arrays.of`.
-      shapes: shape of the tensor of each layer.
-    """
+    """Places the layers of these shapes; `xp` is from `arrays.of`."""
     self.xp = xp
     self._shapes = [tuple(int(n) for n in shape) for shape in shapes]
     self.sizes = [math.prod(shape) for shape in self._shapes]
@@ -45,12 +40,7 @@ class Rows:
     self.positions = xp.reshape(xp.asarray(starts, 'int32'), (-1, 1)) + xp.ordinals(_WIDTH)
 
   def join(self, tensors: Sequence[Array], dtype: str) -> Array:
-    """The matrix [rows, width] of tensors, padded by 0.
-
-    Args:
-      tensors: one for each layer.
-      dtype: name of a type, to which all are cast.
-    """
+    """The matrix [rows, width] of tensors, cast to a type of this name and padded by 0."""
     xp = self.xp
     return xp.reshape(
       xp.concatenate(

@@ -44,12 +44,7 @@ class UpdateSchedule:
     return -self.frequency
 
   def is_update_step(self, step: Array, last_update_step: Array) -> Array:
-    """bool scalar: whether masks change at `step`.
-
-    Args:
-      step: int64 scalar.
-      last_update_step: int64 scalar, the step of the previous update.
-    """
+    """Whether masks change at `step`, bool scalar; both steps are int64 scalars."""
     xp = arrays.of(step)
     step = xp.asarray(step)
     due = xp.cast_like(xp.asarray(last_update_step), step) + self.frequency <= step
@@ -63,9 +58,6 @@ class UpdateSchedule:
 
     For methods whose updates replace gradient steps, such as RigL: updates that
     follow a gradient step never see step 0.
-
-    Args:
-      last_update_step: the value of the variable of that name.
     """
     # Steps are never negative, so a negative begin_step acts as 0.
     first = max(self.begin_step, 0)
@@ -75,15 +67,7 @@ class UpdateSchedule:
 
 
 def check_drop_fraction(drop_fraction: float, anneal: str) -> None:
-  """Checks the drop fraction and the name of its annealing.
-
-  Args:
-    drop_fraction: drop fraction of the first update.
-    anneal: constant, cosine or exponential_<exponent>.
-
-  Raises:
-    ValueError: the fraction is not in [0, 1] or the name is unknown.
-  """
+  """Raises ValueError for a fraction outside [0, 1], or an unknown name of its annealing."""
   checks.in_unit_interval('drop_fraction', drop_fraction)
   _exponent(anneal)
 

@@ -10,12 +10,7 @@ from rigl.core.arrays import Array
 
 
 def magnitude(mask: Array, weights: Array) -> Array:
-  """|mask * weights| [...], the drop score of all methods here.
-
-  Args:
-    mask: 0/1 [...].
-    weights: [...].
-  """
+  """|mask * weights| [...], the drop score of all methods here."""
   xp = arrays.of(weights)
   return xp.abs(xp.asarray(mask, 'float32') * xp.asarray(weights, 'float32'))
 
@@ -24,9 +19,6 @@ def gradient_magnitude(dense_gradient: Array) -> Array:
   """|dense gradient| [...], the grow score of RigL (arXiv 1911.11134).
 
   SNFS applies it to the moving average of the gradient (arXiv 1907.04840).
-
-  Args:
-    dense_gradient: gradient of the loss with respect to mask * weights, [...].
   """
   xp = arrays.of(dense_gradient)
   return xp.abs(xp.asarray(dense_gradient, 'float32'))
@@ -36,10 +28,6 @@ def connection_sensitivity(weights: Array, dense_gradient: Array) -> Array:
   """|gradient * weights| [...]: SNIP's saliency (arXiv 1810.02340).
 
   Not |gradient|, which the RigL authors first used by mistake (appendix M).
-
-  Args:
-    weights: [...].
-    dense_gradient: gradient of the loss with respect to mask * weights, [...].
   """
   xp = arrays.of(weights)
   return xp.abs(xp.asarray(dense_gradient, 'float32') * xp.asarray(weights, 'float32'))
@@ -49,9 +37,6 @@ def weight_magnitude(weights: Array) -> Array:
   """|weights| for gradual pruning, float32 [...]; NaN is the smallest.
 
   A threshold of NaN would prune every weight.
-
-  Args:
-    weights: [...].
   """
   xp = arrays.of(weights)
   magnitude = xp.abs(xp.asarray(weights, 'float32'))

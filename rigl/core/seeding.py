@@ -13,25 +13,18 @@ import re
 
 
 def canonical_name(variable_name: str) -> str:
-  """The name without output index or replica: 'a/mask/replica_1:0' -> 'a/mask'.
-
-  Args:
-    variable_name: `.name` of a variable.
-  """
+  """The name without output index or replica: 'a/mask/replica_1:0' -> 'a/mask'."""
   return re.sub(r'(/replica_\d+)?(:\d+)?$', '', variable_name)
 
 
 def stable_seed(variable_name: str, purpose: str, user_seed: int = 0) -> int:
-  """A seed in [0, 2**31) from a digest of its three arguments.
+  """A seed in [0, 2**31), a digest of its arguments, which fits an int32.
 
   Args:
     variable_name: name of the variable; ':0' and a replica suffix are ignored.
     purpose: e.g. 'drop_noise', so that two draws for one variable at one step
       differ.
     user_seed: any integer, e.g. the `--seed` flag.
-
-  Returns:
-    A non-negative int that fits an int32.
   """
   text = f'{canonical_name(variable_name)}\n{purpose}\n{int(user_seed)}'
   digest = hashlib.blake2b(text.encode('utf-8'), digest_size=4).digest()

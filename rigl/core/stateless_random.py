@@ -57,12 +57,7 @@ def _bits(rows: Rows, seeds: Sequence[Seed]) -> Array:
 
 
 def uniform(like: Array, seed: Seed) -> Array:
-  """U[0, 1) in steps of 2 ** -24, float32.
-
-  Args:
-    like: tensor of the shape and the library of the result.
-    seed: see `Seed`.
-  """
+  """U[0, 1) in steps of 2 ** -24, float32, of the shape and in the library of `like`."""
   xp = arrays.of(like)
   rows = Rows(xp, [like.shape])
   [drawn] = rows.split(
@@ -72,31 +67,22 @@ def uniform(like: Array, seed: Seed) -> Array:
 
 
 def near_normal(like: Array, seed: Seed) -> Array:
-  """Close to N(0, 1), float32.
+  """Close to N(0, 1), float32, of the shape and in the library of `like`.
 
   Sums of four uniform numbers: the density is within 0.02 of the normal one,
   and values end at 3.5 standard deviations. Exactly normal numbers need
   logarithms and cosines, whose last bit differs between devices.
-
-  Args:
-    like: tensor of the shape and the library of the result.
-    seed: see `Seed`.
   """
   [drawn] = _sums_of_four([like], [seed], 1.0 / _SUM_STDDEV)
   return drawn
 
 
 def noise(likes: Sequence[Array], seeds: Sequence[Seed], stddev: float) -> list[Array]:
-  """Noise to add to scores to break ties, float32.
+  """Noise to add to scores to break ties, float32; none for a `stddev` of 0.
 
   As `near_normal`, but the standard deviation is within a factor of 1.42 of
   `stddev`, because the scale is a power of 2. So the product is exact, and
   compilers that fuse it with the addition give the same bits as others.
-
-  Args:
-    likes: tensors of the shapes and the library of the results.
-    seeds: see `Seed`.
-    stddev: standard deviation; 0 for no noise.
   """
   scale = 2.0 ** round(math.log2(stddev / _SUM_STDDEV)) if stddev else 0.0
   return _sums_of_four(likes, seeds, scale)

@@ -202,13 +202,7 @@ def _flat_top_k_mask(n_parts: Optional[int]) -> Callable[..., tf.Tensor]:
 
 
 def top_k_mask(scores: tf.Tensor, n: tf.Tensor, eligible: Optional[tf.Tensor] = None) -> tf.Tensor:
-  """See mask_math.top_k_mask.
-
-  Args:
-    scores: real tensor [...].
-    n: int32 scalar, not negative.
-    eligible: bool [...].
-  """
+  """See mask_math.top_k_mask; `n` is not negative."""
   if eligible is None:
     eligible = tf.fill(tf.shape(scores), True)
   select = _flat_top_k_mask(_n_parts(scores.shape.num_elements()))

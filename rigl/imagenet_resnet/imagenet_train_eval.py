@@ -33,12 +33,7 @@ LR_SCHEDULE: list[tuple[float, float]] = []
 
 
 def experiment_from_flags() -> ImageNetExperiment:
-  """The experiment of the flags.
-
-  Raises:
-    ValueError: a value is out of its range or unknown, or two contradict each
-      other; names them.
-  """
+  """The experiment of the flags; raises ValueError for wrong ones, and names them."""
   return ImageNetExperiment.of(command_line.given(SCHEMA))
 
 

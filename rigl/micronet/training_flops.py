@@ -149,7 +149,7 @@ def pruning_multiple(
       at 0.
     final_sparsity: sparsity at the end of the schedule.
     schedule: schedule of the pruning; a longer training scales it.
-    length: steps of this training as a multiple of those of the dense one.
+    length: see `training_multiple`.
 
   Raises:
     ValueError: on invalid numbers.

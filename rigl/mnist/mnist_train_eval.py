@@ -23,11 +23,7 @@ from rigl.mnist.mnist_model import mnist_network_fc  # noqa: F401
 
 
 def experiment_from_flags() -> MnistExperiment:
-  """The experiment of the flags.
-
-  Raises:
-    ValueError: a value is out of its range or unknown; names it.
-  """
+  """The experiment of the flags; raises ValueError for wrong ones, and names them."""
   return MnistExperiment.of(command_line.given(SCHEMA))
 
 

@@ -73,12 +73,9 @@ def make_loop(
 ) -> specs.Loop:
   """Makes the loop that trains and evaluates a job.
 
-  Args:
-    job: what to train and to evaluate.
-    loop: see `choose_loop`.
-    num_replicas: devices of this process that share a training batch. If
-      TF_CONFIG names workers, this process is one, see distribution.py.
-    tpu: the TPU to use; None for CPU or GPU.
+  On `tpu`, or on CPU or GPU if None. `num_replicas` devices of this process share
+  a training batch. If TF_CONFIG names workers, this process is one, see
+  distribution.py.
 
   Raises:
     ValueError: see `choose_loop`.
@@ -144,12 +141,7 @@ def train(
 
 
 def end_at_once(model_dir: str, length: str) -> None:
-  """Reports that a training is complete; removes files left by its process.
-
-  Args:
-    model_dir: folder of the training.
-    length: its length, such as '10 steps'.
-  """
+  """Says that the folder holds the whole training, of '10 steps'; removes its leftovers."""
   print(f'{model_dir} already holds {length}.')
   if distribution.is_chief():
     saving.remove_leftovers(model_dir)
@@ -269,21 +261,14 @@ def evaluate_until(
 
   Of the checkpoints that appear during an evaluation, only the newest is
   evaluated; one that training has deleted meanwhile is left out. Ends after the
-  checkpoint of `max_steps`, or when none appears for `timeout_seconds`.
-
-  Args:
-    loop: from `make_loop`.
-    input_fn: gives every example once.
-    max_steps: the global step of the last checkpoint.
-    timeout_seconds: how long to wait for the next checkpoint.
-    steps: batches to evaluate, needed by a TPU; None for all.
+  checkpoint of the global step `max_steps`, or when none appears for
+  `timeout_seconds`.
 
   Yields:
-    The metrics of each checkpoint, as `evaluate`.
+    The metrics of each checkpoint; other arguments and errors are those of `evaluate`.
 
   Raises:
-    ValueError: the folder or a checkpoint is damaged, see checkpoint_files.latest
-      and `evaluate`.
+    ValueError: the folder or a checkpoint is damaged, see checkpoint_files.latest.
   """
   last_step = None
   for checkpoint in _checkpoints_of(loop.folder, timeout_seconds):

@@ -82,12 +82,7 @@ class SessionLoop(specs.Loop):
   """
 
   def __init__(self, job: specs.Job, num_replicas: int = 1):
-    """Runs `job`.
-
-    Args:
-      job: what to run.
-      num_replicas: devices of this process that share a training batch.
-    """
+    """Runs `job`; `num_replicas` devices of this process share a training batch."""
     self.folder = job.folder
     self._job = job
     self._num_replicas = num_replicas
