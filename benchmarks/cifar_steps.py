@@ -47,10 +47,9 @@ def measure(method: str, kind: str, depth: int, width: int, batch_size: int, n_s
     'train', images, labels, method, 10, depth, width, cifar
   )
   inner = factory.make_inner_optimizer('momentum', 0.01, 0.9, True)
-  with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
-    train_op = factory.make_train_op(
-      factory.make_optimizer(config, inner), tf.losses.get_total_loss(), step
-    )
+  train_op = factory.make_train_op(
+    factory.make_optimizer(config, inner), tf.losses.get_total_loss(), step
+  )
   scaffold = mask_init.make_scaffold(config)
   n_masked = sum(m.shape.num_elements() for m in pruning.get_masks())
   with tf.Session() as session:

@@ -62,8 +62,7 @@ def measure_step(method: str, frequency: int, batch_size: int, n_steps: int) -> 
   logits, config, optimizer = build(method, images, frequency)
   tf.losses.sparse_softmax_cross_entropy(labels, logits)
   step = tf.train.get_or_create_global_step()
-  with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
-    train_op = factory.make_train_op(optimizer, tf.losses.get_total_loss(), step)
+  train_op = factory.make_train_op(optimizer, tf.losses.get_total_loss(), step)
   scaffold = mask_init.make_scaffold(config)
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())

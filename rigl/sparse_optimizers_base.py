@@ -90,13 +90,10 @@ class SparseRigLOptimizerBase(SparseSETOptimizerBase):
     `use_tpu` says whether to sum dense gradients over the replicas of a TPU.
     """
     self.method_class = functools.partial(methods.RigL, initial_acc_scale=initial_acc_scale)
+    schedule = begin_step, end_step, frequency, drop_fraction, drop_fraction_anneal
     super().__init__(
       optimizer,
-      begin_step,
-      end_step,
-      frequency,
-      drop_fraction,
-      drop_fraction_anneal,
+      *schedule,
       use_locking,
       grow_init,
       name,

@@ -204,7 +204,6 @@ class CifarExperiment(StepExperiment):
       loss,
       global_step,
       not_finite=not_finite,
-      update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
       first_iteration=self.first_iteration,
       reported=[learning_rate, drop_fraction],
     )

@@ -248,19 +248,6 @@ class ImageNetExperiment(StepExperiment):
       [labels, logits],
     )
 
-  def _make_optimizer(self, learning_rate: tf.Tensor) -> tf.train.Optimizer:
-    inner = factory.make_inner_optimizer(
-      'adam' if self.config.use_adam else 'momentum',
-      learning_rate,
-      self.config.momentum,
-      use_nesterov=True,
-    )
-    if self.settings.use_tpu:
-      inner = tf.tpu.CrossShardOptimizer(inner)
-    return factory.make_optimizer(
-      self.sparsity, inner, self.settings.use_tpu, self.custom_sparsity_map
-    )
-
   def build_train_op(
     self,
     loss: tf.Tensor,
@@ -272,7 +259,15 @@ class ImageNetExperiment(StepExperiment):
     global_step = tf.train.get_or_create_global_step()
     step = global_step.read_value()
     learning_rate = self.config.learning_rate_at(step)
-    optimizer = self._make_optimizer(learning_rate)
+    inner = factory.make_inner_optimizer(
+      'adam' if self.config.use_adam else 'momentum',
+      learning_rate,
+      self.config.momentum,
+      use_nesterov=True,
+    )
+    if use_tpu:
+      inner = tf.tpu.CrossShardOptimizer(inner)
+    optimizer = factory.make_optimizer(self.sparsity, inner, use_tpu, self.custom_sparsity_map)
     gradients = factory.compute_gradients(optimizer, loss)
     reported = summaries.format_tensors(
       {
@@ -290,14 +285,12 @@ class ImageNetExperiment(StepExperiment):
       if use_tpu
       else {},
     )
-    # Statistics of the batch move whether it trains weights or masks.
     train_op = factory.make_train_op(
       optimizer,
       loss,
       global_step,
       gradients=gradients,
       not_finite=not_finite,
-      update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
       first_iteration=None if use_tpu else self.first_iteration,
       reported=list(reported.values()),
     )

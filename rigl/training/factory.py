@@ -137,11 +137,10 @@ def make_train_op(
   global_step: tf.Variable,
   gradients: Optional[GradsAndVars] = None,
   not_finite: Optional[stop_at_nan.NotFiniteHook] = None,
-  update_ops: Sequence[tf.Operation] = (),
   first_iteration: Optional[int] = None,
   reported: Sequence[Optional[tf.Tensor]] = (),
 ) -> tf.Operation:
-  """One training step.
+  """One training step, after the ops in the collection UPDATE_OPS, such as moving averages.
 
   Args:
     optimizer: from `make_optimizer`.
@@ -149,7 +148,6 @@ def make_train_op(
     global_step: int64 scalar variable.
     gradients: from `compute_gradients`, for callers that also use them.
     not_finite: observes loss and gradients of the step; None on a TPU.
-    update_ops: run before the step; updates of moving averages.
     first_iteration: iterations before this session, see training.iterations;
       None to count none, as on a TPU.
     reported: tensors to compute before the step changes variables; Nones are
@@ -164,7 +162,7 @@ def make_train_op(
   def step():
     # The loss is reported as it was before the step: without the dependency a
     # term without gradient could read the weights after it.
-    with tf.control_dependencies([loss, *update_ops]):
+    with tf.control_dependencies([loss, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]):
       return optimizer.apply_gradients(gradients, global_step)
 
   with tf.control_dependencies([t for t in reported if t is not None]):

@@ -176,10 +176,9 @@ def test_masks_keep_their_counts_through_hundreds_of_steps():
       config=CifarConfig(),
     )
     inner = factory.make_inner_optimizer('momentum', 0.01, 0.9, True)
-    with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
-      train_op = factory.make_train_op(
-        factory.make_optimizer(config, inner), tf.losses.get_total_loss(), step
-      )
+    train_op = factory.make_train_op(
+      factory.make_optimizer(config, inner), tf.losses.get_total_loss(), step
+    )
     set_masks = mask_init.make_scaffold(config).init_fn
     masks = pruning.get_masks()
     with tf.Session() as session:
@@ -254,10 +253,9 @@ def test_step_under_xla_gives_the_masks_of_a_session():
   def build(images, labels):
     step, _, _, _ = script.build_model('train', images, labels, 'rigl', depth=10, width=1)
     inner = factory.make_inner_optimizer('momentum', 0.01, 0.9, True)
-    with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
-      return factory.make_train_op(
-        factory.make_optimizer(config, inner), tf.losses.get_total_loss(), step
-      )
+    return factory.make_train_op(
+      factory.make_optimizer(config, inner), tf.losses.get_total_loss(), step
+    )
 
   (start, plain), (_, compiled) = (
     whole_steps.run(build, [images, [1, 2, 3, 4]], 4, is_compiled, 0.8)

@@ -58,7 +58,7 @@ class Training:
       hidden = dense(inputs, 10, 'a')
     mean = tf.get_variable('moving_mean', [10], trainable=False, initializer=tf.zeros_initializer())
     step = 0.1 * (mean - tf.reduce_mean(hidden, 0)) + self.spoil_loss
-    updates = [tf.assign_sub(mean, step).op]
+    tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.assign_sub(mean, step).op)
     if self.config.method.uses_masks:
       outputs = layers.masked_fully_connected(hidden, 3, scope='b')
     else:
@@ -74,7 +74,7 @@ class Training:
     self.optimizer = factory.make_optimizer(self.config, tf.train.MomentumOptimizer(0.05, 0.9))
     self.hook = stop_at_nan.NotFiniteHook(str(folder))
     self.train_op = factory.make_train_op(
-      self.optimizer, loss, self.global_step, not_finite=self.hook, update_ops=updates
+      self.optimizer, loss, self.global_step, not_finite=self.hook
     )
     self.loss = loss
 
