@@ -63,12 +63,9 @@ class RecordFormat:
   builder: Any = None
 
   def parse(self, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Encoded picture and label (from 0) of a record.
+    """Encoded picture and label (from 0) of a record, a string scalar.
 
     If one is missing, the picture is '' or the label -1, or parsing fails.
-
-    Args:
-      serialized: string scalar, the record.
     """
     if self.builder is not None:
       return prepared_tfds.parse_undecoded(self.builder, serialized)

@@ -20,11 +20,7 @@ class Mask(NamedTuple):
 
 
 def read_masks(path: str) -> dict[str, Mask]:
-  """Reads every variable named `<scope of the layer>/mask`.
-
-  Args:
-    path: prefix of a checkpoint, such as 'run/model.ckpt-32000', or a folder
-      with checkpoints, of which the latest is read.
+  """Reads every variable `<layer>/mask` of a checkpoint, given by its prefix or folder.
 
   Returns:
     scope of the layer -> its mask, sorted by name.
@@ -49,10 +45,7 @@ def read_masks(path: str) -> dict[str, Mask]:
 
 
 def network_of_run(path: str) -> tuple[str | None, dict[str, float]]:
-  """Reads network and mask updates from the config.gin of a run.
-
-  Args:
-    path: prefix of a checkpoint, or the folder of a run.
+  """Reads network and mask updates from the config.gin beside a checkpoint, as of `read_masks`.
 
   Returns:
     (name of the architecture, {argument of `get_network`, or delta_t: value});

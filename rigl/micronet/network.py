@@ -173,9 +173,6 @@ def count_network(
     param_bits: bits of a stored value.
     n_zeros: layer name -> number of zeros of its mask; overrides `sparsities`.
 
-  Returns:
-    The counts, in the order of `layers`.
-
   Raises:
     ValueError: if a sparsity names no layer with a kernel, two layers share a
       name, an operation has no rule, or `param_bits` are not positive.

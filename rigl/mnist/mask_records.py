@@ -72,15 +72,11 @@ class MaskRecords:
     return dict(self._shapes)
 
   def append(self, iteration: int, masks: Mapping[str, np.ndarray]) -> None:
-    """Adds a record.
-
-    Args:
-      iteration: iteration of training, later than that of the last record.
-      masks: {layer: 0/1 array}, names and shapes those of the first record.
+    """Adds a record of masks, {layer: 0/1 array}, names and shapes those of the first one.
 
     Raises:
-      ValueError: the iteration or the masks do not fit the earlier records, or
-        an array has values other than 0 and 1.
+      ValueError: the iteration is not later than that of the last record, the masks
+        do not fit the earlier ones, or an array has values other than 0 and 1.
     """
     if self._iterations and iteration <= self._iterations[-1]:
       raise ValueError(f'Expected an iteration after {self._iterations[-1]}, found {iteration}.')
@@ -214,12 +210,9 @@ class MaskRecords:
 def resume_mask_records(
   path: _Path, iteration: int, kept_pixels: Optional[np.ndarray] = None
 ) -> MaskRecords:
-  """The records of a run that resumes at `iteration`.
+  """The records of a run that resumes at `iteration`; later ones are dropped.
 
-  Args:
-    path: path of the file of the records, which may not exist yet.
-    iteration: iteration of the checkpoint; later records are dropped.
-    kept_pixels: bool [n_pixels], see MaskRecords; None for all.
+  The file may not exist yet. `kept_pixels` are those of MaskRecords.
 
   Raises:
     ValueError: the file is damaged or does not hold mask records.

@@ -114,10 +114,7 @@ SCHEMA = Schema(
 
 
 def kept_pixels(path: str) -> Optional[np.ndarray]:
-  """bool [pixels]: those that layer1 of another run was connected to; None for all.
-
-  Args:
-    path: the input_mask_path, a prefix or a folder; '' for all pixels.
+  """bool [pixels]: those that layer1 of the run at `path` was connected to; None for ''.
 
   Raises:
     ValueError: it has no mask of all pixels, or one that connects none.

@@ -106,14 +106,7 @@ def load_mnist(folder: str | os.PathLike[str], explicit: bool = True) -> MnistDa
 
 
 def read_idx(path: str | os.PathLike[str], ndim: int) -> np.ndarray:
-  """Reads an IDX file of unsigned bytes.
-
-  Args:
-    path: The file, gzipped or not, whatever its name.
-    ndim: Required number of dimensions.
-
-  Returns:
-    Read-only uint8 array.
+  """Reads an IDX file of unsigned bytes, gzipped or not, as a read-only array of `ndim` dimensions.
 
   Raises:
     FileNotFoundError: If there is no such file.

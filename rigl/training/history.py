@@ -94,11 +94,9 @@ class History:
     return state
 
   def add(self, split: str, **values: Any) -> None:
-    """Appends a row, unless there is one of this split and position.
+    """Appends a row of a split, unless there is one of this split and position.
 
-    Args:
-      split: 'train', 'test' or 'validation'.
-      **values: the rest of the row, including the position. Nones are left out.
+    The values include the position. Nones are left out.
     """
     row: dict[str, Any] = {
       name: _plain(value) for name, value in values.items() if value is not None

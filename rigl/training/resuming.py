@@ -93,9 +93,6 @@ def check_same_settings(
     flag: the flag that gave the folder, for the error.
     configs: the new configs, unscaled, of all classes in its config.gin.
     names: further fields that must stay.
-
-  Raises:
-    ValueError: a field has changed; names it, both values and the folder.
   """
   prefix = checkpoint_files.latest(model_dir)
   if not prefix or not gin_configs.files_in(model_dir):

@@ -108,13 +108,10 @@ def norm_summaries(
 
 
 def format_tensors(*values: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-  """Merges {tag: tensor or number} into what a host_call can take.
+  """Merges {tag: tensor or number} into what a host_call can take, without Nones.
 
   A TPU concatenates the tensors of its replicas along the first dimension, so
   scalars get one.
-
-  Returns:
-    {tag: tensor of at least one dimension}; None values are left out.
   """
   merged = {}
   for tags in values:
