@@ -60,14 +60,9 @@ def setting(
   checks.one_of('group', group, GROUPS)
   return dataclasses.field(
     default=default,
-    metadata={
-      'group': group,
-      'help': help_text,
-      'check': check,
-      'options': options,
-      'aliases': aliases,
-      'is_path': is_path,
-    },
+    metadata=dict(
+      group=group, help=help_text, check=check, options=options, aliases=aliases, is_path=is_path
+    ),
   )
 
 
