@@ -232,7 +232,7 @@ def make_model(
 ) -> ModelFn:
   """Makes the function that builds a network of `rigl.networks`; see `resnet_model.resnet_v1_`.
 
-  `min_filters` are the channels of its narrowest layer at width 1; None if it never has none.
+  `min_filters` are the channels of its narrowest layer at width 1; None where it rounds them up.
   """
   checks.positive('width', width)
   if min_filters and not int(min_filters * width):
