@@ -240,14 +240,28 @@ def drop_and_grow_all(
     kept = top_k_masks(score_drop, n_ones - n_prune, active)
     grown = top_k_masks(score_grow, n_prune, [~k for k in kept])
   else:
-    # As a matrix all along: to split and join it takes long to compile.
+    # A compiler has less to do if tensors stay a matrix all along, and one loop selects twice.
     rows = Rows(xp, [mask.shape for mask in masks])
-    eligible = rows.join(active, 'bool')
-    n_ones = rows.count(eligible)
+    were_active = rows.join(active, 'bool')
+    drop, grow = rows.join(score_drop, 'float32'), rows.join(score_grow, 'float32')
+    n_ones = rows.count(were_active)
     n_prune = n_to_drop(n_ones, drop_fraction)
-    all_kept = _select(rows, rows.join(score_drop, 'float32'), n_ones - n_prune, eligible)
-    kept = rows.split(all_kept)
-    grown = rows.split(_select(rows, rows.join(score_grow, 'float32'), n_prune, ~all_kept))
+
+    def select(state):
+      turn, all_kept, _ = state
+      first = xp.equal(turn, 0)
+      chosen = _select(
+        rows,
+        xp.where(first, drop, grow),
+        xp.where(first, n_ones - n_prune, n_prune),
+        xp.where(first, were_active, ~all_kept),
+      )
+      return turn + 1, xp.where(first, chosen, all_kept), chosen
+
+    _, all_kept, all_grown = xp.repeat_while(
+      lambda state: state[0] < 2, select, (xp.asarray(0, 'int32'), were_active, were_active)
+    )
+    kept, grown = rows.split(all_kept), rows.split(all_grown)
   return [
     MaskUpdate(mask=xp.cast_like(k | g, mask), kept=k, grown=g, new_connections=g & ~a)
     for mask, a, k, g in zip(masks, active, kept, grown)
