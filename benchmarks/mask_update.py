@@ -55,7 +55,7 @@ def measure(size: int, repeats: int) -> tuple[float, float]:
     }
     mask = variables['mask'].read_value()
     noisy = scores.magnitude(mask, variables['weights'].read_value())
-    noisy += stateless_random.noise([noisy], [(1, 2)], 1e-5)[0]
+    noisy += stateless_random.noise(noisy, (1, 2), 1e-5)
     growth = scores.gradient_magnitude(variables['gradient'].read_value())
     ours = mask_math.drop_and_grow(mask, noisy, growth, DROP_FRACTION).mask
     theirs = sorting_drop_and_grow(mask, noisy, growth, DROP_FRACTION)

@@ -16,7 +16,7 @@ ARGUMENTS = {
   'imagenet_steps': (['--what=update alone', '--batch_size=1', '--steps=1'], 'seconds'),
   'inference': (['lenet', '--sparsity=0.9', '--seconds=0.1'], 'lenet'),
   'keras_mnist': None,  # Needs all of MNIST.
-  'keras_steps': (['--batch_size=2', '--steps=2', '--rounds=1'], 'rigl'),
+  'keras_steps': (['--batch_size=2', '--steps=2', '--rounds=1', '--starts=1'], 'rigl'),
   'mask_update': (['--sizes', '1000'], '1,000'),
   'mnist_steps': (['--epochs=2', '--rounds=1', '--orders=1'], 'fixed masks'),
   'timing': None,  # Shared by the others.

@@ -15,7 +15,7 @@ partitions; under XLA, by which Keras trains, this one is as fast.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -134,8 +134,9 @@ def _select_in_numpy(scores: Array, n: int, eligible: Optional[Array]) -> Array:
   return np.reshape(chosen, np.shape(scores))
 
 
-def _is_tf_graph(xp: Any) -> bool:
-  """Whether `core.tf_selection` selects, one layer at a time."""
+def selects_each(tensor: Array) -> bool:
+  """Whether layers are selected from one at a time, by `core.tf_selection`."""
+  xp = arrays.of(tensor)
   return xp.library == 'tensorflow' and xp.is_graph()
 
 
@@ -161,7 +162,7 @@ def top_k_masks(
   n = xp.asarray(n, 'int32')
   n = xp.maximum(n, xp.zeros_like(n))
   allowed = [None] * len(scores) if eligible is None else eligible
-  if _is_tf_graph(xp):
+  if selects_each(scores[0]):
     # Here, because it loads TensorFlow.
     from rigl.core import tf_selection
 
@@ -203,54 +204,78 @@ def n_to_drop(n_ones: Array, drop_fraction: Array) -> Array:
   return xp.minimum(xp.maximum(xp.asarray(product, 'int32'), 0), n_ones)
 
 
-def drop_and_grow_all(
-  masks: Sequence[Array],
-  score_drop: Sequence[Array],
-  score_grow: Sequence[Array],
-  drop_fraction: Array,
-) -> list[MaskUpdate]:
-  """A mask update of SET, SNFS and RigL (arXiv 1911.11134, algorithm 1).
-
-  In each layer, of the active connections the highest `score_drop` are kept; as
-  many as were dropped are then activated where `score_grow` is highest among
-  all positions not kept, so a connection just dropped may come back. An
-  inactive connection is never kept, whatever its score.
+def drop_and_grow_joined(
+  rows: Rows, active: Array, score_drop: Array, score_grow: Array, drop_fraction: Array
+) -> MaskUpdate:
+  """`drop_and_grow` of layers that form a matrix, each on its own.
 
   Args:
-    masks: 0/1 tensors [...] of any real type, one for each layer.
-    score_drop: real tensors of the same shapes; the lowest are dropped.
-    score_grow: real tensors of the same shapes; the highest are grown.
-    drop_fraction: scalar in [0, 1], the share of active connections to move.
+    rows: how the layers form a matrix.
+    active: bool [rows, width]; padding is not.
+    score_drop: float32 [rows, width].
+    score_grow: float32 [rows, width].
+    drop_fraction: scalar in [0, 1].
 
   Returns:
-    A MaskUpdate for each; its mask has exactly as many ones as before.
+    A MaskUpdate of bool [rows, width].
   """
-  xp = arrays.of(masks[0])
-  masks = [xp.asarray(mask) for mask in masks]
-  active = [xp.not_equal(mask, xp.zeros_like(mask)) for mask in masks]
-  if _is_tf_graph(xp):
-    n_ones = xp.stack([xp.count(a) for a in active])
-    n_prune = n_to_drop(n_ones, drop_fraction)
-    kept = top_k_masks(score_drop, n_ones - n_prune, active)
-    grown = top_k_masks(score_grow, n_prune, [~k for k in kept])
-  else:
-    # As a matrix all along: to split and join it takes long to compile.
-    rows = Rows(xp, [mask.shape for mask in masks])
-    eligible = rows.join(active, 'bool')
-    n_ones = rows.count(eligible)
-    n_prune = n_to_drop(n_ones, drop_fraction)
-    all_kept = _select(rows, rows.join(score_drop, 'float32'), n_ones - n_prune, eligible)
-    kept = rows.split(all_kept)
-    grown = rows.split(_select(rows, rows.join(score_grow, 'float32'), n_prune, ~all_kept))
-  return [
-    MaskUpdate(mask=xp.cast_like(k | g, mask), kept=k, grown=g, new_connections=g & ~a)
-    for mask, a, k, g in zip(masks, active, kept, grown)
-  ]
+  xp = rows.xp
+  n_ones = rows.count(active)
+  n_prune = n_to_drop(n_ones, drop_fraction)
+
+  # A loop, because a compiler sees its body once.
+  def select(state):
+    turn, kept, _ = state
+    is_first = xp.equal(turn, 0)
+    chosen = _select(
+      rows,
+      xp.where(is_first, score_drop, score_grow),
+      xp.where(is_first, n_ones - n_prune, n_prune),
+      xp.where(is_first, active, ~kept),
+    )
+    return turn + 1, xp.where(is_first, chosen, kept), chosen
+
+  _, kept, grown = xp.repeat_while(
+    lambda state: state[0] < 2, select, (xp.asarray(0, 'int32'), active, active)
+  )
+  return MaskUpdate(kept | grown, kept, grown, new_connections=grown & ~active)
 
 
 def drop_and_grow(
   mask: Array, score_drop: Array, score_grow: Array, drop_fraction: Array
 ) -> MaskUpdate:
-  """`drop_and_grow_all` of one layer."""
-  [update] = drop_and_grow_all([mask], [score_drop], [score_grow], drop_fraction)
-  return update
+  """A mask update of SET, SNFS and RigL (arXiv 1911.11134, algorithm 1).
+
+  Of the active connections the highest `score_drop` are kept; as many as were
+  dropped are then activated where `score_grow` is highest among all positions
+  not kept, so a connection just dropped may come back. An inactive connection
+  is never kept, whatever its score.
+
+  Args:
+    mask: 0/1 tensor [...] of any real type.
+    score_drop: real tensor of the same shape; the lowest are dropped.
+    score_grow: real tensor of the same shape; the highest are grown.
+    drop_fraction: scalar in [0, 1], the share of active connections to move.
+
+  Returns:
+    A MaskUpdate; its mask has exactly as many ones as before.
+  """
+  xp = arrays.of(mask)
+  mask = xp.asarray(mask)
+  active = xp.not_equal(mask, xp.zeros_like(mask))
+  if selects_each(mask):
+    n_ones = xp.count(active)
+    n_prune = n_to_drop(n_ones, drop_fraction)
+    kept = top_k_mask(score_drop, n_ones - n_prune, active)
+    grown = top_k_mask(score_grow, n_prune, ~kept)
+    return MaskUpdate(xp.cast_like(kept | grown, mask), kept, grown, grown & ~active)
+  rows = Rows(xp, [mask.shape])
+  moved = drop_and_grow_joined(
+    rows,
+    rows.join([active], 'bool'),
+    rows.join([score_drop], 'float32'),
+    rows.join([score_grow], 'float32'),
+    drop_fraction,
+  )
+  new_mask, *others = [part for matrix in moved for part in rows.split(matrix)]
+  return MaskUpdate(xp.cast_like(new_mask, mask), *others)

@@ -28,6 +28,7 @@ from rigl.core import (
   stateless_random,
 )
 from rigl.core.arrays import Array
+from rigl.core.joined_layers import JoinedLayers
 from rigl.core.method import Layer, Method, OnSchedule, Update
 
 
@@ -92,6 +93,7 @@ class DropAndGrow(OnSchedule):
       step, self.drop_fraction, self.drop_fraction_anneal, self.schedule
     )
 
+  @scores.elementwise
   def drop_score(self, layer: Layer) -> Array:
     """float32 [...]; the active connections of lowest score are dropped."""
     return scores.magnitude(layer.mask, layer.weights)
@@ -101,20 +103,42 @@ class DropAndGrow(OnSchedule):
     raise NotImplementedError
 
   def update(self, layers, step):
-    drop_scores = [self.drop_score(layer) for layer in layers]
-    noise = stateless_random.noise(
-      drop_scores, [layer.seed('drop_noise') for layer in layers], self.noise_std
+    fraction = self.drop_fraction_at(step)
+    if mask_math.selects_each(layers[0].mask):
+      moves = [self._move(layer, fraction) for layer in layers]
+    else:
+      moves = self._move_together(layers, fraction)
+    return [Update(mask, restarted, layer.state) for layer, (mask, restarted) in zip(layers, moves)]
+
+  def _move(self, layer, fraction):
+    """(new mask, restarted connections) of a layer."""
+    noise = stateless_random.noise(layer.mask, layer.seed('drop_noise'), self.noise_std)
+    moved = mask_math.drop_and_grow(
+      layer.mask, self.drop_score(layer) + noise, self.grow_score(layer), fraction
     )
-    moved = mask_math.drop_and_grow_all(
-      [layer.mask for layer in layers],
-      [score + added for score, added in zip(drop_scores, noise)],
-      [self.grow_score(layer) for layer in layers],
-      self.drop_fraction_at(step),
+    return moved.mask, self._restarted(moved)
+
+  def _move_together(self, layers, fraction):
+    """`_move` of each layer, computed on all of them as one matrix."""
+    joined = JoinedLayers(layers)
+    rows = joined.rows
+    noise = stateless_random.joined_noise(
+      rows, [layer.seed('drop_noise') for layer in layers], self.noise_std
     )
-    return [
-      Update(m.mask, m.grown if self.restarts_regrown else m.new_connections, layer.state)
-      for m, layer in zip(moved, layers)
+    moved = mask_math.drop_and_grow_joined(
+      rows,
+      joined.active,
+      joined.score(self.drop_score) + noise,
+      joined.score(self.grow_score),
+      fraction,
+    )
+    masks = [
+      rows.xp.cast_like(mask, layer.mask) for mask, layer in zip(rows.split(moved.mask), layers)
     ]
+    return zip(masks, rows.split(self._restarted(moved)))
+
+  def _restarted(self, moved):
+    return moved.grown if self.restarts_regrown else moved.new_connections
 
   def new_weights(self, layer):
     return grow_init.grow_values(
@@ -149,6 +173,7 @@ class Static(DropAndGrow):
   paper = 'https://arxiv.org/abs/1911.11134'
   restarts_regrown = True
 
+  @scores.elementwise
   def grow_score(self, layer):
     return layer.mask
 
@@ -175,6 +200,7 @@ class RigL(DropAndGrow):
     super().__post_init__()
     checks.finite('initial_acc_scale', self.initial_acc_scale)
 
+  @scores.elementwise
   def grow_score(self, layer):
     return scores.gradient_magnitude(layer.gradient())
 
@@ -215,6 +241,7 @@ class SNFS(DropAndGrow):
       gradient, 'float32'
     )
 
+  @scores.elementwise
   def grow_score(self, layer):
     return scores.gradient_magnitude(layer.state)
 

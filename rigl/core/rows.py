@@ -71,7 +71,9 @@ class Rows:
   def count(self, chosen: Array) -> Array:
     """How many of bool [rows, width] are True, int32 [layers]."""
     xp = self.xp
-    of_rows = xp.count(chosen, 1)
+    # A product, quicker than a sum, and exact: each is at most the width.
+    ones = xp.asarray(np.ones((_WIDTH, 1), 'float32'))
+    of_rows = xp.reshape(xp.asarray(xp.asarray(chosen, 'float32') @ ones, 'int32'), (-1,))
     layers = xp.reshape(xp.ordinals(len(self.sizes)), (-1, 1))
     return xp.asarray(
       xp.sum(

@@ -9,7 +9,7 @@ Floats are made from the hash by exact operations.
 from __future__ import annotations
 
 import math
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 from rigl.core import arrays
 from rigl.core.arrays import Array
@@ -21,6 +21,9 @@ Seed = tuple[int, Any]
 
 # Mask of the lower byte of each half of an int32.
 _EVEN_BYTES = 0x00FF00FF
+# Factors of q * 2 ** 16 + p. Modulo 2 ** 32 they make (p + q) * 2 ** 16 + p of it, for the first
+# half of a tensor, and (p - q) * 2 ** 16 - p. The last p is negligible, but makes ties rare.
+_HALVES = (2**16 + 1, 2**16 - 1)
 # Standard deviation of 2**16 * (sum of four uniform bytes).
 _SUM_STDDEV = 2**16 * math.sqrt(4 * (2**16 - 1) / 12)
 
@@ -45,15 +48,16 @@ def _mixed(xp: Any, x: Array, key: Array) -> Array:
   return xp.bitwise_xor(x, xp.unsigned_right_shift(x, 16))
 
 
-def _bits(rows: Rows, seeds: Sequence[Seed]) -> Array:
-  """int32 [rows, width], uniform over all values; a seed for each layer."""
+def _bits(rows: Rows, seeds: Sequence[Seed], positions: Optional[Array] = None) -> Array:
+  """int32 [rows, width], uniform over all values, at positions of layers; a seed for each."""
   xp = rows.xp
   # Seed and step are hashed once per layer.
   stable = xp.asarray([_signed(number) for number, _ in seeds], 'int32')
   steps = xp.stack([xp.reshape(xp.asarray(step, 'int32'), ()) for _, step in seeds])
   first = _mixed(xp, steps * _SPREAD, stable)
   second = _mixed(xp, first + _SPREAD, stable)
-  return _mixed(xp, rows.positions * _SPREAD + rows.spread(first), rows.spread(second))
+  positions = rows.positions if positions is None else positions
+  return _mixed(xp, positions * _SPREAD + rows.spread(first), rows.spread(second))
 
 
 def uniform(like: Array, seed: Seed) -> Array:
@@ -73,39 +77,57 @@ def near_normal(like: Array, seed: Seed) -> Array:
   and values end at 3.5 standard deviations. Exactly normal numbers need
   logarithms and cosines, whose last bit differs between devices.
   """
-  [drawn] = _sums_of_four([like], [seed], 1.0 / _SUM_STDDEV)
-  return drawn
+  return _sums_of_four(like, seed, 1.0 / _SUM_STDDEV)
 
 
-def noise(likes: Sequence[Array], seeds: Sequence[Seed], stddev: float) -> list[Array]:
-  """Noise to add to scores to break ties, float32; none for a `stddev` of 0.
+def noise(like: Array, seed: Seed, stddev: float) -> Array:
+  """Noise to add to scores to break ties, float32.
 
   As `near_normal`, but the standard deviation is within a factor of 1.42 of
   `stddev`, because the scale is a power of 2. So the product is exact, and
   compilers that fuse it with the addition give the same bits as others.
+
+  Args:
+    like: tensor of the shape and the library of the result.
+    seed: see `Seed`.
+    stddev: standard deviation; 0 for no noise.
   """
-  scale = 2.0 ** round(math.log2(stddev / _SUM_STDDEV)) if stddev else 0.0
-  return _sums_of_four(likes, seeds, scale)
+  return _sums_of_four(like, seed, _noise_scale(stddev))
 
 
-def _sums_of_four(likes: Sequence[Array], seeds: Sequence[Seed], scale: float) -> list[Array]:
+def joined_noise(rows: Rows, seeds: Sequence[Seed], stddev: float) -> Array:
+  """`noise` of layers that form a matrix, float32 [rows, width].
+
+  The same numbers, although each takes a hash of its own: to compile the two
+  halves of each layer takes longer than to hash twice.
+  """
+  xp = rows.xp
+  half = rows.spread(xp.asarray([(size + 1) // 2 for size in rows.sizes], 'int32'))
+  in_second = rows.positions >= half
+  positions = xp.where(in_second, rows.positions - half, rows.positions)
+  factors = xp.where(in_second, *(xp.asarray(n, 'int32') for n in reversed(_HALVES)))
+  sums = _two_sums(xp, _bits(rows, seeds, positions))
+  return xp.asarray(sums * factors, 'float32') * _noise_scale(stddev)
+
+
+def _noise_scale(stddev: float) -> float:
+  return 2.0 ** round(math.log2(stddev / _SUM_STDDEV)) if stddev else 0.0
+
+
+def _two_sums(xp: Any, bits: Array) -> Array:
+  """q * 2 ** 16 + p, where p and q are centred sums of two random bytes each."""
+  return (bits & _EVEN_BYTES) + (xp.unsigned_right_shift(bits, 8) & _EVEN_BYTES) - _EVEN_BYTES
+
+
+def _sums_of_four(like: Array, seed: Seed, scale: float) -> Array:
   """float32 [...]: `scale` times centred sums of four random bytes.
 
   Hashing is most of the work, so each hash gives two numbers: with p and q the
   sums of two bytes each, p + q and p - q are uncorrelated.
   """
-  xp = arrays.of(likes[0])
-  sizes = [arrays.size(like) for like in likes]
-  rows = Rows(xp, [((n + 1) // 2,) for n in sizes])
-  bits = _bits(rows, seeds)
-  # q * 2 ** 16 + p, both of mean 0.
-  sums = (bits & _EVEN_BYTES) + (xp.unsigned_right_shift(bits, 8) & _EVEN_BYTES) - _EVEN_BYTES
-  # (p + q) * 2 ** 16 + p and (p - q) * 2 ** 16 - p modulo 2 ** 32. The last
-  # p is negligible, but makes ties rare.
-  halves = [
-    rows.split(xp.asarray(sums * factor, 'float32') * scale) for factor in (2**16 + 1, 2**16 - 1)
-  ]
-  return [
-    xp.reshape(xp.concatenate(both, 0)[:n], like.shape)
-    for like, n, both in zip(likes, sizes, zip(*halves))
-  ]
+  xp = arrays.of(like)
+  size = arrays.size(like)
+  rows = Rows(xp, [((size + 1) // 2,)])
+  sums = _two_sums(xp, _bits(rows, [seed]))
+  halves = [part for n in _HALVES for part in rows.split(xp.asarray(sums * n, 'float32') * scale)]
+  return xp.reshape(xp.concatenate(halves, 0)[:size], like.shape)

@@ -124,6 +124,11 @@ class Kernel:
         slot.variable.assign(where(mask, value, start))
 
 
+def all_true(shape: Sequence[int], dtype: str) -> Any:
+  """An initializer. JAX would compile a conversion for each shape if it got no type."""
+  return keras.ops.convert_to_tensor(np.ones(shape, dtype), dtype)
+
+
 def where(mask: Any, values: Any, otherwise: Any = None) -> Any:
   """Values where a mask is set, elsewhere 0 or others, all tensors or variables [...].
 

@@ -271,7 +271,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
       position,
       variable,
       sparsity,
-      mask=add('mask', shape, 'bool', np.ones),
+      mask=add('mask', shape, 'bool', kernel_variables.all_true),
       state=None if first_state is None else add('mask_state', first_state.shape, 'float32'),
       inactive=add('inactive', shape, variable.dtype) if brings_back else None,
     )

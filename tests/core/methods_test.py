@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
-from rigl.core import methods, seeding, stateless_random
+from rigl.core import arrays, methods, scores, seeding, stateless_random
 from rigl.micronet import training_flops
 from tests import combinations, execution_modes
 from tests.reference import methods as oracle
@@ -134,6 +135,71 @@ def test_update_equals_the_reference(mode, name, shape):
       np.testing.assert_array_equal(got[1], expected.restarted)
     if expected.threshold is not None:
       np.testing.assert_allclose(got[-1], expected.threshold, rtol=1e-6)
+
+
+class OwnScores(methods.RigL):
+  """Scores that are not marked as elementwise, which those they override are."""
+
+  def drop_score(self, layer):
+    return abs(layer.weights - arrays.of(layer.weights).mean(layer.weights))
+
+  def grow_score(self, layer):
+    return abs(layer.gradient() - arrays.of(layer.weights).mean(layer.gradient()))
+
+
+class OwnState(methods.SNFS):
+  """A state of one number for a layer, and a marked score that does not use it."""
+
+  @scores.elementwise
+  def grow_score(self, layer):
+    return -layer.weights
+
+
+JOINED = [methods.RigL, methods.SNFS, methods.Static, methods.SET, OwnScores, OwnState]
+
+
+@functools.cache
+def layers_of(method_class):
+  """[(mask, weights, gradient, state)]."""
+  rng = np.random.RandomState(0)
+  layers = [random_layer(shape, rng)[:4] for shape in [(6, 5), (3, 3, 2, 4)]]
+  return [(*layer[:3], np.float32(0.5)) if method_class is OwnState else layer for layer in layers]
+
+
+def update_all(method_class, *tensors):
+  updates = method_class().update(
+    [
+      methods.Layer(mask, weights, seed, lambda gradient=gradient: gradient, state)
+      for mask, weights, gradient, state in zip(*[iter(tensors)] * 4)
+    ],
+    5,
+  )
+  return [part for moved in updates for part in (moved.mask, moved.restarted)]
+
+
+@functools.cache
+def updates_alone(method_class):
+  """In a graph, where layers are never joined."""
+  update = functools.partial(update_all, method_class)
+  return [
+    part
+    for layer in layers_of(method_class)
+    for part in execution_modes.run(execution_modes.GRAPH, update, *layer)
+  ]
+
+
+@pytest.mark.parametrize(
+  'mode, method_class', combinations.thinned(execution_modes.EVERYWHERE, JOINED)
+)
+def test_layers_together_are_updated_as_each_alone(mode, method_class):
+  """Noise included, whether scores are computed on all layers at once or not."""
+  together = execution_modes.run(
+    mode,
+    functools.partial(update_all, method_class),
+    *[part for layer in layers_of(method_class) for part in layer],
+  )
+  for found, expected in zip(together, updates_alone(method_class), strict=True):
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(

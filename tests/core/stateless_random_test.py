@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from rigl.core import stateless_random
+from rigl.core import arrays, rows, stateless_random
 from tests import execution_modes
 
 # Both draws, as functions of (like, seed).
 DRAWS = {
   'uniform': stateless_random.uniform,
   'near_normal': stateless_random.near_normal,
-  'noise': lambda like, seed: stateless_random.noise([like], [seed], 1e-5)[0],
+  'noise': lambda like, seed: stateless_random.noise(like, seed, 1e-5),
 }
 
 
@@ -57,6 +57,20 @@ def test_draws_are_the_same_in_all_modes(name, mode):
   np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize('mode', execution_modes.EVERYWHERE)
+def test_joined_noise_is_that_of_each_layer(mode):
+  """Of an odd number, of one, and of more numbers than a row has."""
+  likes = [np.zeros(shape, np.float32) for shape in [(3, 5), (1,), (2, 4099), ()]]
+  seeds = [(11 * i, 7) for i in range(len(likes))]
+
+  def draw(*layers):
+    found = rows.Rows(arrays.of(layers[0]), [layer.shape for layer in layers])
+    return found.split(stateless_random.joined_noise(found, seeds, 0.5))
+
+  for like, seed, found in zip(likes, seeds, execution_modes.run(mode, draw, *likes)):
+    np.testing.assert_array_equal(found, stateless_random.noise(like, seed, 0.5))
+
+
 def test_uniform_is_uniform():
   draw = _draw('uniform', [200, 500], [5, 6])
   assert draw.min() >= 0.0 and draw.max() < 1.0
@@ -91,7 +105,7 @@ def test_near_normal_is_symmetric_uncorrelated_and_hardly_ever_ties():
 @pytest.mark.parametrize('stddev', [1e-5, 3.0, 0.0])
 def test_noise_is_near_normal_of_about_the_standard_deviation(stddev):
   like = np.zeros(1000, 'f')
-  [noise] = stateless_random.noise([like], [(3, 4)], stddev)
+  noise = stateless_random.noise(like, (3, 4), stddev)
   if not stddev:
     assert not noise.any()
     return
@@ -118,7 +132,7 @@ def test_noise_added_to_scores_is_the_same_in_all_modes(mode):
 
   def add(scores, step):
     # The step may also be a Python number.
-    return [scores + stateless_random.noise([scores], [(11, kind)], 0.3)[0] for kind in (step, 5)]
+    return [scores + stateless_random.noise(scores, (11, kind), 0.3) for kind in (step, 5)]
 
   step = np.asarray(5, np.int32)
   expected, _ = execution_modes.run(execution_modes.NUMPY, add, scores, step)
