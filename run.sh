@@ -166,18 +166,10 @@ cd -- "$root"
 pytest=(python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
         --no-loadscope-reorder)
 if [ -n "${ESTIMATOR:-}" ]; then
-  # Not rules, mathematics, counting, Keras 3 and inference, nor layers, networks
-  # and data.
-  exec "${pytest[@]}" --ignore=tests/contract --ignore=tests/core \
-    --ignore=tests/data --ignore=tests/inference --ignore=tests/keras \
-    --ignore=tests/micronet --ignore=tests/model_pruning \
-    --ignore-glob='tests/*/*_data_test.py' \
-    --ignore-glob='tests/*/*_input_test.py' \
-    --ignore-glob='tests/*/initializers_test.py' \
-    --ignore-glob='tests/*/mobilenet_test.py' \
-    --ignore-glob='tests/*/preprocessing_test.py' \
-    --ignore-glob='tests/*/resnet_model_test.py' \
-    --ignore-glob='tests/*/vgg_test.py'
+  # TPUEstimator, the graphs of masks and optimizers, training and its faults.
+  exec "${pytest[@]}" tests/faults tests/training \
+    tests/*/*_train_eval_test.py tests/*/*_resume_test.py \
+    tests/*{checkpoints*,compat,eager,loops,optimizers*,replicas,subgraphs,train_ops,utils}_test.py
 fi
 ruff check .
 ruff format --check .

@@ -40,7 +40,7 @@ def assert_sparsities(values, method, sparsity, custom=None, pruned=None):
   for name, mask in masks.items():
     n_zeros = mask.size - np.count_nonzero(mask)
     if not row.uses_masks:
-      assert n_zeros == 0, name
+      assert (mask == 1).all(), name
     elif not row.prunes_gradually:
       assert n_zeros == distributions.get_n_zeros(mask.size, wanted[name]), name
     elif pruned is not None:

@@ -6,6 +6,7 @@ TensorFlow takes seconds to import, so only the fixtures that need it do.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import pathlib
@@ -22,6 +23,10 @@ GOLDENS = pathlib.Path(__file__).parent / 'goldens'
 # Test processes share the cores. Where there are more threads than cores,
 # those of numpy's matrix products mostly spin until the others are done.
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+
+# Building graphs makes so many objects that the garbage collector, at its usual
+# thresholds, takes a tenth of the time.
+gc.set_threshold(100_000)
 
 # The same examples in every run, however slow the machine is.
 hypothesis.settings.register_profile('rigl', deadline=None, derandomize=True)

@@ -112,15 +112,13 @@ def test_channels(network, width):
   """A convolution has its channels, and the next one these as its inputs."""
   expected = EXPECTED[network](width)
   scope = 'vgg_a' if network == 'vgg_a' else 'resnet_model'
-  counted = {
-    layer: shape
-    for layer, shape in architectures.get_network(network, width).shapes.items()
-    if 'depthwise' not in layer
-  }
+  counted = architectures.get_network(network, width).shapes
   last = list(counted)[-1]
-  assert {layer: shape[-1] for layer, shape in counted.items() if layer != last} == {
-    f'{scope}/{layer}': n for layer, n in expected.items()
-  }
+  assert {
+    layer: shape[-1]
+    for layer, shape in counted.items()
+    if layer != last and 'depthwise' not in layer
+  } == {f'{scope}/{layer}': n for layer, n in expected.items()}
   with tf.Graph().as_default():
     networks.build(
       network,
@@ -131,8 +129,8 @@ def test_channels(network, width):
       prune_first_layer=True,
     )
     built = {
-      name[: -len('/mask')]: tuple(shape)
+      name.rpartition('/')[0]: tuple(shape)
       for name, shape in networks.variable_shapes().items()
-      if name.endswith('/mask')
+      if name.endswith(('/mask', '/depthwise_weights'))
     }
   assert built == counted

@@ -10,6 +10,7 @@ import contextlib
 from typing import Iterator
 
 import pytest
+from tensorflow.python.training import training_util
 
 from rigl.compat import tf
 from rigl.training import distribution
@@ -24,8 +25,9 @@ def unoptimized(config: tf.ConfigProto | None = None) -> tf.ConfigProto:
 
 @contextlib.contextmanager
 def of_scripts() -> Iterator[None]:
-  """In this context the scripts do not optimise their graphs."""
+  """In this context the scripts do not optimise their graphs, nor write them as text."""
   make = distribution.session_config
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(distribution, 'session_config', lambda *arguments: unoptimized(make(*arguments)))
+    patch.setattr(training_util, 'write_graph', lambda *_: None)
     yield

@@ -12,6 +12,7 @@ import sys
 import pytest
 
 import rigl
+from tests import combinations
 from tests.faults import scripts
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -57,11 +58,7 @@ def test_it_is_noticed(python):
 @pytest.mark.parametrize(
   'module, flag',
   [
-    *(
-      (module, flag)
-      for module in scripts.SCRIPTS.values()
-      for flag in ('--help', '-h', '--helpshort')
-    ),
+    *combinations.thinned(scripts.SCRIPTS.values(), ('--help', '-h', '--helpshort')),
     (VISUALIZE, '--help'),
   ],
 )
@@ -71,9 +68,8 @@ def test_help_of_a_script(module, flag, python):
   assert re.search(r'^  --[a-z]+', done.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize('module', scripts.SCRIPTS.values())
-def test_help_of_a_script_that_is_started_by_its_path(module, python):
-  done = python(module.replace('.', '/') + '.py', '--help')
+def test_help_of_a_script_that_is_started_by_its_path(python):
+  done = python('rigl/mnist/mnist_train_eval.py', '--help')
   assert (done.returncode, done.stderr) == (0, ''), done.stdout
   assert re.search(r'^  --[a-z]+', done.stdout, re.MULTILINE)
 
@@ -107,17 +103,20 @@ def test_functions_that_train_are_there(python):
   assert (done.stdout, done.stderr) == ('train\n' * 3, '')
 
 
-@pytest.mark.parametrize('module', scripts.SCRIPTS.values())
 @pytest.mark.parametrize(
-  'arguments, words',
-  [
-    (['--end_sparsty=0.9'], ['--end_sparsty', '--end_sparsity']),
-    (['--training_method=lottery'], ['training_method', 'lottery', 'rigl']),
-    (['--end_sparsity=much'], ['end_sparsity', 'much']),
-    (['training_method=rigl'], ["['training_method=rigl']", '--']),
-  ],
+  'module, mistake',
+  combinations.thinned(
+    scripts.SCRIPTS.values(),
+    [
+      (['--end_sparsty=0.9'], ['--end_sparsty', '--end_sparsity']),
+      (['--training_method=lottery'], ['training_method', 'lottery', 'rigl']),
+      (['--end_sparsity=much'], ['end_sparsity', 'much']),
+      (['training_method=rigl'], ["['training_method=rigl']", '--']),
+    ],
+  ),
 )
-def test_wrong_command_line(module, arguments, words, python):
+def test_wrong_command_line(module, mistake, python):
+  arguments, words = mistake
   done = python('-m', module, *arguments)
   assert done.returncode == 1, done.stdout
   message, *remedy = done.stderr.splitlines()
@@ -134,9 +133,8 @@ CORE = [
 ]
 
 
-@pytest.mark.parametrize(
-  'module',
-  [
+def test_import_of_modules_that_flags_need(python):
+  modules = [
     *CORE,
     'rigl.checkpoints',
     'rigl.training.command_line',
@@ -146,10 +144,8 @@ CORE = [
     'rigl.mnist.mnist_config',
     'rigl.cifar_resnet.cifar_config',
     'rigl.imagenet_resnet.imagenet_config',
-  ],
-)
-def test_import_of_a_module_that_flags_need(module, python):
-  done = python('-c', f'import {module}')
+  ]
+  done = python('-c', f'import {", ".join(modules)}')
   assert (done.returncode, done.stderr) == (0, ''), done.stdout
 
 

@@ -87,7 +87,7 @@ def trained(original, tmp_path):
 
 # imagenet_resume_test resumes others, sparse_optimizers_modes_test all
 # optimizers.
-@pytest.mark.parametrize('method', combinations.quick(methods.METHODS, 'baseline', 'prune'))
+@pytest.mark.parametrize('method', combinations.quick(methods.METHODS, 'prune'))
 def test_method_trains_evaluates_and_resumes_exactly(method, data, capsys, tmp_path):
   FLAGS.mask_init_method = 'erdos_renyi_kernel'
   folder = _run(method, data, 'train_and_eval')

@@ -19,7 +19,6 @@ QUICK = [
   ('mnist', 'rigl'),
   ('mnist', 'prune'),
   ('mnist', 'snip'),
-  ('mnist', 'momentum'),
   ('cifar', 'prune'),
   ('imagenet', 'rigl'),
 ]

@@ -11,11 +11,9 @@ from tensorboard.backend.event_processing import plugin_event_accumulator
 from rigl.compat import tf2
 from rigl.core import methods
 from rigl.mnist import mask_records
-from rigl.training import config, tpu_estimator
 from tests import combinations
 from tests.faults import scripts
 
-LOOPS = [loop for loop in config.LOOPS if loop == 'session' or tpu_estimator.is_available()]
 # The CIFAR script reports by the hooks of the ImageNet script and takes longer: it is slow here.
 ACCURACY = {'mnist': 'accuracy', 'cifar': 'accuracy', 'imagenet': 'top_1_accuracy'}
 
@@ -45,30 +43,30 @@ def shown(folder):
   return found
 
 
-def train(servers, data, script, folder, method, loop, **values):
+def train(servers, data, script, folder, method, **values):
   if script == 'mnist':
     values = {'mask_record_frequency': 1, **scripts.MNIST_METHODS.get(method, {}), **values}
   else:
     values = {'mode': 'train_and_eval', **values}
-  result = servers(script).run(scripts.arguments(script, data, folder, method, loop=loop, **values))
+  result = servers(script).run(scripts.arguments(script, data, folder, method, **values))
   assert result.code == 0, result.stderr
   return scripts.run_folder(folder)
 
 
 @pytest.fixture(scope='module')
 def trained(data, servers, tmp_path_factory):
-  """fn(script, method, loop) -> a folder above that of its run, trained once."""
+  """fn(script, method) -> a folder above that of its run, trained once."""
 
   @functools.cache
-  def get(script, method, loop):
+  def get(script, method):
     folder = tmp_path_factory.mktemp('trained')
-    train(servers, data, script, folder, method, loop)
+    train(servers, data, script, folder, method)
     return folder
 
   return get
 
 
-@pytest.mark.parametrize('loop', LOOPS)
+# loops_test.py compares what both loops write.
 @pytest.mark.parametrize(
   'script, method',
   combinations.quick(
@@ -78,8 +76,8 @@ def trained(data, servers, tmp_path_factory):
     ('mnist', 'baseline'),
   ),
 )
-def test_tags_and_values(script, method, loop, trained):
-  above = trained(script, method, loop)
+def test_tags_and_values(script, method, trained):
+  above = trained(script, method)
   folder = scripts.run_folder(above)
   found, tests = shown(folder), shown(folder / 'eval')
   # Each in one chart.
@@ -119,7 +117,7 @@ def test_tags_and_values(script, method, loop, trained):
 
 @pytest.mark.parametrize('script', combinations.quick(scripts.SCRIPTS, 'mnist', 'imagenet'))
 def test_it_shows_the_rows_of_metrics_jsonl(script, trained):
-  folder = trained(script, 'rigl', 'session')
+  folder = trained(script, 'rigl')
   found = shown(scripts.run_folder(folder))
   position = 'iteration' if script == 'mnist' else 'step'
   rows = {row[position]: row for row in scripts.rows_of(folder) if row['split'] == 'train'}
@@ -136,8 +134,8 @@ def test_it_shows_the_rows_of_metrics_jsonl(script, trained):
 def test_two_processes_show_what_one_does(script, data, servers, trained, tmp_path):
   part = {'mnist': {'num_epochs': 2}, 'cifar': {'max_steps': 8}, 'imagenet': {'train_steps': 4}}
   for values in (part[script], {}):
-    train(servers, data, script, tmp_path, 'rigl', 'session', **values)
-  whole = trained(script, 'rigl', 'session')
+    train(servers, data, script, tmp_path, 'rigl', **values)
+  whole = trained(script, 'rigl')
   one, two = (shown(scripts.run_folder(folder)) for folder in (whole, tmp_path))
   assert set(one) == set(two)
   assert one == two
@@ -151,7 +149,7 @@ def test_two_processes_show_what_one_does(script, data, servers, trained, tmp_pa
 )
 def test_itop_rate_of_the_masks_of_all_iterations(method, trained):
   """Compared with the union of all mask records."""
-  folder = trained('mnist', method, 'session')
+  folder = trained('mnist', method)
   (path,) = folder.rglob('*_masks.npz')
   records = mask_records.MaskRecords.load(path)
   # Before a step trains, RigL moves the first masks, and SNIP sets them.

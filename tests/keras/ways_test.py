@@ -26,7 +26,7 @@ def make(method, has_input=True, **settings):
 
 
 def fit(model, optimizer, n_batches=N_BATCHES, batch_size=32, **settings):
-  small.compiled(model, optimizer, **{'jit_compile': True, **settings})
+  small.compiled(model, optimizer, **settings)
   x, labels = small.data(N_BATCHES)
   n = n_batches * 32
   model.fit(x[:n], labels[:n], batch_size=batch_size, shuffle=False, verbose=0)
@@ -54,13 +54,12 @@ def check_same(model, optimizer, expected):
 @pytest.mark.parametrize(
   'way, method',
   combinations.thinned(
-    ['not built', 'steps_per_execution', 'train_on_batch', 'without XLA', 'subclassed'],
-    small.METHODS,
+    ['not built', 'steps_per_execution', 'train_on_batch', 'XLA', 'subclassed'], small.METHODS
   ),
 )
 def test_fits_are_equal(way, method):
-  if way == 'without XLA' and BACKEND == 'jax':
-    pytest.skip('JAX compiles each branch at each step')
+  if way == 'XLA' and BACKEND == 'jax':
+    pytest.skip('all ways have it on JAX')
   expected = built_fit(method)
   model, optimizer = make(method)
   if way == 'train_on_batch':
@@ -79,7 +78,7 @@ def test_fits_are_equal(way, method):
       optimizer,
       **{
         'not built': {},
-        'without XLA': {'jit_compile': False},
+        'XLA': {'jit_compile': True},
         'steps_per_execution': {'steps_per_execution': 4},
       }[way],
     )

@@ -6,9 +6,7 @@ import math
 import pytest
 
 from rigl import str_sparsities
-from rigl.compat import tf
 from rigl.core import distributions
-from rigl.imagenet_resnet import mobilenetv1_model, mobilenetv2_model, resnet_model, vgg
 from rigl.micronet import architectures, model_ops, network
 from rigl.micronet.counting import Add, Conv2D, GlobalAvg
 from tests.conftest import GOLDENS
@@ -50,31 +48,6 @@ class TestAgainstTrainingGraphs:
 
 def test_all_reference_networks_are_tested():
   assert len(KERNELS) == 13
-
-
-@pytest.mark.parametrize(
-  'name, build',
-  [
-    ('mobilenet_v1', lambda **kwargs: mobilenetv1_model.mobilenet_v1(1000, 'threshold', **kwargs)),
-    ('mobilenet_v2', lambda **kwargs: mobilenetv2_model.mobilenet_v2(1000, 'threshold', **kwargs)),
-    ('resnet18', lambda **kwargs: resnet_model.resnet_v1_(18, 1000, 'threshold', **kwargs)),
-    ('vgg_a', lambda **kwargs: vgg.vgg(1000, 'vgg_a', pruning_method='threshold', **kwargs)),
-  ],
-)
-def test_other_widths_against_the_training_graphs(name, build):
-  with tf.Graph().as_default():
-    build(width=0.3, data_format='channels_last')(tf.zeros((1, 64, 64, 3)), False)
-    kernels = {
-      variable.op.name: tuple(variable.shape.as_list()) for variable in tf.global_variables()
-    }
-  shapes = architectures.get_network(name, width=0.3).shapes
-  compared = 0
-  for layer, shape in shapes.items():
-    for suffix in ('mask', 'depthwise_weights', 'kernel'):
-      if f'{layer}/{suffix}' in kernels:
-        assert kernels[f'{layer}/{suffix}'] == shape
-        compared += 1
-  assert compared == len(shapes)
 
 
 class TestResNet50:

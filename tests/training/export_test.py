@@ -592,17 +592,23 @@ def train_and_export(folder, n_iterations, every_n_steps, save_steps=3, last_ste
 
 @pytest.mark.parametrize(
   'every_n_steps, save_steps, steps',
-  [
-    (3, 3, [3, 6, 7]),
-    (1, 3, [3, 6, 7]),
+  combinations.quick(
+    [
+      (3, 3, [3, 6, 7]),
+      (1, 3, [3, 6, 7]),
+      (2, 3, [3, 6, 7]),
+      (4, 3, [6, 7]),
+      (6, 3, [6, 7]),
+      (7, 3, [7]),
+      (100, 3, [7]),
+      (2, 1, [2, 4, 6, 7]),
+      (5, 1, [5, 7]),
+    ],
     (2, 3, [3, 6, 7]),
     (4, 3, [6, 7]),
-    (6, 3, [6, 7]),
-    (7, 3, [7]),
     (100, 3, [7]),
     (2, 1, [2, 4, 6, 7]),
-    (5, 1, [5, 7]),
-  ],
+  ),
 )
 def test_exports_at_or_after_each_multiple_and_in_the_end(
   every_n_steps, save_steps, steps, tmp_path

@@ -19,6 +19,7 @@ from rigl.mnist import mnist_experiment
 from rigl.mnist.mnist_config import MnistConfig
 from rigl.training import iterations, resuming
 from rigl.training.config import SparsityConfig
+from tests import sparse_net
 from tests.training import one_masked_layer
 from tests.training.small_checkpoints import DATA, VALUES, damage, save
 
@@ -212,7 +213,7 @@ def assert_counts_iterations(folder, config, n_iterations):
 
 def assert_counts(folder, config, n_iterations, train_op):
   saver = tf.train.Saver([*tf.global_variables(), *iterations.variables()], max_to_keep=1)
-  with tf.Session() as session:
+  with sparse_net.quick_session() as session:
     session.run([tf.global_variables_initializer(), tf.tables_initializer()])
     counts = []
     for _ in range(n_iterations):
