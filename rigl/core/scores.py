@@ -17,7 +17,8 @@ def elementwise(score: _Score) -> _Score:
   """Marks a score of a method that depends, at each connection, on no other connection.
 
   It then gets all layers at once, joined to one matrix of float32, which takes
-  a part of the time to compile.
+  a part of the time to compile. Of a layer it may use mask, weights, gradient
+  and state alone, the latter two of the mask's shape.
   """
   marked: Any = score
   marked.is_elementwise = True

@@ -202,6 +202,70 @@ def test_layers_together_are_updated_as_each_alone(mode, method_class):
     np.testing.assert_array_equal(found, expected)
 
 
+def own_method(base, name, score, is_marked=True):
+  return type('Own', (base,), {name: scores.elementwise(score) if is_marked else score})
+
+
+def two_layers(state_shape=()):
+  """Layers of different sparsity, without a gradient."""
+  rng = np.random.RandomState(0)
+  return [
+    methods.Layer(
+      rng.randint(0, 2, shape).astype('float32'),
+      rng.randn(*shape).astype('float32'),
+      seed,
+      lambda: None,
+      np.zeros(state_shape, 'float32'),
+      sparsity,
+    )
+    for shape, sparsity in [((6, 5), 0.5), ((4, 3), 0.7)]
+  ]
+
+
+@pytest.mark.parametrize(
+  'score',
+  [
+    lambda _, layer: stateless_random.uniform(layer.mask, layer.seed('drop')),
+    lambda _, layer: layer.weights * layer.sparsity,
+    lambda _, layer: layer.weights - layer.initial_value(),
+  ],
+  ids=['seed', 'sparsity', 'initial_value'],
+)
+def test_a_marked_score_cannot_use_what_differs_between_layers(score, request):
+  with pytest.raises(AttributeError, match=rf'no {request.node.callspec.id}\. Define .* without'):
+    own_method(methods.SET, 'drop_score', score)().update(two_layers(), 5)
+
+
+@pytest.mark.parametrize(
+  'method_class, message',
+  [
+    (methods.SNFS, r'layer\.state, .* shape \(1, 5\), not .* mask, \(6, 5\)'),
+    (methods.RigL, r'layer\.gradient\(\), .* is None, not .* \(6, 5\)'),
+    (own_method(methods.SET, 'grow_score', lambda *_: 0.0, is_marked=False), 'is 0.0, not'),
+    (
+      own_method(methods.SET, 'drop_score', lambda _, layer: layer.weights.T, is_marked=False),
+      r'shape \(5, 6\), not .* \(6, 5\)',
+    ),
+  ],
+)
+def test_what_has_another_shape_than_the_mask_is_no_score(method_class, message):
+  with pytest.raises(ValueError, match=message):
+    method_class().update(two_layers(state_shape=(1, 5)), 5)
+
+
+@pytest.mark.parametrize('dtype', ['float64', 'float16', 'int32', 'bool'])
+def test_a_marked_score_may_have_any_type(dtype):
+  def ranks(_, layer):
+    return (10 * layer.weights).astype(dtype)
+
+  marked, other = (
+    own_method(methods.SET, 'drop_score', ranks, is_marked)().update(two_layers(), 5)
+    for is_marked in (True, False)
+  )
+  for found, expected in zip(marked, other, strict=True):
+    np.testing.assert_array_equal(found.mask, expected.mask)
+
+
 @pytest.mark.parametrize(
   'name, expected',
   [

@@ -70,6 +70,26 @@ def test_counts_of_each_layer(tensor):
   assert str(np.asarray(counts).dtype) == 'int32'
 
 
+@pytest.fixture
+def mixed_precision():
+  """TensorFlow computes products in bfloat16, where the processor can."""
+  options = tf2.config.optimizer
+  options.set_experimental_options({'auto_mixed_precision_onednn_bfloat16': True})
+  yield
+  options.set_experimental_options({'auto_mixed_precision_onednn_bfloat16': False})
+
+
+@pytest.mark.usefixtures('mixed_precision')
+def test_counts_are_exact_in_mixed_precision():
+  """There is no 1001 in bfloat16."""
+  sizes = (1001, 1001)
+  found = rows.Rows(arrays.of(tf2.constant(0)), [sizes])
+  count = tf2.function(lambda chosen: found.count(found.join([chosen], 'bool')))
+  chosen = np.zeros(sizes, bool)
+  chosen.flat[:1001] = True
+  np.testing.assert_array_equal(count(tf2.constant(chosen)), [1001])
+
+
 def test_xla_compiles_one_kernel_for_all_layers_of_a_size():
   def halves(matrix):
     found = rows.Rows(arrays.of(matrix), [(rows._WIDTH,)] * 3)
