@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 
@@ -89,9 +89,9 @@ class _Numpy:
       self._np.argsort(x, stable=True) if self._np is not np else (np.argsort(x, kind='stable'))
     )
 
-  def count(self, x: Array) -> Array:
-    """How many of bool `x` are True, int32."""
-    return self._np.sum(x, dtype='int32')
+  def count(self, x: Array, axis: Optional[int] = None) -> Array:
+    """How many of bool `x` are True, int32; of all, or along a dimension."""
+    return self._np.sum(x, axis, dtype='int32')
 
   def split(self, x: Array, sizes: Sequence[int]) -> list[Array]:
     """Consecutive parts of `x` along its first dimension."""
@@ -202,8 +202,8 @@ class _TensorFlow:
       lambda *state: condition(state), lambda *state: step(state), state, parallel_iterations=1
     )
 
-  def count(self, x: Array) -> Array:
-    return self._tf.reduce_sum(self._tf.cast(x, 'int32'))
+  def count(self, x: Array, axis: Optional[int] = None) -> Array:
+    return self._tf.reduce_sum(self._tf.cast(x, 'int32'), axis)
 
 
 @functools.cache
@@ -266,8 +266,8 @@ class _Torch(_Numpy):
   def argsort(self, x: Array) -> Array:
     return self._np.argsort(x, stable=True)
 
-  def count(self, x: Array) -> Array:
-    return self._np.sum(x, dtype=self._np.int32)
+  def count(self, x: Array, axis: Optional[int] = None) -> Array:
+    return self._np.sum(x, axis, dtype=self._np.int32)
 
   def split(self, x: Array, sizes: Sequence[int]) -> list[Array]:
     return self._np.split(x, list(sizes))

@@ -71,12 +71,7 @@ class Rows:
   def count(self, chosen: Array) -> Array:
     """How many of bool [rows, width] are True, int32 [layers]."""
     xp = self.xp
-    # A product, quicker than a sum. Mixed precision may compute it in bfloat16, which has no odd
-    # numbers above 256, so it counts few at a time.
-    n = min(_WIDTH, 256)
-    ones = xp.asarray(np.ones((n, 1), 'float32'))
-    of_parts = xp.reshape(xp.asarray(chosen, 'float32'), (-1, n)) @ ones
-    of_rows = xp.sum(xp.reshape(xp.asarray(of_parts, 'int32'), (-1, _WIDTH // n)), 1)
+    of_rows = xp.count(chosen, 1)
     layers = xp.reshape(xp.ordinals(len(self.sizes)), (-1, 1))
     return xp.asarray(
       xp.sum(

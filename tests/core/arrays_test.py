@@ -47,6 +47,11 @@ OPERATIONS = {
   'concatenate': (lambda xp, x, y: xp.concatenate([x, y], 0), [X, Y], np.concatenate([X, Y])),
   'cos': (lambda xp, x: xp.cos(x), [X[0]], np.cos(X[0])),
   'count': (lambda xp, x: xp.count(x), [FLAGS], np.array(3, 'i')),
+  'count of rows': (
+    lambda xp, x: xp.count(xp.reshape(x, (2, 2)), 1),
+    [FLAGS],
+    np.array([1, 2], 'i'),
+  ),
   'equal': (lambda xp, x: xp.equal(x, 2), [X], X == 2),
   'integer &': (lambda xp, x: x & 0x00FF00FF, [INTS], INTS & 0x00FF00FF),
   'isnan': (lambda xp, x: xp.isnan(x), [X], np.isnan(X)),
