@@ -19,7 +19,7 @@ QUICK = [
   ('mnist', 'rigl'),
   ('mnist', 'prune'),
   ('mnist', 'snip'),
-  ('cifar', 'prune'),
+  ('cifar', 'baseline'),
   ('imagenet', 'rigl'),
 ]
 
@@ -28,7 +28,7 @@ def arguments(script, data, folder, method, loop, **values):
   if script != 'mnist':
     values = {'mode': 'train_and_eval', **values}
   if script == 'imagenet':
-    values = {'steps_per_eval': 4, 'export_model_freq': 4, **values}
+    values = {'steps_per_eval': 6, 'export_model_freq': 6, **values}
   flags = scripts.MNIST_METHODS.get(method, {}) if script == 'mnist' else {}
   return scripts.arguments(script, data, folder, method, loop=loop, **{**flags, **values})
 
