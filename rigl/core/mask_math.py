@@ -263,19 +263,8 @@ def drop_and_grow(
   xp = arrays.of(mask)
   mask = xp.asarray(mask)
   active = xp.not_equal(mask, xp.zeros_like(mask))
-  if selects_each(mask):
-    n_ones = xp.count(active)
-    n_prune = n_to_drop(n_ones, drop_fraction)
-    kept = top_k_mask(score_drop, n_ones - n_prune, active)
-    grown = top_k_mask(score_grow, n_prune, ~kept)
-    return MaskUpdate(xp.cast_like(kept | grown, mask), kept, grown, grown & ~active)
-  rows = Rows(xp, [mask.shape])
-  moved = drop_and_grow_joined(
-    rows,
-    rows.join([active], 'bool'),
-    rows.join([score_drop], 'float32'),
-    rows.join([score_grow], 'float32'),
-    drop_fraction,
-  )
-  new_mask, *others = [part for matrix in moved for part in rows.split(matrix)]
-  return MaskUpdate(xp.cast_like(new_mask, mask), *others)
+  n_ones = xp.count(active)
+  n_prune = n_to_drop(n_ones, drop_fraction)
+  kept = top_k_mask(score_drop, n_ones - n_prune, active)
+  grown = top_k_mask(score_grow, n_prune, ~kept)
+  return MaskUpdate(xp.cast_like(kept | grown, mask), kept, grown, grown & ~active)

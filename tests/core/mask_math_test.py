@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rigl.compat import tf
-from rigl.core import mask_math
+from rigl.core import arrays, mask_math, rows
 from tests import execution_modes
 from tests.reference import drop_and_grow as reference
 
@@ -414,6 +414,34 @@ def test_top_k_mask_of_a_large_layer(dtype_name, n):
   session = _session(dtype_name)
   selected = session.run(session.top_n, {session.scores: scores, session.n: n})
   np.testing.assert_array_equal(selected, reference.top_n(scores, n))
+
+
+@pytest.mark.parametrize('mode', execution_modes.EVERYWHERE)
+def test_joined_layers_are_updated_each_on_its_own(mode):
+  """Of an odd number, of one, and of more weights than a row has, whose scores tie."""
+  rng = np.random.RandomState(2)
+  values = np.asarray([-INF, -1.0, -0.0, 0.0, 0.5, 1.0, INF, NAN], 'f')
+  layers = [
+    ((rng.rand(*shape) < 0.4).astype('f'), *rng.choice(values, (2, *shape)))
+    for shape in [(3, 5), (1,), (2, 4099)]
+  ]
+
+  def update(*tensors):
+    masks, drop, grow = tensors[::3], tensors[1::3], tensors[2::3]
+    found = rows.Rows(arrays.of(masks[0]), [mask.shape for mask in masks])
+    moved = mask_math.drop_and_grow_joined(
+      found,
+      found.join([mask > 0 for mask in masks], 'bool'),
+      found.join(drop, 'float32'),
+      found.join(grow, 'float32'),
+      0.37,
+    )
+    return [part for matrix in moved for part in found.split(matrix)]
+
+  found = execution_modes.run(mode, update, *[part for layer in layers for part in layer])
+  expected = zip(*[reference.drop_and_grow(*layer, 0.37) for layer in layers])
+  for got, wanted in zip(found, [part for field in expected for part in field], strict=True):
+    np.testing.assert_array_equal(got, wanted)
 
 
 @pytest.mark.parametrize('mode', execution_modes.MODES)
