@@ -10,7 +10,6 @@ import contextlib
 from typing import Iterator
 
 import pytest
-from tensorflow.python.training import training_util
 
 from rigl.compat import tf
 from rigl.training import distribution
@@ -25,9 +24,8 @@ def unoptimized(config: tf.ConfigProto | None = None) -> tf.ConfigProto:
 
 @contextlib.contextmanager
 def of_scripts() -> Iterator[None]:
-  """In this context the scripts do not optimise their graphs, nor write them as text."""
+  """In this context the scripts do not optimise their graphs."""
   make = distribution.session_config
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(distribution, 'session_config', lambda *arguments: unoptimized(make(*arguments)))
-    patch.setattr(training_util, 'write_graph', lambda *_: None)
     yield
