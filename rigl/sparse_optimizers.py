@@ -68,10 +68,13 @@ class SparseStaticOptimizer(SparseSETOptimizer):
     stateless_seed_offset: int = 0,
   ):
     """See SparseSETOptimizerBase."""
-    schedule = begin_step, end_step, frequency, drop_fraction, drop_fraction_anneal
     super().__init__(
       optimizer,
-      *schedule,
+      begin_step,
+      end_step,
+      frequency,
+      drop_fraction,
+      drop_fraction_anneal,
       use_locking,
       grow_init,
       name,
@@ -99,10 +102,13 @@ class SparseMomentumOptimizer(SparseSETOptimizer):
   ):
     """See SparseRigLOptimizerBase, and methods.SNFS for `momentum`."""
     self.method_class = functools.partial(methods.SNFS, momentum=momentum)
-    schedule = begin_step, end_step, frequency, drop_fraction, drop_fraction_anneal
     super().__init__(
       optimizer,
-      *schedule,
+      begin_step,
+      end_step,
+      frequency,
+      drop_fraction,
+      drop_fraction_anneal,
       use_locking,
       grow_init,
       name,

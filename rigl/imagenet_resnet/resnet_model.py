@@ -49,5 +49,5 @@ def resnet_v1_(
   network = functools.partial(networks.resnet, depth=resnet_depth)
   spec = blocks.LayerSpec(pruning_method, init_method, data_format, end_sparsity, weight_decay)
   return blocks.make_model(
-    network, spec, num_classes, width, prune_first_layer, prune_last_layer, name, 64
+    network, spec, num_classes, width, prune_first_layer, prune_last_layer, name, min_filters=64
   )

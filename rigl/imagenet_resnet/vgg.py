@@ -52,5 +52,12 @@ def vgg(
 
   spec = blocks.LayerSpec(pruning_method, init_method, data_format, end_sparsity, weight_decay)
   return blocks.make_model(
-    network, spec, num_classes, width, prune_first_layer, prune_last_layer, name or vgg_type, 64
+    network,
+    spec,
+    num_classes,
+    width,
+    prune_first_layer,
+    prune_last_layer,
+    name or vgg_type,
+    min_filters=64,
   )
