@@ -90,10 +90,13 @@ class SparseRigLOptimizerBase(SparseSETOptimizerBase):
     `use_tpu` says whether to sum dense gradients over the replicas of a TPU.
     """
     self.method_class = functools.partial(methods.RigL, initial_acc_scale=initial_acc_scale)
-    schedule = begin_step, end_step, frequency, drop_fraction, drop_fraction_anneal
     super().__init__(
       optimizer,
-      *schedule,
+      begin_step,
+      end_step,
+      frequency,
+      drop_fraction,
+      drop_fraction_anneal,
       use_locking,
       grow_init,
       name,

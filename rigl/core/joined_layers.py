@@ -27,6 +27,7 @@ class JoinedLayers:
     self.active = self.rows.join(
       [xp.not_equal(mask, xp.zeros_like(mask)) for mask in masks], 'bool'
     )
+    self._as_one_layer = _AsOneLayer(self)
 
   def score(self, score: Callable[[Any], Array]) -> Array:
     """The score of each layer by a method, float32 [rows, width].
@@ -36,7 +37,7 @@ class JoinedLayers:
       ValueError: it, or what it is computed from, has another shape than the mask.
     """
     if scores.is_elementwise(score):
-      return self.rows.xp.asarray(score(_AsOneLayer(self)), 'float32')
+      return self.rows.xp.asarray(score(self._as_one_layer), 'float32')
     return self.join(getattr(score, '__name__', 'A score'), score)
 
   def join(self, name: str, tensor_of: Callable[[Layer], Any]) -> Array:
