@@ -168,7 +168,7 @@ pytest=(python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 if [ -n "${ESTIMATOR:-}" ]; then
   # TPUEstimator, the graphs of masks and optimizers, training and its faults.
   exec "${pytest[@]}" tests/faults tests/training \
-    tests/*/*_train_eval_test.py tests/*/*_resume_test.py \
+    tests/*/*_{call,checkpoints,mistakes,outputs,resume,train_eval}_test.py \
     tests/*{checkpoints*,compat,eager,loops,optimizers*,replicas,subgraphs,train_ops,utils}_test.py
 fi
 ruff check .
