@@ -79,10 +79,10 @@ def connected_units(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
   active = _validated(masks)
   from_inputs = [np.ones(active[0].shape[0], bool)]
   for mask in active:
-    from_inputs.append(mask[from_inputs[-1]].any(axis=0))
+    from_inputs.append(np.any(mask[from_inputs[-1]], axis=0))
   to_outputs = [np.ones(active[-1].shape[1], bool)]
   for mask in reversed(active):
-    to_outputs.append(mask[:, to_outputs[-1]].any(axis=1))
+    to_outputs.append(np.any(mask[:, to_outputs[-1]], axis=1))
   to_outputs.reverse()
   inner = [a & b for a, b in zip(from_inputs[:-1], to_outputs[:-1])]
   return [*inner, to_outputs[-1]]

@@ -134,7 +134,7 @@ def kept_pixels(path: str) -> Optional[np.ndarray]:
       'Give a run on all pixels.'
     )
   mask = checkpoint_files.read_tensors(prefix, [name])[name]
-  kept = mask.any(axis=1)
+  kept = np.any(mask, axis=1)
   if not kept.any():
     raise ValueError(f'input_mask_path={path}: no pixel is connected in {prefix}.')
   return kept
