@@ -73,8 +73,8 @@ def grow_values(
   weights = xp.asarray(weights)
   wide = xp.asarray(weights, 'float32')
   if name == 'zeros':
-    values = xp.zeros_like(wide)
-  elif name == 'initial_dist':
+    return xp.zeros_like(weights)
+  if name == 'initial_dist':
     if initial_value is None:
       raise ValueError('grow_init initial_dist needs the initial values.')
     flat = xp.reshape(xp.asarray(initial_value()), (-1,))

@@ -23,10 +23,7 @@ class JoinedLayers:
     xp = arrays.of(layers[0].mask)
     self._layers = layers
     self.rows = Rows(xp, [layer.mask.shape for layer in layers])
-    masks = [xp.asarray(layer.mask) for layer in layers]
-    self.active = self.rows.join(
-      [xp.not_equal(mask, xp.zeros_like(mask)) for mask in masks], 'bool'
-    )
+    self.active = self.rows.join([layer.mask for layer in layers], 'bool')
     self._as_one_layer = _AsOneLayer(self)
 
   def score(self, score: Callable[[Any], Array]) -> Array:

@@ -262,7 +262,7 @@ def drop_and_grow(
   """
   xp = arrays.of(mask)
   mask = xp.asarray(mask)
-  active = xp.not_equal(mask, xp.zeros_like(mask))
+  active = xp.asarray(mask, 'bool')
   n_ones = xp.count(active)
   n_prune = n_to_drop(n_ones, drop_fraction)
   kept = top_k_mask(score_drop, n_ones - n_prune, active)

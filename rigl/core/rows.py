@@ -33,7 +33,7 @@ class Rows:
     self.xp = xp
     self._shapes = [tuple(int(n) for n in shape) for shape in shapes]
     self.sizes = [math.prod(shape) for shape in self._shapes]
-    self._n_rows = n_rows = [-(-size // _WIDTH) for size in self.sizes]
+    n_rows = [-(-size // _WIDTH) for size in self.sizes]
     self._padding = [n * _WIDTH - size for n, size in zip(n_rows, self.sizes)]
     self._layer_of_row = np.repeat(np.arange(len(n_rows), dtype='int32'), n_rows)
     starts = [_WIDTH * i for n in n_rows for i in range(n)]
@@ -57,11 +57,9 @@ class Rows:
   def split(self, matrix: Array) -> list[Array]:
     """The tensor of each layer; the inverse of `join`."""
     xp = self.xp
-    parts = xp.split(matrix, self._n_rows)
-    return [
-      xp.reshape(xp.reshape(part, (-1,))[:size], shape)
-      for part, size, shape in zip(parts, self.sizes, self._shapes)
-    ]
+    lengths = [n for of_layer in zip(self.sizes, self._padding) for n in of_layer]
+    parts = xp.split(xp.reshape(matrix, (-1,)), lengths)[::2]
+    return [xp.reshape(part, shape) for part, shape in zip(parts, self._shapes)]
 
   def spread(self, of_layers: Array) -> Array:
     """A number for each layer, [layers], as [rows, 1]."""

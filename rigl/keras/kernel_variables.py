@@ -104,10 +104,10 @@ class Kernel:
     """Assigns the update of a layer by its method."""
     weights = layer.weights
     xp = arrays.of(weights)
-    mask = xp.not_equal(update.mask, xp.zeros_like(update.mask))
+    mask = xp.asarray(update.mask, 'bool')
     if method.prunes_gradually:
       # An inactive connection whose weight is 0 stays inactive.
-      mask = mask & (xp.asarray(self.mask) | xp.not_equal(weights, xp.zeros_like(weights)))
+      mask = mask & (xp.asarray(self.mask) | xp.asarray(weights, 'bool'))
     if update.restarted is not None:
       weights = xp.where(update.restarted, method.new_weights(layer), weights)
     self.mask.assign(mask)
