@@ -71,9 +71,9 @@ def grow_values(
   name, divisor = parse_grow_init(grow_init, dense_gradient is not None)
   xp = arrays.of(weights)
   weights = xp.asarray(weights)
-  wide = xp.asarray(weights, 'float32')
   if name == 'zeros':
     return xp.zeros_like(weights)
+  wide = xp.asarray(weights, 'float32')
   if name == 'initial_dist':
     if initial_value is None:
       raise ValueError('grow_init initial_dist needs the initial values.')

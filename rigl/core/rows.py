@@ -69,8 +69,8 @@ class Rows:
   def count(self, chosen: Array) -> Array:
     """How many of bool [rows, width] are True, int32 [layers]."""
     xp = self.xp
-    of_rows = xp.reshape(xp.count(chosen, 1), (-1, 1))
+    of_rows = xp.count(chosen, 1)
     layers = xp.reshape(xp.ordinals(len(self.sizes)), (-1, 1))
     is_of_layer = xp.equal(layers, xp.asarray(self._layer_of_row))
-    # A product, since XLA compiles a sum for CPUs to a chain of kernels.
-    return xp.reshape(xp.asarray(is_of_layer, 'int32') @ of_rows, (-1,))
+    # No product of matrices: GPUs have none of integers in PyTorch, and round floats.
+    return xp.asarray(xp.sum(xp.where(is_of_layer, of_rows, xp.zeros_like(of_rows)), 1), 'int32')
