@@ -14,15 +14,13 @@ optimizer, which chooses the first masks, is timed apart.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
-import multiprocessing
-import resource
 import statistics
-import time
+import sys
 from typing import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
+import timing
 
 import rigl.keras
 
@@ -78,11 +76,8 @@ class Trained:
     self._x = rng.rand(n, image_size, image_size, 3).astype('float32')
     self._y = rng.randint(0, 10, n).astype('int32')
 
-  def _time(self, n_steps):
-    n = n_steps * self._batch_size
-    begin = time.perf_counter()
-    self.model.fit(self._x[:n], self._y[:n], self._batch_size, verbose=0)
-    return time.perf_counter() - begin
+  def build(self) -> None:
+    self.model.optimizer.build(self.model.trainable_variables)
 
   def first_step(self) -> None:
     """A step without `fit`, which may take a second to clean up."""
@@ -90,43 +85,38 @@ class Trained:
 
   def step_time(self, n_steps: int) -> float:
     """Seconds per step."""
-    return self._time(n_steps) / n_steps
+    n = n_steps * self._batch_size
+    x, y = self._x[:n], self._y[:n]
+    return timing.seconds_of(lambda: self.model.fit(x, y, self._batch_size, verbose=0)) / n_steps
 
 
 def sgd():
   return keras.optimizers.SGD(0.01, momentum=0.9)
 
 
-def optimizers(args) -> dict[str, Callable[[], keras.optimizers.Optimizer]]:
-  return {
-    'dense': sgd,
-    'fixed mask': lambda: rigl.keras.Scratch(sgd(), sparsity=args.sparsity),
-    'rigl': lambda: rigl.keras.RigL(
-      sgd(), sparsity=args.sparsity, frequency=args.frequency, end_step=10**9
-    ),
-  }
+# Name of a network -> fn(args) -> its optimizer.
+OPTIMIZERS: dict[str, Callable[[argparse.Namespace], keras.optimizers.Optimizer]] = {
+  'dense': lambda args: sgd(),
+  'fixed mask': lambda args: rigl.keras.Scratch(sgd(), sparsity=args.sparsity),
+  'rigl': lambda args: rigl.keras.RigL(
+    sgd(), sparsity=args.sparsity, frequency=args.frequency, end_step=10**9
+  ),
+}
 
 
 def make_network(name: str, args) -> Trained:
   keras.config.set_dtype_policy(args.dtype)
   make_model, size = MODELS[args.model]
-  return Trained(make_model, args.image_size or size, optimizers(args)[name](), args)
+  return Trained(make_model, args.image_size or size, OPTIMIZERS[name](args), args)
 
 
-def start(name: str, args) -> tuple[float, float]:
+def start(name: str, args) -> dict[str, float]:
   """Seconds to build the optimizer and of the first step, in this process."""
   network = make_network(name, args)
-  begin = time.perf_counter()
-  network.model.optimizer.build(network.model.trainable_variables)
-  built = time.perf_counter()
-  network.first_step()
-  return built - begin, time.perf_counter() - built
-
-
-def fresh_start(name: str, args) -> tuple[float, float]:
-  """`start` in a process of its own."""
-  with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as process:
-    return process.submit(start, name, args).result()
+  return {
+    'build': timing.seconds_of(network.build),
+    'first_step': timing.seconds_of(network.first_step),
+  }
 
 
 def ratio_text(rounds: Sequence[Mapping[str, float]], name: str) -> str:
@@ -147,11 +137,21 @@ def main() -> None:
   parser.add_argument('--dtype', default='float32', help='policy of Keras, such as mixed_bfloat16')
   parser.add_argument('--jit_compile', action='store_true', help='use XLA without GPU too')
   parser.add_argument('--starts', type=int, default=5, help='processes of each network to start')
+  parser.add_argument(
+    '--start', choices=OPTIMIZERS, help='only start this network, and print its figures'
+  )
   args = parser.parse_args()
+  if args.start:
+    timing.print_figures(**start(args.start, args))
+    return
   starts = [
-    {name: fresh_start(name, args) for name in optimizers(args)} for _ in range(args.starts)
+    {
+      name: timing.figures_of_process(__file__, *sys.argv[1:], f'--start={name}')
+      for name in OPTIMIZERS
+    }
+    for _ in range(args.starts)
   ]
-  trained = {name: make_network(name, args) for name in optimizers(args)}
+  trained = {name: make_network(name, args) for name in OPTIMIZERS}
   for network in trained.values():
     network.step_time(args.steps)
   rounds = [
@@ -166,15 +166,16 @@ def main() -> None:
   for name in trained:
     milliseconds = 1e3 * statistics.median(round_[name] for round_ in rounds)
     print(f'{name:10}  {milliseconds:8.2f} ms a step  {ratio_text(rounds, name)}')
-  first_steps = [{name: first for name, (_, first) in round_.items()} for round_ in starts]
+  first_steps = [{name: round_[name]['first_step'] for name in trained} for round_ in starts]
   for name in trained:
-    build, first = (statistics.median(times) for times in zip(*(round_[name] for round_ in starts)))
+    build, first = (
+      statistics.median(round_[name][part] for round_ in starts) for part in ('build', 'first_step')
+    )
     print(
       f'{name:10}  {build:8.2f} s to build, {first:.2f} s first step  '
       f'{ratio_text(first_steps, name)}'
     )
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  print(f'peak memory {peak / 2**20:.2f} GiB')
+  print(f'peak memory {timing.peak_megabytes() / 1024:.2f} GiB')
 
 
 if __name__ == '__main__':
