@@ -220,23 +220,26 @@ def drop_and_grow_joined(
     A MaskUpdate of bool [rows, width].
   """
   xp = rows.xp
-  n_ones = rows.count(active)
-  n_prune = n_to_drop(n_ones, drop_fraction)
 
   # A loop, because a compiler sees its body once.
   def select(state):
-    turn, kept, _ = state
+    turn, kept, _, n_dropped = state
     is_first = xp.equal(turn, 0)
+    # The active connections, then those not kept.
+    eligible = xp.equal(kept, is_first)
+    n_eligible = rows.count(eligible)
+    n_prune = n_to_drop(n_eligible, drop_fraction)
     chosen = _select(
       rows,
       xp.where(is_first, score_drop, score_grow),
-      xp.where(is_first, n_ones - n_prune, n_prune),
-      xp.where(is_first, active, ~kept),
+      xp.where(is_first, n_eligible - n_prune, n_dropped),
+      eligible,
     )
-    return turn + 1, xp.where(is_first, chosen, kept), chosen
+    return turn + 1, xp.where(is_first, chosen, kept), chosen, n_prune
 
-  _, kept, grown = xp.repeat_while(
-    lambda state: state[0] < 2, select, (xp.asarray(0, 'int32'), active, active)
+  none_dropped = xp.asarray([0] * len(rows.sizes), 'int32')
+  _, kept, grown, _ = xp.repeat_while(
+    lambda state: state[0] < 2, select, (xp.asarray(0, 'int32'), active, active, none_dropped)
   )
   return MaskUpdate(kept | grown, kept, grown, new_connections=grown & ~active)
 
