@@ -135,9 +135,8 @@ def where(mask: Any, values: Any, otherwise: Any = None) -> Any:
   Not a product, since 0 * NaN is NaN.
   """
   xp = arrays.of(mask)
-  values = xp.asarray(values)
-  others = xp.zeros_like(values) if otherwise is None else xp.asarray(otherwise)
-  return xp.where(xp.asarray(mask), values, others)
+  others = 0 if otherwise is None else xp.asarray(otherwise)
+  return xp.where(xp.asarray(mask), xp.asarray(values), others)
 
 
 def masks_of(kernels: Sequence[Kernel]) -> dict[str, np.ndarray]:
