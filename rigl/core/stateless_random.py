@@ -51,13 +51,13 @@ def _mixed(xp: Any, x: Array, key: Array) -> Array:
 def _bits(rows: Rows, seeds: Sequence[Seed], positions: Optional[Array] = None) -> Array:
   """int32 [rows, width], uniform over all values, at positions of layers; a seed for each."""
   xp = rows.xp
-  # Seed and step are hashed once per layer.
-  stable = xp.asarray([_signed(number) for number, _ in seeds], 'int32')
-  steps = xp.stack([xp.reshape(xp.asarray(step, 'int32'), ()) for _, step in seeds])
+  # Seed and step are hashed once per row.
+  stable = rows.spread(xp.asarray([_signed(number) for number, _ in seeds], 'int32'))
+  steps = rows.spread(xp.stack([xp.reshape(xp.asarray(step, 'int32'), ()) for _, step in seeds]))
   first = _mixed(xp, steps * _SPREAD, stable)
   second = _mixed(xp, first + _SPREAD, stable)
   positions = rows.positions if positions is None else positions
-  return _mixed(xp, positions * _SPREAD + rows.spread(first), rows.spread(second))
+  return _mixed(xp, positions * _SPREAD + first, second)
 
 
 def uniform(like: Array, seed: Seed) -> Array:
