@@ -55,6 +55,13 @@ def _restore_flags():
     yield
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _collect_only_new_garbage():
+  """Keras collects garbage at times, which takes seconds where earlier modules left much."""
+  gc.collect()
+  gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def no_prepared_tfds(monkeypatch):
   """Hides what TensorFlow Datasets may have prepared on this machine."""

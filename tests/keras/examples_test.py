@@ -67,11 +67,11 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _as_a_program(tmp_path, monkeypatch):
+@pytest.fixture
+def as_a_program(tmp_path, monkeypatch):
   """In a folder of its own, with layer names that begin anew."""
   monkeypatch.chdir(tmp_path)
-  keras.utils.clear_session()
+  keras.utils.clear_session(free_memory=False)
 
 
 def shortened(name: str) -> str:
@@ -107,6 +107,7 @@ def test_an_example_is_short(name):
   assert n_lines <= 100
 
 
+@pytest.mark.usefixtures('as_a_program')
 @pytest.mark.parametrize('name', sorted(set(SHORT) - ALONE))
 def test_example(name, tmp_path, monkeypatch, capsys):
   arguments = []
@@ -176,6 +177,7 @@ def test_the_page_quotes_the_example():
   assert code in example
 
 
+@pytest.mark.usefixtures('as_a_program')
 @pytest.mark.parametrize('name', ['keras', 'your_data'])
 def test_a_page_is_one_program(name, capsys):
   """Each block goes on from the one before, but for those with a comment."""
