@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from rigl.compat import tf
 from rigl.core import arrays, mask_math, rows
-from tests import execution_modes
+from tests import combinations, execution_modes
 from tests.reference import drop_and_grow as reference
 
 BFLOAT16 = tf.bfloat16.as_numpy_dtype
@@ -367,7 +367,19 @@ def test_top_k_mask_equals_the_reference(dtype_name, data):
   np.testing.assert_array_equal(selected_eligible, reference.top_n(scores, n, eligible))
 
 
-@pytest.mark.parametrize('mode', execution_modes.EVERYWHERE)
+# Graphs of TensorFlow select in each layer alone, which takes long to compile.
+@pytest.mark.parametrize(
+  'mode',
+  combinations.quick(
+    execution_modes.EVERYWHERE,
+    execution_modes.EAGER,
+    execution_modes.GRAPH,
+    execution_modes.NUMPY,
+    execution_modes.JAX,
+    execution_modes.JAX_JIT,
+    execution_modes.TORCH,
+  ),
+)
 def test_layers_selected_together_do_not_mix(mode):
   scores, n, eligible, selected = zip(*TOP_N.values())
   scores = [np.array(s, 'f') for s in scores]
@@ -407,8 +419,9 @@ def test_drop_and_grow_equals_the_reference(dtype_name, data):
     np.testing.assert_array_equal(getattr(update, field).astype(bool), value, err_msg=field)
 
 
-@pytest.mark.parametrize('dtype_name', DTYPES)
-@pytest.mark.parametrize('n', [0, 1, 777, 50000, 99999, 100000])
+@pytest.mark.parametrize(
+  'n, dtype_name', combinations.thinned([0, 1, 777, 50000, 99999, 100000], DTYPES)
+)
 def test_top_k_mask_of_a_large_layer(dtype_name, n):
   scores = np.random.RandomState(n).randn(100, 1000).astype(DTYPES[dtype_name])
   session = _session(dtype_name)
@@ -444,9 +457,9 @@ def test_joined_layers_are_updated_each_on_its_own(mode):
     np.testing.assert_array_equal(got, wanted)
 
 
-@pytest.mark.parametrize('mode', execution_modes.MODES)
-def test_a_layer_cut_into_parts_is_the_same_in_all_modes(mode):
-  """Ties and all kinds of numbers in four parts, the last one longer."""
+@functools.cache
+def _layer_of_many_parts():
+  """[(mask, score_drop, score_grow, fraction)] and what the reference makes of them."""
   rng = np.random.RandomState(1)
   size = 250_003
   values = np.asarray([-INF, -1.0, -0.0, 0.0, 1e-40, 0.5, 1.0, INF, NAN], 'f')
@@ -454,11 +467,18 @@ def test_a_layer_cut_into_parts_is_the_same_in_all_modes(mode):
   distinct = rng.randn(size).astype('f')
   mask = (rng.rand(size) < 0.3).astype('f')
   scores = [(ties, distinct), (distinct, ties)]
-  found = execution_modes.run_each(
-    mode, mask_math.drop_and_grow, [(mask, drop, grow, np.float32(0.37)) for drop, grow in scores]
+  return (
+    [(mask, drop, grow, np.float32(0.37)) for drop, grow in scores],
+    [reference.drop_and_grow(mask, drop, grow, 0.37) for drop, grow in scores],
   )
-  for outputs, (drop, grow) in zip(found, scores):
-    expected = reference.drop_and_grow(mask, drop, grow, 0.37)
+
+
+@pytest.mark.parametrize('mode', execution_modes.MODES)
+def test_a_layer_cut_into_parts_is_the_same_in_all_modes(mode):
+  """Ties and all kinds of numbers in four parts, the last one longer."""
+  cases, wanted = _layer_of_many_parts()
+  found = execution_modes.run_each(mode, mask_math.drop_and_grow, cases)
+  for outputs, expected in zip(found, wanted, strict=True):
     for output, field, value in zip(outputs, expected._fields, expected):
       np.testing.assert_array_equal(output, value, err_msg=field)
 

@@ -6,6 +6,7 @@ import io
 import json
 import pathlib
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -35,12 +36,19 @@ def no_measurement(monkeypatch):
   monkeypatch.setattr(timing, 'seconds_in_turn', fail)
 
 
-@pytest.fixture
-def exported(tmp_path):
+@pytest.fixture(scope='module')
+def exported_once(tmp_path_factory):
   model = networks.mobilenet(0.9, 32)
-  path = tmp_path / 'm.tflite'
+  path = tmp_path_factory.mktemp('exported') / 'm.tflite'
   rigl.inference.export(model, path)
   return model, path
+
+
+@pytest.fixture
+def exported(exported_once, tmp_path):
+  """A model and its file, alone in its folder."""
+  model, path = exported_once
+  return model, pathlib.Path(shutil.copy(path, tmp_path))
 
 
 @pytest.mark.parametrize('engine', ['rigl', 'litert'])

@@ -7,6 +7,7 @@ import pytest
 import rigl
 from rigl.core import distributions
 from rigl.keras import layer_sparsities
+from tests.keras import small
 
 K = keras.layers
 
@@ -62,7 +63,9 @@ SPARSE = {
 
 
 @pytest.mark.parametrize('distribution', ['erdos_renyi', 'erdos_renyi_kernel'])
-@pytest.mark.parametrize('name', SPARSE)
+@pytest.mark.parametrize(
+  'name', small.quick(SPARSE, 'separable', 'bidirectional', 'einsum_experts', 'einsum_turned')
+)
 def test_shape_that_a_distribution_goes_by(name, distribution):
   make, shape, expected = SPARSE[name]
   result = layer_sparsities(_one(make(), shape), 0.6, distribution)
@@ -138,7 +141,10 @@ def test_layers_inside_layers():
   ]
 
 
-@pytest.mark.parametrize('name', [*SPARSE, 'depthwise', 'depthwise_1d'])
+@pytest.mark.parametrize(
+  'name',
+  small.quick([*SPARSE, 'depthwise', 'depthwise_1d'], 'separable', 'einsum_experts', 'depthwise'),
+)
 def test_an_optimizer_takes_the_result(name):
   make, shape = {**SPARSE, **DENSE}[name][:2]
   model = _one(make(), shape)

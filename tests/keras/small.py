@@ -7,6 +7,7 @@ import numpy as np
 
 import rigl.keras as sparse
 from rigl.keras import kernel_variables as kernels_of
+from tests import combinations
 
 SIZES = (12, 24, 16, 5)
 SPARSITY = 0.7
@@ -26,6 +27,13 @@ JIT_COMPILE = {'tensorflow': [True, False], 'jax': [True], 'torch': [False]}[
   keras.backend.backend()
 ]
 SCHEDULE = {'frequency': 5, 'end_step': 100}
+
+
+def quick(values, *chosen):
+  """All values on TensorFlow. Others, which compile longer, have the chosen ones by default."""
+  if keras.backend.backend() == 'tensorflow':
+    return list(values)
+  return combinations.quick(values, *chosen)
 
 
 def data(n_batches: int, size: int = 32, seed: int = 0):

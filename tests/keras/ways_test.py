@@ -53,8 +53,15 @@ def check_same(model, optimizer, expected):
 
 @pytest.mark.parametrize(
   'way, method',
-  combinations.thinned(
-    ['not built', 'steps_per_execution', 'train_on_batch', 'XLA', 'subclassed'], small.METHODS
+  combinations.quick(
+    itertools.product(
+      ['not built', 'steps_per_execution', 'train_on_batch', 'XLA', 'subclassed'], small.METHODS
+    ),
+    ('not built', 'snip'),
+    ('steps_per_execution', 'rigl'),
+    ('train_on_batch', 'prune'),
+    ('XLA', 'momentum'),
+    ('subclassed', 'dnw'),
   ),
 )
 def test_fits_are_equal(way, method):
@@ -93,7 +100,14 @@ def batches():
 
 @tensorflow_only
 @pytest.mark.parametrize(
-  'mode, method', combinations.thinned(['eager', 'function', 'XLA'], small.METHODS)
+  'mode, method',
+  combinations.quick(
+    itertools.product(['eager', 'function', 'XLA'], small.METHODS),
+    ('eager', 'dnw'),
+    ('function', 'rigl'),
+    ('XLA', 'snip'),
+    ('function', 'prune'),
+  ),
 )
 def test_loops_of_ones_own(mode, method):
   import tensorflow as tf
@@ -118,7 +132,9 @@ def test_loops_of_ones_own(mode, method):
 
 
 @jax_only
-@pytest.mark.parametrize('method', small.METHODS)
+@pytest.mark.parametrize(
+  'method', combinations.quick(small.METHODS, 'rigl', 'snip', 'dnw', 'prune')
+)
 def test_stateless_loops(method):
   import jax
 
@@ -150,7 +166,7 @@ def test_stateless_loops(method):
   check_same(model, optimizer, expected)
 
 
-@pytest.mark.parametrize('method', combinations.quick(small.METHODS, 'rigl', 'dnw', 'prune'))
+@pytest.mark.parametrize('method', combinations.quick(small.METHODS, 'rigl', 'dnw'))
 def test_accumulated_gradients_are_those_of_a_large_batch(method):
   settings = {'frequency': 2} if method in (*small.DYNAMIC, 'prune') else {}
   model, optimizer = make(method, **settings)
@@ -176,10 +192,9 @@ def test_accumulated_gradients_are_those_of_a_large_batch(method):
   'scaled, method',
   combinations.quick(
     itertools.product(['factor', 'around'], small.METHODS),
-    ('factor', 'rigl'),
-    ('around', 'momentum'),
+    ('factor', 'momentum'),
+    ('around', 'rigl'),
     ('factor', 'snip'),
-    ('around', 'dnw'),
   ),
 )
 def test_scaled_losses(scaled, method):
@@ -216,7 +231,7 @@ def test_weights_without_a_value_wait_for_the_first_batch():
 @pytest.mark.parametrize(
   'steps, method',
   combinations.quick(
-    itertools.product([1, 4], small.METHODS), (4, 'rigl'), (1, 'snip'), (4, 'dnw'), (1, 'prune')
+    itertools.product([1, 4], small.METHODS), (4, 'rigl'), (1, 'snip'), (1, 'dnw')
   ),
 )
 def test_training_without_shapes_only_loses_the_first_batch(steps, method):
