@@ -45,7 +45,7 @@ SHORT = {
     {'EPOCHS': 2},
     r'error [1-3]?\d\.\d\d%, sparsity 0\.950\n(?s:.*) 0\.0500 (?s:.*)',
   ),
-  'keras_own_method': ({'EPOCHS': 2}, r'RandomDrop, sparsity 0\.950\n'),
+  'keras_own_method': ({'EPOCHS': 1}, r'RandomDrop, sparsity 0\.950\n'),
   'keras_transformer': ({'EPOCHS': 1}, r'(?:\S*(?:dense|attention)\S*/kernel +0\.\d+\n){12}'),
   'keras_two_optimizers': (
     {'STEPS': 100},
