@@ -49,7 +49,12 @@ def check_training(model, optimizer, compiled_with=None, checks_slots=True, **se
 
 # Those with slots of other shapes or first values, or with steps of their own.
 @pytest.mark.parametrize(
-  'name', combinations.quick(OPTIMIZERS, 'Adafactor', 'Ftrl', 'Muon', 'Nadam', 'ScheduleFreeAdamW')
+  'name',
+  small.quick(
+    combinations.quick(OPTIMIZERS, 'Adafactor', 'Ftrl', 'Muon', 'Nadam', 'ScheduleFreeAdamW'),
+    'Adafactor',
+    'Muon',
+  ),
 )
 def test_all_optimizers_of_keras(name):
   # It divides 0 by 0 where whole rows and columns have no gradient, as those
@@ -75,9 +80,13 @@ SETTINGS = [
 
 @pytest.mark.parametrize(
   'settings, method',
-  combinations.quick(
-    itertools.product(SETTINGS, ['rigl', 'set']),
-    *zip([SETTINGS[i] for i in (1, 2, 4, 6)], ['rigl', 'set', 'rigl', 'rigl']),
+  small.quick(
+    combinations.quick(
+      itertools.product(SETTINGS, ['rigl', 'set']),
+      *zip([SETTINGS[i] for i in (1, 2, 4, 6)], ['rigl', 'set', 'rigl', 'rigl']),
+    ),
+    (SETTINGS[1], 'rigl'),
+    (SETTINGS[6], 'rigl'),
   ),
 )
 def test_all_settings_of_an_optimizer(settings, method):
@@ -86,13 +95,17 @@ def test_all_settings_of_an_optimizer(settings, method):
 
 @pytest.mark.parametrize(
   'dtype, method',
-  combinations.quick(
-    itertools.product(
-      ['mixed_bfloat16', 'mixed_float16', 'float16', 'bfloat16'], ['rigl', 'dnw', 'momentum']
+  small.quick(
+    combinations.quick(
+      itertools.product(
+        ['mixed_bfloat16', 'mixed_float16', 'float16', 'bfloat16'], ['rigl', 'dnw', 'momentum']
+      ),
+      ('mixed_float16', 'rigl'),
+      ('bfloat16', 'dnw'),
+      ('mixed_bfloat16', 'momentum'),
     ),
     ('mixed_float16', 'rigl'),
     ('bfloat16', 'dnw'),
-    ('mixed_bfloat16', 'momentum'),
   ),
 )
 def test_all_types(dtype, method):

@@ -250,7 +250,9 @@ TRAINING = """
 """
 
 
-@pytest.mark.parametrize('method', ['rigl', pytest.param('dnw', marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+  'method', small.quick(['rigl', pytest.param('dnw', marks=pytest.mark.slow)])
+)
 def test_a_killed_fit_goes_on_from_its_backup(method, tmp_path, monkeypatch):
   """In another process, this one, and ends as one that was not killed."""
   folders = {name: tmp_path / name for name in ('whole', 'killed')}

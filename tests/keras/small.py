@@ -30,10 +30,17 @@ SCHEDULE = {'frequency': 5, 'end_step': 100}
 
 
 def quick(values, *chosen):
-  """All values on TensorFlow. Others, which compile longer, have the chosen ones by default."""
+  """The values on TensorFlow; on others, which compile longer, all but the chosen ones are slow.
+
+  Args:
+    values: for `pytest.mark.parametrize`, of which some may be slow everywhere.
+    *chosen: those that no backend leaves out.
+  """
   if keras.backend.backend() == 'tensorflow':
     return list(values)
-  return combinations.quick(values, *chosen)
+  # Those that are slow on TensorFlow too.
+  slow = [value for value in values if getattr(value, 'marks', ())]
+  return [*combinations.quick([v for v in values if v not in slow], *chosen), *slow]
 
 
 def data(n_batches: int, size: int = 32, seed: int = 0):
