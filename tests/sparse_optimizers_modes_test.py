@@ -119,7 +119,7 @@ def _in_modes(build):
   }
 
 
-# core/methods_test runs the updates of all methods in all modes.
+# core/methods_test has the others.
 @pytest.mark.parametrize('method', combinations.quick(sparse_net.DYNAMIC_METHODS, 'momentum'))
 def test_generic_mask_update_is_the_same_in_all_modes(method):
   """Weights and slots too: nothing here is computed, only chosen."""
@@ -164,7 +164,8 @@ def _close(got, expected):
   return np.allclose(got.astype('f'), expected.astype('f'), tolerance, tolerance)
 
 
-@pytest.mark.parametrize('method', sparse_net.METHODS)
+# core/methods_test runs the updates of all methods in all modes.
+@pytest.mark.parametrize('method', combinations.quick(sparse_net.METHODS, 'rigl', 'snip', 'dnw'))
 def test_a_training_run_is_the_same_in_all_modes(method):
   """Masks equal at every step; XLA may round trained weights differently."""
   with _net(method) as net, _net(method, train=False) as function, _net(method, train=False) as xla:

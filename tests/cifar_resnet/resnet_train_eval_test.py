@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import pathlib
@@ -22,7 +23,7 @@ from rigl.core import methods
 from rigl.model_pruning import pruning
 from rigl.training import checkpoints, factory, history, mask_init, runner
 from rigl.training.config import SparsityConfig
-from tests import checkpoint_values, combinations, conftest, quick_sessions, whole_steps
+from tests import checkpoint_values, combinations, conftest, quick_sessions, sparse_net, whole_steps
 from tests import script_flags as flags_of_script
 
 FLAGS = flags.FLAGS
@@ -130,35 +131,6 @@ def test_method_trains_evaluates_and_resumes_exactly(method, data, capsys, tmp_p
     np.testing.assert_array_equal(resumed[name], value, err_msg=name)
 
 
-def test_it_trains_from_python_as_the_script_does(data, tmp_path, monkeypatch, capsys):
-  FLAGS.max_steps = 2
-  expected = checkpoint_values.of(_run('rigl', data, 'train_and_eval'))
-  capsys.readouterr()
-  monkeypatch.setattr(cifar_data, 'load_cifar', lambda *_, **__: data)
-  with quick_sessions.of_scripts():
-    result = rigl.cifar_resnet.train(
-      'rigl',
-      resnet_depth=10,
-      resnet_width=1,
-      batch_size=10,
-      max_steps=2,
-      maskupdate_frequency=2,
-      maskupdate_end_step=5,
-      summaries_steps=2,
-    )
-  assert capsys.readouterr().out == ''
-  assert [row['split'] for row in result.history] == ['train', 'test']
-  assert len(result.masks) == len(masks_of(expected))
-  for layer, mask in result.masks.items():
-    np.testing.assert_array_equal(mask, expected[f'{layer}/mask'])
-    np.testing.assert_array_equal(
-      result.weights[f'{layer}/weights'], expected[f'{layer}/weights'] * mask
-    )
-  assert set(result.weights) == {
-    name for name in expected if name.rpartition('/')[2] in checkpoint_files.PARAMETER_SUFFIXES
-  }
-
-
 def test_masks_keep_their_counts_through_hundreds_of_steps():
   """With batch norm, dropout and weight decay on."""
   config = SparsityConfig(
@@ -181,7 +153,7 @@ def test_masks_keep_their_counts_through_hundreds_of_steps():
     )
     set_masks = mask_init.make_scaffold(config).init_fn
     masks = pruning.get_masks()
-    with tf.Session() as session:
+    with sparse_net.quick_session() as session:
       session.run(tf.global_variables_initializer())
       set_masks(session)
       before = session.run(masks)
@@ -343,19 +315,59 @@ def _evaluate_folder(data, folder, *given):
 MASKS = {'rigl': (True, False), 'scratch': (False, True), 'baseline': None}
 
 
-@pytest.fixture(scope='module', params=MASKS)
-def evaluated(request, data, tmp_path_factory):
-  """(folder of a run, its evaluation as the training printed it)."""
-  printed = io.StringIO()
-  with conftest.restored_flags(), contextlib.redirect_stdout(printed):
-    _set_flags(tmp_path_factory.mktemp('evaluated'))
-    FLAGS.max_steps = FLAGS.checkpoint_steps = 1
-    FLAGS.prune_first_layer, FLAGS.prune_last_layer = MASKS[request.param] or (True, True)
-    folder = _run(request.param, data, 'train_and_eval')
-  (line,) = [
-    line for line in printed.getvalue().splitlines() if line.startswith('step 1: accuracy')
-  ]
-  return pathlib.Path(folder), line
+@pytest.fixture(scope='module')
+def evaluated_of(data, tmp_path_factory):
+  """fn(method) -> (folder of a run, its evaluation as the training printed it)."""
+
+  @functools.cache
+  def get(method):
+    printed = io.StringIO()
+    with conftest.restored_flags(), contextlib.redirect_stdout(printed):
+      _set_flags(tmp_path_factory.mktemp('evaluated'))
+      FLAGS.max_steps = FLAGS.checkpoint_steps = 2
+      FLAGS.prune_first_layer, FLAGS.prune_last_layer = MASKS[method] or (True, True)
+      folder = _run(method, data, 'train_and_eval')
+    (line,) = [
+      line for line in printed.getvalue().splitlines() if line.startswith('step 2: accuracy')
+    ]
+    return pathlib.Path(folder), line
+
+  return get
+
+
+@pytest.fixture(params=combinations.quick(MASKS, 'rigl', 'baseline'))
+def evaluated(request, evaluated_of):
+  return evaluated_of(request.param)
+
+
+def test_it_trains_from_python_as_the_script_does(data, evaluated_of, monkeypatch, capsys):
+  expected = checkpoint_values.of(evaluated_of('rigl')[0])
+  capsys.readouterr()
+  monkeypatch.setattr(cifar_data, 'load_cifar', lambda *_, **__: data)
+  with quick_sessions.of_scripts():
+    result = rigl.cifar_resnet.train(
+      'rigl',
+      resnet_depth=10,
+      resnet_width=1,
+      batch_size=10,
+      max_steps=2,
+      maskupdate_frequency=2,
+      maskupdate_end_step=5,
+      summaries_steps=2,
+      prune_first_layer=True,
+      prune_last_layer=False,
+    )
+  assert capsys.readouterr().out == ''
+  assert [row['split'] for row in result.history] == ['train', 'test']
+  assert len(result.masks) == len(masks_of(expected))
+  for layer, mask in result.masks.items():
+    np.testing.assert_array_equal(mask, expected[f'{layer}/mask'])
+    np.testing.assert_array_equal(
+      result.weights[f'{layer}/weights'], expected[f'{layer}/weights'] * mask
+    )
+  assert set(result.weights) == {
+    name for name in expected if name.rpartition('/')[2] in checkpoint_files.PARAMETER_SUFFIXES
+  }
 
 
 def test_the_folder_is_enough_to_evaluate(evaluated, data, capsys):
@@ -367,14 +379,14 @@ def test_the_folder_is_enough_to_evaluate(evaluated, data, capsys):
 def test_masks_are_found_without_a_config(evaluated, data, tmp_path, capsys):
   """For any flags of the masks."""
   folder, expected = evaluated
-  for file in folder.glob('model.ckpt-1.*'):
+  for file in folder.glob('model.ckpt-2.*'):
     shutil.copy(file, tmp_path)
   _evaluate_folder(
     data,
     tmp_path,
     '--resnet_depth=10',
     '--resnet_width=1',
-    '--max_steps=1',
+    '--max_steps=2',
     '--batch_size=10',
     '--training_method=set',
     '--noprune_last_layer',
@@ -448,7 +460,7 @@ EXTRA_VARIABLES = {
   'golden, depth, width, chosen',
   [
     # imagenet_train_eval_test has the variables of all methods.
-    ('variables_wrn_16_4', 16, 4, ('momentum', 'baseline')),
+    ('variables_wrn_16_4', 16, 4, ('momentum',)),
     pytest.param('variables_wrn_16_4', 16, 4, tuple(EXTRA_VARIABLES), marks=pytest.mark.slow),
     pytest.param('variables_wrn_22_2', 22, 2, ('rigl',), marks=pytest.mark.slow),
   ],

@@ -144,7 +144,7 @@ def test_two_processes_show_what_one_does(script, data, servers, trained, tmp_pa
 @pytest.mark.parametrize(
   'method',
   combinations.quick(
-    [name for name, method in methods.METHODS.items() if method.uses_masks], 'rigl', 'snip', 'prune'
+    [name for name, method in methods.METHODS.items() if method.uses_masks], 'rigl', 'prune'
   ),
 )
 def test_itop_rate_of_the_masks_of_all_iterations(method, trained):

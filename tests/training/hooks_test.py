@@ -36,6 +36,13 @@ def train(folder, method='rigl', n_units=4, n_steps=1):
       return one_masked_layer.variables(session._tf_sess())
 
 
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('trained')
+  train(folder)
+  return folder
+
+
 def test_fresh_and_fitting_folders_are_trained_in(tmp_path):
   train(tmp_path, n_steps=3)
   assert train(tmp_path, n_steps=3)['global_step'] == 5
@@ -61,14 +68,13 @@ def test_a_state_file_that_is_gone_is_restored_by_who_may_write(may_write, tmp_p
     ({'method': 'baseline'}, ['layer/kernel is missing there']),
   ],
 )
-def test_another_training_is_refused_before_it_starts(change, words, tmp_path):
-  train(tmp_path)
-  before = sorted(os.listdir(tmp_path))
+def test_another_training_is_refused_before_it_starts(change, words, trained):
+  before = sorted(os.listdir(trained))
   with pytest.raises(ValueError) as error:
-    train(tmp_path, **change)
-  for word in [*words, str(tmp_path)]:
+    train(trained, **change)
+  for word in [*words, str(trained)]:
     assert word in str(error.value)
-  assert sorted(os.listdir(tmp_path)) == before
+  assert sorted(os.listdir(trained)) == before
 
 
 # --- StopOnSignalHook --------------------------------------------------------
