@@ -1,13 +1,12 @@
 """Prints digests of training runs, to be compared between processes.
 
-python -m tests.mask_trajectories [--disable_v2_behavior]
+First as TensorFlow 2 has it, then with its behaviour disabled.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 
 import numpy as np
 
@@ -48,22 +47,23 @@ def digests(method: str, seed: int) -> dict[str, str]:
   return {'masks': masks.hexdigest(), 'weights': weights.hexdigest()}
 
 
-def main() -> None:
-  if '--disable_v2_behavior' in sys.argv:
-    tf.disable_v2_behavior()
-  all_digests = {m: digests(m, 0) for m in sparse_net.METHODS}
+def report() -> dict[str, object]:
+  """The digests of all methods, and what may make them differ."""
   with tf.Graph().as_default():
     is_resource = not hasattr(tf.get_variable('v', []), '_ref')
-  print(
-    json.dumps(
-      {
-        'hash': hash('a'),
-        'control_flow_v2': tf.control_flow_v2_enabled(),
-        'resource_variables': is_resource,
-        'digests': all_digests,
-      }
-    )
-  )
+  return {
+    'hash': hash('a'),
+    'control_flow_v2': tf.control_flow_v2_enabled(),
+    'resource_variables': is_resource,
+    'digests': {method: digests(method, 0) for method in sparse_net.METHODS},
+  }
+
+
+def main() -> None:
+  reports = [report()]
+  tf.disable_v2_behavior()
+  reports.append(report())
+  print(json.dumps(reports))
 
 
 if __name__ == '__main__':

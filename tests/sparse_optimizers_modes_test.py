@@ -37,62 +37,40 @@ def _net(method, **changes):
 # --- Processes and control flow ----------------------------------------------
 
 HASH_SEED = '2' if os.environ.get('PYTHONHASHSEED') == '1' else '1'
-# name: (PYTHONHASHSEED, arguments of the worker)
-WORKERS = {
-  'another hash seed': (HASH_SEED, []),
-  'v2 behaviour disabled': (HASH_SEED, ['--disable_v2_behavior']),
-}
 
 
 @pytest.fixture(scope='module')
-def worker_outputs():
-  """{worker name: what it printed}; they run side by side."""
-  processes = {
-    name: subprocess.Popen(
-      [sys.executable, '-m', 'tests.mask_trajectories', *arguments],
-      cwd=ROOT,
-      stdout=subprocess.PIPE,
-      env={**os.environ, 'PYTHONHASHSEED': hash_seed},
-    )
-    for name, (hash_seed, arguments) in WORKERS.items()
-  }
-  return {n: p.communicate()[0] for n, p in processes.items()}
+def worker_reports():
+  """What another process reports of itself, before and after it disables v2 behaviour."""
+  output = subprocess.run(
+    [sys.executable, '-m', 'tests.mask_trajectories'],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    env={**os.environ, 'PYTHONHASHSEED': HASH_SEED},
+    check=True,
+  ).stdout
+  return json.loads(output)
 
 
-@pytest.fixture
-def worker_report(worker_outputs):
-  """A function from the name of a worker to its report."""
-
-  def load(name):
-    assert worker_outputs[name], f'The worker "{name}" failed.'
-    return json.loads(worker_outputs[name])
-
-  return load
-
-
-def test_the_workers_differ_in_what_they_should(worker_report):
-  reports = [worker_report(name) for name in WORKERS]
-  assert reports[0]['hash'] != hash('a')
-  assert [r['control_flow_v2'] for r in reports] == [True, False]
-  assert [r['resource_variables'] for r in reports] == [True, False]
+def test_the_reports_differ_in_what_they_should(worker_reports):
+  assert worker_reports[0]['hash'] != hash('a')
+  assert [r['control_flow_v2'] for r in worker_reports] == [True, False]
+  assert [r['resource_variables'] for r in worker_reports] == [True, False]
 
 
 digests = functools.cache(mask_trajectories.digests)
 
 
 @pytest.mark.parametrize('method', sparse_net.METHODS)
-def test_processes_agree_to_the_last_bit(worker_report, method):
+def test_processes_agree_to_the_last_bit(worker_reports, method):
   """Masks of every step and final weights."""
-  assert digests(method, 0) == worker_report('another hash seed')['digests'][method]
+  assert digests(method, 0) == worker_reports[0]['digests'][method]
 
 
 @pytest.mark.parametrize('method', sparse_net.METHODS)
-def test_masks_do_not_depend_on_control_flow_or_kind_of_variable(worker_report, method):
+def test_masks_do_not_depend_on_control_flow_or_kind_of_variable(worker_reports, method):
   """Weights may: TensorFlow optimises the two kinds of graph differently."""
-  first, second = [
-    worker_report(name)['digests'][method]['masks']
-    for name in ('another hash seed', 'v2 behaviour disabled')
-  ]
+  first, second = [report['digests'][method]['masks'] for report in worker_reports]
   assert first == second
 
 

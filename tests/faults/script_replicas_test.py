@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -19,12 +21,25 @@ def run(servers, data, script, method, folder, **values):
   return result
 
 
+@pytest.fixture(scope='module')
+def on_two(data, servers, tmp_path_factory):
+  """fn(script, method) -> (folder of a training on two replicas, its result), made once."""
+
+  @functools.cache
+  def get(script, method):
+    folder = tmp_path_factory.mktemp('on_two') / 'run'
+    return folder, run(servers, data, script, method, folder, num_replicas=2)
+
+  return get
+
+
 # The optimizers of all methods are in tests/replicas_test.py too.
 @pytest.mark.parametrize('method', combinations.quick(methods.METHODS, 'rigl'))
-def test_masks_are_those_of_one_replica(method, data, servers, tmp_path):
+def test_masks_are_those_of_one_replica(method, data, servers, on_two, tmp_path):
   """Each of the two replicas has half of each batch."""
-  results = [run(servers, data, 'mnist', method, tmp_path / str(n), num_replicas=n) for n in (1, 2)]
-  scripts.assert_same_masks(tmp_path / '2', tmp_path / '1')
+  folder, result = on_two('mnist', method)
+  results = [run(servers, data, 'mnist', method, tmp_path, num_replicas=1), result]
+  scripts.assert_same_masks(folder, tmp_path)
   # Reports are of the whole batch too.
   lines = [
     [line.split()[:3] for line in result.stdout.splitlines() if line.startswith('epoch')]
@@ -36,7 +51,8 @@ def test_masks_are_those_of_one_replica(method, data, servers, tmp_path):
 @pytest.mark.parametrize(
   'script, method',
   [
-    ('mnist', 'prune'),
+    ('mnist', 'rigl'),
+    pytest.param('mnist', 'prune', marks=pytest.mark.slow),
     pytest.param('imagenet', 'rigl', marks=pytest.mark.slow),
     pytest.param('cifar', 'rigl', marks=pytest.mark.slow),
     pytest.param('cifar', 'prune', marks=pytest.mark.slow),
@@ -47,12 +63,12 @@ def test_masks_are_those_of_one_replica(method, data, servers, tmp_path):
     pytest.param('imagenet', 'set', marks=pytest.mark.slow),
   ],
 )
-def test_resumed_training_is_exact(script, method, data, servers, tmp_path):
+def test_resumed_training_is_exact(script, method, data, servers, on_two, tmp_path):
   """Also the averages of batch norm, of which each replica sees a part."""
-  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  whole, _ = on_two(script, method)
+  parts = tmp_path
   length = {'mnist': 'num_epochs', 'cifar': 'max_steps', 'imagenet': 'train_steps'}[script]
   half = {'mnist': 2, 'cifar': 8, 'imagenet': 8}[script]
-  run(servers, data, script, method, whole, num_replicas=2)
   run(servers, data, script, method, parts, num_replicas=2, **{length: half})
   before = scripts.final_values(parts)
   run(servers, data, script, method, parts, num_replicas=2)
