@@ -46,7 +46,7 @@ def _train(method, n_replicas, inner='momentum', **changes):
   combinations.quick(
     itertools.product(sparse_net.METHODS, ['momentum', 'adam']),
     ('momentum', 'adam'),
-    *((method, 'momentum') for method in ('set', 'rigl', 'snip', 'dnw')),
+    *((method, 'momentum') for method in ('rigl', 'dnw')),
   ),
 )
 def test_two_replicas_train_as_one(method, inner):
@@ -156,7 +156,7 @@ def _train_by_factory(n_replicas, method):
 # Of each kind of gradient: applied alone, dense beside it, dense and applied.
 @pytest.mark.parametrize(
   'method, n_replicas',
-  combinations.quick(itertools.product(METHODS, [2, 4]), ('set', 2), ('rigl', 4), ('dnw', 2)),
+  combinations.quick(itertools.product(METHODS, [2, 4]), ('rigl', 4), ('dnw', 2)),
 )
 def test_gradients_are_those_of_the_mean_over_the_batch(method, n_replicas):
   """And not the sum of the means, which TensorFlow would take."""

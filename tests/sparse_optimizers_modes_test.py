@@ -181,7 +181,7 @@ def test_a_training_run_is_the_same_in_all_modes(method):
 # --- Resuming ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize('method', sparse_net.METHODS)
+@pytest.mark.parametrize('method', combinations.quick(sparse_net.METHODS, 'momentum', 'rigl'))
 def test_a_resumed_run_equals_an_uninterrupted_one(method, tmp_path):
   """Interrupted early and late, restored in a graph of its own."""
 

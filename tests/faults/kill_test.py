@@ -93,7 +93,7 @@ def check(script, method, kinds, data, server, tmp_path):
 @pytest.mark.parametrize(
   'script, method, kinds',
   [
-    ('mnist', 'rigl', ('writing', 'after', 'within')),
+    ('mnist', 'rigl', ('writing', 'within')),
     # These have the same loop, and tests of their own that resume them.
     pytest.param('cifar', 'rigl', ('after',), marks=pytest.mark.slow),
     pytest.param('imagenet', 'rigl', ('writing',), marks=pytest.mark.slow),

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from rigl.core import methods
-from tests import combinations
 from tests.faults import scripts
 
 
@@ -34,7 +33,8 @@ def on_two(data, servers, tmp_path_factory):
 
 
 # The optimizers of all methods are in tests/replicas_test.py too.
-@pytest.mark.parametrize('method', combinations.quick(methods.METHODS, 'rigl'))
+@pytest.mark.slow
+@pytest.mark.parametrize('method', methods.METHODS)
 def test_masks_are_those_of_one_replica(method, data, servers, on_two, tmp_path):
   """Each of the two replicas has half of each batch."""
   folder, result = on_two('mnist', method)
