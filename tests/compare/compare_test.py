@@ -125,7 +125,6 @@ def test_other_flags_make_a_run_go_on(compared, data):
   ]
 
 
-@pytest.mark.slow
 def test_stopped_comparison_goes_on(data, tmp_path):
   """Stopped with both its runs; one of them goes on from its checkpoint."""
   long = command(tmp_path, data, epochs=10**6, methods='rigl')
