@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import subprocess
 import sys
 
@@ -127,15 +126,7 @@ _trained_in_a_row = functools.lru_cache(maxsize=None)(_trained)
 
 @pytest.mark.parametrize(
   'method, loop, control_flow',
-  combinations.quick(
-    itertools.product(sparse_net.METHODS, LOOPS, CONTROL_FLOWS),
-    # The gradients differ: dense beside that of the weights, dense alone, of the weights alone.
-    *itertools.product(['rigl'], LOOPS, CONTROL_FLOWS[1:]),
-    *itertools.product(['dnw'], LOOPS, CONTROL_FLOWS[:1]),
-    ('snip', 'while_loop', CONTROL_FLOWS[1]),
-    ('momentum', 'dynamic_rnn', CONTROL_FLOWS[0]),
-    ('set', 'map_fn', CONTROL_FLOWS[1]),
-  ),
+  combinations.thinned(sparse_net.METHODS, LOOPS, CONTROL_FLOWS),
   indirect=['control_flow'],
 )
 @pytest.mark.usefixtures('control_flow')
@@ -156,11 +147,7 @@ def test_a_loop_trains_as_its_steps_in_a_row(method, loop):
 
 @pytest.mark.parametrize(
   'method, control_flow',
-  combinations.quick(
-    itertools.product(sparse_net.METHODS, CONTROL_FLOWS),
-    ('rigl', CONTROL_FLOWS[1]),
-    ('dnw', CONTROL_FLOWS[0]),
-  ),
+  combinations.thinned(sparse_net.METHODS, CONTROL_FLOWS),
   indirect=['control_flow'],
 )
 @pytest.mark.usefixtures('control_flow')

@@ -8,7 +8,7 @@ import pytest
 from rigl import sparse_optimizers
 from rigl.compat import tf
 from rigl.model_pruning import layers
-from tests import combinations, sparse_net
+from tests import sparse_net
 from tests.reference import drop_and_grow as reference
 
 LAYERS = {
@@ -35,11 +35,7 @@ def _net(method, inner='momentum', hyper=sparse_net.ONE_SHOT, density=1.0):
   return sparse_net.SparseNet(LAYERS, inner, method, hyper, density)
 
 
-# Both leave the inner optimizer alone.
-SOME_OPTIMIZERS = combinations.quick(sparse_net.INNER_OPTIMIZERS, 'nesterov', 'adam')
-
-
-@pytest.mark.parametrize('inner', SOME_OPTIMIZERS)
+@pytest.mark.parametrize('inner', sparse_net.INNER_OPTIMIZERS)
 def test_snip(inner):
   """The first step sets the masks by |g * w|; all others only train."""
   rng = np.random.RandomState(1)
@@ -113,7 +109,7 @@ def test_snip_needs_a_global_step():
       net.optimizer.apply_gradients(gradients)
 
 
-@pytest.mark.parametrize('inner', SOME_OPTIMIZERS)
+@pytest.mark.parametrize('inner', sparse_net.INNER_OPTIMIZERS)
 def test_dnw(inner):
   """Dense updates; after each step the masks hold the largest weights."""
   rng = np.random.RandomState(1)

@@ -97,7 +97,7 @@ def _in_modes(build):
   }
 
 
-# core/methods_test has the others.
+# core/methods_test runs the updates of all methods in all modes.
 @pytest.mark.parametrize('method', combinations.quick(sparse_net.DYNAMIC_METHODS, 'momentum'))
 def test_generic_mask_update_is_the_same_in_all_modes(method):
   """Weights and slots too: nothing here is computed, only chosen."""
@@ -142,8 +142,7 @@ def _close(got, expected):
   return np.allclose(got.astype('f'), expected.astype('f'), tolerance, tolerance)
 
 
-# core/methods_test runs the updates of all methods in all modes.
-@pytest.mark.parametrize('method', combinations.quick(sparse_net.METHODS, 'rigl', 'snip', 'dnw'))
+@pytest.mark.parametrize('method', sparse_net.METHODS)
 def test_a_training_run_is_the_same_in_all_modes(method):
   """Masks equal at every step; XLA may round trained weights differently."""
   with _net(method) as net, _net(method, train=False) as function, _net(method, train=False) as xla:
@@ -181,7 +180,7 @@ def test_a_training_run_is_the_same_in_all_modes(method):
 # --- Resuming ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize('method', combinations.quick(sparse_net.METHODS, 'momentum', 'rigl'))
+@pytest.mark.parametrize('method', sparse_net.METHODS)
 def test_a_resumed_run_equals_an_uninterrupted_one(method, tmp_path):
   """Interrupted early and late, restored in a graph of its own."""
 

@@ -335,7 +335,7 @@ def evaluated_of(data, tmp_path_factory):
   return get
 
 
-@pytest.fixture(params=combinations.quick(MASKS, 'rigl', 'baseline'))
+@pytest.fixture(params=MASKS)
 def evaluated(request, evaluated_of):
   return evaluated_of(request.param)
 
@@ -460,7 +460,7 @@ EXTRA_VARIABLES = {
   'golden, depth, width, chosen',
   [
     # imagenet_train_eval_test has the variables of all methods.
-    ('variables_wrn_16_4', 16, 4, ('momentum',)),
+    ('variables_wrn_16_4', 16, 4, ('momentum', 'baseline')),
     pytest.param('variables_wrn_16_4', 16, 4, tuple(EXTRA_VARIABLES), marks=pytest.mark.slow),
     pytest.param('variables_wrn_22_2', 22, 2, ('rigl',), marks=pytest.mark.slow),
   ],

@@ -108,24 +108,9 @@ def random_layer(shape, rng):
   return oracle.Layer(mask, weights, gradient, average, drawn, 0.3, SPARSITY)
 
 
-def is_quick(mode, name):
-  """All methods where nothing is compiled and in jax.jit; elsewhere one of each kind of state."""
-  return name in ('rigl', 'momentum', 'prune') or mode in (
-    execution_modes.EAGER,
-    execution_modes.GRAPH,
-    execution_modes.NUMPY,
-    execution_modes.JAX_JIT,
-  )
-
-
 @pytest.mark.parametrize(
   'mode, name, shape',
-  [
-    case if is_quick(*case.values[:2]) else pytest.param(*case.values, marks=pytest.mark.slow)
-    for case in combinations.thinned(
-      execution_modes.EVERYWHERE, methods.METHODS, [(6, 5), (3, 3, 2, 4)]
-    )
-  ],
+  combinations.thinned(execution_modes.EVERYWHERE, methods.METHODS, [(6, 5), (3, 3, 2, 4)]),
 )
 def test_update_equals_the_reference(mode, name, shape):
   method = make(name)

@@ -108,9 +108,6 @@ def test_file_in_place_of_the_folder(script, data, servers, tmp_path):
   assert path.read_text() == 'mine'
 
 
-PATH = 'ein Wört ☃ 名'  # Spaces and Unicode.
-
-
 # --- Damaged and foreign checkpoints -----------------------------------------
 
 
@@ -207,7 +204,7 @@ def test_any_flipped_bit_is_refused_or_harmless(trained, tmp_path):
 @pytest.mark.parametrize('script', MNIST_FIRST)
 def test_lost_state_file_is_no_new_start(script, data, servers, whole_of, trained, tmp_path):
   """As after a kill before the first checkpoint is written."""
-  folder = shutil.copytree(trained(script), tmp_path / PATH)
+  folder = shutil.copytree(trained(script), tmp_path / 'run')
   (scripts.run_folder(folder) / 'checkpoint').unlink()
   result = servers(script).run(scripts.arguments(script, data, folder, 'set'))
   assert result.code == 0, result.stderr
@@ -244,6 +241,14 @@ def test_checkpoint_of_another_training(script, values, words, data, servers, tr
 
 
 # --- Paths -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('script', MNIST_FIRST)
+def test_spaces_and_unicode_in_paths(script, data, servers, trained, tmp_path):
+  folder = shutil.copytree(trained(script), tmp_path / 'ein Wört ☃ 名')
+  result = servers(script).run(scripts.arguments(script, data, folder, 'set'))
+  assert result.code == 0, result.stderr
+  assert int(scripts.final_values(folder)['global_step']) in (12, 16, 40)
 
 
 @pytest.mark.parametrize('script', MNIST_FIRST)

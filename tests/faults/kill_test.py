@@ -93,10 +93,9 @@ def check(script, method, kinds, data, server, tmp_path):
 @pytest.mark.parametrize(
   'script, method, kinds',
   [
-    ('mnist', 'rigl', ('writing', 'within')),
-    # These have the same loop, and tests of their own that resume them.
-    pytest.param('cifar', 'rigl', ('after',), marks=pytest.mark.slow),
-    pytest.param('imagenet', 'rigl', ('writing',), marks=pytest.mark.slow),
+    ('mnist', 'rigl', ('writing', 'after', 'within')),
+    ('cifar', 'rigl', ('after',)),
+    ('imagenet', 'rigl', ('writing',)),
   ],
 )
 def test_killed_training_ends_as_if_it_had_not_been(script, method, kinds, data, servers, tmp_path):

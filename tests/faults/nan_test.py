@@ -124,12 +124,13 @@ def train(training, folder, losses, save_steps=2):
       method,
       ('gradient', 'loss')[i % 2],
       (NAN, INFINITE)[i // 2 % 2],
-      marks=[] if i in (4, 5) else pytest.mark.slow,
+      marks=[] if 2 <= i < 6 else pytest.mark.slow,
     )
     for i, method in enumerate(methods.METHODS)
   ],
 )
 def test_stop_names_the_step_and_keeps_the_last_checkpoint(method, kind, bad, tmp_path):
+  """For all methods; the quick ones have all four combinations."""
   training = Training(method, tmp_path)
   saver = saving.SaverHook(str(tmp_path), 1)
   with pytest.raises(FloatingPointError) as error:

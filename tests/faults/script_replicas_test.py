@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 
 from rigl.core import methods
+from tests import combinations
 from tests.faults import scripts
 
 
@@ -20,26 +19,12 @@ def run(servers, data, script, method, folder, **values):
   return result
 
 
-@pytest.fixture(scope='module')
-def on_two(data, servers, tmp_path_factory):
-  """fn(script, method) -> (folder of a training on two replicas, its result), made once."""
-
-  @functools.cache
-  def get(script, method):
-    folder = tmp_path_factory.mktemp('on_two') / 'run'
-    return folder, run(servers, data, script, method, folder, num_replicas=2)
-
-  return get
-
-
 # The optimizers of all methods are in tests/replicas_test.py too.
-@pytest.mark.slow
-@pytest.mark.parametrize('method', methods.METHODS)
-def test_masks_are_those_of_one_replica(method, data, servers, on_two, tmp_path):
+@pytest.mark.parametrize('method', combinations.quick(methods.METHODS, 'rigl'))
+def test_masks_are_those_of_one_replica(method, data, servers, tmp_path):
   """Each of the two replicas has half of each batch."""
-  folder, result = on_two('mnist', method)
-  results = [run(servers, data, 'mnist', method, tmp_path, num_replicas=1), result]
-  scripts.assert_same_masks(folder, tmp_path)
+  results = [run(servers, data, 'mnist', method, tmp_path / str(n), num_replicas=n) for n in (1, 2)]
+  scripts.assert_same_masks(tmp_path / '2', tmp_path / '1')
   # Reports are of the whole batch too.
   lines = [
     [line.split()[:3] for line in result.stdout.splitlines() if line.startswith('epoch')]
@@ -51,8 +36,7 @@ def test_masks_are_those_of_one_replica(method, data, servers, on_two, tmp_path)
 @pytest.mark.parametrize(
   'script, method',
   [
-    ('mnist', 'rigl'),
-    pytest.param('mnist', 'prune', marks=pytest.mark.slow),
+    ('mnist', 'prune'),
     pytest.param('imagenet', 'rigl', marks=pytest.mark.slow),
     pytest.param('cifar', 'rigl', marks=pytest.mark.slow),
     pytest.param('cifar', 'prune', marks=pytest.mark.slow),
@@ -63,12 +47,12 @@ def test_masks_are_those_of_one_replica(method, data, servers, on_two, tmp_path)
     pytest.param('imagenet', 'set', marks=pytest.mark.slow),
   ],
 )
-def test_resumed_training_is_exact(script, method, data, servers, on_two, tmp_path):
+def test_resumed_training_is_exact(script, method, data, servers, tmp_path):
   """Also the averages of batch norm, of which each replica sees a part."""
-  whole, _ = on_two(script, method)
-  parts = tmp_path
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
   length = {'mnist': 'num_epochs', 'cifar': 'max_steps', 'imagenet': 'train_steps'}[script]
   half = {'mnist': 2, 'cifar': 8, 'imagenet': 8}[script]
+  run(servers, data, script, method, whole, num_replicas=2)
   run(servers, data, script, method, parts, num_replicas=2, **{length: half})
   before = scripts.final_values(parts)
   run(servers, data, script, method, parts, num_replicas=2)

@@ -72,6 +72,7 @@ def trained(data, servers, tmp_path_factory):
   combinations.quick(
     [('mnist', 'rigl'), ('cifar', 'set'), ('imagenet', 'rigl'), ('mnist', 'baseline')],
     ('mnist', 'rigl'),
+    ('imagenet', 'rigl'),
     ('mnist', 'baseline'),
   ),
 )
@@ -114,7 +115,7 @@ def test_tags_and_values(script, method, trained):
     assert set(found[tag].values()) == {(mask.size // n_units, n_units)}
 
 
-@pytest.mark.parametrize('script', combinations.quick(scripts.SCRIPTS, 'mnist'))
+@pytest.mark.parametrize('script', combinations.quick(scripts.SCRIPTS, 'mnist', 'imagenet'))
 def test_it_shows_the_rows_of_metrics_jsonl(script, trained):
   folder = trained(script, 'rigl')
   found = shown(scripts.run_folder(folder))
@@ -129,8 +130,7 @@ def test_it_shows_the_rows_of_metrics_jsonl(script, trained):
   assert density <= rates[0] < rates[-1] < 1.0 and rates == sorted(rates)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('script', scripts.SCRIPTS)
+@pytest.mark.parametrize('script', combinations.quick(scripts.SCRIPTS, 'mnist'))
 def test_two_processes_show_what_one_does(script, data, servers, trained, tmp_path):
   part = {'mnist': {'num_epochs': 2}, 'cifar': {'max_steps': 8}, 'imagenet': {'train_steps': 4}}
   for values in (part[script], {}):
@@ -144,7 +144,7 @@ def test_two_processes_show_what_one_does(script, data, servers, trained, tmp_pa
 @pytest.mark.parametrize(
   'method',
   combinations.quick(
-    [name for name, method in methods.METHODS.items() if method.uses_masks], 'rigl', 'prune'
+    [name for name, method in methods.METHODS.items() if method.uses_masks], 'rigl', 'snip', 'prune'
   ),
 )
 def test_itop_rate_of_the_masks_of_all_iterations(method, trained):

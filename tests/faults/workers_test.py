@@ -156,7 +156,6 @@ def train_with_a_death(argv, victim, logs):
     assert 'epoch' not in workers.log(1)
 
 
-@pytest.mark.slow
 def test_two_workers_train_as_one_though_one_died(data, servers, tmp_path):
   one, two = (
     arguments('mnist', data, tmp_path / name, 'rigl', num_epochs=N_EPOCHS)

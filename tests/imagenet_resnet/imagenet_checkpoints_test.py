@@ -226,16 +226,12 @@ def evaluate_changed(trained, change, **values):
 
 @pytest.mark.parametrize(
   'name',
-  combinations.quick(
-    [
-      'resnet_model/final_dense/biases',
-      'resnet_model/residual_1_block_group1_1_1/mask',
-      'resnet_model/batch_normalization/moving_mean',
-      'global_step',
-    ],
+  [
+    'resnet_model/final_dense/biases',
     'resnet_model/residual_1_block_group1_1_1/mask',
+    'resnet_model/batch_normalization/moving_mean',
     'global_step',
-  ),
+  ],
 )
 def test_missing_variable_is_named(name, trained):
   with pytest.raises(ValueError, match=f'{name} is missing') as error:
@@ -295,10 +291,7 @@ def evaluate_folder(folder, *given, mode='eval_once'):
   [
     # The tests below read the config of another ResNet.
     pytest.param({'first_layer_sparsity': -1.0}, marks=pytest.mark.slow),
-    # resnet_train_eval_test of CIFAR-10 has another baseline.
-    pytest.param(
-      {'model_architecture': 'mobilenet_v1', 'training_method': 'baseline'}, marks=pytest.mark.slow
-    ),
+    {'model_architecture': 'mobilenet_v1', 'training_method': 'baseline'},
     {'model_architecture': 'mobilenet_v2', 'expansion_factor': 3.0, 'last_layer_sparsity': 0.0},
     pytest.param({'model_architecture': 'vgg_a', 'width': 0.25}, marks=pytest.mark.slow),
   ],
@@ -369,19 +362,16 @@ def test_a_flag_wins_over_the_folder(mode, trained, capsys):
   assert capsys.readouterr().out != n_of_folder
 
 
+@pytest.mark.parametrize('mode', ['eval', 'eval_once'])
 @pytest.mark.parametrize(
-  'mode, flag_and_there',
-  combinations.thinned(
-    ['eval', 'eval_once'],
-    [
-      ('width=0.25', 'width=0.125, not 0.25'),
-      ('num_label_classes=7', 'num_label_classes=10, not 7'),
-      ('model_architecture=mobilenet_v2', 'model_architecture=resnet, not mobilenet_v2'),
-    ],
-  ),
+  'flag, there',
+  [
+    ('width=0.25', 'width=0.125, not 0.25'),
+    ('num_label_classes=7', 'num_label_classes=10, not 7'),
+    ('model_architecture=mobilenet_v2', 'model_architecture=resnet, not mobilenet_v2'),
+  ],
 )
-def test_a_flag_of_another_network_than_that_of_the_folder(flag_and_there, mode, trained):
-  flag, there = flag_and_there
+def test_a_flag_of_another_network_than_that_of_the_folder(flag, there, mode, trained):
   with pytest.raises(ValueError) as error:
     evaluate_folder(trained, f'--{flag}', mode=mode)
   message = str(error.value)
@@ -461,8 +451,7 @@ def first_and_source(folder, trained):
   return first, checkpoint_values.of(trained)
 
 
-# The test below has the folder.
-@pytest.mark.parametrize('as_folder', combinations.quick([True, False], False))
+@pytest.mark.parametrize('as_folder', [True, False])
 def test_masks_and_nothing_else_are_loaded(as_folder, trained, tmp_path):
   path = trained if as_folder else os.path.join(trained, 'model.ckpt-2')
   folder = imagenet_script.run(

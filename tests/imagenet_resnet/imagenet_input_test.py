@@ -104,7 +104,9 @@ def examples_in(path):
 @pytest.mark.parametrize(
   'params',
   [
-    {'mode': 'train', 'seed': 1, 'first_iteration': 7, 'n_hosts': 2, 'host_index': 1},
+    {'mode': 'train', 'seed': 1},
+    {'mode': 'train', 'first_iteration': 7},
+    {'mode': 'train', 'n_hosts': 2, 'host_index': 1},
     {'mode': 'eval'},
   ],
 )
@@ -270,16 +272,11 @@ def with_bad_record(folder: pathlib.Path, bad: bytes):
 
 @pytest.mark.parametrize(
   'mode, name',
-  combinations.quick(
-    [
-      *(('eval', name) for name in BAD_RECORDS),
-      ('train', 'truncated JPEG'),
-      ('train', 'broken inside'),
-    ],
-    *(('eval', name) for name in ('no picture', 'truncated PNG', 'no label', 'label 0')),
-    *(('eval', name) for name in ('label 6', 'no example')),
+  [
+    *(('eval', name) for name in BAD_RECORDS),
+    ('train', 'truncated JPEG'),
     ('train', 'broken inside'),
-  ),
+  ],
 )
 def test_a_bad_record_is_named(tmp_path, mode, name):
   data, place = with_bad_record(tmp_path, BAD_RECORDS[name]())

@@ -105,8 +105,8 @@ def test_unknown_method():
   'network, options, dense_layers',
   [
     ('resnet18', {'prune_first_layer': False}, {'initial_conv'}),
-    pytest.param('mobilenet_v1', {}, {'initial_conv'}, marks=pytest.mark.slow),
-    pytest.param('vgg_a', {}, set(), marks=pytest.mark.slow),
+    ('mobilenet_v1', {}, {'initial_conv'}),
+    ('vgg_a', {}, set()),
     ('vgg_a', {'prune_last_layer': False}, {'fc8'}),
   ],
 )

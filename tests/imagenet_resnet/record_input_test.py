@@ -9,7 +9,7 @@ import pytest
 from rigl.compat import tf
 from rigl.core import messages
 from rigl.imagenet_resnet import imagenet_data, record_input
-from tests import combinations, tiny_imagenet
+from tests import tiny_imagenet
 
 N = 23
 
@@ -66,7 +66,7 @@ def test_the_order_depends_on_the_seed_alone(data):
   assert training(data, 2 * N, seed=6) != found
 
 
-@pytest.mark.parametrize('first', combinations.quick([1, N - 1, N, 2 * N + 5], N, 2 * N + 5))
+@pytest.mark.parametrize('first', [1, N - 1, N, 2 * N + 5])
 def test_begins_anywhere(data, first):
   assert training(data, 10, first=first) == training(data, first + 10)[first:]
 
@@ -74,7 +74,7 @@ def test_begins_anywhere(data, first):
 def test_files_are_shuffled_too(data, monkeypatch):
   monkeypatch.setattr(record_input, 'SHUFFLE_BUFFER', 1)
   monkeypatch.setattr(record_input, 'CYCLE_LENGTH', 1)
-  firsts = {training(data, 1, first=epoch * N)[0] for epoch in range(6)}
+  firsts = {training(data, 1, first=epoch * N)[0] for epoch in range(12)}
   assert firsts == {(path, 0) for path in data.train.files}
 
 

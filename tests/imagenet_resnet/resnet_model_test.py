@@ -17,9 +17,9 @@ from tests.reference import networks as reference_networks
   'network, prune_first_layer',
   [
     ('resnet18', False),
-    pytest.param('resnet34', False, marks=pytest.mark.slow),
+    ('resnet34', False),
     ('resnet50', False),
-    pytest.param('resnet101', False, marks=pytest.mark.slow),
+    ('resnet101', False),
     ('resnet50_prune_first_layer', True),
   ],
 )

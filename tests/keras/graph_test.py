@@ -17,7 +17,7 @@ from rigl.compat import tf  # noqa: E402
 from rigl.model_pruning import pruning  # noqa: E402
 from tests import quick_sessions, sparse_net  # noqa: E402
 
-SIZES = (196, 100, 50, 10)
+SIZES = (784, 300, 100, 10)
 SPARSITY = 0.9
 N_STEPS = 100
 RATE = 0.1

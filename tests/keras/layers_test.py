@@ -7,7 +7,6 @@ import pytest
 import rigl
 from rigl.core import distributions
 from rigl.keras import layer_sparsities
-from tests.keras import small
 
 K = keras.layers
 
@@ -63,9 +62,7 @@ SPARSE = {
 
 
 @pytest.mark.parametrize('distribution', ['erdos_renyi', 'erdos_renyi_kernel'])
-@pytest.mark.parametrize(
-  'name', small.quick(SPARSE, 'separable', 'bidirectional', 'einsum_experts', 'einsum_turned')
-)
+@pytest.mark.parametrize('name', SPARSE)
 def test_shape_that_a_distribution_goes_by(name, distribution):
   make, shape, expected = SPARSE[name]
   result = layer_sparsities(_one(make(), shape), 0.6, distribution)
@@ -141,10 +138,7 @@ def test_layers_inside_layers():
   ]
 
 
-@pytest.mark.parametrize(
-  'name',
-  small.quick([*SPARSE, 'depthwise', 'depthwise_1d'], 'separable', 'einsum_experts', 'depthwise'),
-)
+@pytest.mark.parametrize('name', [*SPARSE, 'depthwise', 'depthwise_1d'])
 def test_an_optimizer_takes_the_result(name):
   make, shape = {**SPARSE, **DENSE}[name][:2]
   model = _one(make(), shape)

@@ -12,7 +12,6 @@ import pytest
 import rigl
 from rigl.keras import SparsityLogger
 from rigl.keras.logger import sparse_optimizers
-from tests.keras import small
 
 K = keras.layers
 SGD = keras.optimizers.SGD
@@ -95,7 +94,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize('name', small.quick(METHODS, 'RigL', 'GradualPruning'))
+@pytest.mark.parametrize('name', METHODS)
 def test_numbers_are_those_of_the_masks(name):
   optimizer = _sparse(getattr(rigl.keras, name), **METHODS[name])
   model = _model(optimizer)
@@ -109,7 +108,7 @@ def test_numbers_are_those_of_the_masks(name):
   assert (max(history['moved']) > 0) == moves
 
 
-@pytest.mark.parametrize('wrapper', small.quick(WRAPPERS, 'loss_scale', 'multi_chosen_late'))
+@pytest.mark.parametrize('wrapper', WRAPPERS)
 def test_wrapped_optimizers(wrapper):
   optimizer = _sparse(frequency=2, end_step=10)
   model = _model(WRAPPERS[wrapper](optimizer))
@@ -156,10 +155,7 @@ def test_steps_are_those_of_training_with_accumulation():
   assert history['drop_fraction'] == pytest.approx([0.15 * (1 + math.cos(math.pi * 3 / 12))])
 
 
-@pytest.mark.parametrize(
-  'arguments',
-  small.quick([{'steps_per_execution': 4}, {'run_eagerly': True}], {'steps_per_execution': 4}),
-)
+@pytest.mark.parametrize('arguments', [{'steps_per_execution': 4}, {'run_eagerly': True}])
 def test_ways_to_run(arguments):
   model = _model(_sparse(frequency=2, end_step=10), **arguments)
   history = _fit(model, [SparsityLogger()])
@@ -206,7 +202,6 @@ def test_no_sparse_optimizer(optimizer):
     _fit(_model(optimizer), [SparsityLogger()])
 
 
-@pytest.mark.skipif(keras.backend.backend() != 'tensorflow', reason='the same everywhere')
 def test_rigl_loads_keras_when_it_is_used():
   code = (
     'import sys, rigl\n'

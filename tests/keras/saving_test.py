@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import pathlib
 import signal
@@ -68,17 +67,7 @@ def by_checkpoint(model, method, folder):
 WAYS = [by_model_file, by_weights, *([by_checkpoint] if BACKEND == 'tensorflow' else [])]
 
 
-@pytest.mark.parametrize(
-  'way, method',
-  combinations.thinned(WAYS, small.METHODS)
-  if BACKEND == 'tensorflow'
-  else combinations.quick(
-    itertools.product(WAYS, small.METHODS),
-    (by_model_file, 'rigl'),
-    (by_weights, 'momentum'),
-    (by_weights, 'prune'),
-  ),
-)
+@pytest.mark.parametrize('way, method', combinations.thinned(WAYS, small.METHODS))
 def test_training_goes_on_bit_identical(method, way, tmp_path):
   model, _ = make(method)
   train(model, 0, 12)
@@ -207,7 +196,6 @@ def finished(code, **environment):
   return out
 
 
-@pytest.mark.skipif(BACKEND != 'tensorflow', reason='reading is the same everywhere')
 def test_a_model_is_loaded_without_rigl(tmp_path):
   model, _ = make('rigl')
   model.save(tmp_path / 'model.keras')
@@ -250,9 +238,7 @@ TRAINING = """
 """
 
 
-@pytest.mark.parametrize(
-  'method', small.quick(['rigl', pytest.param('dnw', marks=pytest.mark.slow)])
-)
+@pytest.mark.parametrize('method', ['rigl', pytest.param('dnw', marks=pytest.mark.slow)])
 def test_a_killed_fit_goes_on_from_its_backup(method, tmp_path, monkeypatch):
   """In another process, this one, and ends as one that was not killed."""
   folders = {name: tmp_path / name for name in ('whole', 'killed')}
@@ -272,6 +258,26 @@ def test_a_killed_fit_goes_on_from_its_backup(method, tmp_path, monkeypatch):
   assert len(ends[0].files) > 10
   for name in ends[0].files:
     np.testing.assert_array_equal(ends[0][name], ends[1][name])
+
+
+@pytest.mark.skipif(BACKEND != 'jax', reason='TensorFlow is needed elsewhere')
+def test_training_on_jax_does_without_tensorflow():
+  out = finished("""
+      import sys
+      sys.modules['tensorflow'] = None
+      import rigl
+      from tests.keras import small
+      model = small.network()
+      optimizer = small.optimizer('rigl')
+      small.compiled(model, optimizer)
+      x, labels = small.data(12)
+      model.fit(x, labels, batch_size=32, verbose=0,
+                callbacks=[rigl.keras.SparsityLogger()])
+      small.check_zeros(model, optimizer)
+      rigl.keras.summary(model)
+      print(round(rigl.keras.sparsity_of(model), 2))
+      """)
+  assert out.split()[-1] == str(small.SPARSITY)
 
 
 MIRRORED = """
@@ -316,8 +322,8 @@ MIRRORED = """
 @pytest.mark.skipif(BACKEND != 'tensorflow', reason='TensorFlow has strategies')
 @pytest.mark.parametrize(
   'methods',
-  ['rigl snip dnw', pytest.param('prune set momentum static scratch', marks=pytest.mark.slow)],
+  ['rigl snip dnw prune', pytest.param('set momentum static scratch', marks=pytest.mark.slow)],
 )
 def test_replicas_are_one_device(methods):
   out = finished(MIRRORED, METHODS=methods)
-  assert out.splitlines()[-len(methods.split()) :] == methods.split()
+  assert out.splitlines()[-4:] == methods.split()

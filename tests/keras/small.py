@@ -7,7 +7,6 @@ import numpy as np
 
 import rigl.keras as sparse
 from rigl.keras import kernel_variables as kernels_of
-from tests import combinations
 
 SIZES = (12, 24, 16, 5)
 SPARSITY = 0.7
@@ -27,20 +26,6 @@ JIT_COMPILE = {'tensorflow': [True, False], 'jax': [True], 'torch': [False]}[
   keras.backend.backend()
 ]
 SCHEDULE = {'frequency': 5, 'end_step': 100}
-
-
-def quick(values, *chosen):
-  """The values on TensorFlow; on others, which compile longer, all but the chosen ones are slow.
-
-  Args:
-    values: for `pytest.mark.parametrize`, of which some may be slow everywhere.
-    *chosen: those that no backend leaves out.
-  """
-  if keras.backend.backend() == 'tensorflow':
-    return list(values)
-  # Those that are slow on TensorFlow too.
-  slow = [value for value in values if getattr(value, 'marks', ())]
-  return [*combinations.quick([v for v in values if v not in slow], *chosen), *slow]
 
 
 def data(n_batches: int, size: int = 32, seed: int = 0):

@@ -147,8 +147,8 @@ def _without_figures(text):
 @pytest.mark.parametrize(
   'path, length, short',
   [
-    (QUICKSTART, 'EPOCHS, STEPS = 30', 'EPOCHS, STEPS = 1'),
-    (QUICKSTART.with_name('mnist_from_python.ipynb'), 'EPOCHS = 12', 'EPOCHS = 1'),
+    (QUICKSTART, 'EPOCHS, STEPS = 30', 'EPOCHS, STEPS = 2'),
+    (QUICKSTART.with_name('mnist_from_python.ipynb'), 'EPOCHS = 12', 'EPOCHS = 2'),
   ],
 )
 def test_training_prints_and_draws_as_saved(path, length, short, tmp_path):

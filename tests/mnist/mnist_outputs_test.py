@@ -13,11 +13,9 @@ from rigl.compat import tf
 from rigl.core import methods
 from rigl.mnist import compression, mask_records, mnist_config, mnist_experiment, mnist_train_eval
 from rigl.training.config import SparsityConfig
-from tests import checkpoint_values, combinations, tiny_mnist
+from tests import checkpoint_values, tiny_mnist
 
 MASKED = [name for name, method in methods.METHODS.items() if method.uses_masks]
-# The others write what SET does.
-METHODS = combinations.quick(methods.METHODS, 'baseline', 'set', 'rigl', 'snip', 'dnw', 'prune')
 
 
 def epochs_of(folder):
@@ -39,7 +37,7 @@ def epochs_of(folder):
   return result
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', methods.METHODS)
 def test_text_file(method, trained):
   folder = trained(method)
   epochs = epochs_of(folder)
@@ -86,7 +84,7 @@ def numpy_test(folder, method):
   return loss, np.mean(x.argmax(1) == labels)
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', methods.METHODS)
 def test_reported_test_is_that_of_the_saved_network(method, trained):
   folder = trained(method)
   fields, _ = epochs_of(folder)[-1]
@@ -178,7 +176,7 @@ def test_masks_that_a_dense_network_does_not_have(data, tmp_path, monkeypatch):
   assert 'mask_record_frequency=5 has no effect' in ''.join(messages)
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', methods.METHODS)
 def test_written_config_starts_the_same_training(method, trained, data):
   path = trained(method) / gin_configs.CONFIG_FILE
   with tiny_mnist.parsed_flags(tiny_mnist.arguments(data, None, training_method=method)):

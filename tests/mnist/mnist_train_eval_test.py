@@ -27,7 +27,7 @@ from rigl.mnist import (
   mnist_train_eval,
 )
 from rigl.training.config import SparsityConfig
-from tests import checkpoint_values, combinations, tiny_mnist
+from tests import checkpoint_values, tiny_mnist
 
 # floor(sparsity * size) zeros at the script's default flags.
 N_ONES = {'layer1': 4704, 'layer2': 3540, 'layer3': 1000}
@@ -154,9 +154,7 @@ def expected_variables(goldens, method):
   return expected
 
 
-@pytest.mark.parametrize(
-  'method', combinations.quick(methods.METHODS, 'momentum', 'rigl', 'snip', 'dnw', 'prune')
-)
+@pytest.mark.parametrize('method', methods.METHODS)
 def test_checkpoint_has_the_variables_of_the_reference_data(method, trained, goldens):
   values = checkpoint_values.of(trained(method))
   assert {

@@ -12,7 +12,7 @@ import pytest
 from rigl.compat import tf, tf2
 from rigl.training import history, hooks, resuming, runner, signals, specs, tpu_estimator
 from rigl.training.config import SparsityConfig
-from tests import checkpoint_values, combinations
+from tests import checkpoint_values
 from tests.training import one_masked_layer, small_checkpoints
 
 CONFIG = SparsityConfig(
@@ -223,7 +223,7 @@ def test_training_ends_with_a_step(n, iteration, step, tmp_path):
   assert (values['iteration'], values['global_step']) == (iteration, step)
 
 
-@pytest.mark.parametrize('send_at, step, iteration', [(4, 4, 6), (5, 4, 6), (6, 5, 7)])
+@pytest.mark.parametrize('send_at, step, iteration', [(3, 3, 4), (4, 4, 6), (5, 4, 6), (6, 5, 7)])
 def test_a_signal_lets_a_mask_update_be_followed_by_a_step(send_at, step, iteration, tmp_path):
   """It comes before the run with that index; index 4 moves masks."""
   former = signal.signal(signal.SIGTERM, lambda number, frame: None)
@@ -286,9 +286,7 @@ def test_an_evaluation_that_is_missing_comes_first(tmp_path, capsys):
   assert [row['step'] for row in history.read(str(tmp_path))] == [4, 6, 8, 10]
 
 
-@pytest.mark.parametrize(
-  'job', combinations.quick(['', 'master', 'chief', 'worker'], '', 'master', 'worker')
-)
+@pytest.mark.parametrize('job', ['', 'master', 'chief', 'worker'])
 def test_a_process_that_a_scheduler_starts_alone_trains_alone(job, tmp_path, monkeypatch, capsys):
   config = '{"cluster": {"%s": ["localhost:2222"], "ps": []}, "task": {"type": "%s", "index": 0}}'
   monkeypatch.setenv('TF_CONFIG', config % (job, job) if job else '')
