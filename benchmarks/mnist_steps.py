@@ -184,7 +184,7 @@ def main() -> None:
   parser.add_argument(
     '--epochs',
     type=int,
-    default=11,
+    default=6,
     metavar='N',
     help='epochs of the whole script (default: %(default)s)',
   )
@@ -201,6 +201,13 @@ def main() -> None:
     default=9,
     metavar='N',
     help='times that all sessions are made anew (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--scripts',
+    type=int,
+    default=5,
+    metavar='N',
+    help='runs of the script on each loop, between two bare loops each (default: %(default)s)',
   )
   arguments = parser.parse_args()
   if arguments.epochs < 2:
@@ -230,19 +237,20 @@ def main() -> None:
   bare = bare_loop(images, labels)
   n_batches = len(images) // BATCH_SIZE
   n_steps = (arguments.epochs - 1) * n_batches
-  before = bare(n_steps)
-  speeds = {
-    loop: script_speed(arguments.mnist, arguments.epochs, n_batches, loop)
-    for loop in config_lib.LOOPS
-    if loop == 'session' or tpu_estimator.is_available()
-  }
-  bare_rate = 2 * n_steps / (before + bare(n_steps))
-  print(f'bare tf.function loop {bare_rate:.0f} steps/s')
-  for loop, (seconds, rate) in speeds.items():
-    print(
-      f'whole script, --loop={loop}: first epoch after {seconds:.1f} s, '
-      f'then {rate:.0f} steps/s, {rate / bare_rate:.2f} of the bare loop'
-    )
+  for loop in config_lib.LOOPS:
+    if loop == 'session' or tpu_estimator.is_available():
+      fractions, starts = [], []
+      for _ in range(arguments.scripts):
+        bare_seconds = bare(n_steps)
+        start, rate = script_speed(arguments.mnist, arguments.epochs, n_batches, loop)
+        bare_seconds += bare(n_steps)
+        fractions.append(rate * bare_seconds / (2 * n_steps))
+        starts.append(start)
+      print(
+        f'steps/s of the script, --loop={loop} / bare loop: {np.median(fractions):.2f} '
+        f'({min(fractions):.2f} to {max(fractions):.2f}); '
+        f'first epoch after {np.median(starts):.1f} s'
+      )
 
 
 if __name__ == '__main__':

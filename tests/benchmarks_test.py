@@ -18,7 +18,7 @@ ARGUMENTS = {
   'keras_mnist': None,  # Needs all of MNIST.
   'keras_steps': (['--batch_size=2', '--steps=2', '--rounds=1', '--starts=1'], 'rigl'),
   'mask_update': (['--sizes', '1000'], '1,000'),
-  'mnist_steps': (['--epochs=2', '--rounds=1', '--orders=1'], 'fixed masks'),
+  'mnist_steps': (['--epochs=2', '--rounds=1', '--orders=1', '--scripts=1'], 'fixed masks'),
   'timing': None,  # Shared by the others.
 }
 QUICK = ('mask_update',)

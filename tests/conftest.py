@@ -111,3 +111,19 @@ def goldens():
     return json.loads((GOLDENS / f'{name}.json').read_text(encoding='utf-8'))
 
   return load
+
+
+@pytest.fixture
+def session_runs(monkeypatch):
+  """A list that grows by an item with each run of a session."""
+  from rigl.compat import tf
+
+  runs = []
+  original = tf.Session.run
+
+  def run(session, *arguments, **named):
+    runs.append(session)
+    return original(session, *arguments, **named)
+
+  monkeypatch.setattr(tf.Session, 'run', run)
+  return runs

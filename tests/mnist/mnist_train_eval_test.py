@@ -248,6 +248,16 @@ def test_every_iteration_trains_but_those_that_set_masks(method, trained):
     assert values['last_mask_update_step'] == {'rigl': 12}.get(method, 19)
 
 
+def test_an_iteration_is_one_run_of_the_session(data, tmp_path, session_runs):
+  counts = []
+  for n_epochs in (1, 3):
+    before = len(session_runs)
+    tiny_mnist.train(tiny_mnist.arguments(data, tmp_path / f'{n_epochs}', num_epochs=n_epochs))
+    counts.append(len(session_runs) - before)
+  # An epoch ends with another run, its report.
+  assert counts[1] - counts[0] == 2 * (tiny_mnist.N_BATCHES + 1)
+
+
 @pytest.mark.parametrize('method', methods.METHODS)
 def test_weights_are_trained(method, trained):
   folder = trained(method)

@@ -146,6 +146,16 @@ def test_checkpoints_come_by_steps_and_in_the_end(whole):
   assert saved_steps(whole[0]) == [0, 3, 6, 7]
 
 
+def test_an_iteration_is_one_run_of_the_session(tmp_path, session_runs):
+  counts = []
+  for n_iterations in (10, 25):
+    before = len(session_runs)
+    _, journal = train(tmp_path / f'{n_iterations}', n_iterations, save_steps=100)
+    # The journal makes a run of its own after each.
+    counts.append(len(session_runs) - before - len(journal.steps))
+  assert counts[1] - counts[0] == 15
+
+
 def test_hooks_have_seen_a_step_before_it_is_saved(whole):
   """Else what they write would lack the step that the checkpoint holds."""
   noted = whole[2].steps_noted_at_checkpoint
