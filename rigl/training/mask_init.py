@@ -109,8 +109,13 @@ def make_scaffold(
 
   def load_masks(scaffold, session):
     del scaffold
-    for mask in masks:
-      for copy in replicas.copies(mask):
-        copy.load(values[mask.op.name], session)
+    initializers = {
+      copy.initializer: values[mask.op.name] for mask in masks for copy in replicas.copies(mask)
+    }
+    # One run, because TensorFlow prepares the whole graph anew for each new set of fetches.
+    session.run(
+      list(initializers),
+      {initializer.inputs[1]: value for initializer, value in initializers.items()},
+    )
 
   return tf.train.Scaffold(init_fn=load_masks)

@@ -14,10 +14,7 @@ from rigl.core import messages
 from rigl.training import checkpoints, iterations
 
 # Temporary files and folders of TensorFlow and rigl.files.
-_LEFTOVER = re.compile(
-  r'model\.ckpt-\d+(_temp|\.meta\.tmp.*)|'
-  r'(checkpoint|graph\.pbtxt)\.tmp.*|.*\.\d+\.tmp'
-)
+_LEFTOVER = re.compile(r'model\.ckpt-\d+(_temp|\.meta\.tmp.*)|checkpoint\.tmp.*|.*\.\d+\.tmp')
 
 
 def _is_latest(prefix: str) -> bool:
@@ -108,10 +105,15 @@ class SaverHook(tf.train.CheckpointSaverHook):
     }
 
   def after_create_session(self, session: Any, coord: Any) -> None:
+    del coord
     state = tf.train.get_checkpoint_state(self._checkpoint_dir)
     if state:
       self._saver.recover_last_checkpoints(state.all_model_checkpoint_paths)
-    super().after_create_session(session, coord)
+    # The base class also writes the graph here, as text and for TensorBoard. That takes seconds,
+    # and the summary writer and each checkpoint have it.
+    step = session.run(self._global_step_tensor)
+    self._save(session, step)
+    self._timer.update_last_triggered_step(step)
     remove_leftovers(self._checkpoint_dir)
 
   def _save(self, session: Any, step: int) -> Any:

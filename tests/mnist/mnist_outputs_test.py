@@ -155,7 +155,6 @@ def test_files_left_in_the_save_path(method, trained):
     r'config\.gin',
     r'eval',
     r'events\.out\.tfevents\..*',
-    r'graph\.pbtxt',
     r'metrics\.jsonl',
     r'metrics_state\.json',
     r'model\.ckpt-\d+\.(index|meta|data-.*)',

@@ -92,6 +92,13 @@ def test_masks_are_no_part_of_the_graph():
   assert tf.get_default_graph().as_graph_def().ByteSize() < 400 * 200
 
 
+def test_one_run_of_the_session_sets_all_masks(session_runs):
+  add_masks({f'layer{i}': (4, 2) for i in range(5)})
+  with tf.Session() as session:
+    mask_init.make_scaffold(config_of()).init_fn(session)
+  assert len(session_runs) == 1
+
+
 def test_masks_are_the_same_on_all_replicas():
   strategy = tf2.distribute.MirroredStrategy(['/cpu:0', '/cpu:1'])
   with strategy.scope():

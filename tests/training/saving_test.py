@@ -20,7 +20,6 @@ def test_leftovers_of_a_kill_are_removed(tmp_path):
     'model.ckpt-40_temp/part-00000-of-00001.data.tempstate7',
     'model.ckpt-30.meta.tmp0f',
     'checkpoint.tmp0f',
-    'graph.pbtxt.tmp0f',
     'config.gin.123.tmp',
     'a_masks.npz.123.tmp',
   ]
@@ -122,6 +121,14 @@ def test_each_checkpoint_is_written_once(tmp_path, monkeypatch):
   train_and_save(tmp_path, (2,), 4, n_moves=1)
   train_and_save(tmp_path, (2,), 3)
   assert written == [0, 2, 4, 6, 7]
+
+
+def test_the_graph_is_written_once_beside_the_checkpoints(tmp_path):
+  train_and_save(tmp_path, (2,), 3)
+  (path,) = tmp_path.glob('events.*')
+  kinds = [event.WhichOneof('what') for event in tf.train.summary_iterator(str(path))]
+  assert kinds.count('graph_def') == kinds.count('meta_graph_def') == 1
+  assert not list(tmp_path.glob('*.pbtxt'))
 
 
 def test_a_kill_at_the_start_spares_what_training_goes_on_from(tmp_path, monkeypatch):
