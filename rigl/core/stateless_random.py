@@ -9,7 +9,7 @@ Floats are made from the hash by exact operations.
 from __future__ import annotations
 
 import math
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 from rigl.core import arrays
 from rigl.core.arrays import Array
@@ -48,26 +48,31 @@ def _mixed(xp: Any, x: Array, key: Array) -> Array:
   return xp.bitwise_xor(x, xp.unsigned_right_shift(x, 16))
 
 
-def _bits(rows: Rows, seeds: Sequence[Seed], positions: Optional[Array] = None) -> Array:
-  """int32 [rows, width], uniform over all values, at positions of layers; a seed for each."""
-  xp = rows.xp
-  # Seed and step are hashed once per row.
-  stable = rows.spread(xp.asarray([_signed(number) for number, _ in seeds], 'int32'))
-  steps = rows.spread(xp.stack([xp.reshape(xp.asarray(step, 'int32'), ()) for _, step in seeds]))
-  first = _mixed(xp, steps * _SPREAD, stable)
+def _bits(xp: Any, positions: Array, stable: Array, step: Array) -> Array:
+  """int32 of the shape of `positions`, uniform over all values; a hash of the three."""
+  # Seed and step, which have fewer elements, are hashed first.
+  first = _mixed(xp, step * _SPREAD, stable)
   second = _mixed(xp, first + _SPREAD, stable)
-  positions = rows.positions if positions is None else positions
   return _mixed(xp, positions * _SPREAD + first, second)
+
+
+def _bits_of(xp: Any, n: int, seed: Seed) -> Array:
+  """int32 [n], uniform over all values, for one layer."""
+  stable, step = seed
+  # Vectors, since scalars of numpy warn when they wrap around.
+  return _bits(
+    xp,
+    xp.ordinals(n),
+    xp.asarray([_signed(stable)], 'int32'),
+    xp.reshape(xp.asarray(step, 'int32'), (1,)),
+  )
 
 
 def uniform(like: Array, seed: Seed) -> Array:
   """U[0, 1) in steps of 2 ** -24, float32, of the shape and in the library of `like`."""
   xp = arrays.of(like)
-  rows = Rows(xp, [like.shape])
-  [drawn] = rows.split(
-    xp.asarray(xp.unsigned_right_shift(_bits(rows, [seed]), 8), 'float32') * 2.0**-24
-  )
-  return drawn
+  bits = xp.unsigned_right_shift(_bits_of(xp, arrays.size(like), seed), 8)
+  return xp.reshape(xp.asarray(bits, 'float32') * 2.0**-24, like.shape)
 
 
 def near_normal(like: Array, seed: Seed) -> Array:
@@ -106,7 +111,9 @@ def joined_noise(rows: Rows, seeds: Sequence[Seed], stddev: float) -> Array:
   in_second = rows.positions >= half
   positions = xp.where(in_second, rows.positions - half, rows.positions)
   factors = xp.where(in_second, *(xp.asarray(n, 'int32') for n in reversed(_HALVES)))
-  sums = _two_sums(xp, _bits(rows, seeds, positions))
+  stable = rows.spread(xp.asarray([_signed(number) for number, _ in seeds], 'int32'))
+  steps = rows.spread(xp.stack([xp.reshape(xp.asarray(step, 'int32'), ()) for _, step in seeds]))
+  sums = _two_sums(xp, _bits(xp, positions, stable, steps))
   return xp.asarray(sums * factors, 'float32') * _noise_scale(stddev)
 
 
@@ -127,7 +134,6 @@ def _sums_of_four(like: Array, seed: Seed, scale: float) -> Array:
   """
   xp = arrays.of(like)
   size = arrays.size(like)
-  rows = Rows(xp, [((size + 1) // 2,)])
-  sums = _two_sums(xp, _bits(rows, [seed]))
-  halves = [part for n in _HALVES for part in rows.split(xp.asarray(sums * n, 'float32') * scale)]
+  sums = _two_sums(xp, _bits_of(xp, (size + 1) // 2, seed))
+  halves = [xp.asarray(sums * n, 'float32') * scale for n in _HALVES]
   return xp.reshape(xp.concatenate(halves, 0)[:size], like.shape)
