@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Callable
 
 from rigl.compat import tf, tf2
@@ -11,7 +10,7 @@ from rigl.compat import tf, tf2
 def shared_graph(
   *dtypes_and_ranks: tuple[tf.DType, int],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-  """Decorates a pure function of tensors: a process builds its graph only once.
+  """Decorates a pure function of tensors: its graph is built only once.
 
   Otherwise the search for the n-th largest score alone would add a few hundred
   nodes per layer, which cost memory and start-up time.
@@ -21,18 +20,12 @@ def shared_graph(
   """
 
   def decorate(function):
-    @functools.cache
-    def built():
-      # In a graph of its own, since TensorFlow traces functions anew for each graph.
-      with tf.Graph().as_default():
-        return tf2.function(
-          function,
-          autograph=False,
-          input_signature=[tf.TensorSpec([None] * rank, dtype) for dtype, rank in dtypes_and_ranks],
-          experimental_attributes={'_noinline': True},
-        ).get_concrete_function()
-
-    return lambda *arguments: built()(*arguments)
+    return tf2.function(
+      function,
+      autograph=False,
+      input_signature=[tf.TensorSpec([None] * rank, dtype) for dtype, rank in dtypes_and_ranks],
+      experimental_attributes={'_noinline': True},
+    )
 
   return decorate
 
