@@ -14,7 +14,10 @@ from rigl.core import messages
 from rigl.training import checkpoints, iterations
 
 # Temporary files and folders of TensorFlow and rigl.files.
-_LEFTOVER = re.compile(r'model\.ckpt-\d+(_temp|\.meta\.tmp.*)|checkpoint\.tmp.*|.*\.\d+\.tmp')
+_LEFTOVER = re.compile(
+  r'model\.ckpt-\d+(_temp|\.meta\.tmp.*)|'
+  r'(checkpoint|graph\.pbtxt)\.tmp.*|.*\.\d+\.tmp'
+)
 
 
 def _is_latest(prefix: str) -> bool:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rigl.compat import tf
+from rigl.core import tf_selection
 from rigl.core.shared_graphs import shared_graph
 from tests import execution_modes
 
@@ -35,6 +36,17 @@ def test_it_is_built_once_for_all_sizes():
   assert len(functions) == 1
   # If inlined, each call would copy the nodes.
   assert functions[0].attr['_noinline'].b
+
+
+def test_a_saved_graph_can_be_imported_beside_another():
+  """Graphs are saved with shapes, which differ in functions of the same name."""
+  graphs = []
+  for _ in range(2):
+    with tf.Graph().as_default() as graph:
+      tf_selection.top_k_mask(tf.zeros([4]), tf.constant(2))
+      graphs.append(graph)
+  with graphs[1].as_default():
+    tf.import_graph_def(graphs[0].as_graph_def(add_shapes=True), name='other')
 
 
 def test_other_types_are_rejected():

@@ -20,6 +20,7 @@ def test_leftovers_of_a_kill_are_removed(tmp_path):
     'model.ckpt-40_temp/part-00000-of-00001.data.tempstate7',
     'model.ckpt-30.meta.tmp0f',
     'checkpoint.tmp0f',
+    'graph.pbtxt.tmp0f',
     'config.gin.123.tmp',
     'a_masks.npz.123.tmp',
   ]
