@@ -115,10 +115,7 @@ def test_logits(network, folder, prefix):
     logits = CASES[network].build_logits(tf.constant(load(folder, CASES[network].images)))
     # Reads nothing unless all shapes match the graph.
     values = checkpoints.read_values(prefix, tf.global_variables())
-    session.run(
-      tf.global_variables_initializer(),
-      {v.initializer.inputs[1]: values[v.op.name] for v in tf.global_variables()},
-    )
+    checkpoints.assign(session, [(v, values[v.op.name]) for v in tf.global_variables()])
     actual = session.run(logits)
   expected = load(folder, 'logits.npy')
   assert actual.shape == expected.shape

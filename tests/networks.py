@@ -11,6 +11,7 @@ from rigl.cifar_resnet import resnet_model as cifar_resnet_model
 from rigl.compat import tf
 from rigl.imagenet_resnet import mobilenetv1_model, mobilenetv2_model, resnet_model, vgg
 from rigl.model_pruning import pruning
+from rigl.training import checkpoints
 from tests import quick_sessions
 
 GOLDENS = pathlib.Path(__file__).parent / 'goldens'
@@ -191,10 +192,7 @@ def randomize(session, seed=0):
           fan_in = shape[0] * shape[1]
         value = rng.normal(0.0, (2 / fan_in) ** 0.5, shape)
       values[variable] = np.asarray(value, np.float32)
-    # All at once: one `load` each would take a second for ten variables.
-    session.run(
-      [v.initializer for v in values], {v.initializer.inputs[1]: values[v] for v in values}
-    )
+    checkpoints.assign(session, values.items())
   return {v.op.name.partition('/')[2]: values[v] for v in values}
 
 

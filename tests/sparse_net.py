@@ -11,6 +11,7 @@ from rigl import sparse_optimizers
 from rigl.compat import tf
 from rigl.core import methods
 from rigl.model_pruning import mask_collections, pruning
+from rigl.training import checkpoints
 from tests import quick_sessions
 
 METHODS = {
@@ -179,8 +180,5 @@ class SparseNet:
 
   def load(self, state):
     """Sets the variables that this network has to the values of `state`."""
-    known = {n: v for n, v in self.variables.items() if n in state}
-    self.session.run(
-      [variable.initializer for variable in known.values()],
-      {v.initializer.inputs[1]: state[n] for n, v in known.items()},
-    )
+    known = [(v, state[n]) for n, v in self.variables.items() if n in state]
+    checkpoints.assign(self.session, known)

@@ -282,7 +282,7 @@ def _own_steps():
 
 @pytest.mark.parametrize(
   'method, n_optimizers, shares_step',
-  (combinations.thinned(sparse_net.METHODS, [1, 2], [True, False])),
+  combinations.thinned(sparse_net.METHODS, [1, 2], [True, False]),
 )
 def test_each_train_op_moves_the_masks_of_its_layers(method, n_optimizers, shares_step):
   steps = [_global_step()] * 2 if shares_step else _own_steps()

@@ -1,4 +1,4 @@
-"""Checks that checkpoints fit a training, and reads values from them."""
+"""Checks that checkpoints fit a training, reads their values, and assigns values to variables."""
 
 from __future__ import annotations
 
@@ -63,6 +63,19 @@ def read_values(prefix: str, variables: Sequence[tf.Variable]) -> dict[str, np.n
   """
   check_fits(prefix, names_and_shapes(variables))
   return checkpoint_files.read_tensors(prefix, [v.op.name for v in variables])
+
+
+def assign(session: tf.Session, values: Iterable[tuple[tf.Variable, np.ndarray]]) -> None:
+  """Assigns values, pairs of a variable and an array of its shape, in one run of the session.
+
+  TensorFlow prepares the whole graph for each new set of fetches, so that a run for each variable
+  takes long.
+  """
+  initializers = {variable.initializer: value for variable, value in values}
+  session.run(
+    list(initializers),
+    {initializer.inputs[1]: value for initializer, value in initializers.items()},
+  )
 
 
 def check_resumable(model_dir: str, variables: Iterable[tf.Variable]) -> Optional[str]:

@@ -112,11 +112,7 @@ def _write(
   config = tf.ConfigProto(device_count={'GPU': 0})
   with tf.Graph().as_default(), tf.Session(config=config) as session:
     saver = tf.train.import_meta_graph(meta_graph)
-    initializers = {v.op.name: v.initializer for v in tf.global_variables()}
-    session.run(
-      list(initializers.values()),
-      {initializer.inputs[1]: values[name] for name, initializer in initializers.items()},
-    )
+    checkpoints.assign(session, [(v, values[v.op.name]) for v in tf.global_variables()])
     builder = tf.saved_model.Builder(folder)
     builder.add_meta_graph_and_variables(
       session, [tf.saved_model.tag_constants.SERVING], signatures, clear_devices=True, saver=saver

@@ -109,13 +109,8 @@ def make_scaffold(
 
   def load_masks(scaffold, session):
     del scaffold
-    initializers = {
-      copy.initializer: values[mask.op.name] for mask in masks for copy in replicas.copies(mask)
-    }
-    # One run, because TensorFlow prepares the whole graph anew for each new set of fetches.
-    session.run(
-      list(initializers),
-      {initializer.inputs[1]: value for initializer, value in initializers.items()},
+    checkpoints.assign(
+      session, [(copy, values[mask.op.name]) for mask in masks for copy in replicas.copies(mask)]
     )
 
   return tf.train.Scaffold(init_fn=load_masks)

@@ -90,7 +90,8 @@ class SaverHook(tf.train.CheckpointSaverHook):
     """Saves at each multiple of each of `periods` (steps) and at the end; 0 keeps all."""
     super().__init__(model_dir, save_steps=min(periods), listeners=list(listeners))
     self._timer = MultiplesTimer(periods)
-    # By default the base class reads the global step once more after each run.
+    # A run makes one step at most. By default the base class expects more, and reads the global
+    # step once more after each run.
     self._set_steps_per_run(1)
     self._keep = keep
 

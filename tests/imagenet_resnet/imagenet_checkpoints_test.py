@@ -149,10 +149,7 @@ def write_published(path, network, step):
     logits = imagenet_model.build_logits(tf.constant(images), config, masked_layers=masked_layers)
     variables = {v.op.name: v for v in tf.global_variables()}
     assert set(variables) == set(values)
-    session.run(
-      [v.initializer for v in variables.values()],
-      {v.initializer.inputs[1]: values[name] for name, v in variables.items()},
-    )
+    checkpoints.assign(session, [(v, values[name]) for name, v in variables.items()])
     last = graph.get_operation_by_name('resnet_model/final_dense/MatMul')
     features = session.run(last.inputs[0])
     scope = 'resnet_model/final_dense'
