@@ -1,4 +1,4 @@
-"""Errors and output of the commands that use argparse."""
+"""Output on the terminal, and the errors of the commands that use argparse."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
+
+
+def show(text: str, end: str = '\n') -> None:
+  """Prints a text, with '?' for each character that the terminal cannot show."""
+  encoding = sys.stdout.encoding or 'utf-8'
+  print(text.encode(encoding, 'replace').decode(encoding), end=end)
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,12 +33,9 @@ def run(
   `errors` are the exceptions to report in one line, without a traceback.
   """
   args = parser.parse_args(argv)
-  # Lines of tables are not ASCII: print '?' where the terminal cannot show one.
-  if hasattr(sys.stdout, 'reconfigure'):
-    sys.stdout.reconfigure(errors='replace')
   try:
     text = text_of(args)
   except errors as error:
     parser.exit(2, f'Error: {error}\n')
-  sys.stdout.write(text)
+  show(text, end='')
   return 0

@@ -149,10 +149,10 @@ def _compare(args: argparse.Namespace, arguments: Sequence[str]) -> int:
   )
   if groups:
     table = '\n'.join([results.markdown(groups), *(f'{w}\n' for w in results.warnings(groups))])
-    (folder / 'table.md').write_text(table)
-    (folder / 'table.csv').write_text(results.csv(groups))
+    (folder / 'table.md').write_text(table, encoding='utf-8')
+    (folder / 'table.csv').write_text(results.csv(groups), encoding='utf-8')
     figures.write(groups, folder / 'figure.png')
-    print(f'\n{table}\nWrote table.md, table.csv and figure.png in {folder}.')
+    console.show(f'\n{table}\nWrote table.md, table.csv and figure.png in {folder}.')
   if stopped:
     print(stopped, file=sys.stderr)
     return 128 + stopped.number

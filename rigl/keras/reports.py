@@ -6,6 +6,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from rigl import console
 from rigl.keras import kernel_variables, selection
 from rigl.keras.layers import check_built
 from rigl.micronet import formatting, keras_counting, network
@@ -30,7 +31,9 @@ def sparsity_of(model: Any) -> float:
   return n_zeros / sum(value.size for value in values)
 
 
-def summary(model: Any, param_size: int = 32, print_fn: Callable[[str], Any] = print) -> None:
+def summary(
+  model: Any, param_size: int = 32, print_fn: Callable[[str], Any] = console.show
+) -> None:
   """Prints the cost of each layer, given the zeros in its weights.
 
   FLOPs and bytes are counted as in rigl.micronet, for inference on one example.

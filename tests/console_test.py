@@ -1,0 +1,42 @@
+"""What commands print on terminals of other encodings than UTF-8."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import keras
+import pytest
+
+import rigl.keras
+from rigl import console
+
+
+def _print(monkeypatch, encoding, show):
+  """What `show` prints on a terminal of an encoding."""
+  with io.TextIOWrapper(io.BytesIO(), encoding) as terminal:
+    with monkeypatch.context() as context:
+      context.setattr(sys, 'stdout', terminal)
+      show()
+    terminal.flush()
+    return terminal.buffer.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize(
+  'encoding, expected', [('ascii', '1 ? 2 ? ?'), ('latin-1', '1 ± 2 ? é'), ('utf-8', '1 ± 2 ─ é')]
+)
+def test_a_character_that_the_terminal_lacks(monkeypatch, encoding, expected):
+  printed = _print(monkeypatch, encoding, lambda: console.show('1 ± 2 ─ é'))
+  assert printed == f'{expected}\n'
+
+
+def test_a_name_that_is_not_text(monkeypatch):
+  name = b'\xff.jpg'.decode('utf-8', 'surrogateescape')
+  assert _print(monkeypatch, 'utf-8', lambda: console.show(name, end='')) == '?.jpg'
+
+
+def test_the_summary_of_a_model(monkeypatch):
+  model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name='fc')])
+  printed = _print(monkeypatch, 'ascii', lambda: rigl.keras.summary(model))
+  assert 'fc' in printed
+  assert '?' * 10 in printed
