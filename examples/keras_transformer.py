@@ -28,7 +28,9 @@ inputs = keras.Input((28, 28))
 x = layers.Reshape((28, 28, 1))(layers.Rescaling(1 / 255)(inputs))
 x = layers.Conv2D(WIDTH, 7, strides=7, name='patches')(x)
 x = layers.Reshape((16, WIDTH))(x)
-x = x + layers.Embedding(16, WIDTH)(keras.ops.arange(16))
+# Tensors of the model: an embedding of a constant would be a constant, too.
+positions = keras.ops.cumsum(keras.ops.ones_like(x[:, :, 0], 'int32'), axis=1) - 1
+x = x + layers.Embedding(16, WIDTH, name='positions')(positions)
 for _ in range(N_BLOCKS):
   x = block(x)
 x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from rigl import checkpoint_files
 from rigl.compat import tf2
+from rigl.core import messages
 from rigl.inference import saved_models
 
+_HALVES = ('float16', 'bfloat16')
 _OPTIONS = (
   'a Keras model, a .keras file, a .tflite file, the folder of a SavedModel or the folder of a run'
 )
@@ -51,6 +55,44 @@ def _read_keras(path: str) -> Any:
     raise ValueError(f'Cannot read {path}: {error}') from error
 
 
+@contextlib.contextmanager
+def _in_float32(model: Any) -> Iterator[None]:
+  """A context in which layers of mixed precision compute in float32, as LiteRT does."""
+  policies = {
+    layer: layer.dtype_policy for layer in model._flatten_layers() if layer.compute_dtype in _HALVES
+  }
+  try:
+    for layer in policies:
+      layer.dtype_policy = 'float32'
+    yield
+  finally:
+    for layer, policy in policies.items():
+      layer.dtype_policy = policy
+
+
+def _check_exportable(model: Any) -> None:
+  """Raises ValueError for a Keras model that TensorFlow's converter cannot read; says why."""
+  import keras
+
+  if keras.backend.backend() != 'tensorflow':
+    raise ValueError(
+      f'export needs Keras on TensorFlow, but it runs on {keras.backend.backend()}. Save the model '
+      'and run: python -m rigl.inference export model.keras --output=model.tflite'
+    )
+  halves = [v.path for v in model.variables if v.dtype in _HALVES]
+  if halves:
+    raise ValueError(
+      f'{messages.first_few(halves, 3)} are stored in 16 bits. Build the model with a policy that '
+      'stores float32, such as mixed_bfloat16, and give it these weights by set_weights.'
+    )
+  quantized = [layer.name for layer in model._flatten_layers() if layer.quantization_mode]
+  if quantized:
+    raise ValueError(
+      f'model.quantize has changed {messages.first_few(quantized, 3)}, whose weights the converter '
+      "cannot read. Export the model before; quantize='int8' of export rounds its weights."
+    )
+
+
 def _of_keras(model: Any) -> tuple[Any, dict[str, str]]:
   inputs = getattr(model, 'inputs', None)
   if not callable(model) or not inputs:
@@ -63,9 +105,11 @@ def _of_keras(model: Any) -> tuple[Any, dict[str, str]]:
       f'{model.name!r} has {len(inputs)} inputs and '
       f'{len(model.outputs)} outputs; export takes one each.'
     )
-  function = saved_models.of_fixed_size(
-    lambda batch: model(batch, training=False), inputs[0].shape[1:], inputs[0].dtype, model.name
-  )
+  _check_exportable(model)
+  with _in_float32(model):
+    function = saved_models.of_fixed_size(
+      lambda batch: model(batch, training=False), inputs[0].shape[1:], inputs[0].dtype, model.name
+    )
   # A layer reads 'kernel' of its path in an operation of its scope.
   paths = {id(variable.value.handle): variable.path.split('/') for variable in model.variables}
   layers = {

@@ -63,7 +63,8 @@ def check_inner(optimizer: Any, name: str) -> None:
     )
   if hasattr(optimizer, 'get_masks'):
     raise ValueError(
-      f'{name} wraps an optimizer that trains dense networks, got {type(optimizer).__name__}.'
+      f'{name} wraps an optimizer that trains dense networks, got {type(optimizer).__name__}. Give '
+      f'it an optimizer of Keras: {name}(keras.optimizers.Adam()).'
     )
   if optimizer.built:
     raise ValueError(

@@ -120,6 +120,8 @@ class _TensorFlow(Backend):
       grad = tf.distribute.get_strategy().extended.reduce_to(
         tf.distribute.ReduceOp.SUM, grad, variable.value
       )
+    if isinstance(grad, tf.IndexedSlices):  # That of an embedding, whose shape is unknown.
+      return tf.ensure_shape(tf.convert_to_tensor(grad), variable.shape)
     return tf.convert_to_tensor(grad)
 
   def branch(self, condition, if_true, if_false, variables):

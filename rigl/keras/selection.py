@@ -41,6 +41,24 @@ def _is_named(name: str, path: str) -> bool:
   return f'/{name}/' in f'/{path}/' or f'/{name}'.endswith(f'/{path}')
 
 
+def _check_found(found: Sequence[str], key: str, paths: Sequence[str], argument: str) -> None:
+  """Raises ValueError if a key has matched nothing."""
+  if found:
+    return
+  message = (
+    f'{argument} names {key!r}, which matches none of the kernels: '
+    f'{", ".join(paths) or "there are none"}.'
+  )
+  if any(key in path for path in paths):
+    message += (
+      f' A word stands for whole parts of a path; to find it within parts, write {key + ".*"!r}.'
+    )
+  raise ValueError(
+    f'{message} (Paths in a Sequential that was loaded lack the name of the model. Embeddings and '
+    'other variables need a function as filters.)'
+  )
+
+
 def _searched(pattern: str, paths: Sequence[str], argument: str) -> list[str]:
   """The paths in which a regular expression is found.
 
@@ -54,12 +72,19 @@ def _searched(pattern: str, paths: Sequence[str], argument: str) -> list[str]:
       f'{argument} has {pattern!r}, which is neither part of a path nor a regular expression: '
       f'{error}.'
     ) from error
-  if not found:
-    raise ValueError(
-      f'{argument} names {pattern!r}, which matches none of the kernels: '
-      f'{", ".join(paths) or "there are none"}. (Paths in a Sequential that was loaded lack the '
-      'name of the model.)'
-    )
+  _check_found(found, pattern, paths, argument)
+  return found
+
+
+def _matching(key: str, paths: Sequence[str], argument: str) -> list[str]:
+  """The paths that a key stands for, see `matched`."""
+  found = [path for path in paths if path == key] or [
+    path for path in paths if _is_named(key, path)
+  ]
+  # A word is no expression: 'dense' would find dense_1, and in a second model dense_2.
+  if not found and not re.fullmatch(r'[\w/-]+', key):
+    return _searched(key, paths, argument)
+  _check_found(found, key, paths, argument)
   return found
 
 
@@ -70,13 +95,13 @@ def matched(names: Mapping[str, float], paths: Sequence[str], argument: str) -> 
   apply in their order.
 
   Args:
-    names: {path, parts of it, or regular expression: sparsity}.
+    names: {path, parts of it, or regular expression: sparsity}. A key of letters,
+      digits, `_`, `-` and `/` alone is no expression.
     paths: all paths.
     argument: name of the argument that gave the map, for the error.
 
   Raises:
-    ValueError: a key matches nothing, or only paths that other keys decide; or
-      a sparsity is outside [0, 1].
+    ValueError: a key matches nothing, or only paths that other keys decide.
   """
 
   def precedence(name: str) -> tuple[bool, int]:
@@ -85,12 +110,7 @@ def matched(names: Mapping[str, float], paths: Sequence[str], argument: str) -> 
 
   found: dict[str, float] = {}
   for name in sorted(names, key=precedence):
-    checks.in_unit_interval(f'{argument} of {name!r}', names[name])
-    matching = (
-      [path for path in paths if path == name]
-      or [path for path in paths if _is_named(name, path)]
-      or _searched(name, paths, argument)
-    )
+    matching = _matching(name, paths, argument)
     left = [path for path in matching if path not in found]
     if not left:
       raise ValueError(
@@ -99,6 +119,16 @@ def matched(names: Mapping[str, float], paths: Sequence[str], argument: str) -> 
       )
     found.update(dict.fromkeys(left, float(names[name])))
   return found
+
+
+def _check_map(argument: str, sparsities: Any) -> None:
+  """Raises ValueError unless an argument is {name or regular expression: sparsity}."""
+  if not isinstance(sparsities, Mapping) or not all(isinstance(name, str) for name in sparsities):
+    raise ValueError(
+      f'{argument} must be {{name or regular expression: sparsity}}, got {sparsities!r}.'
+    )
+  for name, sparsity in sparsities.items():
+    checks.in_unit_interval(f'{argument} of {name!r}', sparsity)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,16 +155,25 @@ class Sparsities:
 
   def __post_init__(self):
     checks.one_of('distribution', self.distribution, DISTRIBUTIONS)
+    if self.custom_sparsities is not None:
+      _check_map('custom_sparsities', self.custom_sparsities)
     if isinstance(self.sparsity, Mapping):
+      _check_map('sparsity', self.sparsity)
       if self.custom_sparsities:
         raise ValueError(
           'custom_sparsities are exceptions to a sparsity that is one number, got '
           f'{self.sparsity!r}: put them into that.'
         )
-      for name, value in self.sparsity.items():
-        checks.in_unit_interval(f'sparsity of {name!r}', value)
     else:
       checks.in_unit_interval('sparsity', self.sparsity)
+    filters = self.filters
+    if not (filters is None or callable(filters)) and not (
+      isinstance(filters, Sequence) and all(isinstance(pattern, str) for pattern in filters)
+    ):
+      raise ValueError(
+        'filters must be a regular expression, a list of them or a function of a variable, got '
+        f'{filters!r}.'
+      )
 
   @property
   def highest(self) -> float:
@@ -162,7 +201,8 @@ class Sparsities:
     if not kernels:
       raise ValueError(
         'There is no kernel to make sparse. The variables are: '
-        f'{", ".join(v.path for v in variables) or "none"}. A kernel is called '
+        f'{", ".join(v.path for v in variables) or "none"}. (A model has none before it is built: '
+        'give it a keras.Input, or call it once.) A kernel is called '
         f'{", ".join(_KERNELS)}, and neither of its last two dimensions is 1. A function as '
         'filters can choose others.'
       )

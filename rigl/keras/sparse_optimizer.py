@@ -94,6 +94,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         'grow_init initial_dist needs the initial weights, which Keras does not keep. Use one of '
         f'{", ".join(g for g in grow_init.GROW_INITS if g != "initial_dist")}.'
       )
+    if mask_init == 'magnitude' and not self.method.inits_masks:
+      raise ValueError(
+        f"mask_init='magnitude' has no effect on {type(self).__name__}, which starts dense. Leave "
+        'it out.'
+      )
     if self.method.warning():
       logging.warning(self.method.warning())
     self._backend = backends.current()
@@ -134,9 +139,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     if unknown:
       known = [*list(inspect.signature(SparseOptimizer).parameters)[:-1], *cls.hyperparameters()]
       alike = [name for word in unknown for name in messages.alike(word, known)]
+      of_inner = set(unknown) & set(inspect.signature(keras.optimizers.SGD).parameters)
+      advice = ' Give the inner optimizer its own arguments.' if of_inner else ''
       raise TypeError(
         f'{cls.__name__} does not know {", ".join(map(repr, unknown))}. It takes '
-        f'{", ".join(known)}.{messages.did_you_mean(alike)}'
+        f'{", ".join(known)}.{advice}{messages.did_you_mean(alike)}'
       )
 
   # What Keras asks of an optimizer around another one.
@@ -170,6 +177,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
   def scale_loss(self, loss):
     return self.inner_optimizer.scale_loss(loss)
+
+  def exclude_from_weight_decay(self, var_list=None, var_names=None):
+    self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
 
   def save_own_variables(self, store):
     for i, variable in enumerate(self._saved):
@@ -253,8 +263,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     unknown = [v.path for v in variables if id(v) not in known]
     if unknown:
       raise ValueError(
-        f'{self.name} was built without {", ".join(unknown)}. Compile with a new optimizer after '
-        'making layers trainable; zeros stay zeros.'
+        f'{self.name} was built without {", ".join(unknown)}. Compile with a new optimizer: each '
+        'model needs its own, and so does one whose layers became trainable later. Zeros stay '
+        'zeros.'
       )
     return [known[id(v)] for v in variables]
 
@@ -322,6 +333,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         )
       trainable_variables = self._trainable_variables
     variables = list(trainable_variables)
+    if len(grads) != len(variables):
+      raise ValueError(f'apply() got {len(grads)} gradients for {len(variables)} variables.')
     self._backend.once(lambda grads: self._apply(grads, variables), grads)
 
   def _apply(self, grads: Sequence[Any], variables: Sequence[Any]) -> None:

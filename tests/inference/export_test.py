@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import pathlib
 import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -16,6 +20,7 @@ from rigl.inference import cli, litert, names, reports, requirements, tflite_fil
 from tests.inference import networks
 
 L = keras.layers
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def _run(data, batch):
@@ -319,6 +324,76 @@ def test_sizes_are_what_is_promised(tmp_path):
 def test_errors_name_what_is_wrong(source, message, tmp_path):
   with pytest.raises(ValueError, match=re.escape(message)):
     rigl.inference.export(source, tmp_path / 'm.tflite')
+
+
+def _small_net(policy):
+  return keras.Sequential(
+    [
+      keras.Input((8, 8, 3)),
+      L.Conv2D(6, 3, activation='relu', dtype=policy, name='conv'),
+      L.BatchNormalization(dtype=policy),
+      L.Flatten(dtype=policy),
+      L.Dense(5, dtype='float32', name='fc'),
+    ]
+  )
+
+
+@pytest.mark.parametrize('policy', ['mixed_bfloat16', 'mixed_float16'])
+@pytest.mark.parametrize('saved', [True, False])
+def test_mixed_precision_is_exported_in_float32(policy, saved, tmp_path):
+  model = networks.sparsified(_small_net(policy), 0.5)
+  exact = _small_net('float32')
+  exact.set_weights(model.get_weights())
+  batch, wanted = networks.batch_of(exact, 3)
+  before = model(batch)
+  source = model
+  if saved:
+    model.save(source := tmp_path / 'm.keras')
+  exported = rigl.inference.export(source, tmp_path / 'm.tflite')
+  networks.assert_close(_run(exported.sparse, batch), wanted)
+  assert model.get_layer('conv').dtype_policy.name == policy
+  np.testing.assert_array_equal(model(batch), before)
+
+
+@pytest.mark.parametrize('policy', ['bfloat16', 'float16'])
+def test_weights_in_16_bits_are_an_error(policy, tmp_path):
+  with pytest.raises(ValueError, match='conv/kernel.* in 16 bits.*mixed_bfloat16'):
+    rigl.inference.export(_small_net(policy), tmp_path / 'm.tflite')
+
+
+@pytest.mark.filterwarnings('ignore:Layer .* does not have a `quantize` method:UserWarning')
+def test_a_model_that_keras_has_quantized_is_an_error(tmp_path):
+  model = keras.Sequential([keras.Input((20,)), L.Dense(5, name='fc')])
+  model.quantize('int8')
+  with pytest.raises(ValueError, match="quantize has changed fc.*Export.*before.*'int8'"):
+    rigl.inference.export(model, tmp_path / 'm.tflite')
+
+
+def test_another_backend_of_keras(tmp_path):
+  """The command chooses TensorFlow; a program gets an error that names the command."""
+  pytest.importorskip('jax')
+  networks.lenet(0.9).save(tmp_path / 'm.keras')
+  environment = {**os.environ, 'KERAS_BACKEND': 'jax'}
+  done = subprocess.run(
+    [sys.executable, '-m', 'rigl.inference', 'export', 'm.keras', '--output=m.tflite'],
+    cwd=tmp_path,
+    env={**environment, 'PYTHONPATH': str(ROOT)},
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  assert (tmp_path / 'm.tflite').exists() and 'smaller' in done.stdout
+  program = "import rigl.inference; rigl.inference.export('m.keras', 'other.tflite')"
+  done = subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=tmp_path,
+    env={**environment, 'PYTHONPATH': str(ROOT)},
+    check=False,
+    capture_output=True,
+    text=True,
+  )
+  assert 'on TensorFlow, but it runs on jax' in done.stderr.splitlines()[-1]
+  assert not (tmp_path / 'other.tflite').exists()
 
 
 def test_a_keras_file_that_is_none_is_an_error(tmp_path):

@@ -31,7 +31,7 @@ def built_sgd():
       r'other way round.*LossScaleOptimizer\(RigL',
     ),
     (built_sgd, 'not built yet.*from_config'),
-    (lambda: sparse.SET(small.sgd()), 'dense networks, got SET'),
+    (lambda: sparse.SET(small.sgd()), r'dense networks, got SET.*RigL\(keras'),
   ],
   ids=['name', 'other', 'class', 'scaled', 'built', 'sparse'],
 )
@@ -45,6 +45,12 @@ def test_inner_optimizers_that_cannot_be_wrapped(inner, words):
   [
     ({'sparsity': 1.5}, r'sparsity must be in \[0, 1\], got 1.5'),
     ({'sparsity': {'dense': -1.0}}, r"sparsity of 'dense' must be in \[0, 1\]"),
+    ({'custom_sparsities': {'dense': 2.0}}, r"sparsities of 'dense' must be in \[0, 1\]"),
+    ({'sparsity': {0: 0.5}}, r'sparsity must be \{name.*got \{0: 0.5\}'),
+    ({'custom_sparsities': {0: 0.5}}, r'sparsities must be \{name.*got \{0: 0.5\}'),
+    ({'custom_sparsities': ['a']}, r"sparsities must be \{name.*got \['a'\]"),
+    ({'filters': 3}, 'filters must be a regular expression, a list.*function.*got 3'),
+    ({'filters': ['a', 3]}, r"filters must be.*got \['a', 3\]"),
     ({'distribution': 'str'}, 'uniform, erdos_renyi, erdos_renyi_kernel'),
     ({'sparsity': {'a': 0.5}, 'custom_sparsities': {'b': 0.5}}, 'one number'),
     ({'mask_init': 'ones'}, 'random, magnitude'),
@@ -67,11 +73,27 @@ def test_unknown_arguments_list_the_known(method):
     small.METHODS[method](small.sgd(), sparcity=0.5)
 
 
+@pytest.mark.parametrize('argument', ['use_ema', 'learning_rate', 'gradient_accumulation_steps'])
+def test_arguments_of_the_inner_optimizer(argument):
+  with pytest.raises(TypeError, match=f"'{argument}'.*inner optimizer its own"):
+    sparse.RigL(small.sgd(), **{argument: 1})
+
+
+@pytest.mark.parametrize(
+  'method', [name for name in small.METHODS if name in ('snip', 'dnw', 'prune')]
+)
+def test_largest_weights_of_a_method_that_starts_dense(method):
+  with pytest.raises(ValueError, match='magnitude.*no effect on .*starts dense'):
+    small.optimizer(method, mask_init='magnitude')
+
+
 @pytest.mark.parametrize(
   'settings, words',
   [
     ({'sparsity': {'no_such': 0.5}}, "'no_such'.*none.*dense.*/kernel"),
     ({'custom_sparsities': {'no_such': 0.5}}, 'custom_sparsities names'),
+    ({'sparsity': {'ense': 0.5}}, r"'ense', which matches none.*write 'ense\.\*'"),
+    ({'sparsity': {'bias': 0.5}}, "'bias', which matches none.*need a function as filters"),
     ({'filters': 'no_such'}, "filters names 'no_such'.*none.*dense.*/kernel"),
     ({'filters': ['kernel', 'no_such']}, "filters names 'no_such'"),
     ({'filters': '*'}, r"filters has '\*'.*nor a regular expression"),
@@ -128,6 +150,13 @@ def test_variables_that_came_later():
     model.fit(x, labels, verbose=0)
   with pytest.raises(ValueError, match='built without'):
     optimizer.build(other.trainable_variables)
+
+
+def test_a_gradient_too_few():
+  optimizer = small.optimizer('rigl')
+  variables = small.network().trainable_variables
+  with pytest.raises(ValueError, match=f'got 1 gradients for {len(variables)} variables'):
+    optimizer.apply([np.zeros(variables[0].shape, 'float32')], variables)
 
 
 def test_gradients_before_build():

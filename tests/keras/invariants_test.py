@@ -176,6 +176,46 @@ def test_all_layers(name, method):
     np.testing.assert_array_equal(value[~mask], 0)
 
 
+@pytest.mark.parametrize('method', small.METHODS)
+def test_an_embedding_that_a_function_chooses(method):
+  """Its gradient is an IndexedSlices in TensorFlow."""
+  model = keras.Sequential(
+    [
+      keras.Input((6,), dtype='int32'),
+      keras.layers.Embedding(50, 8, name='tokens'),
+      keras.layers.Flatten(),
+      keras.layers.Dense(5),
+    ]
+  )
+  settings = {'frequency': 2, 'end_step': 8} if method in (*small.DYNAMIC, 'prune') else {}
+  optimizer = small.optimizer(
+    method, distribution='uniform', filters=lambda v: 'tokens' in v.path, **settings
+  )
+  small.compiled(model, optimizer)
+  rng = np.random.RandomState(0)
+  x, labels = (rng.randint(0, n, shape).astype('int32') for n, shape in ((50, (96, 6)), (5, 96)))
+  model.fit(x, labels, batch_size=8, verbose=0)
+  [mask] = small.masks(optimizer)
+  assert mask.shape == (50, 8) and mask.mean() == pytest.approx(1 - small.SPARSITY, abs=0.01)
+  np.testing.assert_array_equal(small.kernels(model)[0][~mask], 0)
+
+
+@pytest.mark.parametrize('chosen', ['names', 'variables'])
+def test_weights_excluded_from_decay(chosen):
+  model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(5)])
+  kernel, bias = model.trainable_variables
+  bias.assign(np.ones(5))
+  optimizer = small.optimizer('scratch', keras.optimizers.AdamW(0.1, weight_decay=0.5))
+  optimizer.exclude_from_weight_decay(
+    **({'var_names': ['bias']} if chosen == 'names' else {'var_list': [bias]})
+  )
+  optimizer.build([kernel, bias])
+  [before] = small.kernels(model)
+  optimizer.apply([np.zeros(v.shape, 'float32') for v in (kernel, bias)], [kernel, bias])
+  np.testing.assert_array_equal(small.values([bias])[0], 1.0)
+  np.testing.assert_allclose(small.kernels(model)[0], 0.95 * before, rtol=1e-6)
+
+
 def test_a_kernel_that_the_loss_does_not_depend_on_stays():
   inputs = keras.Input((12,))
   used, unused = keras.layers.Dense(5), keras.layers.Dense(6)

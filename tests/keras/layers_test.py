@@ -77,7 +77,7 @@ def test_shape_that_a_distribution_goes_by(name, distribution):
 def test_attention_by_hand():
   inputs = keras.Input((5, 6))
   model = keras.Model(inputs, K.MultiHeadAttention(2, 4, name='attention')(inputs, inputs))
-  result = layer_sparsities(model, custom_sparsities={'output': 0.25})
+  result = layer_sparsities(model, custom_sparsities={'attention_output': 0.25})
   # q, k and v are matrices of 6 x 8, so they share one density: 43 of 48
   # weights are 0.
   assert result == pytest.approx(

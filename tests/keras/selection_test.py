@@ -123,7 +123,7 @@ def test_choices(settings, expected):
       {'custom_sparsities': {'dense': 0.0}, 'distribution': 'uniform', 'sparsity': 0.9},
       [100, 10, 10],
     ),
-    ({'sparsity': {'dense_': 0.5, 'dense': 0.9}}, [10, 50, 50]),
+    ({'sparsity': {'dense_.*': 0.5, 'dense': 0.9}}, [10, 50, 50]),
     # Those are regular expressions, as in Keras' own model.quantize.
     ({'sparsity': 0.9, 'distribution': 'uniform', 'filters': 'dense/|_2'}, [10, None, 10]),
   ],
@@ -173,6 +173,17 @@ def test_two_kernels_of_one_path_are_two():
   assert first.sum() == second.sum() == 16
   assert np.any(first != second)
   assert list(optimizer.get_masks()) == [paths[0], f'{paths[0]}_2']
+
+
+@pytest.mark.parametrize('argument', ['sparsity', 'custom_sparsities'])
+def test_a_word_means_no_part_of_another_name(argument):
+  """Keras counts the layers of a process: the first Dense of a second model is dense_3, say."""
+  layers = [keras.layers.Dense(10, name=f'dense_{i}') for i in (3, 4)]
+  model = keras.Sequential([keras.Input((10,)), *layers])
+  with pytest.raises(ValueError, match="'dense', which matches none.*dense_3.*write 'dense.*'"):
+    built(model, **{argument: {'dense': 0.0}})
+  masks = built(model, **{argument: {'dense.*': 0.0}}).get_masks()
+  assert all(mask.all() for mask in masks.values()) and len(masks) == 2
 
 
 # --- First masks --------------------------------------------------------------
