@@ -30,12 +30,16 @@ def layers(exported: Exported) -> Optional[list[dict[str, Any]]]:
   FLOPs are counted by the rules of the MicroNet Challenge, see `rigl.micronet.counting`.
   """
   try:
-    dense, sparse = (
-      reading.read_graph(tflite_files.read(data, exported.path), exported.path)
-      for data in (exported.dense, exported.sparse)
-    )
+    return _records(exported)
   except (graphs.UnknownOperation, graphs.NotFloat32):
     return None
+
+
+def _records(exported: Exported) -> list[dict[str, Any]]:
+  dense, sparse = (
+    reading.read_graph(tflite_files.read(data, exported.path), exported.path)
+    for data in (exported.dense, exported.sparse)
+  )
   before, after = _weighted(dense), _weighted(sparse)
   titles = names.short_names([node.name for node in before], exported.layers)
   full = network.count_network([_layer(name, node, dense) for name, node in zip(titles, before)])
@@ -93,11 +97,12 @@ def as_record(exported: Exported) -> dict[str, Any]:
 
 def render(exported: Exported) -> str:
   """The report as text."""
-  found = layers(exported)
-  if found is None:
-    table = 'It has operations that are not counted here.\n'
-  else:
-    table = _layer_table(found)
+  try:
+    table = _layer_table(_records(exported))
+  except graphs.UnknownOperation as error:
+    table = f'No layers are listed: there is no rule for {error}.\n'
+  except graphs.NotFloat32 as error:
+    table = f'No layers are listed: {error}\n'
   return (
     f'Wrote {exported.path}\n\n{table}\n{_size_table(sizes(exported))}\n'
     f'Units removed, which changed nothing: {exported.n_removed}\n'

@@ -52,7 +52,9 @@ def summary(
   sparse = keras_counting.count_model(model, counts_zeros=True, param_size=param_size)
   dense = keras_counting.count_model(model, param_size=param_size)
   rows = [_row(layer.name, layer) for layer in sparse.count.layers]
-  rows += [_row('total', sparse.count), _row('total if dense', dense.count)]
+  lacks_weights = any(note.n_weights for note in sparse.not_counted)
+  total = 'total of these' if lacks_weights else 'total'
+  rows += [_row(total, sparse.count), _row(f'{total} if dense', dense.count)]
   lines = [
     f'Model: "{model.name}"',
     formatting.text_table(('layer', 'shape', 'density', 'FLOPs', 'bytes'), rows, n_left=2),

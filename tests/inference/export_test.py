@@ -437,7 +437,7 @@ def test_operations_without_rules_have_no_table(tmp_path):
   model = keras.Model(inputs, L.Dense(3)(L.Activation('tanh')(inputs)))
   exported = rigl.inference.export(model, tmp_path / 'm.tflite')
   assert reports.as_record(exported)['layers'] is None
-  assert 'It has operations that are not counted here.' in reports.render(exported)
+  assert 'No layers are listed: there is no rule for TANH.' in reports.render(exported)
 
 
 def test_wrong_settings_are_errors(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -261,7 +262,9 @@ def test_summary_lists_what_is_not_counted(capsys):
   model = keras.Sequential([keras.Input((5, 4)), K.LSTM(3, name='lstm'), K.Dense(2, name='head')])
   rigl.keras.summary(model)
   # 4 gates of 4 + 3 inputs and a bias, for 3 units.
-  assert '  lstm (LSTM), 96 weights: no rule' in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert '  lstm (LSTM), 96 weights: no rule' in printed
+  assert re.search(r'^total of these +- +1\.0000', printed, re.MULTILINE)
 
 
 _SCRIPT = """
