@@ -26,6 +26,8 @@ PARAMETER_SUFFIXES = (
 )
 # Names of masked weights, in the scope of their mask.
 _MASKED = ('weights', 'depthwise_weights')
+# What TensorFlow raises. It reports a file that is too short as an IndexError.
+_UNREADABLE = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
 _INDEX = re.compile(r'model\.ckpt-(\d+)\.index')
 
 
@@ -43,8 +45,8 @@ def _all_begun(model_dir: str) -> dict[int, str]:
 def _is_complete(prefix: str) -> bool:
   """Whether the index, which is written last, is complete."""
   try:
-    open_checkpoint(prefix)
-  except ValueError:
+    tf.train.load_checkpoint(prefix)
+  except _UNREADABLE:
     return False
   return True
 
@@ -152,6 +154,18 @@ def resolve(path: str, flag: str = '', among: str = '') -> str:
   return newest
 
 
+def _unreadable(prefix: str, error: Exception) -> ValueError:
+  """The error of a damaged checkpoint, which says how to use another one of its folder."""
+  folder, name = os.path.split(prefix)
+  others = [other for other in all_complete(folder) if os.path.basename(other) != name]
+  remedy = (
+    f' Delete {prefix}.* and {os.path.join(folder, STATE_FILE)} to use {others[-1]}.'
+    if others
+    else ''
+  )
+  return ValueError(f'Cannot read the checkpoint {prefix}: {messages.reason(error)}{remedy}')
+
+
 def open_checkpoint(prefix: str):
   """A tf.train.CheckpointReader.
 
@@ -160,8 +174,8 @@ def open_checkpoint(prefix: str):
   """
   try:
     return tf.train.load_checkpoint(prefix)
-  except (tf.errors.OpError, ValueError, RuntimeError) as error:
-    raise ValueError(f'Cannot read the checkpoint {prefix}: {error}') from error
+  except _UNREADABLE as error:
+    raise _unreadable(prefix, error) from error
 
 
 def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -173,9 +187,8 @@ def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
   reader = open_checkpoint(prefix)
   try:
     return {name: reader.get_tensor(name) for name in names}
-  # TensorFlow reports a file that is too short as an IndexError.
-  except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
-    raise ValueError(f'Cannot read the checkpoint {prefix}: {messages.reason(error)}') from error
+  except _UNREADABLE as error:
+    raise _unreadable(prefix, error) from error
 
 
 def masked_layers(prefix: str) -> list[str]:

@@ -8,14 +8,25 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 
-def show(text: str, end: str = '\n') -> None:
+def show(text: str) -> None:
   """Prints a text, with '?' for each character that the terminal cannot show."""
   encoding = sys.stdout.encoding or 'utf-8'
-  print(text.encode(encoding, 'replace').decode(encoding), end=end)
+  print(text.encode(encoding, 'replace').decode(encoding))
+
+
+def tolerate_characters() -> None:
+  """Makes a program print '?' for each character that its terminal cannot show."""
+  if hasattr(sys.stdout, 'reconfigure'):
+    sys.stdout.reconfigure(errors='replace')
 
 
 class Parser(argparse.ArgumentParser):
   """Reports errors in one line, as the training scripts do."""
+
+  def parse_args(self, *args, **kwargs):
+    """As argparse does; from then on the program prints on any terminal."""
+    tolerate_characters()
+    return super().parse_args(*args, **kwargs)
 
   def error(self, message: str) -> NoReturn:
     """Ends the process."""
@@ -37,5 +48,5 @@ def run(
     text = text_of(args)
   except errors as error:
     parser.exit(2, f'Error: {error}\n')
-  show(text, end='')
+  sys.stdout.write(text)
   return 0

@@ -59,7 +59,7 @@ class SparseOptimizer(OptimizerWrapper):
       optimizer: trains the weights.
       method: moves the masks.
       seed: the user's seed of all random numbers.
-      default_sparsity: in [0, 1]; for methods that set whole masks.
+      default_sparsity: in [0, 1]; for methods that set whole masks, SNIP and DNW.
       mask_init_method: their distribution, see sparse_utils.get_sparsities.
       custom_sparsity_map: {layer name: sparsity} of exceptions.
       erk_power_scale: exponent of the raw densities of erdos_renyi_kernel.
@@ -67,7 +67,17 @@ class SparseOptimizer(OptimizerWrapper):
       use_tpu: whether replicas of a TPU share each batch, so that gradients
         must be summed before masks are moved by them.
       name: name of this optimizer; the method's if empty.
+
+    Raises:
+      ValueError: `method` is not a method, or prunes gradually.
     """
+    if not isinstance(method, methods.Method):
+      raise ValueError(f'method must be one such as methods.RigL(), got {method!r}.')
+    if method.prunes_gradually:
+      raise ValueError(
+        f'{type(method).__name__} needs GradualPruningOptimizer in a graph, whose update is fixed. '
+        'A method of your own that derives from it trains with rigl.keras.'
+      )
     super().__init__(optimizer, use_locking, name or type(method).__name__)
     checks.integer('seed', seed)
     self.method = method

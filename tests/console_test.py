@@ -32,7 +32,14 @@ def test_a_character_that_the_terminal_lacks(monkeypatch, encoding, expected):
 
 def test_a_name_that_is_not_text(monkeypatch):
   name = b'\xff.jpg'.decode('utf-8', 'surrogateescape')
-  assert _print(monkeypatch, 'utf-8', lambda: console.show(name, end='')) == '?.jpg'
+  assert _print(monkeypatch, 'utf-8', lambda: console.show(name)) == '?.jpg\n'
+
+
+def test_a_command(monkeypatch):
+  def command():
+    console.run(console.Parser(), [], lambda arguments: '1 \u00b1 2\n')
+
+  assert _print(monkeypatch, 'ascii', command) == '1 ? 2\n'
 
 
 def test_the_summary_of_a_model(monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 
 from rigl import sparse_optimizers, sparse_optimizers_base
 from rigl.compat import tf
+from rigl.core import methods
 from rigl.model_pruning import layers, pruning
 from tests import sparse_net
 
@@ -178,6 +179,19 @@ BAD_ARGUMENTS = [
   ({'frequency': -2}, 'frequency.*-2'),
   ({'begin_step': 9, 'end_step': 8}, r'end_step \(8\).*begin_step \(9\)'),
 ]
+
+
+@pytest.mark.parametrize(
+  'method, words',
+  [
+    (methods.GradualPruning(), 'GradualPruning needs GradualPruningOptimizer'),
+    (methods.SNIP, r"must be one such as methods.RigL\(\), got <class '.*SNIP'>"),
+    ('rigl', "got 'rigl'"),
+  ],
+)
+def test_methods_that_cannot_be_used(method, words):
+  with pytest.raises(ValueError, match=words):
+    sparse_optimizers.MethodOptimizer(_Spy(), method)
 
 
 @pytest.mark.parametrize('arguments, message', BAD_ARGUMENTS)

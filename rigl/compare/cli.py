@@ -152,7 +152,7 @@ def _compare(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     (folder / 'table.md').write_text(table, encoding='utf-8')
     (folder / 'table.csv').write_text(results.csv(groups), encoding='utf-8')
     figures.write(groups, folder / 'figure.png')
-    console.show(f'\n{table}\nWrote table.md, table.csv and figure.png in {folder}.')
+    print(f'\n{table}\nWrote table.md, table.csv and figure.png in {folder}.')
   if stopped:
     print(stopped, file=sys.stderr)
     return 128 + stopped.number

@@ -127,11 +127,7 @@ def convert(
 
 def _check_output(input_dir: str, output_dir: str) -> None:
   """Raises ValueError if the folder must not be written to."""
-  if os.path.exists(output_dir) and (not os.path.isdir(output_dir) or os.listdir(output_dir)):
-    raise ValueError(
-      f'{output_dir} exists and is not an empty folder: choose '
-      'another --output, or delete it first.'
-    )
+  record_output.check_empty('output', output_dir)
   source, target = (os.path.realpath(path) for path in (input_dir, output_dir))
   if os.path.commonpath([source, target]) == source:
     raise ValueError(

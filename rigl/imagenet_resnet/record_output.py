@@ -10,6 +10,14 @@ from rigl import files
 from rigl.compat import tf
 
 
+def check_empty(flag: str, folder: str) -> None:
+  """Raises ValueError for a folder, given by a flag, that exists and is not empty."""
+  if os.path.exists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
+    raise ValueError(
+      f'{folder} exists and is not an empty folder: choose another --{flag}, or delete it first.'
+    )
+
+
 def make_example(
   encoded: bytes,
   size: tuple[int, int],

@@ -18,6 +18,7 @@ import os
 import numpy as np
 from PIL import Image, ImageDraw
 
+from rigl import console
 from rigl.compat import tf
 from rigl.core import checks, messages, seeding
 from rigl.imagenet_resnet import record_output
@@ -108,8 +109,9 @@ def write(output_dir: str, num_train: int = 120, num_eval: int = 40, seed: int =
   Files appear when they are complete.
 
   Raises:
-    ValueError: a number is not positive.
+    ValueError: a number is not positive, or the folder is not empty.
   """
+  record_output.check_empty('output_dir', output_dir)
   checks.positive('num_train', num_train)
   checks.positive('num_eval', num_eval)
   os.makedirs(output_dir, exist_ok=True)
@@ -143,7 +145,7 @@ def _training_command(output_dir: str, num_train: int, num_eval: int) -> str:
 
 def main() -> None:
   """Writes the data set for a command line."""
-  parser = argparse.ArgumentParser(
+  parser = console.Parser(
     prog='python -m rigl.imagenet_resnet.sample_data',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,

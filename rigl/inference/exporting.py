@@ -67,6 +67,7 @@ def export(source: Any, path: str, quantize: Optional[str] = None) -> Exported:
     OSError: the file cannot be written.
   """
   checks.one_of('quantize', quantize, QUANTIZE)
+  requirements.litert_schema()  # Before the converter, which takes long.
   path = os.path.expanduser(os.fspath(path))
   dense, layers = _dense_file(source)
   model = tflite_files.read(dense, path)

@@ -16,7 +16,7 @@ def _load(module: str, package: str, what: str) -> Any:
   except ImportError as error:
     raise ValueError(
       f'{what} needs the package {package}, which is not installed. '
-      "Install it with pip install 'rigl[inference]'."
+      f'Install it with pip install {package}.'
     ) from error
 
 

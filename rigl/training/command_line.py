@@ -119,7 +119,7 @@ def help_text(schema: Schema, module: str, more: str = '') -> str:
   for name, field in schema.fields.items():
     default, metadata = schema.default_of(name), field.metadata
     entries[metadata['group']].append(
-      _entry(name, default, _description(metadata['help'], default, metadata['options']), width)
+      _entry(name, default, _description(metadata['help'], default, metadata['options']()), width)
     )
   for name, setting in schema.other_names.items():
     entries[schema.fields[setting].metadata['group']].append(

@@ -143,7 +143,8 @@ class SparsityConfig(Settings):
     + ', '.join(f'{other} is {name}' for other, name in METHOD_ALIASES.items())
     + '.',
     aliases=METHOD_ALIASES,
-    options={
+    # A function, because programs add methods of their own.
+    options=lambda: {
       name: method.description + f' ({method.paper})' * bool(method.paper)
       for name, method in methods.METHODS.items()
     },
@@ -252,6 +253,11 @@ class SparsityConfig(Settings):
       )
 
   def _check_mask_updates(self) -> None:
+    if self.method.prunes_gradually and self.method is not methods.GradualPruning:
+      raise ValueError(
+        f'training_method {self.training_method!r} derives from GradualPruning, whose update is '
+        'fixed in the scripts. rigl.keras trains with it.'
+      )
     try:
       schedule = self.update_schedule
     except ValueError as error:

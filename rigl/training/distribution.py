@@ -21,6 +21,9 @@ from rigl.compat import tf, tf2
 from rigl.core import messages
 from rigl.training import saving, specs
 
+# After this time a worker gives up a step: one that dies or hangs may leave the others waiting.
+STEP_TIMEOUT_SECONDS = 600
+
 _EXAMPLE = (
   '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 )
@@ -172,6 +175,8 @@ def session_config(
   config = tf.ConfigProto(allow_soft_placement=True)
   if num_replicas > 1:
     config.device_count['CPU'] = num_replicas
+  if n_workers() > 1:
+    config.operation_timeout_in_ms = 1000 * STEP_TIMEOUT_SECONDS
   # A second pass of Grappler takes longer than it saves.
   rewriting = config.graph_options.rewrite_options
   rewriting.meta_optimizer_iterations = rewriting.ONE

@@ -129,7 +129,12 @@ def train(
         [distribution.WorkerHook(first_step), resumable, *(hooks if is_chief else ())],
         (),
       )
-    except (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.UnavailableError) as error:
+    except (
+      tf.errors.AbortedError,
+      tf.errors.CancelledError,
+      tf.errors.DeadlineExceededError,
+      tf.errors.UnavailableError,
+    ) as error:
       raise distribution.WorkerLostError('one of them is gone') from error
     return None
   stop = signals.StopOnSignalHook()

@@ -34,6 +34,8 @@ GROUPS = (
   'Not used',
 )
 
+Options = Mapping[str, str] | Sequence[str]
+
 
 def setting(
   default: Any,
@@ -41,7 +43,7 @@ def setting(
   help_text: str,
   *,
   check: Optional[Callable[[str, Any], Any]] = None,
-  options: Mapping[str, str] | Sequence[str] = (),
+  options: Options | Callable[[], Options] = (),
   aliases: Mapping[str, str] = types.MappingProxyType({}),
   is_path: bool = False,
 ) -> Any:
@@ -52,7 +54,8 @@ def setting(
     group: one of GROUPS.
     help_text: what the setting means.
     check: called with name and value; raises ValueError for a wrong value.
-    options: the values that are allowed; a mapping also says what each means.
+    options: the values that are allowed, or a function that returns them; a
+      mapping also says what each means.
     aliases: {other name of an option: option}.
     is_path: whether the value is a path, or several, in which ~ is the home
       folder.
@@ -61,7 +64,12 @@ def setting(
   return dataclasses.field(
     default=default,
     metadata=dict(
-      group=group, help=help_text, check=check, options=options, aliases=aliases, is_path=is_path
+      group=group,
+      help=help_text,
+      check=check,
+      options=options if callable(options) else lambda: options,
+      aliases=aliases,
+      is_path=is_path,
     ),
   )
 
@@ -92,9 +100,9 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
     if isinstance(value, tuple):
       return tuple(checks.expanded_path(name, path) for path in value)
     return checks.expanded_path(name, value)
-  if metadata['options']:
+  if options := metadata['options']():
     value = metadata['aliases'].get(value, value)
-    checks.one_of(name, value, metadata['options'], filter(None, metadata['aliases']))
+    checks.one_of(name, value, options, filter(None, metadata['aliases']))
   if metadata['check']:
     metadata['check'](name, value)
   return value

@@ -10,6 +10,7 @@ from typing import Any, Callable, NoReturn, Optional
 
 from absl import app, logging
 
+from rigl import console
 from rigl.compat import hidden_log, tf
 from rigl.core import messages
 from rigl.training import command_line
@@ -85,6 +86,7 @@ def run(
   from rigl.training import signals
 
   def run_main(argv: list[str]) -> None:
+    console.tolerate_characters()
     if logging.get_verbosity() < logging.DEBUG:
       tf.get_logger().setLevel('ERROR')
       warnings.filterwarnings('ignore', module='tensorflow')

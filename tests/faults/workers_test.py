@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from rigl.core import methods
+from rigl.training import distribution
 from tests.faults import scripts
 
 N_WORKERS = 2
@@ -40,12 +42,13 @@ def free_ports(n):
 class Workers:
   """The workers of a training; a context manager that ends them."""
 
-  def __init__(self, script, argv, logs):
+  def __init__(self, script, argv, logs, step_timeout=distribution.STEP_TIMEOUT_SECONDS):
     self._argv = [
       sys.executable,
       '-c',
       f'import {scripts.MODULES[script]} as module\n'
-      'from rigl.training import script\n'
+      'from rigl.training import distribution, script\n'
+      f'distribution.STEP_TIMEOUT_SECONDS = {step_timeout}\n'
       'script.run(module.main, module.SCHEMA)',
       *argv,
     ]
@@ -69,6 +72,10 @@ class Workers:
         stderr=log,
         env={**os.environ, 'TF_CONFIG': json.dumps(config), 'PYTHONHASHSEED': str(index + 1)},
       )
+
+  def stop(self, index):
+    """Lets one of them hang."""
+    self._running[index].send_signal(signal.SIGSTOP)
 
   def kill(self, index):
     """Ends one of them by SIGKILL."""
@@ -137,23 +144,43 @@ def test_two_workers_are_two_replicas(script, method, data, servers, tmp_path):
     np.testing.assert_allclose(two[name], value, rtol=1e-2, atol=1e-4, err_msg=name)
 
 
+def wait_for_epoch_2(workers):
+  end = time.monotonic() + TIMEOUT_SECONDS
+  while 'epoch   2' not in workers.log(0):
+    assert time.monotonic() < end, workers.log(0) + workers.log(1)
+    time.sleep(0.02)
+
+
+def check_ends_alone(workers, index):
+  """A worker ends because it has lost the other."""
+  assert 'Test error' not in workers.log(0)
+  assert workers.end_of(index) == 1, workers.log(index)
+  [error] = re.findall('^Error: .*', workers.log(index), re.MULTILINE)
+  assert 'one of them is gone. Start all workers again' in error
+
+
 def train_with_a_death(argv, victim, logs):
   """Kills one of two workers, waits for the other, and starts both again."""
-  with Workers('mnist', argv, logs) as workers:
-    end = time.monotonic() + TIMEOUT_SECONDS
-    while 'epoch   2' not in workers.log(0):
-      assert time.monotonic() < end, workers.log(0) + workers.log(1)
-      time.sleep(0.02)
+  # The other may wait for an answer that the victim no longer gives.
+  with Workers('mnist', argv, logs, step_timeout=60) as workers:
+    wait_for_epoch_2(workers)
     workers.kill(victim)
-    assert 'Test error' not in workers.log(0)
-    assert workers.end_of(1 - victim) == 1, workers.log(1 - victim)
-    [error] = re.findall('^Error: .*', workers.log(1 - victim), re.MULTILINE)
-    assert 'one of them is gone. Start all workers again' in error
+    check_ends_alone(workers, 1 - victim)
     for index in range(N_WORKERS):
       workers.start(index)
     workers.wait()
     assert 'Test error' in workers.log(0)
     assert 'epoch' not in workers.log(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', range(N_WORKERS))
+def test_a_worker_that_hangs_is_not_waited_for(victim, data, tmp_path):
+  argv = arguments('mnist', data, tmp_path / 'run', 'rigl', num_epochs=100)
+  with Workers('mnist', argv, tmp_path / 'logs', step_timeout=15) as workers:
+    wait_for_epoch_2(workers)
+    workers.stop(victim)
+    check_ends_alone(workers, 1 - victim)
 
 
 def test_two_workers_train_as_one_though_one_died(data, servers, tmp_path):

@@ -63,8 +63,9 @@ def test_the_same_seed_draws_the_same(tmp_path):
       for path in sample_data.write(str(tmp_path / name), 5, 3, seed)
     ]
 
-  assert contents('a', 1) == contents('b', 1)
-  assert contents('a', 1) != contents('c', 2)
+  first = contents('a', 1)
+  assert contents('b', 1) == first
+  assert contents('c', 2) != first
 
 
 def test_every_process_writes_the_same_bytes(tmp_path):
@@ -99,6 +100,13 @@ def test_colours_tell_half_of_the_class():
       ]
       red, _, blue = np.median(middle.reshape(-1, 3), axis=0)
       assert (red > blue) == name.startswith('warm')
+
+
+def test_a_folder_that_is_not_empty_stays(tmp_path):
+  (tmp_path / 'train-00000-of-00004').write_text('another data set')
+  with pytest.raises(ValueError, match='not an empty folder: choose another --output_dir'):
+    sample_data.write(str(tmp_path), 1, 1)
+  assert [path.name for path in tmp_path.iterdir()] == ['train-00000-of-00004']
 
 
 @pytest.mark.parametrize('name', ['num_train', 'num_eval'])

@@ -16,7 +16,7 @@ import pytest
 
 import rigl.inference
 from rigl.compat import tf2
-from rigl.inference import cli, litert, names, reports, requirements, tflite_files
+from rigl.inference import cli, litert, names, reports, requirements, sources, tflite_files
 from tests.inference import networks
 
 L = keras.layers
@@ -359,6 +359,13 @@ def test_mixed_precision_is_exported_in_float32(policy, saved, tmp_path):
 def test_weights_in_16_bits_are_an_error(policy, tmp_path):
   with pytest.raises(ValueError, match='conv/kernel.* in 16 bits.*mixed_bfloat16'):
     rigl.inference.export(_small_net(policy), tmp_path / 'm.tflite')
+
+
+def test_a_missing_package_is_an_error_before_the_work(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'ai_edge_litert.schema_py_generated', None)
+  monkeypatch.setattr(sources, 'concrete_function', lambda source: pytest.fail('too late'))
+  with pytest.raises(ValueError, match='needs the package.*pip install ai-edge-litert'):
+    rigl.inference.export(networks.lenet(0.9), tmp_path / 'm.tflite')
 
 
 @pytest.mark.filterwarnings('ignore:Layer .* does not have a `quantize` method:UserWarning')

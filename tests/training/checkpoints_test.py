@@ -181,6 +181,23 @@ def test_damaged_data_is_named(prefix, how):
   assert prefix in str(error.value)
 
 
+@pytest.mark.parametrize('part', ['index', 'data'])
+def test_the_way_from_a_damaged_checkpoint_to_an_earlier_one(part, tmp_path):
+  folder = tmp_path / 'run'
+  earlier, prefix = save(folder, step=20), save(folder, step=30)
+  for path in folder.glob(f'model.ckpt-30.{part}*'):
+    path.write_bytes(b'damaged')
+  variables = variables_like(VALUES)
+  with pytest.raises(ValueError, match='Cannot read the checkpoint') as error:
+    checkpoints.check_resumable(str(folder), variables)
+  assert str(error.value).endswith(
+    f' Delete {prefix}.* and {folder / "checkpoint"} to use {earlier}.'
+  )
+  for path in [*folder.glob('model.ckpt-30.*'), folder / 'checkpoint']:
+    path.unlink()
+  assert checkpoints.check_resumable(str(folder), variables) == earlier
+
+
 # --- check_resumable ---------------------------------------------------------
 
 

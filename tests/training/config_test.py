@@ -168,6 +168,20 @@ def test_frozen():
     SparsityConfig().end_sparsity = 0.5
 
 
+class OwnPruning(methods.GradualPruning):
+  """Its update would be ignored, since pruning in graphs has one of its own."""
+
+
+def test_a_method_that_is_added_later(monkeypatch):
+  with pytest.raises(ValueError, match="'own' is not one of"):
+    SparsityConfig(training_method='own')
+  monkeypatch.setitem(methods.METHODS, 'own', methods.RigL)
+  assert SparsityConfig(training_method='own').method is methods.RigL
+  monkeypatch.setitem(methods.METHODS, 'own', OwnPruning)
+  with pytest.raises(ValueError, match="'own' derives from GradualPruning.*rigl.keras"):
+    SparsityConfig(training_method='own')
+
+
 @pytest.mark.parametrize('method', methods.METHODS)
 def test_method_is_the_row_of_the_table(method):
   config = SparsityConfig(training_method=method)

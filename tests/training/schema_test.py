@@ -100,7 +100,7 @@ def test_configs_of_all_kinds_are_shipped():
 
 def test_training_method_has_every_method_among_its_options():
   field = SCHEMAS['mnist'].fields['training_method']
-  assert list(field.metadata['options']) == list(methods.METHODS)
+  assert list(field.metadata['options']()) == list(methods.METHODS)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging as python_logging
+import sys
 
 import pytest
 from absl import app, logging
@@ -51,6 +53,15 @@ def test_mistakes_end_in_one_line_and_a_bad_exit_code(run, error):
     run(raises(error))
   # As sys.exit does it, a string is printed and the code is 1.
   assert stop.value.code == f'Error: {error}'
+
+
+def test_a_path_that_the_terminal_cannot_show(run, monkeypatch):
+  with io.TextIOWrapper(io.BytesIO(), 'ascii') as terminal:
+    with monkeypatch.context() as context:
+      context.setattr(sys, 'stdout', terminal)
+      run(lambda argv: print('Run: /tmp/\u00e9'))
+    terminal.flush()
+    assert terminal.buffer.getvalue() == b'Run: /tmp/?\n'
 
 
 def test_errors_of_tensorflow_end_in_one_line(run):
