@@ -85,7 +85,9 @@ def _check_exportable(model: Any) -> None:
       f'{messages.first_few(halves, 3)} are stored in 16 bits. Build the model with a policy that '
       'stores float32, such as mixed_bfloat16, and give it these weights by set_weights.'
     )
-  quantized = [layer.name for layer in model._flatten_layers() if layer.quantization_mode]
+  quantized = [
+    layer.name for layer in model._flatten_layers() if getattr(layer, 'quantization_mode', None)
+  ]
   if quantized:
     raise ValueError(
       f'model.quantize has changed {messages.first_few(quantized, 3)}, whose weights the converter '
