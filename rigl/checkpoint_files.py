@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
-from typing import Iterable, Mapping, Optional
+from typing import Iterable, Iterator, Mapping, Optional
 
 import numpy as np
 
@@ -26,8 +27,6 @@ PARAMETER_SUFFIXES = (
 )
 # Names of masked weights, in the scope of their mask.
 _MASKED = ('weights', 'depthwise_weights')
-# What TensorFlow raises. It reports a file that is too short as an IndexError.
-_UNREADABLE = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
 _INDEX = re.compile(r'model\.ckpt-(\d+)\.index')
 
 
@@ -46,7 +45,7 @@ def _is_complete(prefix: str) -> bool:
   """Whether the index, which is written last, is complete."""
   try:
     tf.train.load_checkpoint(prefix)
-  except _UNREADABLE:
+  except (tf.errors.OpError, RuntimeError, ValueError):
     return False
   return True
 
@@ -154,16 +153,23 @@ def resolve(path: str, flag: str = '', among: str = '') -> str:
   return newest
 
 
-def _unreadable(prefix: str, error: Exception) -> ValueError:
-  """The error of a damaged checkpoint, which says how to use another one of its folder."""
-  folder, name = os.path.split(prefix)
-  others = [other for other in all_complete(folder) if os.path.basename(other) != name]
-  remedy = (
-    f' Delete {prefix}.* and {os.path.join(folder, STATE_FILE)} to use {others[-1]}.'
-    if others
-    else ''
-  )
-  return ValueError(f'Cannot read the checkpoint {prefix}: {messages.reason(error)}{remedy}')
+@contextlib.contextmanager
+def _explained_damage(prefix: str) -> Iterator[None]:
+  """A context in which errors name the checkpoint, and how to use another one of its folder."""
+  try:
+    yield
+  # TensorFlow reports a file that is too short as an IndexError.
+  except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
+    folder, name = os.path.split(prefix)
+    others = [other for other in all_complete(folder) if os.path.basename(other) != name]
+    remedy = (
+      f' Delete {prefix}.* and {os.path.join(folder, STATE_FILE)} to use {others[-1]}.'
+      if others
+      else ''
+    )
+    raise ValueError(
+      f'Cannot read the checkpoint {prefix}: {messages.reason(error)}{remedy}'
+    ) from error
 
 
 def open_checkpoint(prefix: str):
@@ -172,10 +178,8 @@ def open_checkpoint(prefix: str):
   Raises:
     ValueError: the checkpoint cannot be read; names it.
   """
-  try:
+  with _explained_damage(prefix):
     return tf.train.load_checkpoint(prefix)
-  except _UNREADABLE as error:
-    raise _unreadable(prefix, error) from error
 
 
 def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -185,10 +189,8 @@ def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
     ValueError: a variable is missing or unreadable; names it.
   """
   reader = open_checkpoint(prefix)
-  try:
+  with _explained_damage(prefix):
     return {name: reader.get_tensor(name) for name in names}
-  except _UNREADABLE as error:
-    raise _unreadable(prefix, error) from error
 
 
 def masked_layers(prefix: str) -> list[str]:

@@ -354,7 +354,7 @@ def test_without_numba_litert_runs(exported, monkeypatch, caplog):
   monkeypatch.setitem(sys.modules, 'numba', None)
   assert rigl.inference.load(path).engine == 'litert'
   assert 'numba is not installed' in caplog.text
-  with pytest.raises(ValueError, match=r"pip install 'rigl\[inference\]'"):
+  with pytest.raises(ValueError, match='pip install numba'):
     rigl.inference.load(path, engine='rigl')
 
 
