@@ -9,7 +9,7 @@ from typing import Any, Union
 import keras
 import numpy as np
 
-from rigl.core import checks
+from rigl.core import checks, grow_init, methods
 from rigl.keras import selection
 from rigl.keras.first_masks import MASK_INITS
 
@@ -70,4 +70,17 @@ def check_inner(optimizer: Any, name: str) -> None:
     raise ValueError(
       f'{name} wraps an optimizer that is not built yet, but {optimizer.name} is. Make a new one, '
       f'for example {type(optimizer).__name__}.from_config(optimizer.get_config()).'
+    )
+
+
+def check_method(method: methods.Method, mask_init: Any, name: str) -> None:
+  """Raises ValueError unless Keras can train with a method, from these initial masks."""
+  if 'initial_dist' in str(getattr(method, 'grow_init', '')):
+    raise ValueError(
+      'grow_init initial_dist needs the initial weights, which Keras does not keep. Use one of '
+      f'{", ".join(g for g in grow_init.GROW_INITS if g != "initial_dist")}.'
+    )
+  if mask_init == 'magnitude' and not method.inits_masks:
+    raise ValueError(
+      f"mask_init='magnitude' has no effect on {name}, which starts dense. Leave it out."
     )

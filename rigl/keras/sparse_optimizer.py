@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from rigl.core import grow_init, messages, methods, seeding
+from rigl.core import messages, methods, seeding
 from rigl.keras import arguments, backends, first_masks, kernel_variables
 from rigl.keras.arguments import Arguments
 from rigl.keras.kernel_variables import Kernel
@@ -89,16 +89,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     sparsities = Sparsities(sparsity, distribution, custom_sparsities, filters)
     self._arguments = Arguments(sparsities, mask_init, seed, hyperparameters)
     self.method = self.make_method(sparsities, **hyperparameters)
-    if 'initial_dist' in str(getattr(self.method, 'grow_init', '')):
-      raise ValueError(
-        'grow_init initial_dist needs the initial weights, which Keras does not keep. Use one of '
-        f'{", ".join(g for g in grow_init.GROW_INITS if g != "initial_dist")}.'
-      )
-    if mask_init == 'magnitude' and not self.method.inits_masks:
-      raise ValueError(
-        f"mask_init='magnitude' has no effect on {type(self).__name__}, which starts dense. Leave "
-        'it out.'
-      )
+    arguments.check_method(self.method, mask_init, type(self).__name__)
     if self.method.warning():
       logging.warning(self.method.warning())
     self._backend = backends.current()

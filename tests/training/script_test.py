@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import logging as python_logging
-import sys
 
 import pytest
 from absl import app, logging
@@ -12,6 +10,7 @@ from absl import app, logging
 from rigl.compat import tf
 from rigl.mnist import mnist_config
 from rigl.training import command_line, script, signals
+from tests import terminals
 
 
 @pytest.fixture
@@ -56,12 +55,10 @@ def test_mistakes_end_in_one_line_and_a_bad_exit_code(run, error):
 
 
 def test_a_path_that_the_terminal_cannot_show(run, monkeypatch):
-  with io.TextIOWrapper(io.BytesIO(), 'ascii') as terminal:
-    with monkeypatch.context() as context:
-      context.setattr(sys, 'stdout', terminal)
-      run(lambda argv: print('Run: /tmp/\u00e9'))
-    terminal.flush()
-    assert terminal.buffer.getvalue() == b'Run: /tmp/?\n'
+  def show():
+    run(lambda argv: print('Run: /tmp/\u00e9'))
+
+  assert terminals.printed(monkeypatch, 'ascii', show) == 'Run: /tmp/?\n'
 
 
 def test_errors_of_tensorflow_end_in_one_line(run):
